@@ -1,0 +1,92 @@
+"""What the latency models are told: the raw features, by name, with their units and ranges.
+
+Derived features are not listed: the exported graph computes them from these, so that training and serving can't differ.
+"""
+
+import math
+
+import msgspec
+
+
+class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One input column of a model; `default` None means that a row must carry it, NaN is spelled "missing"."""
+
+    name: str
+    unit: str
+    minimum: float = 0.0
+    maximum: float | None = None
+    default: float | str | None = None
+    description: str = ""
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+    @property
+    def fill_value(self) -> float:
+        """The value that stands for an absent one; NaN where the model itself handles missing values."""
+        return math.nan if isinstance(self.default, str) or self.default is None else self.default
+
+
+MISSING = "missing"
+
+KV_CACHE = Feature("kv_cache_percentage", "fraction", maximum=1.0, description="KV cache in use on the endpoint")
+INPUT_TOKENS = Feature("input_token_length", "tokens", description="length of the prompt")
+WAITING = Feature("num_request_waiting", "requests", description="requests queued on the endpoint")
+RUNNING = Feature("num_request_running", "requests", description="requests in the endpoint's running batch")
+GENERATED = Feature("num_tokens_generated", "tokens", description="tokens already generated for the request")
+PREFIX_SCORE = Feature(
+    "prefix_cache_score", "fraction", maximum=1.0, description="share of the prompt that the endpoint has cached"
+)
+PREFILL_IN_FLIGHT = Feature(
+    "prefill_tokens_in_flight",
+    "tokens",
+    default=0.0,
+    description="prompt tokens dispatched to the endpoint whose first output token is still to come",
+)
+DECODE_IN_FLIGHT = Feature(
+    "decode_tokens_in_flight",
+    "tokens",
+    default=0.0,
+    description="tokens held by the requests that the endpoint is generating for",
+)
+RECENT_TPOT = Feature(
+    "recent_tpot_ms",
+    "ms",
+    default=MISSING,
+    description="time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
+)
+
+TTFT_FEATURES = (
+    KV_CACHE,
+    INPUT_TOKENS,
+    WAITING,
+    RUNNING,
+    PREFIX_SCORE,
+    PREFILL_IN_FLIGHT,
+    DECODE_IN_FLIGHT,
+    RECENT_TPOT,
+)
+TPOT_FEATURES = (
+    KV_CACHE,
+    INPUT_TOKENS,
+    WAITING,
+    RUNNING,
+    GENERATED,
+    PREFILL_IN_FLIGHT,
+    DECODE_IN_FLIGHT,
+    RECENT_TPOT,
+)
+# Every raw feature once, in the column order of a full row: what the router sends and the trainer keeps.
+ROW_FEATURES = (
+    KV_CACHE,
+    INPUT_TOKENS,
+    WAITING,
+    RUNNING,
+    GENERATED,
+    PREFIX_SCORE,
+    PREFILL_IN_FLIGHT,
+    DECODE_IN_FLIGHT,
+    RECENT_TPOT,
+)
+SCHEMAS: dict[str, tuple[Feature, ...]] = {"ttft": TTFT_FEATURES, "tpot": TPOT_FEATURES}

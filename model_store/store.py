@@ -1,0 +1,68 @@
+"""The one interface to a model store, whatever holds it."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from model_store.exceptions import StoreError
+from model_store.manifest import Generation, Manifest
+
+KEEP_GENERATIONS = 5
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model to publish; the store fills in the manifest's version, parent and file."""
+
+    manifest: Manifest
+    onnx: bytes
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as read back, its bytes verified against its manifest."""
+
+    manifest: Manifest
+    onnx: bytes
+
+
+class ModelStore(Protocol):
+    """Generations of models. Publishing is one atomic act; a reader sees a whole generation or the one before."""
+
+    @property
+    def location(self) -> str:
+        """The folder or URL, for messages."""
+
+    def stamp(self) -> Hashable:
+        """A cheap value that changes when another generation becomes current; None when there is none."""
+
+    def current(self) -> Generation | None:
+        """The generation in force, or None in an empty store."""
+
+    def generation(self, number: int) -> Generation:
+        """A published generation that has not been collected yet; NotFoundError otherwise."""
+
+    def generations(self) -> list[int]:
+        """The generations that can be rolled back to, oldest first."""
+
+    def read(self, generation: Generation, model: str) -> StoredModel:
+        """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise."""
+
+    def publish(self, drafts: Sequence[Draft]) -> Generation:
+        """Makes the drafts current together. Models of the current generation that have no draft are carried over."""
+
+    def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
+        """Removes all but the newest `keep` generations, never the current one; returns the removed numbers."""
+
+    def rollback(self, number: int) -> Generation:
+        """Makes an older generation current again."""
+
+
+def open_store(location: str) -> ModelStore:
+    """The store at a folder's path; raises StoreError for a kind of location that is not supported."""
+    from model_store.folder import FolderStore
+
+    if "://" in location:
+        raise StoreError(f"model store {location!r}: only folders are supported; give a path")
+    return FolderStore(Path(location))
