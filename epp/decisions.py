@@ -1,0 +1,114 @@
+"""The latest decisions, kept so that each can be explained: candidates, features, predictions, choice, outcome."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from epp.features import NAMES, FeatureMatrix
+from epp.scheduling.scheduler import Decision
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request; None where it was not observed."""
+
+    status: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    output_tokens: int | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decision with the features it rested on and, later, its outcome. `prediction_error` says why there is none."""
+
+    decision: Decision
+    features: FeatureMatrix
+    decision_ms: float
+    prediction_error: str | None
+    decided_at: float = field(default_factory=time.time)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def predicted(self) -> tuple[float, float] | None:
+        """TTFT and TPOT in ms that were predicted for the chosen endpoint."""
+        predictions = self.decision.pool.predictions
+        if predictions is None:
+            return None
+        chosen = self.decision.chosen
+        return float(predictions.ttft_ms[chosen]), float(predictions.tpot_ms[chosen])
+
+
+class DecisionLog:
+    """The newest decisions. Bounded by candidate rows as well, so that a large pool doesn't take much memory."""
+
+    def __init__(self, capacity: int, capacity_rows: int = 200_000) -> None:
+        self._records: deque[Record] = deque()
+        self._capacity = capacity
+        self._capacity_rows = capacity_rows
+        self._rows = 0
+
+    def add(self, record: Record) -> None:
+        self._records.append(record)
+        self._rows += len(record.features)
+        while len(self._records) > self._capacity or self._rows > self._capacity_rows:
+            self._rows -= len(self._records.popleft().features)
+
+    def newest(self, limit: int) -> Iterator[Record]:
+        """Newest first."""
+        for index in range(1, min(limit, len(self._records)) + 1):
+            yield self._records[-index]
+
+
+def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
+    """The decision as JSON-ready values."""
+    decision = record.decision
+    request, pool = decision.request, decision.pool
+    predictions = pool.predictions
+    explanation: dict[str, Any] = {
+        "request_id": request.id,
+        "decided_at": record.decided_at,
+        "model": request.model,
+        "input_tokens": request.input_tokens,
+        "slo_ttft_ms": request.slo_ttft_ms,
+        "slo_tpot_ms": request.slo_tpot_ms,
+        "wanted_profile": decision.wanted_profile,
+        "profile": decision.profile,
+        "endpoint": decision.endpoints[0].name,
+        "address": decision.endpoints[0].address,
+        "decision_ms": round(record.decision_ms, 3),
+        "prediction": predictions and {"source": predictions.source, "generation": predictions.generation},
+        "prediction_error": record.prediction_error,
+        "predicted": record.predicted and dict(zip(("ttft_ms", "tpot_ms"), record.predicted, strict=True)),
+        "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
+    }
+    if with_candidates:
+        explanation["candidates"] = [_candidate(record, index) for index in range(len(pool))]
+    return explanation
+
+
+def _candidate(record: Record, index: int) -> dict[str, Any]:
+    decision = record.decision
+    request, pool = decision.request, decision.pool
+    features = {
+        name: None if math.isnan(value) else round(value, 6)
+        for name, value in zip(NAMES, record.features[index].tolist(), strict=True)
+    }
+    candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
+    position = decision.result.kept.tolist().index(index) if index in decision.result.kept else None
+    if position is None:
+        return {**candidate, "filtered": True}
+    candidate["score"] = float(decision.result.scores[position])
+    candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
+    if pool.predictions is not None:
+        ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
+        candidate["predicted"] = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
+        candidate["headroom"] = {
+            "ttft_ms": None if request.slo_ttft_ms is None else request.slo_ttft_ms - ttft_ms,
+            "tpot_ms": None if request.slo_tpot_ms is None else request.slo_tpot_ms - tpot_ms,
+        }
+    return candidate

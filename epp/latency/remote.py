@@ -1,0 +1,69 @@
+"""Predictions from the prediction servers, over connections that are kept open."""
+
+import asyncio
+import logging
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from epp.exceptions import PredictionUnavailableError
+from epp.features import FeatureMatrix
+from epp.latency.breaker import Replica, Replicas
+from epp.latency.wire import PredictedBatch, PredictionBatch, prediction_rows
+from epp.scheduling.snapshot import Predictions
+
+logger = logging.getLogger("headroom.epp.latency")
+
+_PATH = "/predict/bulk/strict"
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(PredictedBatch)
+
+
+class RemoteLatencyClient:
+    """One bulk request a decision. A replica that refuses is passed over at once; one that hangs costs the deadline."""
+
+    def __init__(self, urls: tuple[str, ...], timeout_s: float) -> None:
+        self._replicas = Replicas(urls)
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            headers={"content-type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def predict(self, rows: FeatureMatrix) -> Predictions:
+        body = _encoder.encode(PredictionBatch(prediction_rows(rows)))
+        asked: Replica | None = None
+        reason = "every prediction server is paused after failures"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for asked in self._replicas.in_order():
+                    try:
+                        predictions = await self._ask(asked, body, len(rows))
+                    except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
+                        asked.failed()
+                        reason = f"{asked.url}: {error or type(error).__name__}"
+                        continue
+                    asked.succeeded()
+                    return predictions
+        except TimeoutError:
+            reason = f"no answer within {self._timeout_s * 1000:g} ms"
+            if asked:
+                asked.failed()
+                reason = f"{asked.url}: {reason}"
+        raise PredictionUnavailableError(reason)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _ask(self, replica: Replica, body: bytes, rows: int) -> Predictions:
+        async with self._session.post(replica.url + _PATH, data=body) as response:
+            answer = await response.read()
+            if response.status != 200:
+                raise ValueError(f"status {response.status}: {answer[:200].decode(errors='replace')}")
+        batch = _decoder.decode(answer)
+        values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
+        if len(values) != rows or not np.isfinite(values).all():
+            raise ValueError(f"expected {rows} rows of finite numbers, got {len(values)} rows")
+        return Predictions(values[:, 0], values[:, 1], batch.generation, "remote")

@@ -1,0 +1,41 @@
+"""Profile handlers: which profile serves a request."""
+
+from collections.abc import Sequence
+
+from epp.scheduling.plugin import ProfileHandler, plugin
+from epp.scheduling.request import Request
+
+_DEFAULT, _SLO = "default", "slo"
+
+
+@plugin("single-profile-handler")
+class SingleProfileHandler(ProfileHandler, frozen=True):
+    """The only profile there is."""
+
+    def choose(self, request: Request, profiles: Sequence[str]) -> str:
+        return profiles[0]
+
+    def fallback(self, profiles: Sequence[str]) -> str:
+        return profiles[0]
+
+    def check(self, profiles: Sequence[str]) -> None:
+        if len(profiles) != 1:
+            raise ValueError(f"single-profile-handler needs exactly one profile, found {len(profiles)}")
+
+
+@plugin("slo-aware-profile-handler")
+class SloAwareProfileHandler(ProfileHandler, frozen=True):
+    """Profile `slo` for a request that asks for prediction, `default` for every other.
+
+    A configuration without a profile `default` gets one: queue, KV cache and prefix cache, with equal weights.
+    """
+
+    def choose(self, request: Request, profiles: Sequence[str]) -> str:
+        return _SLO if request.prediction_based else _DEFAULT
+
+    def fallback(self, profiles: Sequence[str]) -> str:
+        return _DEFAULT
+
+    def check(self, profiles: Sequence[str]) -> None:
+        if _SLO not in profiles:
+            raise ValueError("slo-aware-profile-handler needs a profile named slo")

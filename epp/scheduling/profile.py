@@ -1,0 +1,59 @@
+"""A profile: filters, weighted scorers and a picker, run in this order over the candidates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from epp.scheduling.plugin import Filter, Picker, Scorer
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Floats, Indices, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedScorer:
+    name: str
+    scorer: Scorer
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    filters: tuple[Filter, ...]
+    scorers: tuple[WeightedScorer, ...]
+    picker: Picker
+
+    @property
+    def needs_predictions(self) -> bool:
+        plugins = (*self.filters, *(weighted.scorer for weighted in self.scorers))
+        return any(plugin.needs_predictions for plugin in plugins)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileResult:
+    """`picked` and `kept` index the snapshot's candidates; `scores` has a value for each of `kept`."""
+
+    picked: Indices
+    kept: Indices
+    scores: Floats
+    scores_by_plugin: Mapping[str, Floats]
+
+
+def run_profile(profile: Profile, request: Request, pool: Snapshot, rng: np.random.Generator) -> ProfileResult | None:
+    """The profile's choice, or None when its filters leave nobody."""
+    kept = np.arange(len(pool))
+    for candidate_filter in profile.filters:
+        mask = candidate_filter.keep(request, pool)
+        if not mask.all():
+            kept = kept[mask]
+            pool = pool.take(np.flatnonzero(mask))
+        if not len(pool):
+            return None
+    total = np.zeros(len(pool))
+    by_plugin: dict[str, Floats] = {}
+    for weighted in profile.scorers:
+        scores = np.clip(weighted.scorer.score(request, pool, rng), 0.0, 1.0)
+        by_plugin[weighted.name] = scores
+        total += weighted.weight * scores
+    return ProfileResult(kept[profile.picker.pick(total, rng)], kept, total, by_plugin)

@@ -1,0 +1,22 @@
+"""What scheduling knows of a request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One inference request.
+
+    An objective that was not given is None, and constrains nothing. `block_hashes` are the chained hashes of the
+    prompt's leading blocks, as the prefix index understands them.
+    """
+
+    id: str
+    model: str
+    input_tokens: int = 0
+    slo_ttft_ms: float | None = None
+    slo_tpot_ms: float | None = None
+    prediction_based: bool = False
+    block_hashes: tuple[int, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)

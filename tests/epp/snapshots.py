@@ -1,0 +1,43 @@
+"""Snapshots for tests of scheduling."""
+
+import numpy as np
+
+from epp.scheduling.snapshot import Endpoint, Floats, Predictions, Snapshot
+
+Column = list[float] | None
+
+
+def build_snapshot(
+    size: int,
+    *,
+    waiting: Column = None,
+    kv_usage: Column = None,
+    in_flight: Column = None,
+    prefix_score: Column = None,
+    tightest_tpot_slo_ms: Column = None,
+    predicted: list[tuple[float, float]] | None = None,
+) -> Snapshot:
+    """A snapshot with the columns that matter to a test; the others are those of an idle pool."""
+    predictions = None
+    if predicted is not None:
+        ttft, tpot = np.array(predicted, dtype=float).T
+        predictions = Predictions(ttft, tpot, 1, "test")
+    return Snapshot(
+        slots=np.arange(size),
+        waiting=_column(size, waiting),
+        running=_column(size, None),
+        kv_usage=_column(size, kv_usage),
+        stale=np.zeros(size, dtype=bool),
+        in_flight=_column(size, in_flight),
+        prefill_tokens=_column(size, None),
+        decode_tokens=_column(size, None),
+        tightest_tpot_slo_ms=_column(size, tightest_tpot_slo_ms, np.inf),
+        recent_tpot_ms=_column(size, None, np.nan),
+        prefix_score=_column(size, prefix_score),
+        endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(size)),
+        predictions=predictions,
+    )
+
+
+def _column(size: int, values: Column, default: float = 0.0) -> Floats:
+    return np.full(size, default) if values is None else np.array(values, dtype=float)
