@@ -40,7 +40,7 @@ class Outcomes:
         self.metrics.ttft_s.labels(*_labels(record)).observe(ttft_ms / 1000)
         if slo_ms is not None and ttft_ms > slo_ms:
             self.metrics.ttft_violations.labels(*_labels(record)).inc()
-        if self.training:
+        if self.training is not None:
             self.training.add(training_row(_features(record), ttft_ms=ttft_ms))
 
     def generated(self, record: Record, slot: int, tpot_ms: float) -> None:
@@ -50,7 +50,7 @@ class Outcomes:
         if slo_ms is not None and tpot_ms > slo_ms:
             self.metrics.tpot_violations.labels(*_labels(record)).inc()
         self.pool.record_tpot(slot, tpot_ms)
-        if self.training:
+        if self.training is not None:
             self.training.add(training_row(_features(record), tpot_ms=tpot_ms))
 
     def ended(self, record: Record, duration_ms: float) -> None:

@@ -5,11 +5,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import uvicorn
+from starlette.applications import Starlette
 
 from epp.app import create_app
 from epp.config import Config
@@ -32,47 +35,56 @@ from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 
 logger = logging.getLogger("headroom.epp")
 
+Background = Coroutine[Any, Any, None]
+
 
 async def serve(config: Config) -> None:
     """Runs until SIGTERM or SIGINT. ConfigError or OSError when it can't start."""
     logger.info("starting with %s", config)
-    scheduler = load_scheduler(_scheduling_text(config), os.environ)
-    pool = Pool(PrefixIndex(scheduler.prefix.lru_capacity_per_server), config.metrics_staleness_threshold)
-    metrics = Metrics()
-    training = _training_sink(config)
-    latency = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout) if training else None
-    decisions = DecisionLog(config.debug_decisions)
-    director = Director(
-        pool=pool,
-        scheduler=scheduler,
-        metrics=metrics,
-        outcomes=Outcomes(pool, metrics, training),
-        decisions=decisions,
-        budget=ObservationBudget(config.observed_responses_per_second),
-        latency=latency,
-    )
-    scraper = Scraper(pool, _scrape_config(config))
-    _follow(metrics, pool, training, scraper)
-    watched = _fill(pool, config)
-    web = _WebServer(uvicorn.Config(create_app(pool, metrics, decisions), log_level="warning", lifespan="off"))
-    listener = _listen(config.host, config.metrics_port)
-    servers = await grpc_front.start(config, lambda: Exchange(director))
-    tasks = [asyncio.create_task(web.serve([listener])), asyncio.create_task(scraper.run())]
-    if watched:
-        tasks.append(asyncio.create_task(watch_endpoints(watched, pool)))
-    if training:
-        tasks.append(asyncio.create_task(training.run()))
-    logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
+    async with AsyncExitStack() as closing:
+        scheduler = load_scheduler(_scheduling_text(config), os.environ)
+        pool = Pool(PrefixIndex(scheduler.prefix.lru_capacity_per_server), config.metrics_staleness_threshold)
+        watched = _fill(pool, config)
+        metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
+        scraper = Scraper(pool, _scrape_config(config))
+        latency, training = _predictor(config)
+        if latency is not None:
+            closing.push_async_callback(latency.close)
+        director = Director(
+            pool=pool,
+            scheduler=scheduler,
+            metrics=metrics,
+            outcomes=Outcomes(pool, metrics, training),
+            decisions=decisions,
+            budget=ObservationBudget(config.observed_responses_per_second),
+            latency=latency,
+        )
+        _follow(metrics, pool, training, scraper)
+        background = [scraper.run()]
+        if watched is not None:
+            background.append(watch_endpoints(watched, pool))
+        if training is not None:
+            background.append(training.run())
+        app = create_app(pool, metrics, decisions)
+        await _run(config, app, director, background)
+
+
+async def _run(config: Config, app: Starlette, director: Director, background: list[Background]) -> None:
+    """Serves until a signal comes, then lets open streams end."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in background]
+    servers: list[grpc.aio.Server] = []
     try:
+        web = _WebServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        tasks.append(asyncio.create_task(web.serve([_listen(config.host, config.metrics_port)])))
+        servers = await grpc_front.start(config, lambda: Exchange(director))
+        logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
         await _until_stopped(tasks)
     finally:
-        logger.info("stopping: waiting for %d requests", pool.in_flight_total)
+        logger.info("stopping: %d requests in flight", director.pool.in_flight_total)
         await asyncio.gather(*(server.stop(config.drain_timeout) for server in servers))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if latency:
-            await latency.close()
 
 
 async def _until_stopped(tasks: list[asyncio.Task[None]]) -> None:
@@ -128,17 +140,18 @@ def _fill(pool: Pool, config: Config) -> Path | None:
     raise ConfigError("no endpoints: give --endpoints host:port,... or --endpoints-file FILE")
 
 
-def _training_sink(config: Config) -> TrainingSink | None:
+def _predictor(config: Config) -> tuple[RemoteLatencyClient | None, TrainingSink | None]:
     if not config.enable_latency_predictor:
-        return None
+        return None, None
     if not config.prediction_urls:
         raise ConfigError("--prediction-server-url: at least one URL is needed")
-    return TrainingSink(
+    training = TrainingSink(
         config.training_server_url,
         config.latency_max_sample_size,
         config.latency_flush_interval_sec,
         config.latency_http_timeout_sec,
     )
+    return RemoteLatencyClient(config.prediction_urls, config.prediction_timeout), training
 
 
 def _scrape_config(config: Config) -> ScrapeConfig:
@@ -160,7 +173,7 @@ def _follow(metrics: Metrics, pool: Pool, training: TrainingSink | None, scraper
     metrics.follow("headroom_epp_prefix_index_blocks", "Blocks in the prefix index", lambda: len(pool.prefix_index))
     metrics.follow("headroom_epp_scrapes", "Metrics pages read", lambda: scraper.scrapes)
     metrics.follow("headroom_epp_scrape_failures", "Metrics pages that could not be read", lambda: scraper.failures)
-    if training:
+    if training is not None:
         metrics.follow("headroom_epp_training_rows_queued", "Rows waiting to be sent", lambda: len(training))
         metrics.follow("headroom_epp_training_rows_sent", "Rows that the trainer took", lambda: training.sent)
         metrics.follow("headroom_epp_training_rows_dropped", "Rows lost to a full queue", lambda: training.dropped)

@@ -1,0 +1,118 @@
+"""A picker put together for tests: all of it but the transport."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
+from envoy.service.ext_proc.v3.external_processor_pb2 import (
+    HttpBody,
+    HttpHeaders,
+    ProcessingRequest,
+    ProcessingResponse,
+    ProtocolConfiguration,
+)
+
+from epp.decisions import DecisionLog
+from epp.director import Director
+from epp.exceptions import PredictionUnavailableError
+from epp.extproc.exchange import Exchange
+from epp.extproc.messages import BodyMode
+from epp.features import FeatureMatrix
+from epp.latency.client import LatencyClient
+from epp.latency.training import TrainingSink
+from epp.metrics import Metrics
+from epp.outcomes import Outcomes
+from epp.pool.pool import Pool
+from epp.pool.prefix_index import PrefixIndex
+from epp.sampling import ObservationBudget
+from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.snapshot import Endpoint, Predictions
+
+
+@dataclass
+class FixedPredictions:
+    """A latency client that answers the same for every decision, or not at all."""
+
+    values: Sequence[tuple[float, float]] | None
+
+    async def predict(self, rows: FeatureMatrix) -> Predictions:
+        if self.values is None:
+            raise PredictionUnavailableError("nobody answers")
+        ttft, tpot = np.array(self.values, dtype=float).T
+        return Predictions(ttft, tpot, 3, "remote")
+
+    async def close(self) -> None: ...
+
+
+def build_director(
+    *, endpoints: int = 2, latency: LatencyClient | None = None, observed_per_second: float = 100, config: str = ""
+) -> Director:
+    pool = Pool(PrefixIndex(1000), 60.0)
+    pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
+    for slot in pool.endpoints:
+        pool.record_metrics(slot, 0, 0, 0)
+    metrics = Metrics()
+    training = TrainingSink("http://127.0.0.1:1", 100, 1, 1)
+    return Director(
+        pool=pool,
+        scheduler=load_scheduler(config or DEFAULT_CONFIG, {}),
+        metrics=metrics,
+        outcomes=Outcomes(pool, metrics, training),
+        decisions=DecisionLog(100),
+        budget=ObservationBudget(observed_per_second),
+        latency=latency,
+    )
+
+
+CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello " * 40}]}).encode()
+
+
+class Gateway:
+    """Plays Envoy's side of one exchange."""
+
+    def __init__(self, director: Director, *, full_duplex: bool = False, response_mode: int = BodyMode.NONE) -> None:
+        self.exchange = Exchange(director)
+        both = BodyMode.FULL_DUPLEX_STREAMED
+        self._protocol = ProtocolConfiguration(
+            request_body_mode=both if full_duplex else BodyMode.BUFFERED,
+            response_body_mode=both if full_duplex else response_mode,
+        )
+
+    async def request_headers(self, **headers: str) -> list[ProcessingResponse]:
+        return await self._request_headers(headers, end_of_stream=False)
+
+    async def bodiless_request(self, **headers: str) -> list[ProcessingResponse]:
+        return await self._request_headers(headers, end_of_stream=True)
+
+    async def _request_headers(self, headers: dict[str, str], *, end_of_stream: bool) -> list[ProcessingResponse]:
+        message = ProcessingRequest(request_headers=_headers(headers, end_of_stream), protocol_config=self._protocol)
+        return await self.send(message)
+
+    async def request_body(self, body: bytes, end_of_stream: bool = True) -> list[ProcessingResponse]:
+        return await self.send(ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=end_of_stream)))
+
+    async def response_headers(self, status: int = 200, content_type: str = "text/event-stream") -> ProcessingResponse:
+        headers = {":status": str(status), "content-type": content_type}
+        (answer,) = await self.send(ProcessingRequest(response_headers=_headers(headers, False)))
+        return answer
+
+    async def response_body(self, body: bytes, end_of_stream: bool = False) -> list[ProcessingResponse]:
+        return await self.send(ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end_of_stream)))
+
+    async def send(self, message: ProcessingRequest) -> list[ProcessingResponse]:
+        return [
+            ProcessingResponse.FromString(data) for data in await self.exchange.receive(message.SerializeToString())
+        ]
+
+
+def _headers(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:
+    values = [HeaderValue(key=key.replace("_", "-"), raw_value=value.encode()) for key, value in headers.items()]
+    return HttpHeaders(headers=HeaderMap(headers=values), end_of_stream=end_of_stream)
+
+
+def set_headers(answer: ProcessingResponse) -> dict[str, str]:
+    """The headers that an answer sets, wherever it carries them."""
+    field = answer.request_body if answer.HasField("request_body") else answer.request_headers
+    return {o.header.key: o.header.raw_value.decode() for o in field.response.header_mutation.set_headers}

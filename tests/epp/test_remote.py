@@ -1,0 +1,150 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from epp.exceptions import PredictionUnavailableError
+from epp.features import NAMES
+from epp.latency.remote import RemoteLatencyClient
+from epp.latency.training import TrainingSink
+from epp.latency.wire import TrainingRow, training_row
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROWS = np.zeros((3, len(NAMES)), dtype=np.float32)
+
+
+@asynccontextmanager
+async def server(path: str, handler: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post(path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def predictor(handler: Handler) -> AbstractAsyncContextManager[str]:
+    return server("/predict/bulk/strict", handler)
+
+
+async def answer(request: web.Request) -> web.Response:
+    rows = (await request.json())["requests"]
+    predictions = [{"ttft_ms": 100.5, "tpot_ms": index} for index in range(len(rows))]
+    return web.json_response({"predictions": predictions, "generation": 4})
+
+
+async def hang(request: web.Request) -> web.Response:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def refuse(request: web.Request) -> web.Response:
+    return web.json_response({"detail": "Models not ready"}, status=503)
+
+
+async def short(request: web.Request) -> web.Response:
+    return web.json_response({"predictions": [{"ttft_ms": 1, "tpot_ms": 1}]})
+
+
+async def test_one_request_brings_all_predictions() -> None:
+    async with predictor(answer) as url:
+        client = RemoteLatencyClient((url,), timeout_s=5)
+        predictions = await client.predict(ROWS)
+        await client.close()
+    assert predictions.tpot_ms.tolist() == [0, 1, 2]
+    assert (predictions.generation, predictions.source) == (4, "remote")
+
+
+@pytest.mark.parametrize("broken", [refuse, short])
+async def test_a_replica_that_answers_wrongly_is_passed_over(broken: Handler) -> None:
+    async with predictor(broken) as bad, predictor(answer) as good:
+        client = RemoteLatencyClient((bad, good), timeout_s=5)
+        for _ in range(4):
+            assert (await client.predict(ROWS)).generation == 4
+        await client.close()
+
+
+async def test_a_replica_that_is_gone_is_passed_over() -> None:
+    async with predictor(answer) as good:
+        client = RemoteLatencyClient(("http://127.0.0.1:1", good), timeout_s=5)
+        for _ in range(4):
+            assert (await client.predict(ROWS)).generation == 4
+        await client.close()
+
+
+async def test_a_replica_that_hangs_costs_its_deadline_once_and_is_then_left_alone() -> None:
+    asked = 0
+
+    async def hang_counted(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return await hang(request)
+
+    async with predictor(hang_counted) as url:
+        client = RemoteLatencyClient((url,), timeout_s=0.05)
+        for expected in ("no answer within 50 ms", "paused", "paused"):
+            with pytest.raises(PredictionUnavailableError, match=expected):
+                await client.predict(ROWS)
+        await client.close()
+    assert asked == 1
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def row(number: float) -> TrainingRow:
+    return training_row([0.0] * len(NAMES), ttft_ms=number)
+
+
+async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
+    received: list[float] = []
+    failures = 2
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            return web.Response(status=503)
+        received.extend(entry["actual_ttft_ms"] for entry in (await request.json())["entries"])
+        return web.json_response({"message": "Accepted"}, status=202)
+
+    async with server("/add_training_data_bulk", take) as url:
+        sink = TrainingSink(url, 10, 0.01, 1)
+        for number in range(1, 4):
+            sink.add(row(number))
+        task = asyncio.create_task(sink.run())
+        await until(lambda: len(received) == 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert received == [1, 2, 3]
+    assert (sink.sent, sink.dropped) == (3, 0)
+
+
+async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+    sink = TrainingSink("http://127.0.0.1:1", 2, 0.01, 1)
+    for number in range(5):
+        sink.add(row(number))
+    assert (len(sink), sink.dropped) == (2, 3)
+
+
+async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
+    async def refuse_rows(request: web.Request) -> web.Response:
+        return web.json_response({"detail": []}, status=422)
+
+    async with server("/add_training_data_bulk", refuse_rows) as url:
+        sink = TrainingSink(url, 10, 0.01, 1)
+        sink.add(row(1))
+        task = asyncio.create_task(sink.run())
+        await until(lambda: sink.dropped == 1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert len(sink) == 0
