@@ -1,0 +1,41 @@
+"""`python -m simulator`: one simulated vLLM server."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import click
+
+from simulator.config import Config
+from simulator.exceptions import StartError
+from simulator.hardware import PRESETS
+from simulator.server import serve
+
+_SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SIMULATOR"}
+
+
+@click.command(context_settings=_SETTINGS)
+@click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on.")
+@click.option("--port", default=8100, type=click.IntRange(0, 65535), show_envvar=True, help="Port to listen on.")
+@click.option("--name", default="", show_envvar=True, help="Name in responses; default: the hardware's and the port.")
+@click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model that is served.")
+@click.option("--hardware", default="fast", type=click.Choice(list(PRESETS)), show_envvar=True, help="What to imitate.")
+@click.option("--speed-factor", default=1.0, type=click.FloatRange(0.01, 1000), show_envvar=True, help="Time lapse.")
+@click.option("--max-num-seqs", type=click.IntRange(1), default=None, show_envvar=True, help="Largest running batch.")
+@click.option("--max-num-batched-tokens", type=click.IntRange(1), default=None, show_envvar=True, help="Tokens a step.")
+@click.option("--num-blocks", type=click.IntRange(1), default=None, show_envvar=True, help="KV cache blocks.")
+def main(hardware: str, **options: Any) -> None:
+    """A server that answers like vLLM and takes as long as a continuous-batching engine would."""
+    limits = ("max_num_seqs", "max_num_batched_tokens", "num_blocks")
+    given = {name: value for name in limits if (value := options.pop(name)) is not None}
+    options["name"] = options["name"] or f"{hardware}-{options['port']}"
+    config = Config(hardware=dataclasses.replace(PRESETS[hardware], **given), **options)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        serve(config)
+    except StartError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m simulator")

@@ -1,0 +1,60 @@
+"""The engine in real time: one task steps it, lets each step's time pass, and hands out the tokens."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from simulator.engine import Engine, Sequence
+from simulator.metrics import Metrics
+
+# How late a step may end before the schedule stops trying to catch up.
+_CATCH_UP_S = 0.05
+
+
+class Replica:
+    """Runs an engine. `speed_factor` 2 makes everything take half the time."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, speed_factor: float = 1.0) -> None:
+        self.engine = engine
+        self._metrics = metrics
+        self._speed_factor = speed_factor
+        self._streams: dict[str, asyncio.Queue[bool]] = {}
+        self._work = asyncio.Event()
+
+    async def run(self) -> None:
+        """Steps until cancelled."""
+        due = time.perf_counter()
+        while True:
+            step = self.engine.step()
+            if step is None:
+                self._work.clear()
+                await self._work.wait()
+                due = time.perf_counter()
+                continue
+            due = max(due, time.perf_counter() - _CATCH_UP_S) + step.duration_ms / 1000 / self._speed_factor
+            await asyncio.sleep(due - time.perf_counter())
+            finished = set(step.finished)
+            self._metrics.generated(len(step.produced))
+            for sequence_id in step.produced:
+                if sequence_id in self._streams:
+                    self._streams[sequence_id].put_nowait(sequence_id in finished)
+
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[bool, None]:
+        """Yields once a token, True with the last one. Leaving the loop early aborts the request."""
+        tokens: asyncio.Queue[bool] = asyncio.Queue()
+        self.engine.submit(sequence)
+        self._streams[sequence.id] = tokens
+        self._work.set()
+        started_at, first_at, last = time.perf_counter(), 0.0, False
+        try:
+            while not last:
+                last = await tokens.get()
+                if not first_at:
+                    first_at = time.perf_counter()
+                    self._metrics.first_token(first_at - started_at)
+                yield last
+            self._metrics.finished(sequence, time.perf_counter() - first_at)
+        finally:
+            del self._streams[sequence.id]
+            if not last:
+                self.engine.abort(sequence.id)

@@ -1,0 +1,23 @@
+"""The simulated server's life."""
+
+import logging
+import socket
+
+import uvicorn
+
+from simulator.app import create_app
+from simulator.config import Config
+from simulator.exceptions import StartError
+
+logger = logging.getLogger("headroom.simulator")
+
+
+def serve(config: Config) -> None:
+    """Runs until SIGTERM or SIGINT. StartError when the port is taken."""
+    logger.info("starting with %s", config)
+    try:
+        listener = socket.create_server((config.host, config.port), backlog=1024)
+    except OSError as error:
+        raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
+    settings = uvicorn.Config(create_app(config), log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    uvicorn.Server(settings).run([listener])

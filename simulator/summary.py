@@ -1,0 +1,30 @@
+"""From what clients saw to the figures that are compared."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from simulator.load import Outcome
+
+PERCENTILES = (50, 95, 99)
+
+
+def summarise(outcomes: Sequence[Outcome], span_s: float) -> dict[str, Any]:
+    """Requests, errors, SLO attainment, goodput over `span_s`, and percentiles of both latencies in ms."""
+    met = sum(outcome.met for outcome in outcomes)
+    return {
+        "requests": len(outcomes),
+        "errors": sum(outcome.error is not None for outcome in outcomes),
+        "slo_attainment": round(met / len(outcomes), 4) if outcomes else 0.0,
+        "goodput_rps": round(met / span_s, 3) if span_s > 0 else 0.0,
+        "ttft_ms": _percentiles([o.ttft_ms for o in outcomes if o.ttft_ms is not None]),
+        "tpot_ms": _percentiles([o.tpot_ms for o in outcomes if o.tpot_ms is not None]),
+    }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    found = np.percentile(values, PERCENTILES)
+    return {f"p{percent}": round(float(value), 1) for percent, value in zip(PERCENTILES, found, strict=True)}

@@ -1,0 +1,60 @@
+"""The OpenAI requests that the simulated server takes; fields that it has no use for are ignored."""
+
+from typing import Annotated
+
+import msgspec
+
+DEFAULT_OUTPUT_TOKENS = 128
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class Part(msgspec.Struct, frozen=True):
+    text: str = ""
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/completions."""
+
+    model: str
+    prompt: str
+    stream: bool = False
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stream_options: StreamOptions | None = None
+
+    def text(self) -> bytes:
+        return self.prompt.encode("utf-8", "surrogatepass")
+
+    @property
+    def output_tokens(self) -> int:
+        return self.max_completion_tokens or self.max_tokens or DEFAULT_OUTPUT_TOKENS
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatCompletion(Completion, frozen=True, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    prompt: str = ""
+
+    def text(self) -> bytes:
+        rendered = (f"<|im_start|>{m.role}\n{_content(m)}<|im_end|>\n" for m in self.messages)
+        return "".join(rendered).encode("utf-8", "surrogatepass")
+
+
+def _content(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text for part in message.content)
+    return message.content or ""

@@ -1,0 +1,139 @@
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.engine import Engine, Sequence
+from simulator.hardware import PRESETS
+from simulator.prompt import block_hashes
+
+SMALL = dataclasses.replace(PRESETS["fast"], num_blocks=40, max_num_seqs=4, max_num_batched_tokens=64)
+
+
+def sequence(name: str, prompt: int = 32, output: int = 4, text: bytes | None = None) -> Sequence:
+    hashes = block_hashes(text or name.encode().ljust(prompt * 4, b"."), 16)
+    return Sequence(name, hashes, prompt, output)
+
+
+def run(engine: Engine) -> tuple[dict[str, int], list[str], float]:
+    """Steps until nothing is left: tokens by sequence, the order in which they ended, and the time it took."""
+    tokens: dict[str, int] = {}
+    ended: list[str] = []
+    elapsed_ms = 0.0
+    while step := engine.step():
+        assert step.prefill_tokens + step.decodes <= engine.hardware.max_num_batched_tokens
+        assert engine.running <= engine.hardware.max_num_seqs
+        assert 0 <= engine.blocks.used <= engine.blocks.capacity
+        elapsed_ms += step.duration_ms
+        for name in step.produced:
+            tokens[name] = tokens.get(name, 0) + 1
+        ended += step.finished
+    return tokens, ended, elapsed_ms
+
+
+requests = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 60), st.integers(0, 2)), min_size=1, max_size=25)
+
+
+@settings(deadline=None)
+@given(requests)
+def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tuple[int, int, int]]) -> None:
+    engine = Engine(SMALL)
+    for index, (prompt, output, family) in enumerate(asked):
+        engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
+    tokens, ended, _ = run(engine)
+    assert tokens == {str(index): output for index, (_, output, _) in enumerate(asked)}
+    assert sorted(ended) == sorted(tokens)
+    assert (engine.blocks.used, engine.running, engine.waiting) == (0, 0, 0)
+
+
+@settings(deadline=None)
+@given(requests, st.lists(st.integers(0, 24), max_size=25))
+def test_an_abort_at_any_time_frees_what_was_held(asked: list[tuple[int, int, int]], aborted: list[int]) -> None:
+    engine = Engine(SMALL)
+    for index, (prompt, output, family) in enumerate(asked):
+        engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
+    for index in aborted:
+        engine.step()
+        engine.abort(str(index))
+    run(engine)
+    assert engine.blocks.used == 0
+
+
+def test_requests_are_admitted_in_order_of_arrival() -> None:
+    engine = Engine(dataclasses.replace(SMALL, max_num_seqs=1))
+    for name in "abc":
+        engine.submit(sequence(name))
+    assert run(engine)[1] == ["a", "b", "c"]
+
+
+def test_a_long_prompt_takes_several_steps_and_stretches_those_of_others() -> None:
+    alone, shared = Engine(SMALL), Engine(SMALL)
+    for engine in (alone, shared):
+        engine.submit(sequence("decoding", 16, 20))
+        engine.step()
+    shared.submit(sequence("long", 300, 1))
+    first, second = alone.step(), shared.step()
+    assert first
+    assert second
+    assert second.prefill_tokens == 63
+    assert second.duration_ms > first.duration_ms + 10
+
+
+def test_a_shared_prefix_is_prefilled_once() -> None:
+    engine, text = Engine(SMALL), b"x" * 256
+    engine.submit(sequence("first", 64, 2, text))
+    run(engine)
+    engine.submit(sequence("second", 64, 2, text))
+    step = engine.step()
+    assert step
+    assert step.prefill_tokens == 16
+    assert engine.prompt_tokens_cached == 48
+
+
+def test_running_out_of_blocks_preempts_the_newest() -> None:
+    engine = Engine(dataclasses.replace(SMALL, num_blocks=8))
+    engine.submit(sequence("old", 32, 60))
+    engine.submit(sequence("new", 32, 60))
+    tokens, ended, _ = run(engine)
+    assert tokens == {"old": 60, "new": 60}
+    assert ended == ["old", "new"]
+    assert engine.preemptions > 0
+
+
+def test_what_can_never_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="KV blocks"):
+        Engine(SMALL).submit(sequence("huge", 1000, 1))
+
+
+def test_congestion_comes_from_load() -> None:
+    def time_of(count: int) -> float:
+        engine = Engine(PRESETS["fast"])
+        for index in range(count):
+            engine.submit(sequence(str(index), 500, 50))
+        return run(engine)[2] / count
+
+    assert run_one("slow") > 2 * run_one("fast")
+    assert time_of(8) < time_of(1)
+
+
+def run_one(hardware: str) -> float:
+    engine = Engine(PRESETS[hardware])
+    engine.submit(sequence("one", 500, 50))
+    return run(engine)[2]
+
+
+def test_the_first_token_waits_for_those_before() -> None:
+    def steps_until_first_token(ahead: int) -> float:
+        engine, elapsed_ms = Engine(PRESETS["fast"]), 0.0
+        for index in range(ahead):
+            engine.submit(sequence(str(index), 2000, 5))
+        engine.submit(sequence("mine", 100, 5))
+        while step := engine.step():
+            elapsed_ms += step.duration_ms
+            if "mine" in step.produced:
+                break
+        return elapsed_ms
+
+    waits = [steps_until_first_token(ahead) for ahead in (0, 2, 8)]
+    assert waits[0] < waits[1] < waits[2]
