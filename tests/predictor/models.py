@@ -1,0 +1,86 @@
+"""Small ONNX models whose answers are known exactly, and a live predictor over a store of them."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import uvicorn
+from onnx import TensorProto, helper
+
+from model_store import SCHEMAS, Draft, Feature, Manifest, Output
+from predictor.app import create_app
+from predictor.config import Config
+
+
+def linear_onnx(features: Sequence[Feature], output: str, factor: float, offset: float = 0.0) -> bytes:
+    """factor * (sum of all inputs, a missing one counted as 0) + offset."""
+    inputs = [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["rows", 1]) for f in features]
+    constants = {"zero": 0.0, "factor": factor, "offset": offset}
+    initializers = [
+        helper.make_tensor(name, TensorProto.FLOAT, [1], np.array([value], dtype=np.float32))
+        for name, value in constants.items()
+    ]
+    nodes = [
+        helper.make_node("Concat", [f.name for f in features], ["all"], axis=1),
+        helper.make_node("IsNaN", ["all"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "all"], ["known"]),
+        helper.make_node("ReduceSum", ["known", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Mul", ["sum", "factor"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], [output]),
+    ]
+    initializers.append(helper.make_tensor("axes", TensorProto.INT64, [1], [1]))
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", 1])]
+    graph = helper.make_graph(nodes, "linear", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    onnx.checker.check_model(data)
+    return data
+
+
+def draft(name: str, factor: float, offset: float = 0.0, onnx_bytes: bytes | None = None) -> Draft:
+    features = SCHEMAS[name]
+    manifest = Manifest(
+        model=name,
+        inputs=features,
+        outputs=(Output(f"{name}_ms", quantile=0.9),),
+        model_type="xgboost",
+        objective="quantile",
+        trained_at=datetime.now(UTC),
+        trainer_id="test",
+    )
+    return Draft(manifest, onnx_bytes or linear_onnx(features, f"{name}_ms", factor, offset))
+
+
+def pair(factor: float, offset: float = 0.0) -> list[Draft]:
+    return [draft(name, factor, offset) for name in ("ttft", "tpot")]
+
+
+@contextmanager
+def running_predictor(store: Path, interval_s: float = 0.02) -> Iterator[str]:
+    """The predictor's URL while it lives in a thread of this process."""
+    config = Config(
+        host="127.0.0.1",
+        port=0,
+        model_store=str(store),
+        model_sync_interval_sec=interval_s,
+        training_server_url="http://trainer",
+        model_type="xgboost",
+        max_body_bytes=1 << 20,
+        max_rows=1000,
+    )
+    server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
