@@ -1,0 +1,171 @@
+#!/usr/bin/env python
+"""Publishes an XGBoost model, saved by whoever trained it, as a generation of a model store."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import xgboost as xgb
+
+from model_store import ROW_FEATURES, Draft, Feature, Manifest, Output, StoreError, open_store
+from model_store.manifest import summary
+from trainer.exceptions import ExportError
+from trainer.export import GraphSpec, export, quantile_of
+from trainer.fitting import predict
+from trainer.gate import check_parity, difference
+from trainer.graph import Graph
+from trainer.wire import Matrix
+
+_KNOWN = {feature.name: feature for feature in ROW_FEATURES}
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.argument("model", type=_FILE)
+@click.option(
+    "--features", default="", help="The model's columns in order, by commas; default: those that it was saved with."
+)
+@click.option("--store", "location", default="", help="Model store to publish in.")
+@click.option("--name", default="ttft", help="Name of the model in the store.")
+@click.option("--output-name", default="", help="Name of the output column; default: NAME_ms.")
+@click.option("--unit", default="ms", help="Unit of the output.")
+@click.option(
+    "--rows", "rows_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV to verify on."
+)
+@click.option(
+    "--generated-rows", default=20_000, type=click.IntRange(1, 10_000_000), help="Rows made up without --rows."
+)
+@click.option("--seed", default=0, help="Seed of the rows that are made up.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the graph to this file as well.")
+def main(
+    model: Path,
+    features: str,
+    location: str,
+    name: str,
+    output_name: str,
+    unit: str,
+    rows_file: Path | None,
+    generated_rows: int,
+    seed: int,
+    out: Path | None,
+) -> None:
+    """Turns MODEL, an XGBoost model in JSON or UBJSON, into ONNX, compares both on many rows, and publishes it.
+
+    Nothing is published when the two differ by more than float32 rounding.
+    """
+    if not location and not out:
+        raise click.UsageError("nothing to write: give --store, --out or both")
+    try:
+        booster = _read(model)
+        names = _names(booster, features)
+        manifest = _manifest(booster, names, name, Output(output_name or f"{name}_{unit}", unit, quantile_of(booster)))
+        spec = GraphSpec(names, manifest.outputs[0].name)
+        onnx_bytes = export(booster, spec, summary(manifest))
+        rows = _read_rows(rows_file, names) if rows_file else _make_rows(booster, len(names), generated_rows, seed)
+        found = difference(Graph(onnx_bytes).predict(names, rows), predict(booster, rows))
+        click.echo(
+            f"model       {model} ({booster.num_boosted_rounds()} trees, {len(names)} features, {manifest.objective})"
+        )
+        click.echo(f"compared    {found.rows} rows {f'of {rows_file}' if rows_file else 'around the split values'}")
+        click.echo(f"difference  at most {found.absolute:.6g} {unit} ({found.relative:.3g} relative)")
+        verdict = check_parity(found)
+        if not verdict.passed:
+            raise ExportError(f"not published: {verdict.reason}")
+        if out:
+            out.write_bytes(onnx_bytes)
+            click.echo(f"written     {out} ({len(onnx_bytes)} bytes)")
+        if location:
+            generation = open_store(location).publish([Draft(manifest, onnx_bytes)])
+            version = generation.models[name].version
+            click.echo(f"published   generation {generation.generation} of {location}: {name}/{version}")
+    except (ExportError, StoreError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _read(path: Path) -> xgb.Booster:
+    try:
+        return xgb.Booster(model_file=str(path))
+    except xgb.core.XGBoostError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ExportError(f"{path} is not an XGBoost model in JSON or UBJSON: {reason}") from error
+
+
+def _names(booster: xgb.Booster, given: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in given.split(",") if name.strip()) or tuple(booster.feature_names or ())
+    if not names:
+        raise ExportError("the model was saved without feature names: give --features a,b,c in the columns' order")
+    if len(set(names)) != len(names):
+        raise ExportError(f"--features: a name occurs twice in {', '.join(names)}")
+    return names
+
+
+def _manifest(booster: xgb.Booster, names: Sequence[str], name: str, output: Output) -> Manifest:
+    return Manifest(
+        model=name,
+        inputs=tuple(_KNOWN.get(n) or Feature(n, "1", minimum=-_LARGEST) for n in names),
+        outputs=(output,),
+        model_type="xgboost",
+        objective="mean" if output.quantile is None else "quantile",
+        trained_at=datetime.now(UTC),
+        trainer_id="export_model",
+    )
+
+
+def _read_rows(path: Path, names: Sequence[str]) -> Matrix:
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        missing = set(names) - set(reader.fieldnames or ())
+        if missing:
+            raise ExportError(f"{path}: no column {sorted(missing)[0]}")
+        try:
+            rows = [[float(row[name] or "nan") for name in names] for row in reader]
+        except (ValueError, TypeError) as error:
+            raise ExportError(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise ExportError(f"{path} has no rows")
+    return np.array(rows, dtype=np.float32)
+
+
+def _make_rows(booster: xgb.Booster, columns: int, count: int, seed: int) -> Matrix:
+    """Rows of split values, their neighbours among float32 numbers, and now and then a missing value.
+
+    That is where a graph that compares the other way round, or sends missing values elsewhere, differs.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.empty((count, columns), dtype=np.float32)
+    splits = _split_values(booster)
+    for column in range(columns):
+        values = np.array(sorted(splits.get(column, {0.0})), dtype=np.float32)
+        around = np.concatenate(
+            [values, np.nextafter(values, np.float32(-np.inf)), np.nextafter(values, np.float32(np.inf)), values * 2]
+        )
+        rows[:, column] = rng.choice(around, count)
+    rows[rng.random(rows.shape) < 0.05] = np.nan
+    return rows
+
+
+def _split_values(booster: xgb.Booster) -> dict[int, set[float]]:
+    nameless = booster.copy()
+    nameless.feature_names = None
+    values: dict[int, set[float]] = {}
+    for text in nameless.get_dump(dump_format="json"):
+        for node in _nodes(json.loads(text)):
+            values.setdefault(int(node["split"].removeprefix("f")), set()).add(float(node["split_condition"]))
+    return values
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "children" in node:
+        yield node
+        for child in node["children"]:
+            yield from _nodes(child)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from model_store import open_store
+from trainer.graph import Graph
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "export_model.py"
+NAMES = ["size", "colour", "kv_cache_percentage"]
+
+
+def data(rows: int = 2000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(5)
+    x = rng.random((rows, 3), dtype=np.float32)
+    y = (100 * x[:, 0] + 50 * (x[:, 1] > 0.5) + rng.random(rows)).astype(np.float32)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    return x, y
+
+
+def train(path: Path, names: list[str] | None = None, **parameters: object) -> xgb.Booster:
+    matrix = xgb.DMatrix(*data(), feature_names=names)
+    booster = xgb.train({"max_depth": 5, "nthread": 1, **parameters}, matrix, 30)
+    booster.save_model(path)
+    return booster
+
+
+def export(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def published(store: Path, name: str) -> Graph:
+    opened = open_store(str(store))
+    generation = opened.current()
+    assert generation
+    return Graph(opened.read(generation, name).onnx)
+
+
+@pytest.mark.parametrize("file", ["model.json", "model.ubj"])
+@pytest.mark.parametrize("objective", [{}, {"objective": "reg:quantileerror", "quantile_alpha": 0.9}])
+def test_a_model_trained_elsewhere_is_published_and_answers_alike(
+    tmp_path: Path, file: str, objective: dict[str, object]
+) -> None:
+    booster = train(tmp_path / file, None, **objective)
+    result = export(tmp_path / file, "--features", ",".join(NAMES), "--store", tmp_path / "store", "--name", "foreign")
+    assert result.returncode == 0, result.stderr
+    assert "published   generation 1" in result.stdout
+    assert "difference  at most" in result.stdout
+    x, _ = data(500)
+    np.testing.assert_allclose(
+        published(tmp_path / "store", "foreign").predict(NAMES, x), booster.inplace_predict(x), rtol=1e-4
+    )
+
+
+def test_the_scikit_learn_interface_and_saved_names_work(tmp_path: Path) -> None:
+    train(tmp_path / "named.json", names=NAMES)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("kv_cache_percentage,size,colour\n0.5,1,2\n,3,4\n")
+    result = export(tmp_path / "named.json", "--store", tmp_path / "store", "--rows", rows)
+    assert result.returncode == 0, result.stderr
+    assert "compared    2 rows" in result.stdout
+
+
+def test_a_second_export_keeps_the_models_of_the_first(tmp_path: Path) -> None:
+    train(tmp_path / "m.json", names=NAMES)
+    for name in ("ttft", "tpot"):
+        assert export(tmp_path / "m.json", "--store", tmp_path / "store", "--name", name).returncode == 0
+    generation = open_store(str(tmp_path / "store")).current()
+    assert generation
+    assert set(generation.models) == {"ttft", "tpot"}
+
+
+def test_several_quantiles_are_refused_and_nothing_is_published(tmp_path: Path) -> None:
+    train(tmp_path / "m.json", NAMES, objective="reg:quantileerror", quantile_alpha=[0.5, 0.9])
+    result = export(tmp_path / "m.json", "--store", tmp_path / "store")
+    assert result.returncode == 1
+    assert "quantiles" in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--features", "a,b", "--store", "s"], "3 features, 2 are named"),
+        (["--features", "a,b,a", "--store", "s"], "occurs twice"),
+        (["--store", "s"], "without feature names"),
+        (["--features", "a,b,c"], "give --store"),
+        (["--features", "a,b,c", "--store", "s", "--name", "../x"], "model name"),
+    ],
+)
+def test_what_can_not_be_exported_is_refused_in_one_line(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    train(tmp_path / "m.json")
+    result = export(tmp_path / "m.json", *[str(tmp_path / "s") if a == "s" else a for a in arguments])
+    assert result.returncode != 0
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"a": 1}')
+    result = export(tmp_path / "m.json", "--features", "a", "--store", tmp_path / "s")
+    assert result.returncode == 1
+    assert "is not an XGBoost model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_linear_booster_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "m.json", NAMES, booster="gblinear", verbosity=0)
+    result = export(tmp_path / "m.json", "--store", tmp_path / "s")
+    assert result.returncode == 1
+    assert "gblinear" in result.stderr

@@ -1,0 +1,228 @@
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+
+from model_store import open_store
+from trainer.app import create_app
+from trainer.config import Config
+from trainer.graph import Graph
+from trainer.training_pass import ROW_NAMES
+
+
+@contextmanager
+def running_trainer(store: Path, min_samples: int = 100) -> Iterator[str]:
+    config = Config(
+        host="127.0.0.1",
+        port=0,
+        model_store=str(store),
+        keep_generations=3,
+        retraining_interval_sec=0.05,
+        min_samples_for_retrain=min_samples,
+        model_type="xgboost",
+        objective_type="quantile",
+        quantile_alpha=0.5,
+        max_training_data_size_per_bucket=5000,
+        test_train_ratio=0.1,
+        max_test_data_size=1000,
+        trees=60,
+        depth=5,
+        threads=1,
+        gate_tolerance=0.1,
+        max_body_bytes=1 << 20,
+    )
+    server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with running_trainer(tmp_path) as running:
+        yield running
+
+
+def call(url: str, body: Any = None) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as response:  # noqa: S310
+            status, text = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, text = error.code, error.read()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text.decode()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def entry(rng: random.Random, **fields: object) -> dict[str, object]:
+    tokens = rng.randint(1, 2000)
+    return {
+        "kv_cache_percentage": rng.random(),
+        "input_token_length": tokens,
+        "num_request_waiting": rng.randint(0, 12),
+        "num_request_running": rng.randint(0, 30),
+        "actual_ttft_ms": 50 + tokens * 0.2,
+        "actual_tpot_ms": 20 + rng.random(),
+        "num_tokens_generated": 1,
+        "prefix_cache_score": rng.random(),
+        **fields,
+    }
+
+
+def entries(count: int, seed: int = 0) -> list[dict[str, object]]:
+    rng = random.Random(seed)
+    return [entry(rng) for _ in range(count)]
+
+
+def test_samples_become_a_generation_that_predicts_them(url: str, tmp_path: Path) -> None:
+    assert call(f"{url}/readyz")[0] == 503
+    status, answer = call(f"{url}/add_training_data_bulk", {"entries": entries(1500)})
+    assert (status, answer) == (202, {"message": "Accepted 1500 training samples."})
+    until(lambda: call(f"{url}/readyz")[0] == 200)
+    store = open_store(str(tmp_path))
+    generation = store.current()
+    assert generation
+    assert set(generation.models) == {"ttft", "tpot"}
+    row = dict.fromkeys(ROW_NAMES, 0.5) | {"input_token_length": 1000.0, "recent_tpot_ms": float("nan")}
+    matrix = np.array([[row[name] for name in ROW_NAMES]], dtype=np.float32)
+    assert Graph(store.read(generation, "ttft").onnx).predict(ROW_NAMES, matrix)[0] == pytest.approx(250, rel=0.25)
+
+
+def test_it_trains_only_when_something_is_new(url: str) -> None:
+    call(f"{url}/add_training_data_bulk", {"entries": entries(300)})
+    until(lambda: call(f"{url}/data/status")[1]["generation"] == 1)
+    first = call(f"{url}/data/status")[1]["last_retrain"]
+    passes = 'headroom_trainer_passes_total{outcome="published"} 1.0'
+    assert passes in call(f"{url}/metrics")[1]
+    call(f"{url}/add_training_data_bulk", {"entries": entries(10, seed=1)})
+    until(lambda: call(f"{url}/data/status")[1]["last_retrain"] != first)
+
+
+def test_nothing_is_published_before_there_are_enough_samples(url: str, tmp_path: Path) -> None:
+    call(f"{url}/add_training_data_bulk", {"entries": entries(20)})
+    until(lambda: call(f"{url}/data/status")[1]["last_pass"] is not None)
+    last = call(f"{url}/data/status")[1]["last_pass"]
+    assert last["outcome"] == "too_few_samples"
+    assert open_store(str(tmp_path)).current() is None
+
+
+def test_a_restart_goes_on_from_the_generation_in_force(tmp_path: Path) -> None:
+    with running_trainer(tmp_path) as url:
+        call(f"{url}/add_training_data_bulk", {"entries": entries(300)})
+        until(lambda: call(f"{url}/readyz")[0] == 200)
+    with running_trainer(tmp_path) as url:
+        until(lambda: call(f"{url}/readyz")[0] == 200)
+        assert call(f"{url}/data/status")[1]["generation"] >= 1
+
+
+def test_the_optional_fields_of_newer_clients_are_taken(url: str) -> None:
+    rng = random.Random(1)
+    newer = entry(
+        rng, prefill_tokens_in_flight=5, recent_tpot_ms=None, pod_type="decode", timestamp="2026-01-01T00:00:00Z"
+    )
+    assert call(f"{url}/add_training_data_bulk", {"entries": [newer]})[0] == 202
+    assert call(f"{url}/add_training_data_bulk", {"entries": []})[1]["message"] == "Accepted 0 training samples."
+
+
+def bad(**fields: object) -> dict[str, object]:
+    return {"entries": [entry(random.Random(1)), entry(random.Random(1), **fields)]}
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (bad(kv_cache_percentage=1.1), "kv_cache_percentage"),
+        (bad(input_token_length=-1), "input_token_length"),
+        (bad(actual_ttft_ms="fast"), "actual_ttft_ms"),
+        ({"entries": [{"kv_cache_percentage": 0.5}]}, "input_token_length"),
+        ({"rows": []}, "entries"),
+        (b"{", "body"),
+        (b"\xff\xff", "body"),
+    ],
+)
+def test_a_bad_batch_is_refused_whole_and_the_field_named(url: str, body: Any, location: str) -> None:
+    status, answer = call(f"{url}/add_training_data_bulk", body)
+    assert status == 422
+    assert location in answer["detail"][0]["loc"]
+    assert call(f"{url}/data/status")[1]["training_data"]["total_samples"] == 0
+
+
+def test_a_flush_counts_what_it_removed(url: str) -> None:
+    call(f"{url}/add_training_data_bulk", {"entries": entries(50)})
+    status, answer = call(f"{url}/flush", b"")
+    assert status == 200
+    assert answer["message"].startswith("Successfully flushed: ")
+    assert answer["ttft_training_samples_flushed"] + answer["ttft_test_samples_flushed"] == 50
+    assert call(f"{url}/data/status")[1]["training_data"]["total_samples"] == 0
+    nothing = dict.fromkeys(("flush_training_data", "flush_test_data", "flush_metrics"), False)
+    assert call(f"{url}/flush", nothing)[1]["message"] == "No data flushed"
+    assert call(f"{url}/flush", b"{")[0] == 422
+
+
+def test_health_is_answered_while_a_fit_runs(tmp_path: Path) -> None:
+    with running_trainer(tmp_path) as url:
+        for seed in range(4):
+            call(f"{url}/add_training_data_bulk", {"entries": entries(1000, seed)})
+        answered = 0
+        while call(f"{url}/readyz")[0] != 200:
+            assert call(f"{url}/healthz") == (200, {"status": "ok"})
+            answered += 1
+        assert answered > 0
+
+
+def test_the_metrics_page_has_the_training_servers_names(url: str) -> None:
+    call(f"{url}/add_training_data_bulk", {"entries": entries(200)})
+    page = call(f"{url}/metrics")[1]
+    assert 'model_type{type="xgboost"} 1.0' in page
+    assert 'training_samples_count{cache_bucket="' in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--quantile-alpha", "1"], "--quantile-alpha"),
+        (["--model-type", "oracle"], "--model-type"),
+        (["--retraining-interval-sec", "0"], "--retraining-interval-sec"),
+        (["--model-store", "ftp://x"], "only folders"),
+    ],
+)
+def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", "trainer", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert expected in result.stderr.splitlines()[-1]
+
+
+def test_help_names_the_variables() -> None:
+    command = [sys.executable, "-m", "trainer", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    assert all(name in text for name in ("LATENCY_RETRAINING_INTERVAL_SEC", "LATENCY_MODEL_TYPE", "MODEL_STORE"))

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_store import ROW_FEATURES
+from trainer.window import Ring, TargetWindow, Window, bucket_numbers, row_hashes
+from trainer.wire import Matrix, Samples
+
+WIDTH = len(ROW_FEATURES)
+
+
+def rows(count: int, seed: int = 0, waiting: float | None = None) -> Matrix:
+    matrix = np.random.default_rng(seed).random((count, WIDTH), dtype=np.float32)
+    if waiting is not None:
+        matrix[:, 2] = waiting
+    return matrix
+
+
+def latencies(count: int) -> Matrix:
+    return np.arange(1, count + 1, dtype=np.float32)
+
+
+@given(st.integers(1, 200), st.lists(st.integers(0, 90), max_size=20))
+def test_a_ring_keeps_the_newest_in_order(capacity: int, batches: list[int]) -> None:
+    ring, all_rows = Ring(capacity, 1), list[float]()
+    for size in batches:
+        batch = np.arange(len(all_rows), len(all_rows) + size, dtype=np.float32)
+        all_rows += batch.tolist()
+        ring.extend(batch[:, None])
+    assert ring.rows()[:, 0].tolist() == all_rows[-capacity:]
+    assert ring.size == min(capacity, len(all_rows))
+
+
+def test_every_row_is_trained_on_or_held_out_and_never_both() -> None:
+    window = TargetWindow(per_bucket=10_000, holdout_share=0.2, holdout_rows=10_000)
+    window.add(rows(5000), latencies(5000))
+    data = window.data()
+    trained, held_out = set(data.train_y.tolist()), set(data.holdout_y.tolist())
+    assert not trained & held_out
+    assert len(trained) + len(held_out) == 5000
+    assert 800 < len(held_out) < 1200
+
+
+def test_a_repeated_row_stays_on_its_side() -> None:
+    window = TargetWindow(10_000, 0.5, 10_000)
+    for _ in range(3):
+        window.add(rows(100), latencies(100))
+    data = window.data()
+    assert not set(data.train_y.tolist()) & set(data.holdout_y.tolist())
+
+
+def test_the_split_is_the_same_in_every_process() -> None:
+    code = "import numpy as np; from trainer.window import row_hashes; print(row_hashes(np.eye(3, dtype=np.float32)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert output.strip() == str(row_hashes(np.eye(3, dtype=np.float32)))
+
+
+def test_a_busy_bucket_does_not_push_out_a_rare_one() -> None:
+    window = TargetWindow(per_bucket=50, holdout_share=1e-9, holdout_rows=10)
+    window.add(rows(3, seed=1, waiting=20), latencies(3))
+    window.add(rows(20_000, seed=2, waiting=0), latencies(20_000))
+    rare = sum(count for (queue, _, _), count in window.bucket_counts().items() if queue == 4)
+    assert rare == 3
+    assert max(window.bucket_counts().values()) == 50
+
+
+def test_buckets_are_those_of_the_training_server() -> None:
+    matrix = np.zeros((7, WIDTH), dtype=np.float32)
+    matrix[:, 2] = [0, 1, 2, 3, 5, 10, 11]
+    assert (bucket_numbers(matrix) // 80).tolist() == [0, 1, 1, 2, 2, 3, 4]
+    edges = np.zeros((3, WIDTH), dtype=np.float32)
+    edges[:, 0], edges[:, 5] = [0, 0.99, 1.0], [0, 0.99, 1.0]
+    assert bucket_numbers(edges).tolist() == [0, 79, 79]
+
+
+def test_a_latency_of_zero_is_no_sample_of_that_target() -> None:
+    window = Window(100, 0.5, 100)
+    ttft, tpot = np.array([1, 0, 2], dtype=np.float32), np.array([0, 0, 3], dtype=np.float32)
+    window.add(Samples(rows(3), ttft, tpot))
+    counts = {name: target.train_count + target.holdout_count for name, target in window.targets.items()}
+    assert counts == {"ttft": 2, "tpot": 1}
+    assert window.version == 3

@@ -1,0 +1,164 @@
+"""The trainer's HTTP API, as the training server's clients know it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from model_store import open_store
+from trainer.config import Config
+from trainer.exceptions import EntryError
+from trainer.metrics import Metrics
+from trainer.retraining import Retraining
+from trainer.training_pass import PassResult
+from trainer.window import Window
+from trainer.wire import FlushRequest, decode_batch, decode_flush
+
+
+def create_app(config: Config) -> Starlette:
+    """The server of one model store; it trains while the application lives. StoreError for an unusable location."""
+    window = Window(config.max_training_data_size_per_bucket, config.test_train_ratio, config.max_test_data_size)
+    metrics = Metrics(window, config.model_type, config.quantile)
+    retraining = Retraining(
+        window, open_store(config.model_store), metrics, config.pass_settings(), config.retraining_interval_sec
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(retraining.run())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def add(request: Request) -> Response:
+        body = await _body(request, config.max_body_bytes)
+        if body is None:
+            metrics.rows.labels("refused").inc()
+            return _json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
+        try:
+            samples = decode_batch(body)
+        except EntryError as error:
+            metrics.rows.labels("refused").inc()
+            return _unprocessable(error)
+        window.add(samples)
+        metrics.rows.labels("accepted").inc(len(samples))
+        return _json({"message": f"Accepted {len(samples)} training samples."}, 202)
+
+    async def flush(request: Request) -> Response:
+        try:
+            asked = decode_flush(await request.body())
+        except EntryError as error:
+            return _unprocessable(error)
+        return _json(_flush(window, asked))
+
+    async def status(request: Request) -> Response:
+        return _json(_status(window, retraining))
+
+    async def healthz(request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        if not retraining.ready:
+            return _json({"detail": "Models not ready: no generation has been published yet"}, 503)
+        return _json({"status": "ready"})
+
+    async def metrics_page(request: Request) -> Response:
+        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    async def root(request: Request) -> Response:
+        about = {"model_type": config.model_type, "quantile": config.quantile, "objective_type": config.objective_type}
+        return _json({"message": "Headroom latency trainer", **about, "description": "Fits TTFT and TPOT models"})
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/add_training_data_bulk", add, methods=["POST"]),
+            Route("/flush", flush, methods=["POST"]),
+            Route("/data/status", status),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_page),
+            Route("/", root),
+        ],
+    )
+
+
+def _flush(window: Window, asked: FlushRequest) -> dict[str, Any]:
+    counts = {}
+    for name, target in window.targets.items():
+        counts[f"{name}_training_samples_flushed"] = target.train_count if asked.flush_training_data else 0
+        counts[f"{name}_test_samples_flushed"] = target.holdout_count if asked.flush_test_data else 0
+        if asked.flush_training_data:
+            target.clear_training()
+        if asked.flush_test_data:
+            target.clear_holdout()
+    wanted = {
+        "training data": asked.flush_training_data,
+        "test data": asked.flush_test_data,
+        "metrics": asked.flush_metrics,
+    }
+    flushed = [part for part, asked_for in wanted.items() if asked_for]
+    return {
+        "success": True,
+        "flushed_at": datetime.now(UTC),
+        "reason": asked.reason,
+        **counts,
+        "metrics_cleared": asked.flush_metrics,
+        "message": f"Successfully flushed: {', '.join(flushed)}" if flushed else "No data flushed",
+    }
+
+
+def _status(window: Window, retraining: Retraining) -> dict[str, Any]:
+    train = {f"{name}_samples": target.train_count for name, target in window.targets.items()}
+    test = {f"{name}_samples": target.holdout_count for name, target in window.targets.items()}
+    last = retraining.last_pass
+    buckets = window.targets["ttft"].bucket_counts().items()
+    return {
+        "training_data": {**train, "total_samples": sum(train.values())},
+        "test_data": {**test, "total_samples": sum(test.values())},
+        "metrics": {f"{name}_scores_count": int(bool(last and last.scores.get(name))) for name in window.targets},
+        "bucket_distribution": {f"queue_{q}_cache_{c}_prefix_{p}": count for (q, c, p), count in buckets},
+        "model_ready": retraining.ready,
+        "last_retrain": last.at if last else None,
+        "generation": retraining.generation,
+        "last_pass": _describe(last) if last else None,
+        "refused": [_describe(result) for result in retraining.refused],
+    }
+
+
+def _describe(result: PassResult) -> dict[str, Any]:
+    return {
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "generation": result.generation,
+        "scores": result.scores,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+        "at": result.at,
+    }
+
+
+async def _body(request: Request, limit_bytes: int) -> bytes | None:
+    """The body, or None once it is over the limit."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            return None
+    return bytes(body)
+
+
+def _unprocessable(error: EntryError) -> Response:
+    return _json({"detail": [{"loc": error.location, "msg": str(error), "type": "value_error"}]}, 422)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,0 +1,54 @@
+"""Derived features, once as arrays for training and once as graph nodes for serving, computing the same numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from trainer.wire import Matrix
+
+# By target: derived columns, which follow the raw ones.
+DERIVED: dict[str, tuple[str, ...]] = {"ttft": ("effective_input_tokens", "prefill_score_bucket")}
+_BUCKETS = 4
+
+
+def design_matrix(target: str, names: Sequence[str], rows: Matrix) -> Matrix:
+    """The raw columns `names` of `rows`, with the target's derived columns behind them, in float32 throughout."""
+    derived = [_ARRAYS[name](names, rows) for name in DERIVED.get(target, ())]
+    return np.column_stack((rows, *derived)).astype(np.float32) if derived else rows
+
+
+def derivation_nodes(target: str) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes and constants that compute the derived columns from the graph's inputs, under the columns' own names."""
+    if target not in DERIVED:
+        return [], []
+    nodes = [
+        helper.make_node("Sub", ["derive_one", "prefix_cache_score"], ["derive_uncached_share"]),
+        helper.make_node("Mul", ["derive_uncached_share", "input_token_length"], ["effective_input_tokens"]),
+        helper.make_node("Mul", ["prefix_cache_score", "derive_buckets"], ["derive_scaled"]),
+        helper.make_node("Floor", ["derive_scaled"], ["derive_floor"]),
+        helper.make_node("Clip", ["derive_floor", "derive_zero", "derive_last"], ["prefill_score_bucket"]),
+    ]
+    constants = {
+        "derive_one": 1.0,
+        "derive_zero": 0.0,
+        "derive_last": _BUCKETS - 1.0,
+        "derive_buckets": float(_BUCKETS),
+    }
+    tensors = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in constants.items()]
+    return nodes, tensors
+
+
+def _effective_input_tokens(names: Sequence[str], rows: Matrix) -> Matrix:
+    prefix, tokens = rows[:, names.index("prefix_cache_score")], rows[:, names.index("input_token_length")]
+    effective: Matrix = (np.float32(1) - prefix) * tokens
+    return effective
+
+
+def _prefill_score_bucket(names: Sequence[str], rows: Matrix) -> Matrix:
+    prefix = rows[:, names.index("prefix_cache_score")]
+    buckets = np.clip(np.floor(prefix * np.float32(_BUCKETS)), np.float32(0), np.float32(_BUCKETS - 1))
+    return np.asarray(buckets, dtype=np.float32)
+
+
+_ARRAYS = {"effective_input_tokens": _effective_input_tokens, "prefill_score_bucket": _prefill_score_bucket}

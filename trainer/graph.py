@@ -1,0 +1,24 @@
+"""Running an exported graph, as a predictor would."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from trainer.wire import Matrix
+
+
+class Graph:
+    """A session over a graph whose inputs are columns by name."""
+
+    def __init__(self, onnx_bytes: bytes) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+
+    def predict(self, names: Sequence[str], rows: Matrix) -> Matrix:
+        """The first output [rows] for `rows` [rows, names]; columns that the graph doesn't take are left out."""
+        wanted = {value.name for value in self._session.get_inputs()}
+        feed = {name: rows[:, i : i + 1] for i, name in enumerate(names) if name in wanted}
+        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32).reshape(-1)

@@ -1,0 +1,27 @@
+"""The trainer's life."""
+
+import logging
+import socket
+
+import uvicorn
+
+from model_store import StoreError
+from trainer.app import create_app
+from trainer.config import Config
+from trainer.exceptions import StartError
+
+logger = logging.getLogger("headroom.trainer")
+
+
+def serve(config: Config) -> None:
+    """Runs until SIGTERM or SIGINT. StartError when it can't start."""
+    logger.info("starting with %s", config)
+    try:
+        app = create_app(config)
+        listener = socket.create_server((config.host, config.port), backlog=1024)
+    except StoreError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
+    settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    uvicorn.Server(settings).run([listener])

@@ -1,0 +1,94 @@
+"""Samples on the wire: JSON as the training server's clients send it, columns as the window keeps them."""
+
+import re
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store import ROW_FEATURES
+from trainer.exceptions import EntryError
+
+Matrix = NDArray[np.float32]
+T = TypeVar("T")
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class TrainingEntry(msgspec.Struct, frozen=True):
+    """One observation. A latency of 0 means that the sample doesn't carry that target; unknown fields are ignored."""
+
+    kv_cache_percentage: Fraction
+    input_token_length: Count
+    num_request_waiting: Count
+    num_request_running: Count
+    actual_ttft_ms: Milliseconds
+    actual_tpot_ms: Milliseconds
+    num_tokens_generated: Count
+    prefix_cache_score: Fraction
+    prefill_tokens_in_flight: Count = 0
+    decode_tokens_in_flight: Count = 0
+    recent_tpot_ms: Milliseconds | None = None
+
+
+class TrainingBatch(msgspec.Struct, frozen=True):
+    entries: list[TrainingEntry]
+
+
+class FlushRequest(msgspec.Struct, frozen=True):
+    flush_training_data: bool = True
+    flush_test_data: bool = True
+    flush_metrics: bool = True
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Columns of a batch: `features` [rows, ROW_FEATURES], NaN if missing; latencies in ms, 0 if absent."""
+
+    features: Matrix
+    ttft_ms: Matrix
+    tpot_ms: Matrix
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+_batch = msgspec.json.Decoder(TrainingBatch)
+_flush = msgspec.json.Decoder(FlushRequest)
+_columns = attrgetter(*(feature.name for feature in ROW_FEATURES), "actual_ttft_ms", "actual_tpot_ms")
+_AT = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+
+def decode_batch(body: bytes) -> Samples:
+    """The samples of a POST body; EntryError with the path to the first thing that is wrong."""
+    entries = _decode(_batch, body).entries
+    if not entries:
+        empty = np.empty(0, dtype=np.float32)
+        return Samples(np.empty((0, len(ROW_FEATURES)), dtype=np.float32), empty, empty)
+    # float64 first, since that is how numpy takes None for NaN.
+    table = np.array(list(map(_columns, entries)), dtype=np.float64).astype(np.float32)
+    return Samples(table[:, :-2], table[:, -2], table[:, -1])
+
+
+def decode_flush(body: bytes) -> FlushRequest:
+    return _decode(_flush, body) if body else FlushRequest()
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        match = _AT.match(str(error))
+        message, path = (match[1], match[2]) if match else (str(error), "")
+        missing = _MISSING.search(message)
+        named = [part for part in re.split(r"[.\[\]]+", path) if part] + ([missing[1]] if missing else [])
+        raise EntryError(["body", *named], message) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EntryError(["body"], f"not JSON: {error}") from error
