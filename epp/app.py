@@ -56,6 +56,7 @@ def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
             "in_flight": int(snapshot.in_flight[i]),
             "prefill_tokens_in_flight": int(snapshot.prefill_tokens[i]),
             "decode_tokens_in_flight": int(snapshot.decode_tokens[i]),
+            "recent_prefill_ms_per_token": float(snapshot.recent_prefill_ms_per_token[i]),
             "recent_tpot_ms": float(snapshot.recent_tpot_ms[i]),
         }
         for i, endpoint in enumerate(snapshot.endpoints)

@@ -95,11 +95,18 @@ class Director:
         observer = assignment.observer
         if observer is None:
             return
-        waiting = observer.first_at is None
+        before_at, before = observer.last_at, observer.events
         observer.feed(chunk, self.clock())
-        if waiting and observer.first_at is not None:
+        if observer.last_at is None or observer.events == before:
+            return
+        if before_at is None:
+            ttft_ms = (observer.last_at - assignment.started_at) * 1000
             self.pool.first_token(assignment.flight)
-            self.outcomes.first_token(assignment.record, (observer.first_at - assignment.started_at) * 1000)
+            self.pool.record_ttft(assignment.flight, ttft_ms)
+            self.outcomes.first_token(assignment.record, ttft_ms)
+        else:
+            gap_ms = (observer.last_at - before_at) * 1000
+            self.pool.record_gap(assignment.flight.slot, gap_ms, observer.events - before)
 
     def finish(self, assignment: Assignment) -> None:
         """Ends the request's accounting, however it ended; harmless when called again."""
@@ -114,7 +121,7 @@ class Director:
         if observer.prompt_tokens:
             self.tokens.learn(assignment.intake.request.model, assignment.intake.prompt_bytes, observer.prompt_tokens)
         if observer.tpot_ms is not None:
-            self.outcomes.generated(assignment.record, assignment.flight.slot, observer.tpot_ms)
+            self.outcomes.generated(assignment.record, observer.tpot_ms)
 
     async def _predict(self, matrix: FeatureMatrix) -> Predictions:
         if self.latency is None:

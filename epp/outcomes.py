@@ -1,4 +1,4 @@
-"""What is learnt from a response: metrics, the endpoint's recent speed, and rows for the trainer."""
+"""What is learnt from a response: metrics, and rows for the trainer."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,12 @@ from epp.decisions import Record
 from epp.latency.training import TrainingSink
 from epp.latency.wire import training_row
 from epp.metrics import Metrics
-from epp.pool.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """Both latencies are learnt with the features of the moment of dispatch, since that is when they are predicted."""
 
-    pool: Pool
     metrics: Metrics
     training: TrainingSink | None = None
 
@@ -43,13 +41,12 @@ class Outcomes:
         if self.training is not None:
             self.training.add(training_row(_features(record), ttft_ms=ttft_ms))
 
-    def generated(self, record: Record, slot: int, tpot_ms: float) -> None:
+    def generated(self, record: Record, tpot_ms: float) -> None:
         record.outcome.tpot_ms = tpot_ms
         slo_ms = record.decision.request.slo_tpot_ms
         self.metrics.tpot_s.labels(*_labels(record)).observe(tpot_ms / 1000)
         if slo_ms is not None and tpot_ms > slo_ms:
             self.metrics.tpot_violations.labels(*_labels(record)).inc()
-        self.pool.record_tpot(slot, tpot_ms)
         if self.training is not None:
             self.training.add(training_row(_features(record), tpot_ms=tpot_ms))
 

@@ -54,7 +54,7 @@ async def serve(config: Config) -> None:
             pool=pool,
             scheduler=scheduler,
             metrics=metrics,
-            outcomes=Outcomes(pool, metrics, training),
+            outcomes=Outcomes(metrics, training),
             decisions=decisions,
             budget=ObservationBudget(config.observed_responses_per_second),
             latency=latency,

@@ -50,6 +50,12 @@ DECODE_IN_FLIGHT = Feature(
     default=0.0,
     description="tokens held by the requests that the endpoint is generating for",
 )
+RECENT_PREFILL = Feature(
+    "recent_prefill_ms_per_token",
+    "ms/token",
+    default=MISSING,
+    description="time to first token lately observed on the endpoint, per prompt token that was ahead of it",
+)
 RECENT_TPOT = Feature(
     "recent_tpot_ms",
     "ms",
@@ -65,6 +71,7 @@ TTFT_FEATURES = (
     PREFIX_SCORE,
     PREFILL_IN_FLIGHT,
     DECODE_IN_FLIGHT,
+    RECENT_PREFILL,
     RECENT_TPOT,
 )
 TPOT_FEATURES = (
@@ -87,6 +94,7 @@ ROW_FEATURES = (
     PREFIX_SCORE,
     PREFILL_IN_FLIGHT,
     DECODE_IN_FLIGHT,
+    RECENT_PREFILL,
     RECENT_TPOT,
 )
 SCHEMAS: dict[str, tuple[Feature, ...]] = {"ttft": TTFT_FEATURES, "tpot": TPOT_FEATURES}

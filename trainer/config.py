@@ -26,6 +26,7 @@ class Config:
     max_test_data_size: int
     trees: int
     depth: int
+    learning_rate: float
     threads: int
     gate_tolerance: float
     max_body_bytes: int
@@ -36,7 +37,7 @@ class Config:
 
     def pass_settings(self) -> PassSettings:
         return PassSettings(
-            fit=FitSettings(quantile=self.quantile, trees=self.trees, depth=self.depth, threads=self.threads),
+            fit=FitSettings(self.quantile, self.trees, self.depth, self.learning_rate, self.threads),
             min_samples=self.min_samples_for_retrain,
             tolerance=self.gate_tolerance,
             keep_generations=self.keep_generations,

@@ -8,7 +8,9 @@ from onnx import NodeProto, TensorProto, helper
 from trainer.wire import Matrix
 
 # By target: derived columns, which follow the raw ones.
-DERIVED: dict[str, tuple[str, ...]] = {"ttft": ("effective_input_tokens", "prefill_score_bucket")}
+DERIVED: dict[str, tuple[str, ...]] = {
+    "ttft": ("effective_input_tokens", "prefill_score_bucket", "expected_prefill_ms")
+}
 _BUCKETS = 4
 
 
@@ -28,6 +30,8 @@ def derivation_nodes(target: str) -> tuple[list[NodeProto], list[TensorProto]]:
         helper.make_node("Mul", ["prefix_cache_score", "derive_buckets"], ["derive_scaled"]),
         helper.make_node("Floor", ["derive_scaled"], ["derive_floor"]),
         helper.make_node("Clip", ["derive_floor", "derive_zero", "derive_last"], ["prefill_score_bucket"]),
+        helper.make_node("Add", ["prefill_tokens_in_flight", "effective_input_tokens"], ["derive_tokens_ahead"]),
+        helper.make_node("Mul", ["derive_tokens_ahead", "recent_prefill_ms_per_token"], ["expected_prefill_ms"]),
     ]
     constants = {
         "derive_one": 1.0,
@@ -51,4 +55,14 @@ def _prefill_score_bucket(names: Sequence[str], rows: Matrix) -> Matrix:
     return np.asarray(buckets, dtype=np.float32)
 
 
-_ARRAYS = {"effective_input_tokens": _effective_input_tokens, "prefill_score_bucket": _prefill_score_bucket}
+def _expected_prefill_ms(names: Sequence[str], rows: Matrix) -> Matrix:
+    ahead = rows[:, names.index("prefill_tokens_in_flight")] + _effective_input_tokens(names, rows)
+    expected: Matrix = ahead * rows[:, names.index("recent_prefill_ms_per_token")]
+    return expected
+
+
+_ARRAYS = {
+    "effective_input_tokens": _effective_input_tokens,
+    "prefill_score_bucket": _prefill_score_bucket,
+    "expected_prefill_ms": _expected_prefill_ms,
+}

@@ -21,12 +21,16 @@ _ALL, _TREES = "all_features", "trees"
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """`derive` names the target whose derived columns follow the raw ones; `floor` bounds the output from below."""
+    """`derive` names the target whose derived columns follow the raw ones; `floor` bounds the output from below.
+
+    `exponential` raises e to what the trees predict, for a booster that was fitted to logarithms.
+    """
 
     inputs: tuple[str, ...]
     output: str
     derive: str = ""
     floor: float | None = None
+    exponential: bool = False
 
 
 def export(booster: xgb.Booster, spec: GraphSpec, metadata: dict[str, str]) -> bytes:
@@ -91,11 +95,17 @@ def _graph(ensemble: Any, columns: Sequence[str], spec: GraphSpec, metadata: dic
     nodes, constants = derivation_nodes(spec.derive)
     del ensemble.input[:], ensemble.output[:]
     ensemble.input.append(_ALL)
-    ensemble.output.append(spec.output if spec.floor is None else _TREES)
+    ensemble.output.append(_TREES)
     nodes += [helper.make_node("Concat", list(columns), [_ALL], axis=1), ensemble]
+    value = _TREES
+    if spec.exponential:
+        nodes.append(helper.make_node("Exp", [value], ["exponential"]))
+        value = "exponential"
     if spec.floor is not None:
         constants.append(helper.make_tensor("floor", TensorProto.FLOAT, [], [spec.floor]))
-        nodes.append(helper.make_node("Max", [_TREES, "floor"], [spec.output]))
+        nodes.append(helper.make_node("Max", [value, "floor"], ["floored"]))
+        value = "floored"
+    nodes.append(helper.make_node("Identity", [value], [spec.output]))
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 1]) for name in spec.inputs]
     outputs = [helper.make_tensor_value_info(spec.output, TensorProto.FLOAT, ["rows", 1])]
     graph = helper.make_graph(nodes, "latency", inputs, outputs, constants)

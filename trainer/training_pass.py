@@ -117,11 +117,14 @@ def _candidate(name: str, data: TargetData, served: Graph | None, settings: Pass
         trained_at=datetime.now(UTC),
         trainer_id=settings.trainer_id,
     )
-    onnx_bytes = export(booster, GraphSpec(names, f"{name}_ms", derive=name, floor=0.0), summary(manifest))
+    logarithms = settings.fit.in_logarithms
+    spec = GraphSpec(names, f"{name}_ms", derive=name, floor=0.0, exponential=logarithms)
+    onnx_bytes = export(booster, spec, summary(manifest))
     graph = Graph(onnx_bytes)
     exported_at = time.perf_counter()
     rows = np.concatenate([holdout_x, train_x[-_PARITY_ROWS:]])
-    expected = np.maximum(predict(booster, design_matrix(name, names, rows)), 0)
+    answered = predict(booster, design_matrix(name, names, rows))
+    expected = np.maximum(np.exp(answered) if logarithms else answered, 0)
     answers = graph.predict(names, rows)
     verdict = check_parity(difference(answers, expected))
     predicted = answers[: len(holdout_x)]

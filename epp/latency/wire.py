@@ -16,6 +16,7 @@ class PredictionRow(msgspec.Struct, frozen=True):
     prefix_cache_score: float
     prefill_tokens_in_flight: int
     decode_tokens_in_flight: int
+    recent_prefill_ms_per_token: float | None
     recent_tpot_ms: float | None
 
 
@@ -55,8 +56,8 @@ def training_row(features: list[float], *, ttft_ms: float = 0.0, tpot_ms: float 
     return TrainingRow(*_values(features), actual_ttft_ms=ttft_ms, actual_tpot_ms=tpot_ms)
 
 
-def _values(row: list[float]) -> tuple[float, int, int, int, int, float, int, int, float | None]:
-    kv, tokens, waiting, running, generated, prefix, prefill, decode, recent = row
+def _values(row: list[float]) -> tuple[float, int, int, int, int, float, int, int, float | None, float | None]:
+    kv, tokens, waiting, running, generated, prefix, prefill, decode, recent_prefill, recent_tpot = row
     return (
         kv,
         int(tokens),
@@ -66,5 +67,6 @@ def _values(row: list[float]) -> tuple[float, int, int, int, int, float, int, in
         prefix,
         int(prefill),
         int(decode),
-        None if math.isnan(recent) else recent,
+        None if math.isnan(recent_prefill) else recent_prefill,
+        None if math.isnan(recent_tpot) else recent_tpot,
     )

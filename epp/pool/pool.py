@@ -19,10 +19,18 @@ _COLUMNS = (
     "prefill_tokens",
     "decode_tokens",
     "tightest_tpot_slo_ms",
+    "recent_prefill_ms_per_token",
     "recent_tpot_ms",
 )
-_EMPTY = {"updated_at": -np.inf, "tightest_tpot_slo_ms": np.inf, "recent_tpot_ms": np.nan}
-_RECENT_WEIGHT = 0.2
+_EMPTY = {
+    "updated_at": -np.inf,
+    "tightest_tpot_slo_ms": np.inf,
+    "recent_prefill_ms_per_token": np.nan,
+    "recent_tpot_ms": np.nan,
+}
+# How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
+_FIRST_TOKEN_WEIGHT = 0.2
+_GAP_WEIGHT = 0.02
 
 
 @dataclass(slots=True)
@@ -32,6 +40,7 @@ class InFlight:
     slot: int
     request: Request
     prefill_tokens: int
+    tokens_ahead: int
     decode_tokens: int = 0
     done: bool = False
 
@@ -81,10 +90,13 @@ class Pool:
         self._columns["kv_usage"][slot] = min(max(kv_usage, 0.0), 1.0)
         self._columns["updated_at"][slot] = time.monotonic()
 
-    def record_tpot(self, slot: int, tpot_ms: float) -> None:
-        """Takes an observed time per output token into the endpoint's moving average."""
-        recent = self._columns["recent_tpot_ms"]
-        recent[slot] = tpot_ms if np.isnan(recent[slot]) else recent[slot] + _RECENT_WEIGHT * (tpot_ms - recent[slot])
+    def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
+        """Takes an observed time to first token into the endpoint's recent speed of prefill."""
+        self._average("recent_prefill_ms_per_token", flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
+
+    def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
+        """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
+        self._average("recent_tpot_ms", slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these IPs."""
@@ -106,6 +118,7 @@ class Pool:
             prefill_tokens=columns["prefill_tokens"][slots],
             decode_tokens=columns["decode_tokens"][slots],
             tightest_tpot_slo_ms=columns["tightest_tpot_slo_ms"][slots],
+            recent_prefill_ms_per_token=columns["recent_prefill_ms_per_token"][slots],
             recent_tpot_ms=columns["recent_tpot_ms"][slots],
             prefix_score=self.prefix_index.scores(request.block_hashes, slots),
             endpoints=tuple(self._endpoints[int(slot)] for slot in slots),
@@ -113,7 +126,9 @@ class Pool:
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
         """Counts a request as sent to the endpoint; only the part of its prompt that isn't cached is prefill."""
-        flight = InFlight(slot, request, round(request.input_tokens * (1.0 - prefix_score)))
+        uncached = round(request.input_tokens * (1.0 - prefix_score))
+        ahead = uncached + int(self._columns["prefill_tokens"][slot])
+        flight = InFlight(slot, request, uncached, max(ahead, 1))
         self._columns["in_flight"][slot] += 1
         self._columns["prefill_tokens"][slot] += flight.prefill_tokens
         self._tracked[id(flight)] = flight
@@ -148,6 +163,11 @@ class Pool:
         slo = flight.request.slo_tpot_ms
         if slo is not None and slo <= self._columns["tightest_tpot_slo_ms"][slot]:
             self._columns["tightest_tpot_slo_ms"][slot] = self._tightest(slot)
+
+    def _average(self, column: str, slot: int, value: float, weight: float) -> None:
+        averages = self._columns[column]
+        known = averages[slot]
+        averages[slot] = value if np.isnan(known) else known + weight * (value - known)
 
     def _tightest(self, slot: int) -> float:
         running = (self._tracked[key].request.slo_tpot_ms for key in self._in_flight[slot])

@@ -35,8 +35,8 @@ class Snapshot:
     """The candidates' state at one moment. Every array has shape [candidates].
 
     `waiting`, `running` and `kv_usage` (0..1) are scraped; the rest is this picker's own knowledge, exact and current.
-    `tightest_tpot_slo_ms` is inf where no request in flight has such an objective; `recent_tpot_ms` is NaN where
-    nothing has been observed.
+    `tightest_tpot_slo_ms` is inf where no request in flight has such an objective; what is `recent` is NaN
+    where nothing has been observed.
     """
 
     slots: Indices
@@ -48,6 +48,7 @@ class Snapshot:
     prefill_tokens: Floats
     decode_tokens: Floats
     tightest_tpot_slo_ms: Floats
+    recent_prefill_ms_per_token: Floats
     recent_tpot_ms: Floats
     prefix_score: Floats
     endpoints: tuple[Endpoint, ...]

@@ -59,7 +59,7 @@ def build_director(
         pool=pool,
         scheduler=load_scheduler(config or DEFAULT_CONFIG, {}),
         metrics=metrics,
-        outcomes=Outcomes(pool, metrics, training),
+        outcomes=Outcomes(metrics, training),
         decisions=DecisionLog(100),
         budget=ObservationBudget(observed_per_second),
         latency=latency,

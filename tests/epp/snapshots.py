@@ -32,6 +32,7 @@ def build_snapshot(
         prefill_tokens=_column(size, None),
         decode_tokens=_column(size, None),
         tightest_tpot_slo_ms=_column(size, tightest_tpot_slo_ms, np.inf),
+        recent_prefill_ms_per_token=_column(size, None, np.nan),
         recent_tpot_ms=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(size)),

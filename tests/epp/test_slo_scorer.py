@@ -28,9 +28,9 @@ def test_only_endpoints_that_meet_both_objectives_are_drawn() -> None:
 
 def test_least_packs_and_most_spreads() -> None:
     pool = build_snapshot(2, predicted=[(100, 10), (450, 45)])
-    assert draws(EXACT, request(), pool).most_common(1)[0][0] == 1
-    most = SloScorer(sticky_epsilon=0.0, headroom_selection_strategy="most")
-    assert draws(most, request(), pool).most_common(1)[0][0] == 0
+    assert draws(EXACT, request(), pool).most_common(1)[0][0] == 0
+    least = SloScorer(sticky_epsilon=0.0, headroom_selection_strategy="least")
+    assert draws(least, request(), pool).most_common(1)[0][0] == 1
 
 
 def test_when_none_meets_them_idle_endpoints_come_first() -> None:

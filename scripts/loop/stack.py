@@ -1,0 +1,151 @@
+"""The whole loop as processes on this machine: who runs, on which ports, with which flags."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.loop import envoy
+from scripts.loop.supervisor import Part
+
+ROOT = Path(__file__).parents[2]
+MODEL = "simulated-70b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Defaults are the ports that the chart uses."""
+
+    envoy: int = 8080
+    envoy_admin: int = 9901
+    picker: int = 9002
+    picker_health: int = 9003
+    picker_metrics: int = 9090
+    trainer: int = 8000
+    predictors: Sequence[int] = (8001, 8002, 8003)
+    first_server: int = 8100
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """`hardware` names each replica's kind. The picker configuration is the built-in one unless given.
+
+    The median is predicted, so that the error of a prediction can be read as a plain percentage.
+    """
+
+    folder: Path
+    hardware: Sequence[str]
+    ports: Ports = field(default_factory=Ports)
+    picker_config: str = ""
+    full_duplex: bool = False
+    prediction_timeout: str = "100ms"
+    retraining_interval_s: float = 2.0
+    min_samples: int = 60
+    model_sync_interval_s: float = 0.5
+    quantile: float = 0.5
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.envoy}"
+
+    @property
+    def picker_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.picker_metrics}"
+
+    @property
+    def trainer_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.trainer}"
+
+    @property
+    def predictor_urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{port}" for port in self.ports.predictors]
+
+    @property
+    def servers(self) -> list[str]:
+        """ip:port of each replica."""
+        return [f"127.0.0.1:{self.ports.first_server + index}" for index in range(len(self.hardware))]
+
+    @property
+    def server_names(self) -> list[str]:
+        return [f"{kind}-{index}" for index, kind in enumerate(self.hardware)]
+
+
+def parts(config: StackConfig) -> list[Part]:
+    """Every process of the loop, in the order in which they are started."""
+    return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
+
+
+def _python(
+    name: str, module: str, ports: Sequence[int], ready: str, flags: Sequence[object], redundant: bool = False
+) -> Part:
+    # Threads of numeric libraries would fight over the few cores that all of this shares.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env, redundant)
+
+
+def _servers(config: StackConfig) -> list[Part]:
+    return [
+        _python(
+            name,
+            "simulator",
+            [config.ports.first_server + index],
+            "/health",
+            ["--port", config.ports.first_server + index, "--name", name, "--hardware", kind, "--model", MODEL],
+        )
+        for index, (name, kind) in enumerate(zip(config.server_names, config.hardware, strict=True))
+    ]
+
+
+def _trainer(config: StackConfig) -> Part:
+    flags = ["--host", "127.0.0.1", "--port", config.ports.trainer, "--model-store", config.store]
+    flags += ["--retraining-interval-sec", config.retraining_interval_s, "--quantile-alpha", config.quantile]
+    flags += ["--min-samples-for-retrain", config.min_samples]
+    return _python("trainer", "trainer", [config.ports.trainer], "/healthz", flags, redundant=True)
+
+
+def _predictors(config: StackConfig) -> list[Part]:
+    flags = ["--host", "127.0.0.1", "--model-store", config.store, "--training-server-url", config.trainer_url]
+    flags += ["--model-sync-interval-sec", config.model_sync_interval_s]
+    return [
+        _python(f"predictor-{n}", "predictor", [port], "/healthz", [*flags, "--port", port], redundant=True)
+        for n, port in enumerate(config.ports.predictors, start=1)
+    ]
+
+
+def _picker(config: StackConfig) -> Part:
+    ports = config.ports
+    endpoints = ",".join(f"{name}={server}" for name, server in zip(config.server_names, config.servers, strict=True))
+    flags = ["--host", "127.0.0.1", "--grpc-port", ports.picker, "--grpc-health-port", ports.picker_health]
+    flags += ["--metrics-port", ports.picker_metrics, "--pool-name", "demo", "--endpoints", endpoints]
+    flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
+    flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
+    flags += ["--debug-decisions", 10_000, "--drain-timeout", "2s"]
+    if config.picker_config:
+        flags += ["--config-text", config.picker_config]
+    return _python("epp", "epp", [ports.picker, ports.picker_health, ports.picker_metrics], "/metrics", flags)
+
+
+def _envoy(config: StackConfig) -> Part:
+    ports = config.ports
+    file = config.folder / "envoy.json"
+    file.write_text(
+        envoy.bootstrap(
+            port=ports.envoy,
+            admin_port=ports.envoy_admin,
+            picker_port=ports.picker,
+            servers=config.servers,
+            full_duplex=config.full_duplex,
+        )
+    )
+    command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning"]
+    # One port decides the shared memory that hot restarts use; several Envoys on a machine must not meet there.
+    command += ["--use-dynamic-base-id"]
+    return Part(
+        "envoy", command, [ports.envoy, ports.envoy_admin], f"http://127.0.0.1:{ports.envoy_admin}/ready", os.environ
+    )
