@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -61,10 +62,11 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(document: Mapping[str, Any]) -> Group:
     """The result as a person reads it."""
-    result = Table(title="The same load under each policy")
-    result.add_column("policy")
-    for column in ("requests", "errors", "SLO attainment", "goodput /s", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99"):
-        result.add_column(column, justify="right")
+    result = Table(title="The same load under each policy", box=box.SIMPLE)
+    result.add_column("policy", no_wrap=True)
+    latencies = "p50/p95/p99"
+    for column in ("requests", "errors", "SLO met", "goodput/s", f"TTFT ms\n{latencies}", f"TPOT ms\n{latencies}"):
+        result.add_column(column, justify="right", no_wrap=True)
     for name, figures in document["policies"].items():
         result.add_row(
             name,
@@ -76,7 +78,7 @@ def table(document: Mapping[str, Any]) -> Group:
             _joined(figures["tpot_ms"]),
         )
     found = document["prediction"]
-    quality = Table(title=f"Predictions for {found['rows']} requests that the models had not seen")
+    quality = Table(box=box.SIMPLE, title=f"Predictions for {found['rows']} requests that the models had not seen")
     for column in ("", "median error", "mean error", "requests at or below"):
         quality.add_column(column, justify="right")
     for name in ("ttft", "tpot"):
@@ -96,7 +98,7 @@ def lines(document: Mapping[str, Any]) -> str:
 
 
 def _joined(percentiles: Mapping[str, float]) -> str:
-    return " / ".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
+    return "/".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -44,6 +44,7 @@ class StackConfig:
     min_samples: int = 60
     model_sync_interval_s: float = 0.5
     quantile: float = 0.5
+    speed_factor: float = 1.0
 
     @property
     def store(self) -> Path:
@@ -90,16 +91,14 @@ def _python(
 
 
 def _servers(config: StackConfig) -> list[Part]:
-    return [
-        _python(
-            name,
-            "simulator",
-            [config.ports.first_server + index],
-            "/health",
-            ["--port", config.ports.first_server + index, "--name", name, "--hardware", kind, "--model", MODEL],
-        )
-        for index, (name, kind) in enumerate(zip(config.server_names, config.hardware, strict=True))
-    ]
+    return [_server(config, index) for index in range(len(config.hardware))]
+
+
+def _server(config: StackConfig, index: int) -> Part:
+    name, port = config.server_names[index], config.ports.first_server + index
+    flags = ["--port", port, "--name", name, "--model", MODEL]
+    flags += ["--hardware", config.hardware[index], "--speed-factor", config.speed_factor]
+    return _python(name, "simulator", [port], "/health", flags)
 
 
 def _trainer(config: StackConfig) -> Part:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +20,10 @@ PREDICTION_HEADER = "x-prediction-based-scheduling"
 # Longer requests of the trace are cut to these, so that a phase of some ten seconds sees them end.
 MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 2_000, 120
 WARM_UP = "warm-up"
-_MODEL_WAIT_S = 30.0
+# When a short warm-up brings too few samples for a model, it is followed by shorter ones.
+_MORE_WARM_UPS, _MORE_WARM_UP_S = 6, 8.0
+# How long a pass and its way to the predictors may take once the samples are there.
+_PASS_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,55 +75,72 @@ class Story:
 
 async def tell(config: StackConfig, narrator: Narrator, *, seconds: float, rate: float, seed: int) -> Story:
     """Warm-up, the first model, then the same load under each policy; a quarter of `seconds` for each."""
-    start = time.monotonic()
-    story, quarter_s = Story(), seconds / 4
-    trace = cap_lengths(load_trace(), MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS)
-    first_model = asyncio.create_task(_note_first_model(config, story, narrator, start))
+    stage = _Stage(config, narrator, rate, seconds / 4, seed)
+    first_model = asyncio.create_task(_note_first_model(stage))
     try:
-        warm_up = _plan(trace, 0, rate, quarter_s, seed, WARM_UP)
-        story.phases.append(await _run(config, narrator, WARM_UP_PHASE, warm_up, quarter_s, start))
-        async with asyncio.timeout(_MODEL_WAIT_S):
-            await first_model
+        sent = await _warm_up(stage, first_model)
         for phase in POLICIES:
-            load = _plan(trace, len(warm_up), rate, quarter_s, seed + 1, phase.name)
-            story.phases.append(await _run(config, narrator, phase, load, quarter_s, start))
-    except TimeoutError as error:
-        raise LoopError(
-            f"no model was published within {_MODEL_WAIT_S:g} s after the warm-up: {config.folder}/trainer.log"
-        ) from error
+            await stage.run(phase, stage.plan(sent, stage.quarter_s, seed + 1, phase.name), stage.quarter_s)
     finally:
         first_model.cancel()
-    story.generations = await _generations(config)
-    story.decisions = await _decisions(config)
-    return story
+    stage.story.generations = await _generations(config)
+    stage.story.decisions = await _decisions(config)
+    return stage.story
 
 
-def _plan(
-    trace: Sequence[TraceRequest], first: int, rate: float, seconds: float, seed: int, salt: str
-) -> list[PlannedRequest]:
-    return plan(window(trace, first, rate, seconds), seed=seed, salt=salt)
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where a story is told: the loop that runs, and the load that it is given."""
 
-
-async def _run(
-    config: StackConfig, narrator: Narrator, phase: Phase, planned: list[PlannedRequest], span_s: float, start: float
-) -> PhaseResult:
-    """Replays a phase's load, and returns when its last request has ended."""
-    step = narrator.begin(phase.title, len(planned))
-    started_s = time.monotonic() - start
-    outcomes = await replay(
-        config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=lambda outcome: step()
+    config: StackConfig
+    narrator: Narrator
+    rate: float
+    quarter_s: float
+    seed: int
+    trace: Sequence[TraceRequest] = field(
+        default_factory=lambda: cap_lengths(load_trace(), MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS)
     )
-    return PhaseResult(phase, started_s, span_s, outcomes)
+    story: Story = field(default_factory=Story)
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic() - self.start
+
+    def plan(self, first: int, span_s: float, seed: int, salt: str) -> list[PlannedRequest]:
+        return plan(window(self.trace, first, self.rate, span_s), seed=seed, salt=salt)
+
+    async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
+        """Replays a phase's load, and returns when its last request has ended."""
+        step = self.narrator.begin(phase.title, len(planned))
+        started_s = self.now_s
+        outcomes = await replay(
+            self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=lambda outcome: step()
+        )
+        self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
 
 
-async def _note_first_model(config: StackConfig, story: Story, narrator: Narrator, start: float) -> None:
+async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> int:
+    """Load until there is a model, and for a quarter at least; returns how many requests that took."""
+    sent, span_s = 0, stage.quarter_s
+    for _ in range(1 + _MORE_WARM_UPS):
+        load = stage.plan(sent, span_s, stage.seed, f"{WARM_UP} {sent}")
+        await stage.run(WARM_UP_PHASE, load, span_s)
+        sent, span_s = sent + len(load), _MORE_WARM_UP_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(first_model), timeout=_PASS_S)
+            return sent
+    raise LoopError(f"no model was published after {sent} requests, see {stage.config.folder / 'trainer.log'}")
+
+
+async def _note_first_model(stage: _Stage) -> None:
     """Returns when every predictor that answers serves a generation."""
     while True:
-        served = [await _get(f"{url}/status") for url in config.predictor_urls]
+        served = [await _get(f"{url}/status") for url in stage.config.predictor_urls]
         alive = [status for status in served if status is not None]
         if alive and all(status["is_ready"] for status in alive):
-            story.first_model_s = time.monotonic() - start
-            narrator.say(f"first model published, and served by {len(alive)} predictors")
+            stage.story.first_model_s = stage.now_s
+            stage.narrator.say(f"first model published, and served by {len(alive)} predictors")
             return
         await asyncio.sleep(0.2)
 

@@ -44,9 +44,10 @@ def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_
 class SloScorer(Scorer, frozen=True):
     """Draws one endpoint by headroom and gives it score 1.
 
-    Endpoints that meet both objectives come first, drawn by how much room they leave: `most` spreads,
-    `least` packs, as the picker that this plugin is named after does unless told otherwise. Predictions of a young
-    model are too rough for packing, so here the default is `most`. When none does, idle endpoints come first, then a draw by how little each one misses.
+    Endpoints that meet both objectives come first, drawn by how much room they leave: `most` spreads, `least` packs,
+    as the picker that this plugin is named after does unless told otherwise. Predictions of a young model are too
+    rough for packing, so here the default is `most`. When no endpoint meets both objectives, idle ones come first,
+    then a draw by how little each one misses.
     """
 
     slo_buffer_factor: Weight = 1.0
