@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,11 +127,13 @@ async def _demo(
             _write(story, document, picture, json_file)
             terminal.stop()
             console.print(report.table(document))
-            console.print(report.lines(document), highlight=False)
+            console.print(report.lines(document), highlight=False, soft_wrap=True)
             console.print(f"picture: {picture}" + (f", figures: {json_file}" if json_file else ""), highlight=False)
             if keep:
                 console.print(_where_to_look(config), highlight=False, soft_wrap=True)
-                await supervisor.guard(asyncio.sleep(1e9))
+                # Ctrl-C is how this is meant to end.
+                with suppress(asyncio.CancelledError):
+                    await supervisor.guard(asyncio.sleep(1e9))
         finally:
             await supervisor.stop()
 
@@ -152,28 +155,21 @@ def _hardware(replicas: int, fast: int | None, slow: int | None) -> list[str]:
 
 
 def _where_to_look(config: StackConfig) -> str:
-    row = (
-        '{"kv_cache_percentage":0.3,"input_token_length":1000,"num_request_waiting":1,"num_request_running":8,'
-        '"prefix_cache_score":0}'
-    )
-    tpot_row = row.replace('"prefix_cache_score":0', '"num_tokens_generated":0')
-    chat = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"hello"}}],"max_tokens":8,"stream":true}}'
-    json_header = "-H 'content-type: application/json'"
-    return "\n".join(
-        (
-            "",
-            "Everything is still running; Ctrl-C stops it. Try:",
-            f"  curl -s {config.predictor_urls[0]}/v1/ttft -d '{row}'",
-            f"  curl -s {config.predictor_urls[0]}/v1/tpot -d '{tpot_row}'",
-            f"  curl -s {config.gateway_url}/v1/chat/completions {json_header} \\",
-            f"    -H 'x-prediction-based-scheduling: true' -H 'x-slo-ttft-ms: 800' -H 'x-slo-tpot-ms: 60' -d '{chat}'",
-            "Look:",
-            f"  curl -s '{config.picker_url}/debug/decisions?limit=1'   why the last request went where it went",
-            f"  curl -s {config.picker_url}/debug/endpoints              what the picker knows of the pool",
-            f"  curl -s {config.trainer_url}/data/status                what was trained, published and refused",
-            f"  ls {config.store}/*                                      the model store, a Triton repository",
-        )
-    )
+    row = {"kv_cache_percentage": 0.3, "input_token_length": 1000, "num_request_waiting": 1, "num_request_running": 8}
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "stream": True}
+    objectives = "-H 'x-prediction-based-scheduling: true' -H 'x-slo-ttft-ms: 800' -H 'x-slo-tpot-ms: 60'"
+    predictor = config.predictor_urls[0]
+    commands = {
+        "the predicted time to first token": f"{predictor}/v1/ttft -d '{json.dumps({**row, 'prefix_cache_score': 0})}'",
+        "and per output token": f"{predictor}/v1/tpot -d '{json.dumps({**row, 'num_tokens_generated': 0})}'",
+        "a request through Envoy": f"{config.gateway_url}/v1/chat/completions {objectives} -d '{json.dumps(chat)}'",
+        "why it went where it went": f"'{config.picker_url}/debug/decisions?limit=1'",
+        "what the picker knows of the pool": f"{config.picker_url}/debug/endpoints",
+        "what was trained, published and refused": f"{config.trainer_url}/data/status",
+    }
+    told = (f"  {text}:\n    curl -s {command}" for text, command in commands.items())
+    store = f"  the model store, which Triton could serve as well:\n    ls {config.store}/ttft"
+    return "\n".join(("", "Everything is still running, until Ctrl-C. Try:", *told, store))
 
 
 if __name__ == "__main__":

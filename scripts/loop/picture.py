@@ -38,7 +38,7 @@ def draw(story: Story, path: Path) -> None:
         axes.axvline(story.first_model_s, color="black", linestyle="--", linewidth=1, label="first model")
     axes.set(xlabel="time, s", ylabel="time to first token, ms", yscale="log")
     axes.plot([], [], "kx", label="missed an objective")
-    axes.legend(loc="upper left", fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=6)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
     plt.close(figure)

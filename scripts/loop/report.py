@@ -62,7 +62,7 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(document: Mapping[str, Any]) -> Group:
     """The result as a person reads it."""
-    result = Table(title="The same load under each policy", box=box.SIMPLE)
+    result = Table(title="The same load under each policy", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     result.add_column("policy", no_wrap=True)
     latencies = "p50/p95/p99"
     for column in ("requests", "errors", "SLO met", "goodput/s", f"TTFT ms\n{latencies}", f"TPOT ms\n{latencies}"):
@@ -78,7 +78,12 @@ def table(document: Mapping[str, Any]) -> Group:
             _joined(figures["tpot_ms"]),
         )
     found = document["prediction"]
-    quality = Table(box=box.SIMPLE, title=f"Predictions for {found['rows']} requests that the models had not seen")
+    quality = Table(
+        box=box.SIMPLE,
+        collapse_padding=True,
+        pad_edge=False,
+        title=f"Predictions of {found['rows']} unseen requests",
+    )
     for column in ("", "median error", "mean error", "requests at or below"):
         quality.add_column(column, justify="right")
     for name in ("ttft", "tpot"):
