@@ -81,7 +81,7 @@ class Scraper:
     async def _scrape(self, session: aiohttp.ClientSession, slot: int, url: str) -> None:
         async with session.get(url) as response:
             response.raise_for_status()
-            page = await response.content.read(_MAX_PAGE_BYTES)
+            page = await _read_page(response)
         self.scrapes += 1
         values = [
             gauge.read(page) if gauge else 0.0
@@ -91,3 +91,13 @@ class Scraper:
         if waiting is None or running is None or kv_usage is None:
             raise ValueError("the page lacks a wanted metric; name the server's own by the --*-metric flags")
         self._pool.record_metrics(slot, waiting, running, kv_usage)
+
+
+async def _read_page(response: aiohttp.ClientResponse) -> bytes:
+    """The whole page; ValueError when it is larger than any metrics page should be."""
+    page = bytearray()
+    async for piece in response.content.iter_any():
+        page += piece
+        if len(page) > _MAX_PAGE_BYTES:
+            raise ValueError(f"the page is larger than {_MAX_PAGE_BYTES} bytes")
+    return bytes(page)

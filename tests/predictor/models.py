@@ -1,7 +1,5 @@
 """Small ONNX models whose answers are known exactly, and a live predictor over a store of them."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import uvicorn
 from onnx import TensorProto, helper
 
 from model_store import SCHEMAS, Draft, Feature, Manifest, Output
 from predictor.app import create_app
 from predictor.config import Config
+from tests.live import live
 
 
 def linear_onnx(features: Sequence[Feature], output: str, factor: float, offset: float = 0.0) -> bytes:
@@ -73,14 +71,5 @@ def running_predictor(store: Path, interval_s: float = 0.02) -> Iterator[str]:
         max_body_bytes=1 << 20,
         max_rows=1000,
     )
-    server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with live(create_app(config)) as url:
+        yield url

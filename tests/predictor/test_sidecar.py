@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from model_store import open_store
-from tests.predictor.http_client import call
+from tests.live import call
 from tests.predictor.models import pair, running_predictor
 
 ROW = {

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_store import SCHEMAS, open_store
-from tests.predictor.http_client import call
+from tests.live import call
 from tests.predictor.models import pair, running_predictor
 
 ROW = {

@@ -1,12 +1,9 @@
 import asyncio
 import json
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import aiohttp
 import pytest
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from simulator.app import create_app
@@ -16,22 +13,14 @@ from simulator.load import replay
 from simulator.summary import summarise
 from simulator.trace import TraceRequest
 from simulator.workload import plan
+from tests.live import live
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     config = Config(host="127.0.0.1", port=0, name="pod-a", model="m", hardware=PRESETS["fast"], speed_factor=20.0)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(config), port=0, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with live(create_app(config)) as running:
+        yield running
 
 
 @pytest.fixture

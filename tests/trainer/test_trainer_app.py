@@ -1,21 +1,16 @@
-import json
 import random
 import subprocess
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from model_store import open_store
+from tests.live import call, live, until
 from trainer.app import create_app
 from trainer.config import Config
 from trainer.graph import Graph
@@ -44,44 +39,14 @@ def running_trainer(store: Path, min_samples: int = 100) -> Iterator[str]:
         gate_tolerance=0.1,
         max_body_bytes=1 << 20,
     )
-    server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with live(create_app(config)) as url:
+        yield url
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     with running_trainer(tmp_path) as running:
         yield running
-
-
-def call(url: str, body: Any = None) -> tuple[int, Any]:
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as response:  # noqa: S310
-            status, text = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            status, text = error.code, error.read()
-    try:
-        return status, json.loads(text)
-    except ValueError:
-        return status, text.decode()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def entry(rng: random.Random, **fields: object) -> dict[str, object]:

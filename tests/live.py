@@ -1,11 +1,31 @@
-"""The standard library's HTTP client, in the three shapes that tests need."""
+"""A live server in a thread of the test's process, and the standard library's HTTP client to ask it."""
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+
+@contextmanager
+def live(app: Starlette) -> Iterator[str]:
+    """The URL of an application on a port of its own."""
+    settings = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def call(url: str, body: object = None) -> tuple[int, Any]:
@@ -24,7 +44,7 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
         return status, text.decode()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Waits for a condition; AssertionError when it doesn't come true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
