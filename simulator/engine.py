@@ -12,24 +12,30 @@ from simulator.blocks import BlockPool
 from simulator.hardware import Hardware
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
-    """A request in the engine. `hashes` are those of the prompt's whole blocks."""
+    """A request in the engine. `hashes` are those of the prompt's whole blocks.
+
+    `total` tokens have to be in the KV cache before the next one can be generated, `computed` of them are;
+    `room` is for how many its blocks suffice. `cached_tokens` is known once the sequence has been admitted.
+    """
 
     id: str
     hashes: tuple[int, ...]
     prompt_tokens: int
     output_tokens: int
+    total: int = field(init=False)
+    end: int = field(init=False)
     computed: int = 0
-    generated: int = 0
-    cached_tokens: int = 0
+    room: int = 0
+    cached_tokens: int | None = None
     held: list[int] = field(default_factory=list)
     private: int = 0
+    published: int = 0
 
-    @property
-    def total(self) -> int:
-        """Tokens to be in the KV cache before the next one can be generated."""
-        return self.prompt_tokens + self.generated
+    def __post_init__(self) -> None:
+        self.total = self.prompt_tokens
+        self.end = self.prompt_tokens + self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +51,30 @@ class Step:
 
 @dataclass(slots=True)
 class _Plan:
+    """What a step computes: one token for each of `decodes`, and pieces of the prompts of `prefills`."""
+
     budget: int
+    decodes: list[Sequence] = field(default_factory=list)
+    prefills: list[Sequence] = field(default_factory=list)
     prefill_tokens: int = 0
     attention_pairs: int = 0
-    decodes: int = 0
     kv_tokens: int = 0
     preempted: bool = False
-    scheduled: list[Sequence] = field(default_factory=list)
 
 
 class Engine:
-    """Submit and abort at any time; step while there is work."""
+    """Submit and abort at any time; step while there is work.
+
+    A step's sequences hold their place until the next step is planned: whoever lets the time pass in between sees
+    gauges that count what is being computed.
+    """
 
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
         self.blocks = BlockPool(hardware.num_blocks)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._ended: list[Sequence] = []
         self.preemptions = 0
         self.prompt_tokens_queried = 0
         self.prompt_tokens_cached = 0
@@ -80,16 +93,17 @@ class Engine:
 
     def fits(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens, prompt and output, can ever be finished."""
-        return -(-tokens // self.hardware.block_tokens) <= self.blocks.capacity
+        return self._blocks_for(tokens) <= self.blocks.capacity
 
     def submit(self, sequence: Sequence) -> None:
         """Queues a sequence; ValueError when it could never be finished."""
-        if not self.fits(sequence.prompt_tokens + sequence.output_tokens):
+        if not self.fits(sequence.end):
             raise ValueError(f"sequence {sequence.id} needs more KV blocks than there are")
         self._waiting.append(sequence)
 
     def abort(self, sequence_id: str) -> None:
         """Forgets a sequence and frees its blocks; unknown ids are ignored."""
+        self._retire()
         for sequence in self._running:
             if sequence.id == sequence_id:
                 self._running.remove(sequence)
@@ -99,29 +113,36 @@ class Engine:
 
     def step(self) -> Step | None:
         """Plans and applies the next step, whose tokens are there when it has passed; None without work."""
+        self._retire()
         if not self._running and not self._waiting:
             return None
         plan = _Plan(self.hardware.max_num_batched_tokens)
         self._schedule_running(plan)
         if not plan.preempted:
             self._schedule_waiting(plan)
-        produced, finished = self._advance(plan)
-        duration_ms = self.hardware.step_ms(plan.prefill_tokens, plan.attention_pairs, plan.decodes, plan.kv_tokens)
-        return Step(duration_ms, produced, finished, plan.prefill_tokens, plan.decodes)
+        decodes = len(plan.decodes)
+        duration_ms = self.hardware.step_ms(plan.prefill_tokens, plan.attention_pairs, decodes, plan.kv_tokens)
+        produced = self._produce(plan)
+        return Step(duration_ms, produced, [sequence.id for sequence in self._ended], plan.prefill_tokens, decodes)
 
     def _schedule_running(self, plan: _Plan) -> None:
-        for sequence in list(self._running):
-            if plan.budget == 0:
-                return
-            if sequence not in self._running:
-                continue
-            tokens = min(sequence.total - sequence.computed, plan.budget)
-            while not self._grow(sequence, tokens):
-                plan.preempted = True
-                if self._preempt_newest() is sequence:
-                    break
+        # This loop runs once a token: what most tokens need is written out, what few need is called.
+        running, decodes, kv_tokens, index = self._running, plan.decodes, 0, 0
+        while index < len(running) and plan.budget > len(decodes):
+            sequence = running[index]
+            computed = sequence.computed
+            tokens = min(sequence.total - computed, plan.budget - len(decodes))
+            if computed + tokens > sequence.room and not self._make_room(plan, sequence, tokens):
+                break
+            if tokens == 1 and sequence.total > sequence.prompt_tokens:
+                decodes.append(sequence)
+                kv_tokens += computed
+                sequence.computed = computed + 1
             else:
-                self._add(plan, sequence, tokens)
+                self._prefill(plan, sequence, tokens)
+            index += 1
+        plan.kv_tokens = kv_tokens
+        plan.budget -= len(decodes)
 
     def _schedule_waiting(self, plan: _Plan) -> None:
         while self._waiting and plan.budget and len(self._running) < self.hardware.max_num_seqs:
@@ -129,32 +150,48 @@ class Engine:
             cached = self._cached_blocks(sequence)
             start = cached * self.hardware.block_tokens
             tokens = min(sequence.total - start, plan.budget)
-            needed = -(-(start + tokens) // self.hardware.block_tokens) - cached
+            needed = self._blocks_for(start + tokens) - cached
             if needed + self.blocks.idle_among(sequence.hashes[:cached]) > self.blocks.free:
                 return
-            self._waiting.popleft()
-            self._running.append(sequence)
-            sequence.held = list(sequence.hashes[:cached])
-            sequence.computed = sequence.cached_tokens = start
-            self.blocks.hold(sequence.held)
-            self.prompt_tokens_queried += sequence.prompt_tokens
-            self.prompt_tokens_cached += start
+            self._running.append(self._waiting.popleft())
+            self._admit(sequence, cached)
             self._grow(sequence, tokens)
-            self._add(plan, sequence, tokens)
+            self._prefill(plan, sequence, tokens)
 
     def _cached_blocks(self, sequence: Sequence) -> int:
         """Never the whole prompt: its last token is computed for the logits that the first new token needs."""
         cached = self.blocks.cached_prefix(sequence.hashes)
         return min(cached, (sequence.prompt_tokens - 1) // self.hardware.block_tokens)
 
-    def _grow(self, sequence: Sequence, tokens: int) -> bool:
-        blocks = -(-(sequence.computed + tokens) // self.hardware.block_tokens)
-        needed = blocks - len(sequence.held) - sequence.private
-        if needed > 0:
-            if not self.blocks.take(needed):
+    def _admit(self, sequence: Sequence, cached: int) -> None:
+        sequence.held = list(sequence.hashes[:cached])
+        self.blocks.hold(sequence.held)
+        sequence.published = cached
+        sequence.computed = sequence.room = cached * self.hardware.block_tokens
+        # As in vLLM, one that comes back after a preemption isn't counted again.
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = sequence.computed
+            self.prompt_tokens_queried += sequence.prompt_tokens
+            self.prompt_tokens_cached += sequence.computed
+
+    def _make_room(self, plan: _Plan, sequence: Sequence, tokens: int) -> bool:
+        """Room for so many more tokens, at the cost of newer sequences; False when it was the newest itself."""
+        while not self._grow(sequence, tokens):
+            plan.preempted = True
+            if self._preempt_newest() is sequence:
                 return False
-            sequence.private += needed
         return True
+
+    def _grow(self, sequence: Sequence, tokens: int) -> bool:
+        needed = self._blocks_for(sequence.computed + tokens - sequence.room)
+        if not self.blocks.take(needed):
+            return False
+        sequence.private += needed
+        sequence.room += needed * self.hardware.block_tokens
+        return True
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.hardware.block_tokens)
 
     def _preempt_newest(self) -> Sequence:
         sequence = self._running.pop()
@@ -163,44 +200,43 @@ class Engine:
         self.preemptions += 1
         return sequence
 
-    def _free(self, sequence: Sequence) -> None:
-        self.blocks.release(sequence.held, sequence.private)
-        sequence.held, sequence.private, sequence.computed = [], 0, 0
-
-    @staticmethod
-    def _add(plan: _Plan, sequence: Sequence, tokens: int) -> None:
+    def _prefill(self, plan: _Plan, sequence: Sequence, tokens: int) -> None:
         plan.budget -= tokens
-        plan.scheduled.append(sequence)
-        if tokens == 1 and sequence.generated:
-            plan.decodes += 1
-            plan.kv_tokens += sequence.computed
-        else:
-            plan.prefill_tokens += tokens
-            plan.attention_pairs += tokens * (sequence.computed + tokens // 2)
+        plan.prefills.append(sequence)
+        plan.prefill_tokens += tokens
+        plan.attention_pairs += tokens * (sequence.computed + tokens // 2)
         sequence.computed += tokens
-
-    def _advance(self, plan: _Plan) -> tuple[list[str], list[str]]:
-        produced, finished = [], []
-        for sequence in plan.scheduled:
-            # A later sequence of the same step may have put this one back.
-            if not sequence.computed:
-                continue
-            self._publish(sequence)
-            if sequence.computed < sequence.total:
-                continue
-            sequence.generated += 1
-            produced.append(sequence.id)
-            if sequence.generated >= sequence.output_tokens:
-                finished.append(sequence.id)
-                self._free(sequence)
-        if finished:
-            done = set(finished)
-            self._running = [sequence for sequence in self._running if sequence.id not in done]
-        return produced, finished
+        self._publish(sequence)
 
     def _publish(self, sequence: Sequence) -> None:
-        """Whole prompt blocks can be shared once they are computed, as long as all before them are shared too."""
+        """Lets the prompt's whole blocks be shared; a copy of what is there already stays the sequence's own."""
         whole = min(sequence.computed // self.hardware.block_tokens, len(sequence.hashes))
-        while len(sequence.held) < whole and self.blocks.publish(sequence.hashes[len(sequence.held)]):
-            sequence.held.append(sequence.hashes[len(sequence.held)])
-            sequence.private -= 1
+        for block in sequence.hashes[sequence.published : whole]:
+            if self.blocks.publish(block):
+                sequence.held.append(block)
+                sequence.private -= 1
+        sequence.published = max(whole, sequence.published)
+
+    def _produce(self, plan: _Plan) -> list[str]:
+        """A token for every sequence that is fully computed; returns their ids."""
+        ready = plan.decodes
+        ready.extend([sequence for sequence in plan.prefills if sequence.computed == sequence.total])
+        for sequence in ready:
+            sequence.total += 1
+            if sequence.total == sequence.end:
+                self._ended.append(sequence)
+        return [sequence.id for sequence in ready]
+
+    def _retire(self) -> None:
+        """Takes out the sequences that the last step finished."""
+        if not self._ended:
+            return
+        for sequence in self._ended:
+            self._free(sequence)
+        self._running = [sequence for sequence in self._running if sequence.total < sequence.end]
+        self._ended = []
+
+    def _free(self, sequence: Sequence) -> None:
+        self.blocks.release(sequence.held, sequence.private)
+        sequence.held, sequence.private, sequence.published = [], 0, 0
+        sequence.computed = sequence.room = 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -136,6 +137,8 @@ async def _demo(
                     await supervisor.guard(asyncio.sleep(1e9))
         finally:
             await supervisor.stop()
+    # Only who failed is asked for its logs.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(story: Story, document: dict[str, Any], picture: Path, json_file: Path | None) -> None:
