@@ -22,6 +22,9 @@ def feature_matrix(request: Request, pool: Snapshot) -> FeatureMatrix:
         "prefix_cache_score": pool.prefix_score,
         "prefill_tokens_in_flight": pool.prefill_tokens,
         "decode_tokens_in_flight": pool.decode_tokens,
+        "encoder_matched_size": 0,
+        "encoder_input_size": 0,
+        "pod_type": np.nan,
         "recent_prefill_ms_per_token": pool.recent_prefill_ms_per_token,
         "recent_tpot_ms": pool.recent_tpot_ms,
     }

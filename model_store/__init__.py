@@ -1,12 +1,13 @@
 """What a published model is, and where published models live."""
 
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
-from model_store.features import ROW_FEATURES, SCHEMAS, Feature
+from model_store.features import POD_TYPE_CODES, ROW_FEATURES, SCHEMAS, Feature
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, Output
 from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel, open_store
 
 __all__ = [
     "KEEP_GENERATIONS",
+    "POD_TYPE_CODES",
     "ROW_FEATURES",
     "SCHEMAS",
     "DamagedError",

@@ -63,6 +63,16 @@ RECENT_TPOT = Feature(
     description="time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
 )
 
+ENCODER_MATCHED = Feature(
+    "encoder_matched_size", "items", default=0.0, description="multimodal inputs whose encoding the endpoint has cached"
+)
+ENCODER_INPUT = Feature("encoder_input_size", "items", default=0.0, description="multimodal inputs of the request")
+POD_TYPE = Feature(
+    "pod_type", "code", maximum=2.0, default=MISSING, description="the endpoint's role: 1 prefill, 2 decode, or missing"
+)
+# How roles are spelled on the wire; any other text counts as missing.
+POD_TYPE_CODES = {"prefill": 1.0, "decode": 2.0}
+
 TTFT_FEATURES = (
     KV_CACHE,
     INPUT_TOKENS,
@@ -71,6 +81,9 @@ TTFT_FEATURES = (
     PREFIX_SCORE,
     PREFILL_IN_FLIGHT,
     DECODE_IN_FLIGHT,
+    ENCODER_MATCHED,
+    ENCODER_INPUT,
+    POD_TYPE,
     RECENT_PREFILL,
     RECENT_TPOT,
 )
@@ -82,6 +95,7 @@ TPOT_FEATURES = (
     GENERATED,
     PREFILL_IN_FLIGHT,
     DECODE_IN_FLIGHT,
+    POD_TYPE,
     RECENT_TPOT,
 )
 # Every raw feature once, in the column order of a full row: what the router sends and the trainer keeps.
@@ -94,6 +108,9 @@ ROW_FEATURES = (
     PREFIX_SCORE,
     PREFILL_IN_FLIGHT,
     DECODE_IN_FLIGHT,
+    ENCODER_MATCHED,
+    ENCODER_INPUT,
+    POD_TYPE,
     RECENT_PREFILL,
     RECENT_TPOT,
 )

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from model_store import POD_TYPE_CODES
 from predictor.config import Config
 from predictor.engine import Engine, Loaded, Matrix, Model
 from predictor.exceptions import InputError
@@ -68,6 +69,7 @@ def routes(config: Config, engine: Engine, metrics: Metrics, sync: Sync) -> list
                 **_about(config, loaded),
                 "last_model_load": loaded.loaded_at if loaded else None,
                 "training_server_url": config.training_server_url,
+                "ensemble_active": False,
                 "models_exist": {f"{name}_model": bool(loaded and name in loaded.models) for name in TARGETS},
                 "generation": loaded.generation.generation if loaded else None,
                 "generation_age_s": round(loaded.generation.age_s, 3) if loaded else None,
@@ -185,8 +187,11 @@ def _column(model: Model, rows: Sequence[PredictionRequest]) -> Matrix:
     matrix = np.empty((len(rows), len(model.inputs)), dtype=np.float32)
     for position, feature in enumerate(model.manifest.inputs):
         if feature.name in PredictionRequest.__struct_fields__:
+            values = map(attrgetter(feature.name), rows)
+            if feature.name == "pod_type":
+                values = map(POD_TYPE_CODES.get, values)
             # None becomes NaN, which is how a model is told that a value is missing.
-            matrix[:, position] = np.array(list(map(attrgetter(feature.name), rows)), dtype=np.float64)
+            matrix[:, position] = np.array(list(values), dtype=np.float64)
         else:
             matrix[:, position] = feature.fill_value
     return model.predict(matrix)[:, 0]

@@ -21,6 +21,9 @@ class PredictionRequest(msgspec.Struct, frozen=True):
     prefix_cache_score: Fraction
     prefill_tokens_in_flight: Count = 0
     decode_tokens_in_flight: Count = 0
+    encoder_matched_size: Count = 0
+    encoder_input_size: Count = 0
+    pod_type: str | None = None
     recent_prefill_ms_per_token: Milliseconds | None = None
     recent_tpot_ms: Milliseconds | None = None
 

@@ -11,7 +11,14 @@ from simulator.exceptions import StartError
 from simulator.hardware import PRESETS
 from simulator.server import serve
 
-_SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SIMULATOR"}
+_SETTINGS = {
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+    "auto_envvar_prefix": "SIMULATOR",
+    "max_content_width": 120,
+}
+_COST = click.FloatRange(0, max=1e6)
+_COUNT = click.IntRange(1)
 
 
 @click.command(context_settings=_SETTINGS)
@@ -21,13 +28,23 @@ _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "auto_
 @click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model that is served.")
 @click.option("--hardware", default="fast", type=click.Choice(list(PRESETS)), show_envvar=True, help="What to imitate.")
 @click.option("--speed-factor", default=1.0, type=click.FloatRange(0.01, 1000), show_envvar=True, help="Time lapse.")
-@click.option("--max-num-seqs", type=click.IntRange(1), default=None, show_envvar=True, help="Largest running batch.")
-@click.option("--max-num-batched-tokens", type=click.IntRange(1), default=None, show_envvar=True, help="Tokens a step.")
-@click.option("--num-blocks", type=click.IntRange(1), default=None, show_envvar=True, help="KV cache blocks.")
+@click.option("--base-ms", type=_COST, show_envvar=True, help="Cost of a step.")
+@click.option("--prefill-ms-per-token", type=_COST, show_envvar=True, help="... of a prompt token.")
+@click.option("--prefill-ms-per-mega-pair", type=_COST, show_envvar=True, help="... of its attention.")
+@click.option("--decode-ms-per-sequence", type=_COST, show_envvar=True, help="... of a decoding sequence.")
+@click.option("--decode-ms-per-kilotoken", type=_COST, show_envvar=True, help="... of the KV tokens that it reads.")
+@click.option("--num-blocks", type=_COUNT, show_envvar=True, help="KV cache blocks.")
+@click.option("--block-tokens", type=_COUNT, show_envvar=True, help="Tokens a block.")
+@click.option("--max-num-seqs", type=_COUNT, show_envvar=True, help="Largest running batch.")
+@click.option("--max-num-batched-tokens", type=_COUNT, show_envvar=True, help="Tokens a step.")
+@click.option("--max-model-len", type=_COUNT, show_envvar=True, help="Prompt and output tokens of a request.")
 def main(hardware: str, **options: Any) -> None:
-    """A server that answers like vLLM and takes as long as a continuous-batching engine would."""
-    limits = ("max_num_seqs", "max_num_batched_tokens", "num_blocks")
-    given = {name: value for name in limits if (value := options.pop(name)) is not None}
+    """A server that answers like vLLM and takes as long as a continuous-batching engine would.
+
+    Options without a default override the hardware's own value; `simulator/hardware.py` has them.
+    """
+    fields = {field.name for field in dataclasses.fields(PRESETS[hardware])} - {"name"}
+    given = {name: value for name in fields if (value := options.pop(name)) is not None}
     options["name"] = options["name"] or f"{hardware}-{options['port']}"
     config = Config(hardware=dataclasses.replace(PRESETS[hardware], **given), **options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

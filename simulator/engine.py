@@ -103,7 +103,6 @@ class Engine:
 
     def abort(self, sequence_id: str) -> None:
         """Forgets a sequence and frees its blocks; unknown ids are ignored."""
-        self._retire()
         for sequence in self._running:
             if sequence.id == sequence_id:
                 self._running.remove(sequence)

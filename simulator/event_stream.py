@@ -1,11 +1,26 @@
-"""Server-sent events sent straight to the ASGI server, ending the work when the client goes away."""
+"""Work for a client that may leave: it ends with the connection, and events go straight to the ASGI server."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work came to its end; it is cancelled when the client leaves."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_client_left(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.done()
+    finally:
+        leaving.cancel()
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
 
 
 class EventStream(Response):
@@ -17,15 +32,9 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_client_left(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
+        # Cancelled from outside, the server stops and cuts what is still open.
+        with suppress(asyncio.CancelledError):
+            await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

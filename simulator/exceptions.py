@@ -7,3 +7,11 @@ class StartError(Exception):
 
 class TraceError(Exception):
     """A request trace can't be read; the text names the line."""
+
+
+class RequestError(Exception):
+    """A request can't be served; `status` is the answer's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

@@ -36,6 +36,7 @@ class Replica:
             finished = set(step.finished)
             self._metrics.generated(len(step.produced))
             for sequence_id in step.produced:
+                # Its client may have left while the step went on.
                 if sequence_id in self._streams:
                     self._streams[sequence_id].put_nowait(sequence_id in finished)
 
@@ -45,16 +46,24 @@ class Replica:
         self.engine.submit(sequence)
         self._streams[sequence.id] = tokens
         self._work.set()
-        started_at, first_at, last = time.perf_counter(), 0.0, False
+        before, last = time.perf_counter(), False
         try:
+            last = await tokens.get()
+            before, gap_s = _lap(before)
+            self._metrics.first_token(sequence, gap_s)
+            yield last
             while not last:
                 last = await tokens.get()
-                if not first_at:
-                    first_at = time.perf_counter()
-                    self._metrics.first_token(first_at - started_at)
+                before, gap_s = _lap(before)
+                self._metrics.later_token(gap_s)
                 yield last
-            self._metrics.finished(sequence, time.perf_counter() - first_at)
         finally:
             del self._streams[sequence.id]
+            self._metrics.ended("length" if last else "abort")
             if not last:
                 self.engine.abort(sequence.id)
+
+
+def _lap(before: float) -> tuple[float, float]:
+    now = time.perf_counter()
+    return now, now - before

@@ -1,7 +1,10 @@
 """The simulated server's life."""
 
 import logging
+import signal
 import socket
+import sys
+from types import FrameType
 
 import uvicorn
 
@@ -19,5 +22,12 @@ def serve(config: Config) -> None:
         listener = socket.create_server((config.host, config.port), backlog=1024)
     except OSError as error:
         raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
+    # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     settings = uvicorn.Config(create_app(config), log_level="warning", access_log=False, timeout_graceful_shutdown=2)
     uvicorn.Server(settings).run([listener])
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

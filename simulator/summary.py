@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.load import Outcome
+from simulator.outcome import Outcome
 
 PERCENTILES = (50, 95, 99)
 

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -22,22 +23,31 @@ class TraceRequest:
 def load_trace(path: Path | None = None) -> list[TraceRequest]:
     """A CSV file with the columns arrival_s, prompt_tokens and output_tokens; without a path, the trace that ships.
 
-    TraceError names the line that is wrong.
+    TraceError names the line that is wrong; requests have to be in order of arrival.
     """
     source = path or resources.files("simulator") / "traces" / "azure-2023-conversation.csv"
     try:
-        text = source.read_text()
-    except OSError as error:
-        raise TraceError(f"can't read {source}: {error.strerror}") from error
+        text = source.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"can't read {source}: {error}") from error
     reader = csv.DictReader(text.splitlines())
     missing = set(_COLUMNS) - set(reader.fieldnames or ())
     if missing:
         raise TraceError(f"{source}, line 1: no column {sorted(missing)[0]}")
-    return [_request(row, f"{source}, line {number}") for number, row in enumerate(reader, start=2)]
+    try:
+        trace = [_request(row, f"{source}, line {reader.line_num}") for row in reader]
+    except csv.Error as error:
+        raise TraceError(f"{source}, line {reader.line_num}: {error}") from error
+    if not trace:
+        raise TraceError(f"{source}: no requests")
+    _check_order(trace, source.name)
+    return trace
 
 
 def scale_rate(trace: Sequence[TraceRequest], requests_per_s: float) -> list[TraceRequest]:
-    """The same requests with their gaps stretched or shrunk to a mean rate, from time 0."""
+    """The same requests with their gaps stretched or shrunk to a mean rate, from time 0; ValueError unless above 0."""
+    if not 0 < requests_per_s < math.inf:
+        raise ValueError(f"requests_per_s: expected a rate above 0, got {requests_per_s}")
     if len(trace) < 2:
         return [replace(request, arrival_s=0.0) for request in trace]
     start, span_s = trace[0].arrival_s, trace[-1].arrival_s - trace[0].arrival_s
@@ -70,6 +80,13 @@ def _request(row: dict[str, str | None], where: str) -> TraceRequest:
         arrival_s, prompt, output = (float(row[column] or "") for column in _COLUMNS)
     except ValueError as error:
         raise TraceError(f"{where}: {error}") from error
-    if arrival_s < 0 or prompt < 1 or output < 1:
+    # Written so that not-a-number fails too.
+    if not (0 <= arrival_s < math.inf and 1 <= prompt < math.inf and 1 <= output < math.inf):
         raise TraceError(f"{where}: expected an arrival of at least 0 and lengths of at least 1")
     return TraceRequest(arrival_s, int(prompt), int(output))
+
+
+def _check_order(trace: Sequence[TraceRequest], name: str) -> None:
+    for line, (earlier, later) in enumerate(itertools.pairwise(trace), start=3):
+        if later.arrival_s < earlier.arrival_s:
+            raise TraceError(f"{name}, line {line}: arrives before the request of the line above")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from simulator.exceptions import RequestError
+
 DEFAULT_OUTPUT_TOKENS = 128
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
@@ -52,6 +54,18 @@ class ChatCompletion(Completion, frozen=True, kw_only=True):
     def text(self) -> bytes:
         rendered = (f"<|im_start|>{m.role}\n{_content(m)}<|im_end|>\n" for m in self.messages)
         return "".join(rendered).encode("utf-8", "surrogatepass")
+
+
+def decode(body: bytes, kind: type[Completion]) -> Completion:
+    """A request's body; RequestError names what is wrong with it, and where."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UnicodeDecodeError as error:
+        raise RequestError(400, f"the body is not UTF-8: {error.reason}") from error
+    except RecursionError as error:
+        raise RequestError(400, "the body is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        raise RequestError(400, str(error)) from error
 
 
 def _content(message: Message) -> str:

@@ -43,18 +43,37 @@ class PlannedRequest:
     prompt: str
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """A share of the requests begin with the same tokens, as those of an application with a system prompt do."""
+
+    share: float
+    tokens: int
+
+
+NOTHING_SHARED = SharedPrefix(share=0.0, tokens=0)
+
+
 def plan(
-    trace: Sequence[TraceRequest], *, seed: int, salt: str = "", classes: Sequence[SloClass] = SLO_CLASSES
+    trace: Sequence[TraceRequest],
+    *,
+    seed: int,
+    salt: str = "",
+    classes: Sequence[SloClass] = SLO_CLASSES,
+    shared: SharedPrefix = NOTHING_SHARED,
 ) -> list[PlannedRequest]:
-    """The same seed gives the same lengths and objectives; another `salt` other texts and ids.
+    """The same seed gives the same lengths, objectives and sharers of a prefix; another `salt` other texts and ids.
 
     So that two runs of one workload share no prefix, and neither finds the other's in a cache.
     """
     objectives = random.Random(seed)
+    sharers = random.Random(f"{seed}/sharers")
     texts = random.Random(f"{seed}/{salt}")
+    prefix = _text(random.Random(f"{seed}/{salt}/prefix"), shared.tokens * BYTES_PER_TOKEN)
     planned = []
     for index, request in enumerate(trace):
         slo = objectives.choices(classes, [c.share for c in classes])[0]
+        start = prefix if sharers.random() < shared.share else ""
         planned.append(
             PlannedRequest(
                 index=index,
@@ -65,13 +84,14 @@ def plan(
                 slo_class=slo.name,
                 slo_ttft_ms=round(slo.ttft_ms + slo.ttft_ms_per_prompt_token * request.prompt_tokens, 3),
                 slo_tpot_ms=slo.tpot_ms,
-                prompt=_text(texts, request.prompt_tokens * BYTES_PER_TOKEN - _TEMPLATE_BYTES),
+                prompt=_text(texts, request.prompt_tokens * BYTES_PER_TOKEN - _TEMPLATE_BYTES, start),
             )
         )
     return planned
 
 
-def _text(rng: random.Random, length: int) -> str:
-    """Text that compresses to nothing that matters: words of a random word repeated behind a random beginning."""
-    unique = "".join(rng.choices(string.ascii_lowercase, k=24)) + " "
-    return (unique * (max(length, 1) // len(unique) + 1))[: max(length, 1)]
+def _text(rng: random.Random, length: int, start: str = "") -> str:
+    """At least one character: `start`, then a random word over and over, which no other text's blocks equal."""
+    word = "".join(rng.choices(string.ascii_lowercase, k=24)) + " "
+    length = max(length, 1)
+    return (start + word * (length // len(word) + 1))[:length]

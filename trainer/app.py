@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,9 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from model_store import open_store
+from trainer import models_api
 from trainer.config import Config
 from trainer.exceptions import EntryError
 from trainer.metrics import Metrics
+from trainer.models_api import json, unprocessable
 from trainer.retraining import Retraining
 from trainer.training_pass import PassResult
 from trainer.window import Window
@@ -27,9 +28,8 @@ def create_app(config: Config) -> Starlette:
     """The server of one model store; it trains while the application lives. StoreError for an unusable location."""
     window = Window(config.max_training_data_size_per_bucket, config.test_train_ratio, config.max_test_data_size)
     metrics = Metrics(window, config.model_type, config.quantile)
-    retraining = Retraining(
-        window, open_store(config.model_store), metrics, config.pass_settings(), config.retraining_interval_sec
-    )
+    store = open_store(config.model_store)
+    retraining = Retraining(window, store, metrics, config.pass_settings(), config.retraining_interval_sec)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -43,40 +43,40 @@ def create_app(config: Config) -> Starlette:
         body = await _body(request, config.max_body_bytes)
         if body is None:
             metrics.rows.labels("refused").inc()
-            return _json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
+            return json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
         try:
             samples = decode_batch(body)
         except EntryError as error:
             metrics.rows.labels("refused").inc()
-            return _unprocessable(error)
+            return unprocessable(error)
         window.add(samples)
         metrics.rows.labels("accepted").inc(len(samples))
-        return _json({"message": f"Accepted {len(samples)} training samples."}, 202)
+        return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 
     async def flush(request: Request) -> Response:
         try:
             asked = decode_flush(await request.body())
         except EntryError as error:
-            return _unprocessable(error)
-        return _json(_flush(window, asked))
+            return unprocessable(error)
+        return json(_flush(window, asked))
 
     async def status(request: Request) -> Response:
-        return _json(_status(window, retraining))
+        return json(_status(window, retraining))
 
     async def healthz(request: Request) -> Response:
-        return _json({"status": "ok"})
+        return json({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
         if not retraining.ready:
-            return _json({"detail": "Models not ready: no generation has been published yet"}, 503)
-        return _json({"status": "ready"})
+            return json({"detail": "Models not ready: no generation has been published yet"}, 503)
+        return json({"status": "ready"})
 
     async def metrics_page(request: Request) -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     async def root(request: Request) -> Response:
         about = {"model_type": config.model_type, "quantile": config.quantile, "objective_type": config.objective_type}
-        return _json({"message": "Headroom latency trainer", **about, "description": "Fits TTFT and TPOT models"})
+        return json({"message": "Headroom latency trainer", **about, "description": "Fits TTFT and TPOT models"})
 
     return Starlette(
         lifespan=lifespan,
@@ -88,6 +88,7 @@ def create_app(config: Config) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
             Route("/", root),
+            *models_api.routes(config, window, store, retraining),
         ],
     )
 
@@ -127,6 +128,7 @@ def _status(window: Window, retraining: Retraining) -> dict[str, Any]:
         "test_data": {**test, "total_samples": sum(test.values())},
         "metrics": {f"{name}_scores_count": int(bool(last and last.scores.get(name))) for name in window.targets},
         "bucket_distribution": {f"queue_{q}_cache_{c}_prefix_{p}": count for (q, c, p), count in buckets},
+        "ensemble": {"ensemble_mode": False, "ensemble_active": False},
         "model_ready": retraining.ready,
         "last_retrain": last.at if last else None,
         "generation": retraining.generation,
@@ -154,11 +156,3 @@ async def _body(request: Request, limit_bytes: int) -> bytes | None:
         if len(body) > limit_bytes:
             return None
     return bytes(body)
-
-
-def _unprocessable(error: EntryError) -> Response:
-    return _json({"detail": [{"loc": error.location, "msg": str(error), "type": "value_error"}]}, 422)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

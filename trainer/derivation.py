@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from model_store import SCHEMAS
 from trainer.wire import Matrix
 
 # By target: derived columns, which follow the raw ones.
@@ -12,6 +13,11 @@ DERIVED: dict[str, tuple[str, ...]] = {
     "ttft": ("effective_input_tokens", "prefill_score_bucket", "expected_prefill_ms")
 }
 _BUCKETS = 4
+
+
+def design_columns(target: str) -> tuple[str, ...]:
+    """The columns that a target's booster is fitted to: the raw features, then the derived ones."""
+    return (*(feature.name for feature in SCHEMAS[target]), *DERIVED.get(target, ()))
 
 
 def design_matrix(target: str, names: Sequence[str], rows: Matrix) -> Matrix:

@@ -1,5 +1,6 @@
 """Fitting one target's model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +60,9 @@ def fit(x: Matrix, y: Matrix, settings: FitSettings) -> xgb.Booster:
 def predict(booster: xgb.Booster, x: Matrix) -> Matrix:
     """The booster's own answers, [rows]."""
     return np.asarray(booster.inplace_predict(x), dtype=np.float32)
+
+
+def importances(booster: xgb.Booster, columns: Sequence[str]) -> dict[str, float]:
+    """The mean gain of each column's splits; 0 for one that no tree asks."""
+    gains = booster.get_score(importance_type="gain")
+    return {column: float(gains.get(f"f{index}", 0.0)) for index, column in enumerate(columns)}

@@ -4,6 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from trainer.derivation import design_columns
+from trainer.fitting import importances
 from trainer.training_pass import PassResult
 from trainer.window import Window
 
@@ -27,6 +29,14 @@ class Metrics:
             ("model", "score"),
             registry=self.registry,
         )
+        self._importance = {
+            name: Gauge(
+                f"{name}_importance", "Gain of a feature in the newest model", ("feature",), registry=self.registry
+            )
+            for name in window.targets
+        }
+        for name in ("ensemble_active", "ensemble_mode"):
+            Gauge(name, "Never: there is one model a target", registry=self.registry).set(0)
         Gauge("model_type", "Kind of model", ("type",), registry=self.registry).labels(model_type).set(1)
         if quantile is not None:
             Gauge("model_quantile", "The quantile that is predicted", registry=self.registry).set(quantile)
@@ -44,6 +54,9 @@ class Metrics:
         for model, found in result.scores.items():
             for score, value in found.items():
                 self._scores.labels(model, score).set(value)
+        for model, candidate in result.published.items():
+            for feature, gain in importances(candidate.booster, design_columns(model)).items():
+                self._importance[model].labels(feature).set(gain)
 
 
 class _WindowCollector(Collector):

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections import deque
 
+import xgboost as xgb
+
 from model_store import ModelStore, StoreError
 from trainer.graph import Graph
 from trainer.metrics import Metrics
@@ -26,7 +28,8 @@ class Retraining:
         self._metrics = metrics
         self._settings = settings
         self._interval_s = interval_s
-        self._served: dict[str, Graph] = {}
+        self.served: dict[str, Graph] = {}
+        self.boosters: dict[str, xgb.Booster] = {}
         self._fitted_version = 0
         self.generation: int | None = None
         self.last_pass: PassResult | None = None
@@ -52,7 +55,7 @@ class Retraining:
     async def _read_served(self) -> None:
         """A restarted trainer goes on from the generation in force; a damaged one is replaced by the next."""
         try:
-            generation, self._served = await asyncio.to_thread(read_served, self._store)
+            generation, self.served = await asyncio.to_thread(read_served, self._store)
         except StoreError as error:
             logger.error("can't read the generation in force: %s", error)
             return
@@ -63,7 +66,7 @@ class Retraining:
     async def _pass(self) -> PassResult:
         data = {name: target.data() for name, target in self._window.targets.items()}
         try:
-            return await asyncio.to_thread(run_pass, data, self._served, self._store, self._settings)
+            return await asyncio.to_thread(run_pass, data, self.served, self._store, self._settings)
         except Exception as error:  # whatever a library raises costs this pass, and not the trainer
             logger.exception("a training pass failed")
             return PassResult("failed", f"{type(error).__name__}: {error}")
@@ -73,7 +76,8 @@ class Retraining:
             logger.info("pass: %s%s %s", result.outcome, f" {result.generation or ''}".rstrip(), result.reason)
         self.last_pass = result
         self._metrics.passed(result)
-        self._served |= result.published
+        self.served |= {name: candidate.graph for name, candidate in result.published.items()}
+        self.boosters |= {name: candidate.booster for name, candidate in result.published.items()}
         self.generation = result.generation or self.generation
         if result.reason and result.outcome != "too_few_samples":
             self.refused.append(result)

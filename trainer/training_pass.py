@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
+import xgboost as xgb
 
 from model_store import ROW_FEATURES, SCHEMAS, Draft, Generation, Manifest, ModelStore, Output, StoreError
 from model_store.manifest import summary
@@ -37,6 +38,7 @@ class Candidate:
     """A fitted model on its way through the gate."""
 
     draft: Draft
+    booster: xgb.Booster
     graph: Graph
     verdict: Verdict
     fit_s: float
@@ -50,7 +52,7 @@ class PassResult:
     outcome: str
     reason: str = ""
     generation: int | None = None
-    published: Mapping[str, Graph] = field(default_factory=dict)
+    published: Mapping[str, Candidate] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -84,7 +86,7 @@ def run_pass(
         outcome="published" if generation else "refused",
         reason="; ".join(f"{name}: {reason}" for name, reason in refused.items()),
         generation=generation.generation if generation else None,
-        published={name: candidate.graph for name, candidate in passed.items()},
+        published=passed,
         scores={name: candidate.draft.manifest.holdout_scores for name, candidate in candidates.items()},
         seconds=seconds,
     )
@@ -132,7 +134,9 @@ def _candidate(name: str, data: TargetData, served: Graph | None, settings: Pass
         verdict = _compare(predicted, served.predict(ROW_NAMES, data.holdout_x), data.holdout_y, settings)
     found = scores(predicted, data.holdout_y, settings.fit.quantile)
     manifest = msgspec.structs.replace(manifest, holdout_scores=found)
-    return Candidate(Draft(manifest, onnx_bytes), graph, verdict, fitted_at - started_at, exported_at - fitted_at)
+    return Candidate(
+        Draft(manifest, onnx_bytes), booster, graph, verdict, fitted_at - started_at, exported_at - fitted_at
+    )
 
 
 def _compare(candidate: Matrix, served: Matrix, actual: Matrix, settings: PassSettings) -> Verdict:

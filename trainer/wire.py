@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import ROW_FEATURES
+from model_store import POD_TYPE_CODES, ROW_FEATURES
 from trainer.exceptions import EntryError
 
 Matrix = NDArray[np.float32]
@@ -20,21 +20,29 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class TrainingEntry(msgspec.Struct, frozen=True):
-    """One observation. A latency of 0 means that the sample doesn't carry that target; unknown fields are ignored."""
+class PredictionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of features. Unknown fields are ignored, so that newer clients are understood."""
 
     kv_cache_percentage: Fraction
     input_token_length: Count
     num_request_waiting: Count
     num_request_running: Count
-    actual_ttft_ms: Milliseconds
-    actual_tpot_ms: Milliseconds
     num_tokens_generated: Count
     prefix_cache_score: Fraction
     prefill_tokens_in_flight: Count = 0
     decode_tokens_in_flight: Count = 0
+    encoder_matched_size: Count = 0
+    encoder_input_size: Count = 0
+    pod_type: str | None = None
     recent_prefill_ms_per_token: Milliseconds | None = None
     recent_tpot_ms: Milliseconds | None = None
+
+
+class TrainingEntry(PredictionRequest, frozen=True, kw_only=True):
+    """One observation. A latency of 0 means that the sample doesn't carry that target."""
+
+    actual_ttft_ms: Milliseconds
+    actual_tpot_ms: Milliseconds
 
 
 class TrainingBatch(msgspec.Struct, frozen=True):
@@ -62,7 +70,11 @@ class Samples:
 
 _batch = msgspec.json.Decoder(TrainingBatch)
 _flush = msgspec.json.Decoder(FlushRequest)
-_columns = attrgetter(*(feature.name for feature in ROW_FEATURES), "actual_ttft_ms", "actual_tpot_ms")
+_NAMES = [feature.name for feature in ROW_FEATURES]
+_POD_TYPE = _NAMES.index("pod_type")
+_features = attrgetter(*_NAMES)
+_columns = attrgetter(*_NAMES, "actual_ttft_ms", "actual_tpot_ms")
+_request = msgspec.json.Decoder(PredictionRequest)
 _AT = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
@@ -73,9 +85,20 @@ def decode_batch(body: bytes) -> Samples:
     if not entries:
         empty = np.empty(0, dtype=np.float32)
         return Samples(np.empty((0, len(ROW_FEATURES)), dtype=np.float32), empty, empty)
-    # float64 first, since that is how numpy takes None for NaN.
-    table = np.array(list(map(_columns, entries)), dtype=np.float64).astype(np.float32)
+    table = _table([_columns(entry) for entry in entries])
     return Samples(table[:, :-2], table[:, -2], table[:, -1])
+
+
+def decode_prediction(body: bytes) -> Matrix:
+    """One row, [1, ROW_FEATURES], of a POST body; EntryError as above."""
+    return _table([_features(_decode(_request, body))])
+
+
+def _table(rows: list[tuple[Any, ...]]) -> Matrix:
+    columns = list(zip(*rows, strict=True))
+    columns[_POD_TYPE] = tuple(map(POD_TYPE_CODES.get, columns[_POD_TYPE]))
+    # float64 first, since that is how numpy takes None for NaN.
+    return np.array(columns, dtype=np.float64).T.astype(np.float32)
 
 
 def decode_flush(body: bytes) -> FlushRequest:

@@ -26,8 +26,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
 
 
+@pytest.mark.parametrize(("role", "code"), [("", 0), (None, 0), ("unheard of", 0), ("prefill", 1), ("decode", 2)])
+def test_a_role_is_a_code_and_an_unknown_one_is_missing(url: str, role: str | None, code: int) -> None:
+    assert call(f"{url}/predict", {**ROW, "pod_type": role})[1]["ttft_ms"] == 105.75 + code
+
+
 def test_a_prediction_has_both_latencies_and_says_whose_they_are(url: str) -> None:
-    status, answer = call(f"{url}/predict", {**ROW, "pod_type": "decode"})
+    status, answer = call(f"{url}/predict", {**ROW, "colour": "red"})
     assert status == 200
     assert (answer["ttft_ms"], answer["tpot_ms"]) == (105.75, 109.5)
     assert (answer["model_type"], answer["objective_type"], answer["quantile"]) == ("xgboost", "quantile", 0.9)

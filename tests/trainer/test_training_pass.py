@@ -67,7 +67,8 @@ def test_a_worse_model_is_refused_and_the_better_target_published(tmp_path: Path
     first = run_pass({"ttft": target(), "tpot": target()}, {}, store, SETTINGS)
     spoilt, whole = target(), target()
     spoilt = TargetData(spoilt.train_x, spoilt.train_y[::-1].copy(), spoilt.holdout_x, spoilt.holdout_y)
-    second = run_pass({"ttft": spoilt, "tpot": whole}, first.published, store, SETTINGS)
+    served = {name: candidate.graph for name, candidate in first.published.items()}
+    second = run_pass({"ttft": spoilt, "tpot": whole}, served, store, SETTINGS)
     assert second.outcome == "published"
     assert "ttft: its mean loss" in second.reason
     generation = store.current()

@@ -1,0 +1,62 @@
+"""What the OpenAI API's answers look like, whole or in chunks, as vLLM writes them."""
+
+from typing import Any
+
+import msgspec
+
+from simulator.engine import Sequence
+
+# Every token says the same. A space before the word, as most tokens of English text have it.
+WORD = " token"
+DONE = b"data: [DONE]\n\n"
+# The only reason to stop: whoever asks for a number of tokens gets them.
+_LENGTH = "length"
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What every part of an answer repeats. A stream makes its chunks once, and sends the same bytes for each token."""
+
+    request_id: str
+    model: str
+    chat: bool
+    created: int
+
+    def whole(self, sequence: Sequence) -> bytes:
+        """The answer in one piece."""
+        text = WORD * sequence.output_tokens
+        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": _LENGTH}
+        return msgspec.json.encode({**self._head(), "choices": [choice], "usage": usage(sequence)})
+
+    def role_chunk(self) -> bytes:
+        """A chat's first chunk, which carries no text; nothing for a completion."""
+        return self._chunk({"delta": {"role": "assistant", "content": ""}}) if self.chat else b""
+
+    def token_chunk(self, last: bool = False) -> bytes:
+        """One token; with the last one comes the reason to stop, as in vLLM."""
+        said = {"delta": {"content": WORD}} if self.chat else {"text": WORD}
+        return self._chunk(said, _LENGTH if last else None)
+
+    def usage_chunk(self, sequence: Sequence) -> bytes:
+        return _event({**self._head(".chunk"), "choices": [], "usage": usage(sequence)})
+
+    def _chunk(self, said: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason}
+        return _event({**self._head(".chunk"), "choices": [choice]})
+
+    def _head(self, suffix: str = "") -> dict[str, Any]:
+        prefix, kind = ("chatcmpl", f"chat.completion{suffix}") if self.chat else ("cmpl", "text_completion")
+        return {"id": f"{prefix}-{self.request_id}", "object": kind, "created": self.created, "model": self.model}
+
+
+def usage(sequence: Sequence) -> dict[str, Any]:
+    return {
+        "prompt_tokens": sequence.prompt_tokens,
+        "total_tokens": sequence.end,
+        "completion_tokens": sequence.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": sequence.cached_tokens or 0},
+    }
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -1,0 +1,109 @@
+"""The command behind `python -m simulator.load`: a trace against a URL, and a table of what its clients saw."""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simulator.exceptions import TraceError
+from simulator.load import replay
+from simulator.outcome import Outcome
+from simulator.summary import summarise
+from simulator.trace import cap_lengths, load_trace, window
+from simulator.workload import SharedPrefix, plan
+
+_SETTINGS = {
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+    "auto_envvar_prefix": "SIMULATOR_LOAD",
+    "max_content_width": 120,
+}
+_POSITIVE = click.FloatRange(0, min_open=True, max=1e6)
+_HEADERS = ("", "requests", "errors", "SLO met", "goodput/s", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99")
+
+
+def _header(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    for value in values:
+        if ":" not in value:
+            raise click.BadParameter(f"expected NAME:VALUE, got {value!r}")
+    return {name.strip(): text.strip() for name, _, text in (value.partition(":") for value in values)}
+
+
+@click.command(context_settings=_SETTINGS)
+@click.argument("url")
+@click.option("--rate", default=2.0, type=_POSITIVE, show_envvar=True, help="Requests a second, in the mean.")
+@click.option("--seconds", default=30.0, type=_POSITIVE, show_envvar=True, help="For how long requests are sent.")
+@click.option("--seed", default=0, type=int, show_envvar=True, help="Decides objectives and texts.")
+@click.option("--salt", default="", show_envvar=True, help="Another one gives other texts, and so no cached prefix.")
+@click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model to ask for.")
+@click.option("--trace", type=click.Path(path_type=Path), show_envvar=True, help="CSV file; default: Azure's of 2023.")
+@click.option("--first", default=0, type=click.IntRange(0), show_envvar=True, help="The trace's first request to send.")
+@click.option("--max-prompt-tokens", default=4000, type=click.IntRange(1), show_envvar=True, help="Cuts prompts.")
+@click.option("--max-output-tokens", default=400, type=click.IntRange(1), show_envvar=True, help="Cuts answers.")
+@click.option(
+    "--shared-prefix-share", default=0.0, type=click.FloatRange(0, 1), show_envvar=True, help="Share that have one."
+)
+@click.option("--shared-prefix-tokens", default=512, type=click.IntRange(0), show_envvar=True, help="How long it is.")
+@click.option("--header", multiple=True, callback=_header, help="NAME:VALUE to send along; may be repeated.")
+@click.option("--timeout-s", default=300.0, type=_POSITIVE, show_envvar=True, help="For one request.")
+def main(
+    url: str,
+    trace: Path | None,
+    first: int,
+    rate: float,
+    seconds: float,
+    max_prompt_tokens: int,
+    max_output_tokens: int,
+    shared_prefix_share: float,
+    shared_prefix_tokens: int,
+    header: Mapping[str, str],
+    model: str,
+    seed: int,
+    salt: str,
+    timeout_s: float,
+) -> None:
+    """Replays a request trace against URL (http://host:port) and tells what its clients saw.
+
+    The exit status is 1 when no request was answered.
+    """
+    try:
+        requests = cap_lengths(window(load_trace(trace), first, rate, seconds), max_prompt_tokens, max_output_tokens)
+    except TraceError as error:
+        raise click.ClickException(str(error)) from error
+    planned = plan(requests, seed=seed, salt=salt, shared=SharedPrefix(shared_prefix_share, shared_prefix_tokens))
+    replaying = replay(url.rstrip("/"), planned, model=model, headers=header, timeout_s=timeout_s)
+    outcomes = asyncio.run(replaying)
+    click.echo(table(outcomes, seconds))
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if errors:
+        click.echo(f"first error: {errors[0]}", err=True)
+    if len(errors) == len(outcomes):
+        sys.exit(1)
+
+
+def table(outcomes: Sequence[Outcome], span_s: float) -> str:
+    """One line for all requests, and where servers tell their names, one for each."""
+    names = sorted({outcome.served_by for outcome in outcomes if outcome.served_by})
+    served = [(name, [outcome for outcome in outcomes if outcome.served_by == name]) for name in names]
+    rows = [_HEADERS, *(_row(name, summarise(part, span_s)) for name, part in [("all", outcomes), *served])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        str(figures["requests"]),
+        str(figures["errors"]),
+        f"{figures['slo_attainment']:.1%}",
+        f"{figures['goodput_rps']:.2f}",
+        _joined(figures["ttft_ms"]),
+        _joined(figures["tpot_ms"]),
+    )
+
+
+def _joined(percentiles: Mapping[str, float]) -> str:
+    return "/".join(f"{value:.0f}" for value in percentiles.values()) or "-"
