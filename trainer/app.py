@@ -1,9 +1,11 @@
 """The trainer's HTTP API, as the training server's clients know it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,13 +17,21 @@ from starlette.routing import Route
 from model_store import open_store
 from trainer import models_api
 from trainer.config import Config
-from trainer.exceptions import EntryError
+from trainer.exceptions import EntryError, JournalError
+from trainer.ingestion import Ingestion
+from trainer.journal import Journal
 from trainer.metrics import Metrics
 from trainer.models_api import json, unprocessable
 from trainer.retraining import Retraining
 from trainer.training_pass import PassResult
 from trainer.window import Window
 from trainer.wire import FlushRequest, decode_batch, decode_flush
+
+logger = logging.getLogger("headroom.trainer")
+
+# A batch that is sent again under the same key is counted once.
+_KEY_HEADER = "idempotency-key"
+_TIDY_INTERVAL_S = 1.0
 
 
 def create_app(config: Config) -> Starlette:
@@ -31,13 +41,19 @@ def create_app(config: Config) -> Starlette:
     store = open_store(config.model_store)
     retraining = Retraining(window, store, metrics, config.pass_settings(), config.retraining_interval_sec)
 
+    ingestion = Ingestion(window, Journal(Path(config.sample_journal)) if config.sample_journal else None)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(retraining.run())
+        restored = ingestion.restore()
+        if config.sample_journal:
+            logger.info("%d samples were restored from %s", restored, config.sample_journal)
+        tasks = [asyncio.create_task(retraining.run()), asyncio.create_task(_tidy(ingestion))]
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await ingestion.tidy()
 
     async def add(request: Request) -> Response:
         body = await _body(request, config.max_body_bytes)
@@ -49,8 +65,12 @@ def create_app(config: Config) -> Starlette:
         except EntryError as error:
             metrics.rows.labels("refused").inc()
             return unprocessable(error)
-        window.add(samples)
-        metrics.rows.labels("accepted").inc(len(samples))
+        try:
+            new = ingestion.take(request.headers.get(_KEY_HEADER, ""), samples)
+        except JournalError as error:
+            metrics.rows.labels("not_kept").inc(len(samples))
+            return json({"detail": str(error)}, 503)
+        metrics.rows.labels("accepted" if new else "repeated").inc(len(samples))
         return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 
     async def flush(request: Request) -> Response:
@@ -91,6 +111,12 @@ def create_app(config: Config) -> Starlette:
             *models_api.routes(config, window, store, retraining),
         ],
     )
+
+
+async def _tidy(ingestion: Ingestion) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_INTERVAL_S)
+        await ingestion.tidy()
 
 
 def _flush(window: Window, asked: FlushRequest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class Config:
     port: int
     model_store: str
     keep_generations: int
+    sample_journal: str
     retraining_interval_sec: float
     min_samples_for_retrain: int
     model_type: str

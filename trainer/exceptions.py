@@ -13,5 +13,9 @@ class EntryError(Exception):
         self.location = location
 
 
+class JournalError(Exception):
+    """The sample journal can't be read or written; the text says why."""
+
+
 class ExportError(Exception):
     """A booster can't be exported as a graph that says the same; the text says why."""

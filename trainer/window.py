@@ -121,6 +121,20 @@ class Window:
                 self.targets[name].add(samples.features[carried], latency_ms[carried])
         self.version += len(samples)
 
+    def samples(self) -> Samples:
+        """All that is held, as it could be added to an empty window; a row of one target carries 0 for the other."""
+        parts = []
+        for name, target in self.targets.items():
+            data = target.data()
+            features = np.concatenate([data.train_x, data.holdout_x])
+            latency_ms = np.concatenate([data.train_y, data.holdout_y])
+            other = np.zeros_like(latency_ms)
+            parts.append(Samples(features, *((latency_ms, other) if name == "ttft" else (other, latency_ms))))
+        features, ttft_ms, tpot_ms = (
+            np.concatenate([getattr(part, column) for part in parts]) for column in ("features", "ttft_ms", "tpot_ms")
+        )
+        return Samples(features, ttft_ms, tpot_ms)
+
 
 def bucket_numbers(rows: Matrix) -> NDArray[np.int64]:
     """Each row's bucket; `rows` are [rows, ROW_FEATURES and more]."""

@@ -18,12 +18,13 @@ from trainer.training_pass import ROW_NAMES
 
 
 @contextmanager
-def running_trainer(store: Path, min_samples: int = 100) -> Iterator[str]:
+def running_trainer(store: Path, min_samples: int = 100, journal: str = "") -> Iterator[str]:
     config = Config(
         host="127.0.0.1",
         port=0,
         model_store=str(store),
         keep_generations=3,
+        sample_journal=journal,
         retraining_interval_sec=0.05,
         min_samples_for_retrain=min_samples,
         model_type="xgboost",

@@ -1,0 +1,224 @@
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store import ROW_FEATURES, DamagedError, open_store
+from tests.live import call, until
+from tests.trainer.test_trainer_app import entries, running_trainer
+from trainer.exceptions import JournalError
+from trainer.ingestion import Ingestion
+from trainer.journal import Journal
+from trainer.window import Window
+from trainer.wire import Samples
+
+
+def batch(count: int, seed: int = 0) -> Samples:
+    rng = np.random.default_rng(seed)
+    latencies = rng.random((2, count), dtype=np.float32)
+    return Samples(rng.random((count, len(ROW_FEATURES)), dtype=np.float32), *latencies)
+
+
+def replayed(folder: Path) -> list[bytes]:
+    return [samples.features.tobytes() for _, samples in Journal(folder).replay()]
+
+
+def test_what_was_appended_is_replayed_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for seed in range(5):
+        journal.append("", batch(10, seed))
+    assert replayed(tmp_path) == [batch(10, seed).features.tobytes() for seed in range(5)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(cut=st.integers(0, 5000), garbage=st.binary(max_size=40))
+def test_a_torn_tail_loses_nothing_before_it(cut: int, garbage: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        journal = Journal(folder)
+        for seed in range(4):
+            journal.append("", batch(10, seed))
+        journal.close()
+        (segment,) = folder.iterdir()
+        whole = segment.read_bytes()
+        record = (len(whole) - whole.index(b"\n") - 1) // 4
+        kept = max(len(whole) - cut, whole.index(b"\n") + 1)
+        segment.write_bytes(whole[:kept] + garbage)
+        survivors = (kept - whole.index(b"\n") - 1) // record
+        assert replayed(folder) == [batch(10, seed).features.tobytes() for seed in range(survivors)]
+        # What is written after the replay is found by the next one.
+        again = Journal(folder)
+        list(again.replay())
+        again.append("", batch(3, 9))
+        again.close()
+        assert len(replayed(folder)) == survivors + 1
+
+
+def test_a_flipped_byte_is_not_taken_for_samples(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append("", batch(10))
+    journal.close()
+    (segment,) = tmp_path.iterdir()
+    data = bytearray(segment.read_bytes())
+    data[-20] ^= 1
+    segment.write_bytes(data)
+    assert replayed(tmp_path) == []
+
+
+def test_a_snapshot_stands_for_all_before_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes=100)
+    journal.append("", batch(10, 1))
+    assert journal.is_full
+    number = journal.rotate()
+    journal.append("", batch(10, 2))
+    # As after a death between the snapshot's appearance and the removal of what it stands for.
+    old = next(path for path in tmp_path.iterdir() if path.name.endswith("1.journal"))
+    kept = old.read_bytes()
+    journal.write_snapshot(number, batch(4, 3))
+    old.write_bytes(kept)
+    assert replayed(tmp_path) == [batch(4, 3).features.tobytes(), batch(10, 2).features.tobytes()]
+
+
+def test_columns_of_another_version_are_found_by_name(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append("", batch(2))
+    journal.close()
+    (segment,) = tmp_path.iterdir()
+    segment.write_bytes(segment.read_bytes().replace(b'"pod_type"', b'"was_role"'))
+    ((_, samples),) = Journal(tmp_path).replay()
+    names = [feature.name for feature in ROW_FEATURES]
+    assert np.isnan(samples.features[:, names.index("pod_type")]).all()
+    np.testing.assert_array_equal(samples.features[:, 1], batch(2).features[:, 1])
+
+
+def test_the_window_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    before, after = (Window(50, 0.2, 100) for _ in range(2))
+    ingestion = Ingestion(before, Journal(tmp_path))
+    ingestion.restore()
+    for seed in range(5):
+        ingestion.take("", batch(100, seed))
+    assert Ingestion(after, Journal(tmp_path)).restore() == 500
+    np.testing.assert_array_equal(after.samples().features, before.samples().features)
+
+
+def test_a_batch_that_is_sent_again_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:
+    first = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
+    first.restore()
+    assert first.take("key", batch(10))
+    assert not first.take("key", batch(10))
+    again = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
+    assert again.restore() == 10
+    assert not again.take("key", batch(10))
+    assert again.take("other", batch(10))
+
+
+def test_a_journal_that_can_not_be_written_refuses_and_recovers(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.write_text("a file is in the way")
+    journal = Journal(folder)
+    with pytest.raises(JournalError, match="can't write"):
+        journal.append("", batch(1))
+    folder.unlink()
+    journal.append("", batch(1))
+    assert len(replayed(folder)) == 1
+
+
+def test_a_full_disk_is_told_to_the_client_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path; from trainer.journal import Journal; from trainer.exceptions import JournalError\n"
+        "from tests.trainer.test_journal import batch\n"
+        "journal, written = Journal(Path(sys.argv[1])), 0\n"
+        "try:\n"
+        "    while True: journal.append('', batch(20, written)); written += 1\n"
+        "except JournalError: print(written)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert len(replayed(tmp_path)) == int(result.stdout) > 5
+
+
+def test_http_counts_a_repeated_batch_once_and_restores_after_a_restart(tmp_path: Path) -> None:
+    body = msgspec.json.encode({"entries": entries(200)})
+    for _ in range(2):
+        with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
+            request = urllib.request.Request(  # noqa: S310
+                f"{url}/add_training_data_bulk", body, {"idempotency-key": "batch-1"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                assert response.status == 202
+            status = call(f"{url}/data/status")[1]
+            assert status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_kill_9_at_any_moment_loses_no_acknowledged_sample(tmp_path: Path) -> None:
+    """Rows are told apart by their prompt's length, which counts up."""
+    rng, sent = random.Random(3), 0
+    for _ in range(12):
+        port = _free_port()
+        process = _start(tmp_path, port)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda url=url: _alive(url))  # type: ignore[misc]
+        held = _held(url)
+        assert held == sent, "samples were lost or doubled"
+        deadline = time.monotonic() + rng.uniform(0.05, 1.2)
+        while time.monotonic() < deadline:
+            rows = [{**row, "input_token_length": sent + i} for i, row in enumerate(entries(40, sent))]
+            status, _ = call(f"{url}/add_training_data_bulk", {"entries": rows})
+            assert status == 202
+            sent += len(rows)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        _check_store(tmp_path / "store")
+    assert sent > 500
+
+
+def _start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--model-store", str(folder / "store")]
+    flags += ["--sample-journal", str(folder / "journal"), "--retraining-interval-sec", "0.05"]
+    flags += ["--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
+    return subprocess.Popen([sys.executable, "-m", "trainer", *flags], stderr=subprocess.DEVNULL)
+
+
+def _alive(url: str) -> bool:
+    try:
+        return call(f"{url}/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def _held(url: str) -> int:
+    status = call(f"{url}/data/status")[1]
+    return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
+
+
+def _check_store(store: Path) -> None:
+    opened = open_store(str(store))
+    try:
+        generation = opened.current()
+        for model in generation.models if generation else ():
+            assert generation
+            opened.read(generation, model)
+    except DamagedError as error:
+        raise AssertionError(f"a reader would have seen a torn generation: {error}") from error
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,65 @@
+"""Taking samples in: once each, written down before they are acknowledged."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from trainer.journal import Journal, key_digest, sync
+from trainer.window import Window
+from trainer.wire import Samples
+
+logger = logging.getLogger("headroom.trainer")
+
+_REMEMBERED_KEYS = 10_000
+
+
+class Ingestion:
+    """The way into the window. Without a journal, samples live as long as the process."""
+
+    def __init__(self, window: Window, journal: Journal | None) -> None:
+        self._window = window
+        self._journal = journal
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
+
+    def restore(self) -> int:
+        """Brings back what the journal holds; returns how many samples that were."""
+        if self._journal is None:
+            return 0
+        restored = 0
+        for digest, samples in self._journal.replay():
+            self._remember(digest)
+            self._window.add(samples)
+            restored += len(samples)
+        return restored
+
+    def take(self, key: str, samples: Samples) -> bool:
+        """Takes a batch in; False when a batch with this key is there already. JournalError when it can't be kept."""
+        digest = key_digest(key)
+        if key and digest in self._keys:
+            return False
+        if self._journal is not None and len(samples):
+            self._journal.append(key, samples)
+        self._remember(digest)
+        self._window.add(samples)
+        return True
+
+    async def tidy(self) -> None:
+        """Brings the journal to disk, and shortens it when it has grown large; both in another thread."""
+        if self._journal is None:
+            return
+        try:
+            descriptor = self._journal.duplicate()
+            if descriptor is not None:
+                await asyncio.to_thread(sync, descriptor)
+            if self._journal.is_full:
+                number, samples = self._journal.rotate(), self._window.samples()
+                await asyncio.to_thread(self._journal.write_snapshot, number, samples)
+                logger.info("the sample journal was shortened to %d samples", len(samples))
+        except OSError as error:
+            logger.error("can't tidy the sample journal: %s", error)
+
+    def _remember(self, digest: bytes) -> None:
+        if any(digest):
+            self._keys[digest] = None
+            if len(self._keys) > _REMEMBERED_KEYS:
+                self._keys.popitem(last=False)

@@ -1,0 +1,189 @@
+"""Samples written down before they are acknowledged, so that a restarted trainer knows what the killed one knew.
+
+A journal is a folder of segments. A segment begins with a line of JSON that names its columns and says whether it is a
+snapshot, which stands for all segments before it. Records follow:
+
+    u32 length of the payload | u32 CRC-32 of the payload | payload: 16 bytes of batch key, then float32 rows
+
+What `append` has returned from is in the kernel's hands and survives the death of the process. It survives that of the
+machine after the next sync. A record that was being written at the moment of death is cut off by the next replay.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_store import ROW_FEATURES
+from trainer.exceptions import JournalError
+from trainer.wire import Samples
+
+logger = logging.getLogger("headroom.trainer.journal")
+
+_COLUMNS = (*(feature.name for feature in ROW_FEATURES), "actual_ttft_ms", "actual_tpot_ms")
+_SEGMENT = re.compile(r"samples-(\d{8})\.journal")
+_HEAD = struct.Struct("<II")
+_KEY_BYTES = 16
+_MAX_HEADER_BYTES = 1 << 16
+
+
+class Journal:
+    """One writer. Read it with `replay` before the first `append`."""
+
+    def __init__(self, folder: Path, segment_bytes: int = 64 << 20) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._number = 1
+        self._descriptor = -1
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the segment is large enough for a snapshot to pay."""
+        return self._size > self._segment_bytes
+
+    def replay(self) -> Iterator[tuple[bytes, Samples]]:
+        """Every whole record, oldest first, as the batch's key and its samples. JournalError when it can't be read."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in self._folder.glob(".partial-*"):
+                path.unlink()
+            segments = self._segments()
+            self._number = segments[-1][0] if segments else 1
+            snapshots = [number for number, path in segments if _header_of(path).get("snapshot")]
+            for number, path in segments:
+                if number >= max(snapshots, default=0):
+                    yield from _read_segment(path)
+        except OSError as error:
+            raise JournalError(f"can't read the sample journal {self._folder}: {error.strerror}") from error
+
+    def append(self, key: str, samples: Samples) -> None:
+        """Writes a batch down. JournalError when it isn't written, in which case nothing of it is."""
+        record = _record(key_digest(key), samples)
+        try:
+            if self._descriptor < 0:
+                self._open()
+            if os.write(self._descriptor, record) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._cut_off()
+            raise JournalError(f"can't write the sample journal {self._folder}: {error.strerror}") from error
+        self._size += len(record)
+
+    def duplicate(self) -> int | None:
+        """A descriptor of its own for `sync`, which may then run in another thread; None when nothing was written."""
+        return os.dup(self._descriptor) if self._descriptor >= 0 else None
+
+    def rotate(self) -> int:
+        """Ends the segment; returns the number that a snapshot of all before it is to have."""
+        self.close()
+        self._number += 2
+        return self._number - 1
+
+    def write_snapshot(self, number: int, samples: Samples) -> None:
+        """Puts `samples` in the place of every segment before `number`. Blocking; touches no segment in use."""
+        partial = self._folder / f".partial-{secrets.token_hex(4)}"
+        with partial.open("wb") as file:
+            file.write(_header(snapshot=True) + _record(bytes(_KEY_BYTES), samples))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._path(number))
+        for older, path in self._segments():
+            if older < number:
+                path.unlink()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor, self._size = -1, 0
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+        if not self._size:
+            self._size = os.write(self._descriptor, _header(snapshot=False))
+
+    def _cut_off(self) -> None:
+        """A half-written record would hide all that come after it."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, self._size)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"samples-{number:08d}.journal"
+
+    def _segments(self) -> list[tuple[int, Path]]:
+        found = ((_SEGMENT.fullmatch(path.name), path) for path in self._folder.iterdir())
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def sync(descriptor: int) -> None:
+    """Brings what was written to the disk, and closes the descriptor. Blocking."""
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def key_digest(key: str) -> bytes:
+    """What stands for a batch's key; zeros for none."""
+    return hashlib.blake2b(key.encode(), digest_size=_KEY_BYTES).digest() if key else bytes(_KEY_BYTES)
+
+
+def _header(snapshot: bool) -> bytes:
+    return json.dumps({"columns": _COLUMNS, "snapshot": snapshot}).encode() + b"\n"
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    """What a segment says of itself; empty when it says nothing that can be read."""
+    with path.open("rb") as file:
+        try:
+            header = json.loads(file.readline(_MAX_HEADER_BYTES))
+        except ValueError:
+            return {}
+    return header if isinstance(header, dict) and isinstance(header.get("columns"), list) else {}
+
+
+def _record(digest: bytes, samples: Samples) -> bytes:
+    rows = np.column_stack((samples.features, samples.ttft_ms, samples.tpot_ms)).astype("<f4")
+    payload = digest + rows.tobytes()
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _read_segment(path: Path) -> Iterator[tuple[bytes, Samples]]:
+    header = _header_of(path)
+    data = path.read_bytes()
+    if not header:
+        logger.error("%s has no header: %d bytes of samples are lost", path, len(data))
+        return
+    end = data.find(b"\n") + 1
+    while end + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, end)
+        payload = data[end + _HEAD.size : end + _HEAD.size + length]
+        if len(payload) < length or zlib.crc32(payload) != checksum:
+            break
+        end += _HEAD.size + length
+        yield payload[:_KEY_BYTES], _samples(payload[_KEY_BYTES:], header["columns"])
+    if end < len(data):
+        logger.warning("%s: cut off %d bytes behind the last whole record", path, len(data) - end)
+        os.truncate(path, end)
+
+
+def _samples(rows: bytes, columns: list[str]) -> Samples:
+    """Rows as any version wrote them: columns are found by name, unknown ones left out, new ones missing."""
+    table = np.frombuffer(rows, dtype="<f4").reshape(-1, len(columns))
+    known = {name: table[:, index] for index, name in enumerate(columns)}
+    absent = {feature.name: feature.fill_value for feature in ROW_FEATURES}
+    full = np.column_stack([known.get(name, np.full(len(table), absent.get(name, 0.0))) for name in _COLUMNS])
+    full = full.astype(np.float32)
+    return Samples(full[:, :-2], full[:, -2], full[:, -1])
