@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import uuid
 from collections import deque
+from dataclasses import dataclass
 
 import aiohttp
 import msgspec
@@ -15,12 +17,23 @@ _PATH = "/add_training_data_bulk"
 _REFUSED = (400, 413, 422)
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    key: str
+    body: bytes
+    rows: int
+
+
 class TrainingSink:
-    """A queue of at most `capacity` rows; when it is full the oldest row makes room, and is counted as dropped."""
+    """A queue of at most `capacity` rows; when it is full the oldest row makes room, and is counted as dropped.
+
+    A batch that may have arrived is sent again as it was, under the same key, so that the trainer counts it once.
+    """
 
     def __init__(self, url: str, capacity: int, interval_s: float, timeout_s: float) -> None:
         self._url = url.rstrip("/") + _PATH
         self._rows: deque[TrainingRow] = deque(maxlen=capacity)
+        self._pending: _Batch | None = None
         self._interval_s = interval_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self.sent = 0
@@ -28,7 +41,7 @@ class TrainingSink:
         self.failures = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + (self._pending.rows if self._pending else 0)
 
     def add(self, row: TrainingRow) -> None:
         if len(self._rows) == self._rows.maxlen:
@@ -47,36 +60,38 @@ class TrainingSink:
                 raise
 
     async def _flush(self, session: aiohttp.ClientSession) -> None:
-        if not self._rows:
+        if self._pending is None and self._rows:
+            body = msgspec.json.encode(TrainingBatch(list(self._rows)))
+            self._pending = _Batch(uuid.uuid4().hex, body, len(self._rows))
+            self._rows.clear()
+        batch = self._pending
+        if batch is None:
             return
-        batch = list(self._rows)
-        self._rows.clear()
-        body = msgspec.json.encode(TrainingBatch(batch))
         try:
-            async with session.post(self._url, data=body, headers={"content-type": "application/json"}) as response:
-                if response.status != 202:
-                    refusal = f"status {response.status}: {(await response.text())[:300]}"
-                    if response.status in _REFUSED:
-                        return self._refused(batch, refusal)
-                    raise ValueError(refusal)
+            refusal = await self._post(session, batch)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            self._failed(batch, error)
-        else:
-            if self.failures:
-                logger.info("the trainer takes rows again")
-            self.failures = 0
-            self.sent += len(batch)
+            if not self.failures:
+                logger.warning("can't send %d rows to the trainer, will retry: %s", batch.rows, error or type(error))
+            self.failures += 1
+            return
+        self._pending = None
+        if refusal:
+            # Sent again, the same rows would be refused again, and would hold up all that follow.
+            self.dropped += batch.rows
+            logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
+            return
+        if self.failures:
+            logger.info("the trainer takes rows again")
+        self.failures = 0
+        self.sent += batch.rows
 
-    def _refused(self, batch: list[TrainingRow], refusal: str) -> None:
-        """Sending the same rows again would be refused again, and would hold up all that follow."""
-        self.dropped += len(batch)
-        logger.error("the trainer refused %d rows, dropped: %s", len(batch), refusal)
-
-    def _failed(self, batch: list[TrainingRow], error: Exception) -> None:
-        if not self.failures:
-            logger.warning("can't send %d rows to the trainer, will retry: %s", len(batch), error or type(error))
-        self.failures += 1
-        capacity = self._rows.maxlen or 0
-        kept = batch[max(0, len(batch) + len(self._rows) - capacity) :]
-        self.dropped += len(batch) - len(kept)
-        self._rows.extendleft(reversed(kept))
+    async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
+        """None when the trainer took the batch, its reason when it never will; raises when it may later."""
+        headers = {"content-type": "application/json", "idempotency-key": batch.key}
+        async with session.post(self._url, data=batch.body, headers=headers) as response:
+            if response.status == 202:
+                return None
+            answer = f"status {response.status}: {(await response.text())[:300]}"
+        if response.status in _REFUSED:
+            return answer
+        raise ValueError(answer)

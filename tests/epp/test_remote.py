@@ -107,10 +107,12 @@ def row(number: float) -> TrainingRow:
 
 async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
     received: list[float] = []
+    keys: set[str] = set()
     failures = 2
 
     async def take(request: web.Request) -> web.Response:
         nonlocal failures
+        keys.add(request.headers["idempotency-key"])
         if failures:
             failures -= 1
             return web.Response(status=503)
@@ -126,6 +128,7 @@ async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert received == [1, 2, 3]
+    assert len(keys) == 1
     assert (sink.sent, sink.dropped) == (3, 0)
 
 

@@ -1,0 +1,139 @@
+"""`python -m model_store`: look at a store, check it, move its pointer, copy its models."""
+
+from datetime import datetime
+
+import click
+import msgspec
+
+from model_store.exceptions import StoreError
+from model_store.manifest import Generation, Manifest
+from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, open_store
+
+_SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"]}
+_LOCATION = click.argument("store")
+
+
+class _Commands(click.Group):
+    """Any failure of a store ends a command with one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except StoreError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
+def main() -> None:
+    """Commands over a model store, a folder that trainer and predictors share."""
+
+
+@main.command("ls")
+@_LOCATION
+def list_generations(store: str) -> None:
+    """The generations that can be rolled back to; * marks the one in force."""
+    opened = open_store(store)
+    current = _current(opened)
+    for number in opened.generations():
+        generation = opened.generation(number)
+        models = "  ".join(f"{name}/{ref.version}" for name, ref in sorted(generation.models.items()))
+        mark = "*" if number == current.generation else " "
+        click.echo(f"{mark} {number:>6}  {_time(generation.published_at)}  {models}")
+
+
+@main.command()
+@_LOCATION
+@click.argument("model")
+@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+def show(store: str, model: str, generation: int | None) -> None:
+    """A model's manifest, as JSON."""
+    opened = open_store(store)
+    manifest = opened.read(_generation(opened, generation), model).manifest
+    click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+
+
+@main.command()
+@_LOCATION
+def verify(store: str) -> None:
+    """Reads every model of every generation, and compares sizes and hashes. Status 1 when one is damaged."""
+    opened = open_store(store)
+    damaged = 0
+    for number in opened.generations():
+        generation = opened.generation(number)
+        for model in sorted(generation.models):
+            try:
+                size = len(opened.read(generation, model).onnx)
+                click.echo(f"{number:>6}  {model}/{generation.models[model].version}  ok, {size} bytes")
+            except StoreError as error:
+                damaged += 1
+                click.echo(f"{number:>6}  {model}/{generation.models[model].version}  DAMAGED: {error}")
+    if damaged:
+        raise click.ClickException(f"{damaged} damaged; the generations that name none of them can be rolled back to")
+
+
+@main.command()
+@_LOCATION
+@click.argument("generation", type=int)
+def rollback(store: str, generation: int) -> None:
+    """Makes an older generation the one in force again, after verifying it."""
+    opened = open_store(store)
+    opened.rollback(generation)
+    click.echo(f"generation {generation} is in force")
+
+
+@main.command()
+@_LOCATION
+@click.option("--keep", default=KEEP_GENERATIONS, type=click.IntRange(1), help="Newest generations to keep.")
+def gc(store: str, keep: int) -> None:
+    """Removes older generations, and whatever an interrupted publication left behind."""
+    removed = open_store(store).collect(keep)
+    click.echo(f"removed {len(removed)} generations" + (f": {', '.join(map(str, removed))}" if removed else ""))
+
+
+@main.command()
+@_LOCATION
+@click.argument("destination")
+@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+def push(store: str, destination: str, generation: int | None) -> None:
+    """Publishes a generation of STORE in DESTINATION, where it becomes the newest."""
+    _copy(store, destination, generation)
+
+
+@main.command()
+@_LOCATION
+@click.argument("source")
+@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+def pull(store: str, source: str, generation: int | None) -> None:
+    """Publishes a generation of SOURCE in STORE, where it becomes the newest."""
+    _copy(source, store, generation)
+
+
+def _copy(source: str, destination: str, number: int | None) -> None:
+    opened = open_store(source)
+    wanted = _generation(opened, number)
+    stored = [opened.read(wanted, model) for model in sorted(wanted.models)]
+    published = open_store(destination).publish([Draft(_fresh(model.manifest), model.onnx) for model in stored])
+    click.echo(f"generation {wanted.generation} of {source} is generation {published.generation} of {destination}")
+
+
+def _fresh(manifest: Manifest) -> Manifest:
+    return msgspec.structs.replace(manifest, version=0, parent_version=None)
+
+
+def _generation(store: ModelStore, number: int | None) -> Generation:
+    return _current(store) if number is None else store.generation(number)
+
+
+def _current(store: ModelStore) -> Generation:
+    current = store.current()
+    if current is None:
+        raise StoreError(f"{store.location} holds no generation")
+    return current
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m model_store")
