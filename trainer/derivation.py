@@ -12,12 +12,27 @@ from trainer.wire import Matrix
 DERIVED: dict[str, tuple[str, ...]] = {
     "ttft": ("effective_input_tokens", "prefill_score_bucket", "expected_prefill_ms")
 }
+# By target: columns of which more can't mean less latency. The booster is held to it, and the gate tries it out.
+RISING: dict[str, tuple[str, ...]] = {
+    "ttft": (
+        "input_token_length",
+        "num_request_waiting",
+        "prefill_tokens_in_flight",
+        "effective_input_tokens",
+        "expected_prefill_ms",
+    ),
+}
 _BUCKETS = 4
 
 
 def design_columns(target: str) -> tuple[str, ...]:
     """The columns that a target's booster is fitted to: the raw features, then the derived ones."""
     return (*(feature.name for feature in SCHEMAS[target]), *DERIVED.get(target, ()))
+
+
+def monotone(target: str) -> tuple[int, ...]:
+    """For each of the design's columns, 1 where it is held to rising and 0 where it is free."""
+    return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
 
 
 def design_matrix(target: str, names: Sequence[str], rows: Matrix) -> Matrix:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xgboost as xgb
@@ -32,12 +33,13 @@ class FitSettings:
         return self.quantile is not None
 
 
-def fit(x: Matrix, y: Matrix, settings: FitSettings) -> xgb.Booster:
+def fit(x: Matrix, y: Matrix, settings: FitSettings, monotone: Sequence[int] = ()) -> xgb.Booster:
     """A booster for x [rows, columns] and y [rows] above 0; NaN in x is a missing value. The same rows, the same trees.
 
-    It predicts the logarithm of y where `settings.in_logarithms`.
+    It predicts the logarithm of y where `settings.in_logarithms`. `monotone` has 1 for each column along which the
+    prediction may only rise, and 0 for the others.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "objective": "reg:squarederror",
         "max_depth": settings.depth,
         "eta": settings.learning_rate,
@@ -51,6 +53,8 @@ def fit(x: Matrix, y: Matrix, settings: FitSettings) -> xgb.Booster:
         "nthread": settings.threads,
         "seed": 42,
     }
+    if any(monotone):
+        parameters["monotone_constraints"] = f"({','.join(map(str, monotone))})"
     if settings.quantile is not None:
         parameters |= {"objective": "reg:quantileerror", "quantile_alpha": settings.quantile}
     target = np.log(y) if settings.in_logarithms else y

@@ -1,5 +1,6 @@
 """What a model has to pass before it is published."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,11 @@ from trainer.wire import Matrix
 RELATIVE_LIMIT = 1e-4
 ABSOLUTE_LIMIT = 1e-3
 _FEWEST_ROWS = 20
+# How much is added to a column to see whether the prediction falls, and by what share it may.
+_PROBE_FACTOR = np.float32(1.5)
+RISING_TOLERANCE = 0.05
+
+Predict = Callable[[Sequence[str], Matrix], Matrix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,25 @@ def check_not_worse(candidate: Matrix, served: Matrix, tolerance: float) -> Verd
         return Verdict(True)
     means = f"{candidate.mean():.4g}, that of the served model {served.mean():.4g}"
     return Verdict(False, f"its mean loss on the {len(worse)} rows held out is {means}")
+
+
+def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: Sequence[str]) -> Verdict:
+    """More of a `rising` column must not predict less, on the average of observed rows, by more than a tolerance.
+
+    Single rows may: boosting towards a quantile sets its leaves anew after the splits, and so keeps to the constraint
+    that the splits were made under only roughly.
+    """
+    before = predict(names, rows)
+    for column in rising:
+        if column not in names or not len(rows):
+            continue
+        probe = rows.copy()
+        index = names.index(column)
+        probe[:, index] = probe[:, index] * _PROBE_FACTOR + 1
+        fall = float(((before - predict(names, probe)) / np.maximum(before, 1.0)).mean())
+        if fall > RISING_TOLERANCE:
+            return Verdict(False, f"more {column} predicts {fall:.1%} less latency")
+    return Verdict(True)
 
 
 def scores(predicted: Matrix, actual: Matrix, quantile: float | None) -> dict[str, float]:

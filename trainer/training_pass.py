@@ -11,11 +11,11 @@ import xgboost as xgb
 
 from model_store import ROW_FEATURES, SCHEMAS, Draft, Generation, Manifest, ModelStore, Output, StoreError
 from model_store.manifest import summary
-from trainer.derivation import design_matrix
+from trainer.derivation import RISING, design_matrix, monotone
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, export
 from trainer.fitting import FitSettings, fit, predict
-from trainer.gate import Verdict, check_not_worse, check_parity, difference, losses, scores
+from trainer.gate import Verdict, check_not_worse, check_parity, check_rising, difference, losses, scores
 from trainer.graph import Graph
 from trainer.window import TargetData
 from trainer.wire import Matrix
@@ -106,7 +106,7 @@ def _candidate(name: str, data: TargetData, served: Graph | None, settings: Pass
     columns = [ROW_NAMES.index(column) for column in names]
     train_x, holdout_x = data.train_x[:, columns], data.holdout_x[:, columns]
     started_at = time.perf_counter()
-    booster = fit(design_matrix(name, names, train_x), data.train_y, settings.fit)
+    booster = fit(design_matrix(name, names, train_x), data.train_y, settings.fit, monotone(name))
     fitted_at = time.perf_counter()
     manifest = Manifest(
         model=name,
@@ -130,6 +130,8 @@ def _candidate(name: str, data: TargetData, served: Graph | None, settings: Pass
     answers = graph.predict(names, rows)
     verdict = check_parity(difference(answers, expected))
     predicted = answers[: len(holdout_x)]
+    if verdict.passed:
+        verdict = check_rising(graph.predict, names, rows[:_PARITY_ROWS], RISING.get(name, ()))
     if verdict.passed and served is not None:
         verdict = _compare(predicted, served.predict(ROW_NAMES, data.holdout_x), data.holdout_y, settings)
     found = scores(predicted, data.holdout_y, settings.fit.quantile)

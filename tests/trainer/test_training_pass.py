@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES, SCHEMAS, open_store
-from trainer.derivation import design_matrix
+from trainer.derivation import RISING, design_matrix
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, export, quantile_of
 from trainer.fitting import FitSettings, fit, predict
-from trainer.gate import check_not_worse, check_parity, difference, scores
+from trainer.gate import check_not_worse, check_parity, check_rising, difference, scores
 from trainer.graph import Graph
 from trainer.training_pass import ROW_NAMES, PassSettings, run_pass
 from trainer.window import TargetData
@@ -140,6 +141,31 @@ def test_the_quantile_is_read_from_the_booster() -> None:
     x, y = make_rows(200)[:, :2], law(make_rows(200))
     assert quantile_of(fit(x, y, FitSettings(quantile=0.75, trees=2))) == 0.75
     assert quantile_of(fit(x, y, FitSettings(quantile=None, trees=2))) is None
+
+
+def test_a_model_by_which_a_longer_queue_is_faster_is_refused() -> None:
+    names = ("num_request_waiting", "input_token_length")
+    rows = np.random.default_rng(2).integers(0, 100, (200, 2)).astype(np.float32)
+
+    def wrong(names: Sequence[str], rows: Matrix) -> Matrix:
+        return np.asarray(1000 - 8 * rows[:, names.index("num_request_waiting")], dtype=np.float32)
+
+    verdict = check_rising(wrong, names, rows, names)
+    assert not verdict.passed
+    assert "more num_request_waiting predicts" in verdict.reason
+    assert check_rising(wrong, names, rows, ("input_token_length",)).passed
+
+
+def test_the_published_ttft_rises_with_the_queue_even_when_samples_say_otherwise(tmp_path: Path) -> None:
+    data = target()
+    waiting = data.train_x[:, ROW_NAMES.index("num_request_waiting")]
+    upside_down = TargetData(data.train_x, 2000 - waiting, data.holdout_x, data.holdout_y)
+    store = open_store(str(tmp_path))
+    run_pass({"ttft": upside_down}, {}, store, SETTINGS)
+    generation = store.current()
+    assert generation
+    graph = Graph(store.read(generation, "ttft").onnx)
+    assert check_rising(graph.predict, ROW_NAMES, make_rows(500), RISING["ttft"]).passed
 
 
 def test_noise_is_not_taken_for_a_worse_model() -> None:
