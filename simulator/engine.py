@@ -126,11 +126,13 @@ class Engine:
 
     def _schedule_running(self, plan: _Plan) -> None:
         # This loop runs once a token: what most tokens need is written out, what few need is called.
-        running, decodes, kv_tokens, index = self._running, plan.decodes, 0, 0
-        while index < len(running) and plan.budget > len(decodes):
+        running, decodes, kv_tokens, budget, index = self._running, plan.decodes, 0, plan.budget, 0
+        while index < len(running) and budget:
             sequence = running[index]
             computed = sequence.computed
-            tokens = min(sequence.total - computed, plan.budget - len(decodes))
+            tokens = sequence.total - computed
+            if tokens > budget:
+                tokens = budget
             if computed + tokens > sequence.room and not self._make_room(plan, sequence, tokens):
                 break
             if tokens == 1 and sequence.total > sequence.prompt_tokens:
@@ -139,9 +141,9 @@ class Engine:
                 sequence.computed = computed + 1
             else:
                 self._prefill(plan, sequence, tokens)
+            budget -= tokens
             index += 1
-        plan.kv_tokens = kv_tokens
-        plan.budget -= len(decodes)
+        plan.kv_tokens, plan.budget = kv_tokens, budget
 
     def _schedule_waiting(self, plan: _Plan) -> None:
         while self._waiting and plan.budget and len(self._running) < self.hardware.max_num_seqs:
@@ -156,6 +158,7 @@ class Engine:
             self._admit(sequence, cached)
             self._grow(sequence, tokens)
             self._prefill(plan, sequence, tokens)
+            plan.budget -= tokens
 
     def _cached_blocks(self, sequence: Sequence) -> int:
         """Never the whole prompt: its last token is computed for the logits that the first new token needs."""
@@ -200,7 +203,6 @@ class Engine:
         return sequence
 
     def _prefill(self, plan: _Plan, sequence: Sequence, tokens: int) -> None:
-        plan.budget -= tokens
         plan.prefills.append(sequence)
         plan.prefill_tokens += tokens
         plan.attention_pairs += tokens * (sequence.computed + tokens // 2)

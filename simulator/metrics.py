@@ -1,9 +1,10 @@
 """The metrics page, with the names, labels and buckets of vLLM's.
 
-A router reads it twenty times a second. It is written by hand, which takes some twentieth of the time that
-`prometheus_client` takes for the same page, and shows the engine as it is at that moment.
+A router reads it twenty times a second, so it is written by hand, in a small part of the time that
+`prometheus_client` takes for the same page. It shows the engine as it is at that moment.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
@@ -35,7 +36,7 @@ class Metrics:
             _value("vllm:num_requests_waiting", "gauge", "Waiting requests", labels, lambda: engine.waiting),
             _value("vllm:kv_cache_usage_perc", "gauge", "KV cache usage, 1 is full", labels, lambda: engine.kv_usage),
             _value("vllm:gpu_cache_usage_perc", "gauge", "The same, as once named", labels, lambda: engine.kv_usage),
-            _value("vllm:lora_requests_info", "gauge", "LoRA requests: there are none", lora, lambda: 1),
+            _value("vllm:lora_requests_info", "gauge", "When LoRA requests were last looked at", lora, time.time),
             _value("vllm:cache_config_info", "gauge", "The KV cache's configuration", cache, lambda: 1),
             _value("vllm:prompt_tokens", "counter", "Prompt tokens processed", labels, lambda: self._prompt_tokens),
             _value("vllm:generation_tokens", "counter", "Tokens made", labels, lambda: self._generation_tokens),

@@ -25,7 +25,9 @@ def serve(config: Config) -> None:
     # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    settings = uvicorn.Config(create_app(config), log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    settings = uvicorn.Config(
+        create_app(config), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
     uvicorn.Server(settings).run([listener])
 
 

@@ -34,13 +34,18 @@ def load_trace(path: Path | None = None) -> list[TraceRequest]:
     missing = set(_COLUMNS) - set(reader.fieldnames or ())
     if missing:
         raise TraceError(f"{source}, line 1: no column {sorted(missing)[0]}")
+    trace: list[TraceRequest] = []
     try:
-        trace = [_request(row, f"{source}, line {reader.line_num}") for row in reader]
+        for row in reader:
+            where = f"{source}, line {reader.line_num}"
+            request = _request(row, where)
+            if trace and request.arrival_s < trace[-1].arrival_s:
+                raise TraceError(f"{where}: arrives before the request above it")
+            trace.append(request)
     except csv.Error as error:
-        raise TraceError(f"{source}, line {reader.line_num}: {error}") from error
+        raise TraceError(f"{source}, line {reader.line_num + 1}: {error}") from error
     if not trace:
         raise TraceError(f"{source}: no requests")
-    _check_order(trace, source.name)
     return trace
 
 
@@ -84,9 +89,3 @@ def _request(row: dict[str, str | None], where: str) -> TraceRequest:
     if not (0 <= arrival_s < math.inf and 1 <= prompt < math.inf and 1 <= output < math.inf):
         raise TraceError(f"{where}: expected an arrival of at least 0 and lengths of at least 1")
     return TraceRequest(arrival_s, int(prompt), int(output))
-
-
-def _check_order(trace: Sequence[TraceRequest], name: str) -> None:
-    for line, (earlier, later) in enumerate(itertools.pairwise(trace), start=3):
-        if later.arrival_s < earlier.arrival_s:
-            raise TraceError(f"{name}, line {line}: arrives before the request of the line above")

@@ -44,6 +44,7 @@ def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tup
     tokens, ended, _ = run(engine)
     assert tokens == {str(index): output for index, (_, output, _) in enumerate(asked)}
     assert sorted(ended) == sorted(tokens)
+    assert engine.blocks.free == engine.blocks.capacity
     assert (engine.blocks.used, engine.running, engine.waiting) == (0, 0, 0)
 
 
@@ -60,11 +61,57 @@ def test_an_abort_at_any_time_frees_what_was_held(asked: list[tuple[int, int, in
     assert engine.blocks.used == 0
 
 
-def test_requests_are_admitted_in_order_of_arrival() -> None:
+@settings(deadline=None)
+@given(requests)
+def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]) -> None:
+    engine = Engine(dataclasses.replace(SMALL, num_blocks=1000))
+    first: dict[str, int] = {}
+    for index, (prompt, output, _) in enumerate(asked):
+        engine.submit(sequence(str(index), prompt, output))
+    while step := engine.step():
+        for name in step.produced:
+            first.setdefault(name, len(first))
+    assert [first[str(index)] for index in range(len(asked))] == list(range(len(asked)))
+
+
+def test_a_step_costs_what_the_hardware_says() -> None:
+    engine, hardware = Engine(SMALL), SMALL
+    engine.submit(sequence("one", 32, 3))
+    prefill, decode = engine.step(), engine.step()
+    assert prefill
+    assert decode
+    assert prefill.duration_ms == hardware.step_ms(32, 32 * 16, 0, 0)
+    assert decode.duration_ms == hardware.step_ms(0, 0, 1, 32)
+
+
+def test_a_sequence_counts_as_running_until_its_last_step_has_passed() -> None:
+    engine = Engine(SMALL)
+    engine.submit(sequence("one", 32, 1))
+    step = engine.step()
+    assert step
+    assert step.finished == ["one"]
+    assert (engine.running, engine.blocks.used) == (1, 2)
+    assert engine.step() is None
+    assert (engine.running, engine.blocks.used) == (0, 0)
+
+
+def test_an_abort_after_the_last_token_frees_once() -> None:
+    engine = Engine(SMALL)
+    engine.submit(sequence("one", 32, 1))
+    engine.step()
+    engine.abort("one")
+    assert engine.step() is None
+    assert engine.blocks.used == 0
+
+
+def test_an_abort_lets_those_behind_it_in() -> None:
     engine = Engine(dataclasses.replace(SMALL, max_num_seqs=1))
     for name in "abc":
         engine.submit(sequence(name))
-    assert run(engine)[1] == ["a", "b", "c"]
+    engine.step()
+    engine.abort("a")
+    engine.abort("b")
+    assert run(engine)[1] == ["c"]
 
 
 def test_a_long_prompt_takes_several_steps_and_stretches_those_of_others() -> None:
@@ -91,6 +138,24 @@ def test_a_shared_prefix_is_prefilled_once() -> None:
     assert engine.prompt_tokens_cached == 48
 
 
+def test_what_follows_a_prefix_that_two_prefill_at_once_is_cached_too() -> None:
+    engine = Engine(SMALL)
+    for end in (b"a", b"b"):
+        engine.submit(sequence(end.decode(), 64, 2, b"x" * 128 + end * 128))
+    run(engine)
+    for end in (b"a", b"b"):
+        assert engine.blocks.cached_prefix(block_hashes(b"x" * 128 + end * 128, 16)) == 4
+
+
+def test_a_preempted_prompt_is_counted_once() -> None:
+    engine = Engine(dataclasses.replace(SMALL, num_blocks=8))
+    for name in ("old", "new"):
+        engine.submit(sequence(name, 32, 60))
+    run(engine)
+    assert engine.preemptions > 0
+    assert engine.prompt_tokens_queried == 64
+
+
 def test_running_out_of_blocks_preempts_the_newest() -> None:
     engine = Engine(dataclasses.replace(SMALL, num_blocks=8))
     engine.submit(sequence("old", 32, 60))
@@ -106,21 +171,32 @@ def test_what_can_never_fit_is_refused() -> None:
         Engine(SMALL).submit(sequence("huge", 1000, 1))
 
 
-def test_congestion_comes_from_load() -> None:
-    def time_of(count: int) -> float:
-        engine = Engine(PRESETS["fast"])
-        for index in range(count):
-            engine.submit(sequence(str(index), 500, 50))
-        return run(engine)[2] / count
-
-    assert run_one("slow") > 2 * run_one("fast")
-    assert time_of(8) < time_of(1)
-
-
-def run_one(hardware: str) -> float:
+def time_of(hardware: str, count: int) -> float:
     engine = Engine(PRESETS[hardware])
-    engine.submit(sequence("one", 500, 50))
+    for index in range(count):
+        engine.submit(sequence(str(index), 500, 50))
     return run(engine)[2]
+
+
+def test_slow_hardware_takes_some_three_times_as_long() -> None:
+    assert 2 < time_of("slow", 1) / time_of("fast", 1) < 3
+
+
+def test_a_batch_takes_longer_than_one_and_less_than_one_by_one() -> None:
+    assert time_of("fast", 1) < time_of("fast", 8) < 8 * time_of("fast", 1)
+
+
+def test_each_token_takes_longer_in_a_larger_batch() -> None:
+    def decode_ms(batch: int) -> float:
+        engine = Engine(PRESETS["fast"])
+        for index in range(batch):
+            engine.submit(sequence(str(index), 100, 50))
+        while step := engine.step():
+            if step.decodes == batch:
+                return step.duration_ms
+        raise AssertionError("never decoded together")
+
+    assert decode_ms(1) < decode_ms(8) < decode_ms(32)
 
 
 def test_the_first_token_waits_for_those_before() -> None:

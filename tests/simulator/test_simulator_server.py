@@ -1,18 +1,16 @@
 import asyncio
+import io
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from simulator.app import create_app
+from simulator.app import MAX_BODY_BYTES, create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS
-from simulator.load import replay
-from simulator.summary import summarise
-from simulator.trace import TraceRequest
-from simulator.workload import plan
 from tests.live import live
 
 
@@ -33,15 +31,19 @@ def chat(**fields: object) -> dict[str, object]:
     return {"model": "m", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 3, **fields}
 
 
-async def gauges(client: aiohttp.ClientSession) -> dict[str, float]:
+async def values(client: aiohttp.ClientSession) -> dict[str, float]:
+    """What the metrics page says, by name; samples that differ in labels only are added up."""
     async with client.get("/metrics") as response:
-        families = text_string_to_metric_families(await response.text())
-        return {sample.name: sample.value for family in families for sample in family.samples}
+        families = list(text_string_to_metric_families(await response.text()))
+    found: dict[str, float] = defaultdict(float)
+    for sample in (sample for family in families for sample in family.samples):
+        found[sample.name] += sample.value
+    return found
 
 
 async def until(client: aiohttp.ClientSession, condition: Callable[[dict[str, float]], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition(await gauges(client)):
+        while not condition(await values(client)):
             await asyncio.sleep(0.02)
 
 
@@ -80,49 +82,111 @@ async def test_an_answer_in_one_piece_carries_its_usage(
         (json.dumps({"messages": [{"role": "user"}]}), "model"),
         (json.dumps(chat(messages=[])), "messages"),
         (json.dumps(chat(max_tokens=0)), "max_tokens"),
+        (b'{"model": "m\xff"}', "not UTF-8"),
+        ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        (json.dumps({"model": "m", "messages": [{"role": "user", "content": 1}]}), "messages"),
         (json.dumps(chat(max_tokens=500_000)), "KV cache"),
         (json.dumps(chat(max_tokens=40_000)), "maximum context length"),
     ],
 )
-async def test_a_bad_request_is_told_why(client: aiohttp.ClientSession, body: str, expected: str) -> None:
+async def test_a_bad_request_is_told_why(client: aiohttp.ClientSession, body: str | bytes, expected: str) -> None:
     async with client.post("/v1/chat/completions", data=body) as response:
         assert response.status == 400
         assert expected in (await response.json())["error"]["message"]
 
 
-async def test_a_client_that_leaves_frees_its_blocks(client: aiohttp.ClientSession) -> None:
-    async with client.post("/v1/chat/completions", json=chat(stream=True, max_tokens=20_000)) as response:
-        await response.content.readany()
-        await until(client, lambda values: values["vllm:num_requests_running"] == 1)
-        assert (await gauges(client))["vllm:kv_cache_usage_perc"] > 0
-        response.close()
-    await until(client, lambda values: values["vllm:num_requests_running"] == 0)
-    assert (await gauges(client))["vllm:kv_cache_usage_perc"] == 0
+async def test_it_tells_its_model_and_that_it_is_well(client: aiohttp.ClientSession) -> None:
+    async with client.get("/v1/models") as response:
+        assert [card["id"] for card in (await response.json())["data"]] == ["m"]
+    async with client.get("/health") as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("GET", "/v1/completions", 405), ("POST", "/health", 405)],
+)
+async def test_a_wrong_address_is_refused_in_the_apis_shape(
+    client: aiohttp.ClientSession, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, path) as response:
+        assert response.status == status
+        assert (await response.json())["error"]["code"] == status
+
+
+async def test_a_body_over_the_limit_is_refused(client: aiohttp.ClientSession) -> None:
+    async with client.post("/v1/completions", data=io.BytesIO(b" " * (MAX_BODY_BYTES + 1))) as response:
+        assert response.status == 413
+        assert "larger than" in (await response.json())["error"]["message"]
+
+
+async def test_a_completion_streams_text(client: aiohttp.ClientSession) -> None:
+    body = {"model": "m", "prompt": "hi", "max_tokens": 2, "stream": True}
+    async with client.post("/v1/completions", json=body) as response:
+        events = (await response.text()).split("\n\n")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:2]]
+    assert [(c["object"], c["id"][:5], c["choices"][0]["text"]) for c in chunks] == [
+        ("text_completion", "cmpl-", " token")
+    ] * 2
+    assert events[2:] == ["data: [DONE]", ""]
+
+
+async def test_parts_of_text_are_one_prompt(client: aiohttp.ClientSession) -> None:
+    async def prompt_tokens(content: object) -> int:
+        body = chat(messages=[{"role": "user", "content": content}])
+        async with client.post("/v1/chat/completions", json=body) as response:
+            answer = await response.json()
+        return int(answer["usage"]["prompt_tokens"])
+
+    parts = [{"type": "text", "text": "a" * 50}, {"type": "text", "text": "b" * 50}]
+    assert await prompt_tokens(parts) == await prompt_tokens("a" * 50 + "b" * 50)
+
+
+async def test_a_repeated_prompt_is_found_in_the_cache(client: aiohttp.ClientSession) -> None:
+    body = {"model": "m", "prompt": "seen before " * 100, "max_tokens": 1}
+    cached = []
+    for _ in range(2):
+        async with client.post("/v1/completions", json=body) as response:
+            cached.append((await response.json())["usage"]["prompt_tokens_details"]["cached_tokens"])
+    assert cached == [0, 288]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_its_blocks(client: aiohttp.ClientSession, stream: bool) -> None:
+    body = chat(stream=stream, max_tokens=20_000)
+    request = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+    await until(client, lambda found: found["vllm:num_requests_running"] == 1)
+    assert (await values(client))["vllm:kv_cache_usage_perc"] > 0
+    if stream:
+        (await request).close()
+    request.cancel()
+    await until(client, lambda found: found["vllm:num_requests_running"] == 0)
+    assert (await values(client))["vllm:kv_cache_usage_perc"] == 0
 
 
 async def test_the_page_has_what_routers_look_for(client: aiohttp.ClientSession) -> None:
-    names = set(await gauges(client))
     assert {
         "vllm:num_requests_waiting",
         "vllm:num_requests_running",
         "vllm:gpu_cache_usage_perc",
         "vllm:lora_requests_info",
         "vllm:cache_config_info",
-    } <= names
+    } <= set(await values(client))
 
 
-async def test_a_replayed_plan_is_answered_and_summarised(url: str) -> None:
-    planned = plan([TraceRequest(index * 0.05, 200, 10) for index in range(6)], seed=1)
-    seen: list[int] = []
-    outcomes = await replay(url, planned, model="m", on_outcome=lambda outcome: seen.append(outcome.request.index))
-    assert sorted(seen) == list(range(6))
-    assert {(o.status, o.error, o.output_tokens, o.served_by) for o in outcomes} == {(200, None, 10, "pod-a")}
-    summary = summarise(outcomes, 1.0)
-    assert (summary["requests"], summary["errors"], summary["slo_attainment"]) == (6, 0, 1.0)
-    assert 0 < summary["ttft_ms"]["p50"] <= summary["ttft_ms"]["p99"]
-
-
-async def test_a_server_that_is_away_is_an_error_of_the_request_alone() -> None:
-    outcomes = await replay("http://127.0.0.1:1", plan([TraceRequest(0, 10, 2)], seed=1), model="m")
-    assert outcomes[0].error
-    assert not outcomes[0].met
+async def test_the_page_counts_what_was_asked(client: aiohttp.ClientSession) -> None:
+    before = await values(client)
+    async with client.post("/v1/completions", json={"model": "m", "prompt": "a" * 400, "max_tokens": 5}) as response:
+        await response.read()
+    after = await values(client)
+    counted = {name: after[name] - before[name] for name in after if name.endswith(("_total", "_count"))}
+    assert counted == {
+        "vllm:prompt_tokens_total": 100,
+        "vllm:generation_tokens_total": 5,
+        "vllm:prefix_cache_queries_total": 100,
+        "vllm:prefix_cache_hits_total": 0,
+        "vllm:num_preemptions_total": 0,
+        "vllm:request_success_total": 1,
+        "vllm:time_to_first_token_seconds_count": 1,
+        "vllm:time_per_output_token_seconds_count": 4,
+    }

@@ -4,10 +4,7 @@ from pathlib import Path
 import pytest
 
 from simulator.exceptions import TraceError
-from simulator.prompt import token_count
 from simulator.trace import cap_lengths, load_trace, scale_rate, window
-from simulator.wire import ChatCompletion, Message
-from simulator.workload import plan
 
 
 def test_the_trace_that_ships_is_read() -> None:
@@ -44,6 +41,11 @@ def test_lengths_are_capped() -> None:
         ("arrival_s,prompt_tokens,output_tokens\n0,1,1\n0,x,1\n", "line 3"),
         ("arrival_s,prompt_tokens,output_tokens\n0,0,1\n", "line 2: expected"),
         ("arrival_s,prompt_tokens,output_tokens\n0,1\n", "line 2"),
+        ("arrival_s,prompt_tokens,output_tokens\nnan,1,1\n", "line 2: expected"),
+        ("arrival_s,prompt_tokens,output_tokens\n0,inf,1\n", "line 2: expected"),
+        ("arrival_s,prompt_tokens,output_tokens\n1,1,1\n\n0,1,1\n", "line 4: arrives before"),
+        ("arrival_s,prompt_tokens,output_tokens\n", "no requests"),
+        (f"arrival_s,prompt_tokens,output_tokens\n0,1,{'1' * 200_000}\n", "line 2: field larger"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -58,16 +60,14 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         load_trace(tmp_path / "absent.csv")
 
 
-def test_a_plan_repeats_by_seed_and_differs_in_text_by_salt() -> None:
-    trace = load_trace()[:20]
-    one, again, other = (plan(trace, seed=3, salt=salt) for salt in ("a", "a", "b"))
-    assert one == again
-    assert [r.slo_ttft_ms for r in one] == [r.slo_ttft_ms for r in other]
-    assert not {r.prompt for r in one} & {r.prompt for r in other}
-    assert not {r.id for r in one} & {r.id for r in other}
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TraceError, match=r"trace\.csv"):
+        load_trace(path)
 
 
-def test_a_planned_prompt_has_the_traces_length() -> None:
-    for request in plan(load_trace()[:50], seed=3):
-        body = ChatCompletion(model="m", messages=[Message("user", request.prompt)])
-        assert token_count(body.text()) == max(request.prompt_tokens, 8)
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_rate_has_to_be_above_zero(rate: float) -> None:
+    with pytest.raises(ValueError, match="requests_per_s"):
+        scale_rate(load_trace()[:5], rate)
