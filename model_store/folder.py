@@ -6,6 +6,7 @@
 <root>/<model>/<version>/model.onnx, manifest.json
 """
 
+import fcntl
 import os
 import re
 import secrets
@@ -24,15 +25,18 @@ from model_store.triton import config_pbtxt
 
 _CURRENT = "current.json"
 _MANIFEST = "manifest.json"
+# Held by the trainer while it lives, and by any writer while it writes. The kernel frees both with the process.
+_LEADER, _WRITER = ".leader", ".writer"
 _GENERATION_FILE = re.compile(r"generation-(\d+)\.json")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class FolderStore:
-    """A store in a local or shared folder. One writer at a time; any number of readers."""
+    """A store in a local or shared folder. Writers take turns; readers never wait."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._leadership: int | None = None
 
     @property
     def location(self) -> str:
@@ -77,11 +81,31 @@ class FolderStore:
             raise DamagedError(f"{model}/{ref.version}/{manifest.file.name} differs from its manifest's size or sha256")
         return StoredModel(manifest, onnx)
 
+    def lead(self, owner: str) -> bool:
+        if self._leadership is None:
+            with _reported(self._root):
+                self._root.mkdir(parents=True, exist_ok=True)
+                self._leadership = _lock(self._root / _LEADER, wait=False)
+                if self._leadership is not None:
+                    os.ftruncate(self._leadership, 0)
+                    os.pwrite(self._leadership, owner.encode(), 0)
+        return self._leadership is not None
+
+    def leader(self) -> str:
+        try:
+            return (self._root / _LEADER).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def resign(self) -> None:
+        if self._leadership is not None:
+            os.close(self._leadership)
+            self._leadership = None
+
     def publish(self, drafts: Sequence[Draft]) -> Generation:
         if not drafts:
             raise StoreError("nothing to publish")
-        with _reported(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+        with _reported(self._root), _writing(self._root):
             before = self.current()
             number = self._next_number()
             models = dict(before.models) if before else {}
@@ -98,7 +122,7 @@ class FolderStore:
         numbers = self.generations()
         kept = set(numbers[-keep:]) | ({current.generation} if current else set())
         removed = [number for number in numbers if number not in kept]
-        with _reported(self._root):
+        with _reported(self._root), _writing(self._root):
             for number in removed:
                 (self._root / f"generation-{number}.json").unlink(missing_ok=True)
             self._remove_unnamed_versions([self.generation(number) for number in sorted(kept)])
@@ -108,7 +132,7 @@ class FolderStore:
         generation = self.generation(number)
         for model in generation.models:
             self.read(generation, model)
-        with _reported(self._root):
+        with _reported(self._root), _writing(self._root):
             _write_atomically(self._root / _CURRENT, encode(generation))
         return generation
 
@@ -163,6 +187,29 @@ def _reported(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreUnavailableError(f"can't write to model store {root}: {error.strerror}") from error
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """One writer at a time: numbers are given and the pointer is moved in turn."""
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = _lock(root / _WRITER, wait=True)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    """A descriptor that holds the file's lock until it is closed; None when another process holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -49,6 +49,15 @@ class ModelStore(Protocol):
     def read(self, generation: Generation, model: str) -> StoredModel:
         """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise."""
 
+    def lead(self, owner: str) -> bool:
+        """Whether this store object is the one that may train for the store; it stays so until it resigns or dies."""
+
+    def resign(self) -> None:
+        """Lets another lead."""
+
+    def leader(self) -> str:
+        """Who last led, as it named itself."""
+
     def publish(self, drafts: Sequence[Draft]) -> Generation:
         """Makes the drafts current together. Models of the current generation that have no draft are carried over."""
 

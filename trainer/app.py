@@ -54,6 +54,7 @@ def create_app(config: Config) -> Starlette:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await ingestion.tidy()
+        store.resign()
 
     async def add(request: Request) -> Response:
         body = await _body(request, config.max_body_bytes)

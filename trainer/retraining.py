@@ -15,6 +15,10 @@ from trainer.window import Window
 logger = logging.getLogger("headroom.trainer")
 
 _REMEMBERED = 10
+# After these a pass is worth trying again even when no sample is new.
+_TRIED_AGAIN = ("failed", "standby")
+# And these say nothing of a model.
+_NOT_REFUSALS = ("too_few_samples", "standby")
 
 
 class Retraining:
@@ -49,7 +53,7 @@ class Retraining:
                 continue
             result = await self._pass()
             self._note(result)
-            if result.outcome != "failed":
+            if result.outcome not in _TRIED_AGAIN:
                 self._fitted_version = version
 
     async def _read_served(self) -> None:
@@ -72,12 +76,12 @@ class Retraining:
             return PassResult("failed", f"{type(error).__name__}: {error}")
 
     def _note(self, result: PassResult) -> None:
-        if result.outcome != "too_few_samples" or self.last_pass is None:
+        if result.outcome not in _NOT_REFUSALS or self.last_pass is None or self.last_pass.outcome != result.outcome:
             logger.info("pass: %s%s %s", result.outcome, f" {result.generation or ''}".rstrip(), result.reason)
         self.last_pass = result
         self._metrics.passed(result)
         self.served |= {name: candidate.graph for name, candidate in result.published.items()}
         self.boosters |= {name: candidate.booster for name, candidate in result.published.items()}
         self.generation = result.generation or self.generation
-        if result.reason and result.outcome != "too_few_samples":
+        if result.reason and result.outcome not in _NOT_REFUSALS:
             self.refused.append(result)

@@ -1,7 +1,10 @@
 """The trainer's life."""
 
 import logging
+import signal
 import socket
+import sys
+from types import FrameType
 
 import uvicorn
 
@@ -23,5 +26,12 @@ def serve(config: Config) -> None:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    settings = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     uvicorn.Server(settings).run([listener])
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass did. `outcome` is published, refused, too_few_samples or failed."""
+    """What a pass did. `outcome` is published, refused, too_few_samples, standby or failed."""
 
     outcome: str
     reason: str = ""
@@ -63,6 +63,11 @@ def run_pass(
 ) -> PassResult:
     """Fits every target that has enough samples, and publishes those that pass the gate as one generation."""
     started_at = time.perf_counter()
+    try:
+        if not store.lead(settings.trainer_id):
+            return PassResult("standby", f"another trainer publishes in this store: {store.leader()}")
+    except StoreError as error:
+        return PassResult("failed", str(error))
     ready = {name: target for name, target in data.items() if len(target.train_y) >= settings.min_samples}
     if not ready:
         counts = ", ".join(f"{name} {len(target.train_y)}" for name, target in data.items())

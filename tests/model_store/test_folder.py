@@ -155,3 +155,34 @@ def test_triton_finds_a_configuration_with_the_graphs_columns(tmp_path: Path) ->
     text = (tmp_path / "ttft" / "config.pbtxt").read_text()
     assert 'platform: "onnxruntime_onnx"' in text
     assert all(f'name: "{feature.name}"' in text for feature in SCHEMAS["ttft"])
+
+
+def test_one_leads_until_it_is_gone(tmp_path: Path) -> None:
+    first, second = open_store(str(tmp_path)), open_store(str(tmp_path))
+    assert first.lead("first")
+    assert first.lead("first")
+    assert not second.lead("second")
+    assert second.leader() == "first"
+    first.resign()
+    assert second.lead("second")
+    assert open_store(str(tmp_path)).leader() == "second"
+
+
+def test_writers_in_turn_lose_no_generation(tmp_path: Path) -> None:
+    def publish(name: str) -> None:
+        store = open_store(str(tmp_path))
+        for number in range(15):
+            store.publish([draft(name, str(number).encode())])
+
+    writers = [threading.Thread(target=publish, args=(name,)) for name in ("ttft", "tpot", "other")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    store = open_store(str(tmp_path))
+    assert store.generations() == list(range(1, 46))
+    current = store.current()
+    assert current
+    assert {name: store.read(current, name).onnx for name in current.models} == dict.fromkeys(
+        ("ttft", "tpot", "other"), b"14"
+    )

@@ -111,6 +111,20 @@ def test_a_restart_goes_on_from_the_generation_in_force(tmp_path: Path) -> None:
         assert call(f"{url}/data/status")[1]["generation"] >= 1
 
 
+def test_of_two_trainers_one_publishes_and_the_other_takes_over_when_it_ends(tmp_path: Path) -> None:
+    with running_trainer(tmp_path) as second:
+        with running_trainer(tmp_path) as first:
+            call(f"{first}/add_training_data_bulk", {"entries": entries(300)})
+            until(lambda: call(f"{first}/readyz")[0] == 200)
+            call(f"{second}/add_training_data_bulk", {"entries": entries(300, seed=1)})
+            until(lambda: call(f"{second}/data/status")[1]["last_pass"] is not None)
+            waiting = call(f"{second}/data/status")[1]["last_pass"]
+            assert waiting["outcome"] == "standby"
+            assert "another trainer publishes" in waiting["reason"]
+            published = call(f"{first}/data/status")[1]["generation"]
+        until(lambda: (call(f"{second}/data/status")[1]["generation"] or 0) > published)
+
+
 def test_the_optional_fields_of_newer_clients_are_taken(url: str) -> None:
     rng = random.Random(1)
     newer = entry(

@@ -1,0 +1,77 @@
+"""What every server of this project does when it is started and ended as a process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.live import call, until
+
+SERVERS = ("trainer", "predictor", "simulator", "epp")
+
+
+@contextmanager
+def started(module: str, port: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    flags = {
+        "trainer": ["--port", str(port), "--model-store", str(folder)],
+        "predictor": ["--port", str(port), "--model-store", str(folder)],
+        "simulator": ["--port", str(port)],
+        "epp": [
+            "--metrics-port",
+            str(port),
+            "--grpc-port",
+            "0",
+            "--grpc-health-port",
+            "0",
+            "--endpoints",
+            "127.0.0.1:1",
+        ],
+    }[module]
+    command = [sys.executable, "-m", module, "--host", "127.0.0.1", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def alive(port: int) -> bool:
+    try:
+        return call(f"http://127.0.0.1:{port}/metrics")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", SERVERS)
+def test_a_signal_ends_it_with_status_0_and_no_traceback(module: str, number: signal.Signals, tmp_path: Path) -> None:
+    port = free_port()
+    with started(module, port, tmp_path) as process:
+        until(lambda: alive(port))
+        os.kill(process.pid, number)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("module", SERVERS)
+def test_a_port_that_is_taken_is_told_in_one_line(module: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with started(module, port, tmp_path) as process:
+            output, _ = process.communicate(timeout=30)
+            assert process.returncode == 1
+    last = output.splitlines()[-1]
+    assert f"can't listen on 127.0.0.1:{port}" in last
+    assert "Traceback" not in output
