@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -118,14 +118,19 @@ class FolderStore:
         return generation
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
-        current = self.current()
-        numbers = self.generations()
-        kept = set(numbers[-keep:]) | ({current.generation} if current else set())
-        removed = [number for number in numbers if number not in kept]
         with _reported(self._root), _writing(self._root):
+            current = self.current()
+            numbers = self.generations()
+            kept = set(numbers[-keep:]) | ({current.generation} if current else set())
+            removed = [number for number in numbers if number not in kept]
             for number in removed:
                 (self._root / f"generation-{number}.json").unlink(missing_ok=True)
-            self._remove_unnamed_versions([self.generation(number) for number in sorted(kept)])
+            named = [current] if current else []
+            for number in kept:
+                # A damaged record names nothing that could be rolled back to.
+                with suppress(DamagedError):
+                    named.append(self.generation(number))
+            self._remove_unnamed_versions(named)
         return removed
 
     def rollback(self, number: int) -> Generation:

@@ -62,7 +62,7 @@ def create_app(config: Config) -> Starlette:
             metrics.rows.labels("refused").inc()
             return json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
         try:
-            samples = decode_batch(body)
+            samples = decode_batch(body, request.headers.get("content-type", ""))
         except EntryError as error:
             metrics.rows.labels("refused").inc()
             return unprocessable(error)

@@ -68,7 +68,11 @@ class Samples:
         return len(self.features)
 
 
-_batch = msgspec.json.Decoder(TrainingBatch)
+# By content type; JSON is what anything else is taken for.
+_BATCHES: dict[str, msgspec.json.Decoder[TrainingBatch] | msgspec.msgpack.Decoder[TrainingBatch]] = {
+    "application/json": msgspec.json.Decoder(TrainingBatch),
+    "application/msgpack": msgspec.msgpack.Decoder(TrainingBatch),
+}
 _flush = msgspec.json.Decoder(FlushRequest)
 _NAMES = [feature.name for feature in ROW_FEATURES]
 _POD_TYPE = _NAMES.index("pod_type")
@@ -79,9 +83,9 @@ _AT = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode_batch(body: bytes) -> Samples:
-    """The samples of a POST body; EntryError with the path to the first thing that is wrong."""
-    entries = _decode(_batch, body).entries
+def decode_batch(body: bytes, content_type: str = "application/json") -> Samples:
+    """The samples of a POST body, JSON or MessagePack; EntryError with the path to the first thing that is wrong."""
+    entries = _decode(_BATCHES.get(content_type, _BATCHES["application/json"]), body).entries
     if not entries:
         empty = np.empty(0, dtype=np.float32)
         return Samples(np.empty((0, len(ROW_FEATURES)), dtype=np.float32), empty, empty)
@@ -105,7 +109,7 @@ def decode_flush(body: bytes) -> FlushRequest:
     return _decode(_flush, body) if body else FlushRequest()
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -115,4 +119,4 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         named = [part for part in re.split(r"[.\[\]]+", path) if part] + ([missing[1]] if missing else [])
         raise EntryError(["body", *named], message) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EntryError(["body"], f"not JSON: {error}") from error
+        raise EntryError(["body"], f"can't be decoded: {error}") from error

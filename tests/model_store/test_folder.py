@@ -94,6 +94,17 @@ def test_collect_never_removes_the_current_generation(tmp_path: Path) -> None:
     assert store.read(current, "ttft").onnx == b"model"
 
 
+def test_collect_goes_on_past_a_damaged_record(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for _ in range(3):
+        store.publish([draft()])
+    (tmp_path / "generation-2.json").write_text("{")
+    assert store.collect(keep=2) == [1]
+    current = store.current()
+    assert current
+    assert store.read(current, "ttft").onnx == b"model"
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 

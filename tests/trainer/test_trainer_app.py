@@ -1,11 +1,14 @@
 import random
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -132,6 +135,24 @@ def test_the_optional_fields_of_newer_clients_are_taken(url: str) -> None:
     )
     assert call(f"{url}/add_training_data_bulk", {"entries": [newer]})[0] == 202
     assert call(f"{url}/add_training_data_bulk", {"entries": []})[1]["message"] == "Accepted 0 training samples."
+
+
+def test_samples_may_come_as_messagepack(url: str) -> None:
+    def post(body: bytes) -> int:
+        headers = {"content-type": "application/msgpack"}
+        request = urllib.request.Request(f"{url}/add_training_data_bulk", body, headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    assert post(msgspec.msgpack.encode({"entries": entries(30)})) == 202
+    status = call(f"{url}/data/status")[1]
+    assert status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"] == 30
+    assert post(msgspec.msgpack.encode({"entries": [{"kv_cache_percentage": 2}]})) == 422
+    assert post(b"\xc1") == 422
 
 
 def bad(**fields: object) -> dict[str, object]:
