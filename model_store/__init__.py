@@ -3,16 +3,19 @@
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
 from model_store.features import POD_TYPE_CODES, ROW_FEATURES, SCHEMAS, Feature
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, Output
+from model_store.rows import ROW_NAMES, FeatureRow, row_matrix
 from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel, open_store
 
 __all__ = [
     "KEEP_GENERATIONS",
     "POD_TYPE_CODES",
     "ROW_FEATURES",
+    "ROW_NAMES",
     "SCHEMAS",
     "DamagedError",
     "Draft",
     "Feature",
+    "FeatureRow",
     "Generation",
     "Manifest",
     "ModelFile",
@@ -24,4 +27,5 @@ __all__ = [
     "StoreUnavailableError",
     "StoredModel",
     "open_store",
+    "row_matrix",
 ]

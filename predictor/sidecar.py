@@ -6,9 +6,8 @@ sister, and not 200 with nulls.
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,18 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_store import POD_TYPE_CODES
+from model_store import ROW_NAMES, FeatureRow, row_matrix
 from predictor.config import Config
 from predictor.engine import Engine, Loaded, Matrix, Model
 from predictor.exceptions import InputError
 from predictor.http import TooLargeError, json, read_body
 from predictor.metrics import Metrics
 from predictor.sync import Sync
-from predictor.wire import BulkRequest, BulkResponse, PredictionRequest, PredictionResponse, StrictBulkResponse
+from predictor.wire import BulkRequest, BulkResponse, PredictionResponse, StrictBulkResponse
 
 TARGETS = ("ttft", "tpot")
 T = TypeVar("T")
-_one = msgspec.json.Decoder(PredictionRequest)
+_one = msgspec.json.Decoder(FeatureRow)
 _many = msgspec.json.Decoder(BulkRequest)
 _PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
@@ -160,16 +159,16 @@ def _problem(location: list[str], message: str) -> dict[str, Any]:
     return {"loc": location, "msg": message, "type": "value_error"}
 
 
-def _predict(engine: Engine, metrics: Metrics, rows: list[PredictionRequest]) -> tuple[list[PredictionResponse], int]:
+def _predict(engine: Engine, metrics: Metrics, rows: list[FeatureRow]) -> tuple[list[PredictionResponse], int]:
     started_at = time.perf_counter()
     loaded = engine.loaded
     if loaded is None or not _ready(loaded):
         raise _RefusedError(503, "Models not ready")
-    columns = []
+    columns, matrix = [], row_matrix(rows)
     for name in TARGETS:
         model = loaded.models[name]
         inferred_at = time.perf_counter()
-        columns.append(_column(model, rows))
+        columns.append(_column(model, matrix))
         ended_at = time.perf_counter()
         metrics.predicted(name, model.manifest.version, len(rows), ended_at - inferred_at, ended_at - started_at)
     now = datetime.now(UTC)
@@ -182,19 +181,13 @@ def _predict(engine: Engine, metrics: Metrics, rows: list[PredictionRequest]) ->
     return predictions, loaded.generation.generation
 
 
-def _column(model: Model, rows: Sequence[PredictionRequest]) -> Matrix:
+def _column(model: Model, rows: Matrix) -> Matrix:
     """The model's first output for every row; a feature that the rows don't know takes its default."""
-    matrix = np.empty((len(rows), len(model.inputs)), dtype=np.float32)
+    inputs = np.empty((len(rows), len(model.inputs)), dtype=np.float32)
     for position, feature in enumerate(model.manifest.inputs):
-        if feature.name in PredictionRequest.__struct_fields__:
-            values = map(attrgetter(feature.name), rows)
-            if feature.name == "pod_type":
-                values = map(POD_TYPE_CODES.get, values)
-            # None becomes NaN, which is how a model is told that a value is missing.
-            matrix[:, position] = np.array(list(values), dtype=np.float64)
-        else:
-            matrix[:, position] = feature.fill_value
-    return model.predict(matrix)[:, 0]
+        known = feature.name in ROW_NAMES
+        inputs[:, position] = rows[:, ROW_NAMES.index(feature.name)] if known else feature.fill_value
+    return model.predict(inputs)[:, 0]
 
 
 def _ready(loaded: Loaded | None) -> bool:

@@ -24,9 +24,9 @@ import psutil
 from rich.console import Console
 from rich.progress import track
 
-from model_store import ROW_FEATURES, open_store
+from model_store import ROW_FEATURES, ROW_NAMES, open_store
 from trainer.fitting import FitSettings
-from trainer.training_pass import ROW_NAMES, PassSettings, run_pass
+from trainer.training_pass import PassSettings, run_pass
 from trainer.window import TargetData
 
 BATCH_ROWS = 1_000

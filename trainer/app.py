@@ -79,7 +79,12 @@ def create_app(config: Config) -> Starlette:
             asked = decode_flush(await request.body())
         except EntryError as error:
             return unprocessable(error)
-        return json(_flush(window, asked))
+        answer = _flush(window, asked)
+        try:
+            await ingestion.forget()
+        except JournalError as error:
+            return json({"detail": str(error)}, 503)
+        return json(answer)
 
     async def status(request: Request) -> Response:
         return json(_status(window, retraining))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 
+from trainer.exceptions import JournalError
 from trainer.journal import Journal, key_digest, sync
 from trainer.window import Window
 from trainer.wire import Samples
@@ -52,11 +53,22 @@ class Ingestion:
             if descriptor is not None:
                 await asyncio.to_thread(sync, descriptor)
             if self._journal.is_full:
-                number, samples = self._journal.rotate(), self._window.samples()
-                await asyncio.to_thread(self._journal.write_snapshot, number, samples)
-                logger.info("the sample journal was shortened to %d samples", len(samples))
+                await self._shorten(self._journal)
         except OSError as error:
             logger.error("can't tidy the sample journal: %s", error)
+
+    async def forget(self) -> None:
+        """Makes the journal hold what the window holds, after something was flushed from it."""
+        if self._journal is not None:
+            try:
+                await self._shorten(self._journal)
+            except OSError as error:
+                raise JournalError(f"can't shorten the sample journal: {error.strerror}") from error
+
+    async def _shorten(self, journal: Journal) -> None:
+        number, samples = journal.rotate(), self._window.samples()
+        await asyncio.to_thread(journal.write_snapshot, number, samples)
+        logger.info("the sample journal was shortened to %d samples", len(samples))
 
     def _remember(self, digest: bytes) -> None:
         if any(digest):

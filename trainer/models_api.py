@@ -13,11 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_store import Generation, ModelStore, NotFoundError, StoredModel, StoreError
+from model_store import ROW_NAMES, Generation, ModelStore, NotFoundError, StoredModel, StoreError
 from trainer.config import Config
 from trainer.exceptions import EntryError
 from trainer.retraining import Retraining
-from trainer.training_pass import ROW_NAMES
 from trainer.window import Window
 from trainer.wire import decode_prediction
 

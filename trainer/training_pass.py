@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import xgboost as xgb
 
-from model_store import ROW_FEATURES, SCHEMAS, Draft, Generation, Manifest, ModelStore, Output, StoreError
+from model_store import ROW_NAMES, SCHEMAS, Draft, Generation, Manifest, ModelStore, Output, StoreError
 from model_store.manifest import summary
 from trainer.derivation import RISING, design_matrix, monotone
 from trainer.exceptions import ExportError
@@ -20,7 +20,6 @@ from trainer.graph import Graph
 from trainer.window import TargetData
 from trainer.wire import Matrix
 
-ROW_NAMES = tuple(feature.name for feature in ROW_FEATURES)
 _PARITY_ROWS = 2_000
 
 

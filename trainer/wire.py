@@ -3,42 +3,21 @@
 import re
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import POD_TYPE_CODES, ROW_FEATURES
+from model_store import FeatureRow, row_matrix
+from model_store.rows import Milliseconds
 from trainer.exceptions import EntryError
 
 Matrix = NDArray[np.float32]
 T = TypeVar("T")
 
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 
-
-class PredictionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of features. Unknown fields are ignored, so that newer clients are understood."""
-
-    kv_cache_percentage: Fraction
-    input_token_length: Count
-    num_request_waiting: Count
-    num_request_running: Count
-    num_tokens_generated: Count
-    prefix_cache_score: Fraction
-    prefill_tokens_in_flight: Count = 0
-    decode_tokens_in_flight: Count = 0
-    encoder_matched_size: Count = 0
-    encoder_input_size: Count = 0
-    pod_type: str | None = None
-    recent_prefill_ms_per_token: Milliseconds | None = None
-    recent_tpot_ms: Milliseconds | None = None
-
-
-class TrainingEntry(PredictionRequest, frozen=True, kw_only=True):
+class TrainingEntry(FeatureRow, frozen=True, kw_only=True):
     """One observation. A latency of 0 means that the sample doesn't carry that target."""
 
     actual_ttft_ms: Milliseconds
@@ -74,11 +53,8 @@ _BATCHES: dict[str, msgspec.json.Decoder[TrainingBatch] | msgspec.msgpack.Decode
     "application/msgpack": msgspec.msgpack.Decoder(TrainingBatch),
 }
 _flush = msgspec.json.Decoder(FlushRequest)
-_NAMES = [feature.name for feature in ROW_FEATURES]
-_POD_TYPE = _NAMES.index("pod_type")
-_features = attrgetter(*_NAMES)
-_columns = attrgetter(*_NAMES, "actual_ttft_ms", "actual_tpot_ms")
-_request = msgspec.json.Decoder(PredictionRequest)
+_latencies = attrgetter("actual_ttft_ms", "actual_tpot_ms")
+_request = msgspec.json.Decoder(FeatureRow)
 _AT = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
@@ -86,23 +62,13 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 def decode_batch(body: bytes, content_type: str = "application/json") -> Samples:
     """The samples of a POST body, JSON or MessagePack; EntryError with the path to the first thing that is wrong."""
     entries = _decode(_BATCHES.get(content_type, _BATCHES["application/json"]), body).entries
-    if not entries:
-        empty = np.empty(0, dtype=np.float32)
-        return Samples(np.empty((0, len(ROW_FEATURES)), dtype=np.float32), empty, empty)
-    table = _table([_columns(entry) for entry in entries])
-    return Samples(table[:, :-2], table[:, -2], table[:, -1])
+    latencies = np.array([_latencies(entry) for entry in entries], dtype=np.float32).reshape(-1, 2)
+    return Samples(row_matrix(entries), latencies[:, 0], latencies[:, 1])
 
 
 def decode_prediction(body: bytes) -> Matrix:
     """One row, [1, ROW_FEATURES], of a POST body; EntryError as above."""
-    return _table([_features(_decode(_request, body))])
-
-
-def _table(rows: list[tuple[Any, ...]]) -> Matrix:
-    columns = list(zip(*rows, strict=True))
-    columns[_POD_TYPE] = tuple(map(POD_TYPE_CODES.get, columns[_POD_TYPE]))
-    # float64 first, since that is how numpy takes None for NaN.
-    return np.array(columns, dtype=np.float64).T.astype(np.float32)
+    return row_matrix([_decode(_request, body)])
 
 
 def decode_flush(body: bytes) -> FlushRequest:

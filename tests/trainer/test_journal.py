@@ -165,6 +165,15 @@ def test_http_counts_a_repeated_batch_once_and_restores_after_a_restart(tmp_path
             assert status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"] == 200
 
 
+def test_what_was_flushed_does_not_come_back_with_a_restart(tmp_path: Path) -> None:
+    with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
+        call(f"{url}/add_training_data_bulk", {"entries": entries(200)})
+        assert call(f"{url}/flush", b"")[0] == 200
+        call(f"{url}/add_training_data_bulk", {"entries": entries(30, seed=1)})
+    with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
+        assert _held(url) == 30
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_kill_9_at_any_moment_loses_no_acknowledged_sample(tmp_path: Path) -> None:

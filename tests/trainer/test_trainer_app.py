@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from model_store import open_store
+from model_store import ROW_NAMES, open_store
 from tests.live import call, live, until
 from trainer.app import create_app
 from trainer.config import Config
 from trainer.graph import Graph
-from trainer.training_pass import ROW_NAMES
 
 
 @contextmanager

@@ -7,14 +7,14 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store import ROW_FEATURES, SCHEMAS, open_store
+from model_store import ROW_FEATURES, ROW_NAMES, SCHEMAS, open_store
 from trainer.derivation import RISING, design_matrix
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, export, quantile_of
 from trainer.fitting import FitSettings, fit, predict
 from trainer.gate import check_not_worse, check_parity, check_rising, difference, scores
 from trainer.graph import Graph
-from trainer.training_pass import ROW_NAMES, PassSettings, run_pass
+from trainer.training_pass import PassSettings, run_pass
 from trainer.window import TargetData
 from trainer.wire import Matrix
 
