@@ -41,6 +41,7 @@ Background = Coroutine[Any, Any, None]
 async def serve(config: Config) -> None:
     """Runs until SIGTERM or SIGINT. ConfigError or OSError when it can't start."""
     logger.info("starting with %s", config)
+    stopped = _signalled()
     async with AsyncExitStack() as closing:
         scheduler = load_scheduler(_scheduling_text(config), os.environ)
         pool = Pool(PrefixIndex(scheduler.prefix.lru_capacity_per_server), config.metrics_staleness_threshold)
@@ -66,10 +67,12 @@ async def serve(config: Config) -> None:
         if training is not None:
             background.append(training.run())
         app = create_app(pool, metrics, decisions)
-        await _run(config, app, director, background)
+        await _run(config, app, director, background, stopped)
 
 
-async def _run(config: Config, app: Starlette, director: Director, background: list[Background]) -> None:
+async def _run(
+    config: Config, app: Starlette, director: Director, background: list[Background], stopped: asyncio.Event
+) -> None:
     """Serves until a signal comes, then lets open streams end."""
     tasks = [asyncio.create_task(coroutine) for coroutine in background]
     servers: list[grpc.aio.Server] = []
@@ -78,7 +81,7 @@ async def _run(config: Config, app: Starlette, director: Director, background: l
         tasks.append(asyncio.create_task(web.serve([_listen(config.host, config.metrics_port)])))
         servers = await grpc_front.start(config, lambda: Exchange(director))
         logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
-        await _until_stopped(tasks)
+        await _until(stopped, tasks)
     finally:
         logger.info("stopping: %d requests in flight", director.pool.in_flight_total)
         await asyncio.gather(*(server.stop(config.drain_timeout) for server in servers))
@@ -87,12 +90,17 @@ async def _run(config: Config, app: Starlette, director: Director, background: l
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until_stopped(tasks: list[asyncio.Task[None]]) -> None:
-    """Returns at a signal; raises what ended a task that should have gone on."""
+def _signalled() -> asyncio.Event:
+    """Set by the signals that ask the process to end, from now on: one may come before anything is served."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _until(stopped: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Returns once stopped; raises what ended a task that should have gone on."""
     waiter = asyncio.create_task(stopped.wait())
     done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
     waiter.cancel()
