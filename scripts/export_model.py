@@ -15,10 +15,10 @@ import xgboost as xgb
 from model_store import ROW_FEATURES, Draft, Feature, Manifest, Output, StoreError, open_store
 from model_store.manifest import summary
 from trainer.exceptions import ExportError
-from trainer.export import GraphSpec, export, quantile_of
-from trainer.fitting import predict
+from trainer.export import GraphSpec, expected, export
 from trainer.gate import check_parity, difference
 from trainer.graph import Graph
+from trainer.learners.xgboost_trees import XgboostModel, quantile_of
 from trainer.wire import Matrix
 
 _KNOWN = {feature.name: feature for feature in ROW_FEATURES}
@@ -65,10 +65,10 @@ def main(
         booster = _read(model)
         names = _names(booster, features)
         manifest = _manifest(booster, names, name, Output(output_name or f"{name}_{unit}", unit, quantile_of(booster)))
-        spec = GraphSpec(names, manifest.outputs[0].name)
-        onnx_bytes = export(booster, spec, summary(manifest))
+        spec, models = GraphSpec(names, manifest.outputs), [XgboostModel(booster)]
+        onnx_bytes = export(models, spec, summary(manifest))
         rows = _read_rows(rows_file, names) if rows_file else _make_rows(booster, len(names), generated_rows, seed)
-        found = difference(Graph(onnx_bytes).predict(names, rows), predict(booster, rows))
+        found = difference(Graph(onnx_bytes).outputs(names, rows), expected(models, rows, spec))
         click.echo(
             f"model       {model} ({booster.num_boosted_rounds()} trees, {len(names)} features, {manifest.objective})"
         )
@@ -102,6 +102,8 @@ def _names(booster: xgb.Booster, given: str) -> tuple[str, ...]:
         raise ExportError("the model was saved without feature names: give --features a,b,c in the columns' order")
     if len(set(names)) != len(names):
         raise ExportError(f"--features: a name occurs twice in {', '.join(names)}")
+    if len(names) != booster.num_features():
+        raise ExportError(f"the model has {booster.num_features()} features, {len(names)} are named")
     return names
 
 

@@ -1,21 +1,36 @@
 """`python -m trainer`: the training server."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from trainer.config import Config
+from trainer.environment import unused
 from trainer.exceptions import StartError
 from trainer.server import serve
+from trainer.settings import MODEL_TYPES
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-def _option(flag: str, variable: str, default: Any, kind: Any, text: str) -> Callable[[F], F]:
+def _option(flag: str, variable: str | list[str], default: Any, kind: Any, text: str) -> Callable[[F], F]:
     return click.option(flag, default=default, type=kind, envvar=variable, show_envvar=True, help=text)
+
+
+class _Quantiles(click.ParamType[tuple[float, ...]]):
+    """Numbers between 0 and 1, by commas."""
+
+    name = "quantiles"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return tuple(_SHARE.convert(part, param, ctx) for part in parts)
 
 
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -29,13 +44,39 @@ _COUNT = click.IntRange(1)
 @_option("--model-store", "MODEL_STORE", "/models", str, "Folder that models are published in.")
 @_option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Generations kept for rollback.")
 @_option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder to keep samples in over restarts; empty: don't.")
-@_option("--retraining-interval-sec", "LATENCY_RETRAINING_INTERVAL_SEC", 1.0, _POSITIVE, "Least time between passes.")
-@_option("--min-samples-for-retrain", "LATENCY_MIN_SAMPLES_FOR_RETRAIN", 100, _COUNT, "Fewest samples of a target.")
-@_option("--model-type", "LATENCY_MODEL_TYPE", "xgboost", click.Choice(["xgboost"]), "Kind of model.")
+@_option(
+    "--retraining-interval-sec",
+    ["LATENCY_RETRAINING_INTERVAL_SEC", "retrainingIntervalSec"],
+    1.0,
+    _POSITIVE,
+    "Least time between passes. A fit that would take longer goes on from the last one instead.",
+)
+@_option(
+    "--min-samples-for-retrain",
+    ["LATENCY_MIN_SAMPLES_FOR_RETRAIN", "minSamplesForRetrain"],
+    100,
+    _COUNT,
+    "Fewest samples of a target.",
+)
+@_option(
+    "--min-samples-for-retrain-fresh",
+    "LATENCY_MIN_SAMPLES_FOR_RETRAIN_FRESH",
+    None,
+    _COUNT,
+    "Fewest samples while the store is empty; default: as many as later.",
+)
+@_option("--model-type", ["LATENCY_MODEL_TYPE", "modelType"], "xgboost", click.Choice(MODEL_TYPES), "Kind of model.")
 @_option(
     "--objective-type", "LATENCY_OBJECTIVE_TYPE", "quantile", click.Choice(["quantile", "mean"]), "What to predict."
 )
 @_option("--quantile-alpha", "LATENCY_QUANTILE_ALPHA", 0.9, _SHARE, "The quantile to predict.")
+@_option(
+    "--extra-quantiles",
+    "LATENCY_EXTRA_QUANTILES",
+    "",
+    _Quantiles(),
+    "Further quantiles, by commas, as outputs beside the first (0.5 gives ttft_p50_ms).",
+)
 @_option(
     "--max-training-data-size-per-bucket",
     "LATENCY_MAX_TRAINING_DATA_SIZE_PER_BUCKET",
@@ -45,15 +86,33 @@ _COUNT = click.IntRange(1)
 )
 @_option("--test-train-ratio", "LATENCY_TEST_TRAIN_RATIO", 0.1, _SHARE, "Share of samples held out.")
 @_option("--max-test-data-size", "LATENCY_MAX_TEST_DATA_SIZE", 1000, _COUNT, "Held-out samples kept of each target.")
+@_option(
+    "--sample-weighting-for-prefix-cache",
+    "LATENCY_SAMPLE_WEIGHTING_FOR_PREFIX_CACHE",
+    False,
+    bool,
+    "Let each quarter of prefix scores weigh alike in TTFT's model.",
+)
 @_option("--trees", "LATENCY_TREES", 60, click.IntRange(1, 2000), "Trees of a model.")
 @_option("--depth", "LATENCY_DEPTH", 4, click.IntRange(1, 16), "Depth of a tree.")
 @_option("--learning-rate", "LATENCY_LEARNING_RATE", 0.2, _SHARE, "How far a tree goes towards what is left.")
 @_option("--threads", "LATENCY_THREADS", 1, click.IntRange(1, 256), "Threads of a fit.")
 @_option("--gate-tolerance", "LATENCY_GATE_TOLERANCE", 0.1, click.FloatRange(0), "Share by which a model may be worse.")
+@_option(
+    "--drift-tolerance",
+    "LATENCY_DRIFT_TOLERANCE",
+    0.2,
+    click.FloatRange(0),
+    "Share by which latencies must change at once for older samples to be discounted.",
+)
 @_option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest request body.")
+@_option("--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Least level logged.")
 def main(**options: Any) -> None:
     """Headroom's training server: fits TTFT and TPOT models to what routers observe, and publishes them as ONNX."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    level = options["log_level"].upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for line in unused(os.environ):
+        logging.warning(line)
     try:
         serve(Config(**options))
     except StartError as error:

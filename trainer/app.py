@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,9 @@ from model_store import open_store
 from trainer import models_api
 from trainer.config import Config
 from trainer.exceptions import EntryError, JournalError
+from trainer.fitting_process import FittingProcess
 from trainer.ingestion import Ingestion
+from trainer.job import Learnt
 from trainer.journal import Journal
 from trainer.metrics import Metrics
 from trainer.models_api import json, unprocessable
@@ -37,10 +40,10 @@ _TIDY_INTERVAL_S = 1.0
 def create_app(config: Config) -> Starlette:
     """The server of one model store; it trains while the application lives. StoreError for an unusable location."""
     window = Window(config.max_training_data_size_per_bucket, config.test_train_ratio, config.max_test_data_size)
-    metrics = Metrics(window, config.model_type, config.quantile)
-    store = open_store(config.model_store)
-    retraining = Retraining(window, store, metrics, config.pass_settings(), config.retraining_interval_sec)
-
+    metrics = Metrics(window, config.fit)
+    store, fitting = open_store(config.model_store), FittingProcess()
+    settings = config.pass_settings()
+    retraining = Retraining(window, store, metrics, settings, config.retraining_interval_sec, fitting.learn)
     ingestion = Ingestion(window, Journal(Path(config.sample_journal)) if config.sample_journal else None)
 
     @asynccontextmanager
@@ -48,15 +51,18 @@ def create_app(config: Config) -> Starlette:
         restored = ingestion.restore()
         if config.sample_journal:
             logger.info("%d samples were restored from %s", restored, config.sample_journal)
-        tasks = [asyncio.create_task(retraining.run()), asyncio.create_task(_tidy(ingestion))]
+        background = (retraining.run(), retraining.keep_lead(), _tidy(ingestion))
+        tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(fitting.close)
         await ingestion.tidy()
         store.resign()
 
     async def add(request: Request) -> Response:
+        started_at = time.perf_counter()
         body = await _body(request, config.max_body_bytes)
         if body is None:
             metrics.rows.labels("refused").inc()
@@ -69,9 +75,11 @@ def create_app(config: Config) -> Starlette:
         try:
             new = ingestion.take(request.headers.get(_KEY_HEADER, ""), samples)
         except JournalError as error:
+            logger.error("samples were refused: %s", error)
+            metrics.failures.labels("journal").inc()
             metrics.rows.labels("not_kept").inc(len(samples))
             return json({"detail": str(error)}, 503)
-        metrics.rows.labels("accepted" if new else "repeated").inc(len(samples))
+        metrics.took_in(len(samples), new, time.perf_counter() - started_at)
         return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 
     async def flush(request: Request) -> Response:
@@ -173,10 +181,21 @@ def _describe(result: PassResult) -> dict[str, Any]:
     return {
         "outcome": result.outcome,
         "reason": result.reason,
-        "generation": result.generation,
+        "generation": result.generation.generation if result.generation else None,
+        "models": {name: _describe_model(learnt) for name, learnt in result.learnt.items()},
         "scores": result.scores,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "at": result.at,
+    }
+
+
+def _describe_model(learnt: Learnt) -> dict[str, Any]:
+    return {
+        "model_type": learnt.manifest.model_type,
+        "trees": learnt.trees,
+        "incremental": learnt.incremental,
+        "refusal": learnt.refusal or None,
+        "drift_score": round(learnt.drift_score, 2),
     }
 
 

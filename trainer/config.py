@@ -4,7 +4,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from trainer.fitting import FitSettings
+from trainer.settings import FitSettings, JobSettings
 from trainer.training_pass import PassSettings
 
 
@@ -19,28 +19,53 @@ class Config:
     sample_journal: str
     retraining_interval_sec: float
     min_samples_for_retrain: int
+    min_samples_for_retrain_fresh: int | None
     model_type: str
     objective_type: str
     quantile_alpha: float
+    extra_quantiles: tuple[float, ...]
     max_training_data_size_per_bucket: int
     test_train_ratio: float
     max_test_data_size: int
+    sample_weighting_for_prefix_cache: bool
     trees: int
     depth: int
     learning_rate: float
     threads: int
     gate_tolerance: float
+    drift_tolerance: float
     max_body_bytes: int
+    log_level: str
 
     @property
     def quantile(self) -> float | None:
         return self.quantile_alpha if self.objective_type == "quantile" else None
 
+    @property
+    def fit(self) -> FitSettings:
+        more = (quantile for quantile in dict.fromkeys(self.extra_quantiles) if quantile != self.quantile_alpha)
+        return FitSettings(
+            model_type=self.model_type,
+            quantiles=(self.quantile_alpha, *more) if self.objective_type == "quantile" else (),
+            trees=self.trees,
+            depth=self.depth,
+            learning_rate=self.learning_rate,
+            threads=self.threads,
+        )
+
     def pass_settings(self) -> PassSettings:
+        fresh = self.min_samples_for_retrain_fresh
         return PassSettings(
-            fit=FitSettings(self.quantile, self.trees, self.depth, self.learning_rate, self.threads),
+            job=JobSettings(
+                fit=self.fit,
+                trainer_id=f"{socket.gethostname()}-{os.getpid()}",
+                tolerance=self.gate_tolerance,
+                drift_tolerance=self.drift_tolerance,
+                weigh_prefixes=self.sample_weighting_for_prefix_cache,
+                # Two targets share an interval.
+                budget_s=self.retraining_interval_sec / 2,
+            ),
             min_samples=self.min_samples_for_retrain,
-            tolerance=self.gate_tolerance,
+            min_samples_fresh=self.min_samples_for_retrain if fresh is None else fresh,
             keep_generations=self.keep_generations,
-            trainer_id=f"{socket.gethostname()}-{os.getpid()}",
         )

@@ -70,10 +70,14 @@ def _effective_input_tokens(names: Sequence[str], rows: Matrix) -> Matrix:
     return effective
 
 
-def _prefill_score_bucket(names: Sequence[str], rows: Matrix) -> Matrix:
-    prefix = rows[:, names.index("prefix_cache_score")]
-    buckets = np.clip(np.floor(prefix * np.float32(_BUCKETS)), np.float32(0), np.float32(_BUCKETS - 1))
+def prefix_buckets(prefix_scores: Matrix) -> Matrix:
+    """Which quarter each prefix score is in, 0 to 3."""
+    buckets = np.clip(np.floor(prefix_scores * np.float32(_BUCKETS)), np.float32(0), np.float32(_BUCKETS - 1))
     return np.asarray(buckets, dtype=np.float32)
+
+
+def _prefill_score_bucket(names: Sequence[str], rows: Matrix) -> Matrix:
+    return prefix_buckets(rows[:, names.index("prefix_cache_score")])
 
 
 def _expected_prefill_ms(names: Sequence[str], rows: Matrix) -> Matrix:

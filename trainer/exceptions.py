@@ -19,3 +19,7 @@ class JournalError(Exception):
 
 class ExportError(Exception):
     """A booster can't be exported as a graph that says the same; the text says why."""
+
+
+class FitError(Exception):
+    """A model can't be fitted; the text says why."""

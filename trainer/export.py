@@ -1,117 +1,90 @@
-"""From a booster to an ONNX graph that takes the raw features by name and holds every derivation."""
+"""From fitted models to an ONNX graph that takes the raw features by name and holds every derivation."""
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import onnx
-import xgboost as xgb
-from onnx import TensorProto, helper
-from onnxmltools.convert import convert_xgboost
-from onnxmltools.convert.common.data_types import FloatTensorType
+from onnx import NodeProto, TensorProto, helper
 
+from model_store import Output
 from trainer.derivation import DERIVED, derivation_nodes
 from trainer.exceptions import ExportError
+from trainer.learners import Model
+from trainer.wire import Matrix
 
 _OPSET, _ML_OPSET, _IR = 18, 3, 10
-_ALL, _TREES = "all_features", "trees"
+_ALL = "all_features"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """`derive` names the target whose derived columns follow the raw ones; `floor` bounds the output from below.
+    """`derive` names the target whose derived columns follow the raw ones; `floor` bounds the outputs from below.
 
-    `exponential` raises e to what the trees predict, for a booster that was fitted to logarithms.
+    `exponential` raises e to what the models predict, where they were fitted to logarithms.
     """
 
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[Output, ...]
     derive: str = ""
     floor: float | None = None
     exponential: bool = False
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.inputs, *DERIVED.get(self.derive, ()))
 
-def export(booster: xgb.Booster, spec: GraphSpec, metadata: dict[str, str]) -> bytes:
-    """The graph as bytes. ExportError for a booster that the conversion is known to get wrong."""
-    columns = (*spec.inputs, *DERIVED.get(spec.derive, ()))
-    check_convertible(booster, len(columns))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            trees = convert_xgboost(
-                _without_names(booster), initial_types=[("f", FloatTensorType([None, len(columns)]))], target_opset=15
-            )
-        except (RuntimeError, ValueError, KeyError, AttributeError) as error:
-            raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
-    if [node.op_type for node in trees.graph.node] != ["TreeEnsembleRegressor"]:
-        raise ExportError(f"expected one tree ensemble, the conversion made {[n.op_type for n in trees.graph.node]}")
-    return _graph(trees.graph.node[0], columns, spec, metadata)
+    @property
+    def rising(self) -> list[int]:
+        """The positions of the outputs from the lowest quantile to the highest, the order they must not cross in."""
+        quantiles = [output.quantile or 0.0 for output in self.outputs]
+        return sorted(range(len(quantiles)), key=quantiles.__getitem__)
 
 
-def check_convertible(booster: xgb.Booster, columns: int) -> None:
-    """Refuses what would convert without an error into something else."""
-    learner = _learner(booster)
-    if booster.num_features() != columns:
-        raise ExportError(f"the model has {booster.num_features()} features, {columns} are named")
-    alpha = json.loads(learner["objective"].get("quantile_loss_param", {}).get("quantile_alpha", "[]") or "[]")
-    if isinstance(alpha, list) and len(alpha) > 1:
-        raise ExportError(
-            f"the model predicts {len(alpha)} quantiles at once, which converts wrongly: fit one a quantile"
-        )
-    if int(learner["learner_model_param"].get("num_target", "1")) > 1:
-        raise ExportError("the model has several outputs: fit one model an output")
-    if learner["gradient_booster"]["name"] != "gbtree":
-        raise ExportError(f"booster {learner['gradient_booster']['name']!r} is not supported: use gbtree")
-    if "c" in (booster.feature_types or []):
-        raise ExportError("the model has categorical features: encode them as numbers before training")
-
-
-def quantile_of(booster: xgb.Booster) -> float | None:
-    """The quantile that the booster was fitted to; None when it is a mean."""
-    objective = _learner(booster)["objective"]
-    if objective["name"] != "reg:quantileerror":
-        return None
-    alpha = json.loads(objective["quantile_loss_param"]["quantile_alpha"])
-    return float(alpha[0] if isinstance(alpha, list) else alpha)
-
-
-def _learner(booster: xgb.Booster) -> dict[str, Any]:
-    learner: dict[str, Any] = json.loads(booster.save_config())["learner"]
-    return learner
-
-
-def _without_names(booster: xgb.Booster) -> xgb.Booster:
-    """The conversion takes only names of its own making (f0, f1, ...)."""
-    if booster.feature_names is None:
-        return booster
-    nameless = booster.copy()
-    nameless.feature_names = None
-    return nameless
-
-
-def _graph(ensemble: Any, columns: Sequence[str], spec: GraphSpec, metadata: dict[str, str]) -> bytes:
+def export(models: Sequence[Model], spec: GraphSpec, metadata: dict[str, str]) -> bytes:
+    """A graph of one model an output, as bytes. ExportError for a model that the conversion is known to get wrong."""
     nodes, constants = derivation_nodes(spec.derive)
-    del ensemble.input[:], ensemble.output[:]
-    ensemble.input.append(_ALL)
-    ensemble.output.append(_TREES)
-    nodes += [helper.make_node("Concat", list(columns), [_ALL], axis=1), ensemble]
-    value = _TREES
-    if spec.exponential:
-        nodes.append(helper.make_node("Exp", [value], ["exponential"]))
-        value = "exponential"
+    nodes.append(helper.make_node("Concat", list(spec.columns), [_ALL], axis=1))
+    below = ""
+    for position in spec.rising:
+        name = spec.outputs[position].name
+        part = models[position].graph(_ALL, f"{name}_fitted")
+        constants += part.constants
+        nodes += part.nodes + _finish(name, below, spec)
+        below = name
     if spec.floor is not None:
         constants.append(helper.make_tensor("floor", TensorProto.FLOAT, [], [spec.floor]))
-        nodes.append(helper.make_node("Max", [value, "floor"], ["floored"]))
-        value = "floored"
-    nodes.append(helper.make_node("Identity", [value], [spec.output]))
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 1]) for name in spec.inputs]
-    outputs = [helper.make_tensor_value_info(spec.output, TensorProto.FLOAT, ["rows", 1])]
+    outputs = [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, ["rows", 1]) for output in spec.outputs]
     graph = helper.make_graph(nodes, "latency", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="headroom")
     helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the graph is not valid: {error}") from error
     data: bytes = model.SerializeToString()
     return data
+
+
+def expected(models: Sequence[Model], design: Matrix, spec: GraphSpec) -> Matrix:
+    """What the graph must answer to the rows of a design matrix, [rows, outputs], computed without it."""
+    fitted = np.column_stack([model.predict(design) for model in models])
+    answers = np.exp(fitted) if spec.exponential else fitted
+    answers = answers if spec.floor is None else np.maximum(answers, np.float32(spec.floor))
+    answers[:, spec.rising] = np.maximum.accumulate(answers[:, spec.rising], axis=1)
+    return np.asarray(answers, dtype=np.float32)
+
+
+def _finish(name: str, below: str, spec: GraphSpec) -> list[NodeProto]:
+    """From a model's own answer to the output: no logarithm, not under the floor, nor under the next lower quantile."""
+    steps: list[tuple[str, list[str]]] = [("Exp", [])] if spec.exponential else []
+    bounds = [bound for bound in ("floor" if spec.floor is not None else "", below) if bound]
+    steps.append(("Max", bounds) if bounds else ("Identity", []))
+    value, nodes = f"{name}_fitted", []
+    for index, (kind, more) in enumerate(steps):
+        result = name if index == len(steps) - 1 else f"{name}_{kind.lower()}"
+        nodes.append(helper.make_node(kind, [value, *more], [result]))
+        value = result
+    return nodes

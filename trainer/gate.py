@@ -20,7 +20,10 @@ Predict = Callable[[Sequence[str], Matrix], Matrix]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """Whether a model passed; if not, which test it failed (parity, falling or worse), and how."""
+
     passed: bool
+    failed: str = ""
     reason: str = ""
 
 
@@ -54,6 +57,7 @@ def check_parity(found: Difference) -> Verdict:
         return Verdict(True)
     return Verdict(
         False,
+        "parity",
         f"the graph differs from the booster by {found.absolute:.6g} ({found.relative:.3g} relative), "
         f"which is not float32 rounding (at most {RELATIVE_LIMIT:g})",
     )
@@ -80,7 +84,7 @@ def check_not_worse(candidate: Matrix, served: Matrix, tolerance: float) -> Verd
     if float(worse.mean()) <= allowed:
         return Verdict(True)
     means = f"{candidate.mean():.4g}, that of the served model {served.mean():.4g}"
-    return Verdict(False, f"its mean loss on the {len(worse)} rows held out is {means}")
+    return Verdict(False, "worse", f"its mean loss on the {len(worse)} rows held out is {means}")
 
 
 def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: Sequence[str]) -> Verdict:
@@ -98,7 +102,7 @@ def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: S
         probe[:, index] = probe[:, index] * _PROBE_FACTOR + 1
         fall = float(((before - predict(names, probe)) / np.maximum(before, 1.0)).mean())
         if fall > RISING_TOLERANCE:
-            return Verdict(False, f"more {column} predicts {fall:.1%} less latency")
+            return Verdict(False, "falling", f"more {column} predicts {fall:.1%} less latency")
     return Verdict(True)
 
 

@@ -17,8 +17,12 @@ class Graph:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
 
-    def predict(self, names: Sequence[str], rows: Matrix) -> Matrix:
-        """The first output [rows] for `rows` [rows, names]; columns that the graph doesn't take are left out."""
+    def outputs(self, names: Sequence[str], rows: Matrix) -> Matrix:
+        """Every output, [rows, outputs], for `rows` [rows, names]; columns that the graph doesn't take are left out."""
         wanted = {value.name for value in self._session.get_inputs()}
         feed = {name: rows[:, i : i + 1] for i, name in enumerate(names) if name in wanted}
-        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32).reshape(-1)
+        return np.concatenate(self._session.run(None, feed), axis=1, dtype=np.float32)
+
+    def predict(self, names: Sequence[str], rows: Matrix) -> Matrix:
+        """The first output, [rows]."""
+        return self.outputs(names, rows)[:, 0]

@@ -66,7 +66,7 @@ class Ingestion:
                 raise JournalError(f"can't shorten the sample journal: {error.strerror}") from error
 
     async def _shorten(self, journal: Journal) -> None:
-        number, samples = journal.rotate(), self._window.samples()
+        number, samples = journal.rotate(), await self._window.samples()
         await asyncio.to_thread(journal.write_snapshot, number, samples)
         logger.info("the sample journal was shortened to %d samples", len(samples))
 

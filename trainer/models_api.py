@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,6 +15,8 @@ from starlette.routing import Route
 from model_store import ROW_NAMES, Generation, ModelStore, NotFoundError, StoredModel, StoreError
 from trainer.config import Config
 from trainer.exceptions import EntryError
+from trainer.job import Learnt
+from trainer.prefixes import RANGES, PrefixSummary, summarise
 from trainer.retraining import Retraining
 from trainer.window import Window
 from trainer.wire import decode_prediction
@@ -23,7 +24,6 @@ from trainer.wire import decode_prediction
 TARGETS = ("ttft", "tpot")
 # What clients of the training server may ask for and never find: those learners publish no such thing.
 _ALWAYS_ABSENT = ("ttft_gated", "tpot_gated")
-_PREFIX_RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
 
 
 def routes(config: Config, window: Window, store: ModelStore, retraining: Retraining) -> list[Route]:
@@ -39,11 +39,10 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
 
     async def download_info(request: Request) -> Response:
         ready = {f"{name}_model_ready": name in retraining.served for name in TARGETS}
-        trees = {f"{name}_trees": f"/model/{name}/xgb/json" for name in TARGETS}
         return json(
             {
                 **_about(config),
-                "available_endpoints": {"trees": trees},
+                "available_endpoints": _endpoints(config.model_type),
                 "model_status": ready,
                 "evaluation_info": {
                     "quantile_loss": "pinball loss on held-out samples, in ms",
@@ -84,15 +83,28 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         return Response(stored.onnx, media_type="application/octet-stream", headers=headers)
 
     async def trees(request: Request) -> Response:
-        booster = retraining.boosters.get(request.path_params["name"])
-        if booster is None:
-            return json({"detail": "no trees: no model was fitted since the start"}, 404)
-        return Response(
-            b"[" + ",".join(booster.get_dump(dump_format="json")).encode() + b"]", media_type="application/json"
-        )
+        return dump(request, "xgboost", "application/json")
 
-    async def absent(request: Request) -> Response:
-        return json({"detail": f"the models are of type {config.model_type}"}, 404)
+    async def lightgbm_text(request: Request) -> Response:
+        return dump(request, "lightgbm", "text/plain")
+
+    def dump(request: Request, model_type: str, media_type: str) -> Response:
+        found = learnt_as(model_type, request)
+        if isinstance(found, Response):
+            return found
+        name = f"{request.path_params['name']}_{'lgb_model.txt' if model_type == 'lightgbm' else 'trees.json'}"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(found.dump, media_type=media_type, headers=headers)
+
+    async def lightgbm_importances(request: Request) -> Response:
+        found = learnt_as("lightgbm", request)
+        return found if isinstance(found, Response) else json(found.importances)
+
+    def learnt_as(model_type: str, request: Request) -> Learnt | Response:
+        if config.model_type != model_type:
+            return json({"detail": f"the models are of type {config.model_type}"}, 404)
+        found = retraining.learnt.get(request.path_params["name"])
+        return found or json({"detail": "no model has been published since the trainer started"}, 404)
 
     async def export(request: Request) -> Response:
         found = await asyncio.to_thread(_all, store)
@@ -101,7 +113,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         return Response(await asyncio.to_thread(_archive, config, found), media_type="application/gzip")
 
     async def prefix_distribution(request: Request) -> Response:
-        return json(_prefix_distribution(window))
+        return json(_prefix_distribution(summarise((await window.targets["ttft"].data()).train)))
 
     return [
         Route("/predict", predict, methods=["POST"]),
@@ -109,12 +121,22 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         Route("/model/export", export),
         Route("/models/list", models_list),
         Route("/model/{name}/xgb/json", trees),
-        Route("/model/{name}/lgb/txt", absent),
-        Route("/model/{name}/lgb/importances", absent),
+        Route("/model/{name}/lgb/txt", lightgbm_text),
+        Route("/model/{name}/lgb/importances", lightgbm_importances),
         Route("/model/{name}/info", info),
         Route("/model/{name}/download", download),
         Route("/debug/prefix_distribution", prefix_distribution),
     ]
+
+
+def _endpoints(model_type: str) -> dict[str, Any]:
+    """Where a model can be looked at, by its kind."""
+    if model_type == "bayesian_ridge":
+        return {"coefficients": "/metrics"}
+    if model_type == "lightgbm":
+        texts = {f"{name}_model_txt": f"/model/{name}/lgb/txt" for name in TARGETS}
+        return {"lightgbm": texts | {f"{name}_importances": f"/model/{name}/lgb/importances" for name in TARGETS}}
+    return {"trees": {f"{name}_trees": f"/model/{name}/xgb/json" for name in TARGETS}}
 
 
 def json(value: Any, status: int = 200) -> Response:
@@ -176,18 +198,23 @@ def _archive(config: Config, found: dict[str, StoredModel]) -> bytes:
     return buffer.getvalue()
 
 
-def _prefix_distribution(window: Window) -> dict[str, Any]:
-    data = window.targets["ttft"].data()
-    scores = data.train_x[:, ROW_NAMES.index("prefix_cache_score")]
-    if not len(scores):
+def _prefix_distribution(summary: PrefixSummary | None) -> dict[str, Any]:
+    if summary is None:
         return {"error": "No training samples available"}
-    buckets = np.clip((scores * len(_PREFIX_RANGES)).astype(int), 0, len(_PREFIX_RANGES) - 1)
-    ranges = {}
-    for index, text in enumerate(_PREFIX_RANGES):
-        inside = buckets == index
-        mean = float(data.train_y[inside].mean()) if inside.any() else None
-        ranges[text] = {"count": int(inside.sum()), "percentage": float(inside.mean() * 100), "avg_ttft_ms": mean}
-    stats = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
-    overall = {"total_samples": len(scores), **{f"{name}_prefix_score": float(value) for name, value in stats.items()}}
+    ranges = {
+        text: {
+            "count": found.count,
+            "percentage": 100 * found.count / summary.rows,
+            "avg_ttft_ms": found.mean_ttft_ms,
+            "median_ttft_ms": found.median_ttft_ms,
+        }
+        for text, found in zip(RANGES, summary.ranges, strict=True)
+    }
+    overall = {"total_samples": summary.rows}
+    scores = {f"{name}_prefix_score": value for name, value in summary.scores.items()}
     reading = "a lower TTFT in the higher ranges shows that prefix caching pays"
-    return {"overall_stats": overall, "distribution_by_prefix_range": ranges, "interpretation": reading}
+    return {
+        "overall_stats": {**overall, **scores},
+        "distribution_by_prefix_range": ranges,
+        "interpretation": reading,
+    }

@@ -4,17 +4,19 @@ import asyncio
 import logging
 from collections import deque
 
-import xgboost as xgb
-
 from model_store import ModelStore, StoreError
 from trainer.graph import Graph
+from trainer.job import Learnt
 from trainer.metrics import Metrics
-from trainer.training_pass import PassResult, PassSettings, read_served, run_pass
+from trainer.prefixes import summarise
+from trainer.training_pass import Learn, PassResult, PassSettings, read_served, run_pass
 from trainer.window import Window
 
 logger = logging.getLogger("headroom.trainer")
 
 _REMEMBERED = 10
+# How often the lead is renewed, where it is a lease that runs out.
+_RENEWAL_S = 5.0
 # After these a pass is worth trying again even when no sample is new.
 _TRIED_AGAIN = ("failed", "standby")
 # And these say nothing of a model.
@@ -25,16 +27,26 @@ class Retraining:
     """The loop, and what is known of its last passes."""
 
     def __init__(
-        self, window: Window, store: ModelStore, metrics: Metrics, settings: PassSettings, interval_s: float
+        self,
+        window: Window,
+        store: ModelStore,
+        metrics: Metrics,
+        settings: PassSettings,
+        interval_s: float,
+        learn: Learn,
     ) -> None:
         self._window = window
         self._store = store
         self._metrics = metrics
         self._settings = settings
         self._interval_s = interval_s
-        self.served: dict[str, Graph] = {}
-        self.boosters: dict[str, xgb.Booster] = {}
+        self._learn = learn
+        self._served_onnx: dict[str, bytes] = {}
         self._fitted_version = 0
+        self._leads = False
+        self.served: dict[str, Graph] = {}
+        self.learnt: dict[str, Learnt] = {}
+        self.law_began_at: dict[str, int] = {}
         self.generation: int | None = None
         self.last_pass: PassResult | None = None
         self.refused: deque[PassResult] = deque(maxlen=_REMEMBERED)
@@ -52,36 +64,80 @@ class Retraining:
             if version == self._fitted_version:
                 continue
             result = await self._pass()
-            self._note(result)
+            await self._note(result)
             if result.outcome not in _TRIED_AGAIN:
                 self._fitted_version = version
+
+    async def keep_lead(self) -> None:
+        """Renews the lead between passes, until cancelled."""
+        while True:
+            await asyncio.sleep(_RENEWAL_S)
+            if not self._leads:
+                continue
+            try:
+                self._leads = await asyncio.to_thread(self._store.lead, self._settings.job.trainer_id)
+            except StoreError as error:
+                logger.warning("can't renew the lead of the model store: %s", error)
 
     async def _read_served(self) -> None:
         """A restarted trainer goes on from the generation in force; a damaged one is replaced by the next."""
         try:
-            generation, self.served = await asyncio.to_thread(read_served, self._store)
+            generation, graphs = await asyncio.to_thread(read_served, self._store)
         except StoreError as error:
             logger.error("can't read the generation in force: %s", error)
+            self._metrics.failures.labels("read").inc()
             return
         if generation is not None:
+            await self._serve(graphs)
             self.generation = generation.generation
             logger.info("going on from generation %d", self.generation)
 
     async def _pass(self) -> PassResult:
-        data = {name: target.data() for name, target in self._window.targets.items()}
+        for name, began_at in self.law_began_at.items():
+            self._window.targets[name].forget_replaced(began_at)
+        self._metrics.pass_begins()
+        data = {name: await target.data() for name, target in self._window.targets.items()}
+        self._metrics.prefixes(await asyncio.to_thread(summarise, data["ttft"].train))
         try:
-            return await asyncio.to_thread(run_pass, data, self.served, self._store, self._settings)
+            return await asyncio.to_thread(
+                run_pass, data, self._served_onnx, self.law_began_at, self._store, self._settings, self._learn
+            )
         except Exception as error:  # whatever a library raises costs this pass, and not the trainer
             logger.exception("a training pass failed")
-            return PassResult("failed", f"{type(error).__name__}: {error}")
+            return PassResult("failed", f"{type(error).__name__}: {error}", failed_at="pass")
 
-    def _note(self, result: PassResult) -> None:
-        if result.outcome not in _NOT_REFUSALS or self.last_pass is None or self.last_pass.outcome != result.outcome:
-            logger.info("pass: %s%s %s", result.outcome, f" {result.generation or ''}".rstrip(), result.reason)
+    async def _note(self, result: PassResult) -> None:
+        before = self.last_pass
+        if before is None or (before.outcome, before.reason) != (result.outcome, result.reason):
+            level = logging.ERROR if result.outcome == "failed" else logging.INFO
+            number = f" generation {result.generation.generation}" if result.generation else ""
+            logger.log(level, "pass: %s%s %s", result.outcome, number, result.reason)
         self.last_pass = result
+        self._leads = result.outcome != "standby"
+        self._note_laws(result)
         self._metrics.passed(result)
-        self.served |= {name: candidate.graph for name, candidate in result.published.items()}
-        self.boosters |= {name: candidate.booster for name, candidate in result.published.items()}
-        self.generation = result.generation or self.generation
+        if result.generation is not None:
+            await self._serve({name: learnt.onnx for name, learnt in result.published.items()})
+            self.learnt |= result.published
+            self.generation = result.generation.generation
         if result.reason and result.outcome not in _NOT_REFUSALS:
             self.refused.append(result)
+
+    def _note_laws(self, result: PassResult) -> None:
+        for name, learnt in result.learnt.items():
+            began_at = learnt.law_began_at
+            if began_at is None or began_at == self.law_began_at.get(name):
+                continue
+            self.law_began_at[name] = began_at
+            self._metrics.law_changes.labels(name).inc()
+            logger.warning(
+                "%s: the newest %d rows take %.2f times what the served model predicts; older rows count little now",
+                name,
+                self._window.targets[name].arrivals - began_at,
+                learnt.law_factor,
+            )
+
+    async def _serve(self, graphs: dict[str, bytes]) -> None:
+        self._served_onnx = self._served_onnx | graphs
+        for name, onnx in graphs.items():
+            self.served[name] = await asyncio.to_thread(Graph, onnx)

@@ -4,6 +4,7 @@ Situations are buckets of queue length, KV-cache use and prefix score, so that a
 was learnt of a busy hour.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,28 +21,49 @@ _KV = _NAMES.index("kv_cache_percentage")
 _PREFIX = _NAMES.index("prefix_cache_score")
 _FIRST_CAPACITY = 64
 _HASH_BUCKETS = 10_000
+# A row of a window: the raw features, the latency, and when it came, as a number that counts all rows of the target.
+ROW = np.dtype([("x", np.float32, (len(_NAMES),)), ("y", np.float32), ("arrival", np.int64)])
+_ENOUGH_TO_REPLACE = 50
+# So much is copied at once while nothing else runs: some tenths of a millisecond.
+_COPIED_AT_ONCE_BYTES = 1 << 20
+
+Structured = NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Features [rows, ROW_FEATURES], latencies [rows] in ms, and arrival numbers [rows]."""
+
+    x: Matrix
+    y: Matrix
+    arrival: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
 @dataclass(frozen=True, slots=True)
 class TargetData:
-    """A target's rows [rows, ROW_FEATURES] and its latencies [rows] in ms, to train on and held out."""
+    """A target's rows, to train on and held out. Those to train on come bucket by bucket, those held out in order."""
 
-    train_x: Matrix
-    train_y: Matrix
-    holdout_x: Matrix
-    holdout_y: Matrix
+    train: Rows
+    holdout: Rows
 
 
 class Ring:
     """The newest `capacity` rows, in memory that grows as it fills."""
 
-    def __init__(self, capacity: int, width: int) -> None:
+    def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._rows = np.empty((min(_FIRST_CAPACITY, capacity), width), dtype=np.float32)
+        self._rows: Structured = np.empty(min(_FIRST_CAPACITY, capacity), dtype=ROW)
         self._next = 0
         self.size = 0
 
-    def extend(self, rows: Matrix) -> None:
+    @property
+    def size_bytes(self) -> int:
+        return self.size * ROW.itemsize
+
+    def extend(self, rows: Structured) -> None:
         rows = rows[-self._capacity :]
         while self.size + len(rows) > len(self._rows) < self._capacity:
             self._grow()
@@ -50,14 +72,24 @@ class Ring:
         self._next = (self._next + len(rows)) % len(self._rows)
         self.size = min(self.size + len(rows), len(self._rows))
 
-    def rows(self) -> Matrix:
+    def rows(self) -> Structured:
         """A copy, oldest first."""
         if self.size < len(self._rows):
             return self._rows[: self.size].copy()
-        return np.roll(self._rows, -self._next, axis=0)
+        return np.concatenate([self._rows[self._next :], self._rows[: self._next]])
+
+    def count_since(self, arrival: int) -> int:
+        return int((self._rows["arrival"][: self.size] >= arrival).sum())
+
+    def forget_before(self, arrival: int) -> None:
+        kept = self.rows()
+        kept = kept[kept["arrival"] >= arrival]
+        self._rows = np.empty(max(min(_FIRST_CAPACITY, self._capacity), len(kept)), dtype=ROW)
+        self._rows[: len(kept)] = kept
+        self.size, self._next = len(kept), len(kept) % len(self._rows)
 
     def _grow(self) -> None:
-        grown = np.empty((min(2 * len(self._rows), self._capacity), self._rows.shape[1]), dtype=np.float32)
+        grown: Structured = np.empty(min(2 * len(self._rows), self._capacity), dtype=ROW)
         grown[: self.size] = self.rows()
         self._rows, self._next = grown, self.size % len(grown)
 
@@ -69,6 +101,7 @@ class TargetWindow:
         self._per_bucket = per_bucket
         self._holdout_below = round(holdout_share * _HASH_BUCKETS)
         self._holdout_rows = holdout_rows
+        self._arrivals = 0
         self.clear_training()
         self.clear_holdout()
 
@@ -85,26 +118,51 @@ class TargetWindow:
         return {_bucket_of(number): ring.size for number, ring in sorted(self._buckets.items())}
 
     def add(self, features: Matrix, latency_ms: Matrix) -> None:
-        rows = np.column_stack((features, latency_ms)).astype(np.float32)
-        held_out = row_hashes(rows) % _HASH_BUCKETS < self._holdout_below
+        held_out = row_hashes(np.column_stack((features, latency_ms))) % _HASH_BUCKETS < self._holdout_below
+        rows: Structured = np.empty(len(latency_ms), dtype=ROW)
+        rows["x"], rows["y"] = features, latency_ms
+        rows["arrival"] = self._arrivals + np.arange(len(rows))
+        self._arrivals += len(rows)
         self._holdout.extend(rows[held_out])
         rows = rows[~held_out]
-        numbers = bucket_numbers(rows)
+        numbers = bucket_numbers(rows["x"])
         for number in np.unique(numbers).tolist():
-            ring = self._buckets.setdefault(number, Ring(self._per_bucket, rows.shape[1]))
-            ring.extend(rows[numbers == number])
+            self._buckets.setdefault(number, Ring(self._per_bucket)).extend(rows[numbers == number])
 
-    def data(self) -> TargetData:
-        empty = np.empty((0, len(_NAMES) + 1), dtype=np.float32)
-        train = np.concatenate([empty, *(ring.rows() for ring in self._buckets.values())])
+    @property
+    def arrivals(self) -> int:
+        """How many rows ever came; the number that the next one gets."""
+        return self._arrivals
+
+    async def data(self, before: int | None = None) -> TargetData:
+        """A copy of the rows that are there now, or that came before a number.
+
+        It is made in pieces, between which everything else on the event loop has its turn.
+        """
+        before = self._arrivals if before is None else before
+        pieces: list[Structured] = [np.empty(0, dtype=ROW)]
+        copied_bytes = 0
+        for ring in list(self._buckets.values()):
+            pieces.append(ring.rows())
+            copied_bytes += ring.size_bytes
+            if copied_bytes > _COPIED_AT_ONCE_BYTES:
+                copied_bytes = 0
+                await asyncio.sleep(0)
         holdout = self._holdout.rows()
-        return TargetData(train[:, :-1], train[:, -1], holdout[:, :-1], holdout[:, -1])
+        train = await asyncio.to_thread(np.concatenate, pieces)
+        return TargetData(*(_rows(part[part["arrival"] < before]) for part in (train, holdout)))
+
+    def forget_replaced(self, arrival: int) -> None:
+        """Drops rows that came before a number, in every situation of which there are enough rows since."""
+        for ring in (self._holdout, *self._buckets.values()):
+            if ring.count_since(arrival) >= _ENOUGH_TO_REPLACE:
+                ring.forget_before(arrival)
 
     def clear_training(self) -> None:
         self._buckets: dict[int, Ring] = {}
 
     def clear_holdout(self) -> None:
-        self._holdout = Ring(self._holdout_rows, len(_NAMES) + 1)
+        self._holdout = Ring(self._holdout_rows)
 
 
 class Window:
@@ -121,19 +179,25 @@ class Window:
                 self.targets[name].add(samples.features[carried], latency_ms[carried])
         self.version += len(samples)
 
-    def samples(self) -> Samples:
+    async def samples(self) -> Samples:
         """All that is held, as it could be added to an empty window; a row of one target carries 0 for the other."""
         parts = []
+        now = {name: target.arrivals for name, target in self.targets.items()}
         for name, target in self.targets.items():
-            data = target.data()
-            features = np.concatenate([data.train_x, data.holdout_x])
-            latency_ms = np.concatenate([data.train_y, data.holdout_y])
+            data = await target.data(now[name])
+            order = np.argsort(np.concatenate([data.train.arrival, data.holdout.arrival]))
+            features = np.concatenate([data.train.x, data.holdout.x])[order]
+            latency_ms = np.concatenate([data.train.y, data.holdout.y])[order]
             other = np.zeros_like(latency_ms)
             parts.append(Samples(features, *((latency_ms, other) if name == "ttft" else (other, latency_ms))))
         features, ttft_ms, tpot_ms = (
             np.concatenate([getattr(part, column) for part in parts]) for column in ("features", "ttft_ms", "tpot_ms")
         )
         return Samples(features, ttft_ms, tpot_ms)
+
+
+def _rows(rows: Structured) -> Rows:
+    return Rows(rows["x"], rows["y"], rows["arrival"])
 
 
 def bucket_numbers(rows: Matrix) -> NDArray[np.int64]:

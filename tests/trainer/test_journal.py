@@ -104,14 +104,14 @@ def test_columns_of_another_version_are_found_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.features[:, 1], batch(2).features[:, 1])
 
 
-def test_the_window_is_the_same_after_a_restart(tmp_path: Path) -> None:
+async def test_the_window_is_the_same_after_a_restart(tmp_path: Path) -> None:
     before, after = (Window(50, 0.2, 100) for _ in range(2))
     ingestion = Ingestion(before, Journal(tmp_path))
     ingestion.restore()
     for seed in range(5):
         ingestion.take("", batch(100, seed))
     assert Ingestion(after, Journal(tmp_path)).restore() == 500
-    np.testing.assert_array_equal(after.samples().features, before.samples().features)
+    np.testing.assert_array_equal((await after.samples()).features, (await before.samples()).features)
 
 
 def test_a_batch_that_is_sent_again_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:

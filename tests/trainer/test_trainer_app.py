@@ -20,7 +20,9 @@ from trainer.graph import Graph
 
 
 @contextmanager
-def running_trainer(store: Path, min_samples: int = 100, journal: str = "") -> Iterator[str]:
+def running_trainer(
+    store: Path, min_samples: int = 100, journal: str = "", model_type: str = "xgboost"
+) -> Iterator[str]:
     config = Config(
         host="127.0.0.1",
         port=0,
@@ -29,18 +31,23 @@ def running_trainer(store: Path, min_samples: int = 100, journal: str = "") -> I
         sample_journal=journal,
         retraining_interval_sec=0.05,
         min_samples_for_retrain=min_samples,
-        model_type="xgboost",
+        min_samples_for_retrain_fresh=None,
+        model_type=model_type,
         objective_type="quantile",
         quantile_alpha=0.5,
+        extra_quantiles=(0.9,),
         max_training_data_size_per_bucket=5000,
         test_train_ratio=0.1,
         max_test_data_size=1000,
+        sample_weighting_for_prefix_cache=False,
         trees=60,
         depth=5,
         learning_rate=0.2,
         threads=1,
         gate_tolerance=0.1,
+        drift_tolerance=0.2,
         max_body_bytes=1 << 20,
+        log_level="info",
     )
     with live(create_app(config)) as url:
         yield url

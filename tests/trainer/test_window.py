@@ -1,3 +1,4 @@
+import asyncio
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES
-from trainer.window import Ring, TargetWindow, Window, bucket_numbers, row_hashes
+from trainer.window import ROW, Ring, Structured, TargetWindow, Window, bucket_numbers, row_hashes
 from trainer.wire import Matrix, Samples
 
 WIDTH = len(ROW_FEATURES)
@@ -25,31 +26,46 @@ def latencies(count: int) -> Matrix:
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 90), max_size=20))
 def test_a_ring_keeps_the_newest_in_order(capacity: int, batches: list[int]) -> None:
-    ring, all_rows = Ring(capacity, 1), list[float]()
+    ring, count = Ring(capacity), 0
     for size in batches:
-        batch = np.arange(len(all_rows), len(all_rows) + size, dtype=np.float32)
-        all_rows += batch.tolist()
-        ring.extend(batch[:, None])
-    assert ring.rows()[:, 0].tolist() == all_rows[-capacity:]
-    assert ring.size == min(capacity, len(all_rows))
+        ring.extend(arrived(count, size))
+        count += size
+    assert ring.rows()["arrival"].tolist() == list(range(max(0, count - capacity), count))
+    assert ring.size == min(capacity, count)
 
 
-def test_every_row_is_trained_on_or_held_out_and_never_both() -> None:
+@given(st.integers(1, 100), st.integers(0, 150), st.integers(0, 200), st.integers(0, 150))
+def test_a_ring_goes_on_after_it_forgot(capacity: int, first: int, forgotten: int, then: int) -> None:
+    ring = Ring(capacity)
+    ring.extend(arrived(0, first))
+    ring.forget_before(forgotten)
+    ring.extend(arrived(first, then))
+    kept = [n for n in range(max(0, first - capacity), first) if n >= forgotten] + list(range(first, first + then))
+    assert ring.rows()["arrival"].tolist() == kept[-capacity:]
+
+
+def arrived(first: int, count: int) -> Structured:
+    batch = np.zeros(count, dtype=ROW)
+    batch["arrival"] = first + np.arange(count)
+    return batch
+
+
+async def test_every_row_is_trained_on_or_held_out_and_never_both() -> None:
     window = TargetWindow(per_bucket=10_000, holdout_share=0.2, holdout_rows=10_000)
     window.add(rows(5000), latencies(5000))
-    data = window.data()
-    trained, held_out = set(data.train_y.tolist()), set(data.holdout_y.tolist())
+    data = await window.data()
+    trained, held_out = set(data.train.y.tolist()), set(data.holdout.y.tolist())
     assert not trained & held_out
     assert len(trained) + len(held_out) == 5000
     assert 800 < len(held_out) < 1200
 
 
-def test_a_repeated_row_stays_on_its_side() -> None:
+async def test_a_repeated_row_stays_on_its_side() -> None:
     window = TargetWindow(10_000, 0.5, 10_000)
     for _ in range(3):
         window.add(rows(100), latencies(100))
-    data = window.data()
-    assert not set(data.train_y.tolist()) & set(data.holdout_y.tolist())
+    data = await window.data()
+    assert not set(data.train.y.tolist()) & set(data.holdout.y.tolist())
 
 
 def test_the_split_is_the_same_in_every_process() -> None:
@@ -83,3 +99,28 @@ def test_a_latency_of_zero_is_no_sample_of_that_target() -> None:
     counts = {name: target.train_count + target.holdout_count for name, target in window.targets.items()}
     assert counts == {"ttft": 2, "tpot": 1}
     assert window.version == 3
+
+
+async def test_rows_that_come_while_a_copy_is_made_are_not_in_it() -> None:
+    window = TargetWindow(per_bucket=100_000, holdout_share=0.1, holdout_rows=10_000)
+    window.add(rows(50_000), latencies(50_000))
+    copying = asyncio.create_task(window.data())
+    await asyncio.sleep(0)
+    window.add(rows(5000, seed=1), latencies(5000))
+    data = await copying
+    assert len(data.train) + len(data.holdout) == 50_000
+    assert len((await window.data()).train) > len(data.train)
+
+
+async def test_old_rows_are_forgotten_only_where_there_are_new_ones_of_their_kind() -> None:
+    window = TargetWindow(per_bucket=10_000, holdout_share=1e-9, holdout_rows=10_000)
+    alike, other = np.zeros((600, WIDTH), dtype=np.float32), np.zeros((600, WIDTH), dtype=np.float32)
+    other[:, 2] = 20
+    window.add(alike, latencies(600))
+    window.add(other, latencies(600))
+    window.add(alike, latencies(600))
+    window.forget_replaced(1200)
+    data = await window.data()
+    assert sorted(data.train.arrival) == list(range(600, 1800))
+    window.forget_replaced(1800)
+    assert window.train_count == 1200

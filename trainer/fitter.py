@@ -1,0 +1,223 @@
+"""From rows to models behind the gate: fit, export, judge. Run as a module it does so for another process."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+
+from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
+from model_store.manifest import summary
+from trainer.derivation import RISING, design_columns, design_matrix, monotone, prefix_buckets
+from trainer.drift import Drift, find_drift, newest, weights
+from trainer.exceptions import ExportError, FitError
+from trainer.export import GraphSpec, expected, export
+from trainer.gate import Verdict, check_not_worse, check_parity, check_rising, difference, losses, scores
+from trainer.graph import Graph
+from trainer.job import LENGTH, Answer, Job, Learnt, decode_job
+from trainer.learners import Model, Training, fit
+from trainer.settings import FitSettings, JobSettings
+from trainer.window import Rows, TargetData
+from trainer.wire import Matrix
+
+logger = logging.getLogger("headroom.trainer.fitter")
+
+_PARITY_ROWS = 2_000
+# An incremental fit adds to the last one, until there are so many times the trees that a whole one would have.
+_MOST_TREES = 2
+_NICENESS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """A target's last models, to go on from, and what a whole fit took of each row."""
+
+    models: Sequence[Model]
+    settings: FitSettings
+    whole_s_per_row: float
+
+
+class Fitter:
+    """Learns job after job, and remembers the last models of each target."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, _Last] = {}
+
+    def learn(self, job: Job) -> list[Learnt]:
+        """A model for each target of the job. FitError or ExportError when one can't be made."""
+        return [self._target(name, data, job) for name, data in job.data.items()]
+
+    def _target(self, name: str, data: TargetData, job: Job) -> Learnt:
+        settings, names = job.settings, tuple(feature.name for feature in SCHEMAS[name])
+        served = Graph(job.served[name]) if name in job.served else None
+        drift, began_at = _drift(data, served, job.law_began_at.get(name, 0), settings.drift_tolerance)
+        logger.debug("stage: fit %s", name)
+        started_at = time.perf_counter()
+        design = design_matrix(name, names, _columns(data.train.x, names))
+        training = Training(
+            design,
+            np.log(data.train.y) if settings.fit.in_logarithms else data.train.y,
+            _weights(name, data.train, began_at, settings.weigh_prefixes),
+            monotone(name),
+        )
+        models, incremental = self._fit(name, training, settings)
+        fitted_at = time.perf_counter()
+        logger.debug("stage: export %s", name)
+        outputs = tuple(Output(_output_name(name, q, i), quantile=q) for i, q in enumerate(settings.fit.targets))
+        spec = GraphSpec(names, outputs, derive=name, floor=0.0, exponential=settings.fit.in_logarithms)
+        manifest = _manifest(name, outputs, data, settings)
+        onnx_bytes = export(models, spec, summary(manifest))
+        exported_at = time.perf_counter()
+        verdict, found = _judge(models, spec, Graph(onnx_bytes), served, _since(data, began_at), settings)
+        if not verdict.passed:
+            self._last.pop(name, None)
+        return Learnt(
+            manifest=msgspec.structs.replace(manifest, holdout_scores=found),
+            onnx=onnx_bytes,
+            refusal=verdict.reason,
+            refused_for=verdict.failed,
+            fit_s=fitted_at - started_at,
+            export_s=exported_at - fitted_at,
+            gate_s=time.perf_counter() - exported_at,
+            incremental=incremental,
+            trees=models[0].trees,
+            importances=models[0].importances(design_columns(name)),
+            intercept=models[0].intercept(),
+            dump=models[0].dump(),
+            drift_score=drift.score if drift else 0.0,
+            law_began_at=began_at or None,
+            law_factor=drift.factor if drift else 1.0,
+        )
+
+    def _fit(self, name: str, training: Training, settings: JobSettings) -> tuple[list[Model], bool]:
+        """A whole fit, or one that goes on from the last where a whole one would take longer than the budget."""
+        last, rows = self._last.get(name), len(training.y)
+        incremental = (
+            last is not None
+            and last.settings == settings.fit
+            and last.whole_s_per_row * rows > settings.budget_s
+            and 0 < last.models[0].trees < _MOST_TREES * settings.fit.trees
+        )
+        started_at = time.perf_counter()
+        models = fit(training, settings.fit, last.models if last and incremental else ())
+        took_s = time.perf_counter() - started_at
+        whole_s_per_row = last.whole_s_per_row if last and incremental else took_s / rows
+        self._last[name] = _Last(models, settings.fit, whole_s_per_row)
+        return models, incremental
+
+
+def _drift(data: TargetData, served: Graph | None, since: int, tolerance: float) -> tuple[Drift | None, int]:
+    """What the newest rows say of the served model, and where the present law began."""
+    if served is None:
+        return None, since
+    rows = newest(data, since)
+    drift = find_drift(rows, served.predict(ROW_NAMES, rows.x))
+    return drift, drift.began_at if drift and drift.is_change(tolerance) else since
+
+
+def _weights(name: str, rows: Rows, began_at: int, weigh_prefixes: bool) -> Matrix | None:
+    found = weights(rows, began_at) if began_at else None
+    if name != "ttft" or not weigh_prefixes:
+        return found
+    buckets = prefix_buckets(rows.x[:, ROW_NAMES.index("prefix_cache_score")]).astype(np.int64)
+    by_bucket = 1 / np.maximum(np.bincount(buckets), 1)
+    balanced = by_bucket[buckets].astype(np.float32)
+    balanced /= balanced.mean()
+    return balanced if found is None else balanced * found
+
+
+def _output_name(target: str, quantile: float | None, position: int) -> str:
+    """The first output is the one that is asked for by the target's name alone; others add their percentile."""
+    return f"{target}_ms" if position == 0 else f"{target}_p{100 * (quantile or 0):g}_ms".replace(".", "_")
+
+
+def _manifest(name: str, outputs: tuple[Output, ...], data: TargetData, settings: JobSettings) -> Manifest:
+    return Manifest(
+        model=name,
+        inputs=SCHEMAS[name],
+        outputs=outputs,
+        model_type=settings.fit.model_type,
+        objective=settings.fit.objective,
+        train_samples=len(data.train),
+        holdout_samples=len(data.holdout),
+        trained_at=datetime.now(UTC),
+        trainer_id=settings.trainer_id,
+    )
+
+
+def _since(data: TargetData, began_at: int) -> TargetData:
+    """The rows to judge by: of a law that is gone nobody asks how well it is predicted."""
+    kept = data.holdout.arrival >= began_at
+    holdout = data.holdout
+    return TargetData(data.train, Rows(holdout.x[kept], holdout.y[kept], holdout.arrival[kept]))
+
+
+def _judge(
+    models: Sequence[Model],
+    spec: GraphSpec,
+    graph: Graph,
+    served: Graph | None,
+    data: TargetData,
+    settings: JobSettings,
+) -> tuple[Verdict, dict[str, float]]:
+    """The gate's verdict, and the scores on the rows held out."""
+    holdout, quantiles = data.holdout, settings.fit.targets
+    rows = np.concatenate([_columns(holdout.x, spec.inputs), _columns(data.train.x[-_PARITY_ROWS:], spec.inputs)])
+    answers = graph.outputs(spec.inputs, rows)
+    wanted = expected(models, design_matrix(spec.derive, spec.inputs, rows), spec)
+    predicted = answers[: len(holdout)]
+    found = scores(predicted[:, 0], holdout.y, quantiles[0])
+    for output, quantile, column in list(zip(spec.outputs, quantiles, predicted.T, strict=True))[1:]:
+        more = scores(column, holdout.y, quantile)
+        found |= {f"{score}_{output.name}": value for score, value in more.items()}
+    verdict = check_parity(difference(answers, wanted))
+    if verdict.passed:
+        verdict = check_rising(graph.predict, spec.inputs, rows[:_PARITY_ROWS], RISING.get(spec.derive, ()))
+    if verdict.passed and served is not None:
+        before = served.predict(ROW_NAMES, holdout.x)
+        candidate, present = (losses(answer, holdout.y, quantiles[0]) for answer in (predicted[:, 0], before))
+        verdict = check_not_worse(candidate, present, settings.tolerance)
+    return verdict, found
+
+
+def _columns(rows: Matrix, names: Sequence[str]) -> Matrix:
+    return rows[:, [ROW_NAMES.index(name) for name in names]]
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answers job after job, each a length and MessagePack, until the source ends."""
+    fitter = Fitter()
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        job = decode_job(source.read(LENGTH.unpack(head)[0]))
+        try:
+            answer = Answer(fitter.learn(job))
+        except (FitError, ExportError) as error:
+            answer = Answer(error=str(error))
+        except Exception as error:  # whatever a library raises costs this pass, and not the process
+            logger.exception("a fit failed")
+            answer = Answer(error=f"{type(error).__name__}: {error}")
+        message = msgspec.msgpack.encode(answer)
+        sink.write(LENGTH.pack(len(message)) + message)
+        sink.flush()
+
+
+def main() -> None:
+    logging.basicConfig(level=sys.argv[1], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Libraries print to standard output now and then, which here carries the answers.
+    with os.fdopen(os.dup(1), "wb") as sink:
+        os.dup2(2, 1)
+        os.nice(_NICENESS)
+        # The other process may be gone by the time that a fit is done.
+        with suppress(BrokenPipeError):
+            serve(sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()

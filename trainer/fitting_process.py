@@ -1,0 +1,76 @@
+"""The fitter in a process of its own, so that no fit holds up an answer."""
+
+import logging
+import subprocess
+import sys
+import threading
+from typing import BinaryIO, cast
+
+import msgspec
+
+from trainer.exceptions import FitError
+from trainer.job import LENGTH, Answer, Job, Learnt, encode_job
+
+logger = logging.getLogger("headroom.trainer")
+
+_decoder = msgspec.msgpack.Decoder(Answer)
+
+
+class FittingProcess:
+    """Started when it is first asked, and anew when it has died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def learn(self, job: Job) -> list[Learnt]:
+        """A model for each target of the job. Blocking; FitError when there is none."""
+        with self._lock:
+            process = self._started()
+            try:
+                answer = _ask(process, encode_job(job))
+            except (OSError, EOFError) as error:
+                self._process = None
+                raise FitError(_last_words(process)) from error
+        if answer.error:
+            raise FitError(answer.error)
+        return answer.learnt
+
+    def close(self) -> None:
+        """Ends the process, in the middle of a fit if need be."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+            command = [sys.executable, "-m", "trainer.fitter", level]
+            self._process = subprocess.Popen(
+                # A session of its own: the signals of a terminal are for the server, which then ends this one.
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        return self._process
+
+
+def _ask(process: "subprocess.Popen[bytes]", message: bytes) -> Answer:
+    sink, source = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+    sink.write(LENGTH.pack(len(message)))
+    sink.write(message)
+    sink.flush()
+    head = source.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    return _decoder.decode(source.read(LENGTH.unpack(head)[0]))
+
+
+def _last_words(process: "subprocess.Popen[bytes]") -> str:
+    """Why the process is gone; it takes its memory with it, which is what most likely killed it."""
+    process.kill()
+    process.communicate()
+    how = f"by signal {-process.returncode}" if process.returncode < 0 else f"with status {process.returncode}"
+    return f"the fitting process ended {how}; is there enough memory? It is started anew"

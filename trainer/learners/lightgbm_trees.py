@@ -1,0 +1,113 @@
+"""Gradient-boosted trees by LightGBM."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from onnxmltools.convert import convert_lightgbm
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+from trainer.exceptions import ExportError
+from trainer.learners.learner import GraphPart, Model, Training
+from trainer.learners.tree_graph import OPSET, tree_ensemble
+from trainer.settings import FitSettings
+from trainer.wire import Matrix
+
+
+class LightgbmModel:
+    """One booster of one output."""
+
+    def __init__(self, booster: lgb.Booster) -> None:
+        self.booster = booster
+
+    @property
+    def trees(self) -> int:
+        return int(self.booster.num_trees())
+
+    def predict(self, x: Matrix) -> Matrix:
+        return np.asarray(self.booster.predict(x), dtype=np.float32)
+
+    def graph(self, source: str, result: str) -> GraphPart:
+        narrowed = _Narrowed(model_str=self.booster.model_to_string())
+        types = [("f", FloatTensorType([None, self.booster.num_feature()]))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                converted = convert_lightgbm(narrowed, initial_types=types, target_opset=OPSET)
+            except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+                raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
+        return tree_ensemble(converted, source, result)
+
+    def importances(self, columns: Sequence[str]) -> dict[str, float]:
+        """The whole gain of each column's splits."""
+        return dict(zip(columns, self.booster.feature_importance("gain").tolist(), strict=True))
+
+    def intercept(self) -> None:
+        return None
+
+    def dump(self) -> bytes:
+        return self.booster.model_to_string().encode()
+
+
+class _Narrowed(lgb.Booster):
+    """A booster whose thresholds are float32, rounded down.
+
+    ONNX keeps thresholds as float32. Rounded to the nearest, one may come to lie on the value just above it, and a row
+    with that value would take the other branch. Rounded down, `x <= threshold` is the same for every float32 x.
+    """
+
+    def dump_model(self, *args: Any, **options: Any) -> dict[str, Any]:
+        model: dict[str, Any] = super().dump_model(*args, **options)
+        pending = [tree["tree_structure"] for tree in model["tree_info"]]
+        while pending:
+            node = pending.pop()
+            if "threshold" in node:
+                node["threshold"] = _round_down(node["threshold"])
+                pending += [node["left_child"], node["right_child"]]
+        return model
+
+
+def _round_down(value: float) -> float:
+    nearest = np.float32(value)
+    return float(np.nextafter(nearest, np.float32(-np.inf)) if nearest > value else nearest)
+
+
+def fit(training: Training, settings: FitSettings, previous: Sequence[Model]) -> list[LightgbmModel]:
+    """One booster a quantile. LightGBM refuses monotone constraints for quantiles, which then go without."""
+    models = []
+    for index, quantile in enumerate(settings.targets):
+        parameters = _parameters(training, settings, quantile)
+        before = previous[index] if previous else None
+        data = lgb.Dataset(training.x, training.y, weight=training.weights, free_raw_data=False)
+        if isinstance(before, LightgbmModel):
+            booster = lgb.train(parameters, data, settings.further_trees, init_model=before.booster)
+        else:
+            booster = lgb.train(parameters, data, settings.trees)
+        models.append(LightgbmModel(booster))
+    return models
+
+
+def _parameters(training: Training, settings: FitSettings, quantile: float | None) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "objective": "regression",
+        "num_leaves": min(2**settings.depth, 1024),
+        "max_depth": settings.depth,
+        "learning_rate": settings.learning_rate,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "feature_fraction": 0.8,
+        # Small enough for the first hundred samples.
+        "min_data_in_leaf": 5,
+        "lambda_l1": 0.01,
+        "lambda_l2": 0.1,
+        "num_threads": settings.threads,
+        "seed": 42,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbose": -1,
+    }
+    if quantile is not None:
+        return parameters | {"objective": "quantile", "alpha": quantile}
+    return parameters | ({"monotone_constraints": list(training.monotone)} if any(training.monotone) else {})
