@@ -1,0 +1,1 @@
+"""What `bench_trainer.py` measures, a part a module."""
