@@ -1,34 +1,34 @@
-"""A model store in a folder, in the layout of a Triton model repository.
-
-<root>/current.json                  the generation in force
-<root>/generation-<n>.json           every generation that can be rolled back to
-<root>/<model>/config.pbtxt
-<root>/<model>/<version>/model.onnx, manifest.json
-"""
+"""A model store in a folder, in the layout of a Triton model repository."""
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
-from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
-from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, sha256_of
+from model_store.exceptions import NotFoundError, StoreError, StoreUnavailableError
+from model_store.manifest import Generation, ModelRef, decode, encode
+from model_store.publication import (
+    CONFIG,
+    CURRENT,
+    MANIFEST,
+    MODEL,
+    Version,
+    finalise,
+    named_versions,
+    outdated,
+    read_verified,
+    record_name,
+    record_numbers,
+    verified,
+)
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
-from model_store.triton import config_pbtxt
 
-_CURRENT = "current.json"
-_MANIFEST = "manifest.json"
 # Held by the trainer while it lives, and by any writer while it writes. The kernel frees both with the process.
 _LEADER, _WRITER = ".leader", ".writer"
-_GENERATION_FILE = re.compile(r"generation-(\d+)\.json")
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class FolderStore:
@@ -45,41 +45,33 @@ class FolderStore:
     def stamp(self) -> Hashable:
         # A rename always brings a new inode, so that even two publications within the clock's grain differ.
         try:
-            status = os.stat(self._root / _CURRENT)
+            status = os.stat(self._root / CURRENT)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _unavailable(self._root, error) from error
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def current(self) -> Generation | None:
         try:
-            return decode(_read(self._root / _CURRENT), Generation, _CURRENT)
+            return decode(self._read(CURRENT), Generation, CURRENT)
         except NotFoundError:
             return None
 
     def generation(self, number: int) -> Generation:
-        name = f"generation-{number}.json"
-        return decode(_read(self._root / name), Generation, name)
+        name = record_name(number)
+        return decode(self._read(name), Generation, name)
 
     def generations(self) -> list[int]:
-        if not self._root.is_dir():
+        try:
+            return record_numbers(os.listdir(self._root))
+        except FileNotFoundError:
             return []
-        matches = (_GENERATION_FILE.fullmatch(entry.name) for entry in self._root.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        except OSError as error:
+            raise _unavailable(self._root, error) from error
 
     def read(self, generation: Generation, model: str) -> StoredModel:
-        ref = generation.models.get(model)
-        if ref is None:
-            raise NotFoundError(f"generation {generation.generation} has no model {model!r}")
-        folder = self._root / model / str(ref.version)
-        document = _read(folder / _MANIFEST)
-        where = f"{model}/{ref.version}/{_MANIFEST}"
-        if sha256_of(document) != ref.manifest_sha256:
-            raise DamagedError(f"{where} is not the one that generation {generation.generation} names")
-        manifest = decode(document, Manifest, where)
-        onnx = _read(folder / manifest.file.name)
-        if len(onnx) != manifest.file.size_bytes or sha256_of(onnx) != manifest.file.sha256:
-            raise DamagedError(f"{model}/{ref.version}/{manifest.file.name} differs from its manifest's size or sha256")
-        return StoredModel(manifest, onnx)
+        return read_verified(generation, model, self._read)
 
     def lead(self, owner: str) -> bool:
         if self._leadership is None:
@@ -108,82 +100,66 @@ class FolderStore:
         with _reported(self._root), _writing(self._root):
             before = self.current()
             number = self._next_number()
-            models = dict(before.models) if before else {}
+            models: dict[str, ModelRef] = dict(before.models) if before else {}
             for draft in drafts:
-                parent = models.get(draft.manifest.model)
-                models[draft.manifest.model] = self._write_version(draft, number, parent)
+                version = finalise(draft, number, models.get(draft.manifest.model))
+                self._write_version(version)
+                models[version.model] = version.ref
             generation = Generation(number, models, datetime.now(UTC))
-            _write_atomically(self._root / f"generation-{number}.json", encode(generation))
-            _write_atomically(self._root / _CURRENT, encode(generation))
+            _write_atomically(self._root / record_name(number), encode(generation))
+            _write_atomically(self._root / CURRENT, encode(generation))
         return generation
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
         with _reported(self._root), _writing(self._root):
-            current = self.current()
-            numbers = self.generations()
-            kept = set(numbers[-keep:]) | ({current.generation} if current else set())
-            removed = [number for number in numbers if number not in kept]
+            removed = outdated(self, keep)
             for number in removed:
-                (self._root / f"generation-{number}.json").unlink(missing_ok=True)
-            named = [current] if current else []
-            for number in kept:
-                # A damaged record names nothing that could be rolled back to.
-                with suppress(DamagedError):
-                    named.append(self.generation(number))
-            self._remove_unnamed_versions(named)
+                (self._root / record_name(number)).unlink(missing_ok=True)
+            self._remove_unnamed_versions()
         return removed
 
     def rollback(self, number: int) -> Generation:
-        generation = self.generation(number)
-        for model in generation.models:
-            self.read(generation, model)
+        generation = verified(self, number)
         with _reported(self._root), _writing(self._root):
-            _write_atomically(self._root / _CURRENT, encode(generation))
+            _write_atomically(self._root / CURRENT, encode(generation))
         return generation
+
+    def _read(self, name: str) -> bytes:
+        path = self._root / name
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{path} does not exist") from error
+        except OSError as error:
+            raise StoreUnavailableError(f"can't read {path}: {error.strerror}") from error
 
     def _next_number(self) -> int:
         versions = (int(p.name) for p in self._root.glob("*/*") if p.name.isdigit())
         return max([0, *self.generations(), *versions]) + 1
 
-    def _write_version(self, draft: Draft, version: int, parent: ModelRef | None) -> ModelRef:
-        name = draft.manifest.model
-        if not _MODEL_NAME.fullmatch(name):
-            raise StoreError(f"model name {name!r}: use letters, digits, '-' and '_'")
-        manifest = msgspec.structs.replace(
-            draft.manifest,
-            version=version,
-            parent_version=parent.version if parent else None,
-            file=ModelFile("model.onnx", sha256_of(draft.onnx), len(draft.onnx)),
-        )
-        document = encode(manifest)
-        folder = self._root / name
+    def _write_version(self, version: Version) -> None:
+        folder = self._root / version.model
         folder.mkdir(exist_ok=True)
-        _write_atomically(folder / "config.pbtxt", config_pbtxt(manifest).encode())
+        _write_atomically(folder / CONFIG, version.config)
         # Triton ignores folders whose names are not numbers, so the version appears to it whole, by the rename.
-        partial = folder / f".partial-{version}-{secrets.token_hex(4)}"
+        partial = folder / f".partial-{version.ref.version}-{secrets.token_hex(4)}"
         partial.mkdir()
-        _write_synced(partial / "model.onnx", draft.onnx)
-        _write_synced(partial / _MANIFEST, document)
+        _write_synced(partial / MODEL, version.onnx)
+        _write_synced(partial / MANIFEST, version.manifest)
         _sync_folder(partial)
-        os.rename(partial, folder / str(version))
+        os.rename(partial, folder / str(version.ref.version))
         _sync_folder(folder)
-        return ModelRef(version, sha256_of(document))
 
-    def _remove_unnamed_versions(self, kept: list[Generation]) -> None:
-        named = {(model, str(ref.version)) for g in kept for model, ref in g.models.items()}
+    def _remove_unnamed_versions(self) -> None:
+        named = {(model, str(version)) for model, version in named_versions(self)}
         for folder in self._root.glob("*/*"):
             stale = folder.name.isdigit() and (folder.parent.name, folder.name) not in named
             if stale or folder.name.startswith(".partial-"):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path} does not exist") from error
-    except OSError as error:
-        raise StoreUnavailableError(f"can't read {path}: {error.strerror}") from error
+def _unavailable(root: Path, error: OSError) -> StoreUnavailableError:
+    return StoreUnavailableError(f"can't use model store {root}: {error.strerror}")
 
 
 @contextmanager
@@ -191,7 +167,7 @@ def _reported(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailableError(f"can't write to model store {root}: {error.strerror}") from error
+        raise _unavailable(root, error) from error
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""What every kind of store does alike: names of files, a draft made final, a model verified, what may be removed.
+
+current.json                  the generation in force
+generation-<n>.json           every generation that can be rolled back to
+<model>/config.pbtxt
+<model>/<version>/model.onnx, manifest.json
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from model_store.exceptions import DamagedError, NotFoundError, StoreError
+from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, sha256_of
+from model_store.store import Draft, ModelStore, StoredModel
+from model_store.triton import config_pbtxt
+
+CURRENT = "current.json"
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+CONFIG = "config.pbtxt"
+_RECORD = re.compile(r"generation-(\d+)\.json")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A draft made final: the bytes of a model version's files, and how a generation names it."""
+
+    model: str
+    ref: ModelRef
+    config: bytes
+    manifest: bytes
+    onnx: bytes
+
+
+def finalise(draft: Draft, version: int, parent: ModelRef | None) -> Version:
+    """Fills in what only the store knows; StoreError for a model's name that would not do as a folder's."""
+    name = draft.manifest.model
+    if not _MODEL_NAME.fullmatch(name):
+        raise StoreError(f"model name {name!r}: use letters, digits, '-' and '_'")
+    manifest = msgspec.structs.replace(
+        draft.manifest,
+        version=version,
+        parent_version=parent.version if parent else None,
+        file=ModelFile(MODEL, sha256_of(draft.onnx), len(draft.onnx)),
+    )
+    document = encode(manifest)
+    ref = ModelRef(version, sha256_of(document))
+    return Version(name, ref, config_pbtxt(manifest).encode(), document, draft.onnx)
+
+
+def read_verified(generation: Generation, model: str, read: Callable[[str], bytes]) -> StoredModel:
+    """A model read by path; NotFoundError, or DamagedError when its bytes are not those that were published."""
+    ref = generation.models.get(model)
+    if ref is None:
+        raise NotFoundError(f"generation {generation.generation} has no model {model!r}")
+    where = f"{model}/{ref.version}/{MANIFEST}"
+    document = read(where)
+    if sha256_of(document) != ref.manifest_sha256:
+        raise DamagedError(f"{where} is not the one that generation {generation.generation} names")
+    manifest = decode(document, Manifest, where)
+    path = f"{model}/{ref.version}/{manifest.file.name}"
+    onnx = read(path)
+    if len(onnx) != manifest.file.size_bytes or sha256_of(onnx) != manifest.file.sha256:
+        raise DamagedError(f"{path} differs from its manifest's size or sha256")
+    return StoredModel(manifest, onnx)
+
+
+def verified(store: ModelStore, number: int) -> Generation:
+    """A generation of which every model has been read; NotFoundError or DamagedError otherwise."""
+    generation = store.generation(number)
+    for model in generation.models:
+        store.read(generation, model)
+    return generation
+
+
+def record_name(number: int) -> str:
+    return f"generation-{number}.json"
+
+
+def record_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of the generations whose records are among the names, in order."""
+    return sorted(int(match[1]) for match in map(_RECORD.fullmatch, names) if match)
+
+
+def outdated(store: ModelStore, keep: int) -> list[int]:
+    """All generations but the newest `keep` and the current one."""
+    current = store.current()
+    numbers = store.generations()
+    kept = set(numbers[-keep:]) | ({current.generation} if current else set())
+    return [number for number in numbers if number not in kept]
+
+
+def named_versions(store: ModelStore) -> set[tuple[str, int]]:
+    """The model versions that the current generation names, or one that can be rolled back to."""
+    current = store.current()
+    named = [current] if current else []
+    for number in store.generations():
+        # A damaged record names nothing that could be rolled back to.
+        with suppress(DamagedError, NotFoundError):
+            named.append(store.generation(number))
+    return {(model, ref.version) for generation in named for model, ref in generation.models.items()}
