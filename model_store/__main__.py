@@ -25,7 +25,11 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings=_SETTINGS)
 def main() -> None:
-    """Commands over a model store, a folder that trainer and predictors share."""
+    """Commands over a model store, which trainer and predictors share.
+
+    STORE is a folder, or s3://bucket/prefix; endpoint, region and credentials of S3 are taken from the environment
+    (AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, ...) or from wherever else boto3 finds them.
+    """
 
 
 @main.command("ls")

@@ -15,3 +15,7 @@ class DamagedError(StoreError):
 
 class NotFoundError(StoreError):
     """The store has no such model, version or generation."""
+
+
+class ConflictError(StoreError):
+    """Another writer was faster: what was to be written has been written or changed meanwhile."""

@@ -50,7 +50,10 @@ class ModelStore(Protocol):
         """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise."""
 
     def lead(self, owner: str) -> bool:
-        """Whether this store object is the one that may train for the store; it stays so until it resigns or dies."""
+        """Whether this store object is the one that may train for the store; it stays so until it resigns or dies.
+
+        A leader calls it again and again, every few seconds: where leading is a lease, that is what renews it.
+        """
 
     def resign(self) -> None:
         """Lets another lead."""
@@ -59,7 +62,10 @@ class ModelStore(Protocol):
         """Who last led, as it named itself."""
 
     def publish(self, drafts: Sequence[Draft]) -> Generation:
-        """Makes the drafts current together. Models of the current generation that have no draft are carried over."""
+        """Makes the drafts current together. Models of the current generation that have no draft are carried over.
+
+        StoreError when this store object has led and no longer does; one that has never led may publish.
+        """
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
         """Removes all but the newest `keep` generations, never the current one; returns the removed numbers."""
@@ -69,9 +75,21 @@ class ModelStore(Protocol):
 
 
 def open_store(location: str) -> ModelStore:
-    """The store at a folder's path; raises StoreError for a kind of location that is not supported."""
+    """The store at a folder's path or at s3://bucket/prefix; StoreError for any other kind of location."""
     from model_store.folder import FolderStore
 
-    if "://" in location:
-        raise StoreError(f"model store {location!r}: only folders are supported; give a path")
-    return FolderStore(Path(location))
+    scheme, separator, path = location.partition("://")
+    if not separator:
+        return FolderStore(Path(location))
+    if scheme != "s3" or not path.partition("/")[0]:
+        raise StoreError(f"model store {location!r}: only folders and s3://bucket/prefix are supported")
+    return _open_s3(path)
+
+
+def _open_s3(path: str) -> ModelStore:
+    try:
+        from model_store.s3 import S3Store
+    except ModuleNotFoundError as error:
+        raise StoreError(f"model store s3://{path} needs {error.name}: pip install 'headroom[s3]'") from error
+    bucket, _, prefix = path.partition("/")
+    return S3Store(bucket, prefix.strip("/"))

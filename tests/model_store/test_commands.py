@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from model_store import open_store
-from tests.model_store.test_folder import draft, flip
+from tests.model_store.drafts import draft, flipped, in_force
+from tests.model_store.places import BucketPlace, Place
+from tests.model_store.s3_server import S3Server
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -14,57 +16,68 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
+def damage(place: Place, name: str) -> None:
+    place.write(name, flipped(place.read(name)))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    opened = open_store(str(tmp_path))
+def store(place: Place) -> str:
+    """The location of a store of three generations."""
+    opened = open_store(place.location)
     for content in (b"one", b"two", b"three"):
         opened.publish([draft("ttft", content), draft("tpot", content)])
-    return tmp_path
+    return place.location
 
 
-def test_the_generations_are_listed_and_the_one_in_force_marked(store: Path) -> None:
+def test_the_generations_are_listed_and_the_one_in_force_marked(store: str) -> None:
     lines = run("ls", store).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "*"]
     assert "ttft/3" in lines[-1]
 
 
-def test_a_manifest_is_shown(store: Path) -> None:
+def test_a_manifest_is_shown(store: str) -> None:
     assert json.loads(run("show", store, "ttft").stdout)["version"] == 3
     assert json.loads(run("show", store, "tpot", "--generation", 1).stdout)["version"] == 1
 
 
-def test_verify_finds_what_is_damaged(store: Path) -> None:
+def test_verify_finds_what_is_damaged(store: str, place: Place) -> None:
     assert run("verify", store).returncode == 0
-    flip(store / "tpot" / "2" / "model.onnx")
+    damage(place, "tpot/2/model.onnx")
     result = run("verify", store)
     assert result.returncode == 1
     assert [line.split()[1] for line in result.stdout.splitlines() if "DAMAGED" in line] == ["tpot/2"]
 
 
-def test_rollback_moves_the_pointer_unless_the_goal_is_damaged(store: Path) -> None:
+def test_rollback_moves_the_pointer_unless_the_goal_is_damaged(store: str, place: Place) -> None:
     assert run("rollback", store, 1).returncode == 0
-    current = open_store(str(store)).current()
-    assert current
-    assert current.generation == 1
-    flip(store / "tpot" / "2" / "model.onnx")
+    assert in_force(open_store(store)).generation == 1
+    damage(place, "tpot/2/model.onnx")
     result = run("rollback", store, 2)
     assert (result.returncode, "tpot/2" in result.stderr) == (1, True)
 
 
-def test_gc_removes_the_oldest(store: Path) -> None:
+def test_gc_removes_the_oldest(store: str) -> None:
     assert "removed 2 generations: 1, 2" in run("gc", store, "--keep", 1).stdout
-    assert open_store(str(store)).generations() == [3]
+    assert open_store(store).generations() == [3]
 
 
 @pytest.mark.parametrize("command", ["push", "pull"])
-def test_a_generation_is_copied_to_another_store(store: Path, tmp_path: Path, command: str) -> None:
-    other = tmp_path / "other"
+@pytest.mark.parametrize("to", ["the same kind", "a folder"])
+def test_a_generation_is_copied_to_another_store(
+    store: str, place: Place, tmp_path: Path, command: str, to: str
+) -> None:
+    other = place.another() if to == "the same kind" else str(tmp_path / "other")
     ends = (store, other) if command == "push" else (other, store)
     assert run(command, *ends, "--generation", 2).returncode == 0
-    opened = open_store(str(other))
-    current = opened.current()
-    assert current
-    assert opened.read(current, "ttft").onnx == b"two"
+    opened = open_store(other)
+    assert opened.read(in_force(opened), "ttft").onnx == b"two"
+
+
+def test_a_folders_generation_is_pushed_into_a_bucket(bucket: BucketPlace, tmp_path: Path) -> None:
+    open_store(str(tmp_path)).publish([draft(onnx=b"from a folder")])
+    assert "is generation 1 of s3://" in run("push", tmp_path, bucket.location).stdout
+    opened = open_store(bucket.location)
+    assert opened.read(in_force(opened), "ttft").onnx == b"from a folder"
 
 
 @pytest.mark.parametrize(
@@ -76,8 +89,22 @@ def test_a_generation_is_copied_to_another_store(store: Path, tmp_path: Path, co
         (["ls", "ftp://x"], "only folders"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(store: Path, arguments: list[str], expected: str) -> None:
+def test_what_is_wrong_is_told_in_one_line(store: str, arguments: list[str], expected: str) -> None:
     result = run(*(argument.format(store) for argument in arguments))
     assert result.returncode == 1
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("ls",), ("show", "ttft"), ("verify",), ("rollback", 1), ("gc",), ("push", "s3://absent/other")]
+)
+def test_a_missing_bucket_is_told_in_one_line(s3: S3Server, arguments: tuple[object, ...]) -> None:
+    command, *rest = arguments
+    result = run(command, "s3://absent/models", *rest)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Error: model store s3://absent/models: there is no bucket 'absent'; create it\n"
+
+
+def test_the_help_says_what_a_store_is() -> None:
+    assert "STORE is a folder, or s3://bucket/prefix" in run("--help").stdout

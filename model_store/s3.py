@@ -1,0 +1,163 @@
+"""A model store in a bucket of S3, or of what speaks its protocol. Object keys are a folder store's paths.
+
+There are no locks: every write is on the condition that nothing has been written there meanwhile. Writing a version's
+manifest first reserves its number. All of it becomes visible by one conditional write, that of the pointer; a writer
+that fails there finds out that another has published, and begins anew upon what the other has published.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Hashable, Sequence
+from datetime import UTC, datetime
+
+from model_store.bucket import Bucket, Stored
+from model_store.exceptions import ConflictError, StoreError
+from model_store.lease import Lease
+from model_store.manifest import Generation, ModelRef, decode, encode
+from model_store.publication import (
+    CONFIG,
+    CURRENT,
+    MANIFEST,
+    MODEL,
+    Version,
+    finalise,
+    named_versions,
+    outdated,
+    read_verified,
+    record_name,
+    record_numbers,
+    verified,
+)
+from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
+
+LEASE_S = 15.0
+_ATTEMPTS = 5
+# Writers that have met wait for a random time of about this long, twice as long each time, so that one goes first.
+_PAUSE_S = 0.05
+_VERSION_FILE = re.compile(r"([^/]+)/(\d+)/.+")
+
+
+class S3Store:
+    """A store under a prefix of a bucket. Neither readers nor writers ever wait for another."""
+
+    def __init__(
+        self, bucket: str, prefix: str, lease_s: float = LEASE_S, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bucket = Bucket(bucket, prefix)
+        self._lease = Lease(self._bucket, lease_s, monotonic)
+
+    @property
+    def location(self) -> str:
+        return self._bucket.location
+
+    def stamp(self) -> Hashable:
+        return self._bucket.etag(CURRENT)
+
+    def current(self) -> Generation | None:
+        return _pointed(self._bucket.find(CURRENT))
+
+    def generation(self, number: int) -> Generation:
+        name = record_name(number)
+        return decode(self._read(name), Generation, name)
+
+    def generations(self) -> list[int]:
+        return record_numbers(self._bucket.listing())
+
+    def read(self, generation: Generation, model: str) -> StoredModel:
+        return read_verified(generation, model, self._read)
+
+    def lead(self, owner: str) -> bool:
+        return self._lease.acquire(owner)
+
+    def leader(self) -> str:
+        return self._lease.holder()
+
+    def resign(self) -> None:
+        self._lease.release()
+
+    def publish(self, drafts: Sequence[Draft]) -> Generation:
+        if not drafts:
+            raise StoreError("nothing to publish")
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._publish_once(drafts)
+            except ConflictError:
+                time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))
+        raise StoreError(f"others published in {self.location} during each of {_ATTEMPTS} attempts; try again")
+
+    def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
+        removed = outdated(self, keep)
+        for number in removed:
+            self._bucket.remove(record_name(number))
+        # Another writer may be at work on any number above the current one. Which one that is has to be read before
+        # what is named: a version published in between is then above it.
+        current = self.current()
+        if current:
+            self._remove_unnamed_versions(current.generation)
+        return removed
+
+    def rollback(self, number: int) -> Generation:
+        before = self._bucket.find(CURRENT)
+        generation = verified(self, number)
+        self._point(before, generation)
+        return generation
+
+    def _publish_once(self, drafts: Sequence[Draft]) -> Generation:
+        """ConflictError when another writer took the number or moved the pointer."""
+        before = self._bucket.find(CURRENT)
+        current = _pointed(before)
+        number = self._next_number(current)
+        models: dict[str, ModelRef] = dict(current.models) if current else {}
+        for draft in drafts:
+            version = finalise(draft, number, models.get(draft.manifest.model))
+            self._write_version(version)
+            models[version.model] = version.ref
+        generation = Generation(number, models, datetime.now(UTC))
+        self._lease.confirm()
+        self._bucket.create(record_name(number), encode(generation))
+        try:
+            self._point(before, generation)
+        except ConflictError:
+            # It never was in force. Its versions stay until they are collected.
+            self._bucket.remove(record_name(number))
+            raise
+        return generation
+
+    def _point(self, before: Stored | None, generation: Generation) -> None:
+        """Moves the pointer; ConflictError when it is no longer what it was `before`."""
+        document = encode(generation)
+        try:
+            if before:
+                self._bucket.replace(CURRENT, document, before.etag)
+            else:
+                self._bucket.create(CURRENT, document)
+        except ConflictError:
+            # When the answer to a successful write is lost, the client writes again and meets its own first write.
+            if self.current() != generation:
+                raise
+
+    def _next_number(self, current: Generation | None) -> int:
+        keys = self._bucket.listing()
+        versions = (int(match[2]) for match in map(_VERSION_FILE.fullmatch, keys) if match)
+        return max([current.generation if current else 0, *record_numbers(keys), *versions]) + 1
+
+    def _write_version(self, version: Version) -> None:
+        folder = f"{version.model}/{version.ref.version}"
+        self._bucket.create(f"{folder}/{MANIFEST}", version.manifest)
+        self._bucket.create(f"{folder}/{MODEL}", version.onnx)
+        self._bucket.put(f"{version.model}/{CONFIG}", version.config)
+
+    def _remove_unnamed_versions(self, up_to: int) -> None:
+        named = named_versions(self)
+        for key in self._bucket.listing():
+            match = _VERSION_FILE.fullmatch(key)
+            if match and int(match[2]) <= up_to and (match[1], int(match[2])) not in named:
+                self._bucket.remove(key)
+
+    def _read(self, key: str) -> bytes:
+        return self._bucket.get(key).data
+
+
+def _pointed(pointer: Stored | None) -> Generation | None:
+    return decode(pointer.data, Generation, CURRENT) if pointer else None

@@ -1,0 +1,68 @@
+"""Where the tests keep stores, and the raw files in them: what may be altered behind a store's back."""
+
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from model_store.bucket import Bucket
+
+
+class Place(Protocol):
+    @property
+    def location(self) -> str: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def write(self, name: str, data: bytes) -> None: ...
+
+    def names(self) -> list[str]:
+        """The files of models and generations, sorted; not those that only hold locks."""
+
+    def another(self) -> str:
+        """The location of another store of the same kind, empty."""
+
+
+class FolderPlace:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def location(self) -> str:
+        return str(self._root)
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def names(self) -> list[str]:
+        files = (path for path in self._root.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return sorted(str(path.relative_to(self._root)) for path in files)
+
+    def another(self) -> str:
+        return tempfile.mkdtemp(dir=self._root.parent)
+
+
+class BucketPlace:
+    def __init__(self, name: str, prefix: str = "pool/models") -> None:
+        self._name, self._prefix = name, prefix
+        self._bucket = Bucket(name, prefix)
+
+    @property
+    def location(self) -> str:
+        return f"s3://{self._name}/{self._prefix}"
+
+    def read(self, name: str) -> bytes:
+        return self._bucket.get(name).data
+
+    def write(self, name: str, data: bytes) -> None:
+        self._bucket.put(name, data)
+
+    def names(self) -> list[str]:
+        return sorted(key for key in self._bucket.listing() if not key.startswith("."))
+
+    def another(self) -> str:
+        return f"s3://{self._name}/other"

@@ -1,0 +1,175 @@
+"""What every kind of store has to do."""
+
+import sys
+import threading
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from model_store import SCHEMAS, DamagedError, ModelStore, NotFoundError, StoreError, open_store
+from tests.model_store.drafts import Damage, draft, flipped, in_force, truncated
+from tests.model_store.places import Place
+
+
+def test_a_published_generation_reads_back(store: ModelStore) -> None:
+    published = store.publish([draft("ttft", b"a"), draft("tpot", b"b")])
+    current = in_force(store)
+    assert current == published
+    assert {name: store.read(current, name).onnx for name in current.models} == {"ttft": b"a", "tpot": b"b"}
+
+
+def test_the_files_are_those_of_a_triton_repository(store: ModelStore, place: Place) -> None:
+    store.publish([draft()])
+    files = ["config.pbtxt", "1/manifest.json", "1/model.onnx"]
+    assert place.names() == sorted(["current.json", "generation-1.json", *(f"ttft/{file}" for file in files)])
+
+
+def test_triton_finds_a_configuration_with_the_graphs_columns(store: ModelStore, place: Place) -> None:
+    store.publish([draft()])
+    text = place.read("ttft/config.pbtxt").decode()
+    assert 'platform: "onnxruntime_onnx"' in text
+    assert all(f'name: "{feature.name}"' in text for feature in SCHEMAS["ttft"])
+
+
+def test_an_empty_store_has_no_generation(store: ModelStore) -> None:
+    assert store.current() is None
+    assert store.stamp() is None
+    assert store.generations() == []
+    assert store.leader() == ""
+    assert store.collect() == []
+
+
+def test_nothing_is_not_published(store: ModelStore) -> None:
+    with pytest.raises(StoreError, match="nothing"):
+        store.publish([])
+
+
+def test_a_lone_model_carries_the_others_over(store: ModelStore) -> None:
+    store.publish([draft("ttft", b"a"), draft("tpot", b"b")])
+    second = store.publish([draft("ttft", b"c")])
+    assert {name: ref.version for name, ref in second.models.items()} == {"ttft": 2, "tpot": 1}
+    assert store.read(second, "ttft").manifest.parent_version == 1
+    assert store.read(second, "tpot").onnx == b"b"
+
+
+def test_the_stamp_changes_with_each_publication_and_rollback(store: ModelStore) -> None:
+    stamps = [store.stamp()]
+    publish, rollback = partial(store.publish, [draft()]), partial(store.rollback, 1)
+    for change in (publish, publish, rollback):
+        change()
+        stamps.append(store.stamp())
+        assert stamps[-1] == store.stamp()
+    assert all(before != after for before, after in pairwise(stamps))
+
+
+def test_rollback_makes_the_older_generation_current_and_numbers_go_on(store: ModelStore) -> None:
+    store.publish([draft(onnx=b"old")])
+    store.publish([draft(onnx=b"new")])
+    assert store.read(store.rollback(1), "ttft").onnx == b"old"
+    assert in_force(store).generation == 1
+    assert store.publish([draft()]).generation == 3
+
+
+def test_rollback_to_an_unknown_generation_is_refused(store: ModelStore) -> None:
+    with pytest.raises(NotFoundError, match="generation-7"):
+        store.rollback(7)
+
+
+def test_collect_keeps_the_newest_and_what_they_name(store: ModelStore, place: Place) -> None:
+    store.publish([draft("tpot", b"lone")])
+    for _ in range(6):
+        store.publish([draft("ttft")])
+    assert store.collect(keep=2) == [1, 2, 3, 4, 5]
+    assert store.generations() == [6, 7]
+    assert store.read(in_force(store), "tpot").onnx == b"lone"
+    assert {name.split("/")[1] for name in place.names() if name.startswith("ttft/")} == {"6", "7", "config.pbtxt"}
+
+
+def test_collect_never_removes_the_current_generation(store: ModelStore) -> None:
+    for _ in range(4):
+        store.publish([draft()])
+    store.rollback(1)
+    assert store.collect(keep=1) == [2, 3]
+    assert store.read(in_force(store), "ttft").onnx == b"model"
+
+
+def test_collect_goes_on_past_a_damaged_record(store: ModelStore, place: Place) -> None:
+    for _ in range(3):
+        store.publish([draft()])
+    place.write("generation-2.json", b"{")
+    assert store.collect(keep=2) == [1]
+    assert store.read(in_force(store), "ttft").onnx == b"model"
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped])
+@pytest.mark.parametrize("file", ["ttft/1/model.onnx", "ttft/1/manifest.json"])
+def test_damage_is_noticed(store: ModelStore, place: Place, file: str, damage: Damage) -> None:
+    generation = store.publish([draft()])
+    place.write(file, damage(place.read(file)))
+    with pytest.raises(DamagedError, match="ttft/1"):
+        store.read(generation, "ttft")
+    with pytest.raises(DamagedError, match="ttft/1"):
+        store.rollback(1)
+
+
+def test_another_versions_manifest_is_noticed(store: ModelStore, place: Place) -> None:
+    store.publish([draft(onnx=b"one")])
+    second = store.publish([draft(onnx=b"two")])
+    for file in ("manifest.json", "model.onnx"):
+        place.write(f"ttft/2/{file}", place.read(f"ttft/1/{file}"))
+    with pytest.raises(DamagedError, match="ttft/2/manifest"):
+        store.read(second, "ttft")
+
+
+def test_a_torn_pointer_is_damage_and_not_an_empty_store(store: ModelStore, place: Place) -> None:
+    store.publish([draft()])
+    place.write("current.json", place.read("current.json")[:-2])
+    with pytest.raises(DamagedError, match=r"current\.json"):
+        store.current()
+
+
+def test_a_reader_beside_a_writer_sees_whole_generations_only(store: ModelStore) -> None:
+    store.publish([draft("ttft", b"0"), draft("tpot", b"0")])
+
+    def write() -> None:
+        for number in range(1, 30):
+            store.publish([draft(name, str(number).encode()) for name in ("ttft", "tpot")])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        generation = in_force(store)
+        assert store.read(generation, "ttft").onnx == store.read(generation, "tpot").onnx
+    writer.join()
+
+
+def test_names_that_would_leave_the_store_are_refused(store: ModelStore, place: Place) -> None:
+    with pytest.raises(StoreError, match="model name"):
+        store.publish([draft("../evil")])
+    assert place.names() == []
+
+
+def test_one_leads_until_it_is_gone(place: Place) -> None:
+    first, second = open_store(place.location), open_store(place.location)
+    assert first.lead("first")
+    assert first.lead("first")
+    assert not second.lead("second")
+    assert second.leader() == "first"
+    first.resign()
+    assert second.lead("second")
+    assert open_store(place.location).leader() == "second"
+
+
+@pytest.mark.parametrize("location", ["ftp://models", "s3://", "s3:///prefix"])
+def test_an_unknown_kind_of_location_is_refused(location: str) -> None:
+    with pytest.raises(StoreError, match="only folders and s3://bucket/prefix"):
+        open_store(location)
+
+
+def test_without_boto3_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("model_store.s3", "model_store.lease", "model_store.bucket"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(StoreError, match=r"boto3: pip install 'headroom\[s3\]'"):
+        open_store("s3://bucket/prefix")
