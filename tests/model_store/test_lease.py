@@ -142,6 +142,12 @@ def test_a_lease_whose_answer_was_lost_is_still_ours(
     assert first.publish([draft()])
 
 
+def test_a_renewal_whose_answer_was_lost_keeps_no_leader_from_publishing(first: S3Store, s3: S3Server) -> None:
+    assert first.lead("first")
+    s3.after = once("PUT", LEASE, error=(500, "InternalError"))
+    assert first.publish([draft()]).generation == 1
+
+
 def test_a_leader_whom_no_answer_reaches_leads_on_afterwards(first: S3Store, second: S3Store, s3: S3Server) -> None:
     assert first.lead("first")
     s3.after = lambda method, path: (500, "InternalError") if method == "PUT" else None
