@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.trainer_bench.fits import cut_short, passes
 from scripts.trainer_bench.freshness import freshness
-from scripts.trainer_bench.serving import BATCH_ROWS, during_fits, ingestion, own_server, pass_s, trainer_flags
+from scripts.trainer_bench.serving import BATCH_ROWS, during_fits, flush, ingestion, own_server, pass_s, trainer_flags
 from scripts.trainer_bench.simulated import Replay
 from trainer.fitter import Fitter
 from trainer.job import Job
@@ -61,20 +61,27 @@ def measure_accuracy(requests_per_s: float) -> dict[str, float]:
     return figures | {"coverage_q90": float(np.mean(coverages))}
 
 
-def measure_peer(url: str, batches: int, interval_s: float, ours: dict[str, float]) -> dict[str, float]:
-    """Ratios of ours to the peer's, both over HTTP: more is better of ingestion, less of a refit."""
-    theirs = ingestion(url, batches)
+def measure_peer(url: str, batches: int, interval_s: float) -> dict[str, float]:
+    """Ratios of ours to the peer's, over HTTP and with the same interval: more is better of ingestion, less of a refit.
+
+    Both are emptied before each measurement.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         own_server("trainer", *trainer_flags(Path(folder), interval_s)) as (our_url, _),
     ):
-        ours_s, theirs_s = pass_s(our_url, interval_s), pass_s(url, interval_s)
-    rate = ours.get("ingest_rows_per_s") or measure_ingestion(batches)["ingest_rows_per_s"]
-    return {
-        "peer_ingest_ratio": rate / theirs["ingest_rows_per_s"],
-        "peer_refit_ratio": ours_s / theirs_s,
-        "peer_refit_s": theirs_s,
-    }
+        found: dict[str, float] = {}
+        try:
+            theirs_s = pass_s(url, interval_s)
+            found = {"peer_refit_ratio": pass_s(our_url, interval_s) / theirs_s, "peer_refit_s": theirs_s}
+        except RuntimeError as error:
+            click.echo(f"the ratio of refits is left out: {error}", err=True)
+        rates = {}
+        for name, at in (("ours", our_url), ("theirs", url)):
+            flush(at)
+            rates[name] = ingestion(at, batches)["ingest_rows_per_s"]
+    rate = {"peer_ingest_ratio": rates["ours"] / rates["theirs"], "peer_ingest_rows_per_s": rates["theirs"]}
+    return found | rate
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -122,7 +129,7 @@ def main(
     if "accuracy" in parts:
         figures |= measure_accuracy(requests_per_s)
     if peer:
-        figures |= measure_peer(peer.rstrip("/"), batches, peer_interval_sec, figures)
+        figures |= measure_peer(peer.rstrip("/"), batches, peer_interval_sec)
     console = Console()
     for name, value in figures.items():
         console.print(f"{name:40} {value:>12.4g}", highlight=False)

@@ -21,6 +21,7 @@ from scripts.trainer_bench.law import make_entries
 
 BATCH_ROWS = 1_000
 _PASSES_WATCHED = 5
+_SLOWEST_PASS_S = 20.0
 
 
 def free_port() -> int:
@@ -68,6 +69,11 @@ def send(url: str, entries: list[dict[str, Any]]) -> float:
     return ask(f"{url}/add_training_data_bulk", msgspec.json.encode({"entries": entries}))[0]
 
 
+def flush(url: str) -> None:
+    """Empties the window."""
+    ask(f"{url}/flush", b"{}")
+
+
 def ingestion(url: str, batches: int) -> dict[str, float]:
     """Bulk requests one after the other; the median counts."""
     bodies = [msgspec.json.encode({"entries": make_entries(BATCH_ROWS, seed)}) for seed in range(batches)]
@@ -99,12 +105,19 @@ def during_fits(url: str, seconds: float) -> dict[str, float]:
 
 
 def pass_s(url: str, interval_s: float, rows: int = 10_000) -> float:
-    """The time of a pass over `rows` samples, seen from outside: between two ends of passes, less the interval."""
+    """The time of a pass over `rows` samples, seen from outside: between two ends of passes, less the interval.
+
+    RuntimeError when the server ends no pass in time.
+    """
+    flush(url)
     for seed in range(rows // BATCH_ROWS):
         send(url, make_entries(BATCH_ROWS, seed))
     ends: list[float] = []
     seen = None
+    deadline = time.monotonic() + _PASSES_WATCHED * (interval_s + _SLOWEST_PASS_S)
     while len(ends) <= _PASSES_WATCHED:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{url} ended {len(ends)} passes in time; its own log may say why")
         send(url, make_entries(1, len(ends)))
         last = ask(f"{url}/data/status")[1]["last_retrain"]
         if last != seen:
