@@ -51,15 +51,16 @@ def create_app(config: Config) -> Starlette:
         restored = ingestion.restore()
         if config.sample_journal:
             logger.info("%d samples were restored from %s", restored, config.sample_journal)
+        await asyncio.to_thread(fitting.start)
         background = (retraining.run(), retraining.keep_lead(), _tidy(ingestion))
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(fitting.close)
+        fitting.stop()
+        await retraining.end()
         await ingestion.tidy()
-        store.resign()
 
     async def add(request: Request) -> Response:
         started_at = time.perf_counter()

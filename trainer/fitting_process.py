@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 import msgspec
@@ -22,6 +23,12 @@ class FittingProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Has it import its libraries before the first job comes."""
+        with self._lock:
+            self._started()
 
     def learn(self, job: Job) -> list[Learnt]:
         """A model for each target of the job. Blocking; FitError when there is none."""
@@ -36,22 +43,24 @@ class FittingProcess:
             raise FitError(answer.error)
         return answer.learnt
 
-    def close(self) -> None:
-        """Ends the process, in the middle of a fit if need be."""
+    def stop(self) -> None:
+        """Ends the process for good, in the middle of a fit if need be, which then fails."""
+        self._stopped = True
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
-            self._process = None
+            with self._lock:
+                _reap(self._process)
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is None or self._process.poll() is not None:
+        if self._stopped:
+            raise FitError("the trainer is ending")
+        if self._process is None:
             level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-            command = [sys.executable, "-m", "trainer.fitter", level]
             self._process = subprocess.Popen(
-                # A session of its own: the signals of a terminal are for the server, which then ends this one.
-                command,
+                [sys.executable, "-m", "trainer.fitter", level],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                # A session of its own: the signals of a terminal are for the server, which then ends this one.
                 start_new_session=True,
             )
         return self._process
@@ -71,6 +80,16 @@ def _ask(process: "subprocess.Popen[bytes]", message: bytes) -> Answer:
 def _last_words(process: "subprocess.Popen[bytes]") -> str:
     """Why the process is gone; it takes its memory with it, which is what most likely killed it."""
     process.kill()
-    process.communicate()
+    _reap(process)
     how = f"by signal {-process.returncode}" if process.returncode < 0 else f"with status {process.returncode}"
-    return f"the fitting process ended {how}; is there enough memory? It is started anew"
+    return f"the fitting process ended {how}; is there enough memory? The next pass starts it anew"
+
+
+def _reap(process: "subprocess.Popen[bytes] | None") -> None:
+    if process is None:
+        return
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was not written yet can't be, on closing
+                pipe.close()

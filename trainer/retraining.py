@@ -3,14 +3,19 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Hashable
+from typing import ParamSpec, TypeVar
 
 from model_store import ModelStore, StoreError
 from trainer.graph import Graph
 from trainer.job import Learnt
 from trainer.metrics import Metrics
 from trainer.prefixes import summarise
-from trainer.training_pass import Learn, PassResult, PassSettings, read_served, run_pass
+from trainer.training_pass import Learn, PassResult, PassSettings, read_graphs, run_pass
 from trainer.window import Window
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger("headroom.trainer")
 
@@ -42,8 +47,11 @@ class Retraining:
         self._interval_s = interval_s
         self._learn = learn
         self._served_onnx: dict[str, bytes] = {}
+        self._stamp: Hashable = None
+        self._unreadable = ""
         self._fitted_version = 0
         self._leads = False
+        self._threads: set[asyncio.Task[object]] = set()
         self.served: dict[str, Graph] = {}
         self.learnt: dict[str, Learnt] = {}
         self.law_began_at: dict[str, int] = {}
@@ -57,8 +65,8 @@ class Retraining:
 
     async def run(self) -> None:
         """Passes until cancelled."""
-        await self._read_served()
         while True:
+            await self._follow()
             await asyncio.sleep(self._interval_s)
             version = self._window.version
             if version == self._fitted_version:
@@ -75,22 +83,42 @@ class Retraining:
             if not self._leads:
                 continue
             try:
-                self._leads = await asyncio.to_thread(self._store.lead, self._settings.job.trainer_id)
+                self._leads = await self._in_thread(self._store.lead, self._settings.job.trainer_id)
             except StoreError as error:
                 logger.warning("can't renew the lead of the model store: %s", error)
 
-    async def _read_served(self) -> None:
-        """A restarted trainer goes on from the generation in force; a damaged one is replaced by the next."""
+    async def end(self) -> None:
+        """Waits for what is still at work in a thread, and lets another trainer lead. After the tasks are cancelled."""
+        await asyncio.gather(*self._threads, return_exceptions=True)
+        await asyncio.to_thread(self._store.resign)
+
+    async def _follow(self) -> None:
+        """Compares with what is in force, whoever published it: at a start, after a rollback, behind another trainer.
+
+        What can't be read is not compared with, and replaced by the next generation.
+        """
         try:
-            generation, graphs = await asyncio.to_thread(read_served, self._store)
+            stamp = await self._in_thread(self._store.stamp)
+            if stamp == self._stamp:
+                return
+            generation = await self._in_thread(self._store.current)
+            if generation is not None and generation.generation != self.generation:
+                await self._serve(await self._in_thread(read_graphs, self._store, generation))
+                self.generation = generation.generation
+                logger.info("going on from generation %d", self.generation)
+            self._stamp, self._unreadable = stamp, ""
         except StoreError as error:
-            logger.error("can't read the generation in force: %s", error)
             self._metrics.failures.labels("read").inc()
-            return
-        if generation is not None:
-            await self._serve(graphs)
-            self.generation = generation.generation
-            logger.info("going on from generation %d", self.generation)
+            if str(error) != self._unreadable:
+                logger.error("can't read the generation in force: %s", error)
+            self._unreadable = str(error)
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A thread goes on when its task is cancelled; `end` waits for it."""
+        work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
+        self._threads.add(work)
+        work.add_done_callback(self._threads.discard)
+        return await asyncio.shield(work)
 
     async def _pass(self) -> PassResult:
         for name, began_at in self.law_began_at.items():
@@ -99,7 +127,7 @@ class Retraining:
         data = {name: await target.data() for name, target in self._window.targets.items()}
         self._metrics.prefixes(await asyncio.to_thread(summarise, data["ttft"].train))
         try:
-            return await asyncio.to_thread(
+            return await self._in_thread(
                 run_pass, data, self._served_onnx, self.law_began_at, self._store, self._settings, self._learn
             )
         except Exception as error:  # whatever a library raises costs this pass, and not the trainer
@@ -140,4 +168,4 @@ class Retraining:
     async def _serve(self, graphs: dict[str, bytes]) -> None:
         self._served_onnx = self._served_onnx | graphs
         for name, onnx in graphs.items():
-            self.served[name] = await asyncio.to_thread(Graph, onnx)
+            self.served[name] = await self._in_thread(Graph, onnx)

@@ -92,12 +92,9 @@ def run_pass(
     )
 
 
-def read_served(store: ModelStore) -> tuple[Generation | None, dict[str, bytes]]:
-    """The graphs of the generation in force, for the first pass to be compared with."""
-    generation = store.current()
-    if generation is None:
-        return None, {}
-    return generation, {name: store.read(generation, name).onnx for name in generation.models if name in SCHEMAS}
+def read_graphs(store: ModelStore, generation: Generation) -> dict[str, bytes]:
+    """The graphs of a generation, for the next pass to be compared with."""
+    return {name: store.read(generation, name).onnx for name in generation.models if name in SCHEMAS}
 
 
 def _publish(store: ModelStore, models: Sequence[Learnt], keep: int) -> Generation:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store import ROW_FEATURES
-from trainer.wire import Matrix, Samples
+from trainer.wire import Matrix, Samples, join
 
 QUEUE_EDGES = (0, 2, 5, 10)
 QUEUE_BUCKETS, KV_BUCKETS, PREFIX_BUCKETS = len(QUEUE_EDGES) + 1, 20, 4
@@ -190,10 +190,7 @@ class Window:
             latency_ms = np.concatenate([data.train.y, data.holdout.y])[order]
             other = np.zeros_like(latency_ms)
             parts.append(Samples(features, *((latency_ms, other) if name == "ttft" else (other, latency_ms))))
-        features, ttft_ms, tpot_ms = (
-            np.concatenate([getattr(part, column) for part in parts]) for column in ("features", "ttft_ms", "tpot_ms")
-        )
-        return Samples(features, ttft_ms, tpot_ms)
+        return join(parts)
 
 
 def _rows(rows: Structured) -> Rows:

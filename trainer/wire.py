@@ -1,6 +1,7 @@
 """Samples on the wire: JSON as the training server's clients send it, columns as the window keeps them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
@@ -45,6 +46,14 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+def join(batches: Sequence[Samples]) -> Samples:
+    """One batch of all rows, in order."""
+    features, ttft_ms, tpot_ms = (
+        np.concatenate([getattr(batch, column) for batch in batches]) for column in ("features", "ttft_ms", "tpot_ms")
+    )
+    return Samples(features, ttft_ms, tpot_ms)
 
 
 # By content type; JSON is what anything else is taken for.

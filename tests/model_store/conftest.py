@@ -1,50 +1,9 @@
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from model_store import ModelStore, open_store
-from tests.model_store.places import BucketPlace, FolderPlace, Place
-from tests.model_store.s3_server import S3Server, serving
-
-_NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def running_server() -> Iterator[tuple[S3Server, str]]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def s3(
-    running_server: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[S3Server]:
-    """An S3 server that the environment points to."""
-    server, url = running_server
-    nowhere = str(tmp_path_factory.getbasetemp() / "absent")
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "hush",
-        "AWS_CONFIG_FILE": nowhere,
-        "AWS_SHARED_CREDENTIALS_FILE": nowhere,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.calm()
-
-
-@pytest.fixture
-def bucket(s3: S3Server) -> BucketPlace:
-    """A place in a bucket of its own."""
-    name = f"bucket-{next(_NUMBERS)}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return BucketPlace(name)
+from tests.model_store.places import FolderPlace, Place
 
 
 @pytest.fixture(params=["folder", "s3"])

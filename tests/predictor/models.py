@@ -59,7 +59,7 @@ def pair(factor: float, offset: float = 0.0) -> list[Draft]:
 
 
 @contextmanager
-def running_predictor(store: Path, interval_s: float = 0.02) -> Iterator[str]:
+def running_predictor(store: Path | str, interval_s: float = 0.02) -> Iterator[str]:
     """The predictor's URL while it lives in a thread of this process."""
     config = Config(
         host="127.0.0.1",

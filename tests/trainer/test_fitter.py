@@ -35,7 +35,7 @@ def test_the_process_learns_what_the_fitter_learns() -> None:
                 theirs, onnx=b""
             )
     finally:
-        process.close()
+        process.stop()
 
 
 def test_a_killed_process_costs_one_pass_and_is_started_anew() -> None:
@@ -48,7 +48,7 @@ def test_a_killed_process_costs_one_pass_and_is_started_anew() -> None:
             process.learn(JOB)
         assert len(process.learn(JOB)) == 2
     finally:
-        process.close()
+        process.stop()
     until(lambda: not psutil.Process().children())
 
 
@@ -61,7 +61,7 @@ def test_what_a_library_raises_is_told_and_survived() -> None:
             process.learn(Job({"ttft": TargetData(empty, empty)}, SETTINGS))
         assert len(process.learn(JOB)) == 2
     finally:
-        process.close()
+        process.stop()
 
 
 def test_a_fit_without_time_goes_on_from_the_last_until_it_has_grown() -> None:

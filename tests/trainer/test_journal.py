@@ -1,10 +1,5 @@
-import os
-import random
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -14,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store import ROW_FEATURES, DamagedError, open_store
-from tests.live import call, until
+from model_store import ROW_FEATURES
+from tests.live import call
 from tests.trainer.test_trainer_app import entries, running_trainer
 from trainer.exceptions import JournalError
 from trainer.ingestion import Ingestion
@@ -174,60 +169,6 @@ def test_what_was_flushed_does_not_come_back_with_a_restart(tmp_path: Path) -> N
         assert _held(url) == 30
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_kill_9_at_any_moment_loses_no_acknowledged_sample(tmp_path: Path) -> None:
-    """Rows are told apart by their prompt's length, which counts up."""
-    rng, sent = random.Random(3), 0
-    for _ in range(12):
-        port = _free_port()
-        process = _start(tmp_path, port)
-        url = f"http://127.0.0.1:{port}"
-        until(lambda url=url: _alive(url))  # type: ignore[misc]
-        held = _held(url)
-        assert held == sent, "samples were lost or doubled"
-        deadline = time.monotonic() + rng.uniform(0.05, 1.2)
-        while time.monotonic() < deadline:
-            rows = [{**row, "input_token_length": sent + i} for i, row in enumerate(entries(40, sent))]
-            status, _ = call(f"{url}/add_training_data_bulk", {"entries": rows})
-            assert status == 202
-            sent += len(rows)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        _check_store(tmp_path / "store")
-    assert sent > 500
-
-
-def _start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--model-store", str(folder / "store")]
-    flags += ["--sample-journal", str(folder / "journal"), "--retraining-interval-sec", "0.05"]
-    flags += ["--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
-    return subprocess.Popen([sys.executable, "-m", "trainer", *flags], stderr=subprocess.DEVNULL)
-
-
-def _alive(url: str) -> bool:
-    try:
-        return call(f"{url}/healthz")[0] == 200
-    except OSError:
-        return False
-
-
 def _held(url: str) -> int:
     status = call(f"{url}/data/status")[1]
     return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
-
-
-def _check_store(store: Path) -> None:
-    opened = open_store(str(store))
-    try:
-        generation = opened.current()
-        for model in generation.models if generation else ():
-            assert generation
-            opened.read(generation, model)
-    except DamagedError as error:
-        raise AssertionError(f"a reader would have seen a torn generation: {error}") from error
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

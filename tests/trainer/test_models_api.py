@@ -28,6 +28,30 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
 
 
+@pytest.mark.parametrize("model_type", ["lightgbm", "bayesian_ridge"])
+def test_the_other_kinds_of_model_are_fitted_published_and_shown(tmp_path: Path, model_type: str) -> None:
+    with running_trainer(tmp_path, model_type=model_type) as running:
+        call(f"{running}/add_training_data_bulk", {"entries": entries(800)})
+        until(lambda: call(f"{running}/readyz")[0] == 200)
+        answer = call(f"{running}/predict", ROW)[1]
+        assert answer["ttft_ms"] == pytest.approx(250, rel=0.3)
+        assert answer["model_type"] == model_type
+        page = call(f"{running}/metrics")[1]
+        assert f'model_type{{type="{model_type}"}} 1.0' in page
+        endpoints = call(f"{running}/model/download/info")[1]["available_endpoints"]
+        if model_type == "bayesian_ridge":
+            assert endpoints == {"coefficients": "/metrics"}
+            assert 'ttft_coef{feature="input_token_length"}' in page
+            assert "ttft_intercept" in page
+        else:
+            text, headers = get(running + endpoints["lightgbm"]["ttft_model_txt"])
+            assert text.startswith(b"tree\n")
+            assert "ttft_lgb_model.txt" in headers["content-disposition"]
+            importances = call(running + endpoints["lightgbm"]["ttft_importances"])[1]
+            assert importances["input_token_length"] > 0
+        assert call(f"{running}/model/ttft/xgb/json")[0] == 404
+
+
 def get(url: str) -> tuple[bytes, Any]:
     with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310
         return response.read(), response.headers

@@ -1,3 +1,4 @@
+import os
 import random
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from model_store import ROW_NAMES, open_store
 from tests.live import call, live, until
+from tests.trainer.process import started
 from trainer.app import create_app
 from trainer.config import Config
 from trainer.graph import Graph
@@ -21,7 +24,7 @@ from trainer.graph import Graph
 
 @contextmanager
 def running_trainer(
-    store: Path, min_samples: int = 100, journal: str = "", model_type: str = "xgboost"
+    store: Path | str, min_samples: int = 100, journal: str = "", model_type: str = "xgboost"
 ) -> Iterator[str]:
     config = Config(
         host="127.0.0.1",
@@ -209,9 +212,42 @@ def test_health_is_answered_while_a_fit_runs(tmp_path: Path) -> None:
 
 def test_the_metrics_page_has_the_training_servers_names(url: str) -> None:
     call(f"{url}/add_training_data_bulk", {"entries": entries(200)})
+    until(lambda: call(f"{url}/readyz")[0] == 200)
     page = call(f"{url}/metrics")[1]
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    for name in CONTRACT:
+        assert families[name].documentation, name
+        assert families[name].type == "gauge"
+        assert families[name].samples, name
     assert 'model_type{type="xgboost"} 1.0' in page
-    assert 'training_samples_count{cache_bucket="' in page
+    for family in families.values():
+        assert family.documentation
+        assert family.type != "unknown"
+
+
+# What the training server's dashboards ask for.
+CONTRACT = [
+    "model_type",
+    "model_quantile",
+    "training_samples_count",
+    "training_samples_queue_total",
+    "training_samples_cache_total",
+    "training_samples_prefix_total",
+    *(f"prefix_score_{part}" for part in ("mean", "std", "min", "max")),
+    "avg_ttft_by_prefix",
+    "median_ttft_by_prefix",
+    "target_coverage_percent",
+    "target_violation_rate_percent",
+    *(
+        f"{model}_{part}"
+        for model in ("ttft", "tpot")
+        for part in ("importance", "quantile_loss", "coverage_percent", "violation_rate_percent")
+    ),
+    *(
+        f"headroom_trainer_{part}"
+        for part in ("holdout", "holdout_samples", "drift_score", "ingestion_lag_seconds", "generation", "trees")
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +257,10 @@ def test_the_metrics_page_has_the_training_servers_names(url: str) -> None:
         (["--model-type", "oracle"], "--model-type"),
         (["--retraining-interval-sec", "0"], "--retraining-interval-sec"),
         (["--model-store", "ftp://x"], "only folders"),
+        (["--extra-quantiles", "0.5,2"], "--extra-quantiles"),
+        (["--test-train-ratio", "1.5"], "--test-train-ratio"),
+        (["--max-training-data-size-per-bucket", "0"], "--max-training-data-size-per-bucket"),
+        (["--objective-type", "mode"], "--objective-type"),
     ],
 )
 def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
@@ -228,6 +268,39 @@ def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: st
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0
     assert expected in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("retrainingIntervalSec", "-1"),
+        ("minSamplesForRetrain", "none"),
+        ("modelType", "oracle"),
+        ("LATENCY_QUANTILE_ALPHA", "90"),
+        ("LATENCY_EXTRA_QUANTILES", "p50"),
+        ("LATENCY_SAMPLE_WEIGHTING_FOR_PREFIX_CACHE", "perhaps"),
+        ("LATENCY_MIN_SAMPLES_FOR_RETRAIN_FRESH", "0"),
+    ],
+)
+def test_a_bad_variable_is_refused_at_the_start_and_named(variable: str, value: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "trainer", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {variable: value},
+    )
+    assert result.returncode == 2
+    assert variable in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_charts_names_and_those_of_other_servers_are_read_or_told(tmp_path: Path) -> None:
+    chart = {"retrainingIntervalSec": "0.05", "minSamplesForRetrain": "60", "modelType": "lightgbm"}
+    with started(tmp_path, environment=chart | {"LATENCY_TTFT_MODEL_PATH": "/tmp/x.joblib"}) as trainer:  # noqa: S108
+        assert "LATENCY_TTFT_MODEL_PATH is set and not used: models are published in the store" in trainer.log
+        assert "retraining_interval_sec=0.05, min_samples_for_retrain=60" in trainer.log
+        assert "model_type='lightgbm'" in trainer.log
 
 
 def test_help_names_the_variables() -> None:

@@ -4,16 +4,19 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 from onnxmltools.convert import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart, Model, Training
+from trainer.learners.slim import without_sklearn
 from trainer.learners.tree_graph import OPSET, tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
+
+with without_sklearn():
+    import lightgbm as lgb
 
 
 class LightgbmModel:

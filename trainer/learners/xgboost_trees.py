@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from onnxmltools.convert import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart, Model, Training
+from trainer.learners.slim import without_sklearn
 from trainer.learners.tree_graph import OPSET, tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
+
+with without_sklearn():
+    import xgboost as xgb
 
 
 class XgboostModel:

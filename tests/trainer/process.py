@@ -1,0 +1,103 @@
+"""A trainer as a process of its own, whose log is read along."""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.live import call, until
+
+_STAGE = re.compile(r"stage: (\w+)")
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
+
+
+class TrainerProcess:
+    """`stage` is the last that it told of, `stages` how often it told of each; `log` all that it wrote."""
+
+    def __init__(
+        self, folder: Path, *flags: str, heeds_permissions: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = int(listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.stage = "ingest"
+        self.stages = Counter[str]()
+        self.log = ""
+        command = [sys.executable, "-m", "trainer", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--model-store", str(folder / "store"), "--sample-journal", str(folder / "journal")]
+        command += ["--log-level", "debug", *flags]
+        given = environment or {"LATENCY_RETRAINING_INTERVAL_SEC": "0.05"}
+        self._process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | given,
+            preexec_fn=_heed_permissions if heeds_permissions else None,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until_alive(self) -> None:
+        until(self._alive)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._end()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.wait()
+        # The fitter ends by itself once it finds out; its copy of the pipe would keep the reader.
+        self._reader.join(timeout=30)
+        if self._process.stderr:
+            self._process.stderr.close()
+
+    def _alive(self) -> bool:
+        try:
+            return call(f"{self.url}/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def _read(self) -> None:
+        for line in self._process.stderr or ():
+            self.log += line
+            if match := _STAGE.search(line):
+                self.stage = match[1]
+                self.stages[self.stage] += 1
+
+
+@contextmanager
+def started(
+    folder: Path, *flags: str, heeds_permissions: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[TrainerProcess]:
+    trainer = TrainerProcess(folder, *flags, heeds_permissions=heeds_permissions, environment=environment)
+    try:
+        trainer.wait_until_alive()
+        yield trainer
+    finally:
+        trainer.kill()
+
+
+def _heed_permissions() -> None:
+    """Even root then needs the permissions that anyone else would."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+            if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), "can't drop a capability")

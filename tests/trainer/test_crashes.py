@@ -1,0 +1,189 @@
+"""Trainers that are killed again and again lose nothing acknowledged, count nothing twice, and tear nothing."""
+
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from model_store import Generation, StoreError, open_store
+from tests.live import call, until
+from tests.predictor.models import running_predictor
+from tests.trainer.process import TrainerProcess
+from tests.trainer.test_store_failures import failed_loads
+from tests.trainer.test_trainer_app import entries
+
+# A folder is used for so many crashes, lest its samples become too many to be fitted at once.
+CRASHES_A_FOLDER, FOLDERS, AT_ONCE = 10, 21, 3
+FLAGS = ["--trees", "20", "--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
+STAGES = ("ingest", "fit", "export", "publish", "collect")
+ROWS, PAUSE_S = 5, 0.01
+_ROW = {
+    "kv_cache_percentage": 0.5,
+    "input_token_length": 1000,
+    "num_request_waiting": 1,
+    "num_request_running": 2,
+    "prefix_cache_score": 0.5,
+}
+
+
+class Client:
+    """Sends batches, and sends again what wasn't acknowledged, under the same key."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._pending: bytes | None = None
+
+    def send(self, url: str) -> bool:
+        """Whether the next batch was acknowledged; it counts as sent then, and stays pending otherwise."""
+        if self._pending is None:
+            self._pending = msgspec.json.encode({"entries": entries(ROWS, seed=self.sent)})
+        headers = {"idempotency-key": str(self.sent), "content-type": "application/json"}
+        request = urllib.request.Request(f"{url}/add_training_data_bulk", self._pending, headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                assert response.status == 202
+        except OSError:
+            return False
+        self.sent += ROWS
+        self._pending = None
+        return True
+
+
+class Watcher:
+    """Remembers every generation that was in force, and what the predictor said that it served."""
+
+    def __init__(self, store: Path, predictor: str) -> None:
+        self._store, self._predictor = open_store(str(store)), predictor
+        self.published: dict[int, Generation] = {}
+        self.served: dict[str, set[tuple[int, int]]] = {"ttft": set(), "tpot": set()}
+        self.errors: list[str] = []
+
+    def look(self) -> None:
+        try:
+            current = self._store.current()
+        except StoreError as error:
+            self.errors.append(str(error))
+            return
+        if current is not None:
+            self.published[current.generation] = current
+        for model, seen in self.served.items():
+            row = _ROW | ({"num_tokens_generated": 1} if model == "tpot" else {})
+            row = {name: value for name, value in row.items() if model == "ttft" or name != "prefix_cache_score"}
+            status, answer = call(f"{self._predictor}/v1/{model}", row)
+            if status == 200:
+                seen.add((answer["generation"], answer["model_version"]))
+            # Nothing is published yet, or only the other target had enough samples.
+            elif status not in (503, 404):
+                self.errors.append(str(answer))
+
+    def check(self) -> int:
+        """How many of the generations that were served could be compared with what was published."""
+        known = 0
+        assert not self.errors, self.errors[:3]
+        for model, seen in self.served.items():
+            for number, version in seen:
+                if number in self.published:
+                    known += 1
+                    assert self.published[number].models[model].version == version, "a mixed generation was served"
+        return known
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(0.005):
+            watcher.look()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def crash_once(folder: Path, client: Client, rng: random.Random) -> str:
+    """Starts a trainer on what the last one left, and kills it at a random moment; returns the stage that it was in."""
+    trainer = TrainerProcess(folder, *FLAGS)
+    try:
+        trainer.wait_until_alive()
+        status = call(f"{trainer.url}/data/status")[1]
+        held = status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"]
+        # The batch that was under way may have been taken in or not.
+        assert held in (client.sent, client.sent + ROWS), "samples were lost or doubled"
+        until(lambda: client.send(trainer.url))
+        assert _held(trainer.url) == client.sent, "a batch was counted twice"
+        if rng.random() < 0.3:
+            _feed_until(client, trainer, rng.uniform(0, 2.0), "none", 1)
+        else:
+            _feed_until(client, trainer, 10.0, rng.choice(STAGES), rng.randint(1, 4))
+            time.sleep(rng.uniform(0, 0.01))
+        return trainer.stage
+    finally:
+        trainer.kill()
+
+
+def _feed_until(client: Client, trainer: TrainerProcess, seconds: float, stage: str, times: int) -> None:
+    """At an even pace, so that no window becomes too large to be fitted at once."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and trainer.stages[stage] < times:
+        client.send(trainer.url)
+        time.sleep(PAUSE_S)
+
+
+def _held(url: str) -> int:
+    status: dict[str, Any] = call(f"{url}/data/status")[1]
+    return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
+
+
+def crash_again_and_again(folder: Path, seed: int) -> tuple[Counter[str], int]:
+    rng, client, stages = random.Random(seed), Client(), Counter[str]()
+    store = folder / "store"
+    with running_predictor(store) as predictor:
+        watcher = Watcher(store, predictor)
+        with watching(watcher):
+            for _ in range(CRASHES_A_FOLDER):
+                stages[crash_once(folder, client, rng)] += 1
+                _read_all(store)
+        compared = watcher.check()
+        assert failed_loads(predictor) == 0
+    return stages, compared
+
+
+def _read_all(store: Path) -> None:
+    opened = open_store(str(store))
+    for number in opened.generations():
+        generation = opened.generation(number)
+        for model in generation.models:
+            opened.read(generation, model)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_at_any_moment_loses_nothing_and_tears_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / str(number) for number in range(FOLDERS)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [pool.submit(crash_again_and_again, folder, seed) for seed, folder in enumerate(folders)]
+        results = [run.result() for run in runs]
+    stages = sum((stages for stages, _ in results), Counter[str]())
+    with capsys.disabled():
+        told = ", ".join(f"{stage} {count}" for stage, count in stages.most_common())
+        print(f"\n{stages.total()} crashes: {told}")  # noqa: T201
+    assert stages.total() >= 200
+    assert set(STAGES) <= set(stages), "a stage was never hit"
+    assert sum(compared for _, compared in results) > CRASHES_A_FOLDER
