@@ -59,11 +59,13 @@ def _served(loaded: Loaded) -> dict[str, Any]:
 
 
 def _answer(model: Model, loaded: Loaded, values: Matrix, single: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {"model": model.manifest.model}
-    for index, output in enumerate(model.manifest.outputs):
+    outputs = model.manifest.outputs
+    answer: dict[str, Any] = {"model": model.manifest.model, "quantile": outputs[0].quantile}
+    for index, output in enumerate(outputs):
         column = values[:, index].astype(np.float64).tolist()
         answer[output.name] = column[0] if single else column
-        answer["quantile"] = output.quantile
+    if len(outputs) > 1:
+        answer["quantiles"] = {output.name: output.quantile for output in outputs}
     return {**answer, **_served(loaded), "model_version": model.manifest.version}
 
 

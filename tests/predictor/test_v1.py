@@ -10,9 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_store import SCHEMAS, open_store
+from model_store import SCHEMAS, Draft, open_store
 from tests.live import call
 from tests.predictor.models import pair, running_predictor
+from tests.trainer.rows import target
+from trainer.fitter import Fitter
+from trainer.job import Job
+from trainer.settings import FitSettings, JobSettings
 
 ROW = {
     "kv_cache_percentage": 0.5,
@@ -135,3 +139,14 @@ def test_any_json_is_answered_or_refused(url: str, body: Any) -> None:
     status, answer = call(f"{url}/v1/ttft", json.dumps(body).encode())
     assert status in (200, 400)
     assert "error" in answer or "ttft_ms" in answer
+
+
+def test_every_quantile_of_a_trained_model_is_answered_with_its_name(tmp_path: Path) -> None:
+    fitted = JobSettings(FitSettings(quantiles=(0.9, 0.5), trees=10), trainer_id="t")
+    (learnt,) = Fitter().learn(Job({"ttft": target(count=500)}, fitted))
+    open_store(str(tmp_path)).publish([Draft(learnt.manifest, learnt.onnx)])
+    with running_predictor(tmp_path) as url:
+        answer = call(f"{url}/v1/ttft", ROW)[1]
+    assert answer["quantile"] == 0.9
+    assert answer["quantiles"] == {"ttft_ms": 0.9, "ttft_p50_ms": 0.5}
+    assert 0 < answer["ttft_p50_ms"] <= answer["ttft_ms"]
