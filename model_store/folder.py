@@ -6,24 +6,23 @@ import secrets
 import shutil
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from model_store.exceptions import NotFoundError, StoreError, StoreUnavailableError
-from model_store.manifest import Generation, ModelRef, decode, encode
+from model_store.manifest import Generation, decode, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
     MANIFEST,
     MODEL,
     Version,
-    finalise,
     named_versions,
     outdated,
     read_verified,
     record_name,
     record_numbers,
     verified,
+    write_generation,
 )
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
 
@@ -99,14 +98,8 @@ class FolderStore:
             raise StoreError("nothing to publish")
         with _reported(self._root), _writing(self._root):
             before = self.current()
-            number = self._next_number()
-            models: dict[str, ModelRef] = dict(before.models) if before else {}
-            for draft in drafts:
-                version = finalise(draft, number, models.get(draft.manifest.model))
-                self._write_version(version)
-                models[version.model] = version.ref
-            generation = Generation(number, models, datetime.now(UTC))
-            _write_atomically(self._root / record_name(number), encode(generation))
+            generation = write_generation(self._next_number(), drafts, before, self._write_version)
+            _write_atomically(self._root / record_name(generation.generation), encode(generation))
             _write_atomically(self._root / CURRENT, encode(generation))
         return generation
 

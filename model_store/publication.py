@@ -7,9 +7,10 @@ generation-<n>.json           every generation that can be rolled back to
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -51,6 +52,18 @@ def finalise(draft: Draft, version: int, parent: ModelRef | None) -> Version:
     document = encode(manifest)
     ref = ModelRef(version, sha256_of(document))
     return Version(name, ref, config_pbtxt(manifest).encode(), document, draft.onnx)
+
+
+def write_generation(
+    number: int, drafts: Sequence[Draft], before: Generation | None, write: Callable[[Version], None]
+) -> Generation:
+    """Writes a version of each draft; returns the generation of these, and of what `before` had besides."""
+    models: dict[str, ModelRef] = dict(before.models) if before else {}
+    for draft in drafts:
+        version = finalise(draft, number, models.get(draft.manifest.model))
+        write(version)
+        models[version.model] = version.ref
+    return Generation(number, models, datetime.now(UTC))
 
 
 def read_verified(generation: Generation, model: str, read: Callable[[str], bytes]) -> StoredModel:

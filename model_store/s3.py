@@ -9,25 +9,24 @@ import random
 import re
 import time
 from collections.abc import Callable, Hashable, Sequence
-from datetime import UTC, datetime
 
 from model_store.bucket import Bucket, Stored
 from model_store.exceptions import ConflictError, StoreError
 from model_store.lease import Lease
-from model_store.manifest import Generation, ModelRef, decode, encode
+from model_store.manifest import Generation, decode, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
     MANIFEST,
     MODEL,
     Version,
-    finalise,
     named_versions,
     outdated,
     read_verified,
     record_name,
     record_numbers,
     verified,
+    write_generation,
 )
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
 
@@ -108,12 +107,7 @@ class S3Store:
         before = self._bucket.find(CURRENT)
         current = _pointed(before)
         number = self._next_number(current)
-        models: dict[str, ModelRef] = dict(current.models) if current else {}
-        for draft in drafts:
-            version = finalise(draft, number, models.get(draft.manifest.model))
-            self._write_version(version)
-            models[version.model] = version.ref
-        generation = Generation(number, models, datetime.now(UTC))
+        generation = write_generation(number, drafts, current, self._write_version)
         self._lease.confirm()
         self._bucket.create(record_name(number), encode(generation))
         try:
