@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 from rich.console import Console
 
@@ -140,7 +139,7 @@ def main(
             "figures": {name: round(float(value), 5) for name, value in figures.items()},
             "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
             "versions": {name: version(name) for name in ("onnxmltools", "onnxruntime", "numpy", "msgspec")},
-            "settings": msgspec.to_builtins(settings | {"peer": bool(peer)}),
+            "settings": settings | {"peer": bool(peer)},
         }
         json_file.write_text(json.dumps(document, indent=2) + "\n")
 

@@ -1,6 +1,7 @@
 """A live server in a thread of the test's process, and the standard library's HTTP client to ask it."""
 
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -42,6 +43,12 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
         return status, json.loads(text)
     except ValueError:
         return status, text.decode()
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import call, until
+from tests.live import call, free_port, until
 
 SERVERS = ("trainer", "predictor", "simulator", "epp")
 
@@ -39,11 +39,6 @@ def started(module: str, port: int, folder: Path) -> Iterator["subprocess.Popen[
             yield process
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def alive(port: int) -> bool:

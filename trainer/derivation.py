@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from model_store import SCHEMAS
+from model_store import ROW_NAMES, SCHEMAS
+from trainer.window import PREFIX_BUCKETS, prefix_buckets
 from trainer.wire import Matrix
 
 # By target: derived columns, which follow the raw ones.
@@ -22,7 +23,6 @@ RISING: dict[str, tuple[str, ...]] = {
         "expected_prefill_ms",
     ),
 }
-_BUCKETS = 4
 
 
 def design_columns(target: str) -> tuple[str, ...]:
@@ -33,6 +33,11 @@ def design_columns(target: str) -> tuple[str, ...]:
 def monotone(target: str) -> tuple[int, ...]:
     """For each of the design's columns, 1 where it is held to rising and 0 where it is free."""
     return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
+
+
+def raw_columns(target: str, rows: Matrix) -> Matrix:
+    """Of rows [rows, ROW_FEATURES] those columns that a target's models take."""
+    return rows[:, [ROW_NAMES.index(feature.name) for feature in SCHEMAS[target]]]
 
 
 def design_matrix(target: str, names: Sequence[str], rows: Matrix) -> Matrix:
@@ -57,8 +62,8 @@ def derivation_nodes(target: str) -> tuple[list[NodeProto], list[TensorProto]]:
     constants = {
         "derive_one": 1.0,
         "derive_zero": 0.0,
-        "derive_last": _BUCKETS - 1.0,
-        "derive_buckets": float(_BUCKETS),
+        "derive_last": PREFIX_BUCKETS - 1.0,
+        "derive_buckets": float(PREFIX_BUCKETS),
     }
     tensors = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in constants.items()]
     return nodes, tensors
@@ -68,12 +73,6 @@ def _effective_input_tokens(names: Sequence[str], rows: Matrix) -> Matrix:
     prefix, tokens = rows[:, names.index("prefix_cache_score")], rows[:, names.index("input_token_length")]
     effective: Matrix = (np.float32(1) - prefix) * tokens
     return effective
-
-
-def prefix_buckets(prefix_scores: Matrix) -> Matrix:
-    """Which quarter each prefix score is in, 0 to 3."""
-    buckets = np.clip(np.floor(prefix_scores * np.float32(_BUCKETS)), np.float32(0), np.float32(_BUCKETS - 1))
-    return np.asarray(buckets, dtype=np.float32)
 
 
 def _prefill_score_bucket(names: Sequence[str], rows: Matrix) -> Matrix:

@@ -34,11 +34,8 @@ class Drift:
 
 def newest(data: TargetData, since: int) -> Rows:
     """The rows that came last, in their order, of both sides, and none from before `since`."""
-    arrival = np.concatenate([data.train.arrival, data.holdout.arrival])
-    order = np.argsort(arrival)[-_LOOKED_AT:]
-    order = order[arrival[order] >= since]
-    x, y = np.concatenate([data.train.x, data.holdout.x]), np.concatenate([data.train.y, data.holdout.y])
-    return Rows(x[order], y[order], arrival[order])
+    rows = data.in_order().part(slice(-_LOOKED_AT, None))
+    return rows.part(rows.arrival >= since)
 
 
 def find_drift(rows: Rows, predicted: Matrix) -> Drift | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
-from trainer.derivation import RISING, design_columns, design_matrix, monotone, prefix_buckets
+from trainer.derivation import RISING, design_columns, design_matrix, monotone, raw_columns
 from trainer.drift import Drift, find_drift, newest, weights
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
@@ -24,7 +24,7 @@ from trainer.graph import Graph
 from trainer.job import LENGTH, Answer, Job, Learnt, decode_job
 from trainer.learners import Model, Training, fit
 from trainer.settings import FitSettings, JobSettings
-from trainer.window import Rows, TargetData
+from trainer.window import Rows, TargetData, prefix_buckets
 from trainer.wire import Matrix
 
 logger = logging.getLogger("headroom.trainer.fitter")
@@ -43,6 +43,14 @@ class _Last:
     settings: FitSettings
     whole_s_per_row: float
 
+    def is_to_go_on(self, rows: int, settings: JobSettings) -> bool:
+        """Whether a whole fit of so many rows would take too long, and these may still grow."""
+        return (
+            self.settings == settings.fit
+            and self.whole_s_per_row * rows > settings.budget_s
+            and 0 < self.models[0].trees < _MOST_TREES * settings.fit.trees
+        )
+
 
 class Fitter:
     """Learns job after job, and remembers the last models of each target."""
@@ -60,7 +68,7 @@ class Fitter:
         drift, began_at = _drift(data, served, job.law_began_at.get(name, 0), settings.drift_tolerance)
         logger.debug("stage: fit %s", name)
         started_at = time.perf_counter()
-        design = design_matrix(name, names, _columns(data.train.x, names))
+        design = design_matrix(name, names, raw_columns(name, data.train.x))
         training = Training(
             design,
             np.log(data.train.y) if settings.fit.in_logarithms else data.train.y,
@@ -99,18 +107,13 @@ class Fitter:
     def _fit(self, name: str, training: Training, settings: JobSettings) -> tuple[list[Model], bool]:
         """A whole fit, or one that goes on from the last where a whole one would take longer than the budget."""
         last, rows = self._last.get(name), len(training.y)
-        incremental = (
-            last is not None
-            and last.settings == settings.fit
-            and last.whole_s_per_row * rows > settings.budget_s
-            and 0 < last.models[0].trees < _MOST_TREES * settings.fit.trees
-        )
+        if last is not None and not last.is_to_go_on(rows, settings):
+            last = None
         started_at = time.perf_counter()
-        models = fit(training, settings.fit, last.models if last and incremental else ())
+        models = fit(training, settings.fit, last.models if last else ())
         took_s = time.perf_counter() - started_at
-        whole_s_per_row = last.whole_s_per_row if last and incremental else took_s / rows
-        self._last[name] = _Last(models, settings.fit, whole_s_per_row)
-        return models, incremental
+        self._last[name] = _Last(models, settings.fit, last.whole_s_per_row if last else took_s / rows)
+        return models, last is not None
 
 
 def _drift(data: TargetData, served: Graph | None, since: int, tolerance: float) -> tuple[Drift | None, int]:
@@ -154,9 +157,7 @@ def _manifest(name: str, outputs: tuple[Output, ...], data: TargetData, settings
 
 def _since(data: TargetData, began_at: int) -> TargetData:
     """The rows to judge by: of a law that is gone nobody asks how well it is predicted."""
-    kept = data.holdout.arrival >= began_at
-    holdout = data.holdout
-    return TargetData(data.train, Rows(holdout.x[kept], holdout.y[kept], holdout.arrival[kept]))
+    return TargetData(data.train, data.holdout.part(data.holdout.arrival >= began_at))
 
 
 def _judge(
@@ -168,27 +169,23 @@ def _judge(
     settings: JobSettings,
 ) -> tuple[Verdict, dict[str, float]]:
     """The gate's verdict, and the scores on the rows held out."""
-    holdout, quantiles = data.holdout, settings.fit.targets
-    rows = np.concatenate([_columns(holdout.x, spec.inputs), _columns(data.train.x[-_PARITY_ROWS:], spec.inputs)])
+    holdout, quantile = data.holdout, spec.outputs[0].quantile
+    rows = raw_columns(spec.derive, np.concatenate([holdout.x, data.train.x[-_PARITY_ROWS:]]))
     answers = graph.outputs(spec.inputs, rows)
     wanted = expected(models, design_matrix(spec.derive, spec.inputs, rows), spec)
     predicted = answers[: len(holdout)]
-    found = scores(predicted[:, 0], holdout.y, quantiles[0])
-    for output, quantile, column in list(zip(spec.outputs, quantiles, predicted.T, strict=True))[1:]:
-        more = scores(column, holdout.y, quantile)
+    found = scores(predicted[:, 0], holdout.y, quantile)
+    for output, column in zip(spec.outputs[1:], predicted.T[1:], strict=True):
+        more = scores(column, holdout.y, output.quantile)
         found |= {f"{score}_{output.name}": value for score, value in more.items()}
     verdict = check_parity(difference(answers, wanted))
     if verdict.passed:
         verdict = check_rising(graph.predict, spec.inputs, rows[:_PARITY_ROWS], RISING.get(spec.derive, ()))
     if verdict.passed and served is not None:
         before = served.predict(ROW_NAMES, holdout.x)
-        candidate, present = (losses(answer, holdout.y, quantiles[0]) for answer in (predicted[:, 0], before))
+        candidate, present = (losses(answer, holdout.y, quantile) for answer in (predicted[:, 0], before))
         verdict = check_not_worse(candidate, present, settings.tolerance)
     return verdict, found
-
-
-def _columns(rows: Matrix, names: Sequence[str]) -> Matrix:
-    return rows[:, [ROW_NAMES.index(name) for name in names]]
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -12,10 +12,13 @@ from prometheus_client.registry import Collector
 from trainer.prefixes import RANGES, PrefixSummary
 from trainer.settings import FitSettings
 from trainer.training_pass import PassResult
-from trainer.window import KV_BUCKETS, QUEUE_BUCKETS, TargetWindow, Window
+from trainer.window import KV_BUCKETS, QUEUE_BUCKETS, Window
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _PREFIX = "headroom_trainer"
+
+# Samples by (queue, KV cache, prefix) bucket.
+Counts = Mapping[tuple[int, int, int], int]
 
 
 class Metrics:
@@ -55,8 +58,8 @@ class Metrics:
             f"{_PREFIX}_holdout", "Scores of the last fitted model", ("model", "score"), registry=registry
         )
         self._window = _WindowCollector(window)
-        self._passes = _PassCollector(list(window.targets), fit)
-        for collector in (self._window, self._passes):
+        self._last_passes = _PassCollector(list(window.targets), fit)
+        for collector in (self._window, self._last_passes):
             registry.register(collector)
 
     def page(self) -> bytes:
@@ -79,7 +82,7 @@ class Metrics:
                 self._scores.labels(model, score).set(value)
         for model, learnt in result.published.items():
             self._trees.labels(model).set(learnt.trees)
-        self._passes.passed(result)
+        self._last_passes.passed(result)
 
     def prefixes(self, summary: PrefixSummary | None) -> None:
         self._window.prefixes = summary
@@ -108,9 +111,10 @@ class _WindowCollector(Collector):
         labels = ["model", "queue_bucket", "cache_bucket", "prefix_bucket"]
         counts = GaugeMetricFamily("training_samples_count", "Samples by bucket, empty ones left out", labels=labels)
         held_out = GaugeMetricFamily(f"{_PREFIX}_holdout_samples", "Samples held out", labels=["model"])
+        by_bucket = {model: target.bucket_counts() for model, target in self._targets.items()}
         for model, target in self._targets.items():
             held_out.add_metric([model], target.holdout_count)
-            for bucket, count in target.bucket_counts().items():
+            for bucket, count in by_bucket[model].items():
                 counts.add_metric([model, *map(str, bucket)], count)
         lag = 0.0 if self.waiting_since is None else time.monotonic() - self.waiting_since
         yield counts
@@ -118,19 +122,9 @@ class _WindowCollector(Collector):
         yield GaugeMetricFamily(
             f"{_PREFIX}_ingestion_lag_seconds", "How long the oldest sample waits that no pass has seen", value=lag
         )
-        yield from self._totals()
+        yield from _total_families(by_bucket)
         if self.prefixes is not None:
             yield from _prefix_families(self.prefixes)
-
-    def _totals(self) -> Iterator[Metric]:
-        parts = (("queue", 0, QUEUE_BUCKETS), ("cache", 1, KV_BUCKETS), ("prefix", 2, len(RANGES)))
-        for part, position, size in parts:
-            labels = ["model", f"{part}_bucket", *(["range"] if part == "prefix" else [])]
-            family = GaugeMetricFamily(f"training_samples_{part}_total", f"Samples by {part} bucket", labels=labels)
-            for model, target in self._targets.items():
-                for number, total in enumerate(_totals(target, position, size)):
-                    family.add_metric([model, str(number), *([RANGES[number]] if part == "prefix" else [])], total)
-            yield family
 
 
 class _PassCollector(Collector):
@@ -184,9 +178,20 @@ class _PassCollector(Collector):
             yield GaugeMetricFamily(f"{model}_intercept", "Constant of the model", value=self._intercepts[model])
 
 
-def _totals(target: TargetWindow, position: int, size: int) -> list[int]:
+def _total_families(by_bucket: Mapping[str, Counts]) -> Iterator[Metric]:
+    parts = (("queue", 0, QUEUE_BUCKETS), ("cache", 1, KV_BUCKETS), ("prefix", 2, len(RANGES)))
+    for part, position, size in parts:
+        labels = ["model", f"{part}_bucket", *(["range"] if part == "prefix" else [])]
+        family = GaugeMetricFamily(f"training_samples_{part}_total", f"Samples by {part} bucket", labels=labels)
+        for model, counts in by_bucket.items():
+            for number, total in enumerate(_totals(counts, position, size)):
+                family.add_metric([model, str(number), *([RANGES[number]] if part == "prefix" else [])], total)
+        yield family
+
+
+def _totals(counts: Counts, position: int, size: int) -> list[int]:
     totals = [0] * size
-    for bucket, count in target.bucket_counts().items():
+    for bucket, count in counts.items():
         totals[bucket[position]] += count
     return totals
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store import ROW_NAMES
-from trainer.derivation import prefix_buckets
-from trainer.window import Rows
+from trainer.window import Rows, prefix_buckets
 
 RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
 _SCORE = ROW_NAMES.index("prefix_cache_score")

@@ -41,6 +41,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.y)
 
+    def part(self, index: slice | NDArray[np.bool_] | NDArray[np.int64]) -> "Rows":
+        """The rows at an index, as numpy understands it."""
+        return Rows(self.x[index], self.y[index], self.arrival[index])
+
 
 @dataclass(frozen=True, slots=True)
 class TargetData:
@@ -48,6 +52,12 @@ class TargetData:
 
     train: Rows
     holdout: Rows
+
+    def in_order(self) -> Rows:
+        """The rows of both sides, oldest first."""
+        both = (self.train, self.holdout)
+        x, y, arrival = (np.concatenate([getattr(rows, name) for rows in both]) for name in ("x", "y", "arrival"))
+        return Rows(x, y, arrival).part(np.argsort(arrival))
 
 
 class Ring:
@@ -184,12 +194,9 @@ class Window:
         parts = []
         now = {name: target.arrivals for name, target in self.targets.items()}
         for name, target in self.targets.items():
-            data = await target.data(now[name])
-            order = np.argsort(np.concatenate([data.train.arrival, data.holdout.arrival]))
-            features = np.concatenate([data.train.x, data.holdout.x])[order]
-            latency_ms = np.concatenate([data.train.y, data.holdout.y])[order]
-            other = np.zeros_like(latency_ms)
-            parts.append(Samples(features, *((latency_ms, other) if name == "ttft" else (other, latency_ms))))
+            rows = (await target.data(now[name])).in_order()
+            other = np.zeros_like(rows.y)
+            parts.append(Samples(rows.x, *((rows.y, other) if name == "ttft" else (other, rows.y))))
         return join(parts)
 
 
@@ -201,9 +208,15 @@ def bucket_numbers(rows: Matrix) -> NDArray[np.int64]:
     """Each row's bucket; `rows` are [rows, ROW_FEATURES and more]."""
     queue = np.searchsorted(QUEUE_EDGES, rows[:, _WAITING], side="left")
     kv = np.clip(rows[:, _KV] * KV_BUCKETS, 0, KV_BUCKETS - 1).astype(np.int64)
-    prefix = np.clip(rows[:, _PREFIX] * PREFIX_BUCKETS, 0, PREFIX_BUCKETS - 1).astype(np.int64)
+    prefix = prefix_buckets(rows[:, _PREFIX]).astype(np.int64)
     numbers: NDArray[np.int64] = (queue * KV_BUCKETS + kv) * PREFIX_BUCKETS + prefix
     return numbers
+
+
+def prefix_buckets(scores: Matrix) -> Matrix:
+    """Which quarter each prefix score is in, 0 to 3, as the numbers that the models see."""
+    buckets = np.clip(np.floor(scores * np.float32(PREFIX_BUCKETS)), np.float32(0), np.float32(PREFIX_BUCKETS - 1))
+    return np.asarray(buckets, dtype=np.float32)
 
 
 def row_hashes(rows: Matrix) -> NDArray[np.uint64]:

@@ -6,9 +6,9 @@ import time
 import numpy as np
 from rich.progress import track
 
-from model_store import ROW_NAMES, SCHEMAS, open_store
+from model_store import SCHEMAS, open_store
 from scripts.trainer_bench.law import make_target
-from trainer.derivation import design_matrix, monotone
+from trainer.derivation import design_matrix, monotone, raw_columns
 from trainer.fitter import Fitter
 from trainer.gate import losses
 from trainer.learners import Model, Training, fit
@@ -16,7 +16,6 @@ from trainer.settings import FitSettings, JobSettings
 from trainer.training_pass import PassSettings, run_pass
 from trainer.window import Rows
 
-TARGETS = ("ttft", "tpot")
 _CHANGED = 1.3
 
 
@@ -25,7 +24,7 @@ def passes(sizes: list[int]) -> dict[str, float]:
     figures: dict[str, float] = {}
     settings = PassSettings(JobSettings(FitSettings(), trainer_id="bench"), 100, 100, 5)
     for size in track(sizes, "passes"):
-        data = {name: make_target(size, name) for name in TARGETS}
+        data = {name: make_target(size, name) for name in SCHEMAS}
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(folder)
             results = [run_pass(data, {}, {}, store, settings, Fitter().learn) for _ in range(3)]
@@ -64,7 +63,7 @@ def _training(rows: Rows) -> Training:
 
 def _design(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     names = tuple(feature.name for feature in SCHEMAS["ttft"])
-    return design_matrix("ttft", names, rows.x[:, [ROW_NAMES.index(name) for name in names]])
+    return design_matrix("ttft", names, raw_columns("ttft", rows.x))
 
 
 def _loss(model: Model, rows: Rows) -> float:

@@ -38,5 +38,4 @@ def make_target(rows: int, name: str, factor: float = 1.0) -> TargetData:
     x = np.array([[entry.get(column, defaults[column]) for column in ROW_NAMES] for entry in entries], dtype=np.float32)
     y = np.array([entry[f"actual_{name}_ms"] for entry in entries], dtype=np.float32)
     every = Rows(x, y, np.arange(len(y)))
-    parts = (slice(HOLDOUT_ROWS, None), slice(0, HOLDOUT_ROWS))
-    return TargetData(*(Rows(every.x[part], every.y[part], every.arrival[part]) for part in parts))
+    return TargetData(every.part(slice(HOLDOUT_ROWS, None)), every.part(slice(0, HOLDOUT_ROWS)))

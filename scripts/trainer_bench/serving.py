@@ -47,9 +47,9 @@ def own_server(module: str, *flags: str) -> Iterator[tuple[str, psutil.Process]]
         process.wait()
 
 
-def trainer_flags(folder: Path, interval_s: float, journal: bool = True) -> list[str]:
+def trainer_flags(folder: Path, interval_s: float) -> list[str]:
     flags = ["--model-store", str(folder / "store"), "--retraining-interval-sec", str(interval_s)]
-    return [*flags, "--sample-journal", str(folder / "journal")] if journal else flags
+    return [*flags, "--sample-journal", str(folder / "journal")]
 
 
 def ask(url: str, body: bytes | None = None) -> tuple[float, Any]:

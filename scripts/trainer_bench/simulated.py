@@ -110,6 +110,6 @@ class Replay:
 def _data(samples: list[tuple[Matrix, float]]) -> TargetData:
     x = np.array([features for features, _ in samples], dtype=np.float32)
     y = np.array([latency for _, latency in samples], dtype=np.float32)
-    arrival = np.arange(len(y))
-    held_out = arrival % _HELD_OUT == 0
-    return TargetData(*(Rows(x[part], y[part], arrival[part]) for part in (~held_out, held_out)))
+    every = Rows(x, y, np.arange(len(y)))
+    held_out = every.arrival % _HELD_OUT == 0
+    return TargetData(every.part(~held_out), every.part(held_out))

@@ -10,12 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import call, until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+from tests.live import call, free_port, until
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 import ctypes
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.live import call, until
+from tests.live import call, free_port, until
 
 _STAGE = re.compile(r"stage: (\w+)")
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
@@ -25,13 +23,12 @@ class TrainerProcess:
     def __init__(
         self, folder: Path, *flags: str, heeds_permissions: bool = False, environment: Mapping[str, str] | None = None
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = int(listener.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
         self.stage = "ingest"
         self.stages = Counter[str]()
         self.log = ""
-        command = [sys.executable, "-m", "trainer", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "trainer", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--model-store", str(folder / "store"), "--sample-journal", str(folder / "journal")]
         command += ["--log-level", "debug", *flags]
         given = environment or {"LATENCY_RETRAINING_INTERVAL_SEC": "0.05"}
@@ -53,15 +50,7 @@ class TrainerProcess:
         until(self._alive)
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self._end()
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._end()
-
-    def _end(self) -> None:
+        self._process.kill()
         self._process.wait()
         # The fitter ends by itself once it finds out; its copy of the pipe would keep the reader.
         self._reader.join(timeout=30)

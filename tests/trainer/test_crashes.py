@@ -3,14 +3,12 @@
 import random
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,21 +16,20 @@ import pytest
 from model_store import Generation, StoreError, open_store
 from tests.live import call, until
 from tests.predictor.models import running_predictor
+from tests.predictor.test_v1 import ROW as TTFT_ROW
 from tests.trainer.process import TrainerProcess
 from tests.trainer.test_store_failures import failed_loads
-from tests.trainer.test_trainer_app import entries
+from tests.trainer.test_trainer_app import entries, held
 
 # A folder is used for so many crashes, lest its samples become too many to be fitted at once.
 CRASHES_A_FOLDER, FOLDERS, AT_ONCE = 10, 21, 3
 FLAGS = ["--trees", "20", "--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
 STAGES = ("ingest", "fit", "export", "publish", "collect")
 ROWS, PAUSE_S = 5, 0.01
-_ROW = {
-    "kv_cache_percentage": 0.5,
-    "input_token_length": 1000,
-    "num_request_waiting": 1,
-    "num_request_running": 2,
-    "prefix_cache_score": 0.5,
+_ASKED = {
+    "ttft": TTFT_ROW,
+    "tpot": {name: value for name, value in TTFT_ROW.items() if name != "prefix_cache_score"}
+    | {"num_tokens_generated": 1},
 }
 
 
@@ -77,9 +74,7 @@ class Watcher:
         if current is not None:
             self.published[current.generation] = current
         for model, seen in self.served.items():
-            row = _ROW | ({"num_tokens_generated": 1} if model == "tpot" else {})
-            row = {name: value for name, value in row.items() if model == "ttft" or name != "prefix_cache_score"}
-            status, answer = call(f"{self._predictor}/v1/{model}", row)
+            status, answer = call(f"{self._predictor}/v1/{model}", _ASKED[model])
             if status == 200:
                 seen.add((answer["generation"], answer["model_version"]))
             # Nothing is published yet, or only the other target had enough samples.
@@ -120,12 +115,10 @@ def crash_once(folder: Path, client: Client, rng: random.Random) -> str:
     trainer = TrainerProcess(folder, *FLAGS)
     try:
         trainer.wait_until_alive()
-        status = call(f"{trainer.url}/data/status")[1]
-        held = status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"]
         # The batch that was under way may have been taken in or not.
-        assert held in (client.sent, client.sent + ROWS), "samples were lost or doubled"
+        assert held(trainer.url) in (client.sent, client.sent + ROWS), "samples were lost or doubled"
         until(lambda: client.send(trainer.url))
-        assert _held(trainer.url) == client.sent, "a batch was counted twice"
+        assert held(trainer.url) == client.sent, "a batch was counted twice"
         if rng.random() < 0.3:
             _feed_until(client, trainer, rng.uniform(0, 2.0), "none", 1)
         else:
@@ -142,11 +135,6 @@ def _feed_until(client: Client, trainer: TrainerProcess, seconds: float, stage: 
     while time.monotonic() < deadline and trainer.stages[stage] < times:
         client.send(trainer.url)
         time.sleep(PAUSE_S)
-
-
-def _held(url: str) -> int:
-    status: dict[str, Any] = call(f"{url}/data/status")[1]
-    return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
 
 
 def crash_again_and_again(folder: Path, seed: int) -> tuple[Counter[str], int]:

@@ -22,7 +22,7 @@ def changing(before: int, after: int, factor: float, seed: int = 0) -> Rows:
 
 
 def learn(rows: Rows, served: dict[str, bytes], began_at: int = 0) -> Learnt:
-    data = TargetData(*(Rows(rows.x[i::2], rows.y[i::2], rows.arrival[i::2]) for i in range(2)))
+    data = TargetData(*(rows.part(slice(i, None, 2)) for i in range(2)))
     (learnt,) = Fitter().learn(Job({"ttft": data}, SETTINGS, served, {"ttft": began_at}))
     return learnt
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES
 from tests.live import call
-from tests.trainer.test_trainer_app import entries, running_trainer
+from tests.trainer.test_trainer_app import entries, held, running_trainer
 from trainer.exceptions import JournalError
 from trainer.ingestion import Ingestion
 from trainer.journal import Journal
@@ -156,8 +156,7 @@ def test_http_counts_a_repeated_batch_once_and_restores_after_a_restart(tmp_path
             )
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
                 assert response.status == 202
-            status = call(f"{url}/data/status")[1]
-            assert status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"] == 200
+            assert held(url) == 200
 
 
 def test_what_was_flushed_does_not_come_back_with_a_restart(tmp_path: Path) -> None:
@@ -166,9 +165,4 @@ def test_what_was_flushed_does_not_come_back_with_a_restart(tmp_path: Path) -> N
         assert call(f"{url}/flush", b"")[0] == 200
         call(f"{url}/add_training_data_bulk", {"entries": entries(30, seed=1)})
     with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
-        assert _held(url) == 30
-
-
-def _held(url: str) -> int:
-    status = call(f"{url}/data/status")[1]
-    return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
+        assert held(url) == 30

@@ -12,6 +12,7 @@ from tests.live import call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
 from tests.predictor.models import running_predictor
+from tests.predictor.test_v1 import ROW
 from tests.trainer.process import TrainerProcess, started
 from tests.trainer.test_trainer_app import entries, running_trainer
 
@@ -154,7 +155,7 @@ def test_an_s3_that_is_away_keeps_the_last_generation_and_is_recovered_from(
         s3.before = lambda method, path: (500, "InternalError")
         fed(url, lambda: failures(url, "lead") + failures(url, "publish") >= 1)
         before = generation(url)
-        assert call(f"{predictor}/v1/ttft", _ROW)[0] == 200
+        assert call(f"{predictor}/v1/ttft", ROW)[0] == 200
         until(lambda: failed_loads(predictor) >= 1)
         assert bucket.location in caplog.text
         s3.calm()
@@ -192,12 +193,3 @@ def test_an_operators_rollback_is_what_the_next_model_is_compared_with(tmp_path:
         store.rollback(older)
         until(lambda: generation(url) in (older, newest + 1))
         fed(url, lambda: generation(url) > newest)
-
-
-_ROW = {
-    "kv_cache_percentage": 0.5,
-    "input_token_length": 1000,
-    "num_request_waiting": 1,
-    "num_request_running": 2,
-    "prefix_cache_score": 0.5,
-}

@@ -1,17 +1,14 @@
 """Gradient-boosted trees by LightGBM."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from onnxmltools.convert import convert_lightgbm
-from onnxmltools.convert.common.data_types import FloatTensorType
 
-from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart, Model, Training
 from trainer.learners.slim import without_sklearn
-from trainer.learners.tree_graph import OPSET, tree_ensemble
+from trainer.learners.tree_graph import tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
 
@@ -34,14 +31,7 @@ class LightgbmModel:
 
     def graph(self, source: str, result: str) -> GraphPart:
         narrowed = _Narrowed(model_str=self.booster.model_to_string())
-        types = [("f", FloatTensorType([None, self.booster.num_feature()]))]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                converted = convert_lightgbm(narrowed, initial_types=types, target_opset=OPSET)
-            except (RuntimeError, ValueError, KeyError, AttributeError) as error:
-                raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
-        return tree_ensemble(converted, source, result)
+        return tree_ensemble(convert_lightgbm, narrowed, narrowed.num_feature(), source, result)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
         """The whole gain of each column's splits."""

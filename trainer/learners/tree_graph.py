@@ -1,20 +1,34 @@
-"""Taking the tree ensemble out of a converted model, to put it into a graph of our own."""
+"""From a booster to the tree ensemble that goes into a graph of our own."""
 
-from onnx import ModelProto
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from onnxmltools.convert.common.data_types import FloatTensorType
 
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart
 
 # What the conversions are asked for; tree ensembles have not changed since.
-OPSET = 15
+_OPSET = 15
 
 
-def tree_ensemble(converted: ModelProto, source: str, result: str) -> GraphPart:
-    """The one ensemble of a converted model, reading `source` and answering `result`; ExportError for anything else."""
-    kinds = [node.op_type for node in converted.graph.node if node.op_type != "Identity"]
-    if kinds != ["TreeEnsembleRegressor"]:
-        raise ExportError(f"expected one tree ensemble, the conversion made {kinds}")
-    ensemble = next(node for node in converted.graph.node if node.op_type == "TreeEnsembleRegressor")
+def tree_ensemble(convert: Callable[..., Any], booster: Any, columns: int, source: str, result: str) -> GraphPart:
+    """What one of onnxmltools' functions makes of a booster, reading `source` and answering `result`.
+
+    ExportError when it makes nothing, or anything but one ensemble.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            types = [("f", FloatTensorType([None, columns]))]
+            graph = convert(booster, initial_types=types, target_opset=_OPSET).graph
+        except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+            raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
+    nodes = [node for node in graph.node if node.op_type != "Identity"]
+    if [node.op_type for node in nodes] != ["TreeEnsembleRegressor"]:
+        raise ExportError(f"expected one tree ensemble, the conversion made {[node.op_type for node in nodes]}")
+    ensemble = nodes[0]
     ensemble.name = result
     del ensemble.input[:], ensemble.output[:]
     ensemble.input.append(source)

@@ -1,18 +1,16 @@
 """Gradient-boosted trees by XGBoost."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from onnxmltools.convert import convert_xgboost
-from onnxmltools.convert.common.data_types import FloatTensorType
 
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart, Model, Training
 from trainer.learners.slim import without_sklearn
-from trainer.learners.tree_graph import OPSET, tree_ensemble
+from trainer.learners.tree_graph import tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
 
@@ -34,19 +32,9 @@ class XgboostModel:
         return np.asarray(self.booster.inplace_predict(x), dtype=np.float32)
 
     def graph(self, source: str, result: str) -> GraphPart:
-        columns = self.booster.num_features()
         check_convertible(self.booster)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                converted = convert_xgboost(
-                    _without_names(self.booster),
-                    initial_types=[("f", FloatTensorType([None, columns]))],
-                    target_opset=OPSET,
-                )
-            except (RuntimeError, ValueError, KeyError, AttributeError) as error:
-                raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
-        return tree_ensemble(converted, source, result)
+        nameless = _without_names(self.booster)
+        return tree_ensemble(convert_xgboost, nameless, nameless.num_features(), source, result)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
         gains = self.booster.get_score(importance_type="gain")
