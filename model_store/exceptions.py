@@ -19,3 +19,7 @@ class NotFoundError(StoreError):
 
 class ConflictError(StoreError):
     """Another writer was faster: what was to be written has been written or changed meanwhile."""
+
+
+class TooLargeError(StoreError):
+    """A file of the store is larger than the reader wants."""

@@ -69,8 +69,8 @@ class FolderStore:
         except OSError as error:
             raise _unavailable(self._root, error) from error
 
-    def read(self, generation: Generation, model: str) -> StoredModel:
-        return read_verified(generation, model, self._read)
+    def read(self, generation: Generation, model: str, limit_bytes: int | None = None) -> StoredModel:
+        return read_verified(generation, model, self._read, limit_bytes)
 
     def lead(self, owner: str) -> bool:
         if self._leadership is None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from model_store.exceptions import DamagedError, NotFoundError, StoreError
+from model_store.exceptions import DamagedError, NotFoundError, StoreError, TooLargeError
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, sha256_of
 from model_store.store import Draft, ModelStore, StoredModel
 from model_store.triton import config_pbtxt
@@ -66,7 +66,9 @@ def write_generation(
     return Generation(number, models, datetime.now(UTC))
 
 
-def read_verified(generation: Generation, model: str, read: Callable[[str], bytes]) -> StoredModel:
+def read_verified(
+    generation: Generation, model: str, read: Callable[[str], bytes], limit_bytes: int | None
+) -> StoredModel:
     """A model read by path; NotFoundError, or DamagedError when its bytes are not those that were published."""
     ref = generation.models.get(model)
     if ref is None:
@@ -77,6 +79,8 @@ def read_verified(generation: Generation, model: str, read: Callable[[str], byte
         raise DamagedError(f"{where} is not the one that generation {generation.generation} names")
     manifest = decode(document, Manifest, where)
     path = f"{model}/{ref.version}/{manifest.file.name}"
+    if limit_bytes is not None and manifest.file.size_bytes > limit_bytes:
+        raise TooLargeError(f"{path} has {manifest.file.size_bytes} bytes, the limit is {limit_bytes}")
     onnx = read(path)
     if len(onnx) != manifest.file.size_bytes or sha256_of(onnx) != manifest.file.sha256:
         raise DamagedError(f"{path} differs from its manifest's size or sha256")

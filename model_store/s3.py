@@ -63,8 +63,8 @@ class S3Store:
     def generations(self) -> list[int]:
         return record_numbers(self._bucket.listing())
 
-    def read(self, generation: Generation, model: str) -> StoredModel:
-        return read_verified(generation, model, self._read)
+    def read(self, generation: Generation, model: str, limit_bytes: int | None = None) -> StoredModel:
+        return read_verified(generation, model, self._read, limit_bytes)
 
     def lead(self, owner: str) -> bool:
         return self._lease.acquire(owner)

@@ -46,8 +46,11 @@ class ModelStore(Protocol):
     def generations(self) -> list[int]:
         """The generations that can be rolled back to, oldest first."""
 
-    def read(self, generation: Generation, model: str) -> StoredModel:
-        """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise."""
+    def read(self, generation: Generation, model: str, limit_bytes: int | None = None) -> StoredModel:
+        """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise.
+
+        One that says that it is larger than the limit is a TooLargeError, and isn't read.
+        """
 
     def lead(self, owner: str) -> bool:
         """Whether this store object is the one that may train for the store; it stays so until it resigns or dies.

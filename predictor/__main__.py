@@ -6,10 +6,21 @@ from typing import Any
 import click
 
 from predictor.config import Config
-from predictor.exceptions import StartError
+from predictor.exceptions import InputError, StartError
+from predictor.repository import CONTROL_MODES, POLL
 from predictor.server import serve
+from predictor.versions import VersionPolicies, parse_policies
 
+# The replicas of a pod count their HTTP ports up from 8001; 9002 and 9003 are the endpoint picker's.
+_GRPC_DISTANCE = 100
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+def _version_policy(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> VersionPolicies:
+    try:
+        return parse_policies(texts)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(context_settings=_SETTINGS)
@@ -23,6 +34,14 @@ _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_c
     help="Port to listen on.",
 )
 @click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    envvar="PREDICT_GRPC_PORT",
+    show_envvar=True,
+    show_default="the HTTP port + 100",
+    help="Port of the Open Inference Protocol over gRPC; 0 does not serve it.",
+)
+@click.option(
     "--model-store", default="/models", envvar="MODEL_STORE", show_envvar=True, help="Folder that models come from."
 )
 @click.option(
@@ -32,6 +51,37 @@ _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_c
     envvar="MODEL_SYNC_INTERVAL_SEC",
     show_envvar=True,
     help="Pause between looks at the model store.",
+)
+@click.option(
+    "--model-control-mode",
+    default=POLL,
+    type=click.Choice(CONTROL_MODES),
+    envvar="MODEL_CONTROL_MODE",
+    show_envvar=True,
+    help="poll follows the store; explicit loads what is asked for; none loads all of it once.",
+)
+@click.option(
+    "--load-model",
+    multiple=True,
+    metavar="NAME",
+    help="A model to load at the start in mode explicit, or * for all; may be given again.",
+)
+@click.option(
+    "--version-policy",
+    multiple=True,
+    callback=_version_policy,
+    metavar="[MODEL=]latest:N|all|specific:N,M",
+    envvar="MODEL_VERSION_POLICY",
+    show_envvar=True,
+    help="Which versions to serve; by default the one in force, or as a model's config.pbtxt says.",
+)
+@click.option(
+    "--max-model-bytes",
+    default=64 << 20,
+    type=click.IntRange(1),
+    envvar="PREDICT_MAX_MODEL_BYTES",
+    show_envvar=True,
+    help="Largest model file that is served.",
 )
 @click.option(
     "--training-server-url",
@@ -67,9 +117,16 @@ def main(**options: Any) -> None:
     """Headroom's prediction server: answers with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        serve(Config(**options))
+        serve(Config(**{**options, "grpc_port": _grpc_port(options["grpc_port"], options["port"])}))
     except StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _grpc_port(given: int | None, http_port: int) -> int | None:
+    """None where gRPC is not served. A free port for HTTP asks for a free port here too."""
+    if given == 0:
+        return None
+    return given or (http_port + _GRPC_DISTANCE if http_port else 0)
 
 
 if __name__ == "__main__":

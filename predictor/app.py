@@ -1,45 +1,111 @@
 """The predictor's HTTP application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from re import Pattern
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_store import open_store
-from predictor import sidecar, v1
+from predictor import sidecar, sidecar_status, v1
 from predictor.config import Config
 from predictor.engine import Engine
+from predictor.exceptions import PredictorError
+from predictor.http import Handler, error
 from predictor.metrics import Metrics
-from predictor.sync import Sync
+from predictor.refusals import http_status
+from predictor.repository import POLL, Repository
+from predictor.v2 import rest
 
 
-def create_app(config: Config) -> Starlette:
-    """The server of one model store; it polls while the application lives. StoreError for an unusable location."""
+class Application:
+    """Requests that predict go straight to their handlers; all others take starlette's way."""
+
+    def __init__(self, predicting: Mapping[str, Handler], v1: Handler, v2: tuple[Pattern[str], Handler], rest: ASGIApp):
+        self._predicting = predicting
+        self._v1 = v1
+        self._v2_path, self._v2 = v2
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handler(scope)(scope, receive, send)
+
+    def _handler(self, scope: Scope) -> ASGIApp:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return self._rest
+        path: str = scope["path"]
+        if path in self._predicting:
+            return self._predicting[path]
+        if path.startswith("/v1/"):
+            return self._v1
+        if self._v2_path.fullmatch(path):
+            return self._v2
+        return self._rest
+
+
+def create_app(config: Config) -> Application:
+    """The server of one model store; it follows it while the application lives. StoreError for an unusable location."""
     engine = Engine()
-    metrics = Metrics(engine)
-    sync = Sync(open_store(config.model_store), engine, metrics, config.model_sync_interval_sec)
+    return application(config, engine, create_repository(config, engine))
+
+
+def create_repository(config: Config, engine: Engine) -> Repository:
+    store = open_store(config.model_store)
+    return Repository(store, engine, config.model_control_mode, config.version_policy, config.limits)
+
+
+def application(config: Config, engine: Engine, repository: Repository) -> Application:
+    metrics = Metrics(engine, repository)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # The first look comes before the first request, so that a started predictor is a ready one.
-        await sync.look()
-        polling = asyncio.create_task(sync.run())
-        yield
-        polling.cancel()
-        with suppress(asyncio.CancelledError):
-            await polling
+        await repository.start(config.load_model)
+        async with _following(config, repository):
+            yield
 
     async def metrics_page(request: Request) -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
-    routes = [
-        *v1.routes(config, engine, metrics),
-        *sidecar.routes(config, engine, metrics, sync),
-        Route("/metrics", metrics_page),
-    ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    starlette = Starlette(
+        routes=[
+            *v1.routes(engine),
+            *sidecar_status.routes(config, engine, repository),
+            *rest.routes(config, engine, repository),
+            Route("/metrics", metrics_page),
+        ],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _not_found, PredictorError: _refused},
+    )
+    return Application(
+        sidecar.predicting(config, engine), v1.predicting(config, engine), rest.predicting(config, engine), starlette
+    )
+
+
+@asynccontextmanager
+async def _following(config: Config, repository: Repository) -> AsyncIterator[None]:
+    following = None
+    if config.model_control_mode == POLL:
+        following = asyncio.create_task(repository.run(config.model_sync_interval_sec))
+    yield
+    if following:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+    await repository.close()
+
+
+async def _not_found(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)  # noqa: S101 (starlette's signature is wider)
+    return error(problem.status_code, f"{request.method} {request.url.path}: {problem.detail}")
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, PredictorError)  # noqa: S101 (as above)
+    return error(http_status(problem), str(problem))

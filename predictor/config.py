@@ -2,16 +2,32 @@
 
 from dataclasses import dataclass
 
+from predictor.loading import Limits
+from predictor.repository import POLL
+from predictor.versions import AS_CONFIGURED, VersionPolicies
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Names are those of the flags. `model_type` is only reported until a manifest says better."""
+    """Names are those of the flags. `model_type` is only reported until a manifest says better.
+
+    `grpc_port` None means that gRPC is not served.
+    """
 
     host: str
     port: int
+    grpc_port: int | None = None
     model_store: str
     model_sync_interval_sec: float
+    model_control_mode: str = POLL
+    load_model: tuple[str, ...] = ()
+    version_policy: VersionPolicies = AS_CONFIGURED
     training_server_url: str
     model_type: str
     max_body_bytes: int
     max_rows: int
+    max_model_bytes: int = 64 << 20
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_model_bytes, self.max_rows)

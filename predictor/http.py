@@ -1,38 +1,108 @@
-"""Small pieces of HTTP that every route needs."""
+"""HTTP for routes that are asked thousands of times a second: plain ASGI, without a request object."""
 
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
-from predictor.exceptions import InputError
+from predictor.exceptions import InputError, TooLargeError, TooSlowError, UnsupportedError
 
-_encode = msgspec.json.Encoder().encode
-
-
-class TooLargeError(Exception):
-    """A request's body is over the limit."""
+encode = msgspec.json.Encoder().encode
+Header = tuple[bytes, bytes]
+JSON: Header = (b"content-type", b"application/json")
+# How long a client may take to send a body of any size.
+BODY_TIMEOUT_S = 10.0
+# Answers a path's request by itself.
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def json(value: Any, status: int = 200) -> Response:
-    return Response(_encode(value), status, media_type="application/json")
+    return Response(encode(value), status, media_type="application/json")
 
 
 def error(status: int, message: str) -> Response:
     return json({"error": message}, status)
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body; TooLargeError as soon as it is known to be over the limit."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit():
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body, inflated when it is gzip or deflate.
+
+    TooLargeError as soon as it is known to be over the limit, TooSlowError when it takes too long.
+    """
+    length = header(scope, b"content-length")
+    if length is not None and not length.isdigit():
         raise InputError("content-length: expected a number")
-    if int(length) > limit_bytes:
-        raise TooLargeError(f"the body is larger than {limit_bytes} bytes")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    if length is not None and int(length) > limit_bytes:
+        raise _too_large(limit_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                body = await _read_on(body, receive, limit_bytes)
+    except TimeoutError as problem:
+        raise TooSlowError(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from problem
+    coding = header(scope, b"content-encoding")
+    if coding and coding != b"identity":
+        body = _inflate(body, coding, limit_bytes)
+    if len(body) > limit_bytes:
+        raise _too_large(limit_bytes)
+    return body
+
+
+async def _read_on(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
+    body = bytearray(first)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InputError("the connection was closed before the body was complete")
+        body += message.get("body", b"")
         if len(body) > limit_bytes:
-            raise TooLargeError(f"the body is larger than {limit_bytes} bytes")
-    return bytes(body)
+            raise _too_large(limit_bytes)
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
+    if coding not in (b"gzip", b"deflate"):
+        raise UnsupportedError(f"content-encoding {coding.decode('latin-1'):.50}: only gzip and deflate are served")
+    # 32 more than the window's bits: the header tells gzip from zlib, which is what HTTP calls deflate.
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        inflated = inflater.decompress(body, limit_bytes + 1)
+    except zlib.error as problem:
+        raise InputError(f"the body is not {coding.decode()}: {problem}") from problem
+    if len(inflated) <= limit_bytes and not inflater.eof:
+        raise InputError(f"the body is truncated {coding.decode()}")
+    return inflated
+
+
+def _too_large(limit_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {limit_bytes} bytes")
+
+
+async def send_json(send: Send, body: bytes, status: int = 200) -> None:
+    await send_bytes(send, body, (JSON,), status)
+
+
+async def send_bytes(send: Send, body: bytes, headers: Iterable[Header], status: int = 200) -> None:
+    start: Message = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [*headers, (b"content-length", b"%d" % len(body))],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

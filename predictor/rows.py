@@ -1,4 +1,4 @@
-"""From a request's named features to the matrix that a model reads: one row, many rows, or columns."""
+"""From a request's named features to the columns that a model reads: one row, many rows, or columns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,15 @@ import msgspec
 import numpy as np
 
 from model_store import Feature
-from predictor.engine import Matrix
 from predictor.exceptions import InputError
+from predictor.signature import Matrix
+
+_NUMBERS = {int, float}
+_NUMBERS_OR_NONE = {int, float, type(None)}
 
 
 def read_rows(body: bytes, features: Sequence[Feature], max_rows: int) -> tuple[Matrix, bool]:
-    """The matrix [rows, features], and whether the body was one flat row. InputError names the field that is wrong.
+    """The matrix [features, rows], and whether the body was one flat row. InputError names the field that is wrong.
 
     Bodies are `{"feature": number, ...}`, `{"rows": [{...}, ...]}` or `{"columns": {"feature": [...], ...}}`, in which
     a single number stands for a constant column.
@@ -79,22 +82,20 @@ def _from_columns(columns: Any, features: Sequence[Feature], max_rows: int) -> M
 
 
 def _matrix(columns: Mapping[str, list[Any]], features: Sequence[Feature], count: int) -> Matrix:
-    matrix = np.empty((count, len(features)), dtype=np.float32)
+    matrix = np.empty((len(features), count), dtype=np.float32)
     for position, feature in enumerate(features):
         if feature.name not in columns:
-            matrix[:, position] = feature.fill_value
+            matrix[position] = feature.fill_value
         else:
-            matrix[:, position] = _column(columns[feature.name], feature)
+            matrix[position] = _column(columns[feature.name], feature)
     return matrix
 
 
 def _column(values: list[Any], feature: Feature) -> Matrix:
-    may_miss = not feature.required
-    for index, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            if value is None and may_miss:
-                continue
-            raise InputError(f"{feature.name}: expected a number, got {value!r:.50} at {index}")
+    allowed = _NUMBERS if feature.required else _NUMBERS_OR_NONE
+    if not allowed.issuperset(map(type, values)):
+        index = next(index for index, value in enumerate(values) if type(value) not in allowed)
+        raise InputError(f"{feature.name}: expected a number, got {values[index]!r:.50} at {index}")
     try:
         with np.errstate(over="ignore"):
             column = np.array([feature.fill_value if value is None else value for value in values], dtype=np.float32)

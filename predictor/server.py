@@ -1,5 +1,6 @@
 """The predictor's life."""
 
+import asyncio
 import logging
 import signal
 import socket
@@ -9,18 +10,22 @@ from types import FrameType
 import uvicorn
 
 from model_store import StoreError
-from predictor.app import create_app
+from predictor.app import application, create_repository
 from predictor.config import Config
+from predictor.engine import Engine
 from predictor.exceptions import StartError
+from predictor.repository import Repository
 
 logger = logging.getLogger("headroom.predictor")
+GRACE_S = 10
 
 
 def serve(config: Config) -> None:
     """Runs until SIGTERM or SIGINT. StartError when it can't start."""
     logger.info("starting with %s", config)
+    engine = Engine()
     try:
-        app = create_app(config)
+        repository = create_repository(config, engine)
         listener = socket.create_server((config.host, config.port), backlog=1024)
     except StoreError as error:
         raise StartError(str(error)) from error
@@ -29,8 +34,29 @@ def serve(config: Config) -> None:
     # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    settings = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-    uvicorn.Server(settings).run([listener])
+    settings = uvicorn.Config(
+        application(config, engine, repository),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        server_header=False,
+        date_header=False,
+    )
+    with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+        runner.run(_serve(config, engine, repository, uvicorn.Server(settings), listener))
+
+
+async def _serve(
+    config: Config, engine: Engine, repository: Repository, server: uvicorn.Server, listener: socket.socket
+) -> None:
+    if config.grpc_port is None:
+        await server.serve([listener])
+        return
+    from predictor.v2.grpc_front import grpc_serving
+
+    async with grpc_serving(config, engine, repository, GRACE_S):
+        await server.serve([listener])
 
 
 def _end(number: int, frame: FrameType | None) -> None:

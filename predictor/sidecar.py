@@ -6,30 +6,31 @@ sister, and not 200 with nulls.
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from model_store import ROW_NAMES, FeatureRow, row_matrix
+from model_store import FeatureRow
+from predictor.answering import Run, at_leisure, count
 from predictor.config import Config
-from predictor.engine import Engine, Loaded, Matrix, Model
-from predictor.exceptions import InputError
-from predictor.http import TooLargeError, json, read_body
-from predictor.metrics import Metrics
-from predictor.sync import Sync
-from predictor.wire import BulkRequest, BulkResponse, PredictionResponse, StrictBulkResponse
+from predictor.engine import Engine
+from predictor.exceptions import PredictorError
+from predictor.http import Handler, encode, read_body, send_json
+from predictor.latency_pair import LatencyPair
+from predictor.model import Array
+from predictor.refusals import http_status
+from predictor.wire import BulkRequest, PredictionResponse
 
-TARGETS = ("ttft", "tpot")
 T = TypeVar("T")
 _one = msgspec.json.Decoder(FeatureRow)
 _many = msgspec.json.Decoder(BulkRequest)
 _PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
+_FIELDS = b'{"ttft_ms":%b,"tpot_ms":%b'
 
 
 class _RefusedError(Exception):
@@ -37,109 +38,75 @@ class _RefusedError(Exception):
 
     def __init__(self, status: int, detail: Any) -> None:
         super().__init__(detail)
-        self.response = json({"detail": detail}, status)
+        self.status = status
+        self.detail = detail
 
 
-def routes(config: Config, engine: Engine, metrics: Metrics, sync: Sync) -> list[Route]:
-    @_refusable
-    async def predict(request: Request) -> Response:
-        row = _decode(_one, await _body(config, request))
-        predictions, _ = _predict(engine, metrics, [row])
-        return json(predictions[0])
+def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
+    """The handlers of the paths that predict, for POST."""
+    pair = LatencyPair(engine)
 
-    @_refusable
-    async def bulk(request: Request) -> Response:
-        started_at = time.perf_counter()
-        rows = _decode(_many, await _body(config, request)).requests
+    def answered(answer: Callable[[bytes], tuple[bytes, list[Run]]]) -> Handler:
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                body = await read_body(scope, receive, config.max_body_bytes)
+                (document, runs), queue_ns = await at_leisure(len(body), answer, body)
+            except PredictorError as problem:
+                await send_json(send, encode({"detail": str(problem)}), http_status(problem))
+            except _RefusedError as refused:
+                pair.count_failure()
+                await send_json(send, encode({"detail": refused.detail}), refused.status)
+            else:
+                for run in runs:
+                    count(engine, run, queue_ns)
+                await send_json(send, document)
+
+        return handle
+
+    def single(body: bytes) -> tuple[bytes, list[Run]]:
+        began_ns = time.perf_counter_ns()
+        rows = [_decode(_one, body)]
+        loaded = pair.loaded()
+        if loaded is None:
+            raise _RefusedError(503, "Models not ready")
+        results, runs = loaded.run(rows, began_ns)
+        ttft, tpot = (max(float(values.flat[0]), 0.0) for values in results)
+        return encode(PredictionResponse(ttft, tpot, datetime.now(UTC), *loaded.about)), runs
+
+    def bulk(closing: bytes, body: bytes) -> tuple[bytes, list[Run]]:
+        began_ns = time.perf_counter_ns()
+        rows = _decode(_many, body).requests
         if not 1 <= len(rows) <= config.max_rows:
             wrong = f"expected 1 to {config.max_rows} rows, got {len(rows)}"
             raise _RefusedError(422, [_problem(["body", "requests"], wrong)])
-        predictions, generation = _predict(engine, metrics, rows)
-        took_ms = (time.perf_counter() - started_at) * 1000
-        strict = request.url.path.endswith("/strict")
-        answer = StrictBulkResponse if strict else BulkResponse
-        return json(answer(predictions, len(rows), len(rows), 0, took_ms, generation))
+        loaded = pair.loaded()
+        if loaded is None:
+            raise _RefusedError(503, "Models not ready")
+        results, runs = loaded.run(rows, began_ns)
+        ran_ns = time.perf_counter_ns()
+        predictions = _predictions(results, encode(PredictionResponse(0, 0, datetime.now(UTC), *loaded.about)))
+        ended_ns = time.perf_counter_ns()
+        document = (
+            b'{"predictions":[%b],"total_requests":%d,"successful_predictions":%d,"failed_predictions":0,'
+            b'"processing_time_ms":%b,"generation":%d%b}'
+        ) % (predictions, len(rows), len(rows), repr((ended_ns - began_ns) / 1e6).encode(), loaded.generation, closing)
+        runs = [replace(run, output_ns=ended_ns - ran_ns) for run in runs]
+        return document, runs
 
-    async def status(request: Request) -> Response:
-        loaded = engine.loaded
-        return json(
-            {
-                "is_ready": _ready(loaded),
-                **_about(config, loaded),
-                "last_model_load": loaded.loaded_at if loaded else None,
-                "training_server_url": config.training_server_url,
-                "ensemble_active": False,
-                "models_exist": {f"{name}_model": bool(loaded and name in loaded.models) for name in TARGETS},
-                "generation": loaded.generation.generation if loaded else None,
-                "generation_age_s": round(loaded.generation.age_s, 3) if loaded else None,
-                "model_store": config.model_store,
-                "last_error": sync.last_error,
-            }
-        )
-
-    async def reload(request: Request) -> Response:
-        result = await sync.look()
-        loaded = engine.loaded
-        return json(
-            {
-                "synced": result.synced,
-                "loaded": result.loaded,
-                "is_ready": _ready(loaded),
-                **_about(config, loaded),
-                "last_load_time": loaded.loaded_at if loaded else None,
-                "last_error": sync.last_error,
-            }
-        )
-
-    async def healthz(request: Request) -> Response:
-        return json({"status": "ok", "service": "headroom-predictor"})
-
-    async def readyz(request: Request) -> Response:
-        if not _ready(engine.loaded):
-            return json({"detail": "Models not ready"}, 503)
-        return json({"status": "ready", **_about(config, engine.loaded)})
-
-    async def root(request: Request) -> Response:
-        return json(
-            {
-                "message": "Headroom latency predictor",
-                **_about(config, engine.loaded),
-                "description": "Predicts TTFT and TPOT; see GET /v1/ttft and /v1/tpot",
-                "is_ready": _ready(engine.loaded),
-                "sync_interval": config.model_sync_interval_sec,
-                "training_server": config.training_server_url,
-            }
-        )
-
-    return [
-        Route("/predict", predict, methods=["POST"]),
-        Route("/predict/bulk", bulk, methods=["POST"]),
-        Route("/predict/bulk/strict", bulk, methods=["POST"]),
-        Route("/status", status),
-        Route("/reload", reload, methods=["POST"]),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/", root),
-    ]
+    return {
+        "/predict": answered(single),
+        # A batch is answered whole or refused whole, so there are never single errors to list.
+        "/predict/bulk": answered(lambda body: bulk(b',"errors":[]', body)),
+        "/predict/bulk/strict": answered(lambda body: bulk(b"", body)),
+    }
 
 
-def _refusable(route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def answered(request: Request) -> Response:
-        try:
-            return await route(request)
-        except _RefusedError as refused:
-            return refused.response
-
-    return answered
-
-
-async def _body(config: Config, request: Request) -> bytes:
-    try:
-        return await read_body(request, config.max_body_bytes)
-    except TooLargeError as problem:
-        raise _RefusedError(413, str(problem)) from problem
-    except InputError as problem:
-        raise _RefusedError(400, str(problem)) from problem
+def _predictions(results: list[Array], example: bytes) -> bytes:
+    """The rows' predictions as JSON: what all of them have in common is taken from an example of one."""
+    common = example[example.index(b',"predicted_at"') :]
+    ttft, tpot = (encode(np.maximum(values.ravel(), 0).tolist())[1:-1].split(b",") for values in results)
+    joined = [_FIELDS % pair for pair in zip(ttft, tpot, strict=True)]
+    return (common + b",").join(joined) + common
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -157,51 +124,3 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 def _problem(location: list[str], message: str) -> dict[str, Any]:
     return {"loc": location, "msg": message, "type": "value_error"}
-
-
-def _predict(engine: Engine, metrics: Metrics, rows: list[FeatureRow]) -> tuple[list[PredictionResponse], int]:
-    started_at = time.perf_counter()
-    loaded = engine.loaded
-    if loaded is None or not _ready(loaded):
-        raise _RefusedError(503, "Models not ready")
-    columns, matrix = [], row_matrix(rows)
-    for name in TARGETS:
-        model = loaded.models[name]
-        inferred_at = time.perf_counter()
-        columns.append(_column(model, matrix))
-        ended_at = time.perf_counter()
-        metrics.predicted(name, model.manifest.version, len(rows), ended_at - inferred_at, ended_at - started_at)
-    now = datetime.now(UTC)
-    model_type, objective, quantile = _kind(loaded)
-    ttft, tpot = (np.maximum(column, 0).astype(np.float64).tolist() for column in columns)
-    predictions = [
-        PredictionResponse(*pair, now, model_type, objective, quantile, loaded.loaded_at)
-        for pair in zip(ttft, tpot, strict=True)
-    ]
-    return predictions, loaded.generation.generation
-
-
-def _column(model: Model, rows: Matrix) -> Matrix:
-    """The model's first output for every row; a feature that the rows don't know takes its default."""
-    inputs = np.empty((len(rows), len(model.inputs)), dtype=np.float32)
-    for position, feature in enumerate(model.manifest.inputs):
-        known = feature.name in ROW_NAMES
-        inputs[:, position] = rows[:, ROW_NAMES.index(feature.name)] if known else feature.fill_value
-    return model.predict(inputs)[:, 0]
-
-
-def _ready(loaded: Loaded | None) -> bool:
-    return loaded is not None and all(name in loaded.models for name in TARGETS)
-
-
-def _about(config: Config, loaded: Loaded | None) -> dict[str, Any]:
-    model_type, objective, quantile = _kind(loaded) if loaded else (config.model_type, None, None)
-    return {"model_type": model_type, "objective_type": objective, "quantile": quantile}
-
-
-def _kind(loaded: Loaded) -> tuple[str, str, float | None]:
-    model = next((loaded.models[name] for name in TARGETS if name in loaded.models), None)
-    if model is None:
-        return "unknown", "unknown", None
-    manifest = model.manifest
-    return manifest.model_type, manifest.objective, manifest.outputs[0].quantile

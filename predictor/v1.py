@@ -1,4 +1,4 @@
-"""/v1/<model>: any model of the store, by its features' names."""
+"""/v1/<model>: any model whose inputs are single columns, by its features' names."""
 
 import shlex
 import time
@@ -9,87 +9,123 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from model_store import Feature
+from predictor.answering import Run, at_leisure, count, count_failure
 from predictor.config import Config
-from predictor.engine import Engine, Loaded, Matrix, Model
-from predictor.exceptions import InputError, NotLoadedError
-from predictor.http import TooLargeError, error, json, read_body
-from predictor.metrics import Metrics
+from predictor.engine import Engine, Served
+from predictor.exceptions import InputError, NotLoadedError, PredictorError
+from predictor.http import Handler, encode, error, json, read_body, send_json
+from predictor.model import Array
+from predictor.refusals import http_status
 from predictor.rows import read_rows
 
+PREFIX = "/v1/"
 
-def routes(config: Config, engine: Engine, metrics: Metrics) -> list[Route]:
-    """GET /v1 lists the models, GET /v1/<model> describes one, POST /v1/<model> predicts."""
+
+def predicting(config: Config, engine: Engine) -> Handler:
+    """POST /v1/<model>."""
+
+    async def predict(scope: Scope, receive: Receive, send: Send) -> None:
+        began_ns = time.perf_counter_ns()
+        name = scope["path"].removeprefix(PREFIX)
+        try:
+            served = engine.served(name)
+            body = await read_body(scope, receive, config.max_body_bytes)
+            (answer, run), queue_ns = await at_leisure(len(body), _answer, served, body)
+        except PredictorError as problem:
+            count_failure(engine, name, began_ns)
+            await send_json(send, encode({"error": str(problem)}), http_status(problem))
+        else:
+            count(engine, run, queue_ns)
+            await send_json(send, answer)
+
+    return predict
+
+
+def routes(engine: Engine) -> list[Route]:
+    """GET /v1 lists the models, GET /v1/<model> describes one."""
 
     async def models(request: Request) -> Response:
-        loaded = engine.loaded
-        names = sorted(loaded.models) if loaded else []
-        return json({"models": names, **(_served(loaded) if loaded else {})})
+        generation = engine.generation
+        age_s = round(generation.age_s, 3) if generation else None
+        number = generation.generation if generation else None
+        return json({"models": sorted(engine.models), "generation": number, "generation_age_s": age_s})
 
     async def model(request: Request) -> Response:
-        name = request.path_params["model"]
         try:
-            found, loaded = engine.get(name)
-            if request.method == "GET":
-                return json(_describe(found, loaded, str(request.base_url)))
-            started_at = time.perf_counter()
-            rows, single = read_rows(
-                await read_body(request, config.max_body_bytes), found.manifest.inputs, config.max_rows
-            )
-            inferred_at = time.perf_counter()
-            values = found.predict(rows)
-            ended_at = time.perf_counter()
-            metrics.predicted(name, found.manifest.version, len(rows), ended_at - inferred_at, ended_at - started_at)
-            return json(_answer(found, loaded, values, single))
+            return json(_describe(engine.served(request.path_params["model"]), str(request.base_url)))
         except NotLoadedError as problem:
-            known = engine.loaded is not None
-            return error(404 if known else 503, str(problem))
-        except InputError as problem:
-            metrics.failure.labels(name, "input").inc()
-            return error(400, str(problem))
-        except TooLargeError as problem:
-            metrics.failure.labels(name, "too_large").inc()
-            return error(413, str(problem))
+            return error(http_status(problem), str(problem))
 
-    return [Route("/v1", models), Route("/v1/{model}", model, methods=["GET", "POST"])]
+    return [Route("/v1", models), Route("/v1/{model}", model)]
 
 
-def _served(loaded: Loaded) -> dict[str, Any]:
-    return {"generation": loaded.generation.generation, "generation_age_s": round(loaded.generation.age_s, 3)}
+def _answer(served: Served, body: bytes) -> tuple[bytes, Run]:
+    began_ns = time.perf_counter_ns()
+    model = served.default
+    signature = model.signature
+    if not signature.features:
+        raise InputError(f"{model.name}: its inputs are not single columns; ask /v2/models/{model.name}/infer")
+    columns, single = read_rows(body, signature.features, signature.max_rows)
+    read_ns = time.perf_counter_ns()
+    results = model.predict(columns)
+    ran_ns = time.perf_counter_ns()
+    answer = encode(_document(served, results, single))
+    run = Run(model, columns.shape[1], read_ns - began_ns, ran_ns - read_ns, time.perf_counter_ns() - ran_ns)
+    return answer, run
 
 
-def _answer(model: Model, loaded: Loaded, values: Matrix, single: bool) -> dict[str, Any]:
-    outputs = model.manifest.outputs
-    answer: dict[str, Any] = {"model": model.manifest.model, "quantile": outputs[0].quantile}
-    for index, output in enumerate(outputs):
-        column = values[:, index].astype(np.float64).tolist()
-        answer[output.name] = column[0] if single else column
+def _document(served: Served, results: list[Array], single: bool) -> dict[str, Any]:
+    model = served.default
+    outputs = model.manifest.outputs if model.manifest else ()
+    answer: dict[str, Any] = {"model": model.name, "quantile": outputs[0].quantile if outputs else None}
+    for output, values in zip(model.signature.outputs, results, strict=True):
+        rows = (values.reshape(len(values)) if output.is_column else values).astype(np.float64).tolist()
+        answer[output.name] = rows[0] if single else rows
     if len(outputs) > 1:
         answer["quantiles"] = {output.name: output.quantile for output in outputs}
-    return {**answer, **_served(loaded), "model_version": model.manifest.version}
+    return {**answer, **_provenance(served), "model_version": model.version}
 
 
-def _describe(model: Model, loaded: Loaded, base_url: str) -> dict[str, Any]:
+def _provenance(served: Served) -> dict[str, Any]:
+    generation = served.generation
+    if generation is None:
+        return {"generation": None, "generation_age_s": None}
+    return {"generation": generation.generation, "generation_age_s": round(generation.age_s, 3)}
+
+
+def _describe(served: Served, base_url: str) -> dict[str, Any]:
+    model = served.default
+    example = {feature.name: _example(feature) for feature in model.signature.features if feature.required}
     manifest = model.manifest
-    example = {
-        feature.name: _example(feature.minimum, feature.maximum) for feature in manifest.inputs if feature.required
-    }
-    body = msgspec.json.encode(example).decode()
+    said = (
+        {}
+        if manifest is None
+        else {
+            "model_type": manifest.model_type,
+            "objective": manifest.objective,
+            "trained_at": manifest.trained_at,
+            "train_samples": manifest.train_samples,
+            "holdout_scores": manifest.holdout_scores,
+        }
+    )
+    outputs = manifest.outputs if manifest else [{"name": output.name} for output in model.signature.outputs]
     return {
-        "model": manifest.model,
-        "model_type": manifest.model_type,
-        "objective": manifest.objective,
-        **_served(loaded),
-        "model_version": manifest.version,
-        "trained_at": manifest.trained_at,
-        "train_samples": manifest.train_samples,
-        "holdout_scores": manifest.holdout_scores,
-        "features": [{**msgspec.to_builtins(f), "required": f.required} for f in manifest.inputs],
-        "outputs": manifest.outputs,
+        "model": model.name,
+        **said,
+        **_provenance(served),
+        "model_version": model.version,
+        "max_rows": model.signature.max_rows,
+        "features": [{**msgspec.to_builtins(f), "required": f.required} for f in model.signature.features],
+        "outputs": outputs,
         "example": example,
-        "curl": f"curl -s {base_url}v1/{manifest.model} -d {shlex.quote(body)}",
+        "curl": f"curl -s {base_url}v1/{model.name} -d {shlex.quote(encode(example).decode())}",
     }
 
 
-def _example(minimum: float, maximum: float | None) -> float:
-    return (minimum + maximum) / 2 if maximum is not None else max(minimum, 0.0) + 1
+def _example(feature: Feature) -> float:
+    if feature.maximum is not None:
+        return (feature.minimum + feature.maximum) / 2
+    return max(feature.minimum, 0.0) + 1

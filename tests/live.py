@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 
 @contextmanager
-def live(app: Starlette) -> Iterator[str]:
+def live(app: ASGIApp) -> Iterator[str]:
     """The URL of an application on a port of its own."""
     settings = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)

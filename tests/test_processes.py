@@ -20,7 +20,7 @@ SERVERS = ("trainer", "predictor", "simulator", "epp")
 def started(module: str, port: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     flags = {
         "trainer": ["--port", str(port), "--model-store", str(folder)],
-        "predictor": ["--port", str(port), "--model-store", str(folder)],
+        "predictor": ["--port", str(port), "--grpc-port", "0", "--model-store", str(folder)],
         "simulator": ["--port", str(port)],
         "epp": [
             "--metrics-port",

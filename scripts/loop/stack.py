@@ -110,7 +110,7 @@ def _trainer(config: StackConfig) -> Part:
 
 def _predictors(config: StackConfig) -> list[Part]:
     flags = ["--host", "127.0.0.1", "--model-store", config.store, "--training-server-url", config.trainer_url]
-    flags += ["--model-sync-interval-sec", config.model_sync_interval_s]
+    flags += ["--model-sync-interval-sec", config.model_sync_interval_s, "--grpc-port", 0]
     return [
         _python(f"predictor-{n}", "predictor", [port], "/healthz", [*flags, "--port", port], redundant=True)
         for n, port in enumerate(config.ports.predictors, start=1)

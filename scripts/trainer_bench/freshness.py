@@ -27,7 +27,7 @@ _PROBE = {
 def freshness(folder: Path, rows_per_s: float, interval_s: float, sync_s: float, changes: int) -> list[float]:
     """Seconds for each change, half of them to slower and half to faster: until half of the change is predicted."""
     flags = trainer_flags(folder, interval_s)
-    reading = ["--model-store", str(folder / "store"), "--model-sync-interval-sec", str(sync_s)]
+    reading = ["--grpc-port", "0", "--model-store", str(folder / "store"), "--model-sync-interval-sec", str(sync_s)]
     with own_server("trainer", *flags) as (trainer, _), own_server("predictor", *reading) as (predictor, _):
         with _Feed(trainer, rows_per_s) as feed:
             for seed in range(10):

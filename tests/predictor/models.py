@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ from onnx import TensorProto, helper
 from model_store import SCHEMAS, Draft, Feature, Manifest, Output
 from predictor.app import create_app
 from predictor.config import Config
+from predictor.loading import LIMITS, Source, open_model
+from predictor.model import Model
 from tests.live import live
 
 
@@ -58,8 +61,13 @@ def pair(factor: float, offset: float = 0.0) -> list[Draft]:
     return [draft(name, factor, offset) for name in ("ttft", "tpot")]
 
 
+def opened(draft: Draft) -> Model:
+    """The model as a predictor would load it."""
+    return open_model(Source(draft.manifest.model, 1, draft.onnx, draft.manifest), LIMITS)
+
+
 @contextmanager
-def running_predictor(store: Path | str, interval_s: float = 0.02) -> Iterator[str]:
+def running_predictor(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Iterator[str]:
     """The predictor's URL while it lives in a thread of this process."""
     config = Config(
         host="127.0.0.1",
@@ -70,6 +78,7 @@ def running_predictor(store: Path | str, interval_s: float = 0.02) -> Iterator[s
         model_type="xgboost",
         max_body_bytes=1 << 20,
         max_rows=1000,
+        **settings,
     )
     with live(create_app(config)) as url:
         yield url

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from model_store import Draft, open_store
-from predictor.engine import open_model
 from predictor.exceptions import ModelError
 from tests.live import call, until
-from tests.predictor.models import draft, linear_onnx, pair, running_predictor
+from tests.predictor.models import draft, linear_onnx, opened, pair, running_predictor
 from tests.predictor.test_v1 import ROW, SUM
 
 
@@ -97,7 +96,7 @@ def infinite_graph() -> Draft:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        (Draft(draft("ttft", 1.0).manifest, b"not a model"), "ttft/0"),
+        (Draft(draft("ttft", 1.0).manifest, b"not a model"), "not an ONNX model"),
         (bad_graph(), "contradict the manifest"),
         (Draft(draft("ttft", 1.0).manifest, draft("tpot", 1.0).onnx), "contradict the manifest"),
         (infinite_graph(), "no finite numbers"),
@@ -105,20 +104,15 @@ def infinite_graph() -> Draft:
     ],
 )
 def test_a_model_that_can_not_be_served_is_refused(wrong: Draft, expected: str) -> None:
-    from model_store import StoredModel
-
     with pytest.raises(ModelError, match=expected):
-        open_model(StoredModel(wrong.manifest, wrong.onnx))
+        opened(wrong)
 
 
 def test_the_engine_answers_batches_as_it_answers_rows() -> None:
-    from model_store import StoredModel
-
-    one = draft("ttft", 2.0)
-    model = open_model(StoredModel(one.manifest, one.onnx))
-    rows = np.random.default_rng(1).random((50, len(model.inputs)), dtype=np.float32)
-    single = np.concatenate([model.predict(rows[i : i + 1]) for i in range(50)])
-    np.testing.assert_allclose(model.predict(rows), single, rtol=1e-6)
+    model = opened(draft("ttft", 2.0))
+    columns = np.random.default_rng(1).random((len(model.signature.inputs), 50), dtype=np.float32)
+    single = np.concatenate([model.predict(columns[:, i : i + 1])[0] for i in range(50)])
+    np.testing.assert_allclose(model.predict(columns)[0], single, rtol=1e-6)
 
 
 def test_the_process_needs_no_training_library() -> None:

@@ -1,0 +1,99 @@
+"""The two latency models as the sidecar's clients see them: one thing that takes rows of all features."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store import ROW_NAMES, FeatureRow, row_matrix
+from predictor.answering import Run, count_failure
+from predictor.engine import Engine, Served
+from predictor.model import Array, Model
+
+TARGETS = ("ttft", "tpot")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A model, and where its features are in a full row. Features that no row knows take their defaults."""
+
+    model: Model
+    positions: NDArray[np.intp]
+    defaults: tuple[tuple[int, float], ...]
+
+    def predict(self, rows: Array) -> Array:
+        """From [all features, rows] to the first output."""
+        columns = rows[self.positions]
+        for position, value in self.defaults:
+            columns[position] = value
+        return self.model.predict(columns)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    """`about` ends every prediction: model type, objective, quantile, time of loading."""
+
+    targets: tuple[_Target, ...]
+    generation: int
+    about: tuple[str, str, float | None, datetime]
+
+    def run(self, rows: Sequence[FeatureRow], began_ns: int) -> tuple[list[Array], list[Run]]:
+        """Both models' answers; the time from `began_ns` until they run counts as the first one's input."""
+        matrix = np.ascontiguousarray(row_matrix(rows).T)
+        results, runs = [], []
+        for target in self.targets:
+            read_ns = time.perf_counter_ns()
+            results.append(target.predict(matrix))
+            ran_ns = time.perf_counter_ns()
+            runs.append(Run(target.model, len(rows), read_ns - began_ns, ran_ns - read_ns, 0))
+            began_ns = ran_ns
+        return results, runs
+
+
+class LatencyPair:
+    """Follows the engine: made anew whenever that serves something else."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._models: Mapping[str, Served] | None = None
+        self._loaded: LoadedPair | None = None
+
+    def loaded(self) -> LoadedPair | None:
+        """None until both are served, by features."""
+        models = self._engine.models
+        if models is not self._models:
+            self._loaded = _pair(models)
+            self._models = models
+        return self._loaded
+
+    def count_failure(self) -> None:
+        for name in TARGETS:
+            count_failure(self._engine, name, time.perf_counter_ns())
+
+
+def _pair(models: Mapping[str, Served]) -> LoadedPair | None:
+    served = [models[name] for name in TARGETS if name in models and models[name].default.signature.features]
+    if len(served) < len(TARGETS):
+        return None
+    generations = [one.generation.generation for one in served if one.generation]
+    targets = tuple(_target(one.default) for one in served)
+    loaded_at = max(one.loaded_at for one in served)
+    return LoadedPair(targets, max(generations, default=0), (*kind(served[0].default), loaded_at))
+
+
+def kind(model: Model) -> tuple[str, str, float | None]:
+    """Model type, objective and quantile; a graph alone says nothing of them."""
+    manifest = model.manifest
+    if manifest is None:
+        return "onnx", "unknown", None
+    return manifest.model_type, manifest.objective, manifest.outputs[0].quantile
+
+
+def _target(model: Model) -> _Target:
+    names = [feature.name for feature in model.signature.features]
+    positions = np.array([ROW_NAMES.index(name) if name in ROW_NAMES else 0 for name in names])
+    unknown = [(i, f.fill_value) for i, f in enumerate(model.signature.features) if f.name not in ROW_NAMES]
+    return _Target(model, positions, tuple(unknown))

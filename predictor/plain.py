@@ -1,0 +1,123 @@
+"""Plain Triton model folders: `<model>/<version>/model.onnx`, and perhaps a config.pbtxt, put there by anyone.
+
+Nothing is atomic about such a folder. A file that is still being copied is refused, since a graph without its end is
+none, and it is looked at again until it is whole.
+"""
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from predictor.engine import Served
+from predictor.exceptions import ModelError
+from predictor.loading import Limits, Source, open_model
+from predictor.protocol.inference_pb2 import ModelConfig
+from predictor.versions import LATEST, VersionPolicies, VersionPolicy
+
+_CONFIG, _MODEL = "config.pbtxt", "model.onnx"
+_PLATFORMS = {"", "onnxruntime_onnx"}
+_BACKENDS = {"", "onnxruntime"}
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def plain_models(root: Path) -> dict[str, Hashable]:
+    """A stamp of each model folder, which changes when one of its files does. Costs a few stats a model."""
+    try:
+        folders = [entry for entry in os.scandir(root) if not entry.name.startswith(".") and entry.is_dir()]
+    except FileNotFoundError:
+        return {}
+    stamps = {folder.name: _stamp(Path(folder.path)) for folder in folders}
+    return {name: stamp for name, stamp in stamps.items() if stamp}
+
+
+def _stamp(folder: Path) -> tuple[Hashable, ...]:
+    """Empty when the folder holds no version."""
+    parts: list[Hashable] = []
+    for entry in os.scandir(folder):
+        if entry.name.isdecimal() and entry.is_dir():
+            parts.extend((entry.name, file.name, _file_stamp(file.path)) for file in os.scandir(entry.path))
+    return (*sorted(parts, key=repr), _file_stamp(folder / _CONFIG)) if parts else ()
+
+
+def _file_stamp(path: str | Path) -> Hashable:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def load_plain(root: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
+    """The versions of a model's folder that are to be served; ModelError when one of them can't be."""
+    try:
+        return _load(root / name, name, before, policies, limits)
+    except OSError as error:
+        raise ModelError(name, None, f"can't read {error.filename}: {error.strerror}") from error
+
+
+def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
+    config = _config(folder, name)
+    policy = policies.of(name, _policy(config))
+    found = [int(entry.name) for entry in os.scandir(folder) if entry.name.isdecimal() and entry.is_dir()]
+    chosen = policy.choose(found)
+    if not chosen:
+        raise ModelError(name, None, f"none of its versions {sorted(found)} is {policy}")
+    models = {}
+    for version in chosen:
+        path = folder / str(version) / (config.default_model_filename or _MODEL)
+        identity = (_file_stamp(path), config.SerializeToString(deterministic=True))
+        known = before.versions.get(version) if before else None
+        if known and known.identity == identity:
+            models[version] = known
+        else:
+            onnx = _read(path, name, version, limits.model_bytes)
+            models[version] = open_model(Source(name, version, onnx, None, identity, config.max_batch_size), limits)
+            _check_config(config, name, version, {t.name for t in models[version].signature.inputs})
+    return Served(models[chosen[0]], models, None, policy)
+
+
+def _read(path: Path, name: str, version: int, limit_bytes: int) -> bytes:
+    size = path.stat().st_size
+    if size > limit_bytes:
+        raise ModelError(name, version, f"{size} bytes, the limit is {limit_bytes}")
+    return path.read_bytes()
+
+
+def _config(folder: Path, name: str) -> ModelConfig:
+    path = folder / _CONFIG
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ModelError(name, None, f"{_CONFIG} is larger than {_MAX_CONFIG_BYTES} bytes")
+        config = text_format.Parse(path.read_text(), ModelConfig(), allow_unknown_field=True)
+    except FileNotFoundError:
+        return ModelConfig()
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelError(name, None, f"{_CONFIG}: {error}") from error
+    if config.name not in ("", name):
+        raise ModelError(name, None, f"{_CONFIG}: name {config.name!r} is not that of the folder")
+    if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
+        wrong = config.platform or config.backend
+        raise ModelError(name, None, f"{_CONFIG}: {wrong!r} is not served, only onnxruntime_onnx")
+    if "/" in config.default_model_filename:
+        raise ModelError(name, None, f"{_CONFIG}: default_model_filename {config.default_model_filename!r} is a path")
+    return config
+
+
+def _policy(config: ModelConfig) -> VersionPolicy:
+    given = config.version_policy
+    match given.WhichOneof("policy_choice"):
+        case "latest":
+            return VersionPolicy(latest=given.latest.num_versions or 1)
+        case "all":
+            return VersionPolicy(latest=None)
+        case "specific":
+            return VersionPolicy(specific=frozenset(given.specific.versions))
+    return LATEST
+
+
+def _check_config(config: ModelConfig, name: str, version: int, inputs: set[str]) -> None:
+    said = {tensor.name for tensor in config.input}
+    if said and said != inputs:
+        raise ModelError(name, version, f"the graph's inputs {sorted(inputs)} contradict {_CONFIG}'s {sorted(said)}")

@@ -1,0 +1,80 @@
+"""The models that a generation names. Those that were published together are swapped together."""
+
+from collections.abc import Iterable, Mapping
+
+from model_store import Generation, ModelStore, StoreError
+from predictor.engine import Served
+from predictor.exceptions import ModelError
+from predictor.loading import Limits, Source, open_model
+from predictor.model import Model
+from predictor.versions import VersionPolicies, VersionPolicy
+
+
+def publications(generation: Generation) -> list[tuple[str, ...]]:
+    """The generation's models in groups: a publication gives all of its models the same version."""
+    groups: dict[int, list[str]] = {}
+    for name, ref in sorted(generation.models.items()):
+        groups.setdefault(ref.version, []).append(name)
+    return [tuple(names) for names in groups.values()]
+
+
+def load_published(
+    store: ModelStore,
+    generation: Generation,
+    names: Iterable[str],
+    before: Mapping[str, Served],
+    policies: VersionPolicies,
+    limits: Limits,
+) -> dict[str, Served]:
+    """Reads, verifies and probes; versions that are served already are taken over from `before`.
+
+    ModelError for the first that can't be served, in which case none of them is.
+    """
+    return {name: _load(store, generation, name, before.get(name), policies.of(name), limits) for name in names}
+
+
+def _load(
+    store: ModelStore,
+    generation: Generation,
+    name: str,
+    before: Served | None,
+    policy: VersionPolicy,
+    limits: Limits,
+) -> Served:
+    models = {}
+    for holder in _choose(store, generation, name, policy):
+        ref = holder.models[name]
+        known = before.versions.get(ref.version) if before else None
+        is_same = known is not None and known.identity == ref.manifest_sha256
+        models[ref.version] = known if known and is_same else _open(store, holder, name, limits)
+    in_force = generation.models[name].version
+    return Served(models.get(in_force, models[max(models)]), models, generation, policy)
+
+
+def _choose(store: ModelStore, generation: Generation, name: str, policy: VersionPolicy) -> list[Generation]:
+    """A generation that names each version to be served. The latest are counted back from the one in force."""
+    if policy.is_latest:
+        return [generation]
+    in_force = generation.models[name].version
+    holders = {in_force: generation}
+    try:
+        for number in store.generations():
+            older = store.generation(number)
+            if name in older.models:
+                holders.setdefault(older.models[name].version, older)
+    except StoreError as error:
+        raise ModelError(name, None, str(error)) from error
+    counted = [version for version in holders if version <= in_force] if policy.latest else list(holders)
+    chosen = [holders[version] for version in policy.choose(counted)]
+    if not chosen:
+        raise ModelError(name, None, f"none of its versions {sorted(holders)} is {policy}")
+    return chosen
+
+
+def _open(store: ModelStore, generation: Generation, name: str, limits: Limits) -> Model:
+    ref = generation.models[name]
+    try:
+        stored = store.read(generation, name, limits.model_bytes)
+    except StoreError as error:
+        raise ModelError(name, ref.version, str(error)) from error
+    return open_model(Source(name, ref.version, stored.onnx, stored.manifest, ref.manifest_sha256), limits)

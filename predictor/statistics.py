@@ -1,0 +1,60 @@
+"""What is counted of each request: a handful of integers, so that counting costs next to nothing."""
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+# A request that took less than 2**n microseconds falls into bucket n.
+BUCKETS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where one request's time went. The queue is the wait for a thread, which only large batches do."""
+
+    input_ns: int
+    queue_ns: int
+    infer_ns: int
+    output_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        return self.input_ns + self.queue_ns + self.infer_ns + self.output_ns
+
+
+class Statistics(msgspec.Struct):
+    """Of one model, or of one version of it."""
+
+    succeeded: int = 0
+    failed: int = 0
+    rows: int = 0
+    executions: int = 0
+    input_ns: int = 0
+    queue_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    failed_ns: int = 0
+    last_inference_ms: int = 0
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (BUCKETS + 1))
+
+    def count(self, rows: int, timing: Timing) -> None:
+        """One answered request, which was one batch."""
+        self.succeeded += 1
+        self.executions += 1
+        self.rows += rows
+        self.input_ns += timing.input_ns
+        self.queue_ns += timing.queue_ns
+        self.infer_ns += timing.infer_ns
+        self.output_ns += timing.output_ns
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.buckets[min((timing.total_ns // 1000).bit_length(), BUCKETS)] += 1
+
+    def count_failure(self, took_ns: int) -> None:
+        self.failed += 1
+        self.failed_ns += took_ns
+
+    @property
+    def total_ns(self) -> int:
+        """The time of all answered requests."""
+        return self.input_ns + self.queue_ns + self.infer_ns + self.output_ns

@@ -1,0 +1,211 @@
+"""The Open Inference Protocol v2 over gRPC."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+
+from predictor.answering import Run, at_leisure, count, count_failure
+from predictor.config import Config
+from predictor.engine import Engine
+from predictor.exceptions import (
+    ConflictError,
+    InputError,
+    ModelError,
+    NotLoadedError,
+    PredictorError,
+    StartError,
+    UnsupportedError,
+)
+from predictor.model import Model
+from predictor.protocol import inference_pb2 as pb
+from predictor.repository import Repository
+from predictor.v2.descriptions import is_ready, model_config, model_metadata, server_metadata, statistics
+from predictor.v2.grpc_tensors import read_request, write_answer
+from predictor.v2.inference import infer
+from predictor.v2.rest import parse_version, refuse_load_parameters
+
+SERVICE = "inference.GRPCInferenceService"
+Method = Callable[[Any], Awaitable[Message]]
+
+_STATUSES: dict[type[PredictorError], grpc.StatusCode] = {
+    ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
+    InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotLoadedError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+}
+_UNSERVED = (
+    *(f"{kind}SharedMemory{act}" for kind in ("System", "Cuda") for act in ("Status", "Register", "Unregister")),
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+@asynccontextmanager
+async def grpc_serving(config: Config, engine: Engine, repository: Repository, grace_s: float) -> AsyncIterator[int]:
+    """Serves on the configured port, which it yields; StartError when it is taken. Calls may end within the grace."""
+    limit = config.max_body_bytes
+    options = [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((_handlers(_Service(engine, repository)),))
+    address = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        port = server.add_insecure_port(f"{address}:{config.grpc_port}")
+    except RuntimeError as error:
+        raise StartError(f"can't listen on {config.host}:{config.grpc_port} for gRPC; choose --grpc-port") from error
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(grace_s)
+
+
+class _Service:
+    """One method for each of the protocol's; they raise PredictorError for what they refuse."""
+
+    def __init__(self, engine: Engine, repository: Repository) -> None:
+        self._engine = engine
+        self._repository = repository
+
+    async def ServerLive(self, request: pb.ServerLiveRequest) -> Message:  # noqa: N802 (the protocol's name, as below)
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest) -> Message:  # noqa: N802
+        return pb.ServerReadyResponse(ready=is_ready(self._engine, self._repository.mode))
+
+    async def ModelReady(self, request: pb.ModelReadyRequest) -> Message:  # noqa: N802
+        try:
+            self._find(request)
+        except NotLoadedError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest) -> Message:  # noqa: N802
+        return pb.ServerMetadataResponse(**server_metadata())
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest) -> Message:  # noqa: N802
+        model = self._find(request)
+        return ParseDict(model_metadata(self._engine.served(model.name), model), pb.ModelMetadataResponse())
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest) -> Message:  # noqa: N802
+        model = self._find(request)
+        config = model_config(self._engine.served(model.name), model)
+        return ParseDict({"config": config}, pb.ModelConfigResponse())
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> Message:  # noqa: N802
+        stats = statistics(self._engine, request.name or None, parse_version(request.version))
+        return ParseDict(stats, pb.ModelStatisticsResponse())
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest) -> Message:  # noqa: N802
+        entry = pb.RepositoryIndexResponse.ModelIndex
+        return pb.RepositoryIndexResponse(
+            models=[
+                entry(name=one.name, version=one.version, state=one.state, reason=one.reason)
+                for one in self._repository.index(request.ready)
+            ]
+        )
+
+    async def RepositoryModelLoad(self, request: pb.RepositoryModelLoadRequest) -> Message:  # noqa: N802
+        refuse_load_parameters(dict(request.parameters))
+        await self._repository.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(self, request: pb.RepositoryModelUnloadRequest) -> Message:  # noqa: N802
+        await self._repository.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802
+        began_ns = time.perf_counter_ns()
+        name = request.model_name
+        try:
+            model = self._engine.find(name, parse_version(request.model_version))
+            (answer, run), queue_ns = await at_leisure(request.ByteSize(), _answer, model, request)
+        except PredictorError:
+            count_failure(self._engine, name, began_ns)
+            raise
+        count(self._engine, run, queue_ns)
+        return answer
+
+    def _find(self, request: Any) -> Model:
+        return self._engine.find(request.name, parse_version(request.version))
+
+
+def _answer(model: Model, request: pb.ModelInferRequest) -> tuple[pb.ModelInferResponse, Run]:
+    began_ns = time.perf_counter_ns()
+    answered, run = infer(model, read_request(request), [output.name for output in request.outputs], began_ns)
+    ran_ns = time.perf_counter_ns()
+    answer = write_answer(model, request.id, answered)
+    return answer, replace(run, output_ns=time.perf_counter_ns() - ran_ns)
+
+
+def _handlers(service: _Service) -> grpc.GenericRpcHandler:
+    methods: dict[str, grpc.RpcMethodHandler] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _unary(getattr(service, method.name)),
+            request_deserializer=getattr(pb, method.input_type.name).FromString,
+            response_serializer=_serialize,
+        )
+        for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+        if not method.client_streaming
+    }
+    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        _streaming(service),
+        request_deserializer=pb.ModelInferRequest.FromString,
+        response_serializer=_serialize,
+    )
+    for name in _UNSERVED:
+        methods[name] = grpc.unary_unary_rpc_method_handler(_refuse(name))
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Message]]:
+    async def call(request: Any, context: Any) -> Message:
+        try:
+            return await method(request)
+        except PredictorError as error:
+            await context.abort(_status(error), str(error))
+            raise  # abort has raised already
+
+    return call
+
+
+def _streaming(service: _Service) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Message]]:
+    """Each request of the stream is answered in its turn; one that is refused does not end the others."""
+
+    async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
+        async for request in requests:
+            try:
+                yield pb.ModelStreamInferResponse(infer_response=await service.ModelInfer(request))
+            except PredictorError as error:
+                refused = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+                yield pb.ModelStreamInferResponse(error_message=str(error), infer_response=refused)
+
+    return stream
+
+
+def _refuse(name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def refuse(request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name}: not served by this server")
+        return b""
+
+    return refuse
+
+
+def _status(error: PredictorError) -> grpc.StatusCode:
+    if isinstance(error, NotLoadedError) and not error.any_loaded:
+        return grpc.StatusCode.UNAVAILABLE
+    return _STATUSES[type(error)]

@@ -1,0 +1,63 @@
+"""Tensors in the protocol's gRPC messages: as raw bytes, or as repeated numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from predictor.exceptions import InputError
+from predictor.model import Array, Model
+from predictor.protocol import inference_pb2 as pb
+from predictor.v2.binary import from_bytes, to_bytes
+from predictor.v2.inference import Answered, Given, datatype
+
+# Which of the message's fields carries a datatype's numbers. There is none for half floats.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+
+
+def read_request(request: pb.ModelInferRequest) -> list[Given]:
+    """The request's tensors; InputError when they are given half one way and half the other."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InputError(f"raw_input_contents: {len(raw)} for {len(request.inputs)} inputs; expected one for each")
+    given = []
+    for index, tensor in enumerate(request.inputs):
+        if "shared_memory_region" in tensor.parameters:
+            raise InputError(f"input {tensor.name!r}: shared memory is not served")
+        if raw and tensor.HasField("contents"):
+            raise InputError(f"input {tensor.name!r}: contents and raw_input_contents are both given")
+        array = from_bytes(tensor.name, tensor.datatype, raw[index]) if raw else _from_contents(tensor)
+        given.append(Given(tensor.name, tensor.datatype, tuple(tensor.shape), array))
+    return given
+
+
+def write_answer(model: Model, request_id: str, answered: Sequence[Answered]) -> pb.ModelInferResponse:
+    answer = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request_id)
+    for one in answered:
+        answer.outputs.add(name=one.tensor.name, datatype=one.tensor.datatype, shape=one.array.shape)
+        answer.raw_output_contents.append(to_bytes(one.array))
+    return answer
+
+
+def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
+    dtype = datatype(tensor.name, tensor.datatype)
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise InputError(f"input {tensor.name!r}: {tensor.datatype} travels in raw_input_contents only")
+    numbers = np.array(getattr(tensor.contents, field))
+    if dtype.kind in "iu" and numbers.size:
+        limits = np.iinfo(dtype.name)
+        if numbers.min() < limits.min or numbers.max() > limits.max:
+            raise InputError(f"input {tensor.name!r}: contents out of the range of {tensor.datatype}")
+    return numbers.astype(dtype)
