@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
 from re import Pattern
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -18,28 +19,34 @@ from predictor import sidecar, sidecar_status, v1
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import PredictorError
-from predictor.http import Handler, error
+from predictor.http import Handler, encode, error
 from predictor.metrics import Metrics
+from predictor.openapi import document
 from predictor.refusals import http_status
 from predictor.repository import POLL, Repository
 from predictor.v2 import rest
+
+# The page asks this server alone, and carries its script and style itself.
+_PAGE_POLICY = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
 
 class Application:
     """Requests that predict go straight to their handlers; all others take starlette's way."""
 
-    def __init__(self, predicting: Mapping[str, Handler], v1: Handler, v2: tuple[Pattern[str], Handler], rest: ASGIApp):
+    def __init__(
+        self, predicting: Mapping[str, Handler], v1: Handler, v2: tuple[Pattern[str], Handler], starlette: Starlette
+    ):
         self._predicting = predicting
         self._v1 = v1
         self._v2_path, self._v2 = v2
-        self._rest = rest
+        self.starlette = starlette
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._handler(scope)(scope, receive, send)
 
     def _handler(self, scope: Scope) -> ASGIApp:
         if scope["type"] != "http" or scope["method"] != "POST":
-            return self._rest
+            return self.starlette
         path: str = scope["path"]
         if path in self._predicting:
             return self._predicting[path]
@@ -47,7 +54,7 @@ class Application:
             return self._v1
         if self._v2_path.fullmatch(path):
             return self._v2
-        return self._rest
+        return self.starlette
 
 
 def create_app(config: Config) -> Application:
@@ -73,12 +80,23 @@ def application(config: Config, engine: Engine, repository: Repository) -> Appli
     async def metrics_page(request: Request) -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
+    description = encode(document())
+    page = files("predictor").joinpath("reference.html").read_bytes()
+
+    async def openapi(request: Request) -> Response:
+        return Response(description, media_type="application/json")
+
+    async def reference(request: Request) -> Response:
+        return Response(page, media_type="text/html", headers={"content-security-policy": _PAGE_POLICY})
+
     starlette = Starlette(
         routes=[
             *v1.routes(engine),
             *sidecar_status.routes(config, engine, repository),
             *rest.routes(config, engine, repository),
             Route("/metrics", metrics_page),
+            Route("/openapi.json", openapi),
+            Route("/docs", reference),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_found, PredictorError: _refused},

@@ -6,7 +6,7 @@ be served never delays another. What failed is tried again at each look, and its
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,15 @@ class Repository:
         self._seen: dict[str, _Unit] = {}
         self._unloaded: set[str] = set()
 
-    async def start(self, names: Iterable[str] = ()) -> None:
+    async def start(self, names: Collection[str] = ()) -> None:
         """The first look, before the first request: a started predictor is a ready one.
 
         In `explicit` mode only the named models are loaded; `*` stands for all.
         """
-        wanted = set(names)
-        await self._look(lambda unit: self.mode != EXPLICIT or "*" in wanted or bool(wanted & set(unit.names)))
+        await self._look(lambda unit: self.mode != EXPLICIT)
+        if self.mode == EXPLICIT:
+            for name in self._seen if "*" in names else names:
+                self._begin_alone(name)
         await self._settle()
 
     async def run(self, interval_s: float) -> None:
@@ -105,10 +107,10 @@ class Repository:
         """Loads a model's newest versions; returns when they are served. NotLoadedError, ModelError."""
         self._refuse_unless_explicit()
         await self._look(lambda unit: False)
-        unit = self._seen.get(name)
-        if unit is None:
+        loading = self._begin_alone(name)
+        if loading is None:
             raise NotLoadedError(f"no model {name!r} in {self._store.location}", any_loaded=True)
-        if not await self._begin(_Unit((name,), unit.identity, unit.generation)):
+        if not await loading:
             raise self._failed.get((name,)) or ModelError(name, None, "could not be loaded")
 
     async def unload(self, name: str) -> None:
@@ -220,6 +222,14 @@ class Repository:
         if any(name in self._loading for name in unit.names):
             return False
         return any(self._done.get(name) != unit.identity for name in unit.names)
+
+    def _begin_alone(self, name: str) -> Awaitable[bool] | None:
+        """Begins to load a model whatever was published with it; None when the store has none of that name."""
+        unit = self._seen.get(name)
+        if unit is None:
+            logger.error("no model %r in %s", name, self._store.location)
+            return None
+        return self._begin(_Unit((name,), unit.identity, unit.generation))
 
     def _begin(self, unit: _Unit) -> Awaitable[bool]:
         task = asyncio.create_task(self._load(unit))

@@ -66,10 +66,8 @@ def opened(draft: Draft) -> Model:
     return open_model(Source(draft.manifest.model, 1, draft.onnx, draft.manifest), LIMITS)
 
 
-@contextmanager
-def running_predictor(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Iterator[str]:
-    """The predictor's URL while it lives in a thread of this process."""
-    config = Config(
+def configuration(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Config:
+    return Config(
         host="127.0.0.1",
         port=0,
         model_store=str(store),
@@ -80,5 +78,10 @@ def running_predictor(store: Path | str, interval_s: float = 0.02, **settings: A
         max_rows=1000,
         **settings,
     )
-    with live(create_app(config)) as url:
+
+
+@contextmanager
+def running_predictor(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Iterator[str]:
+    """The predictor's URL while it lives in a thread of this process."""
+    with live(create_app(configuration(store, interval_s, **settings))) as url:
         yield url
