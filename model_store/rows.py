@@ -13,8 +13,9 @@ from model_store.features import POD_TYPE_CODES, ROW_FEATURES
 Matrix = NDArray[np.float32]
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+# Far above anything real, and far below what a float32 can't hold.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,14 +38,25 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
 
 ROW_NAMES = tuple(feature.name for feature in ROW_FEATURES)
 _POD_TYPE = ROW_NAMES.index("pod_type")
+_MAY_BE_NONE = {ROW_NAMES.index(name) for name in ("pod_type", "recent_prefill_ms_per_token", "recent_tpot_ms")}
 _values = attrgetter(*ROW_NAMES)
 
 
+def row_columns(rows: Sequence[FeatureRow]) -> Matrix:
+    """[ROW_FEATURES, rows]; a role becomes its code, and what is missing NaN."""
+    columns = np.empty((len(ROW_NAMES), len(rows)), dtype=np.float32)
+    for index, values in enumerate(zip(*map(_values, rows), strict=True)):
+        if index not in _MAY_BE_NONE:
+            columns[index] = np.fromiter(values, np.float32, len(rows))
+        elif values.count(None) == len(rows):
+            columns[index] = np.nan
+        else:
+            known = tuple(map(POD_TYPE_CODES.get, values)) if index == _POD_TYPE else values
+            # float64 first, since that is how numpy takes None for NaN.
+            columns[index] = np.array(known, dtype=np.float64)
+    return columns
+
+
 def row_matrix(rows: Sequence[FeatureRow]) -> Matrix:
-    """[rows, ROW_FEATURES]; a role becomes its code, and what is missing NaN."""
-    if not rows:
-        return np.empty((0, len(ROW_NAMES)), dtype=np.float32)
-    columns = list(zip(*map(_values, rows), strict=True))
-    columns[_POD_TYPE] = tuple(map(POD_TYPE_CODES.get, columns[_POD_TYPE]))
-    # float64 first, since that is how numpy takes None for NaN.
-    return np.array(columns, dtype=np.float64).T.astype(np.float32)
+    """[rows, ROW_FEATURES] of the same."""
+    return np.ascontiguousarray(row_columns(rows).T)

@@ -1,8 +1,10 @@
 """One request's answer: made on the event loop when it is small, in a thread when it would hold up others."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +15,8 @@ from predictor.statistics import Timing
 T = TypeVar("T")
 # About fifty rows in JSON. Threads cost some 50 microseconds, which is the time that so many rows take.
 _INLINE_BYTES = 16 << 10
+# Not the event loop's own threads: those read models, from stores that may hang.
+_threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="predict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ async def at_leisure(size_bytes: int, answer: Callable[..., T], *arguments: obje
         queue_ns = time.perf_counter_ns() - asked_ns
         return answer(*arguments), queue_ns
 
-    return await asyncio.to_thread(timed)
+    return await asyncio.get_running_loop().run_in_executor(_threads, timed)
 
 
 def count(engine: Engine, run: Run, queue_ns: int = 0) -> None:

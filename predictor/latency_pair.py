@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import ROW_NAMES, FeatureRow, row_matrix
+from model_store import ROW_NAMES, FeatureRow, row_columns
 from predictor.answering import Run, count_failure
 from predictor.engine import Engine, Served
 from predictor.model import Array, Model
@@ -42,11 +42,11 @@ class LoadedPair:
 
     def run(self, rows: Sequence[FeatureRow], began_ns: int) -> tuple[list[Array], list[Run]]:
         """Both models' answers; the time from `began_ns` until they run counts as the first one's input."""
-        matrix = np.ascontiguousarray(row_matrix(rows).T)
+        columns = row_columns(rows)
         results, runs = [], []
         for target in self.targets:
             read_ns = time.perf_counter_ns()
-            results.append(target.predict(matrix))
+            results.append(target.predict(columns))
             ran_ns = time.perf_counter_ns()
             runs.append(Run(target.model, len(rows), read_ns - began_ns, ran_ns - read_ns, 0))
             began_ns = ran_ns

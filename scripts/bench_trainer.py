@@ -1,20 +1,16 @@
 #!/usr/bin/env python
 """Measures a training server: ingestion, answers during a fit, passes, freshness and accuracy."""
 
-import json
-import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.figures import report, write
 from scripts.trainer_bench.fits import cut_short, passes
 from scripts.trainer_bench.freshness import freshness
 from scripts.trainer_bench.serving import BATCH_ROWS, during_fits, flush, ingestion, own_server, pass_s, trainer_flags
@@ -129,19 +125,11 @@ def main(
         figures |= measure_accuracy(requests_per_s)
     if peer:
         figures |= measure_peer(peer.rstrip("/"), batches, peer_interval_sec)
-    console = Console()
-    for name, value in figures.items():
-        console.print(f"{name:40} {value:>12.4g}", highlight=False)
+    report(figures)
     if json_file:
         options = click.get_current_context().params
         settings = {name: value for name, value in options.items() if name not in ("json_file", "peer")}
-        document = {
-            "figures": {name: round(float(value), 5) for name, value in figures.items()},
-            "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-            "versions": {name: version(name) for name in ("onnxmltools", "onnxruntime", "numpy", "msgspec")},
-            "settings": settings | {"peer": bool(peer)},
-        }
-        json_file.write_text(json.dumps(document, indent=2) + "\n")
+        write(json_file, figures, ("onnxmltools", "onnxruntime", "numpy", "msgspec"), settings | {"peer": bool(peer)})
 
 
 if __name__ == "__main__":

@@ -130,6 +130,9 @@ def test_the_process_needs_no_training_library() -> None:
         (["--port", "x"], "--port"),
         (["--model-sync-interval-sec", "0"], "--model-sync-interval-sec"),
         (["--model-store", "ftp://x"], "only folders"),
+        (["--model-control-mode", "push"], "--model-control-mode"),
+        (["--version-policy", "ttft=newest"], "latest:N, all or specific"),
+        (["--version-policy", "latest:0"], "latest:N, all or specific"),
     ],
 )
 def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
@@ -142,4 +145,6 @@ def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: st
 def test_help_names_the_variables() -> None:
     command = [sys.executable, "-m", "predictor", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
-    assert all(name in text for name in ("MODEL_SYNC_INTERVAL_SEC", "PREDICT_PORT", "MODEL_STORE"))
+    assert all(
+        name in text for name in ("MODEL_SYNC_INTERVAL_SEC", "PREDICT_PORT", "MODEL_STORE", "MODEL_CONTROL_MODE")
+    )

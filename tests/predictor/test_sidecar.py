@@ -56,6 +56,11 @@ def test_a_batch_is_answered_in_order(url: str, path: str) -> None:
         ({"requests": [{**ROW, "kv_cache_percentage": 2}]}, "kv_cache_percentage"),
         ({"requests": [ROW, {k: v for k, v in ROW.items() if k != "prefix_cache_score"}]}, "prefix_cache_score"),
         ({"requests": [{**ROW, "input_token_length": -1}]}, "input_token_length"),
+        ({"requests": [{**ROW, "input_token_length": 10**400}]}, "input_token_length"),
+        ({"requests": [{**ROW, "input_token_length": 2**60}]}, "input_token_length"),
+        ({"requests": [{**ROW, "recent_tpot_ms": 1e300}]}, "recent_tpot_ms"),
+        ({"requests": [{**ROW, "num_request_running": 1.5}]}, "num_request_running"),
+        ({"requests": [{**ROW, "pod_type": 1}]}, "pod_type"),
         ({"requests": []}, "requests"),
         ({"requests": [ROW] * 1001}, "requests"),
         ({}, "requests"),
@@ -95,5 +100,12 @@ def test_reload_takes_over_what_polling_has_not_seen_yet(tmp_path: Path) -> None
 def test_the_metrics_have_tritons_names(url: str) -> None:
     call(f"{url}/predict/bulk/strict", {"requests": [ROW] * 5})
     page = call(f"{url}/metrics")[1]
-    assert 'nv_inference_count{model="ttft"}' in page
+    assert "# TYPE nv_inference_request_success counter" in page
+    for name in ("request_success", "count", "exec_count", "request_duration_us", "queue_duration_us"):
+        assert f'nv_inference_{name}{{model="ttft"}}' in page
+    for stage in ("input", "infer", "output"):
+        assert f'nv_inference_compute_{stage}_duration_us{{model="tpot"}}' in page
+    assert 'headroom_predictor_request_duration_seconds_bucket{le="+Inf",model="ttft"}' in page
+    assert 'headroom_predictor_loads_total{outcome="ok"} 1.0' in page
+    assert {"process_resident_memory_bytes", "headroom_predictor_polls_total"} <= set(page.split())
     assert "headroom_predictor_generation 1.0" in page

@@ -115,6 +115,23 @@ def test_a_body_over_the_limit_is_refused(url: str) -> None:
         assert b"larger than" in response.read()
 
 
+def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(url: str) -> None:
+    """Of the 100 MB that are announced a little more than the limit is read."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield bytes(1 << 20)
+
+    with contextlib.closing(connection):
+        with contextlib.suppress(ConnectionError):
+            connection.request("POST", "/v1/ttft", chunks(), encode_chunked=True)
+        assert sent < 100 or connection.getresponse().status == 413
+
+
 def test_an_unknown_model_is_told_what_there_is(url: str) -> None:
     assert call(f"{url}/v1/colour", ROW) == (404, {"error": "no model 'colour'; loaded: tpot, ttft"})
 

@@ -1,0 +1,37 @@
+"""How a benchmark tells what it measured: a table for people, and a JSON document to follow over time."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+_CPU_NAMES = ("model name", "Model")
+
+
+def report(figures: Mapping[str, float]) -> None:
+    console = Console()
+    for name, value in figures.items():
+        console.print(f"{name:40} {value:>12.4g}", highlight=False)
+
+
+def write(file: Path, figures: Mapping[str, float], packages: Iterable[str], settings: Mapping[str, Any]) -> None:
+    document = {
+        "figures": {name: round(float(value), 5) for name, value in figures.items()},
+        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in packages},
+        "settings": dict(settings),
+    }
+    file.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(_CPU_NAMES)), "")
