@@ -1,16 +1,19 @@
 """`python -m predictor`: the prediction server."""
 
 import logging
+import os
 from typing import Any
 
 import click
 
 from predictor.config import Config
+from predictor.environment import unused
 from predictor.exceptions import InputError, StartError
 from predictor.repository import CONTROL_MODES, POLL
 from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
 
+logger = logging.getLogger("headroom.predictor")
 # The replicas of a pod count their HTTP ports up from 8001; 9002 and 9003 are the endpoint picker's.
 _GRPC_DISTANCE = 100
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -116,6 +119,8 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 def main(**options: Any) -> None:
     """Headroom's prediction server: answers with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for line in unused(os.environ):
+        logger.warning(line)
     try:
         serve(Config(**{**options, "grpc_port": _grpc_port(options["grpc_port"], options["port"])}))
     except StartError as error:

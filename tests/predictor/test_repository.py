@@ -1,3 +1,5 @@
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -8,7 +10,9 @@ import pytest
 
 from model_store import Draft, open_store
 from predictor.exceptions import ModelError
-from tests.live import call, until
+from tests.live import call, free_port, until
+from tests.model_store.places import BucketPlace
+from tests.model_store.s3_server import S3Server
 from tests.predictor.models import draft, linear_onnx, opened, pair, running_predictor
 from tests.predictor.test_v1 import ROW, SUM
 
@@ -140,6 +144,49 @@ def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: st
     result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert result.returncode != 0
     assert expected in result.stderr.splitlines()[-1]
+
+
+def test_variables_that_mean_nothing_here_are_told_with_the_reason(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--port", str(port), "--grpc-port", "0"]
+    names = {"UVICORN_WORKERS": "8", "LOCAL_TTFT_MODEL_PATH": "/x", "MODEL_STORE": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | names) as process:
+        assert process.stderr
+        told = [next(process.stderr) for _ in range(3)]
+        process.terminate()
+        process.communicate(timeout=30)
+    assert any("UVICORN_WORKERS is set and not used: a replica is one process" in line for line in told)
+    assert any("LOCAL_TTFT_MODEL_PATH is set and not used" in line for line in told)
+
+
+def test_a_grpc_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--port", "0", "--grpc-port", str(taken)]
+        command += ["--model-store", str(tmp_path)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert f"can't listen on 127.0.0.1:{taken} for gRPC" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_look_at_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(method: str, path: str) -> None:
+        asked.append((method, path))
+
+    open_store(bucket.location).publish(pair(1.0))
+    with running_predictor(bucket.location, interval_s=3600) as url:
+        assert call(f"{url}/readyz")[0] == 200
+        s3.before = note
+        for looks in range(1, 4):
+            call(f"{url}/reload", b"")
+            assert [method for method, _ in asked] == ["HEAD"] * looks
+        s3.calm()
+        open_store(bucket.location).publish(pair(2.0))
+        assert call(f"{url}/reload", b"")[1]["loaded"]
+        assert ttft(url) == 2 * SUM
 
 
 def test_help_names_the_variables() -> None:
