@@ -190,8 +190,11 @@ class Repository:
         """What the store holds now. The stamp comes first: what is published meanwhile is found at the next look."""
         stamp = self._store.stamp()
         if stamp != self._stamp:
-            self._generation = self._store.current()
-            self._stamp = stamp
+            generation = self._store.current()
+            if generation is None and self._generation:
+                # A store is never emptied; a share that is not mounted looks like that.
+                raise StoreError(f"{self._store.location} holds no generation any more; is it mounted?")
+            self._generation, self._stamp = generation, stamp
         units = []
         published: Mapping[str, Hashable] = {}
         if self._generation:

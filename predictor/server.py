@@ -12,6 +12,7 @@ import uvicorn
 from model_store import StoreError
 from predictor.app import application, create_repository
 from predictor.config import Config
+from predictor.connection import HastyProtocol
 from predictor.engine import Engine
 from predictor.exceptions import StartError
 from predictor.repository import Repository
@@ -36,6 +37,7 @@ def serve(config: Config) -> None:
         signal.signal(number, _end)
     settings = uvicorn.Config(
         application(config, engine, repository),
+        http=HastyProtocol,
         log_config=None,
         log_level="warning",
         access_log=False,

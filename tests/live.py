@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 
 
 @contextmanager
-def live(app: ASGIApp) -> Iterator[str]:
+def live(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
     """The URL of an application on a port of its own."""
-    settings = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    settings = uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -171,6 +171,19 @@ def test_a_model_that_hangs_while_it_loads_delays_no_other(tmp_path: Path, monke
         until(lambda: index(url, "stuck") == {"1": ("READY", "")})
 
 
+def test_a_store_that_vanishes_leaves_what_it_held_serving(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    open_store(str(folder)).publish(pair(1.0))
+    with running_predictor(folder) as url:
+        folder.rename(tmp_path / "away")
+        until(lambda: "is it mounted" in (call(f"{url}/status")[1]["last_error"] or ""))
+        assert call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == SUM
+        (tmp_path / "away").rename(folder)
+        open_store(str(folder)).publish(pair(2.0))
+        until(lambda: call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == 2 * SUM)
+        assert call(f"{url}/status")[1]["last_error"] is None
+
+
 def test_what_was_published_together_is_swapped_together(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.publish(pair(1.0))
