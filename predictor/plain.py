@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from model_store.publication import MANIFEST
 from predictor.engine import Served
 from predictor.exceptions import ModelError
 from predictor.loading import Limits, Source, open_model
@@ -24,21 +25,38 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 def plain_models(root: Path) -> dict[str, Hashable]:
     """A stamp of each model folder, which changes when one of its files does. Costs a few stats a model."""
-    try:
-        folders = [entry for entry in os.scandir(root) if not entry.name.startswith(".") and entry.is_dir()]
-    except FileNotFoundError:
-        return {}
-    stamps = {folder.name: _stamp(Path(folder.path)) for folder in folders}
+    stamps = {name: _stamp(root / name) for name in _folders(root) if not name.startswith(".")}
     return {name: stamp for name, stamp in stamps.items() if stamp}
 
 
 def _stamp(folder: Path) -> tuple[Hashable, ...]:
     """Empty when the folder holds no version."""
     parts: list[Hashable] = []
-    for entry in os.scandir(folder):
-        if entry.name.isdecimal() and entry.is_dir():
-            parts.extend((entry.name, file.name, _file_stamp(file.path)) for file in os.scandir(entry.path))
-    return (*sorted(parts, key=repr), _file_stamp(folder / _CONFIG)) if parts else ()
+    for version in _versions(folder):
+        parts += [(version, name, _file_stamp(folder / str(version) / name)) for name in _names(folder / str(version))]
+    return (*parts, _file_stamp(folder / _CONFIG)) if parts else ()
+
+
+def _versions(folder: Path) -> list[int]:
+    """Those that no trainer wrote: what has a manifest is served when a generation names it, and never before."""
+    numbers = sorted(int(name) for name in _folders(folder) if name.isdecimal())
+    return [number for number in numbers if MANIFEST not in _names(folder / str(number))]
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _names(folder: Path) -> list[str]:
+    """Empty when the folder has just been removed."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 def _file_stamp(path: str | Path) -> Hashable:
@@ -60,10 +78,10 @@ def load_plain(root: Path, name: str, before: Served | None, policies: VersionPo
 def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
     config = _config(folder, name)
     policy = policies.of(name, _policy(config))
-    found = [int(entry.name) for entry in os.scandir(folder) if entry.name.isdecimal() and entry.is_dir()]
+    found = _versions(folder)
     chosen = policy.choose(found)
     if not chosen:
-        raise ModelError(name, None, f"none of its versions {sorted(found)} is {policy}")
+        raise ModelError(name, None, f"none of its versions {found} is {policy}")
     models = {}
     for version in chosen:
         path = folder / str(version) / (config.default_model_filename or _MODEL)

@@ -3,14 +3,21 @@
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.progress import track
 
 _CPU_NAMES = ("model name", "Model")
+T = TypeVar("T")
+
+
+def steps(values: Sequence[T], name: str) -> Iterable[T]:
+    """The values, with their progress on stderr: stdout is the report's."""
+    return track(values, name, console=Console(stderr=True))
 
 
 def report(figures: Mapping[str, float]) -> None:

@@ -1,9 +1,12 @@
 """An external load generator, wrk, and what the asked server's process spent meanwhile."""
 
+import math
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,8 @@ done = function(summary, latency, requests)
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
+_PATIENCE_S = 15
+_LOOK_S = 0.1
 _RESULT = re.compile(r"^RESULT (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)$", re.MULTILINE)
 
 
@@ -59,10 +64,10 @@ def require_wrk() -> None:
         raise RuntimeError("wrk is not installed: apt-get install wrk")
 
 
-def rows_body(rows: int | None) -> bytes:
-    """A prediction request of so many different rows; of a single one for /predict when None."""
-    random = np.random.default_rng(rows or 0)
-    drawn = [
+def drawn_rows(rows: int) -> list[dict[str, float]]:
+    """So many different rows, the same ones each time."""
+    random = np.random.default_rng(rows)
+    return [
         {
             "kv_cache_percentage": round(random.random(), 4),
             "input_token_length": int(random.integers(10, 8000)),
@@ -71,9 +76,13 @@ def rows_body(rows: int | None) -> bytes:
             "num_tokens_generated": int(random.integers(0, 500)),
             "prefix_cache_score": round(random.random(), 4),
         }
-        for _ in range(rows or 1)
+        for _ in range(rows)
     ]
-    return msgspec.json.encode(drawn[0] if rows is None else {"requests": drawn})
+
+
+def rows_body(rows: int | None) -> bytes:
+    """A prediction request of so many rows; of a single one for /predict when None."""
+    return msgspec.json.encode(drawn_rows(1)[0] if rows is None else {"requests": drawn_rows(rows)})
 
 
 def load(target: Target, rows: int | None, connections: int, seconds: float) -> Load:
@@ -83,24 +92,42 @@ def load(target: Target, rows: int | None, connections: int, seconds: float) -> 
         body, script = Path(folder) / "body", Path(folder) / "script.lua"
         body.write_bytes(rows_body(rows))
         script.write_text(_SCRIPT.format(body=body))
-        command = [
-            "wrk",
-            "-t1",
-            f"-c{connections}",
-            f"-d{max(1, round(seconds))}",
-            "--timeout",
-            "30s",
-            "-s",
-            str(script),
-        ]
+        command = ["wrk", "-t1", f"-c{connections}", "--timeout", "30s", "-s", str(script)]
         before_s = _cpu_s(target)
-        output = subprocess.run([*command, target.url + path], capture_output=True, text=True, check=True).stdout
+        output = _run([*command, f"-d{math.ceil(seconds)}s", target.url + path], seconds)
         spent_s = _cpu_s(target) - before_s
+        _settle(target)
     match = _RESULT.search(output)
     if not match:
         raise RuntimeError(f"wrk said nothing of its result: {output}")
     requests, took_s, p50_ms, p99_ms, failed = match.groups()
+    if not int(requests):
+        if seconds > _PATIENCE_S:
+            raise RuntimeError(f"{target.url}{path} answered nothing within {seconds:g} s")
+        return load(target, rows, connections, 2 * seconds)
     return Load(int(requests), float(took_s), float(p50_ms), float(p99_ms), int(failed), spent_s)
+
+
+def _run(command: list[str], seconds: float) -> str:
+    """What wrk printed. It only knows whole seconds, but tells its result when it is interrupted, too."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            return process.communicate(timeout=None if seconds == int(seconds) else seconds)[0]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            return process.communicate()[0]
+
+
+def _settle(target: Target) -> None:
+    """A server goes on with what it was asked when wrk hung up, which must not weigh on the next measurement."""
+    end_s = time.monotonic() + _PATIENCE_S
+    before_s = _cpu_s(target)
+    while time.monotonic() < end_s:
+        time.sleep(_LOOK_S)
+        now_s = _cpu_s(target)
+        if not now_s - before_s > _LOOK_S / 2:
+            return
+        before_s = now_s
 
 
 def _cpu_s(target: Target) -> float:

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 import psutil
-from rich.progress import track
+from numpy.typing import NDArray
 
-from model_store import ROW_NAMES
-from scripts.predictor_bench.load import Load, Target, load, rows_body
+from model_store import ROW_FEATURES
+from scripts.figures import steps
+from scripts.predictor_bench.load import Load, Target, drawn_rows, load, rows_body
+from scripts.predictor_bench.stages import stages
 from scripts.predictor_bench.store import Generations
 from scripts.trainer_bench.serving import ask, free_port
 
-STAGES = {"parse_and_tensor": "compute_input", "run": "compute_infer", "serialise": "compute_output"}
 _SWAP_EVERY_S = 0.25
 
 
@@ -33,6 +34,8 @@ def _ready_s(location: str) -> float:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         while not _is_ready(port):
+            if process.poll() is not None:
+                raise RuntimeError(f"predictor ended with status {process.returncode}: run `{' '.join(command)}`")
             time.sleep(0.002)
         return time.perf_counter() - began_s
     finally:
@@ -59,8 +62,8 @@ def over_onnxruntime(target: Target, graphs: Sequence[bytes], rows: int = 1000, 
     host = target.url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=30)
     ours, alone = [], []
-    before = _stages(target)
-    for _ in track(range(times), f"bulk of {rows} rows and onnxruntime alone"):
+    before = stages(target.url)
+    for _ in steps(range(times), f"bulk of {rows} rows and onnxruntime alone"):
         began_s = time.perf_counter()
         connection.request("POST", "/predict/bulk/strict", body, {"content-type": "application/json"})
         connection.getresponse().read()
@@ -70,7 +73,7 @@ def over_onnxruntime(target: Target, graphs: Sequence[bytes], rows: int = 1000, 
             session.run(None, {tensor.name: columns[tensor.name] for tensor in session.get_inputs()})
         alone.append(time.perf_counter() - began_s)
     connection.close()
-    spent = {stage: _stages(target)[stage] - before[stage] for stage in STAGES}
+    spent = {stage: ns - before[stage] for stage, ns in stages(target.url).items()}
     shares = {f"bulk{rows}_share_{stage}": ns / sum(spent.values()) for stage, ns in spent.items()}
     ours_ms, alone_ms = (float(np.median(taken)) * 1000 for taken in (ours, alone))
     return {
@@ -87,18 +90,13 @@ def _session(graph: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _columns(rows: int) -> dict[str, "np.typing.NDArray[np.float32]"]:
-    """The request's rows as tensors; what they don't carry is missing."""
-    import msgspec
-
-    requests = msgspec.json.decode(rows_body(rows))["requests"]
-    return {name: np.array([[row.get(name, np.nan)] for row in requests], dtype=np.float32) for name in ROW_NAMES}
-
-
-def _stages(target: Target) -> dict[str, int]:
-    """Nanoseconds that both models' requests have spent in each stage."""
-    stats = ask(f"{target.url}/v2/models/stats")[1]["model_stats"]
-    return {stage: sum(model["inference_stats"][name]["ns"] for model in stats) for stage, name in STAGES.items()}
+def _columns(rows: int) -> dict[str, NDArray[np.float32]]:
+    """The request's rows as tensors; what they don't carry has its default."""
+    drawn = drawn_rows(rows)
+    return {
+        feature.name: np.array([[row.get(feature.name, feature.fill_value)] for row in drawn], dtype=np.float32)
+        for feature in ROW_FEATURES
+    }
 
 
 def swaps_under_load(target: Target, generations: Generations, seconds: float, rounds: int) -> dict[str, float]:
@@ -106,7 +104,7 @@ def swaps_under_load(target: Target, generations: Generations, seconds: float, r
     with_swaps: list[Load] = []
     without: list[Load] = []
     swapped = 0
-    for _ in track(range(rounds), "swaps under load"):
+    for _ in steps(range(rounds), "swaps under load"):
         without.append(load(target, None, 8, seconds))
         swapper = _Swapper(generations)
         with swapper:
@@ -147,7 +145,7 @@ def memory_over_swaps(target: Target, generations: Generations, swaps: int) -> d
     """Resident memory after the last swap, less that after the first tenth."""
     process = target.process or psutil.Process()
     early = 0.0
-    for index in track(range(swaps), "swaps"):
+    for index in steps(range(swaps), "swaps"):
         number = generations.publish()
         ask(f"{target.url}/reload", b"")
         served = ask(f"{target.url}/status")[1]["generation"]

@@ -46,6 +46,18 @@ def test_a_plain_folder_is_served_followed_and_taken_away(tmp_path: Path) -> Non
         until(lambda: "no model" in str(doubled(url)))
 
 
+def test_what_a_trainer_wrote_is_not_served_before_a_generation_names_it(tmp_path: Path) -> None:
+    """As a trainer leaves the folder that dies between writing a version and pointing to it."""
+    written = tmp_path / "written"
+    open_store(str(written)).publish(pair(1.0))
+    for file in written.glob("*.json"):
+        file.unlink()
+    put(written, "doubling", 1, doubling())
+    with running_predictor(written) as url:
+        assert doubled(url) == 2.0
+        assert call(f"{url}/v1")[1]["models"] == ["doubling"]
+
+
 def test_a_plain_model_of_single_columns_has_a_v1(tmp_path: Path) -> None:
     put(tmp_path, "doubling", 1, doubling())
     put(tmp_path, "two", 1, two_by_two())
