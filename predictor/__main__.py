@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from typing import Any
 
 import click
@@ -9,9 +10,10 @@ import click
 from predictor.config import Config
 from predictor.environment import unused
 from predictor.exceptions import InputError, StartError
-from predictor.repository import CONTROL_MODES, POLL
+from predictor.repository import CONTROL_MODES, EXPLICIT, POLL
 from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
+from predictor.workers import own_place, supervise
 
 logger = logging.getLogger("headroom.predictor")
 # The replicas of a pod count their HTTP ports up from 8001; 9002 and 9003 are the endpoint picker's.
@@ -43,6 +45,14 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     show_envvar=True,
     show_default="the HTTP port + 100",
     help="Port of the Open Inference Protocol over gRPC; 0 does not serve it.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(1, 64),
+    envvar="PREDICT_WORKERS",
+    show_envvar=True,
+    help="Processes that share the ports; each follows the store by itself.",
 )
 @click.option(
     "--model-store", default="/models", envvar="MODEL_STORE", show_envvar=True, help="Folder that models come from."
@@ -116,15 +126,24 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     show_envvar=True,
     help="Most rows in one request.",
 )
-def main(**options: Any) -> None:
+def main(workers: int, **options: Any) -> None:
     """Headroom's prediction server: answers with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for line in unused(os.environ):
         logger.warning(line)
     try:
+        if workers > 1 and not own_place():
+            _check_mode(options["model_control_mode"])
+            supervise(workers, options["host"], options["port"], sys.argv[1:])
+            return
         serve(Config(**{**options, "grpc_port": _grpc_port(options["grpc_port"], options["port"])}))
     except StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_mode(mode: str) -> None:
+    if mode == EXPLICIT:
+        raise StartError("--workers goes with no --model-control-mode explicit: a load would reach one worker alone")
 
 
 def _grpc_port(given: int | None, http_port: int) -> int | None:

@@ -1,10 +1,11 @@
 """The predictor's HTTP application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from re import Pattern
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from predictor.metrics import Metrics
 from predictor.openapi import document
 from predictor.refusals import http_status
 from predictor.repository import POLL, Repository
+from predictor.shared_totals import SharedTotals
 from predictor.v2 import rest
 
 # The page asks this server alone, and carries its script and style itself.
@@ -68,14 +70,18 @@ def create_repository(config: Config, engine: Engine) -> Repository:
     return Repository(store, engine, config.model_control_mode, config.version_policy, config.limits)
 
 
-def application(config: Config, engine: Engine, repository: Repository) -> Application:
-    metrics = Metrics(engine, repository)
+def application(
+    config: Config, engine: Engine, repository: Repository, shared: SharedTotals | None = None
+) -> Application:
+    """`shared` is where the workers of one port tell what they have counted."""
+    metrics = Metrics(engine, repository, shared)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await repository.start(config.load_model)
-        async with _following(config, repository):
+        async with _background(_tasks(config, engine, repository, shared)):
             yield
+        await repository.close()
 
     async def metrics_page(request: Request) -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
@@ -106,17 +112,22 @@ def application(config: Config, engine: Engine, repository: Repository) -> Appli
     )
 
 
-@asynccontextmanager
-async def _following(config: Config, repository: Repository) -> AsyncIterator[None]:
-    following = None
+def _tasks(
+    config: Config, engine: Engine, repository: Repository, shared: SharedTotals | None
+) -> Iterator[Coroutine[Any, Any, None]]:
     if config.model_control_mode == POLL:
-        following = asyncio.create_task(repository.run(config.model_sync_interval_sec))
+        yield repository.run(config.model_sync_interval_sec)
+    if shared:
+        yield shared.run(engine.totals)
+
+
+@asynccontextmanager
+async def _background(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(work) for work in works]
     yield
-    if following:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
-    await repository.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _not_found(request: Request, problem: Exception) -> Response:

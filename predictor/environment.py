@@ -15,7 +15,7 @@ _UNUSED = {
         "the graph takes every feature, and learns what is missing",
     ),
     **dict.fromkeys(("HTTP_TIMEOUT", "DOWNLOAD_RETRIES"), "nothing is downloaded from the training server"),
-    "UVICORN_WORKERS": "a replica is one process; run more replicas",
+    "UVICORN_WORKERS": "its name here is PREDICT_WORKERS, by default one",
 }
 
 

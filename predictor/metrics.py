@@ -6,7 +6,7 @@ for seconds: counters are of the model, and go on when another version is served
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from predictor.engine import Engine
 from predictor.repository import Repository
+from predictor.shared_totals import SharedTotals, summed
 from predictor.statistics import BUCKETS, Statistics
 
 # Triton's counters have no _total, which prometheus_client would add.
@@ -33,12 +34,17 @@ _TRITON: tuple[tuple[str, str, Callable[[Statistics], int]], ...] = (
 class Metrics:
     """Every metric of the process, as one page."""
 
-    def __init__(self, engine: Engine, repository: Repository) -> None:
+    def __init__(self, engine: Engine, repository: Repository, shared: SharedTotals | None = None) -> None:
         self._engine = engine
+        self._shared = shared
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-        self._registry.register(_Served(engine, repository))
+        self._registry.register(_Served(engine, repository, self.totals))
+
+    def totals(self) -> Mapping[str, Statistics]:
+        """What this process has counted, and the other workers of its port."""
+        return summed([self._engine.totals, *self._shared.others()]) if self._shared else self._engine.totals
 
     def page(self) -> bytes:
         return "".join(self._triton_lines()).encode() + generate_latest(self._registry)
@@ -46,14 +52,15 @@ class Metrics:
     def _triton_lines(self) -> Iterator[str]:
         for name, text, value in _TRITON:
             yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
-            for model, total in self._engine.totals.items():
+            for model, total in self.totals().items():
                 yield f'{name}{{model="{model}"}} {value(total)}\n'
 
 
 class _Served(Collector):
-    def __init__(self, engine: Engine, repository: Repository) -> None:
+    def __init__(self, engine: Engine, repository: Repository, totals: Callable[[], Mapping[str, Statistics]]) -> None:
         self._engine = engine
         self._repository = repository
+        self._totals = totals
 
     def collect(self) -> Iterator[Metric]:
         yield from self._generation()
@@ -90,7 +97,7 @@ class _Served(Collector):
     def _durations(self) -> HistogramMetricFamily:
         name = "headroom_predictor_request_duration_seconds"
         family = HistogramMetricFamily(name, "Requests by their time, in powers of two", labels=["model"])
-        for model, total in self._engine.totals.items():
+        for model, total in self._totals().items():
             buckets, counted = [], 0
             for power in range(BUCKETS):
                 counted += total.buckets[power]

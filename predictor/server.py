@@ -16,6 +16,8 @@ from predictor.connection import HastyProtocol
 from predictor.engine import Engine
 from predictor.exceptions import StartError
 from predictor.repository import Repository
+from predictor.shared_totals import SharedTotals
+from predictor.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
 GRACE_S = 10
@@ -25,9 +27,11 @@ def serve(config: Config) -> None:
     """Runs until SIGTERM or SIGINT. StartError when it can't start."""
     logger.info("starting with %s", config)
     engine = Engine()
+    place = own_place()
     try:
         repository = create_repository(config, engine)
-        listener = socket.create_server((config.host, config.port), backlog=1024)
+        address = (config.host, config.port)
+        listener = socket.create_server(address, backlog=1024, reuse_port=place is not None)
     except StoreError as error:
         raise StartError(str(error)) from error
     except OSError as error:
@@ -36,7 +40,7 @@ def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     settings = uvicorn.Config(
-        application(config, engine, repository),
+        application(config, engine, repository, SharedTotals(*place) if place else None),
         http=HastyProtocol,
         log_config=None,
         log_level="warning",

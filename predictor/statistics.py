@@ -50,6 +50,14 @@ class Statistics(msgspec.Struct):
         self.last_inference_ms = time.time_ns() // 1_000_000
         self.buckets[min((timing.total_ns // 1000).bit_length(), BUCKETS)] += 1
 
+    def add(self, other: "Statistics") -> None:
+        """What another process has counted."""
+        for name in self.__struct_fields__:
+            if name not in ("buckets", "last_inference_ms"):
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
+        self.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
+
     def count_failure(self, took_ns: int) -> None:
         self.failed += 1
         self.failed_ns += took_ns

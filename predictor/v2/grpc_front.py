@@ -29,6 +29,7 @@ from predictor.v2.descriptions import is_ready, model_config, model_metadata, se
 from predictor.v2.grpc_tensors import read_request, write_answer
 from predictor.v2.inference import infer
 from predictor.v2.rest import parse_version, refuse_load_parameters
+from predictor.workers import own_place
 
 SERVICE = "inference.GRPCInferenceService"
 Method = Callable[[Any], Awaitable[Message]]
@@ -54,7 +55,7 @@ async def grpc_serving(config: Config, engine: Engine, repository: Repository, g
     options = [
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(own_place() is not None)),
     ]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((_handlers(_Service(engine, repository)),))

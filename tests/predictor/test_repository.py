@@ -155,7 +155,7 @@ def test_variables_that_mean_nothing_here_are_told_with_the_reason(tmp_path: Pat
         told = [next(process.stderr) for _ in range(3)]
         process.terminate()
         process.communicate(timeout=30)
-    assert any("UVICORN_WORKERS is set and not used: a replica is one process" in line for line in told)
+    assert any("UVICORN_WORKERS is set and not used: its name here is PREDICT_WORKERS" in line for line in told)
     assert any("LOCAL_TTFT_MODEL_PATH is set and not used" in line for line in told)
 
 
