@@ -77,6 +77,7 @@ class Repository:
         self._loading: dict[str, asyncio.Task[bool]] = {}
         self._seen: dict[str, _Unit] = {}
         self._unloaded: set[str] = set()
+        self._looking = asyncio.Lock()
 
     async def start(self, names: Collection[str] = ()) -> None:
         """The first look, before the first request: a started predictor is a ready one.
@@ -107,6 +108,8 @@ class Repository:
         """Loads a model's newest versions; returns when they are served. NotLoadedError, ModelError."""
         self._refuse_unless_explicit()
         await self._look(lambda unit: False)
+        while name in self._loading:
+            await asyncio.wait({self._loading[name]})
         loading = self._begin_alone(name)
         if loading is None:
             raise NotLoadedError(f"no model {name!r} in {self._store.location}", any_loaded=True)
@@ -166,7 +169,11 @@ class Repository:
         return shown
 
     async def _look(self, is_wanted: Callable[[_Unit], bool]) -> bool:
-        """Begins to load what is new and wanted; whether there was any."""
+        """Begins to load what is new and wanted; whether there was any. One look at a time, lest an older one win."""
+        async with self._looking:
+            return await self._look_alone(is_wanted)
+
+    async def _look_alone(self, is_wanted: Callable[[_Unit], bool]) -> bool:
         self.polls += 1
         try:
             units = await asyncio.to_thread(self._units)
