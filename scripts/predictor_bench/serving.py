@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model_store import ROW_FEATURES
 from scripts.figures import steps
 from scripts.predictor_bench.load import Load, Target, drawn_rows, load, rows_body
-from scripts.predictor_bench.stages import stages
+from scripts.predictor_bench.stages import counted_ns, shares
 from scripts.predictor_bench.store import Generations
 from scripts.trainer_bench.serving import ask, free_port
 
@@ -62,7 +62,7 @@ def over_onnxruntime(target: Target, graphs: Sequence[bytes], rows: int = 1000, 
     host = target.url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=30)
     ours, alone = [], []
-    before = stages(target.url)
+    before = counted_ns(target.url)
     for _ in steps(range(times), f"bulk of {rows} rows and onnxruntime alone"):
         began_s = time.perf_counter()
         connection.request("POST", "/predict/bulk/strict", body, {"content-type": "application/json"})
@@ -73,14 +73,15 @@ def over_onnxruntime(target: Target, graphs: Sequence[bytes], rows: int = 1000, 
             session.run(None, {tensor.name: columns[tensor.name] for tensor in session.get_inputs()})
         alone.append(time.perf_counter() - began_s)
     connection.close()
-    spent = {stage: ns - before[stage] for stage, ns in stages(target.url).items()}
-    shares = {f"bulk{rows}_share_{stage}": ns / sum(spent.values()) for stage, ns in spent.items()}
+    found = {
+        f"bulk{rows}_share_{stage}": share for stage, share in shares(before, counted_ns(target.url), body).items()
+    }
     ours_ms, alone_ms = (float(np.median(taken)) * 1000 for taken in (ours, alone))
     return {
         f"bulk{rows}_ms": ours_ms,
         f"ort{rows}_ms": alone_ms,
         f"bulk{rows}_over_ort": ours_ms / alone_ms,
-        **shares,
+        **found,
     }
 
 

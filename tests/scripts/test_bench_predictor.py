@@ -21,6 +21,7 @@ def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
     measured = document["figures"]
     wanted = {"single_rps_c1", "single_rps_c32", "single_p99_ms_c32", "bulk100_rows_per_s", "bulk1000_over_ort"}
     wanted |= {"rss_mib", "ready_s", "swap_failed", "swap_p99_ratio", "swaps_rss_growth_mib"}
+    wanted |= {f"bulk1000_share_{stage}" for stage in ("parse", "tensor", "run", "serialise")}
     assert wanted <= set(measured)
     assert all(math.isfinite(value) for value in measured.values())
     assert measured["swap_failed"] == 0
