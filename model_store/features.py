@@ -27,6 +27,13 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
         """The value that stands for an absent one; NaN where the model itself handles missing values."""
         return math.nan if isinstance(self.default, str) or self.default is None else self.default
 
+    @property
+    def plausible_value(self) -> float:
+        """A value that a row may have: the middle of the range, or a little above its minimum where it has no end."""
+        if self.maximum is not None:
+            return (self.minimum + self.maximum) / 2
+        return max(self.minimum, 0.0) + 1
+
 
 MISSING = "missing"
 

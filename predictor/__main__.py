@@ -10,6 +10,7 @@ import click
 from predictor.config import Config
 from predictor.environment import unused
 from predictor.exceptions import InputError, StartError
+from predictor.loading import LIMITS
 from predictor.repository import CONTROL_MODES, EXPLICIT, POLL
 from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
@@ -90,7 +91,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 )
 @click.option(
     "--max-model-bytes",
-    default=64 << 20,
+    default=LIMITS.model_bytes,
     type=click.IntRange(1),
     envvar="PREDICT_MAX_MODEL_BYTES",
     show_envvar=True,
@@ -120,7 +121,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 )
 @click.option(
     "--max-rows",
-    default=10_000,
+    default=LIMITS.rows,
     type=click.IntRange(1),
     envvar="PREDICT_MAX_ROWS",
     show_envvar=True,

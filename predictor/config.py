@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from predictor.loading import Limits
+from predictor.loading import LIMITS, Limits
 from predictor.repository import POLL
 from predictor.versions import AS_CONFIGURED, VersionPolicies
 
@@ -26,7 +26,7 @@ class Config:
     model_type: str
     max_body_bytes: int
     max_rows: int
-    max_model_bytes: int = 64 << 20
+    max_model_bytes: int = LIMITS.model_bytes
 
     @property
     def limits(self) -> Limits:

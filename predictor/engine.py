@@ -22,6 +22,12 @@ class Served:
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+def provenance(generation: Generation | None) -> dict[str, int | float | None]:
+    """How answers say where a model comes from: the generation and its age, null for a plain folder's models."""
+    number, age_s = (generation.generation, round(generation.age_s, 3)) if generation else (None, None)
+    return {"generation": number, "generation_age_s": age_s}
+
+
 class Engine:
     """Models by name; readers take `models` once and see one state of all of them."""
 

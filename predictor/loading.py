@@ -15,7 +15,6 @@ from predictor.model import Array, Model
 from predictor.signature import DATATYPES, Signature, Tensor
 from predictor.single_row import SingleRow, can_bind
 
-MAX_MODEL_BYTES = 64 << 20
 # Also the warm-up: the batch sizes that a router usually asks for.
 _PROBE_ROWS = (1, 10, 100)
 _PROBE_LIMIT_S = 10.0
@@ -48,7 +47,7 @@ class Source:
 class Limits:
     """What a model may cost."""
 
-    model_bytes: int = MAX_MODEL_BYTES
+    model_bytes: int = 64 << 20
     rows: int = 10_000
 
 
@@ -166,14 +165,9 @@ def _check_answer(source: Source, signature: Signature, rows: int, answer: list[
 
 def _plausible(signature: Signature, rows: int) -> dict[str, Array]:
     """Ones, or the middles of the features' ranges."""
-    values = [_middle(feature) for feature in signature.features] or [1.0] * len(signature.inputs)
+    known = [f.plausible_value if f.required else f.fill_value for f in signature.features]
+    values = known or [1.0] * len(signature.inputs)
     return {
         tensor.name: np.full((rows, *(max(n, 1) for n in tensor.shape)), value).astype(tensor.dtype)
         for tensor, value in zip(signature.inputs, values, strict=True)
     }
-
-
-def _middle(feature: Feature) -> float:
-    if not feature.required:
-        return feature.fill_value
-    return (feature.minimum + feature.maximum) / 2 if feature.maximum is not None else max(feature.minimum, 0.0) + 1

@@ -5,42 +5,46 @@ none, and it is looked at again until it is whole.
 """
 
 import os
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from pathlib import Path
 
 from google.protobuf import text_format
 
-from model_store.publication import MANIFEST
+from model_store.publication import CONFIG, MANIFEST, MODEL
 from predictor.engine import Served
 from predictor.exceptions import ModelError
 from predictor.loading import Limits, Source, open_model
 from predictor.protocol.inference_pb2 import ModelConfig
 from predictor.versions import LATEST, VersionPolicies, VersionPolicy
 
-_CONFIG, _MODEL = "config.pbtxt", "model.onnx"
 _PLATFORMS = {"", "onnxruntime_onnx"}
 _BACKENDS = {"", "onnxruntime"}
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def plain_models(root: Path) -> dict[str, Hashable]:
-    """A stamp of each model folder, which changes when one of its files does. Costs a few stats a model."""
-    stamps = {name: _stamp(root / name) for name in _folders(root) if not name.startswith(".")}
+def plain_models(root: Path, published: Container[str]) -> dict[str, Hashable]:
+    """A stamp of each folder that is not a published model's, which changes when one of its files does.
+
+    Costs a few stats a model.
+    """
+    names = [name for name in _folders(root) if not name.startswith(".") and name not in published]
+    stamps = {name: _stamp(root / name) for name in names}
     return {name: stamp for name, stamp in stamps.items() if stamp}
 
 
 def _stamp(folder: Path) -> tuple[Hashable, ...]:
     """Empty when the folder holds no version."""
     parts: list[Hashable] = []
-    for version in _versions(folder):
-        parts += [(version, name, _file_stamp(folder / str(version) / name)) for name in _names(folder / str(version))]
-    return (*parts, _file_stamp(folder / _CONFIG)) if parts else ()
+    for version, files in _versions(folder).items():
+        parts += [(version, name, _file_stamp(folder / str(version) / name)) for name in files]
+    return (*parts, _file_stamp(folder / CONFIG)) if parts else ()
 
 
-def _versions(folder: Path) -> list[int]:
-    """Those that no trainer wrote: what has a manifest is served when a generation names it, and never before."""
+def _versions(folder: Path) -> dict[int, list[str]]:
+    """Versions that no trainer wrote, with their files: one with a manifest is served when a generation names it."""
     numbers = sorted(int(name) for name in _folders(folder) if name.isdecimal())
-    return [number for number in numbers if MANIFEST not in _names(folder / str(number))]
+    files = {number: _names(folder / str(number)) for number in numbers}
+    return {number: names for number, names in files.items() if MANIFEST not in names}
 
 
 def _folders(folder: Path) -> list[str]:
@@ -78,13 +82,13 @@ def load_plain(root: Path, name: str, before: Served | None, policies: VersionPo
 def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
     config = _config(folder, name)
     policy = policies.of(name, _policy(config))
-    found = _versions(folder)
+    found = list(_versions(folder))
     chosen = policy.choose(found)
     if not chosen:
         raise ModelError(name, None, f"none of its versions {found} is {policy}")
     models = {}
     for version in chosen:
-        path = folder / str(version) / (config.default_model_filename or _MODEL)
+        path = folder / str(version) / (config.default_model_filename or MODEL)
         identity = (_file_stamp(path), config.SerializeToString(deterministic=True))
         known = before.versions.get(version) if before else None
         if known and known.identity == identity:
@@ -104,22 +108,22 @@ def _read(path: Path, name: str, version: int, limit_bytes: int) -> bytes:
 
 
 def _config(folder: Path, name: str) -> ModelConfig:
-    path = folder / _CONFIG
+    path = folder / CONFIG
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelError(name, None, f"{_CONFIG} is larger than {_MAX_CONFIG_BYTES} bytes")
+            raise ModelError(name, None, f"{CONFIG} is larger than {_MAX_CONFIG_BYTES} bytes")
         config = text_format.Parse(path.read_text(), ModelConfig(), allow_unknown_field=True)
     except FileNotFoundError:
         return ModelConfig()
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ModelError(name, None, f"{_CONFIG}: {error}") from error
+        raise ModelError(name, None, f"{CONFIG}: {error}") from error
     if config.name not in ("", name):
-        raise ModelError(name, None, f"{_CONFIG}: name {config.name!r} is not that of the folder")
+        raise ModelError(name, None, f"{CONFIG}: name {config.name!r} is not that of the folder")
     if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
         wrong = config.platform or config.backend
-        raise ModelError(name, None, f"{_CONFIG}: {wrong!r} is not served, only onnxruntime_onnx")
+        raise ModelError(name, None, f"{CONFIG}: {wrong!r} is not served, only onnxruntime_onnx")
     if "/" in config.default_model_filename:
-        raise ModelError(name, None, f"{_CONFIG}: default_model_filename {config.default_model_filename!r} is a path")
+        raise ModelError(name, None, f"{CONFIG}: default_model_filename {config.default_model_filename!r} is a path")
     return config
 
 
@@ -138,4 +142,4 @@ def _policy(config: ModelConfig) -> VersionPolicy:
 def _check_config(config: ModelConfig, name: str, version: int, inputs: set[str]) -> None:
     said = {tensor.name for tensor in config.input}
     if said and said != inputs:
-        raise ModelError(name, version, f"the graph's inputs {sorted(inputs)} contradict {_CONFIG}'s {sorted(said)}")
+        raise ModelError(name, version, f"the graph's inputs {sorted(inputs)} contradict {CONFIG}'s {sorted(said)}")

@@ -209,8 +209,8 @@ class Repository:
             for names in publications(self._generation):
                 refs = tuple(self._generation.models[name] for name in names)
                 units.append(_Unit(names, (refs, self._policy_identity(names)), self._generation))
-        plain = plain_models(self._root) if self._root else {}
-        units += [_Unit((name,), stamp, None) for name, stamp in sorted(plain.items()) if name not in published]
+        plain = plain_models(self._root, published) if self._root else {}
+        units += [_Unit((name,), stamp, None) for name, stamp in sorted(plain.items())]
         return units
 
     def _policy_identity(self, names: Names) -> Hashable:

@@ -15,6 +15,7 @@ from predictor.config import Config
 from predictor.connection import HastyProtocol
 from predictor.engine import Engine
 from predictor.exceptions import StartError
+from predictor.listener import listen
 from predictor.repository import Repository
 from predictor.shared_totals import SharedTotals
 from predictor.workers import own_place
@@ -30,12 +31,9 @@ def serve(config: Config) -> None:
     place = own_place()
     try:
         repository = create_repository(config, engine)
-        address = (config.host, config.port)
-        listener = socket.create_server(address, backlog=1024, reuse_port=place is not None)
     except StoreError as error:
         raise StartError(str(error)) from error
-    except OSError as error:
-        raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
+    listener = listen(config.host, config.port, is_shared=place is not None)
     # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from predictor.config import Config
-from predictor.engine import Engine
+from predictor.engine import Engine, provenance
 from predictor.http import json
 from predictor.latency_pair import TARGETS, kind
 from predictor.repository import Repository
@@ -15,7 +15,6 @@ from predictor.repository import Repository
 
 def routes(config: Config, engine: Engine, repository: Repository) -> list[Route]:
     async def status(request: Request) -> Response:
-        generation = engine.generation
         return json(
             {
                 "is_ready": _is_ready(engine),
@@ -24,8 +23,7 @@ def routes(config: Config, engine: Engine, repository: Repository) -> list[Route
                 "training_server_url": config.training_server_url,
                 "ensemble_active": False,
                 "models_exist": {f"{name}_model": name in engine.models for name in TARGETS},
-                "generation": generation.generation if generation else None,
-                "generation_age_s": round(generation.age_s, 3) if generation else None,
+                **provenance(engine.generation),
                 "model_store": config.model_store,
                 "model_control_mode": repository.mode,
                 "last_error": repository.last_error,

@@ -11,10 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from model_store import Feature
 from predictor.answering import Run, at_leisure, count, count_failure
 from predictor.config import Config
-from predictor.engine import Engine, Served
+from predictor.engine import Engine, Served, provenance
 from predictor.exceptions import InputError, NotLoadedError, PredictorError
 from predictor.http import Handler, encode, error, json, read_body, send_json
 from predictor.model import Array
@@ -48,10 +47,7 @@ def routes(engine: Engine) -> list[Route]:
     """GET /v1 lists the models, GET /v1/<model> describes one."""
 
     async def models(request: Request) -> Response:
-        generation = engine.generation
-        age_s = round(generation.age_s, 3) if generation else None
-        number = generation.generation if generation else None
-        return json({"models": sorted(engine.models), "generation": number, "generation_age_s": age_s})
+        return json({"models": sorted(engine.models), **provenance(engine.generation)})
 
     async def model(request: Request) -> Response:
         try:
@@ -86,19 +82,12 @@ def _document(served: Served, results: list[Array], single: bool) -> dict[str, A
         answer[output.name] = rows[0] if single else rows
     if len(outputs) > 1:
         answer["quantiles"] = {output.name: output.quantile for output in outputs}
-    return {**answer, **_provenance(served), "model_version": model.version}
-
-
-def _provenance(served: Served) -> dict[str, Any]:
-    generation = served.generation
-    if generation is None:
-        return {"generation": None, "generation_age_s": None}
-    return {"generation": generation.generation, "generation_age_s": round(generation.age_s, 3)}
+    return {**answer, **provenance(served.generation), "model_version": model.version}
 
 
 def _describe(served: Served, base_url: str) -> dict[str, Any]:
     model = served.default
-    example = {feature.name: _example(feature) for feature in model.signature.features if feature.required}
+    example = {feature.name: feature.plausible_value for feature in model.signature.features if feature.required}
     manifest = model.manifest
     said = (
         {}
@@ -115,7 +104,7 @@ def _describe(served: Served, base_url: str) -> dict[str, Any]:
     return {
         "model": model.name,
         **said,
-        **_provenance(served),
+        **provenance(served.generation),
         "model_version": model.version,
         "max_rows": model.signature.max_rows,
         "features": [{**msgspec.to_builtins(f), "required": f.required} for f in model.signature.features],
@@ -123,9 +112,3 @@ def _describe(served: Served, base_url: str) -> dict[str, Any]:
         "example": example,
         "curl": f"curl -s {base_url}v1/{model.name} -d {shlex.quote(encode(example).decode())}",
     }
-
-
-def _example(feature: Feature) -> float:
-    if feature.maximum is not None:
-        return (feature.minimum + feature.maximum) / 2
-    return max(feature.minimum, 0.0) + 1

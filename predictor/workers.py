@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from predictor.exceptions import StartError
+from predictor.listener import listen
 from predictor.shared_totals import create_slots
 
 logger = logging.getLogger("headroom.predictor")
@@ -27,7 +27,8 @@ def supervise(count: int, host: str, port: int, arguments: Sequence[str]) -> Non
     """Runs so many workers until SIGTERM or SIGINT, and another for each that ends by itself. StartError."""
     if not port:
         raise StartError("--workers needs a --port, so that all of them listen on the same one")
-    _check_free(host, port)
+    # Workers share their port with anybody who shares it too; hence nobody may be there before.
+    listen(host, port).close()
     stopping: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -72,11 +73,3 @@ def _succeed(
 def _start(index: int, totals: Path, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "predictor", *arguments]
     return subprocess.Popen(command, env=os.environ | {WORKER: f"{index} {totals}"})
-
-
-def _check_free(host: str, port: int) -> None:
-    """Workers share their port with anybody who shares it too; hence nobody may be there before."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise StartError(f"can't listen on {host}:{port}: {error.strerror}") from error

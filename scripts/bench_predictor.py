@@ -139,7 +139,7 @@ def measure_all(plan: Plan) -> dict[str, float]:
                 figures["peer_rss_mib"] = targets["peer"].rss_mib
                 figures["peer_rss_ratio"] = ours.rss_mib / targets["peer"].rss_mib
             for connections in (1, 8, 32):
-                figures |= grpc_load(f"127.0.0.1:{grpc_port}", process, connections, plan.seconds)
+                figures |= grpc_load(f"127.0.0.1:{grpc_port}", ours, connections, plan.seconds)
             figures |= over_onnxruntime(ours, generations.graphs)
             figures |= swaps_under_load(ours, generations, plan.seconds, plan.rounds)
             figures |= memory_over_swaps(ours, generations, plan.swaps)

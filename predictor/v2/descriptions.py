@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from model_store.publication import MODEL
 from predictor.engine import Engine, Served
 from predictor.model import Model
+from predictor.repository import EXPLICIT
 from predictor.signature import Tensor
 from predictor.statistics import Statistics
 from predictor.versions import VersionPolicy
@@ -22,7 +24,7 @@ def server_metadata() -> dict[str, Any]:
 
 def is_ready(engine: Engine, mode: str) -> bool:
     """Whether requests can be answered; where models are loaded on demand, having none is no reason to wait."""
-    return bool(engine.models) or mode == "explicit"
+    return bool(engine.models) or mode == EXPLICIT
 
 
 def model_metadata(served: Served, model: Model) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def model_config(served: Served, model: Model) -> dict[str, Any]:
         "input": [{**_configured(tensor), "optional": tensor.optional} for tensor in model.signature.inputs],
         "output": [_configured(tensor) for tensor in model.signature.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1}],
-        "default_model_filename": "model.onnx",
+        "default_model_filename": MODEL,
     }
 
 

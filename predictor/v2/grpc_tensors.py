@@ -8,7 +8,7 @@ from predictor.exceptions import InputError
 from predictor.model import Array, Model
 from predictor.protocol import inference_pb2 as pb
 from predictor.v2.binary import from_bytes, to_bytes
-from predictor.v2.inference import Answered, Given, datatype
+from predictor.v2.inference import Answered, Given, check_range, datatype
 
 # Which of the message's fields carries a datatype's numbers. There is none for half floats.
 _CONTENTS = {
@@ -56,8 +56,5 @@ def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     if field is None:
         raise InputError(f"input {tensor.name!r}: {tensor.datatype} travels in raw_input_contents only")
     numbers = np.array(getattr(tensor.contents, field))
-    if dtype.kind in "iu" and numbers.size:
-        limits = np.iinfo(dtype.name)
-        if numbers.min() < limits.min or numbers.max() > limits.max:
-            raise InputError(f"input {tensor.name!r}: contents out of the range of {tensor.datatype}")
+    check_range(f"input {tensor.name!r}: contents", tensor.datatype, numbers)
     return numbers.astype(dtype)

@@ -51,6 +51,15 @@ def datatype(name: str, said: str) -> "np.dtype[np.generic]":
     return found
 
 
+def check_range(where: str, said: str, numbers: Array) -> None:
+    """InputError when numbers that are to become integers don't fit the datatype."""
+    dtype = DATATYPES[said]
+    if dtype.kind in "iu" and numbers.size:
+        limits = np.iinfo(dtype.name)
+        if int(numbers.min()) < limits.min or int(numbers.max()) > limits.max:
+            raise InputError(f"{where} out of the range of {said}")
+
+
 def _outputs(model: Model, wanted: Sequence[str]) -> list[Tensor]:
     known = {tensor.name: tensor for tensor in model.signature.outputs}
     for name in wanted:

@@ -13,7 +13,7 @@ from predictor.exceptions import InputError
 from predictor.http import encode
 from predictor.model import Array, Model
 from predictor.v2.binary import from_bytes, to_bytes
-from predictor.v2.inference import Answered, Given, datatype
+from predictor.v2.inference import Answered, Given, check_range, datatype
 
 Parameters = dict[str, str | int | float | bool | None]
 
@@ -129,10 +129,7 @@ def _from_json(tensor: InputTensor) -> Array:
     kinds = {"b": "b", "f": "fiu", "i": "iu", "u": "iu"}[dtype.kind]
     if found.size and found.dtype.kind not in kinds:
         raise InputError(f"input {tensor.name!r}: data: expected {tensor.datatype} numbers, got {found.dtype}")
-    if dtype.kind in "iu" and found.size:
-        limits = np.iinfo(dtype.name)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise InputError(f"input {tensor.name!r}: data: out of the range of {tensor.datatype}")
+    check_range(f"input {tensor.name!r}: data:", tensor.datatype, found)
     with np.errstate(over="ignore"):
         return found.astype(dtype).ravel()
 

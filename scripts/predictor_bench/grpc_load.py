@@ -12,20 +12,20 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import psutil
 
 from model_store import SCHEMAS
+from scripts.predictor_bench.load import Target
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _ROOT = Path(__file__).parents[2]
 
 
-def grpc_load(address: str, process: psutil.Process, connections: int, seconds: float) -> dict[str, float]:
+def grpc_load(address: str, target: Target, connections: int, seconds: float) -> dict[str, float]:
     """Single predictions of one model; requests a second, their times, and the server's CPU for each."""
     command = [sys.executable, "-m", __name__, address, str(connections), str(seconds)]
-    before_s = sum(process.cpu_times()[:2])
+    before_s = target.cpu_s
     output = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
-    spent_s = sum(process.cpu_times()[:2]) - before_s
+    spent_s = target.cpu_s - before_s
     took_ms = np.array(json.loads(output))
     return {
         f"grpc_single_rps_c{connections}": len(took_ms) / seconds,
@@ -64,5 +64,5 @@ async def _ask(address: str, connections: int, seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    target, at_once, lasting_s = sys.argv[1:]
-    sys.stdout.write(json.dumps(asyncio.run(_ask(target, int(at_once), float(lasting_s)))))
+    where, at_once, lasting_s = sys.argv[1:]
+    sys.stdout.write(json.dumps(asyncio.run(_ask(where, int(at_once), float(lasting_s)))))

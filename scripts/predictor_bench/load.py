@@ -57,6 +57,14 @@ class Target:
     def rss_mib(self) -> float:
         return self.process.memory_info().rss / 2**20 if self.process else np.nan
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that its process has spent, NaN where that is not known."""
+        if not self.process:
+            return np.nan
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
 
 def require_wrk() -> None:
     """RuntimeError when the load generator is not there."""
@@ -93,9 +101,9 @@ def load(target: Target, rows: int | None, connections: int, seconds: float) -> 
         body.write_bytes(rows_body(rows))
         script.write_text(_SCRIPT.format(body=body))
         command = ["wrk", "-t1", f"-c{connections}", "--timeout", "30s", "-s", str(script)]
-        before_s = _cpu_s(target)
+        before_s = target.cpu_s
         output = _run([*command, f"-d{math.ceil(seconds)}s", target.url + path], seconds)
-        spent_s = _cpu_s(target) - before_s
+        spent_s = target.cpu_s - before_s
         _settle(target)
     match = _RESULT.search(output)
     if not match:
@@ -121,17 +129,10 @@ def _run(command: list[str], seconds: float) -> str:
 def _settle(target: Target) -> None:
     """A server goes on with what it was asked when wrk hung up, which must not weigh on the next measurement."""
     end_s = time.monotonic() + _PATIENCE_S
-    before_s = _cpu_s(target)
+    before_s = target.cpu_s
     while time.monotonic() < end_s:
         time.sleep(_LOOK_S)
-        now_s = _cpu_s(target)
+        now_s = target.cpu_s
         if not now_s - before_s > _LOOK_S / 2:
             return
         before_s = now_s
-
-
-def _cpu_s(target: Target) -> float:
-    if not target.process:
-        return np.nan
-    times = target.process.cpu_times()
-    return float(times.user + times.system)
