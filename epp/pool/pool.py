@@ -8,7 +8,7 @@ import numpy as np
 
 from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Endpoint, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Endpoint, Floats, Indices, Snapshot
 
 _COLUMNS = (
     "waiting",
@@ -52,6 +52,7 @@ class Pool:
         self.prefix_index = prefix_index
         self._staleness_s = staleness_s
         self._endpoints: dict[int, Endpoint] = {}
+        self._adapters: dict[int, Adapters] = {}
         self._slot_by_address: dict[str, int] = {}
         self._in_flight: dict[int, set[int]] = {}
         self._tracked: dict[int, InFlight] = {}
@@ -76,6 +77,7 @@ class Pool:
         for address in self._slot_by_address.keys() - wanted.keys():
             slot = self._slot_by_address.pop(address)
             del self._endpoints[slot]
+            self._adapters.pop(slot, None)
             self.prefix_index.forget(slot)
         for address, endpoint in wanted.items():
             if address not in self._slot_by_address:
@@ -83,8 +85,11 @@ class Pool:
             self._endpoints[self._slot_by_address[address]] = endpoint
         self._slots = np.array(sorted(self._endpoints), dtype=np.intp)
 
-    def record_metrics(self, slot: int, waiting: float, running: float, kv_usage: float) -> None:
+    def record_metrics(
+        self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS
+    ) -> None:
         """Takes over a scrape's values."""
+        self._adapters[slot] = adapters
         self._columns["waiting"][slot] = waiting
         self._columns["running"][slot] = running
         self._columns["kv_usage"][slot] = min(max(kv_usage, 0.0), 1.0)
@@ -122,6 +127,7 @@ class Pool:
             recent_tpot_ms=columns["recent_tpot_ms"][slots],
             prefix_score=self.prefix_index.scores(request.block_hashes, slots),
             endpoints=tuple(self._endpoints[int(slot)] for slot in slots),
+            adapters=tuple(self._adapters.get(int(slot), NO_ADAPTERS) for slot in slots),
         )
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class Request:
     """One inference request.
 
-    An objective that was not given is None, and constrains nothing. `block_hashes` are the chained hashes of the
-    prompt's leading blocks, as the prefix index understands them.
+    An objective that was not given is None, and constrains nothing. A `priority` below 0 is sheddable. `block_hashes`
+    are the chained hashes of the prompt's leading blocks, as the prefix index understands them.
     """
 
     id: str
@@ -18,5 +18,6 @@ class Request:
     slo_ttft_ms: float | None = None
     slo_tpot_ms: float | None = None
     prediction_based: bool = False
+    priority: int = 0
     block_hashes: tuple[int, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -21,6 +21,18 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapters:
+    """LoRA adapters of an endpoint: loaded, asked for, and how many can be loaded at once."""
+
+    active: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    capacity: int = 0
+
+
+NO_ADAPTERS = Adapters()
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """Predicted latencies, a value a candidate, and where they came from."""
 
@@ -52,6 +64,7 @@ class Snapshot:
     recent_tpot_ms: Floats
     prefix_score: Floats
     endpoints: tuple[Endpoint, ...]
+    adapters: tuple[Adapters, ...]
     predictions: Predictions | None = None
 
     def __len__(self) -> int:
@@ -62,14 +75,19 @@ class Snapshot:
         columns = {
             column.name: getattr(self, column.name)[indices]
             for column in fields(self)
-            if column.name not in ("endpoints", "predictions")
+            if column.name not in ("endpoints", "adapters", "predictions")
         }
         predictions = self.predictions
         if predictions:
             predictions = replace(
                 predictions, ttft_ms=predictions.ttft_ms[indices], tpot_ms=predictions.tpot_ms[indices]
             )
-        return Snapshot(**columns, endpoints=tuple(self.endpoints[i] for i in indices), predictions=predictions)
+        return Snapshot(
+            **columns,
+            endpoints=tuple(self.endpoints[i] for i in indices),
+            adapters=tuple(self.adapters[i] for i in indices),
+            predictions=predictions,
+        )
 
     def with_predictions(self, predictions: Predictions) -> "Snapshot":
         return replace(self, predictions=predictions)

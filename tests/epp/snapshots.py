@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from epp.scheduling.snapshot import Endpoint, Floats, Predictions, Snapshot
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Endpoint, Floats, Predictions, Snapshot
 
 Column = list[float] | None
 
@@ -15,6 +15,7 @@ def build_snapshot(
     in_flight: Column = None,
     prefix_score: Column = None,
     tightest_tpot_slo_ms: Column = None,
+    adapters: list[Adapters] | None = None,
     predicted: list[tuple[float, float]] | None = None,
 ) -> Snapshot:
     """A snapshot with the columns that matter to a test; the others are those of an idle pool."""
@@ -36,6 +37,7 @@ def build_snapshot(
         recent_tpot_ms=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(size)),
+        adapters=tuple(adapters) if adapters else (NO_ADAPTERS,) * size,
         predictions=predictions,
     )
 
