@@ -109,15 +109,17 @@ class Pool:
         if subset is not None:
             keep = [self._endpoints[int(slot)].address.rpartition(":")[0] in subset for slot in slots]
             slots = slots[np.array(keep, dtype=bool)]
-        stale = self._columns["updated_at"][slots] < time.monotonic() - self._staleness_s
+        age_s = time.monotonic() - self._columns["updated_at"][slots]
+        stale = age_s > self._staleness_s
         if stale.any() and not stale.all():
-            slots, stale = slots[~stale], stale[~stale]
+            slots, age_s, stale = slots[~stale], age_s[~stale], stale[~stale]
         columns = self._columns
         return Snapshot(
             slots=slots,
             waiting=columns["waiting"][slots],
             running=columns["running"][slots],
             kv_usage=columns["kv_usage"][slots],
+            metrics_age_s=age_s,
             stale=stale,
             in_flight=columns["in_flight"][slots],
             prefill_tokens=columns["prefill_tokens"][slots],

@@ -46,15 +46,16 @@ class Predictions:
 class Snapshot:
     """The candidates' state at one moment. Every array has shape [candidates].
 
-    `waiting`, `running` and `kv_usage` (0..1) are scraped; the rest is this picker's own knowledge, exact and current.
-    `tightest_tpot_slo_ms` is inf where no request in flight has such an objective; what is `recent` is NaN
-    where nothing has been observed.
+    `waiting`, `running` and `kv_usage` (0..1) are scraped, `metrics_age_s` ago (inf: never); the rest is this picker's
+    own knowledge, exact and current. `tightest_tpot_slo_ms` is inf where no request in flight has such an objective;
+    what is `recent` is NaN where nothing has been observed.
     """
 
     slots: Indices
     waiting: Floats
     running: Floats
     kv_usage: Floats
+    metrics_age_s: Floats
     stale: Bools
     in_flight: Floats
     prefill_tokens: Floats
