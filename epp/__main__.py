@@ -58,6 +58,31 @@ _BOOL: dict[str, Any] = {"type": click.BOOL, "is_flag": False, "flag_value": Tru
     show_envvar=True,
     help="Training server.",
 )
+@click.option(
+    "--latency-client",
+    default="remote",
+    type=click.Choice(["remote", "embedded"]),
+    envvar="LATENCY_CLIENT",
+    show_envvar=True,
+    help="Ask the prediction servers, or predict in this process with the models of --model-store.",
+)
+@click.option("--model-store", default="/models", envvar="MODEL_STORE", show_envvar=True, help="Folder or s3:// URL.")
+@click.option(
+    "--model-sync-interval-sec",
+    default=10.0,
+    type=click.FloatRange(0, min_open=True),
+    envvar="MODEL_SYNC_INTERVAL_SEC",
+    show_envvar=True,
+    help="Pause between looks at the model store.",
+)
+@click.option("--tokenizer", default="", help="tokenizer.json to count prompts with; without it, an estimate.")
+@click.option("--predictions-in-headers", default=False, **_BOOL, help="Show predictions in response headers.")
+@click.option(
+    "--predictions-in-usage",
+    default=False,
+    **_BOOL,
+    help="Show predictions in the usage of streamed responses, each of which is then followed.",
+)
 @click.option("--prediction-timeout", default="20ms", type=_DURATION, help="Longest wait for a prediction.")
 @click.option(
     "--latency-max-sample-size",

@@ -34,6 +34,12 @@ class Config:
     prediction_server_url: str
     training_server_url: str
     prediction_timeout: float
+    latency_client: str
+    model_store: str
+    model_sync_interval_sec: float
+    tokenizer: str
+    predictions_in_headers: bool
+    predictions_in_usage: bool
     latency_max_sample_size: int
     latency_flush_interval_sec: float
     latency_http_timeout_sec: float

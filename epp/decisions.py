@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.features import NAMES, FeatureMatrix
+from epp.features import feature_columns
 from epp.scheduling.scheduler import Decision
+from model_store import ROW_NAMES
 
 
 @dataclass(slots=True)
@@ -24,12 +25,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A decision with the features it rested on and, later, its outcome. `prediction_error` says why there is none."""
+    """A decision and, later, its outcome. `prediction_error` says why there is no prediction, `prediction_ms` how long
+    one took."""
 
     decision: Decision
-    features: FeatureMatrix
     decision_ms: float
     prediction_error: str | None
+    prediction_ms: float = 0.0
     decided_at: float = field(default_factory=time.time)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -41,6 +43,11 @@ class Record:
             return None
         chosen = self.decision.chosen
         return float(predictions.ttft_ms[chosen]), float(predictions.tpot_ms[chosen])
+
+    @property
+    def prefix_score(self) -> float:
+        """Of the chosen endpoint."""
+        return float(self.decision.pool.prefix_score[self.decision.chosen])
 
 
 class DecisionLog:
@@ -54,9 +61,9 @@ class DecisionLog:
 
     def add(self, record: Record) -> None:
         self._records.append(record)
-        self._rows += len(record.features)
+        self._rows += len(record.decision.pool)
         while len(self._records) > self._capacity or self._rows > self._capacity_rows:
-            self._rows -= len(self._records.popleft().features)
+            self._rows -= len(self._records.popleft().decision.pool)
 
     def newest(self, limit: int) -> Iterator[Record]:
         """Newest first."""
@@ -87,16 +94,16 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
     }
     if with_candidates:
-        explanation["candidates"] = [_candidate(record, index) for index in range(len(pool))]
+        features = feature_columns(request, pool, tokens_generated=1).T.tolist()
+        explanation["candidates"] = [_candidate(record, index, features[index]) for index in range(len(pool))]
     return explanation
 
 
-def _candidate(record: Record, index: int) -> dict[str, Any]:
+def _candidate(record: Record, index: int, values: list[float]) -> dict[str, Any]:
     decision = record.decision
     request, pool = decision.request, decision.pool
     features = {
-        name: None if math.isnan(value) else round(value, 6)
-        for name, value in zip(NAMES, record.features[index].tolist(), strict=True)
+        name: None if math.isnan(value) else round(value, 6) for name, value in zip(ROW_NAMES, values, strict=True)
     }
     candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
     position = decision.result.kept.tolist().index(index) if index in decision.result.kept else None

@@ -1,135 +1,140 @@
-"""One request's way through the picker: read, predict, decide, account for it, observe its response."""
+"""One request's way to its endpoint: read, predict, decide, account for it."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from epp.assignment import Assignment
 from epp.decisions import DecisionLog, Record
 from epp.exceptions import NoEndpointError, PredictionUnavailableError
-from epp.features import FeatureMatrix, feature_matrix
+from epp.features import feature_columns
 from epp.intake import Intake, read_request
 from epp.latency.client import LatencyClient
 from epp.metrics import Metrics
-from epp.observation import StreamObserver
 from epp.outcomes import Outcomes
-from epp.pool.pool import InFlight, Pool
-from epp.sampling import ObservationBudget
+from epp.pool.pool import Pool
 from epp.scheduling.scheduler import Scheduler
-from epp.scheduling.snapshot import Predictions
-from epp.tokens import TokenEstimator
+from epp.scheduling.snapshot import Predictions, Snapshot
+from epp.tokens import TokenEstimator, Tokenizer
 
 logger = logging.getLogger("headroom.epp")
 
+_NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
+
+
+def default_priority(objective: str) -> int:
+    """Of an objective that nobody has declared: the convention is that its name may say that it is sheddable."""
+    return -1 if "sheddable" in objective else 0
+
 
 @dataclass(slots=True)
-class Assignment:
-    """A routed request until its end."""
-
-    intake: Intake
-    record: Record
-    flight: InFlight
-    started_at: float
-    observer: StreamObserver | None = None
-
-    @property
-    def destination(self) -> str:
-        return ",".join(endpoint.address for endpoint in self.record.decision.endpoints)
-
-
-@dataclass(frozen=True, slots=True)
 class Director:
-    """What all requests share. Without a latency client every decision is made without predictions."""
+    """What all requests share. Without a latency client every decision is made without predictions.
+
+    `scheduler` may be exchanged at any time: a decision keeps the one that it began with.
+    """
 
     pool: Pool
     scheduler: Scheduler
     metrics: Metrics
     outcomes: Outcomes
     decisions: DecisionLog
-    budget: ObservationBudget
     latency: LatencyClient | None = None
+    tokenizer: Tokenizer | None = None
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
+    priority_of: Callable[[str], int] = default_priority
+    on_decision: Callable[[], None] = lambda: None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.perf_counter
 
-    async def assign(
+    def assign(
         self, headers: Mapping[str, str], body: bytes, subset: frozenset[str] | None, started_at: float
+    ) -> Assignment | Awaitable[Assignment]:
+        """Picks the endpoint and counts the request as in flight there, at once unless something must be waited for.
+
+        A RequestError says what the client is told.
+        """
+        self.on_decision()
+        intake = read_request(headers, body, self.scheduler.prefix, self.tokens, self.priority_of)
+        if self.tokenizer and intake.prompt_text and not intake.is_exact:
+            return self._count_and_place(self.tokenizer, intake, subset, started_at)
+        return self._place(intake, subset, started_at)
+
+    async def _count_and_place(
+        self, tokenizer: Tokenizer, intake: Intake, subset: frozenset[str] | None, started_at: float
     ) -> Assignment:
-        """Picks the endpoint and counts the request as in flight there; a RequestError says what the client is told."""
-        intake = read_request(headers, body, self.scheduler.prefix, self.tokens)
+        tokens = await asyncio.to_thread(tokenizer.count, intake.prompt_text)
+        request = replace(intake.request, input_tokens=tokens)
+        placed = self._place(replace(intake, request=request, length_source="tokenizer"), subset, started_at)
+        return placed if isinstance(placed, Assignment) else await placed
+
+    def _place(
+        self, intake: Intake, subset: frozenset[str] | None, started_at: float
+    ) -> Assignment | Awaitable[Assignment]:
+        scheduler = self.scheduler
+        read_at = self.clock()
         pool = self.pool.snapshot(intake.request, subset)
         if not len(pool):
             raise NoEndpointError
-        matrix = feature_matrix(intake.request, pool)
-        prediction_error = None
-        if self.scheduler.wants_predictions(intake.request):
-            try:
-                pool = pool.with_predictions(await self._predict(matrix))
-            except PredictionUnavailableError as error:
-                prediction_error = str(error)
-        decision = self.scheduler.schedule(intake.request, pool, self.rng)
+        self.metrics.observe_stage("read", read_at - started_at)
+        now = self.clock()
+        self.metrics.observe_stage("snapshot", now - read_at)
+        if not scheduler.wants_predictions(intake.request):
+            return self._decide(scheduler, intake, pool, started_at, None)
+        if self.latency is None:
+            return self._decide(scheduler, intake, pool, started_at, _NOT_ENABLED)
+        try:
+            predicted = self.latency.predict(feature_columns(intake.request, pool, tokens_generated=1))
+        except PredictionUnavailableError as error:
+            self._note_prediction("unavailable", pool, now)
+            return self._decide(scheduler, intake, pool, started_at, str(error))
+        if isinstance(predicted, Predictions):
+            self._note_prediction("ok", pool, now)
+            return self._decide(scheduler, intake, pool.with_predictions(predicted), started_at, None)
+        return self._decide_later(scheduler, intake, pool, started_at, predicted)
+
+    async def _decide_later(
+        self,
+        scheduler: Scheduler,
+        intake: Intake,
+        pool: Snapshot,
+        started_at: float,
+        predicted: Awaitable[Predictions],
+    ) -> Assignment:
+        asked_at, error, outcome = self.clock(), None, "cancelled"
+        try:
+            pool = pool.with_predictions(await predicted)
+            outcome = "ok"
+        except PredictionUnavailableError as unavailable:
+            error, outcome = str(unavailable), "unavailable"
+        finally:
+            self._note_prediction(outcome, pool, asked_at)
+        return self._decide(scheduler, intake, pool, started_at, error)
+
+    def _decide(
+        self, scheduler: Scheduler, intake: Intake, pool: Snapshot, started_at: float, prediction_error: str | None
+    ) -> Assignment:
+        began_at = self.clock()
+        decision = scheduler.schedule(intake.request, pool, self.rng)
         if decision is None:
             raise NoEndpointError("no endpoint passes the profile's filters")
-        record = Record(decision, matrix, (self.clock() - started_at) * 1000, prediction_error)
+        now = self.clock()
+        self.metrics.observe_stage("schedule", now - began_at)
+        record = Record(decision, (now - started_at) * 1000, prediction_error)
         chosen = decision.chosen
         flight = self.pool.dispatch(int(pool.slots[chosen]), intake.request, float(pool.prefix_score[chosen]))
+        model = self.metrics.model(intake.incoming_model, intake.request.model)
+        assignment = Assignment(intake, record, flight, model, started_at)
         self.decisions.add(record)
-        self.outcomes.routed(record)
-        return Assignment(intake, record, flight, started_at)
+        self.outcomes.routed(assignment)
+        return assignment
 
-    def response_started(self, assignment: Assignment, status: int, content_type: str) -> bool:
-        """Whether the response's body is to be observed."""
-        self.outcomes.response_started(assignment.record, status)
-        if status >= 400 or "text/event-stream" not in content_type:
-            return False
-        observed = self.budget.take(self.clock())
-        self.metrics.observed.labels(str(observed).lower()).inc()
-        if observed:
-            assignment.observer = StreamObserver()
-        return observed
-
-    def response_chunk(self, assignment: Assignment, chunk: bytes) -> None:
-        """Takes in a piece of an observed response."""
-        observer = assignment.observer
-        if observer is None:
-            return
-        before_at, before = observer.last_at, observer.events
-        observer.feed(chunk, self.clock())
-        if observer.last_at is None or observer.events == before:
-            return
-        if before_at is None:
-            ttft_ms = (observer.last_at - assignment.started_at) * 1000
-            self.pool.first_token(assignment.flight)
-            self.pool.record_ttft(assignment.flight, ttft_ms)
-            self.outcomes.first_token(assignment.record, ttft_ms)
-        else:
-            gap_ms = (observer.last_at - before_at) * 1000
-            self.pool.record_gap(assignment.flight.slot, gap_ms, observer.events - before)
-
-    def finish(self, assignment: Assignment) -> None:
-        """Ends the request's accounting, however it ended; harmless when called again."""
-        if assignment.flight.done:
-            return
-        self.pool.finish(assignment.flight)
-        self.outcomes.ended(assignment.record, (self.clock() - assignment.started_at) * 1000)
-        observer = assignment.observer
-        if observer is None:
-            return
-        assignment.record.outcome.output_tokens = observer.tokens
-        if observer.prompt_tokens:
-            self.tokens.learn(assignment.intake.request.model, assignment.intake.prompt_bytes, observer.prompt_tokens)
-        if observer.tpot_ms is not None:
-            self.outcomes.generated(assignment.record, observer.tpot_ms)
-
-    async def _predict(self, matrix: FeatureMatrix) -> Predictions:
-        if self.latency is None:
-            raise PredictionUnavailableError("prediction is not enabled: start with --enable-latency-predictor")
-        started_at, outcome = self.clock(), "unavailable"
-        try:
-            predictions = await self.latency.predict(matrix)
-            outcome = "ok"
-            return predictions
-        finally:
-            self.metrics.prediction_s.labels(outcome).observe(self.clock() - started_at)
+    def _note_prediction(self, outcome: str, pool: Snapshot, asked_at: float) -> None:
+        duration_s = self.clock() - asked_at
+        self.metrics.prediction_s.labels(outcome).observe(duration_s)
+        self.metrics.prediction_rows.observe(len(pool))
+        self.metrics.observe_stage("predict", duration_s)

@@ -1,16 +1,20 @@
 """What can go wrong in the endpoint picker."""
 
+from collections.abc import Mapping
+
 
 class ConfigError(Exception):
     """The configuration can't be used; the text says where and why."""
 
 
 class RequestError(Exception):
-    """A request that is answered at once; `status` is the HTTP status the client gets."""
+    """A request that is answered at once; `status` and `headers` are what the client gets."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"inference gateway: {code} - {message}")
         self.status = status
+        self.code = code
+        self.headers = headers or {}
 
 
 class BadRequestError(RequestError):
@@ -21,6 +25,14 @@ class BadRequestError(RequestError):
 class NoEndpointError(RequestError):
     def __init__(self, message: str = "failed to find candidate pods for serving the request") -> None:
         super().__init__(503, "ServiceUnavailable", message)
+
+
+class ShedError(RequestError):
+    """A sheddable request for which there is no room; the client is told when to come again."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        headers = {"retry-after": str(retry_after_s), "x-llm-d-request-dropped-reason": message}
+        super().__init__(429, "InferencePoolResourceExhausted", message, headers)
 
 
 class PredictionUnavailableError(Exception):

@@ -1,34 +1,33 @@
-"""From a snapshot to the rows that the latency models read."""
+"""From a snapshot to what the latency models read."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Snapshot
-from model_store import ROW_FEATURES
+from model_store import ROW_NAMES
 
-FeatureMatrix = NDArray[np.float32]
-NAMES = tuple(feature.name for feature in ROW_FEATURES)
+FeatureColumns = NDArray[np.float32]
 
 
-def feature_matrix(request: Request, pool: Snapshot) -> FeatureMatrix:
-    """Shape [candidates, features], columns in the order of ROW_FEATURES; NaN where nothing is known."""
-    columns: dict[str, Floats | float] = {
+def feature_columns(request: Request, pool: Snapshot, tokens_generated: int = 0) -> FeatureColumns:
+    """Shape [features, candidates], features in the order of ROW_FEATURES; NaN where nothing is known."""
+    values: dict[str, Floats | float] = {
         "kv_cache_percentage": pool.kv_usage,
         "input_token_length": request.input_tokens,
         "num_request_waiting": pool.waiting,
         "num_request_running": pool.running,
-        "num_tokens_generated": 0,
+        "num_tokens_generated": tokens_generated,
         "prefix_cache_score": pool.prefix_score,
         "prefill_tokens_in_flight": pool.prefill_tokens,
         "decode_tokens_in_flight": pool.decode_tokens,
         "encoder_matched_size": 0,
-        "encoder_input_size": 0,
-        "pod_type": np.nan,
+        "encoder_input_size": request.media_items,
+        "pod_type": pool.role,
         "recent_prefill_ms_per_token": pool.recent_prefill_ms_per_token,
         "recent_tpot_ms": pool.recent_tpot_ms,
     }
-    matrix = np.empty((len(pool), len(NAMES)), dtype=np.float32)
-    for index, name in enumerate(NAMES):
-        matrix[:, index] = columns[name]
-    return matrix
+    columns = np.empty((len(ROW_NAMES), len(pool)), dtype=np.float32)
+    for index, name in enumerate(ROW_NAMES):
+        columns[index] = values[name]
+    return columns

@@ -1,13 +1,55 @@
 """The picker's Prometheus metrics: the names of the gateway API's picker, and this project's own beside them."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 _TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 _DECISION_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_BYTE_BUCKETS = tuple(64 * 4**power for power in range(11))
+_TOKEN_COUNT_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 1048576)
+_BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_ERROR_BUCKETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5)
 _MODEL = ("model_name", "target_model_name")
+# Models are named by clients; each name makes some forty series.
+_MOST_MODELS = 1000
+_OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyMetrics:
+    """What is kept of one latency, TTFT or TPOT, of one model."""
+
+    observed_s: Histogram
+    observed_last_s: Gauge
+    predicted_s: Histogram
+    predicted_last_s: Gauge
+    prediction_duration_s: Histogram
+    prediction_duration_last_s: Gauge
+    violated: Gauge
+    violations: Counter
+    threshold_s: Gauge
+    relative_error: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """One model's metrics, found once for a request."""
+
+    requests: Counter
+    duration_s: Histogram
+    request_bytes: Histogram
+    response_bytes: Histogram
+    input_tokens: Histogram
+    output_tokens: Histogram
+    normalised_tpot_s: Histogram
+    running: Gauge
+    ttft: LatencyMetrics
+    tpot: LatencyMetrics
 
 
 class Metrics:
@@ -15,59 +57,192 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = self._counter("inference_model_request_total", "Requests that were routed", _MODEL)
-        self.errors = self._counter(
+        # Of a gauge x beside a counter x_total, which the library takes for one name; the text tells them apart.
+        self._violation_registry = CollectorRegistry()
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._requests = self._counter("inference_model_request_total", "Requests that were routed", _MODEL)
+        self._errors = self._counter(
             "inference_model_request_error_total", "Requests that failed", (*_MODEL, "error_code")
         )
-        self.duration_s = self._histogram(
+        self._duration_s = self._histogram(
             "inference_model_request_duration_seconds", "From request headers to the end", _LATENCY_BUCKETS_S, _MODEL
         )
-        self.ttft_s = self._histogram(
-            "inference_model_request_ttft_seconds", "Observed time to first token", _LATENCY_BUCKETS_S, _MODEL
+        self._request_bytes = self._histogram(
+            "inference_model_request_sizes", "Bytes of request bodies", _BYTE_BUCKETS, _MODEL
         )
-        self.tpot_s = self._histogram(
-            "inference_model_request_tpot_seconds", "Observed time per output token", _TOKEN_BUCKETS_S, _MODEL
+        self._response_bytes = self._histogram(
+            "inference_model_response_sizes", "Bytes of response bodies that were seen whole", _BYTE_BUCKETS, _MODEL
         )
-        self.predicted_ttft_s = self._histogram(
-            "inference_model_request_predicted_ttft_seconds",
-            "Predicted time to first token of the picked endpoint",
-            _LATENCY_BUCKETS_S,
+        self._input_tokens = self._histogram(
+            "inference_model_input_tokens", "Tokens of prompts", _TOKEN_COUNT_BUCKETS, _MODEL
+        )
+        self._output_tokens = self._histogram(
+            "inference_model_output_tokens",
+            "Tokens of responses that were counted",
+            _TOKEN_COUNT_BUCKETS,
             _MODEL,
         )
-        self.predicted_tpot_s = self._histogram(
-            "inference_model_request_predicted_tpot_seconds",
-            "Predicted time per output token of the picked endpoint",
+        self._normalised_tpot_s = self._histogram(
+            "inference_model_normalized_time_per_output_token_seconds",
+            "Request duration over its output tokens",
             _TOKEN_BUCKETS_S,
             _MODEL,
         )
-        self.ttft_violations = self._counter(
-            "inference_model_request_ttft_slo_violation_total", "Requests whose TTFT missed its objective", _MODEL
+        self._running = Gauge(
+            "inference_model_running_requests", "Requests in flight", ("model_name",), registry=self.registry
         )
-        self.tpot_violations = self._counter(
-            "inference_model_request_tpot_slo_violation_total", "Requests whose TPOT missed its objective", _MODEL
-        )
+        self._ttft = self._latency("ttft", "time to first token", _LATENCY_BUCKETS_S)
+        self._tpot = self._latency("tpot", "time per output token", _TOKEN_BUCKETS_S)
         self.decision_s = self._histogram(
-            "inference_extension_scheduler_e2e_duration_seconds", "A whole decision", _DECISION_BUCKETS_S, ()
+            "inference_extension_scheduler_e2e_duration_seconds", "A whole decision", _DECISION_BUCKETS_S
+        )
+        self.plugin_s = self._histogram(
+            "inference_extension_plugin_duration_seconds",
+            "One plugin's part of a decision; one decision in sixteen is timed",
+            _DECISION_BUCKETS_S,
+            ("extension_point", "plugin_type", "plugin_name"),
+        )
+        stage_s = self._histogram(
+            "headroom_epp_decision_stage_seconds",
+            "A decision by its stages: read, snapshot, predict, schedule",
+            _DECISION_BUCKETS_S,
+            ("stage",),
+        )
+        self._stages = {stage: stage_s.labels(stage) for stage in ("read", "snapshot", "predict", "schedule")}
+        self.prefix_hit_ratio = self._histogram(
+            "inference_extension_prefix_indexer_hit_ratio",
+            "Share of the prompt's blocks that the picked endpoint was sent before",
+            tuple(step / 10 for step in range(11)),
+        )
+        self.prefix_hit_bytes = self._histogram(
+            "inference_extension_prefix_indexer_hit_bytes", "The same in bytes", (0, *_BYTE_BUCKETS)
         )
         self.decisions = self._counter(
             "headroom_epp_decisions_total", "Decisions by profile and source of predictions", ("profile", "source")
         )
+        self.refusals = self._counter(
+            "headroom_epp_refused_requests_total", "Requests that were answered in the model server's stead", ("code",)
+        )
         self.prediction_s = self._histogram(
             "headroom_epp_prediction_duration_seconds", "A batched prediction", _DECISION_BUCKETS_S, ("outcome",)
         )
-        self.observed = self._counter(
+        self.prediction_rows = self._histogram(
+            "headroom_epp_prediction_rows", "Endpoints in a batched prediction", _BATCH_BUCKETS
+        )
+        observed = self._counter(
             "headroom_epp_observed_responses_total", "Streamed responses by whether they were observed", ("observed",)
         )
+        self._observed = {True: observed.labels("true"), False: observed.labels("false")}
+        self._decisions: dict[tuple[str, str], Counter] = {}
+        self.slo = self._counter(
+            "headroom_epp_slo_total",
+            "Observed requests with an objective, by whether it was met",
+            ("objective", "latency", "met"),
+        )
+
+    def model(self, incoming: str, target: str) -> ModelMetrics:
+        """The metrics of a model and of what it was rewritten to."""
+        found = self._models.get((incoming, target))
+        if found is None:
+            if len(self._models) >= _MOST_MODELS:
+                incoming = target = _OTHER
+            found = self._models.setdefault((incoming, target), self._of_model(incoming, target))
+        return found
+
+    def error(self, incoming: str, target: str, code: str) -> None:
+        if (incoming, target) not in self._models:
+            incoming = target = _OTHER
+        self._errors.labels(incoming, target, code).inc()
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        self._stages[stage].observe(seconds)
+
+    def decision_of(self, profile: str, source: str) -> Counter:
+        found = self._decisions.get((profile, source))
+        if found is None:
+            found = self._decisions[profile, source] = self.decisions.labels(profile, source)
+        return found
+
+    def observed_of(self, is_observed: bool) -> Counter:
+        return self._observed[is_observed]
 
     def follow(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """A gauge whose value is read when the page is asked for."""
-        Gauge(name, description, registry=self.registry).set_function(read)
+        """A gauge whose value is read when the page is asked for; a counter if its name ends in _total."""
+        self.collect(_Followed(name, description, read))
+
+    def collect(self, collector: Collector) -> None:
+        """Further metrics, made when the page is asked for."""
+        self.registry.register(collector)
 
     def page(self) -> bytes:
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + generate_latest(self._violation_registry)
+
+    def _of_model(self, incoming: str, target: str) -> ModelMetrics:
+        labels = (incoming, target)
+        return ModelMetrics(
+            self._requests.labels(*labels),
+            self._duration_s.labels(*labels),
+            self._request_bytes.labels(*labels),
+            self._response_bytes.labels(*labels),
+            self._input_tokens.labels(*labels),
+            self._output_tokens.labels(*labels),
+            self._normalised_tpot_s.labels(*labels),
+            self._running.labels(incoming),
+            _labelled(self._ttft, labels),
+            _labelled(self._tpot, labels),
+        )
+
+    def _latency(self, name: str, meaning: str, buckets: tuple[float, ...]) -> LatencyMetrics:
+        prefix = f"inference_model_request_{name}"
+        predicted = f"inference_model_request_predicted_{name}"
+        duration = f"{prefix}_prediction_duration_seconds"
+        return LatencyMetrics(
+            self._histogram(f"{prefix}_seconds", f"Observed {meaning}", buckets, _MODEL),
+            self._gauge(f"{prefix}_seconds_gauge", f"Last observed {meaning}"),
+            self._histogram(f"{predicted}_seconds", f"Predicted {meaning} of the picked endpoint", buckets, _MODEL),
+            self._gauge(f"{predicted}_seconds_gauge", f"Last predicted {meaning}"),
+            self._histogram(duration, "Duration of the batch that predicted it", _DECISION_BUCKETS_S, _MODEL),
+            self._gauge(f"{duration}_gauge", "Last duration of a batch that predicted it"),
+            Gauge(
+                f"{prefix}_slo_violation",
+                "Whether the last observed request missed its objective",
+                _MODEL,
+                registry=self._violation_registry,
+            ),
+            self._counter(f"{prefix}_slo_violation_total", "Observed requests that missed their objective", _MODEL),
+            self._gauge(f"{prefix}_slo_threshold_seconds", "Objective of the last request that had one"),
+            self._histogram(
+                f"headroom_epp_{name}_prediction_relative_error",
+                "How far a prediction was off, over what was then observed",
+                _ERROR_BUCKETS,
+                _MODEL,
+            ),
+        )
 
     def _counter(self, name: str, description: str, labels: Iterable[str]) -> Counter:
         return Counter(name, description, labels, registry=self.registry)
 
-    def _histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: Iterable[str]) -> Histogram:
+    def _gauge(self, name: str, description: str) -> Gauge:
+        return Gauge(name, description, _MODEL, registry=self.registry)
+
+    def _histogram(
+        self, name: str, description: str, buckets: tuple[float, ...], labels: Iterable[str] = ()
+    ) -> Histogram:
         return Histogram(name, description, labels, buckets=buckets, registry=self.registry)
+
+
+class _Followed(Collector):
+    """A value that is kept elsewhere."""
+
+    def __init__(self, name: str, description: str, read: Callable[[], float]) -> None:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        self._name, self._description, self._kind, self._read = name, description, kind, read
+
+    def collect(self) -> Iterable[Metric]:
+        metric = Metric(self._name.removesuffix("_total"), self._description, self._kind)
+        metric.add_sample(self._name, {}, self._read())
+        return [metric]
+
+
+def _labelled(latency: LatencyMetrics, labels: tuple[str, str]) -> LatencyMetrics:
+    return LatencyMetrics(*(getattr(latency, name).labels(*labels) for name in LatencyMetrics.__slots__))

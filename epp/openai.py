@@ -1,31 +1,42 @@
-"""Reading what the picker needs from an OpenAI request: the model, the prompt, and the objectives in the headers."""
+"""Reading what the picker needs from an OpenAI request's body: the model, and the prompt that the server will see."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import xxhash
 
 from epp.exceptions import BadRequestError
 
-TTFT_HEADERS = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
-TPOT_HEADERS = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
-PREDICTION_HEADER = "x-prediction-based-scheduling"
-REWRITE_HEADER = "x-gateway-model-name-rewrite"
-
-# The texts that Go's strconv.ParseBool takes, which is what clients of this header have been told.
-_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses")
+Media = msgspec.Raw | msgspec.UnsetType
 
 
 class Part(msgspec.Struct, frozen=True):
-    text: str = ""
+    """A piece of a message: text, or something that is identified by what it holds."""
+
+    text: str | None = None
+    image_url: Media = msgspec.UNSET
+    input_audio: Media = msgspec.UNSET
+    video_url: Media = msgspec.UNSET
+    audio_url: Media = msgspec.UNSET
+    file: Media = msgspec.UNSET
+
+    @property
+    def media(self) -> msgspec.Raw | None:
+        for value in (self.image_url, self.input_audio, self.video_url, self.audio_url, self.file):
+            if isinstance(value, msgspec.Raw):
+                return value
+        return None
 
 
 class Message(msgspec.Struct, frozen=True):
     role: str = ""
-    content: str | list[Part] | None = None
+    content: str | list[Part | str] | None = None
+
+
+Texts = str | list[Message | str | int | list[int]] | None
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -33,30 +44,50 @@ class Body(msgspec.Struct, frozen=True):
 
     model: str | None = None
     messages: list[Message] | None = None
-    prompt: str | list[Any] | None = None
-    input: str | list[Any] | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    prompt: Texts = None
+    instructions: str | None = None
+    input: Texts = None
+    stream: bool | None = None
+
+
+class _ModelOnly(msgspec.Struct, frozen=True):
+    model: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a body asks; `text` is empty where the prompt isn't text."""
+    """What a body asks. `text` is empty where nothing could be read; `tokens` is known where it came as token ids."""
 
     model: str
-    text: bytes
+    text: str = ""
+    tokens: int | None = None
+    media_items: int = 0
 
 
 _decoder = msgspec.json.Decoder(Body)
+_model_decoder = msgspec.json.Decoder(_ModelOnly)
+
+
+def is_read(path: str) -> bool:
+    """Whether the body at this path is understood. Without a path, it is taken to be."""
+    return not path or path.partition("?")[0].rstrip("/").endswith(_PATHS)
 
 
 def parse_body(body: bytes) -> Prompt:
-    """The model and prompt of a JSON body; BadRequestError when it is no JSON object with a model."""
+    """The model and prompt of a JSON body; BadRequestError when it is no JSON object with a model.
+
+    What the model server may understand though it isn't understood here is routed without its prompt.
+    """
     try:
         parsed = _decoder.decode(body)
+    except msgspec.ValidationError:
+        return Prompt(_model_of(body))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
     if not parsed.model:
         raise BadRequestError("model not found in request body")
-    return Prompt(parsed.model, _text(parsed).encode("utf-8", "surrogatepass"))
+    return _prompt(parsed, parsed.model)
 
 
 def rewrite_model(body: bytes, model: str) -> bytes:
@@ -66,39 +97,54 @@ def rewrite_model(body: bytes, model: str) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def objective_ms(headers: Mapping[str, str], names: tuple[str, ...]) -> float | None:
-    """The objective that the first present header gives; None without one, or when it is 0."""
-    for name in names:
-        if name in headers:
-            try:
-                value = float(headers[name])
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value) or value < 0:
-                raise BadRequestError(f"{name}: expected a number of milliseconds, got {headers[name][:100]!r}")
-            return value or None
-    return None
+def _model_of(body: bytes) -> str:
+    try:
+        model = _model_decoder.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"Error unmarshaling request body: {error}") from error
+    if not isinstance(model, str) or not model:
+        raise BadRequestError("model not found in request body")
+    return model
 
 
-def wants_prediction(headers: Mapping[str, str]) -> bool:
-    text = headers.get(PREDICTION_HEADER, "false")
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise BadRequestError(f"{PREDICTION_HEADER}: expected true or false, got {text[:100]!r}")
-
-
-def _text(body: Body) -> str:
+def _prompt(body: Body, model: str) -> Prompt:
+    tools = bytes(body.tools).decode()
     if body.messages is not None:
-        return "".join(f"<|im_start|>{m.role}\n{_content(m)}<|im_end|>\n" for m in body.messages)
+        text, media_items = _conversation(body.messages)
+        return Prompt(model, tools + text, media_items=media_items)
     source = body.prompt if body.prompt is not None else body.input
-    if isinstance(source, list):
-        return "\n".join(piece for piece in source if isinstance(piece, str))
-    return source or ""
+    head = tools + (body.instructions or "")
+    if source is None or isinstance(source, str):
+        return Prompt(model, head + (source or ""))
+    texts = [piece for piece in source if isinstance(piece, str)]
+    messages = [piece for piece in source if isinstance(piece, Message)]
+    ids = [piece for piece in source if isinstance(piece, int)]
+    for piece in source:
+        if isinstance(piece, list):
+            ids += piece
+    text, media_items = _conversation(messages)
+    # Token ids make no text, but equal ids are equal prefixes all the same.
+    text = head + text + "\n".join(texts) + ",".join(map(str, ids))
+    return Prompt(model, text, len(ids) if ids and not texts and not messages else None, media_items)
 
 
-def _content(message: Message) -> str:
-    if isinstance(message.content, list):
-        return "".join(part.text for part in message.content)
-    return message.content or ""
+def _conversation(messages: Iterable[Message]) -> tuple[str, int]:
+    """The messages as one text, in the form of a chat template; what isn't text stands there as its digest."""
+    pieces: list[str] = []
+    media_items = 0
+    for message in messages:
+        pieces += ("<|im_start|>", message.role, "\n")
+        if isinstance(message.content, list):
+            for part in message.content:
+                text, is_media = (part, False) if isinstance(part, str) else _part(part)
+                pieces.append(text)
+                media_items += is_media
+        elif message.content:
+            pieces.append(message.content)
+        pieces.append("<|im_end|>\n")
+    return "".join(pieces), media_items
+
+
+def _part(part: Part) -> tuple[str, bool]:
+    media = part.media
+    return (part.text or "", False) if media is None else (xxhash.xxh3_64_hexdigest(bytes(media)), True)

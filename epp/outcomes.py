@@ -1,65 +1,117 @@
-"""What is learnt from a response: metrics, and rows for the trainer."""
+"""What is learnt from a request's fate: metrics, and rows for the trainer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from epp.decisions import Record
+from epp.assignment import Assignment
+from epp.features import feature_columns
 from epp.latency.training import TrainingSink
 from epp.latency.wire import training_row
-from epp.metrics import Metrics
+from epp.metrics import LatencyMetrics, Metrics
+from epp.observation import StreamObserver
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Both latencies are learnt with the features of the moment of dispatch, since that is when they are predicted."""
+    """TTFT is learnt with the features of the moment of dispatch, TPOT with those of the tokens' time.
+
+    `objective_label` is how an objective that a request names appears in metrics: clients may name anything.
+    """
 
     metrics: Metrics
     training: TrainingSink | None = None
+    objective_label: Callable[[str], str] = lambda name: ""
 
-    def routed(self, record: Record) -> None:
+    def routed(self, assignment: Assignment) -> None:
+        record, intake, of_model = assignment.record, assignment.intake, assignment.metrics
         decision = record.decision
         predictions = decision.pool.predictions
         source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
-        self.metrics.decisions.labels(decision.profile, source).inc()
+        self.metrics.decision_of(decision.profile, source).inc()
         self.metrics.decision_s.observe(record.decision_ms / 1000)
-        self.metrics.requests.labels(*_labels(record)).inc()
+        of_model.requests.inc()
+        of_model.running.inc()
+        if intake.body:
+            of_model.request_bytes.observe(len(intake.body))
+            of_model.input_tokens.observe(intake.request.input_tokens)
+        if intake.request.block_hashes:
+            self.metrics.prefix_hit_ratio.observe(record.prefix_score)
+            self.metrics.prefix_hit_bytes.observe(record.prefix_score * intake.prompt_bytes)
         if record.predicted:
-            ttft_ms, tpot_ms = record.predicted
-            self.metrics.predicted_ttft_s.labels(*_labels(record)).observe(ttft_ms / 1000)
-            self.metrics.predicted_tpot_s.labels(*_labels(record)).observe(tpot_ms / 1000)
+            _predicted(of_model.ttft, record.predicted[0], record.prediction_ms)
+            _predicted(of_model.tpot, record.predicted[1], record.prediction_ms)
 
-    def response_started(self, record: Record, status: int) -> None:
-        record.outcome.status = status
+    def response_started(self, assignment: Assignment, status: int) -> None:
+        assignment.record.outcome.status = status
         if status >= 400:
-            self.metrics.errors.labels(*_labels(record), str(status)).inc()
+            self.metrics.error(assignment.intake.incoming_model, assignment.intake.request.model, str(status))
 
-    def first_token(self, record: Record, ttft_ms: float) -> None:
+    def first_token(self, assignment: Assignment, ttft_ms: float) -> None:
+        record, request = assignment.record, assignment.intake.request
         record.outcome.ttft_ms = ttft_ms
-        slo_ms = record.decision.request.slo_ttft_ms
-        self.metrics.ttft_s.labels(*_labels(record)).observe(ttft_ms / 1000)
-        if slo_ms is not None and ttft_ms > slo_ms:
-            self.metrics.ttft_violations.labels(*_labels(record)).inc()
+        predicted_ms = record.predicted[0] if record.predicted else None
+        self._observed(assignment, "ttft", assignment.metrics.ttft, ttft_ms, predicted_ms, request.slo_ttft_ms)
         if self.training is not None:
-            self.training.add(training_row(_features(record), ttft_ms=ttft_ms))
+            features = feature_columns(request, record.decision.pool.take(record.decision.result.picked[:1]))
+            self.training.add(training_row(features, ttft_ms=ttft_ms, length_source=assignment.intake.length_source))
 
-    def generated(self, record: Record, tpot_ms: float) -> None:
+    def generated(self, assignment: Assignment, observer: StreamObserver) -> None:
+        """The tokens of an observed response, when no more will come."""
+        record, request, tpot_ms = assignment.record, assignment.intake.request, observer.tpot_ms
+        if tpot_ms is None:
+            return
         record.outcome.tpot_ms = tpot_ms
-        slo_ms = record.decision.request.slo_tpot_ms
-        self.metrics.tpot_s.labels(*_labels(record)).observe(tpot_ms / 1000)
-        if slo_ms is not None and tpot_ms > slo_ms:
-            self.metrics.tpot_violations.labels(*_labels(record)).inc()
-        if self.training is not None:
-            self.training.add(training_row(_features(record), tpot_ms=tpot_ms))
+        predicted_ms = record.predicted[1] if record.predicted else None
+        self._observed(assignment, "tpot", assignment.metrics.tpot, tpot_ms, predicted_ms, request.slo_tpot_ms)
+        if self.training is None:
+            return
+        tokens_per_event = observer.tokens / observer.events
+        for stretch in assignment.windows.complete():
+            self.training.add(
+                training_row(
+                    stretch.features,
+                    tpot_ms=stretch.tpot_ms(tokens_per_event),
+                    length_source=assignment.intake.length_source,
+                )
+            )
 
-    def ended(self, record: Record, duration_ms: float) -> None:
+    def ended(self, assignment: Assignment, duration_ms: float, output_tokens: int | None) -> None:
+        record, of_model = assignment.record, assignment.metrics
         record.outcome.duration_ms = duration_ms
-        self.metrics.duration_s.labels(*_labels(record)).observe(duration_ms / 1000)
+        record.outcome.output_tokens = output_tokens
+        of_model.running.dec()
+        of_model.duration_s.observe(duration_ms / 1000)
+        if assignment.is_whole:
+            of_model.response_bytes.observe(assignment.response_bytes)
+        if output_tokens:
+            of_model.output_tokens.observe(output_tokens)
+            of_model.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
+
+    def _observed(
+        self,
+        assignment: Assignment,
+        name: str,
+        metrics: LatencyMetrics,
+        observed_ms: float,
+        predicted_ms: float | None,
+        slo_ms: float | None,
+    ) -> None:
+        metrics.observed_s.observe(observed_ms / 1000)
+        metrics.observed_last_s.set(observed_ms / 1000)
+        if predicted_ms is not None and observed_ms > 0:
+            metrics.relative_error.observe(abs(predicted_ms - observed_ms) / observed_ms)
+        if slo_ms is None:
+            return
+        is_met = observed_ms <= slo_ms
+        metrics.threshold_s.set(slo_ms / 1000)
+        metrics.violated.set(not is_met)
+        if not is_met:
+            metrics.violations.inc()
+        self.metrics.slo.labels(self.objective_label(assignment.intake.objective), name, str(is_met).lower()).inc()
 
 
-def _features(record: Record) -> list[float]:
-    features: list[float] = record.features[record.decision.chosen].tolist()
-    return features
-
-
-def _labels(record: Record) -> tuple[str, str]:
-    model = record.decision.request.model
-    return model, model
+def _predicted(metrics: LatencyMetrics, predicted_ms: float, duration_ms: float) -> None:
+    metrics.predicted_s.observe(predicted_ms / 1000)
+    metrics.predicted_last_s.set(predicted_ms / 1000)
+    metrics.prediction_duration_s.observe(duration_ms / 1000)
+    metrics.prediction_duration_last_s.set(duration_ms / 1000)

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from epp.director import Director
 from epp.exceptions import ConfigError
 from epp.extproc import grpc_front
 from epp.extproc.exchange import Exchange
+from epp.extproc.visibility import Visibility
+from epp.latency.client import LatencyClient
+from epp.latency.embedded import EmbeddedLatencyClient
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.metrics import Metrics
@@ -30,8 +33,10 @@ from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.scrape import ScrapeConfig, Scraper
 from epp.pool.sources import parse_endpoints, read_endpoints, watch_endpoints
+from epp.responses import Responses
 from epp.sampling import ObservationBudget
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.tokens import Tokenizer
 
 logger = logging.getLogger("headroom.epp")
 
@@ -48,18 +53,22 @@ async def serve(config: Config) -> None:
         watched = _fill(pool, config)
         metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
         scraper = Scraper(pool, _scrape_config(config))
-        latency, training = _predictor(config)
+        latency, training = await _predictor(config)
         if latency is not None:
             closing.push_async_callback(latency.close)
+        outcomes = Outcomes(metrics, training)
         director = Director(
             pool=pool,
             scheduler=scheduler,
             metrics=metrics,
-            outcomes=Outcomes(metrics, training),
+            outcomes=outcomes,
             decisions=decisions,
-            budget=ObservationBudget(config.observed_responses_per_second),
             latency=latency,
+            tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
         )
+        visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage)
+        budget = ObservationBudget(config.observed_responses_per_second)
+        responses = Responses(pool, metrics, outcomes, budget, director.tokens, follows_all=visibility.in_usage)
         _follow(metrics, pool, training, scraper)
         background = [scraper.run()]
         if watched is not None:
@@ -67,11 +76,16 @@ async def serve(config: Config) -> None:
         if training is not None:
             background.append(training.run())
         app = create_app(pool, metrics, decisions)
-        await _run(config, app, director, background, stopped)
+        await _run(config, app, pool, lambda: Exchange(director, responses, visibility), background, stopped)
 
 
 async def _run(
-    config: Config, app: Starlette, director: Director, background: list[Background], stopped: asyncio.Event
+    config: Config,
+    app: Starlette,
+    pool: Pool,
+    new_exchange: Callable[[], Exchange],
+    background: list[Background],
+    stopped: asyncio.Event,
 ) -> None:
     """Serves until a signal comes, then lets open streams end."""
     tasks = [asyncio.create_task(coroutine) for coroutine in background]
@@ -79,11 +93,11 @@ async def _run(
     try:
         web = _WebServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
         tasks.append(asyncio.create_task(web.serve([_listen(config.host, config.metrics_port)])))
-        servers = await grpc_front.start(config, lambda: Exchange(director))
+        servers = await grpc_front.start(config, new_exchange)
         logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
         await _until(stopped, tasks)
     finally:
-        logger.info("stopping: %d requests in flight", director.pool.in_flight_total)
+        logger.info("stopping: %d requests in flight", pool.in_flight_total)
         await asyncio.gather(*(server.stop(config.drain_timeout) for server in servers))
         for task in tasks:
             task.cancel()
@@ -148,17 +162,21 @@ def _fill(pool: Pool, config: Config) -> Path | None:
     raise ConfigError("no endpoints: give --endpoints host:port,... or --endpoints-file FILE")
 
 
-def _predictor(config: Config) -> tuple[RemoteLatencyClient | None, TrainingSink | None]:
+async def _predictor(config: Config) -> tuple[LatencyClient | None, TrainingSink | None]:
     if not config.enable_latency_predictor:
         return None, None
-    if not config.prediction_urls:
-        raise ConfigError("--prediction-server-url: at least one URL is needed")
     training = TrainingSink(
         config.training_server_url,
         config.latency_max_sample_size,
         config.latency_flush_interval_sec,
         config.latency_http_timeout_sec,
     )
+    if config.latency_client == "embedded":
+        embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
+        await embedded.start()
+        return embedded, training
+    if not config.prediction_urls:
+        raise ConfigError("--prediction-server-url: at least one URL is needed")
     return RemoteLatencyClient(config.prediction_urls, config.prediction_timeout), training
 
 

@@ -40,6 +40,11 @@ class LoadedPair:
     generation: int
     about: tuple[str, str, float | None, datetime]
 
+    def predict(self, columns: Array) -> tuple[Array, Array]:
+        """From [all features, rows] to TTFT and TPOT in ms, never below 0, each of shape [rows]."""
+        ttft_ms, tpot_ms = (np.maximum(target.predict(columns).reshape(-1), 0.0) for target in self.targets)
+        return ttft_ms, tpot_ms
+
     def run(self, rows: Sequence[FeatureRow], began_ns: int) -> tuple[list[Array], list[Run]]:
         """Both models' answers; the time from `began_ns` until they run counts as the first one's input."""
         columns = row_columns(rows)

@@ -2,27 +2,30 @@
 
 Envoy's first message says how it sends bodies. In the modes of a gateway (FULL_DUPLEX_STREAMED) nothing is answered
 until the request's body has ended, and every body is handed back. In a standalone Envoy's cheaper modes the headers
-are let through at once while Envoy holds them back, and the answer to the buffered body carries the choice.
+are let through at once while Envoy holds them back, and the answer to the buffered body carries the choice; where the
+body streams past (STREAMED) or isn't sent at all, the headers alone decide.
 """
 
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from epp.director import Assignment, Director
+from epp import openai, request_headers
+from epp.assignment import Assignment
+from epp.director import Director
 from epp.exceptions import RequestError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
+from epp.extproc.visibility import Visibility
+from epp.responses import Responses
+
+logger = logging.getLogger("headroom.epp.extproc")
 
 MAX_BODY_BYTES: Final = 64 << 20
-REMOVED_HEADERS: Final = (
-    "x-gateway-inference-objective",
-    "x-gateway-inference-fairness-id",
-    "x-gateway-model-name-rewrite",
-)
 
-_OBSERVE = messages.continue_with_body_mode(BodyMode.STREAMED)
-_IGNORE = messages.continue_with_body_mode(BodyMode.NONE)
+Answers = list[bytes]
 
 
 class Exchange:
@@ -31,110 +34,184 @@ class Exchange:
     __slots__ = (
         "_assignment",
         "_body",
+        "_body_bytes",
+        "_closed",
         "_director",
         "_headers",
         "_request_mode",
         "_response_mode",
+        "_responses",
         "_started_at",
         "_subset",
+        "_visibility",
     )
 
-    def __init__(self, director: Director) -> None:
+    def __init__(self, director: Director, responses: Responses, visibility: Visibility) -> None:
         self._director = director
+        self._responses = responses
+        self._visibility = visibility
         self._started_at = director.clock()
         self._assignment: Assignment | None = None
         self._headers: dict[str, str] = {}
         self._subset: frozenset[str] | None = None
-        self._body = bytearray()
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._closed = False
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
-    async def receive(self, data: bytes) -> list[bytes]:
-        """The answers to one message; none while more of the request is needed."""
+    def receive(self, data: bytes) -> Answers | Awaitable[Answers]:
+        """The answers to one message, at once or when the endpoint is known; none while more is needed."""
         message = messages.parse(data)
         if message.HasField("protocol_config"):
             self._request_mode = message.protocol_config.request_body_mode
             self._response_mode = message.protocol_config.response_body_mode
-        try:
-            match message.WhichOneof("request"):
-                case "request_headers":
-                    return await self._request_headers(message)
-                case "request_body":
-                    return await self._request_body(message.request_body.body, message.request_body.end_of_stream)
-                case "request_trailers":
-                    return await self._request_trailers()
-                case "response_headers":
-                    return self._response_headers(message)
-                case "response_body":
-                    return self._response_body(message.response_body.body, message.response_body.end_of_stream)
-                case "response_trailers":
-                    return [messages.CONTINUE_RESPONSE_TRAILERS]
-        except RequestError as error:
-            return [messages.immediate(error.status, str(error))]
+        match message.WhichOneof("request"):
+            case "response_body":
+                return self._response_body(message.response_body.body, message.response_body.end_of_stream)
+            case "request_headers":
+                return self._request_headers(message)
+            case "request_body":
+                return self._request_body(message.request_body.body, message.request_body.end_of_stream)
+            case "response_headers":
+                return self._response_headers(message)
+            case "request_trailers":
+                return self._request_trailers()
+            case "response_trailers":
+                return [messages.CONTINUE_RESPONSE_TRAILERS]
         return []
 
     def close(self) -> None:
-        """Ends the accounting of the request, if one was routed."""
+        """Ends the accounting of the request, if one was routed or still will be."""
+        self._closed = True
         if self._assignment:
-            self._director.finish(self._assignment)
+            self._responses.finish(self._assignment)
 
-    async def _request_headers(self, message: ProcessingRequest) -> list[bytes]:
-        self._headers = messages.headers_of(message)
+    @property
+    def _is_full_duplex(self) -> bool:
+        return bool(self._request_mode == BodyMode.FULL_DUPLEX_STREAMED)
+
+    def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
+        self._headers = messages.headers_of(message.request_headers)
         self._subset = messages.subset_of(message)
         if message.request_headers.end_of_stream or self._request_mode in (BodyMode.NONE, BodyMode.STREAMED):
-            return [await self._pick(b"", in_body=False)]
-        return [] if self._request_mode == BodyMode.FULL_DUPLEX_STREAMED else [messages.CONTINUE_REQUEST_HEADERS]
+            return self._pick(b"", self._picked_in_headers)
+        if not self._is_full_duplex:
+            return [messages.CONTINUE_REQUEST_HEADERS]
+        # A body that nobody here understands need not be waited for.
+        return [] if openai.is_read(self._headers.get(":path", "")) else self._pick(b"", self._picked_in_headers)
 
-    async def _request_body(self, chunk: bytes, end_of_stream: bool) -> list[bytes]:
+    def _request_body(self, chunk: bytes, end_of_stream: bool) -> Answers | Awaitable[Answers]:
         if self._assignment:
-            return [messages.CONTINUE_REQUEST_BODY]
-        self._body += chunk
-        if len(self._body) > MAX_BODY_BYTES:
-            raise RequestError(413, "PayloadTooLarge", f"the request body is larger than {MAX_BODY_BYTES} bytes")
-        if self._request_mode == BodyMode.FULL_DUPLEX_STREAMED:
-            return await self._pick_and_pass_on(end_of_stream=True) if end_of_stream else []
-        return [await self._pick(bytes(self._body), in_body=True)]
+            return self._pass_on(chunk, end_of_stream)
+        self._body.append(chunk)
+        self._body_bytes += len(chunk)
+        if self._body_bytes > MAX_BODY_BYTES:
+            self._body.clear()
+            text = f"the request body is larger than {MAX_BODY_BYTES} bytes"
+            return _refused(RequestError(413, "PayloadTooLarge", text))
+        if not self._is_full_duplex:
+            is_cut = self._request_mode == BodyMode.BUFFERED_PARTIAL and not end_of_stream
+            return self._pick(b"" if is_cut else self._take_body(), self._picked_in_body)
+        return self._pick(self._take_body(), self._picked_with_body) if end_of_stream else []
 
-    async def _request_trailers(self) -> list[bytes]:
-        if self._assignment or self._request_mode != BodyMode.FULL_DUPLEX_STREAMED:
+    def _request_trailers(self) -> Answers | Awaitable[Answers]:
+        if self._assignment or not self._is_full_duplex:
             return [messages.CONTINUE_REQUEST_TRAILERS]
-        return [*await self._pick_and_pass_on(end_of_stream=False), messages.CONTINUE_REQUEST_TRAILERS]
+        return self._pick(self._take_body(), self._picked_before_trailers)
 
-    async def _pick_and_pass_on(self, *, end_of_stream: bool) -> list[bytes]:
-        headers = await self._pick(bytes(self._body), in_body=False)
-        body = self._assignment.intake.body if self._assignment else b""
-        return [headers, *messages.streamed_body(body, end_of_stream=end_of_stream, request=True)]
+    def _pass_on(self, chunk: bytes, end_of_stream: bool) -> Answers:
+        if self._is_full_duplex:
+            return messages.streamed_body(chunk, end_of_stream=end_of_stream, request=True)
+        return [messages.CONTINUE_REQUEST_BODY]
 
-    async def _pick(self, body: bytes, *, in_body: bool) -> bytes:
-        assignment = await self._director.assign(self._headers, body, self._subset, self._started_at)
+    def _take_body(self) -> bytes:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        return body
+
+    def _pick(self, body: bytes, answer: Callable[[Assignment], Answers]) -> Answers | Awaitable[Answers]:
+        """Has the endpoint picked, and answers with it."""
+        try:
+            found = self._director.assign(self._headers, body, self._subset, self._started_at)
+        except Exception as error:
+            return _refused(error)
+        return self._assigned(found, answer) if isinstance(found, Assignment) else self._pick_later(found, answer)
+
+    async def _pick_later(self, found: Awaitable[Assignment], answer: Callable[[Assignment], Answers]) -> Answers:
+        try:
+            assignment = await found
+        except Exception as error:
+            return _refused(error)
+        return self._assigned(assignment, answer)
+
+    def _assigned(self, assignment: Assignment, answer: Callable[[Assignment], Answers]) -> Answers:
         self._assignment = assignment
-        self._body.clear()
+        if self._closed:
+            self._responses.finish(assignment)
+        return answer(assignment)
+
+    def _picked_in_headers(self, assignment: Assignment) -> Answers:
+        return [self._picked(assignment, in_body=False)]
+
+    def _picked_in_body(self, assignment: Assignment) -> Answers:
+        return [self._picked(assignment, in_body=True)]
+
+    def _picked_with_body(self, assignment: Assignment) -> Answers:
+        body = messages.streamed_body(assignment.intake.body, end_of_stream=True, request=True)
+        return [self._picked(assignment, in_body=False), *body]
+
+    def _picked_before_trailers(self, assignment: Assignment) -> Answers:
+        body = messages.streamed_body(assignment.intake.body, end_of_stream=False, request=True)
+        return [self._picked(assignment, in_body=False), *body, messages.CONTINUE_REQUEST_TRAILERS]
+
+    def _picked(self, assignment: Assignment, *, in_body: bool) -> bytes:
+        intake, headers = assignment.intake, self._headers
         added = {}
-        if "x-request-id" not in self._headers:
-            added["x-request-id"] = assignment.intake.request.id
-        if assignment.intake.changed:
-            added["content-length"] = str(len(assignment.intake.body))
-        removed = [name for name in REMOVED_HEADERS if name in self._headers]
-        changed_body = assignment.intake.body if assignment.intake.changed else None
+        if request_headers.REQUEST_ID not in headers:
+            added[request_headers.REQUEST_ID] = intake.request.id
+        if intake.changed:
+            added["content-length"] = str(len(intake.body))
+        removed = [name for name in request_headers.REMOVED if name in headers]
+        changed_body = intake.body if intake.changed else None
         return messages.picked(assignment.destination, added, removed, changed_body, in_body=in_body)
 
-    def _response_headers(self, message: ProcessingRequest) -> list[bytes]:
-        if not self._assignment:
+    def _response_headers(self, message: ProcessingRequest) -> Answers:
+        assignment = self._assignment
+        if assignment is None:
             return [messages.CONTINUE_RESPONSE_HEADERS]
-        headers = messages.headers_of(message)
+        headers = messages.headers_of(message.response_headers)
         status = headers.get(":status", "")
-        observe = self._director.response_started(
-            self._assignment, int(status) if status.isdigit() else 0, headers.get("content-type", "")
+        served = messages.served_of(message)
+        if served:
+            self._responses.served_by(assignment, served)
+        is_observed = self._responses.started(
+            assignment, int(status) if status.isdigit() else 0, headers.get("content-type", "")
         )
-        if observe and self._response_mode == BodyMode.NONE:
-            return [_OBSERVE]
-        if not observe and self._response_mode == BodyMode.STREAMED:
-            return [_IGNORE]
-        return [messages.CONTINUE_RESPONSE_HEADERS]
+        added = self._visibility.headers(assignment)
+        return [messages.response_headers(self._response_body_mode(is_observed), added)]
 
-    def _response_body(self, chunk: bytes, end_of_stream: bool) -> list[bytes]:
+    def _response_body_mode(self, is_observed: bool) -> int | None:
+        """The mode that the body shall be sent in, where it isn't the one that it would be sent in anyway."""
+        if is_observed and self._response_mode == BodyMode.NONE:
+            return int(BodyMode.STREAMED)
+        if not is_observed and self._response_mode == BodyMode.STREAMED:
+            return int(BodyMode.NONE)
+        return None
+
+    def _response_body(self, chunk: bytes, end_of_stream: bool) -> Answers:
+        shown = chunk
         if self._assignment:
-            self._director.response_chunk(self._assignment, chunk)
+            self._responses.chunk(self._assignment, chunk, end_of_stream)
+            shown = self._visibility.body(self._assignment, chunk)
         if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
-            return messages.streamed_body(chunk, end_of_stream=end_of_stream, request=False)
-        return [messages.CONTINUE_RESPONSE_BODY]
+            return messages.streamed_body(shown, end_of_stream=end_of_stream, request=False)
+        return [messages.CONTINUE_RESPONSE_BODY if shown is chunk else messages.replaced_body(shown)]
+
+
+def _refused(error: Exception) -> Answers:
+    """The answer to the client for a request that can't be routed; what nobody foresaw is logged."""
+    if not isinstance(error, RequestError):
+        logger.error("a request could not be routed", exc_info=error)
+        error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
+    return [messages.immediate(error.status, str(error), error.headers)]

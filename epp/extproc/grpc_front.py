@@ -47,7 +47,8 @@ def _handler(new_exchange: Callable[[], Exchange]) -> grpc.GenericRpcHandler:
         exchange = new_exchange()
         try:
             async for message in requests:
-                for answer in await exchange.receive(message):
+                answers = exchange.receive(message)
+                for answer in answers if isinstance(answers, list) else await answers:
                     yield answer
         except DecodeError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ext_proc message: {error}")

@@ -14,16 +14,20 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     CommonResponse,
     HeaderMutation,
     HeadersResponse,
+    HttpHeaders,
     ImmediateResponse,
     ProcessingRequest,
     ProcessingResponse,
-    StreamedBodyResponse,
     TrailersResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.protobuf.struct_pb2 import Struct
 
+from epp.pool.address import host_of
+
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
+LB_NAMESPACE = "envoy.lb"
+SERVED_KEY = "x-gateway-destination-endpoint-served"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 # Above this Envoy's own gRPC limit for one message comes near.
@@ -44,9 +48,8 @@ def parse(data: bytes) -> ProcessingRequest:
     return ProcessingRequest.FromString(data)
 
 
-def headers_of(message: ProcessingRequest) -> dict[str, str]:
-    """Header names, which Envoy sends in lower case, and values of a headers message."""
-    block = message.request_headers if message.HasField("request_headers") else message.response_headers
+def headers_of(block: HttpHeaders) -> dict[str, str]:
+    """Header names, which Envoy sends in lower case, and values."""
     return {
         header.key: header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
         for header in block.headers.headers
@@ -54,13 +57,23 @@ def headers_of(message: ProcessingRequest) -> dict[str, str]:
 
 
 def subset_of(message: ProcessingRequest) -> frozenset[str] | None:
-    """The IPs that the gateway limits the choice to; None when it doesn't."""
+    """The hosts that the gateway limits the choice to; None when it doesn't."""
+    if not message.HasField("metadata_context"):
+        return None
     hint = message.metadata_context.filter_metadata.get(SUBSET_NAMESPACE)
     if hint is None or SUBSET_KEY not in hint.fields:
         return None
     value = hint.fields[SUBSET_KEY]
     listed = [item.string_value for item in value.list_value.values] or value.string_value.split(",")
-    return frozenset(address.strip().partition(":")[0] for address in listed if address.strip())
+    return frozenset(host_of(address.strip()) for address in listed if address.strip())
+
+
+def served_of(message: ProcessingRequest) -> str:
+    """The address that served the request, where the gateway tells it: a fallback list may name several."""
+    if not message.HasField("metadata_context"):
+        return ""
+    told = message.metadata_context.filter_metadata.get(LB_NAMESPACE)
+    return told.fields[SERVED_KEY].string_value if told is not None and SERVED_KEY in told.fields else ""
 
 
 def picked(
@@ -90,26 +103,42 @@ def picked(
 
 def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[bytes]:
     """A body sent on in pieces that Envoy takes; at least one piece."""
-    starts = range(0, max(len(body), 1), CHUNK_BYTES)
-    return [_piece(body[s : s + CHUNK_BYTES], end_of_stream and s + CHUNK_BYTES >= len(body), request) for s in starts]
+    size = len(body)
+    if size <= CHUNK_BYTES:
+        return [_piece(body, end_of_stream, request)]
+    starts = range(0, size, CHUNK_BYTES)
+    return [_piece(body[s : s + CHUNK_BYTES], end_of_stream and s + CHUNK_BYTES >= size, request) for s in starts]
 
 
-def continue_with_body_mode(mode: int) -> bytes:
-    """The answer to response headers that changes how Envoy sends the body, where it allows that."""
-    answer = ProcessingResponse(
-        response_headers=HeadersResponse(), mode_override=ProcessingMode(response_body_mode=mode)
-    )
+def replaced_body(body: bytes) -> bytes:
+    """The answer to a piece of a STREAMED body that puts another in its place."""
+    response = CommonResponse(body_mutation=BodyMutation(body=body))
+    data: bytes = ProcessingResponse(response_body=BodyResponse(response=response)).SerializeToString()
+    return data
+
+
+def response_headers(body_mode: int | None, headers: Mapping[str, str]) -> bytes:
+    """The answer to response headers. `body_mode` changes how Envoy sends the body, where it allows that."""
+    if not headers and body_mode in _RESPONSE_HEADERS:
+        return _RESPONSE_HEADERS[body_mode]
+    answer = ProcessingResponse(response_headers=HeadersResponse())
+    for name, value in headers.items():
+        answer.response_headers.response.header_mutation.set_headers.append(_set(name, value))
+    if body_mode is not None:
+        answer.mode_override.response_body_mode = body_mode
     data: bytes = answer.SerializeToString()
     return data
 
 
-def immediate(status: int, text: str) -> bytes:
+def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
     """An answer to the client in the model server's stead."""
+    listed = [_set("content-type", "text/plain"), *(_set(*pair) for pair in headers.items())]
     answer = ProcessingResponse(
         immediate_response=ImmediateResponse(
             status=HttpStatus(code=status),
-            headers=HeaderMutation(set_headers=[_set("content-type", "text/plain")]),
+            headers=HeaderMutation(set_headers=listed),
             body=text.encode(),
+            details="endpoint_picker_refused",
         )
     )
     data: bytes = answer.SerializeToString()
@@ -122,13 +151,45 @@ def _set(key: str, value: str) -> HeaderValueOption:
 
 def _destination_metadata(destination: str) -> Struct:
     metadata = Struct()
-    metadata.fields["envoy.lb"].struct_value.fields[DESTINATION_HEADER].string_value = destination
+    metadata.fields[LB_NAMESPACE].struct_value.fields[DESTINATION_HEADER].string_value = destination
     return metadata
 
 
 def _piece(body: bytes, end_of_stream: bool, request: bool) -> bytes:
-    mutation = BodyMutation(streamed_response=StreamedBodyResponse(body=body, end_of_stream=end_of_stream))
-    response = BodyResponse(response=CommonResponse(body_mutation=mutation))
-    answer = ProcessingResponse(request_body=response) if request else ProcessingResponse(response_body=response)
-    data: bytes = answer.SerializeToString()
-    return data
+    """One StreamedBodyResponse, written by hand: it is made for every chunk of every body that is handed back.
+
+    request_body (3) or response_body (4) > response (1) > body_mutation (3) > streamed_response (3) > body (1),
+    end_of_stream (2). Empty fields are left out, as proto3 has it.
+    """
+    inner = (b"\x0a", _varint(len(body)), body) if body else ()
+    end = b"\x10\x01" if end_of_stream else b""
+    size = sum(map(len, inner)) + len(end)
+    heads = []
+    for tag in (b"\x1a", b"\x1a", b"\x0a", b"\x1a" if request else b"\x22"):
+        head = tag + _varint(size)
+        heads.append(head)
+        size += len(head)
+    return b"".join((*reversed(heads), *inner, end))
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _BYTES[value]
+    pieces = bytearray()
+    while value >= 0x80:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    pieces.append(value)
+    return bytes(pieces)
+
+
+_BYTES = tuple(bytes((value,)) for value in range(0x80))
+_RESPONSE_HEADERS: dict[int | None, bytes] = {
+    None: CONTINUE_RESPONSE_HEADERS,
+    **{
+        mode: ProcessingResponse(
+            response_headers=HeadersResponse(), mode_override=ProcessingMode(response_body_mode=mode)
+        ).SerializeToString()
+        for mode in (BodyMode.NONE, BodyMode.STREAMED)
+    },
+}

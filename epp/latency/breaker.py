@@ -1,31 +1,45 @@
-"""Which predictor to ask: none that lately failed, until its pause is over."""
+"""Which predictor to ask: none that lately failed, until its pause is over, and then with one request alone."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Replica:
-    """A predictor and its record. Each failure in a row doubles the pause, up to a bound."""
+    """A predictor and its record. Each failure after a pause doubles the next one, up to a bound."""
 
     url: str
     failures: int = 0
-    closed_until: float = 0.0
+    paused_until: float = 0.0
+    is_on_trial: bool = False
 
     FIRST_PAUSE_S = 0.25
     LONGEST_PAUSE_S = 10.0
 
     def available(self) -> bool:
-        return time.monotonic() >= self.closed_until
+        return not self.failures or (not self.is_on_trial and time.monotonic() >= self.paused_until)
+
+    def asked(self) -> None:
+        """After a pause, others wait for how this one fares."""
+        self.is_on_trial = self.failures > 0
 
     def succeeded(self) -> None:
         self.failures = 0
-        self.closed_until = 0.0
+        self.is_on_trial = False
 
     def failed(self) -> None:
+        """Requests that were on their way together count as one failure."""
+        now = time.monotonic()
+        self.is_on_trial = False
+        if now < self.paused_until:
+            return
         self.failures += 1
-        pause = min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
-        self.closed_until = time.monotonic() + pause
+        self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
+
+    def gave_up(self) -> None:
+        """The request ended for a reason that says nothing of the predictor."""
+        self.is_on_trial = False
 
 
 class Replicas:
@@ -34,6 +48,9 @@ class Replicas:
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._replicas = [Replica(url.rstrip("/")) for url in urls]
         self._next = 0
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._replicas)
 
     def in_order(self) -> list[Replica]:
         """The available ones, beginning with another each time."""

@@ -1,15 +1,16 @@
 """What every way of predicting offers."""
 
+from collections.abc import Awaitable
 from typing import Protocol
 
-from epp.features import FeatureMatrix
+from epp.features import FeatureColumns
 from epp.scheduling.snapshot import Predictions
 
 
 class LatencyClient(Protocol):
     """Predicts both latencies for all candidates at once."""
 
-    async def predict(self, rows: FeatureMatrix) -> Predictions:
-        """One value a row; PredictionUnavailableError when there is none in time."""
+    def predict(self, columns: FeatureColumns) -> Predictions | Awaitable[Predictions]:
+        """One value a candidate, at once or later; PredictionUnavailableError when there is none in time."""
 
     async def close(self) -> None: ...

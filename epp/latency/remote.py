@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from epp.exceptions import PredictionUnavailableError
-from epp.features import FeatureMatrix
+from epp.features import FeatureColumns
 from epp.latency.breaker import Replica, Replicas
 from epp.latency.wire import PredictedBatch, PredictionBatch, prediction_rows
 from epp.scheduling.snapshot import Predictions
@@ -32,15 +32,17 @@ class RemoteLatencyClient:
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    async def predict(self, rows: FeatureMatrix) -> Predictions:
-        body = _encoder.encode(PredictionBatch(prediction_rows(rows)))
+    async def predict(self, columns: FeatureColumns) -> Predictions:
+        body = _encoder.encode(PredictionBatch(prediction_rows(columns)))
+        rows = columns.shape[1]
         asked: Replica | None = None
         reason = "every prediction server is paused after failures"
         try:
             async with asyncio.timeout(self._timeout_s):
                 for asked in self._replicas.in_order():
+                    asked.asked()
                     try:
-                        predictions = await self._ask(asked, body, len(rows))
+                        predictions = await self._ask(asked, body, rows)
                     except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
                         asked.failed()
                         reason = f"{asked.url}: {error or type(error).__name__}"
@@ -52,6 +54,10 @@ class RemoteLatencyClient:
             if asked:
                 asked.failed()
                 reason = f"{asked.url}: {reason}"
+        except asyncio.CancelledError:
+            if asked:
+                asked.gave_up()
+            raise
         raise PredictionUnavailableError(reason)
 
     async def close(self) -> None:

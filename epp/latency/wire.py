@@ -1,13 +1,19 @@
 """The rows that travel to predictors and to the trainer, as JSON: field names are those of the sidecar API."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from epp.features import NAMES, FeatureMatrix
-from model_store import POD_TYPE_CODES
+from epp.features import FeatureColumns
+from model_store import POD_TYPE_CODES, ROW_NAMES
+
+LengthSource = Literal["estimate", "tokenizer"]
+_FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
+_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms"}
+_ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
@@ -31,6 +37,7 @@ class TrainingRow(PredictionRow, frozen=True):
 
     actual_ttft_ms: float = 0.0
     actual_tpot_ms: float = 0.0
+    input_length_source: LengthSource = "estimate"
 
 
 class PredictionBatch(msgspec.Struct, frozen=True):
@@ -53,24 +60,29 @@ class TrainingBatch(msgspec.Struct, frozen=True):
     entries: list[TrainingRow]
 
 
-def prediction_rows(matrix: FeatureMatrix) -> list[PredictionRow]:
-    return [PredictionRow(**_fields(row)) for row in matrix.tolist()]
+def prediction_rows(columns: FeatureColumns) -> list[PredictionRow]:
+    """From [features, rows]: counts as whole numbers, roles as texts, what is missing as None."""
+    return [PredictionRow(*values) for values in _rows(columns)]
 
 
-def training_row(features: list[float], *, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> TrainingRow:
-    """A row of the feature matrix with what was then observed."""
-    return TrainingRow(**_fields(features), actual_ttft_ms=ttft_ms, actual_tpot_ms=tpot_ms)
+def training_row(
+    features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0, length_source: LengthSource = "estimate"
+) -> TrainingRow:
+    """From [features, 1] and what was then observed."""
+    (values,) = _rows(features)
+    return TrainingRow(*(*values, ttft_ms, tpot_ms, length_source))
 
 
-def _fields(row: list[float]) -> dict[str, Any]:
-    """A matrix row as the wire wants it: counts as whole numbers, roles as texts, what is missing as None."""
-    pairs = zip(NAMES, _KINDS, row, strict=True)
-    return {name: None if math.isnan(value) else kind(value) for name, kind, value in pairs}
+def _rows(columns: FeatureColumns) -> "zip[tuple[Any, ...]]":
+    return zip(*(_wire_values(name, column) for name, column in zip(ROW_NAMES, columns, strict=True)), strict=True)
 
 
-def _role(code: float) -> str | None:
-    return next((role for role, known in POD_TYPE_CODES.items() if known == code), None)
-
-
-_PLAIN = {"kv_cache_percentage", "prefix_cache_score", "recent_prefill_ms_per_token", "recent_tpot_ms"}
-_KINDS: list[Callable[[float], Any]] = [_role if n == "pod_type" else float if n in _PLAIN else int for n in NAMES]
+def _wire_values(name: str, column: NDArray[np.float32]) -> list[Any]:
+    values: list[Any] = column.tolist()
+    if name in _FRACTIONS:
+        return values
+    if name in _OPTIONAL:
+        return [None if math.isnan(value) else value for value in values]
+    if name == "pod_type":
+        return [_ROLES.get(value) for value in values]
+    return [round(value) for value in values]

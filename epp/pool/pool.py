@@ -1,63 +1,98 @@
-"""The pool's state, in arrays over endpoint slots: what was scraped, and what this picker itself has in flight."""
+"""The pool: its endpoints, what was scraped of them, and what this picker itself has in flight there."""
 
+import heapq
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
+from epp.pool.address import host_of
 from epp.pool.prefix_index import PrefixIndex
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Endpoint, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Bools, Endpoint, Floats, Indices, Snapshot
+from model_store import POD_TYPE_CODES
 
-_COLUMNS = (
-    "waiting",
-    "running",
-    "kv_usage",
-    "updated_at",
-    "in_flight",
-    "prefill_tokens",
-    "decode_tokens",
-    "tightest_tpot_slo_ms",
-    "recent_prefill_ms_per_token",
-    "recent_tpot_ms",
-)
-_EMPTY = {
-    "updated_at": -np.inf,
-    "tightest_tpot_slo_ms": np.inf,
-    "recent_prefill_ms_per_token": np.nan,
-    "recent_tpot_ms": np.nan,
-}
+logger = logging.getLogger("headroom.epp.pool")
+
+_WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAPED))
+(
+    _IN_FLIGHT,
+    _PREFILL_TOKENS,
+    _DECODE_TOKENS,
+    _DISPATCHED,
+    _DECODING,
+    _DECODING_SINCE,
+    _TIGHTEST_TPOT_SLO,
+    _RECENT_PREFILL,
+    _RECENT_TPOT,
+) = range(len(OWN))
 # How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
 _FIRST_TOKEN_WEIGHT = 0.2
+_ROLE_LABEL = "llm-d.ai/role"
 _GAP_WEIGHT = 0.02
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class InFlight:
-    """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish."""
+    """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
+
+    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes.
+    """
 
     slot: int
     request: Request
     prefill_tokens: int
     tokens_ahead: int
     decode_tokens: int = 0
+    decoding_since_s: float | None = None
+    has_first_token: bool = False
     done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Endpoints in the order of their slots; `taken` selects them from the arrays."""
+
+    slots: Indices
+    taken: slice | Indices
+    endpoints: tuple[Endpoint, ...]
+    hosts: tuple[str, ...]
+    roles: Floats
+
+    def only(self, keep: Bools) -> "_Candidates":
+        indices = np.flatnonzero(keep)
+        slots = self.slots[indices]
+        endpoints = tuple(self.endpoints[i] for i in indices)
+        return _Candidates(slots, slots, endpoints, tuple(self.hosts[i] for i in indices), self.roles[indices])
 
 
 class Pool:
     """Endpoints in slots that stay theirs. A slot is used again only when nothing is in flight on it."""
 
-    def __init__(self, prefix_index: PrefixIndex, staleness_s: float) -> None:
+    def __init__(
+        self,
+        prefix_index: PrefixIndex,
+        staleness_s: float,
+        state: PoolState | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.prefix_index = prefix_index
+        self._clock = clock
         self._staleness_s = staleness_s
+        self._state = state or PoolState()
+        self._own = self._state.own
         self._endpoints: dict[int, Endpoint] = {}
         self._adapters: dict[int, Adapters] = {}
         self._slot_by_address: dict[str, int] = {}
-        self._in_flight: dict[int, set[int]] = {}
-        self._tracked: dict[int, InFlight] = {}
-        self._columns: dict[str, Floats] = {name: np.full(0, _EMPTY.get(name, 0.0)) for name in _COLUMNS}
-        self._slots: Indices = np.zeros(0, dtype=np.intp)
+        self._flights: dict[int, set[InFlight]] = {}
+        self._in_flight_total = 0
+        self._expected: list[tuple[float, int, InFlight]] = []
+        self._order = count()
+        self._all = _candidates({})
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -69,124 +104,216 @@ class Pool:
 
     @property
     def in_flight_total(self) -> int:
-        return len(self._tracked)
+        """Requests in flight through this process."""
+        return self._in_flight_total
+
+    def slot_of(self, address: str) -> int | None:
+        return self._slot_by_address.get(address)
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Makes the pool consist of these; an endpoint is known by its address."""
         wanted = {endpoint.address: endpoint for endpoint in endpoints}
-        for address in self._slot_by_address.keys() - wanted.keys():
-            slot = self._slot_by_address.pop(address)
-            del self._endpoints[slot]
-            self._adapters.pop(slot, None)
-            self.prefix_index.forget(slot)
+        placed = {self._slot_by_address[a]: e for a, e in wanted.items() if a in self._slot_by_address}
+        self.adopt_endpoints(placed)
+        free = (slot for slot in range(CAPACITY) if slot not in placed and self._state.is_idle(slot))
         for address, endpoint in wanted.items():
-            if address not in self._slot_by_address:
-                self._slot_by_address[address] = self._free_slot()
-            self._endpoints[self._slot_by_address[address]] = endpoint
-        self._slots = np.array(sorted(self._endpoints), dtype=np.intp)
+            if address in self._slot_by_address:
+                continue
+            slot = next(free, None)
+            if slot is None:
+                logger.error("more than %d endpoints: %s and what follows is left out", CAPACITY, address)
+                break
+            self._state.clear(slot)
+            placed[slot] = endpoint
+        self.adopt_endpoints(placed)
+
+    def adopt_endpoints(self, placed: Mapping[int, Endpoint]) -> None:
+        """Makes the pool consist of these, in slots that are already theirs."""
+        for slot, endpoint in list(self._endpoints.items()):
+            if slot not in placed or placed[slot].address != endpoint.address:
+                self._adapters.pop(slot, None)
+                self.prefix_index.forget(slot)
+        self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
+        self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
+        self._all = _candidates(self._endpoints)
 
     def record_metrics(
         self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS
     ) -> None:
         """Takes over a scrape's values."""
         self._adapters[slot] = adapters
-        self._columns["waiting"][slot] = waiting
-        self._columns["running"][slot] = running
-        self._columns["kv_usage"][slot] = min(max(kv_usage, 0.0), 1.0)
-        self._columns["updated_at"][slot] = time.monotonic()
+        self._state.scraped[:, slot] = (
+            waiting,
+            running,
+            min(max(kv_usage, 0.0), 1.0),
+            self._clock(),
+            self._state.dispatched(slot),
+        )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
         """Takes an observed time to first token into the endpoint's recent speed of prefill."""
-        self._average("recent_prefill_ms_per_token", flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
+        self._average(_RECENT_PREFILL, flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
-        self._average("recent_tpot_ms", slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
+        self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
-        """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these IPs."""
-        slots = self._slots
+        """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
+
+        A request that was sent after the endpoint's page was read counts as waiting there.
+        """
+        now_s = self._clock()
+        self._pass_first_tokens(now_s)
+        candidates = self._all
         if subset is not None:
-            keep = [self._endpoints[int(slot)].address.rpartition(":")[0] in subset for slot in slots]
-            slots = slots[np.array(keep, dtype=bool)]
-        age_s = time.monotonic() - self._columns["updated_at"][slots]
-        stale = age_s > self._staleness_s
+            candidates = candidates.only(np.array([host in subset for host in candidates.hosts], dtype=bool))
+        age_s = now_s - self._state.scraped[_UPDATED_AT, candidates.taken]
+        stale: Bools = age_s > self._staleness_s
         if stale.any() and not stale.all():
-            slots, age_s, stale = slots[~stale], age_s[~stale], stale[~stale]
-        columns = self._columns
-        return Snapshot(
-            slots=slots,
-            waiting=columns["waiting"][slots],
-            running=columns["running"][slots],
-            kv_usage=columns["kv_usage"][slots],
-            metrics_age_s=age_s,
-            stale=stale,
-            in_flight=columns["in_flight"][slots],
-            prefill_tokens=columns["prefill_tokens"][slots],
-            decode_tokens=columns["decode_tokens"][slots],
-            tightest_tpot_slo_ms=columns["tightest_tpot_slo_ms"][slots],
-            recent_prefill_ms_per_token=columns["recent_prefill_ms_per_token"][slots],
-            recent_tpot_ms=columns["recent_tpot_ms"][slots],
-            prefix_score=self.prefix_index.scores(request.block_hashes, slots),
-            endpoints=tuple(self._endpoints[int(slot)] for slot in slots),
-            adapters=tuple(self._adapters.get(int(slot), NO_ADAPTERS) for slot in slots),
-        )
+            candidates = candidates.only(~stale)
+            age_s, stale = age_s[~stale], stale[~stale]
+        return self._snapshot_of(candidates, age_s, stale, request, now_s)
+
+    def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
+        """One endpoint as it is now; it may have left the pool."""
+        taken = np.array([slot], dtype=np.intp)
+        endpoint = self._endpoints.get(slot) or Endpoint("", "")
+        candidates = _Candidates(taken, taken, (endpoint,), ("",), _roles([endpoint]))
+        now_s = self._clock()
+        self._pass_first_tokens(now_s)
+        age_s = now_s - self._state.scraped[_UPDATED_AT, taken]
+        return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
         """Counts a request as sent to the endpoint; only the part of its prompt that isn't cached is prefill."""
         uncached = round(request.input_tokens * (1.0 - prefix_score))
-        ahead = uncached + int(self._columns["prefill_tokens"][slot])
-        flight = InFlight(slot, request, uncached, max(ahead, 1))
-        self._columns["in_flight"][slot] += 1
-        self._columns["prefill_tokens"][slot] += flight.prefill_tokens
-        self._tracked[id(flight)] = flight
-        self._in_flight.setdefault(slot, set()).add(id(flight))
-        if request.slo_tpot_ms is not None:
-            tightest = self._columns["tightest_tpot_slo_ms"]
-            tightest[slot] = min(tightest[slot], request.slo_tpot_ms)
+        own = self._own
+        flight = InFlight(slot, request, uncached, max(uncached + int(own[_PREFILL_TOKENS, slot]), 1))
+        own[_IN_FLIGHT, slot] += 1
+        own[_DISPATCHED, slot] += 1
+        own[_PREFILL_TOKENS, slot] += uncached
+        self._in_flight_total += 1
+        self._flights.setdefault(slot, set()).add(flight)
+        slo_ms = request.slo_tpot_ms
+        if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
+            own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints:
             self.prefix_index.add(slot, request.block_hashes)
         return flight
 
+    def expect_first_token(self, flight: InFlight, in_ms: float) -> None:
+        """For a response that nobody observes: takes its first token as come after this time."""
+        heapq.heappush(self._expected, (self._clock() + in_ms / 1000, next(self._order), flight))
+
+    def expected_ttft_ms(self, flight: InFlight) -> float:
+        """From the endpoint's recent speed of prefill; 0 where none is known."""
+        per_token_ms = self._own[_RECENT_PREFILL, flight.slot]
+        return 0.0 if np.isnan(per_token_ms) else float(per_token_ms) * flight.tokens_ahead
+
     def first_token(self, flight: InFlight) -> None:
         """Moves the prompt from what waits to be prefilled to what is held while decoding."""
-        if flight.done or flight.decode_tokens:
+        if flight.done or flight.has_first_token:
             return
-        self._columns["prefill_tokens"][flight.slot] -= flight.prefill_tokens
+        flight.has_first_token = True
+        own = self._own
+        own[_PREFILL_TOKENS, flight.slot] -= flight.prefill_tokens
         flight.prefill_tokens, flight.decode_tokens = 0, flight.request.input_tokens
-        self._columns["decode_tokens"][flight.slot] += flight.decode_tokens
+        own[_DECODE_TOKENS, flight.slot] += flight.decode_tokens
+
+    def generated(self, flight: InFlight, tokens: int) -> None:
+        """Counts output tokens that were seen."""
+        if not flight.done:
+            flight.decode_tokens += tokens
+            self._own[_DECODE_TOKENS, flight.slot] += tokens
 
     def finish(self, flight: InFlight) -> None:
         """Gives back whatever the request still holds; harmless when called again."""
         if flight.done:
             return
         flight.done = True
-        slot = flight.slot
-        self._columns["in_flight"][slot] -= 1
-        self._columns["prefill_tokens"][slot] -= flight.prefill_tokens
-        self._columns["decode_tokens"][slot] -= flight.decode_tokens
-        del self._tracked[id(flight)]
-        self._in_flight[slot].discard(id(flight))
-        slo = flight.request.slo_tpot_ms
-        if slo is not None and slo <= self._columns["tightest_tpot_slo_ms"][slot]:
-            self._columns["tightest_tpot_slo_ms"][slot] = self._tightest(slot)
+        slot, own = flight.slot, self._own
+        self._in_flight_total -= 1
+        flights = self._flights[slot]
+        flights.discard(flight)
+        own[_IN_FLIGHT, slot] -= 1
+        own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
+        own[_DECODE_TOKENS, slot] -= flight.decode_tokens
+        if flight.decoding_since_s is not None:
+            own[_DECODING, slot] -= 1
+            # Sums of floats drift; nothing left means exactly nothing.
+            left_s = own[_DECODING_SINCE, slot] - flight.decoding_since_s
+            own[_DECODING_SINCE, slot] = left_s if own[_DECODING, slot] else 0.0
+        slo_ms = flight.request.slo_tpot_ms
+        if slo_ms is not None and slo_ms <= own[_TIGHTEST_TPOT_SLO, slot]:
+            running = (f.request.slo_tpot_ms for f in flights)
+            own[_TIGHTEST_TPOT_SLO, slot] = min((ms for ms in running if ms is not None), default=np.inf)
+        if not flights:
+            del self._flights[slot]
 
-    def _average(self, column: str, slot: int, value: float, weight: float) -> None:
-        averages = self._columns[column]
-        known = averages[slot]
-        averages[slot] = value if np.isnan(known) else known + weight * (value - known)
+    def _snapshot_of(
+        self, candidates: _Candidates, age_s: Floats, stale: Bools, request: Request, now_s: float
+    ) -> Snapshot:
+        waiting, running, kv_usage, _, dispatched_before = self._state.scraped[:, candidates.taken]
+        own = self._state.own_rows(candidates.taken)
+        unseen = np.minimum(np.maximum(own[_DISPATCHED] - dispatched_before, 0.0), own[_IN_FLIGHT])
+        return Snapshot(
+            slots=candidates.slots,
+            waiting=waiting + unseen,
+            running=running.copy(),
+            kv_usage=kv_usage.copy(),
+            metrics_age_s=age_s,
+            stale=stale,
+            in_flight=own[_IN_FLIGHT],
+            prefill_tokens=own[_PREFILL_TOKENS],
+            decode_tokens=own[_DECODE_TOKENS] + _uncounted_tokens(own, now_s),
+            tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
+            recent_prefill_ms_per_token=own[_RECENT_PREFILL],
+            recent_tpot_ms=own[_RECENT_TPOT],
+            prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
+            role=candidates.roles,
+            endpoints=candidates.endpoints,
+            adapters=self._adapters_of(candidates.slots),
+        )
 
-    def _tightest(self, slot: int) -> float:
-        running = (self._tracked[key].request.slo_tpot_ms for key in self._in_flight[slot])
-        return min((slo for slo in running if slo is not None), default=np.inf)
+    def _adapters_of(self, slots: Indices) -> tuple[Adapters, ...]:
+        adapters = self._adapters
+        return tuple([adapters.get(slot, NO_ADAPTERS) for slot in slots.tolist()])
 
-    def _free_slot(self) -> int:
-        size = len(self._columns["in_flight"])
-        slot = next((s for s in range(size) if s not in self._endpoints and not self._in_flight.get(s)), size)
-        if slot == size:
-            for name, values in self._columns.items():
-                self._columns[name] = np.concatenate([values, np.full(max(8, size), _EMPTY.get(name, 0.0))])
-        for name, values in self._columns.items():
-            values[slot] = _EMPTY.get(name, 0.0)
-        return slot
+    def _pass_first_tokens(self, now_s: float) -> None:
+        expected = self._expected
+        while expected and expected[0][0] <= now_s:
+            flight = heapq.heappop(expected)[2]
+            if flight.done or flight.has_first_token:
+                continue
+            self.first_token(flight)
+            flight.decoding_since_s = now_s
+            self._own[_DECODING, flight.slot] += 1
+            self._own[_DECODING_SINCE, flight.slot] += now_s
+
+    def _average(self, row: int, slot: int, value: float, weight: float) -> None:
+        known = self._own[row, slot]
+        self._own[row, slot] = value if np.isnan(known) else known + weight * (value - known)
+
+
+def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
+    """`endpoints` in the order of their slots; without gaps between them a slice selects them, which is cheaper."""
+    slots = np.array(list(endpoints), dtype=np.intp)
+    has_gaps = bool(len(slots)) and int(slots[-1]) != len(slots) - 1
+    listed = tuple(endpoints.values())
+    hosts = tuple(host_of(endpoint.address) for endpoint in listed)
+    return _Candidates(slots, slots if has_gaps else slice(0, len(slots)), listed, hosts, _roles(listed))
+
+
+def _roles(endpoints: Sequence[Endpoint]) -> Floats:
+    return np.array([POD_TYPE_CODES.get(endpoint.labels.get(_ROLE_LABEL, ""), np.nan) for endpoint in endpoints])
+
+
+def _uncounted_tokens(own: Floats, now_s: float) -> Floats:
+    """Output tokens of the responses that nobody observes, by the time since their first and the recent speed."""
+    decoding_s = own[_DECODING] * now_s - own[_DECODING_SINCE]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tokens = decoding_s * 1000 / own[_RECENT_TPOT]
+    estimate: Floats = np.where(np.isfinite(tokens), tokens, 0.0)
+    return estimate

@@ -8,6 +8,9 @@ import xxhash
 
 from epp.scheduling.snapshot import Floats, Indices
 
+# From so many bits on, numpy's fixed cost is less than a loop's.
+_MANY = 12
+
 
 def block_hashes(model: str, prompt: bytes, block_bytes: int, max_blocks: int) -> tuple[int, ...]:
     """Chained hashes of the prompt's leading whole blocks: equal hashes mean equal text up to and including a block."""
@@ -29,21 +32,19 @@ class PrefixIndex:
 
     def scores(self, hashes: Sequence[int], slots: Indices) -> Floats:
         """The share of `hashes` that lead and are held, for each slot; 0 for a prompt shorter than a block."""
-        scores = np.zeros(len(slots))
-        if not hashes:
-            return scores
-        matched: dict[int, int] = {}
-        holders = -1
-        for depth, block in enumerate(hashes):
+        holders = self._holders.get(hashes[0], 0) if hashes else 0
+        if not holders or not len(slots):
+            return np.zeros(len(slots))
+        depths = np.zeros(max(int(slots[-1]) + 1, holders.bit_length()))
+        for depth, block in enumerate(hashes[1:], start=1):
             still = holders & self._holders.get(block, 0)
-            if holders != -1 and still != holders:
-                _note(matched, holders & ~still, depth)
-            holders = still
-            if not holders:
-                break
-        _note(matched, holders, len(hashes))
-        for position, slot in enumerate(slots):
-            scores[position] = matched.get(int(slot), 0) / len(hashes)
+            if still != holders:
+                _note(depths, holders & ~still, depth)
+                holders = still
+                if not holders:
+                    break
+        _note(depths, holders, len(hashes))
+        scores: Floats = depths[slots] / len(hashes)
         return scores
 
     def add(self, slot: int, hashes: Sequence[int]) -> None:
@@ -75,8 +76,13 @@ class PrefixIndex:
             del self._holders[block]
 
 
-def _note(matched: dict[int, int], bits: int, depth: int) -> None:
-    while bits > 0:
+def _note(depths: Floats, bits: int, depth: int) -> None:
+    """Writes the depth at the index of each bit that is set."""
+    if bits.bit_count() > _MANY:
+        raw = np.frombuffer(bits.to_bytes((bits.bit_length() + 7) // 8, "little"), dtype=np.uint8)
+        depths[np.flatnonzero(np.unpackbits(raw, bitorder="little"))] = depth
+        return
+    while bits:
         lowest = bits & -bits
-        matched[lowest.bit_length() - 1] = depth
+        depths[lowest.bit_length() - 1] = depth
         bits ^= lowest

@@ -19,5 +19,6 @@ class Request:
     slo_tpot_ms: float | None = None
     prediction_based: bool = False
     priority: int = 0
+    media_items: int = 0
     block_hashes: tuple[int, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -48,7 +48,7 @@ class Snapshot:
 
     `waiting`, `running` and `kv_usage` (0..1) are scraped, `metrics_age_s` ago (inf: never); the rest is this picker's
     own knowledge, exact and current. `tightest_tpot_slo_ms` is inf where no request in flight has such an objective;
-    what is `recent` is NaN where nothing has been observed.
+    what is `recent` is NaN where nothing has been observed. `role` is 1 for prefill, 2 for decode, else NaN.
     """
 
     slots: Indices
@@ -64,6 +64,7 @@ class Snapshot:
     recent_prefill_ms_per_token: Floats
     recent_tpot_ms: Floats
     prefix_score: Floats
+    role: Floats
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
     predictions: Predictions | None = None

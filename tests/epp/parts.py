@@ -19,13 +19,15 @@ from epp.director import Director
 from epp.exceptions import PredictionUnavailableError
 from epp.extproc.exchange import Exchange
 from epp.extproc.messages import BodyMode
-from epp.features import FeatureMatrix
+from epp.extproc.visibility import Visibility
+from epp.features import FeatureColumns
 from epp.latency.client import LatencyClient
 from epp.latency.training import TrainingSink
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
+from epp.responses import Responses
 from epp.sampling import ObservationBudget
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.snapshot import Endpoint, Predictions
@@ -37,7 +39,7 @@ class FixedPredictions:
 
     values: Sequence[tuple[float, float]] | None
 
-    async def predict(self, rows: FeatureMatrix) -> Predictions:
+    def predict(self, columns: FeatureColumns) -> Predictions:
         if self.values is None:
             raise PredictionUnavailableError("nobody answers")
         ttft, tpot = np.array(self.values, dtype=float).T
@@ -46,9 +48,7 @@ class FixedPredictions:
     async def close(self) -> None: ...
 
 
-def build_director(
-    *, endpoints: int = 2, latency: LatencyClient | None = None, observed_per_second: float = 100, config: str = ""
-) -> Director:
+def build_director(*, endpoints: int = 2, latency: LatencyClient | None = None, config: str = "") -> Director:
     pool = Pool(PrefixIndex(1000), 60.0)
     pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
     for slot in pool.endpoints:
@@ -61,19 +61,29 @@ def build_director(
         metrics=metrics,
         outcomes=Outcomes(metrics, training),
         decisions=DecisionLog(100),
-        budget=ObservationBudget(observed_per_second),
         latency=latency,
     )
 
 
+NOTHING_SHOWN = Visibility()
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello " * 40}]}).encode()
 
 
 class Gateway:
     """Plays Envoy's side of one exchange."""
 
-    def __init__(self, director: Director, *, full_duplex: bool = False, response_mode: int = BodyMode.NONE) -> None:
-        self.exchange = Exchange(director)
+    def __init__(
+        self,
+        director: Director,
+        *,
+        full_duplex: bool = False,
+        response_mode: int = BodyMode.NONE,
+        observed_per_second: float = 100,
+        visibility: Visibility = NOTHING_SHOWN,
+    ) -> None:
+        budget = ObservationBudget(observed_per_second)
+        responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
+        self.exchange = Exchange(director, responses, visibility)
         both = BodyMode.FULL_DUPLEX_STREAMED
         self._protocol = ProtocolConfiguration(
             request_body_mode=both if full_duplex else BodyMode.BUFFERED,
@@ -102,9 +112,8 @@ class Gateway:
         return await self.send(ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end_of_stream)))
 
     async def send(self, message: ProcessingRequest) -> list[ProcessingResponse]:
-        return [
-            ProcessingResponse.FromString(data) for data in await self.exchange.receive(message.SerializeToString())
-        ]
+        answers = self.exchange.receive(message.SerializeToString())
+        return [ProcessingResponse.FromString(a) for a in (answers if isinstance(answers, list) else await answers)]
 
 
 def _headers(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:

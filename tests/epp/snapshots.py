@@ -39,6 +39,7 @@ def build_snapshot(
         recent_prefill_ms_per_token=_column(size, None, np.nan),
         recent_tpot_ms=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
+        role=_column(size, None, np.nan),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(size)),
         adapters=tuple(adapters) if adapters else (NO_ADAPTERS,) * size,
         predictions=predictions,

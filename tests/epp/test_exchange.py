@@ -134,7 +134,7 @@ async def test_an_slo_request_without_predictions_is_decided_by_default() -> Non
 async def test_envoy_is_told_which_responses_are_observed(
     response_mode: int, per_second: float, expected: int | None
 ) -> None:
-    gateway = Gateway(build_director(observed_per_second=per_second), response_mode=response_mode)
+    gateway = Gateway(build_director(), response_mode=response_mode, observed_per_second=per_second)
     await gateway.request_headers()
     await gateway.request_body(CHAT)
     answer = await gateway.response_headers()

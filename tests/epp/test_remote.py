@@ -7,13 +7,13 @@ import pytest
 from aiohttp import web
 
 from epp.exceptions import PredictionUnavailableError
-from epp.features import NAMES
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
+from model_store import ROW_NAMES
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ROWS = np.zeros((3, len(NAMES)), dtype=np.float32)
+ROWS = np.zeros((len(ROW_NAMES), 3), dtype=np.float32)
 
 
 @asynccontextmanager
@@ -102,7 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def row(number: float) -> TrainingRow:
-    return training_row([0.0] * len(NAMES), ttft_ms=number)
+    return training_row(np.zeros((len(ROW_NAMES), 1), dtype=np.float32), ttft_ms=number)
 
 
 async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:

@@ -1,0 +1,35 @@
+"""A routed request until its end."""
+
+from dataclasses import dataclass, field
+
+from epp.decisions import Record
+from epp.intake import Intake
+from epp.metrics import ModelMetrics
+from epp.observation import StreamObserver
+from epp.pool.pool import InFlight
+from epp.windows import TokenWindows
+
+
+@dataclass(slots=True)
+class Assignment:
+    """`observer` and `windows` are there while the response is followed token by token; `tail` is what else was kept
+    of the body, for the sake of the usage in it."""
+
+    intake: Intake
+    record: Record
+    flight: InFlight
+    metrics: ModelMetrics
+    started_at: float
+    is_stream: bool = False
+    observer: StreamObserver | None = None
+    windows: TokenWindows = field(default_factory=TokenWindows)
+    tail: bytes = b""
+    response_bytes: int = 0
+    is_whole: bool = False
+    was_moved: bool = False
+
+    @property
+    def destination(self) -> str:
+        """Addresses in the order of preference, joined by commas as gateways expect them."""
+        endpoints = self.record.decision.endpoints
+        return endpoints[0].address if len(endpoints) == 1 else ",".join(e.address for e in endpoints)

@@ -1,0 +1,49 @@
+"""Predictions in the picker's own process: the predictor's engine, following the same model store."""
+
+import asyncio
+import logging
+
+import numpy as np
+
+from epp.exceptions import PredictionUnavailableError
+from epp.features import FeatureColumns
+from epp.scheduling.snapshot import Predictions
+from model_store import open_store
+from predictor.engine import Engine
+from predictor.latency_pair import LatencyPair
+from predictor.repository import Repository
+
+logger = logging.getLogger("headroom.epp.latency")
+
+
+class EmbeddedLatencyClient:
+    """Answers at once. What is new in the store is read and loaded by other threads, and swapped in."""
+
+    def __init__(self, location: str, sync_interval_s: float) -> None:
+        self._engine = Engine()
+        self._pair = LatencyPair(self._engine)
+        self._repository = Repository(open_store(location), self._engine)
+        self._location = location
+        self._sync_interval_s = sync_interval_s
+        self._polling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """The first look at the store; an empty one is no failure, it may be filled later."""
+        await self._repository.start()
+        self._polling = asyncio.create_task(self._repository.run(self._sync_interval_s))
+
+    def predict(self, columns: FeatureColumns) -> Predictions:
+        loaded = self._pair.loaded()
+        if loaded is None:
+            reason = self._repository.last_error or "nothing has been published yet"
+            raise PredictionUnavailableError(f"no models of both latencies in {self._location}: {reason}")
+        ttft_ms, tpot_ms = loaded.predict(columns)
+        if not (np.isfinite(ttft_ms).all() and np.isfinite(tpot_ms).all()):
+            raise PredictionUnavailableError(f"generation {loaded.generation} predicted a number that is not finite")
+        return Predictions(ttft_ms, tpot_ms, loaded.generation, "embedded")
+
+    async def close(self) -> None:
+        if self._polling:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+        await self._repository.close()

@@ -1,0 +1,81 @@
+"""The numbers of the pool: arrays over endpoint slots, in memory that worker processes can share.
+
+Every row has one writer. What is scraped is written by the one process that scrapes; what a worker has in flight, and
+what it has observed, by that worker alone. Readers combine the workers' rows.
+"""
+
+import mmap
+
+import numpy as np
+
+from epp.scheduling.snapshot import Floats, Indices
+
+CAPACITY = 8192
+
+SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
+ADDED = ("in_flight", "prefill_tokens", "decode_tokens", "dispatched", "decoding", "decoding_since_s")
+LEAST = ("tightest_tpot_slo_ms",)
+AVERAGED = ("recent_prefill_ms_per_token", "recent_tpot_ms")
+OWN = (*ADDED, *LEAST, *AVERAGED)
+
+_EMPTY = {"updated_at_s": -np.inf, **dict.fromkeys(LEAST, np.inf), **dict.fromkeys(AVERAGED, np.nan)}
+_AVERAGED_FROM = len(ADDED) + len(LEAST)
+
+
+class PoolState:
+    """`scraped` is [SCRAPED, slots]; `workers` [workers, OWN, slots]; `own` is this worker's part of it."""
+
+    def __init__(self, memory: mmap.mmap | None = None, worker: int = 0, workers: int = 1) -> None:
+        rows = len(SCRAPED) + workers * len(OWN)
+        shape = (rows, CAPACITY)
+        self._memory = memory
+        values: Floats = np.empty(shape) if memory is None else np.frombuffer(memory, dtype=np.float64).reshape(shape)
+        self.scraped = values[: len(SCRAPED)]
+        self.workers = values[len(SCRAPED) :].reshape(workers, len(OWN), CAPACITY)
+        self.own = self.workers[worker]
+        if memory is None:
+            self.clear_all()
+
+    @staticmethod
+    def size_bytes(workers: int) -> int:
+        return (len(SCRAPED) + workers * len(OWN)) * CAPACITY * 8
+
+    def clear_all(self) -> None:
+        """As if nothing had ever been known."""
+        self._fill(slice(None))
+
+    def clear(self, slot: int) -> None:
+        """Makes a slot ready for another endpoint. Called by the process that hands out slots."""
+        self._fill(slot)
+
+    def clear_worker(self, worker: int) -> None:
+        """Forgets what a worker that ended has left in flight."""
+        for row, name in enumerate(OWN):
+            self.workers[worker, row] = _EMPTY.get(name, 0.0)
+
+    def is_idle(self, slot: int) -> bool:
+        """Whether no worker has anything in flight on the slot."""
+        return not self.workers[:, OWN.index("in_flight"), slot].any()
+
+    def dispatched(self, slot: int) -> float:
+        """Requests ever sent to the endpoint, by all workers."""
+        return float(self.workers[:, OWN.index("dispatched"), slot].sum())
+
+    def own_rows(self, slots: slice | Indices) -> Floats:
+        """[OWN, slots] over all workers: counts added up, the tightest objective, the mean of the averages."""
+        if len(self.workers) == 1:
+            return np.array(self.own[:, slots])
+        parts = self.workers[:, :, slots]
+        combined: Floats = parts.sum(axis=0)
+        combined[len(ADDED)] = parts[:, len(ADDED)].min(axis=0)
+        averaged = parts[:, _AVERAGED_FROM:]
+        known = ~np.isnan(averaged)
+        with np.errstate(invalid="ignore"):
+            combined[_AVERAGED_FROM:] = np.where(known, averaged, 0.0).sum(axis=0) / known.sum(axis=0)
+        return combined
+
+    def _fill(self, slots: slice | int) -> None:
+        for row, name in enumerate(SCRAPED):
+            self.scraped[row, slots] = _EMPTY.get(name, 0.0)
+        for row, name in enumerate(OWN):
+            self.workers[:, row, slots] = _EMPTY.get(name, 0.0)

@@ -1,0 +1,51 @@
+"""What a request's headers ask of the picker, by the names that gateways and clients use."""
+
+import math
+from collections.abc import Mapping
+
+from epp.exceptions import BadRequestError
+
+TTFT = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+TPOT = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+PREDICTION = "x-prediction-based-scheduling"
+REQUEST_ID = "x-request-id"
+OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
+# For the picker alone: taken away before the request goes on.
+REMOVED = (*OBJECTIVE, *REWRITE, *FAIRNESS_ID)
+
+# The texts that Go's strconv.ParseBool takes, which is what clients of the header have been told.
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+
+def first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """The value of the first of these headers that is there."""
+    for name in names:
+        if name in headers:
+            return headers[name]
+    return None
+
+
+def objective_ms(headers: Mapping[str, str], names: tuple[str, ...]) -> float | None:
+    """The objective that the first present header gives; None without one, or when it is 0."""
+    for name in names:
+        if name in headers:
+            try:
+                value = float(headers[name])
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value) or value < 0:
+                raise BadRequestError(f"{name}: expected a number of milliseconds, got {headers[name][:100]!r}")
+            return value or None
+    return None
+
+
+def wants_prediction(headers: Mapping[str, str]) -> bool:
+    text = headers.get(PREDICTION, "false")
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise BadRequestError(f"{PREDICTION}: expected true or false, got {text[:100]!r}")
