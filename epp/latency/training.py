@@ -43,6 +43,10 @@ class TrainingSink:
     def __len__(self) -> int:
         return len(self._rows) + (self._pending.rows if self._pending else 0)
 
+    def queued(self) -> list[TrainingRow]:
+        """What waits to be sent for the first time."""
+        return list(self._rows)
+
     def add(self, row: TrainingRow) -> None:
         if len(self._rows) == self._rows.maxlen:
             self.dropped += 1

@@ -219,8 +219,9 @@ class Pool:
         flight.has_first_token = True
         own = self._own
         own[_PREFILL_TOKENS, flight.slot] -= flight.prefill_tokens
-        flight.prefill_tokens, flight.decode_tokens = 0, flight.request.input_tokens
-        own[_DECODE_TOKENS, flight.slot] += flight.decode_tokens
+        flight.prefill_tokens = 0
+        flight.decode_tokens += flight.request.input_tokens
+        own[_DECODE_TOKENS, flight.slot] += flight.request.input_tokens
 
     def generated(self, flight: InFlight, tokens: int) -> None:
         """Counts output tokens that were seen."""

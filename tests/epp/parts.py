@@ -18,7 +18,7 @@ from epp.decisions import DecisionLog
 from epp.director import Director
 from epp.exceptions import PredictionUnavailableError
 from epp.extproc.exchange import Exchange
-from epp.extproc.messages import BodyMode
+from epp.extproc.messages import LB_NAMESPACE, SERVED_KEY, BodyMode
 from epp.extproc.visibility import Visibility
 from epp.features import FeatureColumns
 from epp.latency.client import LatencyClient
@@ -103,9 +103,15 @@ class Gateway:
     async def request_body(self, body: bytes, end_of_stream: bool = True) -> list[ProcessingResponse]:
         return await self.send(ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=end_of_stream)))
 
-    async def response_headers(self, status: int = 200, content_type: str = "text/event-stream") -> ProcessingResponse:
+    async def response_headers(
+        self, status: int = 200, content_type: str = "text/event-stream", served: str = ""
+    ) -> ProcessingResponse:
         headers = {":status": str(status), "content-type": content_type}
-        (answer,) = await self.send(ProcessingRequest(response_headers=_headers(headers, False)))
+        message = ProcessingRequest(response_headers=_headers(headers, False))
+        if served:
+            told = message.metadata_context.filter_metadata[LB_NAMESPACE].fields
+            told[SERVED_KEY].string_value = served
+        (answer,) = await self.send(message)
         return answer
 
     async def response_body(self, body: bytes, end_of_stream: bool = False) -> list[ProcessingResponse]:

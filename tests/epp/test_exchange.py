@@ -1,12 +1,19 @@
+import asyncio
 import json
+from typing import Any
 
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpTrailers, ProcessingRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epp.app import describe_endpoints
 from epp.decisions import explain
 from epp.extproc.messages import CHUNK_BYTES, BodyMode
+from epp.extproc.visibility import Visibility
+from epp.features import FeatureColumns
+from epp.scheduling.config import DEFAULT_CONFIG
+from epp.scheduling.snapshot import Predictions
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
 
 DESTINATION = "x-gateway-destination-endpoint"
@@ -198,4 +205,132 @@ async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_du
             case "junk":
                 await gateway.send(ProcessingRequest())
     gateway.exchange.close()
+    assert director.pool.in_flight_total == 0
+
+
+async def test_a_path_that_is_not_understood_passes_through_at_once() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    (picked,) = await gateway.request_headers(**{":path": "/v1/audio/transcriptions"})
+    assert DESTINATION in set_headers(picked)
+    (piece,) = await gateway.request_body(b"\xff not JSON", end_of_stream=False)
+    streamed = piece.request_body.response.body_mutation.streamed_response
+    assert (streamed.body, streamed.end_of_stream) == (b"\xff not JSON", False)
+    (last,) = await gateway.request_body(b"", end_of_stream=True)
+    assert last.request_body.response.body_mutation.streamed_response.end_of_stream
+
+
+async def test_a_shape_that_only_the_model_server_understands_is_routed_without_its_prompt() -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(b'{"model": "m", "messages": {"new": "shape"}}')
+    assert DESTINATION in set_headers(answer)
+    (record,) = director.decisions.newest(1)
+    assert (record.decision.request.model, record.decision.request.input_tokens) == ("m", 0)
+
+
+async def test_a_body_beyond_the_limit_is_refused_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.extproc.exchange.MAX_BODY_BYTES", 1000)
+    gateway = Gateway(build_director(), full_duplex=True)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(b" " * 1001, end_of_stream=False)
+    assert answer.immediate_response.status.code == 413
+
+
+async def test_several_choices_are_a_list_and_the_one_that_served_is_charged() -> None:
+    config = DEFAULT_CONFIG.replace(
+        "- type: max-score-picker", "- type: max-score-picker\n  parameters: {maxNumOfEndpoints: 2}"
+    )
+    director = build_director(config=config)
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(CHAT)
+    first, second = set_headers(answer)[DESTINATION].split(",")
+    await gateway.response_headers(served=second)
+    loads = {e["address"]: e["in_flight"] for e in describe_endpoints(director.pool)}
+    assert loads == {first: 0, second: 1}
+    gateway.exchange.close()
+    assert director.pool.in_flight_total == 0
+
+
+async def test_predictions_are_shown_in_headers_where_wanted() -> None:
+    director = build_director(latency=FixedPredictions([(100.5, 10), (100.5, 10)]))
+    gateway = Gateway(director, visibility=Visibility(in_headers=True))
+    await gateway.request_headers(**SLO_HEADERS)
+    await gateway.request_body(CHAT)
+    answer = await gateway.response_headers()
+    shown = {o.header.key: o.header.raw_value for o in answer.response_headers.response.header_mutation.set_headers}
+    assert shown["x-headroom-predicted-ttft-ms"] == b"100.500"
+    assert b'ttft;desc="predicted";dur=100.500' in shown["server-timing"]
+
+
+async def test_predictions_are_shown_in_usage_where_wanted() -> None:
+    director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
+    gateway = Gateway(director, full_duplex=True, visibility=Visibility(in_usage=True))
+    await gateway.request_headers(**SLO_HEADERS)
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    for content in ("a", "b"):
+        await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+    (answer,) = await gateway.response_body(usage, end_of_stream=True)
+    body = answer.response_body.response.body_mutation.streamed_response.body
+    first, done = body.split(b"\n\n")[:2]
+    shown = json.loads(first.removeprefix(b"data: "))["usage"]
+    assert (shown["prompt_tokens"], shown["predicted_ttft_ms"], shown["avg_predicted_tpot_ms"]) == (7, 100, 10)
+    assert shown["ttft_ms"] > 0
+    assert shown["avg_tpot_ms"] > 0
+    assert done == b"data: [DONE]"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(content_type: str) -> None:
+    director = build_director()
+    gateway = Gateway(director, full_duplex=True, observed_per_second=0)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers(content_type=content_type)
+    body = b'{"id":"x","usage":{"prompt_tokens":70,"completion_tokens":25}}'
+    chunks = [body[:20], body[20:]] if content_type == "application/json" else [b"data: " + body + b"\n\n", b""]
+    await gateway.response_body(chunks[0])
+    await gateway.response_body(chunks[1], end_of_stream=True)
+    gateway.exchange.close()
+    (record,) = director.decisions.newest(1)
+    assert record.outcome.output_tokens == 25
+    assert b'inference_model_output_tokens_sum{model_name="m",target_model_name="m"} 25.0' in director.metrics.page()
+
+
+async def test_a_stream_that_ends_while_its_prediction_is_awaited_leaves_nothing() -> None:
+    answered = asyncio.Event()
+
+    class Slow(FixedPredictions):
+        def predict(self, columns: FeatureColumns) -> Any:
+            async def later() -> Predictions:
+                await answered.wait()
+                return super(Slow, self).predict(columns)
+
+            return later()
+
+    director = build_director(latency=Slow([(1, 1), (1, 1)]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    picking = asyncio.create_task(gateway.request_body(CHAT))
+    await asyncio.sleep(0)
+    gateway.exchange.close()
+    answered.set()
+    await picking
+    assert director.pool.in_flight_total == 0
+
+
+async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
+    class Broken(FixedPredictions):
+        def predict(self, columns: FeatureColumns) -> Predictions:
+            raise ZeroDivisionError
+
+    director = build_director(latency=Broken([]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    (answer,) = await gateway.request_body(CHAT)
+    assert answer.immediate_response.status.code == 500
+    assert b"Internal" in answer.immediate_response.body
     assert director.pool.in_flight_total == 0

@@ -1,4 +1,5 @@
 import math
+import mmap
 
 import numpy as np
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from epp.pool.pool import InFlight, Pool
 from epp.pool.prefix_index import PrefixIndex, block_hashes
+from epp.pool.state import CAPACITY, PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
 
@@ -84,7 +86,98 @@ def test_a_removed_endpoint_is_forgotten_by_the_prefix_index() -> None:
     assert len(pool.prefix_index) == 0
 
 
-@given(st.lists(st.tuples(st.sampled_from(["dispatch", "token", "finish", "churn"]), st.integers(0, 5)), max_size=60))
+def test_what_the_metrics_page_cannot_show_yet_counts_as_waiting() -> None:
+    pool = make_pool(2)
+    pool.dispatch(0, request(), 0)
+    pool.dispatch(0, request(), 0)
+    assert pool.snapshot(request()).waiting.tolist() == [2, 0]
+    pool.record_metrics(0, waiting=0, running=2, kv_usage=0.1)
+    assert pool.snapshot(request()).waiting.tolist() == [0, 0]
+
+
+def test_a_request_that_ended_before_the_next_scrape_is_not_waiting() -> None:
+    pool = make_pool(1)
+    pool.finish(pool.dispatch(0, request(), 0))
+    assert pool.snapshot(request()).waiting.tolist() == [0]
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> None:
+    clock = Clock()
+    pool = Pool(PrefixIndex(10), 1e9, clock=clock)
+    pool.replace_endpoints([endpoint(0)])
+    pool.record_gap(0, gap_ms=20, tokens=1)
+    flight = pool.dispatch(0, request(100), 0)
+    pool.expect_first_token(flight, in_ms=500)
+    assert pool.snapshot(request()).prefill_tokens.tolist() == [100]
+    clock.now_s += 0.5
+    assert pool.snapshot(request()).prefill_tokens.tolist() == [0]
+    clock.now_s += 1.0
+    # A token each 20 ms, for a second.
+    assert pool.snapshot(request()).decode_tokens.tolist() == [150]
+    pool.finish(flight)
+    assert pool.snapshot(request()).decode_tokens.tolist() == [0]
+
+
+def test_counted_tokens_are_held_until_the_end() -> None:
+    pool = make_pool(1)
+    flight = pool.dispatch(0, request(10), 0)
+    pool.first_token(flight)
+    pool.generated(flight, 7)
+    assert pool.snapshot(request()).decode_tokens.tolist() == [17]
+    pool.finish(flight)
+    pool.generated(flight, 7)
+    assert pool.snapshot(request()).decode_tokens.tolist() == [0]
+
+
+def test_roles_come_from_the_endpoints_labels() -> None:
+    pool = Pool(PrefixIndex(10), 1e9)
+    labels: list[dict[str, str]] = [{"llm-d.ai/role": "prefill"}, {"llm-d.ai/role": "decode"}, {}]
+    pool.replace_endpoints(Endpoint(f"p{i}", f"10.0.0.{i}:1", label) for i, label in enumerate(labels))
+    assert np.nan_to_num(pool.snapshot(request()).role).tolist() == [1, 2, 0]
+
+
+def test_ipv6_endpoints_are_chosen_by_a_subset_hint() -> None:
+    pool = Pool(PrefixIndex(10), 1e9)
+    pool.replace_endpoints([Endpoint("a", "[2001:db8::1]:8000"), Endpoint("b", "[2001:db8::2]:8000")])
+    assert [e.name for e in pool.snapshot(request(), frozenset(["2001:db8::2"])).endpoints] == ["b"]
+
+
+def test_a_pool_of_more_endpoints_than_there_are_slots_takes_what_fits() -> None:
+    pool = Pool(PrefixIndex(10), 1e9)
+    pool.replace_endpoints(Endpoint(f"p{i}", f"10.{i >> 8}.{i & 255}.1:1") for i in range(CAPACITY + 1))
+    assert len(pool) == CAPACITY
+
+
+def test_a_workers_counts_are_everybodys() -> None:
+    memory = mmap.mmap(-1, PoolState.size_bytes(2))
+    first, second = (PoolState(memory, worker, 2) for worker in range(2))
+    first.clear_all()
+    pools = [Pool(PrefixIndex(10), 1e9, state) for state in (first, second)]
+    pools[0].replace_endpoints([endpoint(0), endpoint(1)])
+    pools[1].adopt_endpoints(pools[0].endpoints)
+    flights = [pools[0].dispatch(1, request(tpot=30), 0), pools[1].dispatch(1, request(tpot=20), 0)]
+    pools[1].record_gap(0, 10, 1)
+    pools[0].record_gap(0, 30, 1)
+    for pool in pools:
+        seen = pool.snapshot(request())
+        assert (seen.in_flight.tolist(), seen.tightest_tpot_slo_ms[1]) == ([0, 2], 20)
+        assert (seen.recent_tpot_ms[0], bool(np.isnan(seen.recent_tpot_ms[1]))) == (20, True)
+    pools[0].finish(flights[0])
+    second.clear_worker(1)
+    assert pools[0].snapshot(request()).in_flight.tolist() == [0, 0]
+
+
+acts = st.sampled_from(["dispatch", "token", "expect", "generate", "finish", "churn"])
+
+
+@given(st.lists(st.tuples(acts, st.integers(0, 5)), max_size=60))
 def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> None:
     pool = make_pool(3)
     flights: list[InFlight] = []
@@ -96,7 +189,16 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
             pool.replace_endpoints(endpoint(i) for i in range(number))
         elif flights:
             flight = flights[number % len(flights)]
-            pool.first_token(flight) if act == "token" else pool.finish(flight)
+            match act:
+                case "token":
+                    pool.first_token(flight)
+                case "expect":
+                    pool.expect_first_token(flight, in_ms=0)
+                    pool.snapshot(request())
+                case "generate":
+                    pool.generated(flight, number)
+                case "finish":
+                    pool.finish(flight)
     for flight in flights:
         pool.finish(flight)
     pool.replace_endpoints(endpoint(i) for i in range(6))

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from epp.exceptions import PredictionUnavailableError
+from epp.latency.breaker import Replica
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
@@ -93,6 +94,55 @@ async def test_a_replica_that_hangs_costs_its_deadline_once_and_is_then_left_alo
                 await client.predict(ROWS)
         await client.close()
     assert asked == 1
+
+
+async def test_a_hung_predictor_costs_a_handful_of_many_concurrent_requests() -> None:
+    asked = 0
+
+    async def count_and_hang(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return await hang(request)
+
+    async with predictor(count_and_hang) as url:
+        client = RemoteLatencyClient((url,), timeout_s=0.02)
+        waited = 0
+        for _ in range(30):
+            results = await asyncio.gather(*(client.predict(ROWS) for _ in range(4)), return_exceptions=True)
+            assert all(isinstance(result, PredictionUnavailableError) for result in results)
+            waited += sum("no answer within" in str(result) for result in results)
+        await client.close()
+    # The first four wait together; after each pause, one alone is sent to try.
+    assert waited == asked <= 4 + 3
+
+
+async def test_after_its_pause_a_predictor_is_tried_by_one_request_and_then_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Replica, "FIRST_PAUSE_S", 0.01)
+    is_up = False
+
+    async def recover(request: web.Request) -> web.Response:
+        return await (answer if is_up else refuse)(request)
+
+    async with predictor(recover) as url:
+        client = RemoteLatencyClient((url,), timeout_s=5)
+        with pytest.raises(PredictionUnavailableError, match="503"):
+            await client.predict(ROWS)
+        is_up = True
+
+        async def predicted() -> bool:
+            try:
+                await client.predict(ROWS)
+            except PredictionUnavailableError:
+                return False
+            return True
+
+        async with asyncio.timeout(10):
+            while not await predicted():
+                await asyncio.sleep(0.01)
+        assert all(await asyncio.gather(*(predicted() for _ in range(5))))
+        await client.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
