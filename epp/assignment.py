@@ -1,6 +1,8 @@
 """A routed request until its end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from epp.decisions import Record
 from epp.intake import Intake
@@ -8,6 +10,9 @@ from epp.metrics import ModelMetrics
 from epp.observation import StreamObserver
 from epp.pool.pool import InFlight
 from epp.windows import TokenWindows
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 
 @dataclass(slots=True)
@@ -27,6 +32,8 @@ class Assignment:
     response_bytes: int = 0
     is_whole: bool = False
     was_moved: bool = False
+    span: "Span | None" = None
+    trace_headers: Mapping[str, str] | None = None
 
     @property
     def destination(self) -> str:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from epp.pool.pool import Pool
 from epp.scheduling.scheduler import Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
 from epp.tokens import TokenEstimator, Tokenizer
+
+if TYPE_CHECKING:
+    from epp.tracing import Tracing
 
 logger = logging.getLogger("headroom.epp")
 
@@ -45,6 +49,7 @@ class Director:
     decisions: DecisionLog
     latency: LatencyClient | None = None
     tokenizer: Tokenizer | None = None
+    tracing: "Tracing | None" = None
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
     priority_of: Callable[[str], int] = default_priority
     on_decision: Callable[[], None] = lambda: None
@@ -131,6 +136,8 @@ class Director:
         assignment = Assignment(intake, record, flight, model, started_at)
         self.decisions.add(record)
         self.outcomes.routed(assignment)
+        if self.tracing:
+            assignment.trace_headers = self.tracing.decided(assignment, intake.request.headers, now)
         return assignment
 
     def _note_prediction(self, outcome: str, pool: Snapshot, asked_at: float) -> None:

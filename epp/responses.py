@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from epp.assignment import Assignment
 from epp.features import FeatureColumns, feature_columns
@@ -13,6 +14,9 @@ from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.sampling import ObservationBudget
 from epp.tokens import TokenEstimator
+
+if TYPE_CHECKING:
+    from epp.tracing import Tracing
 
 logger = logging.getLogger("headroom.epp")
 
@@ -30,6 +34,7 @@ class Responses:
     budget: ObservationBudget
     tokens: TokenEstimator
     follows_all: bool = False
+    tracing: "Tracing | None" = None
     clock: Callable[[], float] = time.perf_counter
 
     def started(self, assignment: Assignment, status: int, content_type: str) -> bool:
@@ -91,6 +96,8 @@ class Responses:
         if prompt and not assignment.intake.is_exact:
             self.tokens.learn(assignment.intake.request.model, assignment.intake.prompt_bytes, prompt)
         self.outcomes.ended(assignment, (self.clock() - assignment.started_at) * 1000, output)
+        if self.tracing:
+            self.tracing.ended(assignment)
 
     def _first_token(self, assignment: Assignment, now_s: float) -> None:
         ttft_ms = (now_s - assignment.started_at) * 1000

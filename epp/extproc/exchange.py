@@ -167,7 +167,7 @@ class Exchange:
 
     def _picked(self, assignment: Assignment, *, in_body: bool) -> bytes:
         intake, headers = assignment.intake, self._headers
-        added = {}
+        added = dict(assignment.trace_headers or ())
         if request_headers.REQUEST_ID not in headers:
             added[request_headers.REQUEST_ID] = intake.request.id
         if intake.changed:

@@ -33,6 +33,7 @@ SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 # Above this Envoy's own gRPC limit for one message comes near.
 CHUNK_BYTES = 62_000
 
+_OVERWRITE = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 BodyMode = ProcessingMode.BodySendMode
 
 CONTINUE_REQUEST_HEADERS = ProcessingResponse(request_headers=HeadersResponse()).SerializeToString()
@@ -146,7 +147,7 @@ def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _set(key: str, value: str) -> HeaderValueOption:
-    return HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode()))
+    return HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode()), append_action=_OVERWRITE)
 
 
 def _destination_metadata(destination: str) -> Struct:

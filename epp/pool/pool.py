@@ -32,6 +32,8 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
 ) = range(len(OWN))
 # How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
 _FIRST_TOKEN_WEIGHT = 0.2
+# Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
+_REST_S = 2.0
 _ROLE_LABEL = "llm-d.ai/role"
 _GAP_WEIGHT = 0.02
 
@@ -92,6 +94,7 @@ class Pool:
         self._in_flight_total = 0
         self._expected: list[tuple[float, int, InFlight]] = []
         self._order = count()
+        self._freed_at_s: dict[int, float] = {}
         self._all = _candidates({})
 
     def __len__(self) -> int:
@@ -101,6 +104,16 @@ class Pool:
     def endpoints(self) -> Mapping[int, Endpoint]:
         """Endpoints by slot."""
         return self._endpoints
+
+    @property
+    def adapters(self) -> Mapping[int, Adapters]:
+        """LoRA adapters by slot, as last scraped."""
+        return self._adapters
+
+    @property
+    def dispatched_total(self) -> float:
+        """Requests ever sent to the endpoints that there are now, by all workers."""
+        return float(self._state.workers[:, _DISPATCHED, self._all.taken].sum())
 
     @property
     def in_flight_total(self) -> int:
@@ -114,8 +127,8 @@ class Pool:
         """Makes the pool consist of these; an endpoint is known by its address."""
         wanted = {endpoint.address: endpoint for endpoint in endpoints}
         placed = {self._slot_by_address[a]: e for a, e in wanted.items() if a in self._slot_by_address}
-        self.adopt_endpoints(placed)
-        free = (slot for slot in range(CAPACITY) if slot not in placed and self._state.is_idle(slot))
+        self._note_freed(placed)
+        free = (slot for slot in range(CAPACITY) if slot not in placed and self._is_free(slot))
         for address, endpoint in wanted.items():
             if address in self._slot_by_address:
                 continue
@@ -127,6 +140,14 @@ class Pool:
             placed[slot] = endpoint
         self.adopt_endpoints(placed)
 
+    def _note_freed(self, placed: Mapping[int, Endpoint]) -> None:
+        now_s = self._clock()
+        self._freed_at_s = {slot: at_s for slot, at_s in self._freed_at_s.items() if now_s - at_s < _REST_S}
+        self._freed_at_s.update(dict.fromkeys(self._endpoints.keys() - placed.keys(), now_s))
+
+    def _is_free(self, slot: int) -> bool:
+        return slot not in self._freed_at_s and self._state.is_idle(slot)
+
     def adopt_endpoints(self, placed: Mapping[int, Endpoint]) -> None:
         """Makes the pool consist of these, in slots that are already theirs."""
         for slot, endpoint in list(self._endpoints.items()):
@@ -136,6 +157,10 @@ class Pool:
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
+
+    def adopt_adapters(self, adapters: Mapping[int, Adapters]) -> None:
+        """Takes over what another process has scraped."""
+        self._adapters = dict(adapters)
 
     def record_metrics(
         self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS

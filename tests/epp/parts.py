@@ -82,7 +82,9 @@ class Gateway:
         visibility: Visibility = NOTHING_SHOWN,
     ) -> None:
         budget = ObservationBudget(observed_per_second)
-        responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
+        responses = Responses(
+            director.pool, director.metrics, director.outcomes, budget, director.tokens, tracing=director.tracing
+        )
         self.exchange = Exchange(director, responses, visibility)
         both = BodyMode.FULL_DUPLEX_STREAMED
         self._protocol = ProtocolConfiguration(

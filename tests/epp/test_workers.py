@@ -1,0 +1,67 @@
+import mmap
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp.pool.prefix_index import PrefixIndex
+from epp.workers.prefix_ring import PrefixRings, rings_bytes
+from epp.workers.siblings import merged
+
+hashes = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=True)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 9), hashes), max_size=30))
+def test_every_worker_learns_which_prompts_went_where(sent: list[tuple[int, list[int]]]) -> None:
+    memory = mmap.mmap(-1, rings_bytes(2))
+    writer, reader = PrefixRings(memory, 0), PrefixRings(memory, 1)
+    known, learnt = PrefixIndex(10_000), PrefixIndex(10_000)
+    for slot, blocks in sent:
+        known.add(slot, blocks)
+        writer.write(slot, blocks)
+    reader.read_into(learnt)
+    reader.read_into(learnt)
+    for _, blocks in sent:
+        slots = np.arange(10)
+        np.testing.assert_array_equal(known.scores(blocks, slots), learnt.scores(blocks, slots))
+
+
+def test_a_reader_that_was_too_slow_skips_and_goes_on() -> None:
+    memory = mmap.mmap(-1, rings_bytes(2))
+    writer, reader = PrefixRings(memory, 0), PrefixRings(memory, 1)
+    for number in range(1000):
+        writer.write(1, [number * 100 + i + 1 for i in range(100)])
+    index = PrefixIndex(10_000)
+    reader.read_into(index)
+    assert len(index) == 0
+    writer.write(2, [7, 8])
+    reader.read_into(index)
+    assert index.scores([7, 8], np.arange(3)).tolist() == [0, 0, 1]
+
+
+def page(requests: int, in_flight: int, seconds: list[float]) -> str:
+    registry = CollectorRegistry()
+    Counter("requests_total", "r", ("model",), registry=registry).labels('m"\\').inc(requests)
+    Gauge("headroom_epp_in_flight_requests", "f", registry=registry).set(in_flight)
+    Gauge("inference_pool_ready_pods", "p", registry=registry).set(7)
+    histogram = Histogram("took_seconds", "t", buckets=(1, 2), registry=registry)
+    for value in seconds:
+        histogram.observe(value)
+    return generate_latest(registry).decode()
+
+
+def test_the_workers_pages_are_one_page() -> None:
+    together = merged([page(2, 1, [0.5]), page(3, 4, [1.5, 5.0])]).decode()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(together)
+        for sample in family.samples
+    }
+    assert samples["requests_total", 'm"\\'] == 5
+    assert samples["headroom_epp_in_flight_requests",] == 5
+    assert samples["inference_pool_ready_pods",] == 7
+    assert [samples["took_seconds_bucket", le] for le in ("1.0", "2.0", "+Inf")] == [1, 2, 3]
+    assert (samples["took_seconds_sum",], samples["took_seconds_count",]) == (7, 3)
