@@ -1,0 +1,47 @@
+"""What a gRPC front serves, whichever library or protocol code is under it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+
+class Exchange(Protocol):
+    """One stream's state machine. A front hands it every message in order, and closes it once, however it ends."""
+
+    def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
+
+    def close(self) -> None: ...
+
+
+# A method's requests, one when it is unary, and its answers; RpcError ends it with a status.
+Method = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What is served on a port, by path: `/package.Service/Method`."""
+
+    exchanges: Mapping[str, Callable[[], Exchange]] = field(default_factory=dict)
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    max_message_bytes: int = 64 << 20
+
+
+class Status(IntEnum):
+    """The codes of gRPC that this package answers with."""
+
+    OK = 0
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class RpcError(Exception):
+    """Ends a stream with a status other than OK; the text is told to the client."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
