@@ -1,69 +1,129 @@
-"""The exchange served by grpcio: bytes pass through unparsed, so that only the exchange knows the messages."""
+"""gRPC served by grpcio: bytes pass through unparsed, so that only the exchange knows the messages."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from epp.config import Config
 from epp.exceptions import ConfigError
-from epp.extproc.exchange import Exchange
-from epp.tls import server_credentials
+from epp.extproc.rpc import Address, Exchange, Method, RpcError, Services
+from epp.tls import Certificates
 
 logger = logging.getLogger("headroom.epp.extproc")
 
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-# The name that the chart's probes ask for.
-HEALTH_SERVICE = "inference-extension"
-_OPTIONS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0))
+_STATUSES = {status.value[0]: status for status in grpc.StatusCode}
 
 
-async def start(config: Config, new_exchange: Callable[[], Exchange]) -> list[grpc.aio.Server]:
-    """Serves ext_proc, and health on a port of its own and, if wanted, on the same one. ConfigError on a taken port."""
-    checks = health.aio.HealthServicer()
-    for service in ("", HEALTH_SERVICE, SERVICE):
-        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
-    extproc, healthy = grpc.aio.server(options=_OPTIONS), grpc.aio.server(options=_OPTIONS)
-    extproc.add_generic_rpc_handlers((_handler(new_exchange),))
-    if config.health_checking:
-        health_pb2_grpc.add_HealthServicer_to_server(checks, extproc)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, healthy)
-    credentials = server_credentials(config.cert_path) if config.secure_serving else None
-    _bind(extproc, f"{config.host}:{config.grpc_port}", credentials)
-    _bind(healthy, f"{config.host}:{config.grpc_health_port}", None)
-    for server in (extproc, healthy):
-        await server.start()
-    return [extproc, healthy]
+class GrpcioServer:
+    """One port of grpcio's."""
+
+    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new streams and lets open ones end within the grace."""
+        await self._server.stop(grace_s)
 
 
-def _handler(new_exchange: Callable[[], Exchange]) -> grpc.GenericRpcHandler:
-    """The gRPC service, with one exchange a stream."""
+async def listen(address: Address, services: Services, certificates: Certificates | None) -> GrpcioServer:
+    """Serves from now on; ConfigError when the port is taken."""
+    options = (
+        ("grpc.max_receive_message_length", services.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(address.reuse_port)),
+    )
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((_Handlers(services),))
+    try:
+        if certificates:
+            port = server.add_secure_port(str(address), _credentials(certificates))
+        else:
+            port = server.add_insecure_port(str(address))
+    except RuntimeError as error:
+        raise ConfigError(f"can't listen on {address}: is the port taken?") from error
+    await server.start()
+    return GrpcioServer(server, port)
 
-    async def process(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no types
+    """Every method as a stream of bytes in and out, which on the wire a unary one is, too."""
+
+    def __init__(self, services: Services) -> None:
+        handlers = {path: _exchange_handler(new) for path, new in services.exchanges.items()}
+        handlers.update({path: _method_handler(method) for path, method in services.methods.items()})
+        self._handlers = {path: grpc.stream_stream_rpc_method_handler(handler) for path, handler in handlers.items()}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(details.method)
+
+
+_Handler = Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]
+
+
+def _exchange_handler(new_exchange: Callable[[], Exchange]) -> _Handler:
+    async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         exchange = new_exchange()
         try:
             async for message in requests:
                 answers = exchange.receive(message)
                 for answer in answers if isinstance(answers, list) else await answers:
                     yield answer
-        except DecodeError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ext_proc message: {error}")
         finally:
             exchange.close()
 
-    method = grpc.stream_stream_rpc_method_handler(process)
-    return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+    return _method_handler(exchanged)
 
 
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
-    try:
-        if credentials:
-            server.add_secure_port(address, credentials)
-        else:
-            server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"can't listen on {address}: is the port taken?") from error
+def _method_handler(method: Method) -> _Handler:
+    async def process(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        try:
+            async with aclosing(method(requests)) as answers:
+                async for answer in answers:
+                    yield answer
+        except RpcError as error:
+            await context.abort(_STATUSES[error.status], str(error))
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
+        except Exception:
+            logger.exception("a stream failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed on a message; its log says how")
+
+    return process
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Asked for a new certificate at every handshake."""
+    given = certificates.pair
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if certificates.pair is given:
+            return None
+        given = certificates.pair
+        return grpc.ssl_server_certificate_configuration([given])
+
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)
+
+
+async def start(config: Config, new_exchange: Callable[[], Exchange]) -> list[Any]:
+    """The ports of a configuration, by this front."""
+    from epp.extproc import front
+    from epp.extproc.health import Health
+
+    health = Health(front.HEALTH_SERVICES)
+    health.set_all(True)
+    settings = front.FrontSettings(
+        host=config.host,
+        port=config.grpc_port,
+        health_port=config.grpc_health_port,
+        certificates=Certificates(config.cert_path) if config.secure_serving else None,
+        health_checking=config.health_checking,
+        front="grpcio",
+    )
+    return [await front.start(settings, new_exchange, health)]

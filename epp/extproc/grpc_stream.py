@@ -15,7 +15,7 @@ from urllib.parse import quote
 from google.protobuf.message import DecodeError
 
 from epp.extproc.http2_connection import Connection
-from epp.extproc.http2_frames import END_HEADERS, HEADERS, ErrorCode, frame
+from epp.extproc.http2_frames import END_HEADERS, HEADERS, frame
 from epp.extproc.http2_headers import HeaderBlock, write_headers
 from epp.extproc.http2_stream import Stream
 from epp.extproc.rpc import Exchange, Method, RpcError, Services, Status
@@ -37,7 +37,9 @@ _WRONG_METHOD: Final = write_headers([(":status", "405"), ("allow", "POST")])
 _WRONG_CONTENT: Final = write_headers([(":status", "415")])
 
 
-def new_stream(services: Services, tasks: set[asyncio.Future[Any]], connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+def new_stream(
+    services: Services, tasks: set[asyncio.Future[Any]], connection: Connection, stream_id: int, headers: HeaderBlock
+) -> Stream:
     """The stream that serves a request; `tasks` holds whatever still runs for one."""
     if headers.method != "POST":
         return _Refusal(connection, stream_id, _WRONG_METHOD)
@@ -101,7 +103,7 @@ class _MessageStream(Stream):
         raise NotImplementedError
 
     def data_received(self, buffer: bytes | bytearray, start: int, end: int) -> None:
-        if self._ended:
+        if self.trailers is not None:
             return
         if self._part is not None:
             self._part += memoryview(buffer)[start:end]
@@ -126,9 +128,11 @@ class _MessageStream(Stream):
             self._part, self._needed = bytearray(view[start:end]), needed
 
     def peer_ended(self) -> None:
+        if self.trailers is not None:
+            return
         if self._part is not None:
             self.fail(Status.INTERNAL, "the last message is cut short")
-        elif not self._ended:
+        else:
             self.messages_ended()
 
     def answer(self, message: bytes) -> None:

@@ -6,13 +6,17 @@ import socket
 import ssl
 from typing import Any, Final
 
+from epp.exceptions import ConfigError
 from epp.extproc.grpc_stream import new_stream
 from epp.extproc.http2_connection import Connection
-from epp.extproc.rpc import Services
+from epp.extproc.rpc import Address, Services
+from epp.tls import Certificates
 
 _BACKLOG: Final = 1_024
 _HANDSHAKE_S: Final = 10.0
 _TLS_FAREWELL_S: Final = 1.0
+# A peer that vanishes without a word is missed after a minute, and its streams end. Connections inherit this.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Http2Server:
@@ -29,20 +33,20 @@ class Http2Server:
         self.port = 0
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        limits = {"ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _TLS_FAREWELL_S} if tls else {}
-        self._server = await asyncio.get_running_loop().create_server(
+        self._listening = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._new_stream, self._connected, self._lost),
             sock=listener,
             ssl=tls,
             backlog=_BACKLOG,
-            **limits,
+            ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
+            ssl_shutdown_timeout=_TLS_FAREWELL_S if tls else None,
         )
         self.port = listener.getsockname()[1]
 
     async def stop(self, grace_s: float) -> None:
         """Takes no new streams and lets open ones end within the grace; returns when all are closed."""
         self._stopping = True
-        self._server.close()
+        self._listening.close()
         for connection in list(self._connections):
             connection.drain()
         try:
@@ -64,3 +68,24 @@ class Http2Server:
         self._connections.discard(connection)
         if not self._connections:
             self._idle.set()
+
+
+async def listen(address: Address, services: Services, certificates: Certificates | None) -> Http2Server:
+    """Serves from now on; ConfigError when the port is taken."""
+    server = Http2Server(services)
+    await server.start(_bind(address), certificates.context if certificates else None)
+    return server
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listener = socket.create_server((address.host, address.port), family=family, reuse_port=address.reuse_port)
+    except OSError as error:
+        raise ConfigError(f"can't listen on {address}: {error.strerror or error}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        # Not every system has them all.
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listener

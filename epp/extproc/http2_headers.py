@@ -2,7 +2,7 @@
 
 Peers are told to keep no dynamic table (SETTINGS_HEADER_TABLE_SIZE 0). Once a peer keeps none, equal blocks mean equal
 headers, so that those that come again and again (a gateway's are all alike) are decoded once. A peer that ignores the
-wish and goes on with the table that it has is served as well. Answers never use a dynamic table, so that they can be written in advance.
+wish and goes on with the table that it has is served as well. Answers use no dynamic table, and are written in advance.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,9 @@ _REMEMBERED_BLOCKS: Final = 512
 _REMEMBERED_BYTES: Final = 1_024
 _PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path"))
 # What belongs to one connection of HTTP/1 (RFC 9113, 8.2.2).
-_CONNECTION_SPECIFIC: Final = frozenset(("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"))
+_CONNECTION_SPECIFIC: Final = frozenset(
+    ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
+)
 # A block that starts so resizes the dynamic table (RFC 7541, 6.3).
 _RESIZE: Final = 0x20
 _RESIZE_MASK: Final = 0xE0

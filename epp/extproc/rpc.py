@@ -1,6 +1,6 @@
 """What a gRPC front serves, whichever library or protocol code is under it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -15,7 +15,7 @@ class Exchange(Protocol):
 
 
 # A method's requests, one when it is unary, and its answers; RpcError ends it with a status.
-Method = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +45,15 @@ class RpcError(Exception):
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen. Port 0 takes any that is free; `reuse_port` lets several processes share one."""
+
+    host: str
+    port: int
+    reuse_port: bool = False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,92 @@
+"""The picker's gRPC ports: ext_proc by the front that the settings name, and health on a port of its own."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from epp.extproc import grpc_front, http2_front
+from epp.extproc.health import LIVENESS, READINESS, Health
+from epp.extproc.health import SERVICE as HEALTH_SERVICE
+from epp.extproc.reflection import reflection_methods
+from epp.extproc.rpc import Address, Exchange, Services
+from epp.tls import Certificates
+
+SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+PATH: Final = f"/{SERVICE}/Process"
+# What probes and gateways ask for: the process as a whole, what the chart's probes name, and the service itself.
+HEALTH_SERVICES: Final = ("", "inference-extension", SERVICE, LIVENESS, READINESS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontSettings:
+    """`front` is this package's own HTTP/2, or grpcio.
+
+    Without `certificates` ext_proc is served in cleartext; the health port always is. Port 0 takes any that is free, a
+    `health_port` of None none. `health_checking` serves health and reflection beside ext_proc as well. `reuse_port`
+    lets several processes share the ports.
+    """
+
+    host: str
+    port: int
+    health_port: int | None
+    certificates: Certificates | None
+    health_checking: bool
+    front: Literal["http2", "grpcio"] = "http2"
+    max_message_bytes: int = 64 << 20
+    reuse_port: bool = False
+
+
+class Server(Protocol):
+    """Services on one port."""
+
+    port: int
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class Front:
+    """The ports while they are served."""
+
+    def __init__(
+        self, extproc: Server, checks: Server | None, health: Health, certificates: Certificates | None
+    ) -> None:
+        self._extproc = extproc
+        self._checks = checks
+        self._health = health
+        self._watching = asyncio.create_task(certificates.watch()) if certificates else None
+        self.port = extproc.port
+        self.health_port = checks.port if checks else None
+
+    async def stop(self, grace_s: float) -> None:
+        """Tells whoever asks for health, lets open streams end within the grace, then ends health as well."""
+        self._health.drain()
+        await self._extproc.stop(grace_s)
+        if self._checks:
+            await self._checks.stop(0)
+        if self._watching:
+            self._watching.cancel()
+
+
+async def start(settings: FrontSettings, new_exchange: Callable[[], Exchange], health: Health) -> Front:
+    """Serves from now on; ConfigError when a port is taken."""
+    methods = {**health.methods, **reflection_methods([SERVICE, HEALTH_SERVICE])}
+    extproc = Services(
+        exchanges={PATH: new_exchange},
+        methods=methods if settings.health_checking else {},
+        max_message_bytes=settings.max_message_bytes,
+    )
+    listen = http2_front.listen if settings.front == "http2" else grpc_front.listen
+    address = Address(settings.host, settings.port, settings.reuse_port)
+    server: Server = await listen(address, extproc, settings.certificates)
+    if settings.health_port is None:
+        return Front(server, None, health, settings.certificates)
+    checks = Services(methods={**health.methods, **reflection_methods([HEALTH_SERVICE])})
+    try:
+        beside = await http2_front.listen(
+            Address(settings.host, settings.health_port, settings.reuse_port), checks, None
+        )
+    except BaseException:
+        await server.stop(0)
+        raise
+    return Front(server, beside, health, settings.certificates)

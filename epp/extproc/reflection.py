@@ -1,0 +1,29 @@
+"""gRPC server reflection, by which grpcurl and its like learn what a port serves."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import Final
+
+# Imported so that its descriptors can be told.
+from envoy.service.ext_proc.v3 import external_processor_pb2 as _extproc  # noqa: F401
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from epp.extproc.rpc import Method
+
+# The messages of both versions are the same on the wire; the package that answers knows the older name.
+_PATHS: Final = (
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+)
+
+
+def reflection_methods(services: Iterable[str]) -> Mapping[str, Method]:
+    """Reflection that lists these services and itself."""
+    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
+
+    async def info(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        parsed = (ServerReflectionRequest.FromString(request) async for request in requests)
+        async for answer in servicer.ServerReflectionInfo(parsed, None):
+            yield answer.SerializeToString()
+
+    return dict.fromkeys(_PATHS, info)
