@@ -2,77 +2,113 @@
 
 import asyncio
 import logging
+import socket
+import time
 from collections.abc import Hashable
 from pathlib import Path
 
-import msgspec
-import yaml
-
 from epp.exceptions import ConfigError
+from epp.pool.addresses import is_ip, join_address
+from epp.pool.listed import Listed, parse_file, parse_list
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
 
 logger = logging.getLogger("headroom.epp.endpoints")
 
-_MAX_FILE_BYTES = 1 << 20
-
-
-class EndpointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    address: str
-    port: int
-    name: str = ""
-    labels: dict[str, str] = {}
-
-
-class EndpointsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`endpoints:` a list of name, address, port and labels."""
-
-    endpoints: tuple[EndpointSpec, ...]
+_MAX_FILE_BYTES = 16 << 20
+# What a host name stands for may change while the file doesn't.
+_RESOLVE_EVERY_S = 10.0
 
 
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """From `[name=]host:port,...`; ConfigError names the part that is wrong."""
+    """From `[name=]host:port,...`; ConfigError names the part that is wrong. Host names are resolved once, here."""
     endpoints = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, _, address = part.rpartition("=")
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ConfigError(f"endpoint {part!r}: expected [name=]host:port")
-        endpoints.append(Endpoint(name or address, address))
+    for listed in parse_list(text):
+        endpoint = _resolved(listed)
+        if endpoint is None:
+            raise ConfigError(f"endpoint {listed.address}: the host name can't be resolved")
+        endpoints.append(endpoint)
     return tuple(endpoints)
 
 
 def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
-    """From a YAML or JSON file; ConfigError names the field that is wrong."""
-    try:
-        text = path.read_bytes()
-        if len(text) > _MAX_FILE_BYTES:
-            raise ConfigError(f"{path} is larger than {_MAX_FILE_BYTES} bytes")
-        document = msgspec.convert(yaml.safe_load(text), EndpointsFile)
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return tuple(
-        Endpoint(spec.name or f"{spec.address}:{spec.port}", f"{spec.address}:{spec.port}", spec.labels)
-        for spec in document.endpoints
-    )
+    """From a YAML or JSON file; ConfigError names the line and the field that is wrong.
+
+    Host names are resolved; an endpoint whose name can't be is left out.
+    """
+    return _resolve(_read(path))
 
 
-async def watch_endpoints(path: Path, pool: Pool, interval_s: float = 1.0) -> None:
+async def watch_endpoints(
+    path: Path, pool: Pool, interval_s: float = 1.0, resolve_every_s: float = _RESOLVE_EVERY_S
+) -> None:
     """Keeps the pool as the file says, until cancelled; a file that turns wrong changes nothing."""
     seen: object = None
+    listed: tuple[Listed, ...] = ()
+    resolve_at = 0.0
     while True:
         stamp = _stamp(path)
-        if stamp is not None and stamp != seen:
+        changed = stamp is not None and stamp != seen
+        if changed:
             try:
-                endpoints = read_endpoints(path)
-                pool.replace_endpoints(endpoints)
-                logger.info("%d endpoints from %s", len(endpoints), path)
+                listed = await asyncio.to_thread(_read, path)
+                logger.log(logging.INFO if listed else logging.WARNING, "%d endpoints in %s", len(listed), path)
             except ConfigError as error:
+                changed = False
                 logger.error("endpoints unchanged: %s", error)
         seen = stamp
+        if changed or (time.monotonic() >= resolve_at and not all(is_ip(one.host) for one in listed)):
+            pool.replace_endpoints(await asyncio.to_thread(_resolve, listed))
+            resolve_at = time.monotonic() + resolve_every_s
         await asyncio.sleep(interval_s)
+
+
+def _read(path: Path) -> tuple[Listed, ...]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    if len(text) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {_MAX_FILE_BYTES} bytes")
+    try:
+        return parse_file(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _resolve(listed: tuple[Listed, ...]) -> tuple[Endpoint, ...]:
+    """The endpoints that can be reached, by address."""
+    endpoints = []
+    for one in listed:
+        endpoint = _resolved(one)
+        if endpoint is None:
+            logger.warning("endpoint %s is left out: its host name can't be resolved", one.address)
+        else:
+            endpoints.append(endpoint)
+    return tuple(endpoints)
+
+
+def _resolved(listed: Listed) -> Endpoint | None:
+    """By address instead of host name, which is what Envoy can send a request to."""
+    ip = _ip(listed.host)
+    if ip is None:
+        return None
+    metrics = ""
+    if listed.metrics is not None:
+        host, port = listed.metrics
+        # Elsewhere a name is as good as an address: it is this picker that connects there.
+        metrics = join_address(ip if host == listed.host else host, port)
+    return Endpoint(listed.name, join_address(ip, listed.port), listed.labels, metrics)
+
+
+def _ip(host: str) -> str | None:
+    if is_ip(host):
+        return host
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        return None
 
 
 def _stamp(path: Path) -> Hashable:

@@ -13,11 +13,12 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A replica of the model server; `address` is ip:port."""
+    """A replica of the model server; `address` is ip:port, and so is `metrics_address` if its metrics are elsewhere."""
 
     name: str
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""Addresses of endpoints: `10.0.0.1:8000` and `[fd00::1]:8000`."""
+
+import ipaddress
+import re
+
+from epp.exceptions import ConfigError
+
+_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?")
+_NUMBERS = re.compile(r"[0-9.]+")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host, without brackets, and port. ConfigError when the text isn't `host:port`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise ConfigError(f"{text!r}: expected host:port")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ConfigError(f"{text!r}: an IPv6 address goes in brackets, as in [fd00::1]:8000")
+    return check_host(host), check_port(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_host(host: str) -> str:
+    """The host, an IPv6 address without its brackets; ConfigError when it is neither an address nor a name."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if is_ip(bare) and (bare == host or ":" in bare):
+        return bare
+    if _NUMBERS.fullmatch(host) or not _NAME.fullmatch(host):
+        raise ConfigError(f"{host!r}: expected an IPv4 address, an IPv6 address or a host name")
+    return host
+
+
+def check_port(port: str | int) -> int:
+    """The port as a number; ConfigError when it isn't between 1 and 65535."""
+    text = str(port)
+    if not (text.isascii() and text.isdigit()) or len(text) > 5 or not 1 <= int(text) <= 65535:
+        raise ConfigError(f"{text!r}: expected a port between 1 and 65535")
+    return int(text)
+
+
+def is_ip(host: str) -> bool:
+    """Whether the text is an IPv4 or IPv6 address, without brackets."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
