@@ -37,3 +37,11 @@ class ShedError(RequestError):
 
 class PredictionUnavailableError(Exception):
     """No prediction in time; the text says why."""
+
+
+class ScrapeError(Exception):
+    """No metrics page, or none that can be used; `kind` is connect, timeout, status or page, and the text says why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -28,7 +28,7 @@ from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
-from epp.pool.metrics_page import Gauge
+from epp.pool.engines import configured_engine
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.scrape import ScrapeConfig, Scraper
@@ -182,9 +182,13 @@ async def _predictor(config: Config) -> tuple[LatencyClient | None, TrainingSink
 
 def _scrape_config(config: Config) -> ScrapeConfig:
     return ScrapeConfig(
-        waiting=Gauge.parse(config.total_queued_requests_metric),
-        running=Gauge.parse(config.total_running_requests_metric),
-        kv_usage=Gauge.parse(config.kv_cache_usage_percentage_metric),
+        engine=configured_engine(
+            "vllm",
+            waiting=config.total_queued_requests_metric,
+            running=config.total_running_requests_metric,
+            kv_usage=config.kv_cache_usage_percentage_metric,
+        ),
+        staleness_s=config.metrics_staleness_threshold,
         interval_s=config.refresh_metrics_interval,
         scheme=config.model_server_metrics_scheme,
         port=config.model_server_metrics_port,
@@ -197,8 +201,10 @@ def _follow(metrics: Metrics, pool: Pool, training: TrainingSink | None, scraper
     metrics.follow("inference_pool_ready_pods", "Endpoints in the pool", lambda: len(pool))
     metrics.follow("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
     metrics.follow("headroom_epp_prefix_index_blocks", "Blocks in the prefix index", lambda: len(pool.prefix_index))
-    metrics.follow("headroom_epp_scrapes", "Metrics pages read", lambda: scraper.scrapes)
-    metrics.follow("headroom_epp_scrape_failures", "Metrics pages that could not be read", lambda: scraper.failures)
+    metrics.follow("headroom_epp_scrapes", "Metrics pages read", lambda: scraper.counts.pages)
+    metrics.follow(
+        "headroom_epp_scrape_failures", "Metrics pages that could not be read", lambda: scraper.counts.failed
+    )
     if training is not None:
         metrics.follow("headroom_epp_training_rows_queued", "Rows waiting to be sent", lambda: len(training))
         metrics.follow("headroom_epp_training_rows_sent", "Rows that the trainer took", lambda: training.sent)

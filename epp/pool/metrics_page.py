@@ -1,42 +1,125 @@
-"""Reading the few wanted gauges from a model server's metrics page."""
+"""Reading single gauges from a metrics page in Prometheus' text format, without parsing the rest of the page.
+
+A page of a model server has hundreds of series, of which a handful is wanted, tens of times a second: the wanted names
+are searched for in the page's bytes. The format keeps all series of one name together, one on a line.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import nan
 
 from epp.exceptions import ConfigError
+from epp.scheduling.snapshot import Adapters
 
-_SPEC = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([^{}]*)\})?")
-_LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_SPEC = re.compile(r"\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{([^{}]*)\})?\s*")
+_SPEC_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*("?)([^"]*)\2\s*')
+_LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_NAME_ENDS = (b"{", b" ", b"\t")
+# How far a series may move from one page to the next, as numbers before it get longer. Beyond that, all is searched.
+_DRIFT_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
     """A series to read: by name, and by labels where several series share it."""
 
-    pattern: re.Pattern[bytes]
+    name: bytes
     labels: Mapping[bytes, bytes]
 
     @classmethod
     def parse(cls, text: str) -> "Gauge | None":
-        """From `name` or `name{label=value,...}` without quotes; None for an empty text."""
+        """From `name` or `name{label=value,...}`, values with or without quotes; None for an empty text."""
         if not text:
             return None
         match = _SPEC.fullmatch(text)
         if not match:
             raise ConfigError(f"metric {text!r}: expected name or name{{label=value,...}}")
-        pairs = [pair.partition("=") for pair in (match[2] or "").split(",") if pair]
-        labels = {key.strip().encode(): value.strip().encode() for key, _, value in pairs}
-        name = re.escape(match[1].encode())
-        return cls(re.compile(rb"^" + name + rb"(?:\{(.*)\})? +([^ \n]+)", re.MULTILINE), labels)
+        labels = {}
+        for pair in filter(None, (match[2] or "").split(",")):
+            label = _SPEC_LABEL.fullmatch(pair)
+            if not label:
+                raise ConfigError(f"metric {text!r}: expected label=value, not {pair!r}")
+            labels[label[1].encode()] = label[3].strip().encode()
+        return cls(match[1].encode(), labels)
 
-    def read(self, page: bytes) -> float | None:
-        """The value of the first series that carries the labels; None when the page has none."""
-        for match in self.pattern.finditer(page):
-            if self.labels and not self.labels.items() <= dict(_LABEL.findall(match[1] or b"")).items():
-                continue
+    def __str__(self) -> str:
+        labels = ",".join(f"{key.decode()}={value.decode()}" for key, value in self.labels.items())
+        return self.name.decode() + (f"{{{labels}}}" if labels else "")
+
+    def find(self, page: bytes, near: int = 0) -> int:
+        """Where the first series of this name begins, or -1. `near` is where it began on an earlier page."""
+        line = b"\n" + self.name
+        size = len(line)
+        at = page.find(line, max(near - _DRIFT_BYTES, 0), near + _DRIFT_BYTES + size)
+        if at >= 0 and page[at + size : at + size + 1] in _NAME_ENDS:
+            before = page.rfind(b"\n", 0, at) + 1
+            if not page.startswith(self.name, before):
+                return at + 1
+        if page.startswith(self.name) and page[size - 1 : size] in _NAME_ENDS:
+            return 0
+        at = page.find(line)
+        while at >= 0 and page[at + size : at + size + 1] not in _NAME_ENDS:
+            at = page.find(line, at + size)
+        return at + 1 if at >= 0 else -1
+
+    def read(self, page: bytes, start: int) -> float | None:
+        """The value of the series at `start`, as `find` says; None when none of that name carries the labels.
+
+        Of several series the one with the latest timestamp counts, else the first. NaN stands for what is no number.
+        """
+        latest, value = -1.0, None
+        for labels, number, timestamp in self._series(page, start):
+            if timestamp > latest and (not self.labels or self.labels.items() <= parse_labels(labels).items()):
+                latest, value = timestamp, number
+        return value
+
+    def newest_labels(self, page: bytes, start: int) -> bytes | None:
+        """The labels of the series with the largest value, where the value is the time of its creation."""
+        newest, found = -1.0, None
+        for labels, number, _ in self._series(page, start):
+            if number > newest and (not self.labels or self.labels.items() <= parse_labels(labels).items()):
+                newest, found = number, labels
+        return found
+
+    def _series(self, page: bytes, start: int) -> Iterator[tuple[bytes, float, float]]:
+        """Labels, value and timestamp (0 without one) of each series of this name, from the first one on."""
+        size = len(self.name)
+        while page.startswith(self.name, start) and page[start + size : start + size + 1] in _NAME_ENDS:
+            end = page.find(b"\n", start)
+            end = len(page) if end < 0 else end
+            labels, _, numbers = page[start + size : end].rpartition(b"}")
+            fields = numbers.split()
             try:
-                return float(match[2])
-            except ValueError:
-                return None
-        return None
+                yield labels, float(fields[0]), float(fields[1]) if len(fields) > 1 else 0.0
+            except (ValueError, IndexError):
+                yield labels, nan, 0.0
+            start = end + 1
+
+
+def parse_labels(text: bytes) -> dict[bytes, bytes]:
+    """The labels of a series, from what stands between its braces."""
+    labels = dict(_LABEL.findall(text))
+    if b"\\" in text:
+        return {key: _ESCAPED.sub(_unescaped, value) for key, value in labels.items()}
+    return labels
+
+
+def parse_adapters(labels: bytes) -> Adapters:
+    """LoRA adapters as vLLM's lora_requests_info tells them: lists by commas, and the number of places."""
+    values = parse_labels(labels)
+    capacity = values.get(b"max_lora", b"")
+    return Adapters(
+        active=_names(values.get(b"running_lora_adapters", b"")),
+        waiting=_names(values.get(b"waiting_lora_adapters", b"")),
+        capacity=int(capacity) if capacity.isdigit() and len(capacity) < 10 else 0,
+    )
+
+
+def _names(text: bytes) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.decode(errors="replace").split(",") if name.strip())
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return b"\n" if match[1] == b"n" else match[1]

@@ -1,0 +1,155 @@
+"""A keep-alive HTTP/1.1 connection to a metrics server: one request at a time, always the same."""
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+from epp.exceptions import ScrapeError
+
+MAX_PAGE_BYTES = 16 << 20
+
+
+class PageListener(Protocol):
+    """Who asks: told of one page or one error for each request, and of the connection's begin and end."""
+
+    def connection_began(self) -> None: ...
+
+    def page_came(self, page: bytes) -> None: ...
+
+    def page_failed(self, error: ScrapeError, fresh: bool) -> None:
+        """`fresh`: the connection was new, or part of an answer had come, so that asking anew is no remedy."""
+
+    def connection_ended(self) -> None:
+        """No more requests may be made; comes before the page or the error of the last one."""
+
+
+class PageConnection(asyncio.Protocol):
+    """For `loop.create_connection`. Asks once as soon as it stands; `ask` again after each answer, `close` at any time.
+
+    A client library's general features cost several times what the page itself does, at some thousand pages a second.
+    The parsing is llhttp's. Redirects are errors, and compression isn't asked for.
+    """
+
+    def __init__(self, request: bytes, listener: PageListener) -> None:
+        self._request = request
+        self._listener: PageListener | None = listener
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answers = 0
+        self._awaiting = True
+        self._begin()
+
+    def ask(self) -> None:
+        """Sends the request."""
+        assert self._transport is not None  # noqa: S101 - something was answered
+        self._begin()
+        self._awaiting = True
+        self._transport.write(self._request)
+
+    def close(self) -> None:
+        """Ends the connection at once; the listener hears no more of it."""
+        self._listener = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _begin(self) -> None:
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._bytes_came = self._headers_came = self._length_told = False
+        self._complete = self._surplus = self._keep_alive = False
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._listener is None:
+            self._transport.abort()
+            return
+        self._listener.connection_began()
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._awaiting:
+            self._finish(None)
+            return
+        self._bytes_came = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._finish(ScrapeError("page", f"the answer is no HTTP: {error}"))
+            return
+        if self._body_bytes > MAX_PAGE_BYTES:
+            self._finish(ScrapeError("page", f"the page is larger than {MAX_PAGE_BYTES} bytes"))
+        elif self._surplus:
+            self._finish(ScrapeError("page", "more came than one answer"))
+        elif self._complete:
+            self._answered()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._awaiting:
+            self._finish(None)
+        elif not self._bytes_came:
+            self._finish(ScrapeError("connect", f"the connection ended without an answer{_because(exc)}"))
+        elif exc is None and self._headers_came and not self._length_told:
+            # HTTP/1.0's way to tell the length of a page: its end is that of the connection.
+            self._answered()
+        else:
+            self._finish(ScrapeError("page", f"the connection ended within the answer{_because(exc)}"))
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._length_told = True
+
+    def on_headers_complete(self) -> None:
+        self._headers_came = True
+
+    def on_body(self, piece: bytes) -> None:
+        self._body.append(piece)
+        self._body_bytes += len(piece)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            self._begin()
+            self._bytes_came = True
+        else:
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    # The end of a request
+
+    def _answered(self) -> None:
+        status = self._parser.get_status_code()
+        page = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._awaiting = False
+        self._answers += 1
+        listener = self._listener
+        if not self._keep_alive:
+            self._finish(None)
+        if listener is None:
+            return
+        if status == 200:
+            listener.page_came(page)
+        else:
+            listener.page_failed(ScrapeError("status", f"HTTP status {status}"), True)
+
+    def _finish(self, error: ScrapeError | None) -> None:
+        """Ends the connection and says so, and why no page came if one is awaited."""
+        listener, fresh = self._listener, self._bytes_came or not self._answers
+        self._awaiting = False
+        self.close()
+        if listener is None:
+            return
+        listener.connection_ended()
+        if error is not None:
+            listener.page_failed(error, fresh)
+
+
+def _because(error: Exception | None) -> str:
+    return f": {error}" if error else ""
