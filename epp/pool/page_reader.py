@@ -45,8 +45,10 @@ class PageReader:
                 return candidate.load
         self._page = None
         first = self._engines[0]
-        names = " and no ".join(str(gauges[0]) for gauges in (first.waiting, first.running, first.kv_usage) if gauges)
-        raise ScrapeError("page", f"the page has no {names}")
+        if page[:1] in (b"[", b"{"):
+            raise ScrapeError("page", "the page is JSON: trtllm-serve has the wanted one at /prometheus/metrics")
+        names = ", ".join(str(gauges[0]) for gauges in (first.waiting, first.running, first.kv_usage) if gauges)
+        raise ScrapeError("page", f"the page has no plausible value of any of {names}")
 
 
 class Value:

@@ -93,8 +93,13 @@ def test_a_number_that_can_not_be_is_ignored(text: str) -> None:
     reader.read(b"w 1\nr 2\nk 0.5\n")
     assert reader.read(f"w {text}\nr 4\nk {text}\n".encode()) == Load(1, 4, 0.5, NO_ADAPTERS)
     assert [value.purpose for value in reader.values if value.rejected] == ["waiting", "kv_usage"]
-    with pytest.raises(ScrapeError, match="no w and no r and no k"):
+    with pytest.raises(ScrapeError, match="no plausible value of any of w, r, k"):
         reader.read(f"w {text}\nr {text}\nk {text}\n".encode())
+
+
+def test_a_page_of_json_is_told_with_where_the_right_one_is() -> None:
+    with pytest.raises(ScrapeError, match="/prometheus/metrics"):
+        PageReader(engines_to_try(configured_engine("trtllm-serve"), {})).read(b'[{"iter": 1}]')
 
 
 def test_adapters_are_read_when_the_server_has_loaded_some_and_forgotten_when_it_starts_anew() -> None:

@@ -41,10 +41,10 @@ def test_help_names_flags_and_variables() -> None:
         ([], "no endpoints"),
         (["--endpoints", "nowhere"], "'nowhere'"),
         (["--endpoints-file", "/absent.yaml"], "/absent.yaml"),
-        (["--endpoints", "a:1", "--config-file", "/absent"], "--config-file"),
-        (["--endpoints", "a:1", "--config-text", "kind: X"], "apiVersion"),
-        (["--endpoints", "a:1", "--enable-latency-predictor", "true", "--cert-path", "/absent"], "--cert-path"),
-        (["--endpoints", "a:1", "--kv-cache-usage-percentage-metric", "a b"], "a b"),
+        (["--endpoints", "127.0.0.1:1", "--config-file", "/absent"], "--config-file"),
+        (["--endpoints", "127.0.0.1:1", "--config-text", "kind: X"], "apiVersion"),
+        (["--endpoints", "127.0.0.1:1", "--enable-latency-predictor", "true", "--cert-path", "/absent"], "--cert-path"),
+        (["--endpoints", "127.0.0.1:1", "--kv-cache-usage-percentage-metric", "a b"], "a b"),
     ],
 )
 def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
