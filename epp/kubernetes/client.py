@@ -1,0 +1,233 @@
+"""The Kubernetes API, as much of it as the picker needs: single objects, lists of them, and watches.
+
+lightkube reads kubeconfigs and service accounts, re-reads rotated tokens and sets up TLS. Objects are decoded into the
+few fields of epp.kubernetes.objects, whatever else they hold.
+"""
+
+import logging
+import random
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+import httpx2
+import msgspec
+
+from epp.kubernetes.exceptions import ApiError, UnreachableError
+from epp.kubernetes.objects import Metadata, Resource
+
+logger = logging.getLogger("headroom.epp.kubernetes")
+
+T = TypeVar("T")
+Params = dict[str, str]
+
+_PAGE_OBJECTS = 500
+# An object may have 3 MiB (etcd takes 1.5 of its binary form); a page of usual ones has a tenth of this.
+_MAX_LINE_BYTES = 8 << 20
+_MAX_ANSWER_BYTES = 128 << 20
+_TIMEOUT = httpx2.Timeout(10.0)
+# The server ends a watch after a time in this range. Until then only TCP's own probes tell that a silent peer is gone.
+_WATCH_S = (240, 360)
+KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects of a kind: those of a namespace with these labels and fields, in the API's syntax."""
+
+    namespace: str
+    labels: str = ""
+    fields: str = ""
+
+    @property
+    def params(self) -> Params:
+        return {
+            key: value for key, value in {"labelSelector": self.labels, "fieldSelector": self.fields}.items() if value
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """Objects by name, and the version from which a watch tells what became of them."""
+
+    items: dict[str, T]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[T]):
+    """What became of the object of that name. None: it is gone, or it makes no sense. No name: the version alone."""
+
+    version: str
+    name: str = ""
+    object: T | None = None
+
+
+class _Head(msgspec.Struct, frozen=True):
+    metadata: Metadata
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: "_PageMetadata"
+    items: list[msgspec.Raw]
+
+
+class _PageMetadata(msgspec.Struct, frozen=True):
+    resourceVersion: str  # noqa: N815
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _Change(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Status(msgspec.Struct, frozen=True):
+    message: str = ""
+    code: int = 0
+
+
+class Client:
+    """Raises UnreachableError or ApiError; an object that can't be decoded is logged and left out."""
+
+    def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
+        self._http = http
+        self.namespace = namespace
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
+        return self._decode(await self._ask("GET", resource.path(namespace, name)), resource)
+
+    async def create(self, resource: Resource[T], item: T, namespace: str = "") -> T:
+        return self._decode(await self._ask("POST", resource.path(namespace), body=item), resource)
+
+    async def replace(self, resource: Resource[T], item: T, namespace: str, name: str) -> T:
+        """ApiError 409 when the object is no longer of the resourceVersion that `item` carries."""
+        return self._decode(await self._ask("PUT", resource.path(namespace, name), body=item), resource)
+
+    async def list(self, resource: Resource[T], selection: Selection) -> Listing[T]:
+        items: dict[str, T] = {}
+        params = {**selection.params, "limit": str(_PAGE_OBJECTS)}
+        while True:
+            page = _answered(await self._ask("GET", resource.path(selection.namespace), params), _Page)
+            for raw in page.items:
+                name, item = _named(raw, resource)
+                if item is not None:
+                    items[name] = item
+            if not page.metadata.continue_:
+                return Listing(items, page.metadata.resourceVersion)
+            params["continue"] = page.metadata.continue_
+
+    async def watch(
+        self, resource: Resource[T], selection: Selection, version: str
+    ) -> AsyncGenerator[Event[T], None]:
+        """What happens after `version`, until the server ends it. ApiError 410 when that version is too old."""
+        watch_s = random.randint(*_WATCH_S)
+        params = selection.params | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(watch_s),
+        }
+        timeout = httpx2.Timeout(_TIMEOUT, read=watch_s + 30)
+        async with self._exchange("GET", resource.path(selection.namespace), params, timeout=timeout) as response:
+            async for line in _lines(response):
+                yield _event(line, resource)
+
+    async def _ask(self, method: str, path: str, params: Params | None = None, body: object = None) -> bytes:
+        async with self._exchange(method, path, params, body) as response:
+            return await _whole(response)
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: object = None,
+        timeout: httpx2.Timeout = _TIMEOUT,
+    ) -> AsyncIterator[httpx2.Response]:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        try:
+            async with self._http.stream(
+                method, path, params=params, content=content, headers=headers, timeout=timeout
+            ) as response:
+                if response.is_error:
+                    raise _refusal(response.status_code, await _whole(response))
+                yield response
+        except (httpx2.HTTPError, OSError) as error:
+            raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+
+    def _decode(self, data: bytes, resource: Resource[T]) -> T:
+        return _answered(data, resource.type)
+
+
+def _answered(data: bytes, what: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=what)
+    except msgspec.DecodeError as error:
+        raise UnreachableError(f"an answer that is no {what.__name__}: {error}") from error
+
+
+def _named(raw: msgspec.Raw, resource: Resource[T]) -> tuple[str, T | None]:
+    """An object and its name; None for one whose fields aren't what its kind has."""
+    name = _answered(bytes(raw), _Head).metadata.name
+    try:
+        return name, msgspec.json.decode(raw, type=resource.type)
+    except msgspec.ValidationError as error:
+        logger.error("ignoring %s %s: %s", resource.plural, name, error)
+        return name, None
+
+
+def _event(line: bytes, resource: Resource[T]) -> Event[T]:
+    change = _answered(line, _Change)
+    if change.type == "ERROR":
+        raise _refusal(500, bytes(change.object))
+    version = _answered(bytes(change.object), _Head).metadata.resourceVersion
+    if change.type == "BOOKMARK":
+        return Event(version)
+    name, item = _named(change.object, resource)
+    return Event(version, name, None if change.type == "DELETED" else item)
+
+
+def _refusal(status: int, data: bytes) -> ApiError:
+    found = _Status()
+    with suppress(msgspec.DecodeError):
+        found = msgspec.json.decode(data, type=_Status)
+    return ApiError(found.code or status, found.message or data[:200].decode(errors="replace") or "no reason given")
+
+
+async def _whole(response: httpx2.Response) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_bytes():
+        data += chunk
+        if len(data) > _MAX_ANSWER_BYTES:
+            raise UnreachableError(f"{response.url.path}: an answer of more than {_MAX_ANSWER_BYTES} bytes")
+    return bytes(data)
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
+    waiting = bytearray()
+    async for chunk in response.aiter_bytes():
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            waiting += chunk[start:end]
+            yield bytes(waiting)
+            waiting.clear()
+            start = end + 1
+        waiting += chunk[start:]
+        if len(waiting) > _MAX_LINE_BYTES:
+            raise UnreachableError(f"{response.url.path}: a line of more than {_MAX_LINE_BYTES} bytes")

@@ -1,0 +1,22 @@
+"""What can go wrong with the Kubernetes API. Nothing of it ends the picker: whoever meets it tries again."""
+
+
+class KubernetesError(Exception):
+    """The Kubernetes API didn't do what it was asked; the text says what and why."""
+
+
+class UnreachableError(KubernetesError):
+    """No answer, or one that broke off."""
+
+
+class ApiError(KubernetesError):
+    """The API server refused; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{message} ({status})")
+        self.status = status
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether what was asked for lies too far back: the server no longer has that part of the history."""
+        return self.status == 410

@@ -1,0 +1,208 @@
+"""A real Kubernetes control plane on loopback: etcd and the API server, and whatever else of it a test asks for."""
+
+import json
+import secrets
+import signal
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.kubernetes.binaries import control_plane_program
+from tests.live import free_port, until
+
+CRDS = Path(__file__).parent / "crds.yaml"
+_MASTERS = "system:masters"
+
+
+class ApiError(Exception):
+    """The API server's refusal; `status` is HTTP's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+class ControlPlane:
+    """`with ControlPlane(folder, users={"picker": ()}) as plane:` has an API server with this project's CRDs.
+
+    `users` are names and their groups; each gets a token. "admin" is always there, and may do everything.
+    """
+
+    def __init__(self, folder: Path, users: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._folder = folder
+        self._program = control_plane_program()
+        self._users = {"admin": (_MASTERS,), **(users or {})}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.tokens = {name: secrets.token_hex(16) for name in self._users}
+        self.port = free_port()
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.certificate = folder / "certificates" / "apiserver.crt"
+        self._etcd_url = f"http://127.0.0.1:{free_port()}"
+
+    def __enter__(self) -> Self:
+        try:
+            self._write_credentials()
+            self._start_etcd()
+            self.start_api_server()
+            self.apply(CRDS.read_text())
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends every part, etcd last."""
+        for part in reversed(list(self._processes)):
+            self.end(part)
+
+    def run(self, part: str, *flags: str) -> None:
+        """Starts a part of the control plane, such as kube-scheduler; its output goes to a file of that name."""
+        with (self._folder / f"{part}.log").open("ab") as log:
+            self._processes[part] = subprocess.Popen([str(self._program), part, *flags], stdout=log, stderr=log)
+
+    def end(self, part: str, how: signal.Signals = signal.SIGKILL) -> None:
+        process = self._processes.pop(part)
+        process.send_signal(how)
+        process.wait()
+
+    def start_api_server(self) -> None:
+        """Returns when it is ready; after an end("kube-apiserver") it comes back with all that etcd holds."""
+        keys = self._folder / "service-accounts.pem"
+        self.run(
+            "kube-apiserver",
+            f"--etcd-servers={self._etcd_url}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={self.port}",
+            f"--cert-dir={self.certificate.parent}",
+            f"--token-auth-file={self._folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={keys}",
+            f"--service-account-signing-key-file={keys}",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--endpoint-reconciler-type=none",
+            # Pods of tests name no service account, and nothing makes the default one.
+            "--disable-admission-plugins=ServiceAccount",
+        )
+        until(lambda: self._alive("kube-apiserver") and self._is_ready(), timeout_s=60)
+
+    def kubeconfig(self, user: str = "admin", url: str = "") -> Path:
+        """A kubeconfig for a user; `url` for a way to the API server other than the direct one."""
+        path = self._folder / f"{user}-{secrets.token_hex(4)}.yaml"
+        cluster = {"server": url or self.url, "certificate-authority": str(self.certificate)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": user, "user": {"token": self.tokens[user]}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "current-context": "test",
+        }
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
+        """The API server's decoded answer to the admin. ApiError when it refuses."""
+        headers = {"Authorization": f"Bearer {self.tokens['admin']}", "Content-Type": content}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
+        context = ssl.create_default_context(cafile=self.certificate)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(error.code, error.read().decode()) from error
+        return json.loads(text) if text.startswith(b"{") else text.decode()
+
+    def apply(self, manifests: str) -> None:
+        """Creates or changes what YAML documents describe, and waits for definitions of resources to take effect."""
+        kinds = {}
+        for document in filter(None, yaml.safe_load_all(manifests)):
+            path = _path_of(document)
+            self.call(
+                "PATCH", f"{path}?fieldManager=test&force=true", document, content="application/apply-patch+yaml"
+            )
+            if document["kind"] == "CustomResourceDefinition":
+                spec = document["spec"]
+                kinds[f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"] = path
+        for listing in kinds:
+            until(lambda listing=listing: self._answers(listing))  # type: ignore[misc]
+
+    def compact(self) -> None:
+        """Makes etcd forget all history, so that no watch can be resumed from it."""
+        revision = self._etcd("range", {"key": "AA=="})["header"]["revision"]
+        self._etcd("compaction", {"revision": revision, "physical": True})
+
+    def _etcd(self, method: str, body: Any) -> Any:
+        kind = "kv"
+        request = urllib.request.Request(f"{self._etcd_url}/v3/{kind}/{method}", json.dumps(body).encode())  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return json.load(response)
+
+    def _start_etcd(self) -> None:
+        peers = f"http://127.0.0.1:{free_port()}"
+        self.run(
+            "etcd",
+            f"--data-dir={self._folder / 'etcd'}",
+            f"--listen-client-urls={self._etcd_url}",
+            f"--advertise-client-urls={self._etcd_url}",
+            f"--listen-peer-urls={peers}",
+            f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
+            "--unsafe-no-fsync",
+        )
+
+    def _write_credentials(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (self._folder / "service-accounts.pem").write_bytes(pem)
+        lines = (
+            f'{self.tokens[name]},{name},{name},"{",".join(groups)}"\n' for name, groups in self._users.items()
+        )
+        (self._folder / "tokens.csv").write_text("".join(lines))
+
+    def _alive(self, part: str) -> bool:
+        code = self._processes[part].poll()
+        assert code is None, f"{part} ended with {code}: {(self._folder / f'{part}.log').read_text()[-2000:]}"
+        return True
+
+    def _is_ready(self) -> bool:
+        return self.certificate.exists() and self._answers("/readyz")
+
+    def _answers(self, path: str) -> bool:
+        try:
+            self.call("GET", path)
+        except (ApiError, OSError):
+            return False
+        return True
+
+
+_PLURALS = {"Endpoints": "endpoints"}
+
+
+def _path_of(manifest: Mapping[str, Any]) -> str:
+    """Where the API server has the object that a manifest describes."""
+    version, metadata = manifest["apiVersion"], manifest["metadata"]
+    base = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    plural = _PLURALS.get(manifest["kind"], f"{manifest['kind'].lower()}s")
+    return f"{base}{namespace}/{plural}/{metadata['name']}"
