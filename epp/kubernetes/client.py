@@ -27,7 +27,8 @@ _PAGE_OBJECTS = 500
 # An object may have 3 MiB (etcd takes 1.5 of its binary form); a page of usual ones has a tenth of this.
 _MAX_LINE_BYTES = 8 << 20
 _MAX_ANSWER_BYTES = 128 << 20
-_TIMEOUT = httpx2.Timeout(10.0)
+_ANSWER_S = 10.0
+_PATIENCE = httpx2.Timeout(_ANSWER_S)
 # The server ends a watch after a time in this range. Until then only TCP's own probes tell that a silent peer is gone.
 _WATCH_S = (240, 360)
 KEEPALIVE = [
@@ -108,14 +109,14 @@ class Client:
         await self._http.aclose()
 
     async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
-        return self._decode(await self._ask("GET", resource.path(namespace, name)), resource)
+        return _answered(await self._ask("GET", resource.path(namespace, name)), resource.type)
 
     async def create(self, resource: Resource[T], item: T, namespace: str = "") -> T:
-        return self._decode(await self._ask("POST", resource.path(namespace), body=item), resource)
+        return _answered(await self._ask("POST", resource.path(namespace), body=item), resource.type)
 
     async def replace(self, resource: Resource[T], item: T, namespace: str, name: str) -> T:
         """ApiError 409 when the object is no longer of the resourceVersion that `item` carries."""
-        return self._decode(await self._ask("PUT", resource.path(namespace, name), body=item), resource)
+        return _answered(await self._ask("PUT", resource.path(namespace, name), body=item), resource.type)
 
     async def list(self, resource: Resource[T], selection: Selection) -> Listing[T]:
         items: dict[str, T] = {}
@@ -123,16 +124,14 @@ class Client:
         while True:
             page = _answered(await self._ask("GET", resource.path(selection.namespace), params), _Page)
             for raw in page.items:
-                name, item = _named(raw, resource)
-                if item is not None:
-                    items[name] = item
+                named = _named(raw, resource)
+                if named.object is not None:
+                    items[named.name] = named.object
             if not page.metadata.continue_:
                 return Listing(items, page.metadata.resourceVersion)
             params["continue"] = page.metadata.continue_
 
-    async def watch(
-        self, resource: Resource[T], selection: Selection, version: str
-    ) -> AsyncGenerator[Event[T], None]:
+    async def watch(self, resource: Resource[T], selection: Selection, version: str) -> AsyncGenerator[Event[T], None]:
         """What happens after `version`, until the server ends it. ApiError 410 when that version is too old."""
         watch_s = random.randint(*_WATCH_S)
         params = selection.params | {
@@ -141,8 +140,8 @@ class Client:
             "resourceVersion": version,
             "timeoutSeconds": str(watch_s),
         }
-        timeout = httpx2.Timeout(_TIMEOUT, read=watch_s + 30)
-        async with self._exchange("GET", resource.path(selection.namespace), params, timeout=timeout) as response:
+        patience = httpx2.Timeout(_ANSWER_S, read=watch_s + 30.0)
+        async with self._exchange("GET", resource.path(selection.namespace), params, patience=patience) as response:
             async for line in _lines(response):
                 yield _event(line, resource)
 
@@ -157,22 +156,19 @@ class Client:
         path: str,
         params: Params | None = None,
         body: object = None,
-        timeout: httpx2.Timeout = _TIMEOUT,
+        patience: httpx2.Timeout = _PATIENCE,
     ) -> AsyncIterator[httpx2.Response]:
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
         try:
             async with self._http.stream(
-                method, path, params=params, content=content, headers=headers, timeout=timeout
+                method, path, params=params, content=content, headers=headers, timeout=patience
             ) as response:
                 if response.is_error:
                     raise _refusal(response.status_code, await _whole(response))
                 yield response
         except (httpx2.HTTPError, OSError) as error:
             raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
-
-    def _decode(self, data: bytes, resource: Resource[T]) -> T:
-        return _answered(data, resource.type)
 
 
 def _answered(data: bytes, what: type[T]) -> T:
@@ -182,25 +178,24 @@ def _answered(data: bytes, what: type[T]) -> T:
         raise UnreachableError(f"an answer that is no {what.__name__}: {error}") from error
 
 
-def _named(raw: msgspec.Raw, resource: Resource[T]) -> tuple[str, T | None]:
-    """An object and its name; None for one whose fields aren't what its kind has."""
-    name = _answered(bytes(raw), _Head).metadata.name
+def _named(raw: msgspec.Raw, resource: Resource[T]) -> Event[T]:
+    """An object by its name; without the object when its fields aren't what its kind has."""
+    head = _answered(bytes(raw), _Head).metadata
     try:
-        return name, msgspec.json.decode(raw, type=resource.type)
+        return Event(head.resourceVersion, head.name, msgspec.json.decode(raw, type=resource.type))
     except msgspec.ValidationError as error:
-        logger.error("ignoring %s %s: %s", resource.plural, name, error)
-        return name, None
+        logger.error("ignoring %s %s: %s", resource.plural, head.name, error)
+        return Event(head.resourceVersion, head.name)
 
 
 def _event(line: bytes, resource: Resource[T]) -> Event[T]:
     change = _answered(line, _Change)
     if change.type == "ERROR":
         raise _refusal(500, bytes(change.object))
-    version = _answered(bytes(change.object), _Head).metadata.resourceVersion
-    if change.type == "BOOKMARK":
-        return Event(version)
-    name, item = _named(change.object, resource)
-    return Event(version, name, None if change.type == "DELETED" else item)
+    if change.type in {"ADDED", "MODIFIED"}:
+        return _named(change.object, resource)
+    head = _answered(bytes(change.object), _Head).metadata
+    return Event(head.resourceVersion, "" if change.type == "BOOKMARK" else head.name)
 
 
 def _refusal(status: int, data: bytes) -> ApiError:

@@ -163,7 +163,7 @@ OBJECTIVES = Resource(EXPERIMENTAL_GROUP, "v1alpha2", "inferenceobjectives", Obj
 LEASES = Resource("coordination.k8s.io", "v1", "leases", Lease)
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", TokenReview)
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", AccessReview)
-POOLS: dict[str, Resource[Pool] | Resource[ExperimentalPool]] = {
-    POOL_GROUP: Resource(POOL_GROUP, "v1", "inferencepools", Pool),
-    EXPERIMENTAL_GROUP: Resource(EXPERIMENTAL_GROUP, "v1alpha2", "inferencepools", ExperimentalPool),
+POOLS: dict[str, Resource[AnyPool]] = {
+    POOL_GROUP: Resource[AnyPool](POOL_GROUP, "v1", "inferencepools", Pool),
+    EXPERIMENTAL_GROUP: Resource[AnyPool](EXPERIMENTAL_GROUP, "v1alpha2", "inferencepools", ExperimentalPool),
 }

@@ -20,7 +20,6 @@ from tests.kubernetes.binaries import control_plane_program
 from tests.live import free_port, until
 
 CRDS = Path(__file__).parent / "crds.yaml"
-_MASTERS = "system:masters"
 
 
 class ApiError(Exception):
@@ -32,15 +31,15 @@ class ApiError(Exception):
 
 
 class ControlPlane:
-    """`with ControlPlane(folder, users={"picker": ()}) as plane:` has an API server with this project's CRDs.
+    """`with ControlPlane(folder) as plane:` has an API server with this project's CRDs, and an admin who may do all.
 
-    `users` are names and their groups; each gets a token. "admin" is always there, and may do everything.
+    `users` are names and their groups; each gets a token.
     """
 
     def __init__(self, folder: Path, users: Mapping[str, Sequence[str]] | None = None) -> None:
         self._folder = folder
         self._program = control_plane_program()
-        self._users = {"admin": (_MASTERS,), **(users or {})}
+        self._users = {"admin": ("system:masters",), **(users or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens = {name: secrets.token_hex(16) for name in self._users}
         self.port = free_port()
@@ -101,24 +100,24 @@ class ControlPlane:
         )
         until(lambda: self._alive("kube-apiserver") and self._is_ready(), timeout_s=60)
 
-    def kubeconfig(self, user: str = "admin", url: str = "") -> Path:
-        """A kubeconfig for a user; `url` for a way to the API server other than the direct one."""
-        path = self._folder / f"{user}-{secrets.token_hex(4)}.yaml"
+    def kubeconfig(self, token: str = "", url: str = "") -> Path:
+        """A kubeconfig for the admin, or whose token it is; `url` for another way to the API server."""
+        path = self._folder / f"kubeconfig-{secrets.token_hex(4)}.yaml"
         cluster = {"server": url or self.url, "certificate-authority": str(self.certificate)}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": self.tokens[user]}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "users": [{"name": "test", "user": {"token": token or self.tokens["admin"]}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "current-context": "test",
         }
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
-        """The API server's decoded answer to the admin. ApiError when it refuses."""
-        headers = {"Authorization": f"Bearer {self.tokens['admin']}", "Content-Type": content}
+    def call(self, method: str, path: str, body: Any = None, content: str = "application/json", token: str = "") -> Any:
+        """The API server's decoded answer to the admin, or to whose token it is. ApiError when it refuses."""
+        headers = {"Authorization": f"Bearer {token or self.tokens['admin']}", "Content-Type": content}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
         context = ssl.create_default_context(cafile=self.certificate)
@@ -130,14 +129,18 @@ class ControlPlane:
                 raise ApiError(error.code, error.read().decode()) from error
         return json.loads(text) if text.startswith(b"{") else text.decode()
 
+    def service_account_token(self, namespace: str, name: str) -> str:
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token: str = self.call("POST", path, request)["status"]["token"]
+        return token
+
     def apply(self, manifests: str) -> None:
         """Creates or changes what YAML documents describe, and waits for definitions of resources to take effect."""
         kinds = {}
         for document in filter(None, yaml.safe_load_all(manifests)):
             path = _path_of(document)
-            self.call(
-                "PATCH", f"{path}?fieldManager=test&force=true", document, content="application/apply-patch+yaml"
-            )
+            self.call("PATCH", f"{path}?fieldManager=test&force=true", document, content="application/apply-patch+yaml")
             if document["kind"] == "CustomResourceDefinition":
                 spec = document["spec"]
                 kinds[f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"] = path
@@ -150,8 +153,7 @@ class ControlPlane:
         self._etcd("compaction", {"revision": revision, "physical": True})
 
     def _etcd(self, method: str, body: Any) -> Any:
-        kind = "kv"
-        request = urllib.request.Request(f"{self._etcd_url}/v3/{kind}/{method}", json.dumps(body).encode())  # noqa: S310
+        request = urllib.request.Request(f"{self._etcd_url}/v3/kv/{method}", json.dumps(body).encode())  # noqa: S310
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
             return json.load(response)
 
@@ -175,9 +177,7 @@ class ControlPlane:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         (self._folder / "service-accounts.pem").write_bytes(pem)
-        lines = (
-            f'{self.tokens[name]},{name},{name},"{",".join(groups)}"\n' for name, groups in self._users.items()
-        )
+        lines = (f'{self.tokens[name]},{name},{name},"{",".join(groups)}"\n' for name, groups in self._users.items())
         (self._folder / "tokens.csv").write_text("".join(lines))
 
     def _alive(self, part: str) -> bool:
@@ -196,13 +196,11 @@ class ControlPlane:
         return True
 
 
-_PLURALS = {"Endpoints": "endpoints"}
-
-
 def _path_of(manifest: Mapping[str, Any]) -> str:
     """Where the API server has the object that a manifest describes."""
     version, metadata = manifest["apiVersion"], manifest["metadata"]
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
-    plural = _PLURALS.get(manifest["kind"], f"{manifest['kind'].lower()}s")
+    kind = manifest["kind"].lower()
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
     return f"{base}{namespace}/{plural}/{metadata['name']}"

@@ -1,0 +1,166 @@
+"""Leader election among the replicas of a picker by a Lease, as Kubernetes' own components hold it.
+
+The holder renews the lease every retry period. Whoever else wants it takes it by a write on the condition of its
+resourceVersion, once it has seen the same record for as long as that says it is good. Nobody's clock is compared with
+another's: each measures by its own since when it has seen a record. A holder that can't renew stops leading at the
+renew deadline, before anybody else may start.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from epp.kubernetes.client import Client
+from epp.kubernetes.exceptions import ApiError, KubernetesError
+from epp.kubernetes.objects import LEASES, Lease, LeaseSpec
+
+logger = logging.getLogger("headroom.epp.leader")
+
+_LONGEST_RELEASE_S = 5.0
+
+
+def lease_name(namespace: str, pool: str) -> str:
+    """Of the lease that a pool's pickers share."""
+    return f"epp-{namespace}-{pool}.gateway-api-inference-extension.sigs.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a lease is good, how long its holder tries to renew it, and the pause between two tries."""
+
+    duration_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_period_s: float = 2.0
+
+
+class LeaderElection:
+    """One candidate. `changed` is called with True when it starts to lead, and with False when it no longer does."""
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        namespace: str,
+        identity: str,
+        changed: Callable[[bool], None] = lambda leads: None,
+        times: LeaseTimes = LeaseTimes(),
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._namespace = namespace
+        self._identity = identity
+        self._changed = changed
+        self._times = times
+        self._leads_until = -math.inf
+        self._told = False
+        self._seen = LeaseSpec()
+        self._seen_at = -math.inf
+        self.transitions = 0
+
+    @property
+    def is_leader(self) -> bool:
+        """False from the renew deadline on, even when this process was paused meanwhile and knows of nothing."""
+        return time.monotonic() < self._leads_until
+
+    @property
+    def holder(self) -> str:
+        """Who holds the lease, as last seen; nothing when nobody does."""
+        return self._seen.holderIdentity or ""
+
+    async def run(self) -> None:
+        """Contends and leads, over and over, until cancelled; then gives the lease back."""
+        try:
+            while True:
+                await self._attempt()
+                self._tell()
+                await asyncio.sleep(self._pause_s())
+        finally:
+            await self._release()
+
+    async def _attempt(self) -> None:
+        """Renews or acquires, within the time that is left to lead."""
+        started_at = time.monotonic()
+        left_s = self._leads_until - started_at
+        try:
+            async with asyncio.timeout(left_s if left_s > 0 else self._times.renew_deadline_s):
+                held = await self._hold()
+        except (KubernetesError, TimeoutError) as error:
+            logger.warning("lease %s/%s: %s", self._namespace, self._name, error or "no answer in time")
+            return
+        self._leads_until = started_at + self._times.renew_deadline_s if held else -math.inf
+
+    async def _hold(self) -> bool:
+        """Whether the lease is ours now. ApiError 409 when somebody else wrote it meanwhile."""
+        try:
+            lease = await self._client.get(LEASES, self._namespace, self._name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            created = Lease({"name": self._name, "namespace": self._namespace}, self._record(LeaseSpec()))
+            self._see((await self._client.create(LEASES, created, self._namespace)).spec)
+            return True
+        self._see(lease.spec)
+        if lease.spec.holderIdentity not in {None, "", self._identity} and not self._has_run_out():
+            return False
+        await self._write(lease, self._record(lease.spec))
+        return True
+
+    def _see(self, spec: LeaseSpec) -> None:
+        if spec != self._seen:
+            if spec.holderIdentity != self._seen.holderIdentity:
+                logger.info("lease %s/%s: held by %s", self._namespace, self._name, spec.holderIdentity or "nobody")
+            self._seen, self._seen_at = spec, time.monotonic()
+
+    def _has_run_out(self) -> bool:
+        return time.monotonic() >= self._seen_at + (self._seen.leaseDurationSeconds or 0)
+
+    def _record(self, before: LeaseSpec) -> LeaseSpec:
+        now = _micro_time()
+        ours = before.holderIdentity == self._identity
+        return LeaseSpec(
+            holderIdentity=self._identity,
+            leaseDurationSeconds=math.ceil(self._times.duration_s),
+            acquireTime=before.acquireTime if ours and before.acquireTime else now,
+            renewTime=now,
+            leaseTransitions=(before.leaseTransitions or 0) + (0 if ours or before == LeaseSpec() else 1),
+        )
+
+    async def _write(self, lease: Lease, spec: LeaseSpec) -> None:
+        written = await self._client.replace(LEASES, Lease(lease.metadata, spec), self._namespace, self._name)
+        self._see(written.spec)
+
+    async def _release(self) -> None:
+        """Lets another candidate lead at once, if the lease is ours; where that fails, it runs out."""
+        self._leads_until = -math.inf
+        self._tell()
+        try:
+            async with asyncio.timeout(_LONGEST_RELEASE_S):
+                lease = await self._client.get(LEASES, self._namespace, self._name)
+                if lease.spec.holderIdentity == self._identity:
+                    now, transitions = _micro_time(), lease.spec.leaseTransitions
+                    await self._write(lease, LeaseSpec(None, 1, now, now, transitions))
+        except (KubernetesError, TimeoutError) as error:
+            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, error or "no answer in time")
+
+    def _tell(self) -> None:
+        if self.is_leader != self._told:
+            self._told = not self._told
+            self.transitions += 1
+            logger.info("%s %s", self._identity, "leads" if self._told else "no longer leads")
+            self._changed(self._told)
+
+    def _pause_s(self) -> float:
+        """To the next attempt; never past the deadline, so that a leader that can't renew stops in time."""
+        pause_s = self._times.retry_period_s
+        if not self._told:
+            return pause_s * random.uniform(1.0, 1.2)
+        return min(pause_s, max(self._leads_until - time.monotonic(), 0.0))
+
+
+def _micro_time() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

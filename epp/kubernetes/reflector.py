@@ -1,0 +1,127 @@
+"""A copy of the API server's objects of one kind, kept current by a watch."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from epp.kubernetes.client import Client, Selection
+from epp.kubernetes.exceptions import ApiError, KubernetesError
+from epp.kubernetes.objects import Resource
+
+logger = logging.getLogger("headroom.epp.kubernetes")
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+# A watch that ends sooner, having told nothing, counts as failed: it must not be opened again at once for ever.
+_SHORT_WATCH_S = 5.0
+# The server is busy, or on its way: the watch goes on later from where it is.
+_PASSING = {429, 500, 502, 503}
+
+
+@dataclass(slots=True)
+class WatchCounts:
+    """How often anything happened; one may be shared by several reflectors."""
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    expired: int = 0
+    failures: int = 0
+
+
+class Reflector(Generic[T]):
+    """`items` by name are right once `synced`; while the API server is away they are what was last known.
+
+    It lists, and then watches from the list's version on. When a watch ends, the next one goes on from the last version
+    seen, which bookmarks keep young. Only when the server no longer has that part of the history (410), or refuses for
+    another reason, is everything listed anew; a list replaces all items at once.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource[T],
+        selection: Selection,
+        changed: Callable[[], None],
+        counts: WatchCounts,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._selection = selection
+        self._changed = changed
+        self._counts = counts
+        self._version = ""
+        self._trouble = ""
+        self._has_told = False
+        self.items: dict[str, T] = {}
+        self.synced = False
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        failures = 0
+        while True:
+            started_at, self._has_told = time.monotonic(), False
+            try:
+                await self._follow()
+            except KubernetesError as error:
+                self._note(error)
+            lived = self._has_told or time.monotonic() - started_at > _SHORT_WATCH_S
+            failures = 0 if lived else failures + 1
+            await asyncio.sleep(_pause_s(failures))
+
+    async def _follow(self) -> None:
+        if not self._version:
+            await self._list()
+        self._counts.watches += 1
+        watch = self._client.watch(self._resource, self._selection, self._version)
+        async with aclosing(watch) as events:
+            async for event in events:
+                self._counts.events += 1
+                self._has_told = True
+                self._recover()
+                self._version = event.version
+                if event.name:
+                    self._apply(event.name, event.object)
+
+    async def _list(self) -> None:
+        self._counts.lists += 1
+        listing = await self._client.list(self._resource, self._selection)
+        self._recover()
+        self.items, self._version, self.synced = listing.items, listing.version, True
+        self._changed()
+
+    def _apply(self, name: str, item: T | None) -> None:
+        if item is not None:
+            self.items[name] = item
+        else:
+            self.items.pop(name, None)
+        self._changed()
+
+    def _note(self, error: KubernetesError) -> None:
+        if isinstance(error, ApiError) and error.status not in _PASSING:
+            self._version = ""
+            if error.is_expired:
+                self._counts.expired += 1
+                logger.info("%s in %s: listing anew, %s", self._resource.plural, self._selection.namespace, error)
+                return
+        self._counts.failures += 1
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            logger.warning("%s in %s: %s; trying again", self._resource.plural, self._selection.namespace, error)
+
+    def _recover(self) -> None:
+        if self._trouble:
+            self._trouble = ""
+            logger.info("%s in %s: the API server answers again", self._resource.plural, self._selection.namespace)
+
+
+def _pause_s(failures: int) -> float:
+    longest = min(_FIRST_PAUSE_S * 2 ** min(failures, 10), _LONGEST_PAUSE_S)
+    return random.uniform(longest / 2, longest)

@@ -1,0 +1,118 @@
+"""Which pods serve a pool, and on which ports: from an InferencePool, or from flags."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from epp.exceptions import ConfigError
+from epp.kubernetes.objects import POOLS, AnyPool, Objective, Pod
+from epp.scheduling.snapshot import Endpoint
+
+# A pod may say which of the pool's ports it serves just now, by commas.
+_ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
+_LABEL = re.compile(
+    r"(?P<key>([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)=(?P<value>[\w.-]{0,63})", re.A
+)
+_MAX_PORTS = 64
+
+
+@dataclass(frozen=True)
+class PoolName:
+    """Which InferencePool of a namespace to follow."""
+
+    name: str
+    group: str
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("--pool-name: the name of the InferencePool is missing")
+        if self.group not in POOLS:
+            raise ConfigError(f"--pool-group: expected {' or '.join(POOLS)}, got {self.group!r}")
+
+    def __str__(self) -> str:
+        return f"InferencePool {self.name} of {self.group}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Pods with all of these labels, on each of these ports. No label asks for every pod of the namespace."""
+
+    labels: Mapping[str, str]
+    ports: tuple[int, ...]
+
+    @property
+    def selector(self) -> str:
+        """In the API's syntax."""
+        return ",".join(f"{key}={value}" for key, value in sorted(self.labels.items()))
+
+    def __str__(self) -> str:
+        return f"pods of {self.selector or 'any label'}, ports {', '.join(map(str, self.ports))}"
+
+
+def parse_target(selector: str, ports: str) -> Target:
+    """From `key=value,...` and `8000,8001`. ConfigError names the flag and the part that is wrong."""
+    labels = {}
+    for part in filter(None, selector.split(",")):
+        found = _LABEL.fullmatch(part.strip())
+        if not found:
+            raise ConfigError(f"--endpoint-selector: expected key=value, by commas, got {part!r}")
+        labels[found["key"]] = found["value"]
+    numbers = [part.strip() for part in ports.split(",") if part.strip()]
+    wrong = next((text for text in numbers if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536)), None)
+    if wrong is not None:
+        raise ConfigError(f"--endpoint-target-ports: expected ports by commas, got {wrong[:20]!r}")
+    if not labels or not numbers:
+        raise ConfigError("--endpoint-selector and --endpoint-target-ports: both are needed, or neither")
+    if len(numbers) > _MAX_PORTS:
+        raise ConfigError(f"--endpoint-target-ports: {len(numbers)} ports are more than {_MAX_PORTS}")
+    return Target(labels, tuple(dict.fromkeys(map(int, numbers))))
+
+
+def target_of(pool: AnyPool) -> Target | None:
+    """What a pool selects; nothing once it is being deleted."""
+    if pool.metadata.deletionTimestamp:
+        return None
+    return Target(pool.selector, pool.target_ports)
+
+
+def endpoints_of(pods: Iterable[Pod], ports: tuple[int, ...]) -> tuple[Endpoint, ...]:
+    """One for each port of each pod that is ready and stays, in the order of their names.
+
+    With several ports each is a rank of its pod, and named so.
+    """
+    return tuple(
+        Endpoint(
+            pod.metadata.name if len(ports) == 1 else f"{pod.metadata.name}-rank-{rank}",
+            _address(pod.status.podIP, port),
+            pod.metadata.labels or {},
+        )
+        for pod in sorted(pods, key=lambda pod: pod.metadata.name)
+        if _serves(pod)
+        for rank, port in enumerate(ports)
+        if _is_active(pod, port)
+    )
+
+
+def priorities_of(objectives: Iterable[Objective], pool: PoolName) -> dict[str, int]:
+    """Of the objectives that belong to the pool, by name; 0 for those that don't say."""
+    return {
+        objective.metadata.name: objective.spec.priority or 0
+        for objective in objectives
+        if (objective.spec.poolRef.name, objective.spec.poolRef.group) == (pool.name, pool.group)
+        and not objective.metadata.deletionTimestamp
+    }
+
+
+def _serves(pod: Pod) -> bool:
+    ready = any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or ())
+    return ready and bool(pod.status.podIP) and not pod.metadata.deletionTimestamp
+
+
+def _is_active(pod: Pod, port: int) -> bool:
+    annotations = pod.metadata.annotations or {}
+    said = next((annotations[key] for key in _ACTIVE_PORTS if key in annotations), None)
+    return said is None or str(port) in (part.strip() for part in said.split(","))
+
+
+def _address(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -1,0 +1,57 @@
+"""A control plane for the session, and a namespace of its own for every test."""
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from epp.kubernetes.access import connect
+from epp.kubernetes.client import Client
+from tests.kubernetes.binaries import MissingGoError, control_plane_program
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.namespace import Namespace
+
+_NUMBERS = itertools.count(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds what the tests run before any of them does: a first build takes longer than a test may."""
+    if any("plane" in getattr(item, "fixturenames", ()) for item in session.items):
+        try:
+            control_plane_program()
+        except MissingGoError as error:
+            logging.getLogger("tests").warning("%s", error)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    try:
+        control_plane_program()
+    except MissingGoError as error:
+        pytest.skip(str(error))
+    with ControlPlane(tmp_path_factory.mktemp("plane"), users={"stranger": (), "scraper": ()}) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Namespace:
+    """An empty one, with a service account that may do what the documentation says a picker needs."""
+    made = Namespace(plane, f"models-{next(_NUMBERS)}")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def kubeconfig(plane: ControlPlane, namespace: Namespace) -> Path:
+    """The picker's."""
+    return plane.kubeconfig(namespace.picker_token)
+
+
+@pytest_asyncio.fixture
+async def client(kubeconfig: Path) -> AsyncIterator[Client]:
+    """The picker's, directly to the API server."""
+    async with connect(str(kubeconfig)) as connected:
+        yield connected

@@ -1,0 +1,136 @@
+"""A namespace in the API server, and what tests do in it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.kubernetes.control_plane import ApiError, ControlPlane
+from tests.live import until
+
+_DOCUMENTATION = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+_ACCOUNT = "headroom-epp"
+LABELS = {"app": "vllm"}
+
+
+def documented_manifests() -> list[dict[str, Any]]:
+    """What the documentation tells operators to apply."""
+    blocks = re.findall(r"```yaml\n(.*?)```", _DOCUMENTATION.read_text(), re.DOTALL)
+    return [document for block in blocks for document in yaml.safe_load_all(block)]
+
+
+class Namespace:
+    """Pods have no kubelet here: their status is what a test says it is."""
+
+    def __init__(self, plane: ControlPlane, name: str) -> None:
+        self._plane = plane
+        self.name = name
+        self.picker_token = ""
+
+    def create(self) -> None:
+        """With the service account of the documentation, and the roles that it says are needed."""
+        manifests = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}}]
+        for manifest in documented_manifests():
+            metadata = manifest["metadata"]
+            if "namespace" in metadata:
+                metadata["namespace"] = self.name
+            elif manifest["kind"] == "ClusterRoleBinding":
+                metadata["name"] += f"-{self.name}"
+            for subject in manifest.get("subjects", ()):
+                subject["namespace"] = self.name
+            manifests.append(manifest)
+        self._plane.apply(yaml.safe_dump_all(manifests))
+        self.picker_token = self._plane.service_account_token(self.name, _ACCOUNT)
+        until(self._picker_may_list)
+
+    def add_pod(
+        self,
+        name: str,
+        ip: str = "",
+        labels: Mapping[str, str] = LABELS,
+        annotations: Mapping[str, str] | None = None,
+        ready: bool = True,
+    ) -> None:
+        """A pod that its node has started, if it has an address."""
+        metadata = {"name": name, "labels": dict(labels), "annotations": dict(annotations or {})}
+        # On a node, though there is none of that name: a pod without one is deleted at once, never terminating.
+        spec = {"nodeName": "node", "containers": [{"name": "server", "image": "server"}]}
+        self._call("POST", "pods", {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        if ip:
+            self.set_status(name, ip, ready)
+
+    def set_status(self, name: str, ip: str, ready: bool) -> None:
+        conditions = [{"type": "Ready", "status": str(ready)}, {"type": "PodScheduled", "status": "True"}]
+        status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
+        self._merge(f"pods/{name}/status", {"status": status})
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        self._merge(f"pods/{name}", {"metadata": {"annotations": annotations}})
+
+    def terminate_pod(self, name: str) -> None:
+        """Asks it to end; its node doesn't report that it has."""
+        self._call("DELETE", f"pods/{name}?gracePeriodSeconds=600")
+
+    def remove_pod(self, name: str) -> None:
+        self._call("DELETE", f"pods/{name}?gracePeriodSeconds=0")
+
+    def set_pool(
+        self, name: str = "pool", labels: Mapping[str, str] = LABELS, ports: tuple[int, ...] = (8000,)
+    ) -> None:
+        """An InferencePool of version v1, made or changed."""
+        spec = {
+            "selector": {"matchLabels": dict(labels)},
+            "targetPorts": [{"number": port} for port in ports],
+            "endpointPickerRef": {"name": "picker", "port": {"number": 9002}},
+        }
+        self._apply("inference.networking.k8s.io/v1", "InferencePool", name, spec)
+
+    def set_experimental_pool(self, name: str = "pool", labels: Mapping[str, str] = LABELS, port: int = 8000) -> None:
+        """An InferencePool of version v1alpha2, made or changed."""
+        spec = {"selector": dict(labels), "targetPortNumber": port, "extensionRef": {"name": "picker"}}
+        self._apply("inference.networking.x-k8s.io/v1alpha2", "InferencePool", name, spec)
+
+    def remove_pool(self, name: str = "pool") -> None:
+        self._plane.call("DELETE", f"/apis/inference.networking.k8s.io/v1/namespaces/{self.name}/inferencepools/{name}")
+
+    def set_objective(self, name: str, priority: int | None, pool: str = "pool", group: str = "") -> None:
+        reference = {"name": pool, **({"group": group} if group else {})}
+        spec = {"poolRef": reference, **({} if priority is None else {"priority": priority})}
+        self._apply("inference.networking.x-k8s.io/v1alpha2", "InferenceObjective", name, spec)
+
+    def remove_objective(self, name: str) -> None:
+        kind = "inference.networking.x-k8s.io/v1alpha2"
+        self._plane.call("DELETE", f"/apis/{kind}/namespaces/{self.name}/inferenceobjectives/{name}")
+
+    def lease(self, name: str) -> dict[str, Any]:
+        """The spec of a lease; nothing when there is none."""
+        try:
+            found = self._plane.call("GET", f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/{name}")
+        except ApiError:
+            return {}
+        spec: dict[str, Any] = found["spec"]
+        return spec
+
+    def _apply(self, version: str, kind: str, name: str, spec: Mapping[str, Any]) -> None:
+        metadata = {"name": name, "namespace": self.name}
+        manifest = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+        self._plane.apply(yaml.safe_dump(manifest))
+
+    def _merge(self, path: str, change: Mapping[str, Any]) -> None:
+        self._call("PATCH", path, change, "application/strategic-merge-patch+json")
+
+    def _call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
+        return self._plane.call(method, f"/api/v1/namespaces/{self.name}/{path}", body, content)
+
+    def _picker_may_list(self) -> bool:
+        """Roles take effect a moment after they are made."""
+        group = f"/apis/inference.networking.x-k8s.io/v1alpha2/namespaces/{self.name}/inferenceobjectives"
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}}
+        try:
+            self._plane.call("GET", group, token=self.picker_token)
+            self._plane.call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review, token=self.picker_token)
+        except ApiError:
+            return False
+        return True
