@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar
 import httpx2
 import msgspec
 
-from epp.kubernetes.exceptions import ApiError, UnreachableError
+from epp.kubernetes.exceptions import ApiError, ExpiredError, UnreachableError
 from epp.kubernetes.objects import Metadata, Resource
 
 logger = logging.getLogger("headroom.epp.kubernetes")
@@ -29,8 +29,10 @@ _MAX_LINE_BYTES = 8 << 20
 _MAX_ANSWER_BYTES = 128 << 20
 _ANSWER_S = 10.0
 _PATIENCE = httpx2.Timeout(_ANSWER_S)
-# The server ends a watch after a time in this range. Until then only TCP's own probes tell that a silent peer is gone.
+# The server ends a watch after a time in this range. Until then it sends a bookmark about every minute: one that is
+# silent for longer hangs. TCP's probes tell sooner that the machine at the other end is gone.
 _WATCH_S = (240, 360)
+_WATCH_SILENCE_S = 150.0
 KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -96,7 +98,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Raises UnreachableError or ApiError; an object that can't be decoded is logged and left out."""
+    """Raises UnreachableError or ApiError. An object that can't be decoded is logged and left out."""
 
     def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
         self._http = http
@@ -132,15 +134,14 @@ class Client:
             params["continue"] = page.metadata.continue_
 
     async def watch(self, resource: Resource[T], selection: Selection, version: str) -> AsyncGenerator[Event[T], None]:
-        """What happens after `version`, until the server ends it. ApiError 410 when that version is too old."""
-        watch_s = random.randint(*_WATCH_S)
+        """What happens after `version`, until the server ends it. ExpiredError when that version is too old."""
         params = selection.params | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(watch_s),
+            "timeoutSeconds": str(random.randint(*_WATCH_S)),
         }
-        patience = httpx2.Timeout(_ANSWER_S, read=watch_s + 30.0)
+        patience = httpx2.Timeout(_ANSWER_S, read=_WATCH_SILENCE_S)
         async with self._exchange("GET", resource.path(selection.namespace), params, patience=patience) as response:
             async for line in _lines(response):
                 yield _event(line, resource)
@@ -202,7 +203,9 @@ def _refusal(status: int, data: bytes) -> ApiError:
     found = _Status()
     with suppress(msgspec.DecodeError):
         found = msgspec.json.decode(data, type=_Status)
-    return ApiError(found.code or status, found.message or data[:200].decode(errors="replace") or "no reason given")
+    code = found.code or status
+    text = found.message or data[:200].decode(errors="replace") or "no reason given"
+    return ExpiredError(code, text) if code == 410 else ApiError(code, text)
 
 
 async def _whole(response: httpx2.Response) -> bytes:

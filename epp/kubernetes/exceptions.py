@@ -16,7 +16,6 @@ class ApiError(KubernetesError):
         super().__init__(f"{message} ({status})")
         self.status = status
 
-    @property
-    def is_expired(self) -> bool:
-        """Whether what was asked for lies too far back: the server no longer has that part of the history."""
-        return self.status == 410
+
+class ExpiredError(ApiError):
+    """What was asked for lies too far back: the server no longer has that part of the history (410)."""

@@ -90,7 +90,9 @@ class LeaderElection:
             async with asyncio.timeout(left_s if left_s > 0 else self._times.renew_deadline_s):
                 held = await self._hold()
         except (KubernetesError, TimeoutError) as error:
-            logger.warning("lease %s/%s: %s", self._namespace, self._name, error or "no answer in time")
+            # When somebody else was faster (409), the next attempt sees who.
+            level = logging.DEBUG if isinstance(error, ApiError) and error.status == 409 else logging.WARNING
+            logger.log(level, "lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
             return
         self._leads_until = started_at + self._times.renew_deadline_s if held else -math.inf
 
@@ -145,7 +147,8 @@ class LeaderElection:
                     now, transitions = _micro_time(), lease.spec.leaseTransitions
                     await self._write(lease, LeaseSpec(None, 1, now, now, transitions))
         except (KubernetesError, TimeoutError) as error:
-            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, error or "no answer in time")
+            said = str(error) or "no answer in time"
+            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, said)
 
     def _tell(self) -> None:
         if self.is_leader != self._told:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from epp.kubernetes.client import Client, Selection
-from epp.kubernetes.exceptions import ApiError, KubernetesError
+from epp.kubernetes.exceptions import ApiError, ExpiredError, KubernetesError
 from epp.kubernetes.objects import Resource
 
 logger = logging.getLogger("headroom.epp.kubernetes")
@@ -18,7 +18,7 @@ logger = logging.getLogger("headroom.epp.kubernetes")
 T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 5.0
 # A watch that ends sooner, having told nothing, counts as failed: it must not be opened again at once for ever.
 _SHORT_WATCH_S = 5.0
 # The server is busy, or on its way: the watch goes on later from where it is.
@@ -70,6 +70,10 @@ class Reflector(Generic[T]):
             started_at, self._has_told = time.monotonic(), False
             try:
                 await self._follow()
+            except ExpiredError as error:
+                # The server is there: the list that is due now need not wait as long as those before it failed.
+                failures = min(failures, 1)
+                self._start_over(error)
             except KubernetesError as error:
                 self._note(error)
             lived = self._has_told or time.monotonic() - started_at > _SHORT_WATCH_S
@@ -104,13 +108,14 @@ class Reflector(Generic[T]):
             self.items.pop(name, None)
         self._changed()
 
+    def _start_over(self, error: ExpiredError) -> None:
+        self._version = ""
+        self._counts.expired += 1
+        logger.info("%s in %s: listing anew, %s", self._resource.plural, self._selection.namespace, error)
+
     def _note(self, error: KubernetesError) -> None:
         if isinstance(error, ApiError) and error.status not in _PASSING:
             self._version = ""
-            if error.is_expired:
-                self._counts.expired += 1
-                logger.info("%s in %s: listing anew, %s", self._resource.plural, self._selection.namespace, error)
-                return
         self._counts.failures += 1
         if str(error) != self._trouble:
             self._trouble = str(error)

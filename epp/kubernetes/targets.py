@@ -13,6 +13,7 @@ _ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-po
 _LABEL = re.compile(
     r"(?P<key>([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)=(?P<value>[\w.-]{0,63})", re.A
 )
+_PORT = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _MAX_PORTS = 64
 
 
@@ -58,7 +59,7 @@ def parse_target(selector: str, ports: str) -> Target:
             raise ConfigError(f"--endpoint-selector: expected key=value, by commas, got {part!r}")
         labels[found["key"]] = found["value"]
     numbers = [part.strip() for part in ports.split(",") if part.strip()]
-    wrong = next((text for text in numbers if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536)), None)
+    wrong = next((text for text in numbers if not _PORT.fullmatch(text) or int(text) > 65535), None)
     if wrong is not None:
         raise ConfigError(f"--endpoint-target-ports: expected ports by commas, got {wrong[:20]!r}")
     if not labels or not numbers:

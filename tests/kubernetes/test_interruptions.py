@@ -1,0 +1,109 @@
+"""What the picker knows while, and after, it can't reach the API server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from epp.kubernetes.access import connect
+from epp.kubernetes.client import Client
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.following import eventually, following
+from tests.kubernetes.gate import Gate
+from tests.kubernetes.namespace import Namespace
+
+pytestmark = pytest.mark.slow
+
+
+@pytest_asyncio.fixture
+async def gate(plane: ControlPlane) -> AsyncIterator[Gate]:
+    async with Gate(plane.port) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def gated(plane: ControlPlane, namespace: Namespace, gate: Gate) -> AsyncIterator[Client]:
+    """A client whose only way to the API server leads through the gate."""
+    async with connect(str(plane.kubeconfig(namespace.picker_token, gate.url))) as client:
+        yield client
+
+
+async def test_watches_go_on_from_where_they_broke(gated: Client, gate: Gate, namespace: Namespace) -> None:
+    namespace.set_pool()
+    namespace.add_pod("first", "10.0.0.1")
+    namespace.add_pod("second", "10.0.0.2")
+    async with following(gated, namespace.name) as picker:
+        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+        await eventually(lambda: picker.discovery.counts.watches == 3)
+        lists = picker.discovery.counts.lists
+        gate.shut()
+        await eventually(lambda: picker.discovery.counts.failures >= 3)
+        namespace.remove_pod("first")
+        namespace.add_pod("third", "10.0.0.3")
+        assert picker.addresses == {"10.0.0.1:8000", "10.0.0.2:8000"}
+        assert picker.discovery.ready
+        gate.open()
+        await picker.becomes("10.0.0.2:8000", "10.0.0.3:8000")
+        assert picker.discovery.counts.lists == lists
+
+
+async def test_the_api_server_may_restart(client: Client, plane: ControlPlane, namespace: Namespace) -> None:
+    namespace.set_pool()
+    namespace.add_pod("first", "10.0.0.1")
+    async with following(client, namespace.name) as picker:
+        await picker.becomes("10.0.0.1:8000")
+        plane.end("kube-apiserver")
+        await eventually(lambda: picker.discovery.counts.failures >= 3)
+        assert picker.addresses == {"10.0.0.1:8000"}
+        assert picker.discovery.ready
+        await asyncio.to_thread(plane.start_api_server)
+        namespace.add_pod("second", "10.0.0.2")
+        namespace.set_objective("critical", 10)
+        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+        await eventually(lambda: picker.objectives.priority_of("critical") == 10)
+
+
+async def test_everything_is_listed_anew_when_the_history_is_gone(
+    gated: Client, gate: Gate, plane: ControlPlane, namespace: Namespace
+) -> None:
+    namespace.set_pool()
+    namespace.set_objective("critical", 10)
+    namespace.add_pod("first", "10.0.0.1")
+    namespace.add_pod("second", "10.0.0.2")
+    async with following(gated, namespace.name) as picker:
+        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+        gate.shut()
+        await eventually(lambda: picker.discovery.counts.failures >= 3)
+        namespace.remove_pod("first")
+        namespace.remove_objective("critical")
+        namespace.add_pod("third", "10.0.0.3")
+        # Neither etcd nor the API server remembers how it came to this.
+        plane.compact()
+        plane.end("kube-apiserver")
+        await asyncio.to_thread(plane.start_api_server)
+        gate.open()
+        await picker.becomes("10.0.0.2:8000", "10.0.0.3:8000")
+        await eventually(lambda: len(picker.objectives) == 0)
+        assert picker.discovery.counts.expired > 0
+
+
+async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespace) -> None:
+    namespace.set_pool()
+    namespace.add_pod("pod", "10.0.0.1")
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "stranger", "namespace": namespace.name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "headroom-epp"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "stranger"}],
+    }
+    async with (
+        connect(str(plane.kubeconfig(plane.tokens["stranger"]))) as client,
+        following(client, namespace.name) as picker,
+    ):
+        await eventually(lambda: picker.discovery.counts.failures >= 3)
+        assert not picker.discovery.ready
+        plane.apply(yaml.safe_dump(binding))
+        await picker.becomes("10.0.0.1:8000")

@@ -1,0 +1,160 @@
+"""Who leads, by a lease in a real API server."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from epp.kubernetes.access import connect
+from epp.kubernetes.leader import LeaderElection, LeaseTimes, lease_name
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.following import eventually, running
+from tests.kubernetes.gate import Gate
+from tests.kubernetes.namespace import Namespace
+
+pytestmark = pytest.mark.slow
+
+NAME = lease_name("models", "pool")
+TIMES = LeaseTimes(duration_s=2.0, renew_deadline_s=1.5, retry_period_s=0.2)
+
+
+class Candidate:
+    """One that can be cut off from the API server; `work` can be cancelled."""
+
+    def __init__(self, election: LeaderElection, gate: Gate, work: "asyncio.Task[None]") -> None:
+        self.election = election
+        self.gate = gate
+        self.work = work
+
+
+@asynccontextmanager
+async def candidates(
+    plane: ControlPlane, namespace: Namespace, count: int, told: list[tuple[str, bool]]
+) -> AsyncIterator[list[Candidate]]:
+    """`told` gets who began and ended to lead, in order."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for i in range(count):
+            name = f"epp-{i}"
+            gate = await stack.enter_async_context(Gate(plane.port))
+            client = await stack.enter_async_context(connect(str(plane.kubeconfig(namespace.picker_token, gate.url))))
+
+            def changed(leads: bool, name: str = name) -> None:
+                told.append((name, leads))
+
+            election = LeaderElection(client, NAME, namespace.name, name, changed, TIMES)
+            work = await stack.enter_async_context(running(election.run()))
+            made.append(Candidate(election, gate, work))
+        yield made
+
+
+def leaders(some: list[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in some if candidate.election.is_leader]
+
+
+async def test_one_of_three_leads_and_another_when_it_is_cut_off(plane: ControlPlane, namespace: Namespace) -> None:
+    told: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 3, told) as three:
+        await eventually(lambda: len(leaders(three)) == 1)
+        (first,) = leaders(three)
+        spec = namespace.lease(NAME)
+        assert spec["holderIdentity"] == told[0][0]
+        assert spec["leaseDurationSeconds"] == 2
+        assert spec.get("leaseTransitions", 0) == 0
+
+        first.gate.shut()
+        await eventually(lambda: len(told) == 3)
+        (second,) = leaders(three)
+        assert second is not first
+        # The first one stopped by itself before the second one began.
+        assert told[1] == (told[0][0], False)
+        assert told[2][1]
+        assert namespace.lease(NAME)["leaseTransitions"] == 1
+
+        first.gate.open()
+        await eventually(lambda: first.election.holder == told[2][0])
+        assert leaders(three) == [second]
+
+
+async def test_a_lease_that_is_given_back_is_taken_at_once(plane: ControlPlane, namespace: Namespace) -> None:
+    told: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 2, told) as two:
+        await eventually(lambda: len(leaders(two)) == 1)
+        (first,) = leaders(two)
+        acquired_at = namespace.lease(NAME)["acquireTime"]
+        first.work.cancel()
+        await eventually(lambda: len(told) == 3)
+        assert told[1] == (told[0][0], False)
+        (second,) = leaders(two)
+        assert second is not first
+        assert namespace.lease(NAME)["acquireTime"] > acquired_at
+        second.work.cancel()
+        await eventually(lambda: not namespace.lease(NAME).get("holderIdentity"))
+
+
+async def test_a_holder_goes_on_after_the_api_server_restarted(plane: ControlPlane, namespace: Namespace) -> None:
+    told: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 1, told) as (only,):
+        await eventually(lambda: only.election.is_leader)
+        plane.end("kube-apiserver")
+        await eventually(lambda: not only.election.is_leader)
+        await asyncio.to_thread(plane.start_api_server)
+        await eventually(lambda: only.election.is_leader)
+        assert [leads for _, leads in told] == [True, False, True]
+        assert namespace.lease(NAME).get("leaseTransitions", 0) == 0
+
+
+@contextmanager
+def candidate_process(kubeconfig: Path, namespace: str, identity: str) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "tests.kubernetes.candidate", str(kubeconfig), namespace, identity]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                # It may have been stopped.
+                os.kill(process.pid, signal.SIGCONT)
+                process.kill()
+
+
+async def test_the_lease_of_a_killed_process_runs_out(kubeconfig: Path, namespace: Namespace) -> None:
+    def holder() -> str:
+        held: str = namespace.lease(NAME).get("holderIdentity", "")
+        return held
+
+    with (
+        candidate_process(kubeconfig, namespace.name, "a") as a,
+        candidate_process(kubeconfig, namespace.name, "b") as b,
+        candidate_process(kubeconfig, namespace.name, "c") as c,
+    ):
+        processes = {"a": a, "b": b, "c": c}
+        await eventually(lambda: holder() != "")
+        first = holder()
+        processes[first].kill()
+        await eventually(lambda: holder() not in {"", first})
+        second = holder()
+        processes[second].terminate()
+        await eventually(lambda: holder() not in {"", first, second})
+        third = holder()
+        processes[third].terminate()
+        await eventually(lambda: holder() == "")
+        assert [processes[name].wait(timeout=20) for name in (second, third)] == [0, 0]
+
+
+async def test_who_was_paused_past_the_deadline_knows_that_it_no_longer_leads(
+    plane: ControlPlane, namespace: Namespace
+) -> None:
+    told: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 1, told) as (only,):
+        await eventually(lambda: only.election.is_leader)
+        # Nothing of this process goes on meanwhile, as if it were stopped.
+        time.sleep(TIMES.renew_deadline_s)  # noqa: ASYNC251
+        assert not only.election.is_leader
+        await eventually(lambda: only.election.is_leader)
