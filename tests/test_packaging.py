@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 TRAINING = {"xgboost", "xgboost-cpu", "lightgbm", "scikit-learn", "pandas", "onnx", "onnxmltools", "scipy"}
-ROUTING = {"kubernetes", "xds-protos", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
+ROUTING = {"lightkube", "kubernetes", "xds-protos", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
 
 
 def brought_by(extra: str) -> set[str]:
