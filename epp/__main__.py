@@ -7,6 +7,7 @@ from typing import Any
 import click
 import uvloop
 
+from epp.check import check
 from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.flags import Duration, double_dashes
@@ -118,7 +119,10 @@ _BOOL: dict[str, Any] = {"type": click.BOOL, "is_flag": False, "flag_value": Tru
 @click.option("--drain-timeout", default="30s", type=_DURATION, help="Longest wait for open streams at the end.")
 @click.option("--v", "-v", default=2, type=int, help="Log level: 4 and more shows debugging.")
 def main(**options: Any) -> None:
-    """Headroom's endpoint picker: an Envoy ext_proc service that sends each request to the replica with headroom."""
+    """Headroom's endpoint picker: an Envoy ext_proc service that sends each request to the replica with headroom.
+
+    `python -m epp check FILE` says what is wrong with an EndpointPickerConfig, or what it means.
+    """
     config = Config(**options)
     level = logging.DEBUG if config.v >= 4 else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -129,4 +133,6 @@ def main(**options: Any) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["check"]:
+        check(sys.argv[2:], prog_name="python -m epp check")
     main(double_dashes(sys.argv[1:]), prog_name="python -m epp")

@@ -11,14 +11,14 @@ import numpy as np
 
 from epp.assignment import Assignment
 from epp.decisions import DecisionLog, Record
-from epp.exceptions import NoEndpointError, PredictionUnavailableError
+from epp.exceptions import NoEndpointError, PredictionUnavailableError, RequestError, ShedError
 from epp.features import feature_columns
 from epp.intake import Intake, read_request
 from epp.latency.client import LatencyClient
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
-from epp.scheduling.scheduler import Scheduler
+from epp.scheduling.scheduler import Refusal, Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
 from epp.tokens import TokenEstimator, Tokenizer
 
@@ -125,8 +125,8 @@ class Director:
     ) -> Assignment:
         began_at = self.clock()
         decision = scheduler.schedule(intake.request, pool, self.rng)
-        if decision is None:
-            raise NoEndpointError("no endpoint passes the profile's filters")
+        if isinstance(decision, Refusal):
+            raise _refused(decision)
         now = self.clock()
         self.metrics.observe_stage("schedule", now - began_at)
         record = Record(decision, (now - started_at) * 1000, prediction_error)
@@ -145,3 +145,9 @@ class Director:
         self.metrics.prediction_s.labels(outcome).observe(duration_s)
         self.metrics.prediction_rows.observe(len(pool))
         self.metrics.observe_stage("predict", duration_s)
+
+
+def _refused(refusal: Refusal) -> RequestError:
+    if refusal.kind == "no-endpoint":
+        return NoEndpointError(refusal.message)
+    return ShedError(refusal.message, refusal.retry_after_s)

@@ -30,8 +30,8 @@ class NoEndpointError(RequestError):
 class ShedError(RequestError):
     """A sheddable request for which there is no room; the client is told when to come again."""
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        headers = {"retry-after": str(retry_after_s), "x-llm-d-request-dropped-reason": message}
+    def __init__(self, message: str, retry_after_s: int | None) -> None:
+        headers = {"x-llm-d-request-dropped-reason": message, "retry-after": str(retry_after_s or 1)}
         super().__init__(429, "InferencePoolResourceExhausted", message, headers)
 
 

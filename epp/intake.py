@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from epp import openai, request_headers
 from epp.latency.wire import LengthSource
 from epp.pool.prefix_index import block_hashes
-from epp.scheduling.plugins.prefix import PrefixCacheScorer
+from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
 from epp.tokens import TokenEstimator
 
@@ -36,7 +36,7 @@ class Intake:
 def read_request(
     headers: Mapping[str, str],
     body: bytes,
-    prefix: PrefixCacheScorer,
+    prefix: PrefixParameters,
     tokens: TokenEstimator,
     priority_of: Callable[[str], int],
 ) -> Intake:
@@ -76,7 +76,7 @@ def read_request(
     )
 
 
-def _hashes(model: str, text: str, prefix: PrefixCacheScorer) -> tuple[int, ...]:
+def _hashes(model: str, text: str, prefix: PrefixParameters) -> tuple[int, ...]:
     """Of the leading blocks: a character has at least one byte, so that no more characters need to be looked at."""
     block_bytes, most = prefix.hash_block_size, prefix.max_prefix_blocks_to_match
     return block_hashes(model, text[: block_bytes * most].encode("utf-8", "surrogatepass"), block_bytes, most)

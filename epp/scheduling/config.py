@@ -1,25 +1,38 @@
 """EndpointPickerConfig: strictly read, completed by the defaults that its users rely on, and made into a Scheduler."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
-import yaml
 
-from epp.exceptions import ConfigError
-from epp.scheduling.plugin import Filter, Picker, Plugin, ProfileHandler, Scorer, registered
+from epp.scheduling.document import Document, DocumentError, read_document
+from epp.scheduling.parameters import defaults, instantiate
+from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer, registered
+from epp.scheduling.plugins.admission import UtilizationDetector
+from epp.scheduling.plugins.latency import PredictedLatencyProducer
 from epp.scheduling.plugins.load import KvCacheUtilizationScorer, QueueScorer
 from epp.scheduling.plugins.pickers import MaxScorePicker
-from epp.scheduling.plugins.prefix import PrefixCacheScorer
+from epp.scheduling.plugins.prefix import (
+    ApproxPrefixCacheProducer,
+    PrefixCacheScorer,
+    prefix_parameters,
+    sizes_prefix_index,
+)
 from epp.scheduling.plugins.profiles import SingleProfileHandler, SloAwareProfileHandler
+from epp.scheduling.plugins.slo import SloAdmitter, SloScorer
 from epp.scheduling.profile import Profile, WeightedScorer
+from epp.scheduling.refused import REFUSED
 from epp.scheduling.scheduler import Scheduler
+from epp.scheduling.spec import API_VERSIONS, KIND, LLM_D, EndpointPickerConfig, PluginRef, ProfileSpec
+from epp.scheduling.surroundings import read_surroundings, saturation_detector
 
 __all__ = ["DEFAULT_CONFIG", "load_scheduler"]
 
-API_VERSIONS = ("inference.networking.x-k8s.io/v1alpha1",)
-_MAX_CONFIG_BYTES = 1 << 20
+logger = logging.getLogger("headroom.epp")
 
+# Predictions of a young model are too rough for packing, so what runs without a configuration spreads.
 DEFAULT_CONFIG = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -29,6 +42,8 @@ plugins:
 - type: prefix-cache-scorer
 - type: slo-request-tracker
 - type: slo-scorer
+  parameters:
+    headroomSelectionStrategy: most
 - type: slo-aware-profile-handler
 - type: max-score-picker
 schedulingProfiles:
@@ -48,143 +63,208 @@ schedulingProfiles:
 """
 
 
-class PluginSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    type: str
-    name: str = ""
-    parameters: dict[str, Any] = {}
-
-
-class PluginRef(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    plugin_ref: str
-    weight: float | None = None
-
-
-class ProfileSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    plugins: tuple[PluginRef, ...] = ()
-
-
-class EndpointPickerConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    api_version: str
-    kind: str
-    plugins: tuple[PluginSpec, ...] = ()
-    scheduling_profiles: tuple[ProfileSpec, ...] = ()
+_MAX_WEIGHT = 1e9
+_AT = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+K = TypeVar("K", bound=Plugin)
 
 
 def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
-    """The scheduler that a configuration describes; ConfigError with the place of what is wrong."""
-    document = _parse(text)
-    plugins = _plugins(document, environ)
-    profiles = {spec.name: _profile(spec, plugins) for spec in _profile_specs(document, plugins)}
-    handler = _handler(plugins, len(profiles))
+    """The scheduler that a configuration describes; ConfigError with the place and line of what is wrong.
+
+    What the text gives wins over `environ`, and that over the defaults; but DEFAULT_CONFIG is all defaults.
+    """
+    document = read_document(text)
+    spec = _spec(document)
+    plugins = _plugins(spec, document, environ, environ_first=text == DEFAULT_CONFIG)
+    notices = [*_own_notices(plugins), *read_surroundings(spec, plugins, document)]
+    profiles = {
+        profile.name: _profile(index, profile, plugins, document)
+        for index, profile in _profiles(spec, plugins, document)
+    }
+    handler = _handler(spec, plugins, document)
     if isinstance(handler, SloAwareProfileHandler):
-        profiles.setdefault("default", _builtin_default())
+        profiles.setdefault("default", _builtin_default(plugins))
     try:
         handler.check(tuple(profiles))
     except ValueError as error:
-        raise ConfigError(str(error)) from error
-    prefix = next((p for p in plugins.values() if isinstance(p, PrefixCacheScorer)), PrefixCacheScorer())
-    return Scheduler(profiles, handler, prefix)
+        raise document.error(str(error), "$.schedulingProfiles") from error
+    for notice in notices:
+        logger.info("scheduling configuration: %s", notice)
+    detector = saturation_detector(spec, plugins, document) or instantiate(UtilizationDetector, {}, environ)
+    return Scheduler(
+        profiles=profiles,
+        handler=handler,
+        prefix=prefix_parameters(tuple(plugins.values())),
+        admitters=_admitters(detector, profiles, plugins),
+        plugins=plugins,
+        predict=_predict(plugins),
+        notices=tuple(notices),
+    )
 
 
-def _parse(text: str) -> EndpointPickerConfig:
-    if len(text) > _MAX_CONFIG_BYTES:
-        raise ConfigError(f"the configuration is larger than {_MAX_CONFIG_BYTES} bytes")
+def _spec(document: Document) -> EndpointPickerConfig:
     try:
-        document = msgspec.convert(yaml.safe_load(text), EndpointPickerConfig)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}") from error
+        spec = msgspec.convert(document.value, EndpointPickerConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from error
-    if document.api_version not in API_VERSIONS:
-        raise ConfigError(f"apiVersion {document.api_version!r}: expected {' or '.join(API_VERSIONS)}")
-    if document.kind != "EndpointPickerConfig":
-        raise ConfigError(f"kind {document.kind!r}: expected EndpointPickerConfig")
-    return document
+        raise _placed(error, document) from error
+    if spec.api_version not in API_VERSIONS:
+        raise document.error(f"{spec.api_version!r}: expected {' or '.join(API_VERSIONS)}", "$.apiVersion")
+    if spec.kind != KIND:
+        raise document.error(f"{spec.kind!r}: expected {KIND}", "$.kind")
+    return spec
 
 
-def _plugins(document: EndpointPickerConfig, environ: Mapping[str, str]) -> dict[str, Plugin]:
+def _placed(
+    error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] = ()
+) -> DocumentError:
+    """A value that doesn't fit, with its path from the document's root; `known` are the fields there could be."""
+    found = _AT.match(str(error))
+    problem, path = (found["problem"], found["path"] or "$") if found else (str(error), "$")
+    path = root + path[1:]
+    unknown = _UNKNOWN.match(problem)
+    if unknown is None:
+        return document.error(problem, path)
+    listed = f"; known: {', '.join(known)}" if known and path == root else ""
+    return document.error(f"unknown field{listed}", f"{path}.{unknown[1]}")
+
+
+def _plugins(
+    spec: EndpointPickerConfig, document: Document, environ: Mapping[str, str], environ_first: bool
+) -> dict[str, Plugin]:
+    """The declared plugins by name, each completed by what the others say."""
     known = registered()
     plugins: dict[str, Plugin] = {}
-    for index, spec in enumerate(document.plugins):
-        where = f"$.plugins[{index}]"
-        name = spec.name or spec.type
-        if spec.type not in known:
-            raise ConfigError(f"{where}.type: unknown plugin type {spec.type!r}; known: {', '.join(sorted(known))}")
+    for index, declared in enumerate(spec.plugins):
+        path = f"$.plugins[{index}]"
+        name = declared.name or declared.type
+        if declared.type in REFUSED and declared.type not in known:
+            raise document.error(f"{declared.type}: {REFUSED[declared.type]}", f"{path}.type")
+        if declared.type not in known:
+            listed = ", ".join(sorted(known))
+            raise document.error(f"unknown plugin type {declared.type!r}; known: {listed}", f"{path}.type")
         if name in plugins:
-            raise ConfigError(f"{where}: a plugin named {name!r} is declared twice")
-        plugins[name] = _instantiate(known[spec.type], spec.parameters, environ, where)
-    return plugins
-
-
-def _instantiate(cls: type[Plugin], parameters: dict[str, Any], environ: Mapping[str, str], where: str) -> Plugin:
-    for variable, parameter in cls.environment.items():
-        if variable in environ and parameter not in parameters:
-            try:
-                msgspec.convert({parameter: environ[variable]}, cls, strict=False)
-            except msgspec.ValidationError as error:
-                raise ConfigError(f"environment variable {variable}={environ[variable]!r}: {error}") from error
-            parameters = {**parameters, parameter: environ[variable]}
+            raise document.error(f"a plugin named {name!r} is declared twice", path)
+        try:
+            parameters = declared.parameters or {}
+            plugins[name] = instantiate(known[declared.type], parameters, environ, environ_first)
+        except msgspec.ValidationError as error:
+            names = defaults(known[declared.type]) or ("none",)
+            raise _placed(error, document, f"{path}.parameters", names) from error
+    _check_producers(spec, plugins, document)
+    if spec.api_version == LLM_D and not sizes_prefix_index(plugins.values()):
+        plugins[ApproxPrefixCacheProducer.type_name] = ApproxPrefixCacheProducer()
     try:
-        return msgspec.convert(parameters, cls, strict=not cls.environment)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}.parameters: {error}") from error
+        return {name: plugin.bound(tuple(plugins.values())) for name, plugin in plugins.items()}
+    except ValueError as error:
+        raise document.error(str(error), "$.plugins") from error
 
 
-def _profile_specs(document: EndpointPickerConfig, plugins: Mapping[str, Plugin]) -> tuple[ProfileSpec, ...]:
-    if document.scheduling_profiles:
-        names = [profile.name for profile in document.scheduling_profiles]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"$.schedulingProfiles: two profiles are named {name!r}")
-        return document.scheduling_profiles
-    usable = (Filter, Scorer, Picker)
-    refs = tuple(PluginRef(name) for name, plugin in plugins.items() if isinstance(plugin, usable))
-    return (ProfileSpec("default", refs),)
+def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> None:
+    for index, declared in enumerate(spec.plugins):
+        plugin = plugins[declared.name or declared.type]
+        for parameter, type_name in plugin.producers.items():
+            name = (declared.parameters or {}).get(parameter) or type_name
+            producer = plugins.get(name)
+            if (producer is None and name != type_name) or (producer and type(producer).type_name != type_name):
+                place = f"$.plugins[{index}].parameters.{parameter}"
+                raise document.error(f"{name!r} names no declared {type_name}", place)
 
 
-def _profile(spec: ProfileSpec, plugins: Mapping[str, Plugin]) -> Profile:
-    where = f"profile {spec.name!r}"
-    for ref in spec.plugins:
-        if ref.plugin_ref not in plugins:
-            raise ConfigError(f"{where}: pluginRef {ref.plugin_ref!r} names no declared plugin")
-    weighted = tuple(
-        WeightedScorer(ref.plugin_ref, scorer, 1.0 if ref.weight is None else ref.weight)
-        for ref in spec.plugins
-        if isinstance(scorer := plugins[ref.plugin_ref], Scorer)
-    )
-    named = [plugins[ref.plugin_ref] for ref in spec.plugins]
-    pickers = _of_kind(named, Picker)
+def _profiles(
+    spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document
+) -> Iterable[tuple[int, ProfileSpec]]:
+    if not spec.scheduling_profiles:
+        usable = (Filter, Scorer, Picker)
+        refs = tuple(PluginRef(name) for name, plugin in plugins.items() if isinstance(plugin, usable))
+        return [(0, ProfileSpec("default", refs))]
+    seen: set[str] = set()
+    for index, profile in enumerate(spec.scheduling_profiles):
+        path = f"$.schedulingProfiles[{index}].name"
+        if not profile.name:
+            raise document.error("a profile needs a name", path)
+        if profile.name in seen:
+            raise document.error(f"two profiles are named {profile.name!r}", path)
+        seen.add(profile.name)
+    return enumerate(spec.scheduling_profiles)
+
+
+def _profile(index: int, spec: ProfileSpec, plugins: Mapping[str, Plugin], document: Document) -> Profile:
+    path = f"$.schedulingProfiles[{index}]"
+    for position, ref in enumerate(spec.plugins):
+        _check_ref(ref, f"{path}.plugins[{position}]", plugins, document)
+    if not spec.plugins:
+        raise document.error(f"profile {spec.name!r} is empty: refer to at least one plugin", path)
+    named = [(ref, plugins[ref.plugin_ref]) for ref in spec.plugins]
+    pickers = [plugin for _, plugin in named if isinstance(plugin, Picker)]
     if len(pickers) > 1:
-        raise ConfigError(f"{where}: two pickers; name one")
-    declared = _of_kind(plugins.values(), Picker)
-    picker = pickers[0] if pickers else declared[0] if declared else MaxScorePicker()
-    return Profile(spec.name, tuple(_of_kind(named, Filter)), weighted, picker)
+        raise document.error(f"profile {spec.name!r} has two pickers; name one", path)
+    return Profile(
+        spec.name,
+        tuple(plugin for _, plugin in named if isinstance(plugin, Filter)),
+        tuple(
+            WeightedScorer(ref.plugin_ref, plugin, 1.0 if ref.weight is None else ref.weight)
+            for ref, plugin in named
+            if isinstance(plugin, Scorer)
+        ),
+        next(iter(pickers or _of_kind(plugins, Picker)), MaxScorePicker()),
+    )
 
 
-def _builtin_default() -> Profile:
+def _check_ref(ref: PluginRef, path: str, plugins: Mapping[str, Plugin], document: Document) -> None:
+    if ref.plugin_ref not in plugins:
+        raise document.error(f"{ref.plugin_ref!r} names no declared plugin", f"{path}.pluginRef")
+    if isinstance(plugins[ref.plugin_ref], ProfileHandler):
+        raise document.error("a profile handler chooses among profiles, and is part of none", f"{path}.pluginRef")
+    if ref.weight is not None and not 0 <= ref.weight <= _MAX_WEIGHT:
+        raise document.error(f"expected a weight from 0 to {_MAX_WEIGHT:g}, got {ref.weight}", f"{path}.weight")
+
+
+def _builtin_default(plugins: Mapping[str, Plugin]) -> Profile:
     scorers = {
         "queue-scorer": QueueScorer(),
         "kv-cache-utilization-scorer": KvCacheUtilizationScorer(),
-        "prefix-cache-scorer": PrefixCacheScorer(),
+        "prefix-cache-scorer": PrefixCacheScorer().bound(tuple(plugins.values())),
     }
     weighted = tuple(WeightedScorer(name, scorer, 1.0) for name, scorer in scorers.items())
     return Profile("default", (), weighted, MaxScorePicker())
 
 
-def _handler(plugins: Mapping[str, Plugin], profile_count: int) -> ProfileHandler:
-    handlers = _of_kind(plugins.values(), ProfileHandler)
+def _handler(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> ProfileHandler:
+    handlers = _of_kind(plugins, ProfileHandler)
     if len(handlers) > 1:
-        raise ConfigError("$.plugins: two profile handlers; declare one")
+        raise document.error("two profile handlers; declare one", "$.plugins")
     if handlers:
         return handlers[0]
-    if profile_count != 1:
-        raise ConfigError(f"{profile_count} profiles need a profile handler; declare one under plugins")
+    if len(spec.scheduling_profiles) > 1:
+        count = len(spec.scheduling_profiles)
+        raise document.error(f"{count} profiles need a profile handler; declare one under plugins", "$.plugins")
     return SingleProfileHandler()
 
 
-K = TypeVar("K", bound=Plugin)
+def _admitters(
+    detector: UtilizationDetector, profiles: Mapping[str, Profile], plugins: Mapping[str, Plugin]
+) -> tuple[Admitter, ...]:
+    """Saturation first, then predictions where slo-scorer decides by them, then whatever else is declared."""
+    factors = {
+        weighted.scorer.slo_buffer_factor: None
+        for profile in profiles.values()
+        for weighted in profile.scorers
+        if isinstance(weighted.scorer, SloScorer)
+    }
+    declared = [admitter for admitter in _of_kind(plugins, Admitter) if not isinstance(admitter, UtilizationDetector)]
+    return (detector, *(SloAdmitter(slo_buffer_factor=factor) for factor in factors), *declared)
 
 
-def _of_kind(plugins: Any, kind: type[K]) -> list[K]:
-    return [plugin for plugin in plugins if isinstance(plugin, kind)]
+def _predict(plugins: Mapping[str, Plugin]) -> bool | None:
+    """Whether a declared producer has predictions for every request, or for none; None leaves it to the profiles."""
+    producers = _of_kind(plugins, PredictedLatencyProducer)
+    return producers[0].predict_in_produce if producers else None
+
+
+def _own_notices(plugins: Mapping[str, Plugin]) -> Iterable[str]:
+    return [f"{name}: {notice}" for name, plugin in plugins.items() for notice in plugin.notices]
+
+
+def _of_kind(plugins: Mapping[str, Plugin], kind: type[K]) -> list[K]:
+    return [plugin for plugin in plugins.values() if isinstance(plugin, kind)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from epp.scheduling import guard
 from epp.scheduling.plugin import Filter, Picker, Scorer
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
@@ -42,18 +43,24 @@ class ProfileResult:
 
 def run_profile(profile: Profile, request: Request, pool: Snapshot, rng: np.random.Generator) -> ProfileResult | None:
     """The profile's choice, or None when its filters leave nobody."""
-    kept = np.arange(len(pool))
     for candidate_filter in profile.filters:
-        mask = candidate_filter.keep(request, pool)
+        mask = guard.keep(candidate_filter, request, pool, rng)
         if not mask.all():
-            kept = kept[mask]
-            pool = pool.take(np.flatnonzero(mask))
-        if not len(pool):
-            return None
+            pool = pool.take(mask.nonzero()[0])
+            if not len(pool):
+                return None
     total = np.zeros(len(pool))
     by_plugin: dict[str, Floats] = {}
     for weighted in profile.scorers:
-        scores = np.clip(weighted.scorer.score(request, pool, rng), 0.0, 1.0)
+        scores = guard.score(weighted.scorer, request, pool, rng)
         by_plugin[weighted.name] = scores
-        total += weighted.weight * scores
-    return ProfileResult(kept[profile.picker.pick(total, rng)], kept, total, by_plugin)
+        if weighted.weight:
+            total += weighted.weight * scores
+    picked = guard.pick(profile.picker, total, rng)
+    for weighted in profile.scorers:
+        if type(weighted.scorer).decided is not Scorer.decided:
+            guard.decided(weighted.scorer, request, pool, int(picked[0]))
+    kept = pool.positions
+    if kept is None:
+        return ProfileResult(picked, np.arange(len(pool)), total, by_plugin)
+    return ProfileResult(kept[picked], kept, total, by_plugin)

@@ -1,15 +1,21 @@
 """The whole decision, knowing nothing of gRPC, Kubernetes or HTTP: a request and a snapshot in, a decision out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
-from epp.scheduling.plugin import ProfileHandler
-from epp.scheduling.plugins.prefix import PrefixCacheScorer
+from epp.scheduling import guard
+from epp.scheduling.plugin import Admitter, Plugin, ProfileHandler
+from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.profile import Profile, ProfileResult, run_profile
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Endpoint, Snapshot
+from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
+
+# What a shed client is told to wait: the pool's metrics are some hundred scrapes older then.
+_RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +39,68 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no decision: no endpoint can take the request, or it was shed to spare the others."""
+
+    kind: Literal["no-endpoint", "shed"]
+    message: str
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True)
 class Scheduler:
-    """Profiles, who chooses among them, and how the prefix index is to be sized."""
+    """Profiles, who chooses among them, who may shed, and how the prefix index is to be sized.
+
+    `predict` says whether every request gets predictions, or none; None leaves it to the profile that is chosen.
+    `plugins` are the declared ones by name, `notices` what an operator should know of the configuration.
+    """
 
     profiles: Mapping[str, Profile]
     handler: ProfileHandler
-    prefix: PrefixCacheScorer
+    prefix: PrefixParameters
+    admitters: tuple[Admitter, ...] = ()
+    plugins: Mapping[str, Plugin] = field(default_factory=dict)
+    predict: bool | None = None
+    notices: tuple[str, ...] = ()
 
     def wants_predictions(self, request: Request) -> bool:
-        return self.profiles[self._wanted(request)].needs_predictions
+        return self.predict if self.predict is not None else self._wanted(request) in self.predicted_profiles
 
-    def schedule(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Decision | None:
-        """The decision, or None when no candidate is left. Without predictions, the handler's fallback decides."""
+    def schedule(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Decision | Refusal:
+        """The decision, or why there is none. Without predictions, the handler's fallback decides."""
+        if not len(pool):
+            return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
         wanted = self._wanted(request)
+        if wanted not in self.profiles:
+            return Refusal("no-endpoint", f"no scheduling profile is named {wanted!r}")
+        if pool.predictions is not None and _empty(pool.predictions):
+            pool = pool.without_predictions()
+        for admitter in self.admitters:
+            reason = guard.admit(admitter, request, pool, rng)
+            if reason is not None:
+                return Refusal("shed", reason, _RETRY_AFTER_S)
         name = wanted
-        if self.profiles[wanted].needs_predictions and pool.predictions is None:
-            name = self.handler.fallback(tuple(self.profiles))
+        if pool.predictions is None and wanted in self.predicted_profiles:
+            name = self.handler.fallback(wanted, self._names)
         result = run_profile(self.profiles[name], request, pool, rng)
         if result is None:
-            return None
+            return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
         return Decision(request, pool, name, wanted, result)
 
     def _wanted(self, request: Request) -> str:
-        return self.handler.choose(request, tuple(self.profiles))
+        return guard.choose(self.handler, request, self._names)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.profiles)
+
+    @cached_property
+    def predicted_profiles(self) -> frozenset[str]:
+        """The profiles that should wait for predictions; all of them when an admitter needs some."""
+        everywhere = any(admitter.needs_predictions for admitter in self.admitters)
+        return frozenset(name for name, profile in self.profiles.items() if everywhere or profile.needs_predictions)
+
+
+def _empty(predictions: Predictions) -> bool:
+    """Whether no latency of any candidate is known: as good as no answer."""
+    return bool(np.isnan(predictions.ttft_ms).all() and np.isnan(predictions.tpot_ms).all())

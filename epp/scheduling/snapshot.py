@@ -1,7 +1,8 @@
 """The pool as one decision sees it: arrays over the candidate endpoints, all of one length."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ NO_ADAPTERS = Adapters()
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predicted latencies, a value a candidate, and where they came from."""
+    """Predicted latencies, a value a candidate, and where they came from; NaN where there is none."""
 
     ttft_ms: Floats
     tpot_ms: Floats
@@ -69,28 +70,51 @@ class Snapshot:
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
     predictions: Predictions | None = None
+    _whole: "Snapshot | None" = field(default=None, init=False, repr=False, compare=False)
+    _at: Indices | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.endpoints)
+        return len(self.endpoints) if self._at is None else len(self._at)
 
     def take(self, indices: Indices) -> "Snapshot":
-        """The candidates at `indices`, in that order."""
-        columns = {
-            column.name: getattr(self, column.name)[indices]
-            for column in fields(self)
-            if column.name not in ("endpoints", "adapters", "predictions")
-        }
-        predictions = self.predictions
-        if predictions:
-            predictions = replace(
-                predictions, ttft_ms=predictions.ttft_ms[indices], tpot_ms=predictions.tpot_ms[indices]
-            )
-        return Snapshot(
-            **columns,
-            endpoints=tuple(self.endpoints[i] for i in indices),
-            adapters=tuple(self.adapters[i] for i in indices),
-            predictions=predictions,
-        )
+        """The candidates at `indices`, in that order; a column is copied when it is first asked for."""
+        view: Snapshot = object.__new__(Snapshot)
+        object.__setattr__(view, "_whole", self.whole)
+        object.__setattr__(view, "_at", indices if self._at is None else self._at[indices])
+        return view
 
     def with_predictions(self, predictions: Predictions) -> "Snapshot":
         return replace(self, predictions=predictions)
+
+    def without_predictions(self) -> "Snapshot":
+        return replace(self, predictions=None)
+
+    @property
+    def whole(self) -> "Snapshot":
+        """All candidates of the decision, when these are some of them that filters left."""
+        return self if self._whole is None else self._whole
+
+    @property
+    def positions(self) -> Indices | None:
+        """Where these candidates are among those of `whole`; None when they are the whole."""
+        return self._at
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A column of a view; slots that were set never come by here."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            column = _taken(getattr(self._whole, name), self._at)
+            object.__setattr__(self, name, column)
+            return column
+
+
+def _taken(column: Any, at: Indices) -> Any:
+    if isinstance(column, np.ndarray):
+        return column[at]
+    if isinstance(column, tuple):
+        return tuple(column[i] for i in at)
+    if isinstance(column, Predictions):
+        return replace(column, ttft_ms=column.ttft_ms[at], tpot_ms=column.tpot_ms[at])
+    return column

@@ -1,5 +1,5 @@
 """The plugins that come with the picker; importing this package registers them."""
 
-from epp.scheduling.plugins import filters, load, pickers, prefix, profiles, slo
+from epp.scheduling.plugins import admission, labels, latency, load, lora, markers, pickers, prefix, profiles, slo
 
-__all__ = ["filters", "load", "pickers", "prefix", "profiles", "slo"]
+__all__ = ["admission", "labels", "latency", "load", "lora", "markers", "pickers", "prefix", "profiles", "slo"]

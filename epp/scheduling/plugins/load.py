@@ -1,10 +1,24 @@
-"""Scorers of an endpoint's scraped load."""
+"""Scorers and a filter of an endpoint's load: what it reports, and what this picker has in flight there."""
 
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
 import numpy as np
 
-from epp.scheduling.plugin import Scorer, plugin
+from epp.scheduling.plugin import Filter, Marker, Scorer, plugin
+from epp.scheduling.plugins.slo import Share
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Floats, Snapshot
+from epp.scheduling.snapshot import Bools, Floats, Snapshot
+
+PRODUCER = "inflight-load-producer"
+_PRODUCERS = {"inFlightLoadProducerName": PRODUCER}
+_COLUMNS = {
+    "active-requests": "in_flight",
+    "running-requests": "running",
+    "waiting-queue": "waiting",
+    "kv-cache-utilization": "kv_usage",
+}
 
 
 @plugin("queue-scorer")
@@ -12,11 +26,15 @@ class QueueScorer(Scorer, frozen=True):
     """Prefers the shorter queue, relative to the candidates' longest and shortest; equal queues all score 1."""
 
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        longest, shortest = pool.waiting.max(), pool.waiting.min()
-        if longest == shortest:
-            return np.ones(len(pool))
-        scores: Floats = (longest - pool.waiting) / (longest - shortest)
-        return scores
+        return _fewest(pool.waiting)
+
+
+@plugin("running-requests-size-scorer")
+class RunningRequestsSizeScorer(Scorer, frozen=True):
+    """Prefers the endpoint that runs fewer requests, relative to the candidates' most and fewest."""
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        return _fewest(pool.running)
 
 
 @plugin("kv-cache-utilization-scorer")
@@ -24,5 +42,148 @@ class KvCacheUtilizationScorer(Scorer, frozen=True):
     """Prefers the emptier KV cache."""
 
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        scores: Floats = 1.0 - pool.kv_usage
+        return 1.0 - pool.kv_usage
+
+
+@plugin("load-aware-scorer")
+class LoadAwareScorer(Scorer, frozen=True):
+    """0.5 for an empty queue, down to 0 for one of `threshold` requests."""
+
+    threshold: Annotated[int, msgspec.Meta(ge=1)] = 128
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        return np.maximum(0.5 - pool.waiting * (0.5 / self.threshold), 0.0)
+
+
+@plugin("active-request-scorer", "least-in-flight-scorer")
+class ActiveRequestScorer(Scorer, frozen=True):
+    """Prefers the endpoint with fewer requests of this picker in flight, relative to the candidates' most.
+
+    Up to `idleThreshold` of them an endpoint scores 1; a busier one at most `maxBusyScore`.
+    """
+
+    idle_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_busy_score: Share = 1.0
+    request_timeout: str = ""
+    in_flight_load_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = _PRODUCERS
+
+    @property
+    def notices(self) -> Sequence[str]:
+        return ["requestTimeout does nothing: requests in flight are counted exactly"] if self.request_timeout else ()
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        in_flight = pool.in_flight
+        most = in_flight.max()
+        if most <= self.idle_threshold:
+            return np.ones(len(pool))
+        return np.where(in_flight <= self.idle_threshold, 1.0, (most - in_flight) * (self.max_busy_score / most))
+
+
+@plugin("token-load-scorer")
+class TokenLoadScorer(Scorer, frozen=True):
+    """1 for no tokens in flight, this request's uncached ones included, down to 0 for `queueThresholdTokens`."""
+
+    queue_threshold_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4_194_304
+    in_flight_load_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = _PRODUCERS
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        tokens = pool.prefill_tokens + pool.decode_tokens + request.input_tokens * (1.0 - pool.prefix_score)
+        return np.maximum(1.0 - tokens / self.queue_threshold_tokens, 0.0)
+
+
+@plugin("no-hit-lru-scorer")
+class NoHitLruScorer(Scorer, frozen=True):
+    """Spreads prompts that no candidate has cached: 1 for the endpoint that took such a one longest ago, down to 0.
+
+    Endpoints that never took one come before the others. A prompt that is cached somewhere scores 0.5 everywhere.
+    """
+
+    lru_size: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    prefix_plugin_type: str = ""
+    prefix_plugin_name: str = ""
+    prefix_match_info_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = {"prefixMatchInfoProducerName": "approx-prefix-cache-producer"}
+
+    @property
+    def notices(self) -> Sequence[str]:
+        if self.lru_size == 1024 and not (self.prefix_plugin_type or self.prefix_plugin_name):
+            return ()
+        return ["lruSize, prefixPluginType and prefixPluginName do nothing: every endpoint of the pool is remembered"]
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        if pool.prefix_score.any():
+            return np.full(len(pool), 0.5)
+        order = self._taken_at(pool)[pool.slots].argsort(kind="stable")
+        scores = np.empty(len(pool))
+        scores[order] = np.linspace(1.0, 0.0, len(pool))
         return scores
+
+    def decided(self, request: Request, pool: Snapshot, chosen: int) -> None:
+        if not pool.prefix_score.any():
+            taken_at = self._taken_at(pool)
+            taken_at[pool.slots[chosen]] = taken_at.max() + 1
+
+    def _taken_at(self, pool: Snapshot) -> Floats:
+        """When each of the pool's slots last took a prompt that nobody had, in an order of its own; 0 for never."""
+        known: Floats = self.__dict__.get("taken_at", np.zeros(0))
+        needed = int(pool.slots.max()) + 1
+        if len(known) < needed:
+            known = self.__dict__["taken_at"] = np.concatenate([known, np.zeros(needed - len(known))])
+        return known
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A cap on one measure of load."""
+
+    metric: Literal["active-requests", "running-requests", "waiting-queue", "kv-cache-utilization"]
+    max_value: Annotated[float, msgspec.Meta(ge=0)]
+
+    def __post_init__(self) -> None:
+        if self.metric == "kv-cache-utilization" and self.max_value > 1:
+            raise ValueError("maxValue of kv-cache-utilization is a share: at most 1")
+
+
+@plugin("utilization-filter")
+class UtilizationFilter(Filter, frozen=True):
+    """Keeps the endpoints that exceed none of the conditions; all of them if none is left and `fallbackOnEmpty`."""
+
+    conditions: Annotated[tuple[Condition, ...], msgspec.Meta(min_length=1)]
+    fallback_on_empty: bool = False
+    in_flight_load_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = _PRODUCERS
+
+    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+        keep = np.ones(len(pool), dtype=bool)
+        for condition in self.conditions:
+            keep &= getattr(pool, _COLUMNS[condition.metric]) <= condition.max_value
+        return np.ones(len(pool), dtype=bool) if self.fallback_on_empty and not keep.any() else keep
+
+
+@plugin(PRODUCER)
+class InflightLoadProducer(Marker, frozen=True):
+    """Requests and tokens in flight are counted for every request; output tokens are counted, not estimated."""
+
+    add_estimated_output_tokens: bool = False
+    output_ratio: Annotated[float, msgspec.Meta(ge=0)] = 1.5
+    max_estimated_output_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    prefix_match_info_producer_name: str = ""
+    sync_cross_replica_state: bool = True
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "addEstimatedOutputTokens": "output tokens are counted as they come, none is estimated beforehand",
+    }
+    producers: ClassVar[dict[str, str]] = {"prefixMatchInfoProducerName": "approx-prefix-cache-producer"}
+
+
+def _fewest(counts: Floats) -> Floats:
+    most, fewest = counts.max(), counts.min()
+    if most == fewest:
+        return np.ones(len(counts))
+    scores: Floats = (most - counts) / (most - fewest)
+    return scores

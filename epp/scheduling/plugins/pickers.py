@@ -1,19 +1,26 @@
 """Pickers: from total scores to an ordered choice."""
 
+from typing import Annotated
+
+import msgspec
 import numpy as np
 
 from epp.scheduling.plugin import Picker, plugin
 from epp.scheduling.snapshot import Floats, Indices
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @plugin("max-score-picker")
 class MaxScorePicker(Picker, frozen=True):
     """The highest score; ties fall at random."""
 
+    max_num_of_endpoints: Count = 1
+
     def pick(self, scores: Floats, rng: np.random.Generator) -> Indices:
         if self.max_num_of_endpoints == 1:
-            best = np.flatnonzero(scores == scores.max())
-            return best[[int(rng.integers(len(best)))]]
+            best: Indices = (scores == scores.max()).nonzero()[0]
+            return best if len(best) == 1 else best[[int(rng.random() * len(best))]]
         shuffled = rng.permutation(len(scores))
         order = np.argsort(-scores[shuffled], kind="stable")
         return shuffled[order][: self.max_num_of_endpoints]
@@ -23,17 +30,33 @@ class MaxScorePicker(Picker, frozen=True):
 class RandomPicker(Picker, frozen=True):
     """Any candidate, whatever its score."""
 
+    max_num_of_endpoints: Count = 1
+
     def pick(self, scores: Floats, rng: np.random.Generator) -> Indices:
-        return rng.permutation(len(scores))[: self.max_num_of_endpoints]
+        return _any(len(scores), self.max_num_of_endpoints, rng)
 
 
 @plugin("weighted-random-picker")
 class WeightedRandomPicker(Picker, frozen=True):
-    """A draw without replacement, in proportion to the scores (Efraimidis and Spirakis' A-Res: key U^(1/score))."""
+    """A draw without replacement, in proportion to the scores; any candidate when all of them are 0.
+
+    One candidate is drawn by the sums of the scores, more by Efraimidis and Spirakis' A-Res: key U^(1/score).
+    """
+
+    max_num_of_endpoints: Count = 1
 
     def pick(self, scores: Floats, rng: np.random.Generator) -> Indices:
-        if not scores.any():
-            return rng.permutation(len(scores))[: self.max_num_of_endpoints]
+        sums = scores.cumsum()
+        if not sums[-1] > 0:
+            return _any(len(scores), self.max_num_of_endpoints, rng)
+        if self.max_num_of_endpoints == 1:
+            return np.array([sums.searchsorted(rng.random() * sums[-1], side="right")])
         with np.errstate(divide="ignore"):
             keys = np.where(scores > 0, np.log(rng.random(len(scores))) / scores, -np.inf)
         return np.argsort(-keys)[: self.max_num_of_endpoints]
+
+
+def _any(candidates: int, count: int, rng: np.random.Generator) -> Indices:
+    if count == 1:
+        return np.array([int(rng.random() * candidates)])
+    return rng.permutation(candidates)[:count]

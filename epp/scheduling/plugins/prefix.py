@@ -1,25 +1,170 @@
-"""The scorer of what an endpoint has probably cached of the prompt."""
+"""What endpoints have probably cached of the prompt: the index's size, a scorer, and a filter that sticks to it."""
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
 
-from epp.scheduling.plugin import Scorer, plugin
+from epp.scheduling.plugin import Filter, Marker, Plugin, Scorer, plugin
+from epp.scheduling.plugins.slo import Share
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Floats, Snapshot
+from epp.scheduling.snapshot import Bools, Floats, Snapshot
+
+PRODUCER = "approx-prefix-cache-producer"
+# Prompts are hashed as text. A token of English or code is about four characters.
+_BYTES_PER_TOKEN = 4
+# The producer's own floor: smaller blocks make the index grow, and tell routing nothing more.
+_MIN_BLOCK_TOKENS = 64
+
+BlockBytes = Annotated[int, msgspec.Meta(ge=8, le=1 << 20)]
+Blocks = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixParameters:
+    """The size of the pool's prefix index: bytes of prompt a block, blocks looked at, blocks kept an endpoint."""
+
+    hash_block_size: int = 64
+    max_prefix_blocks_to_match: int = 256
+    lru_capacity_per_server: int = 31_250
+
+
+@plugin(PRODUCER)
+class ApproxPrefixCacheProducer(Marker, frozen=True):
+    """Sizes the prefix index, in tokens of four characters; a block is at least 64 tokens.
+
+    Nothing is tuned from the endpoints' metrics: with `autoTune` the values given here are used as well.
+    """
+
+    auto_tune: bool = True
+    block_size_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 16
+    block_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    max_prefix_tokens_to_match: Tokens = 131_072
+    max_prefix_blocks_to_match: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 2048
+    lru_capacity_per_server: Blocks = 31_250
+
+    @property
+    def parameters(self) -> PrefixParameters:
+        block_tokens = max(self.block_size_tokens, _MIN_BLOCK_TOKENS)
+        block_bytes = max(self.block_size, 8) if self.block_size else block_tokens * _BYTES_PER_TOKEN
+        blocks = self.max_prefix_blocks_to_match or 1 << 24
+        if self.max_prefix_tokens_to_match:
+            blocks = max(self.max_prefix_tokens_to_match * _BYTES_PER_TOKEN // block_bytes, 1)
+        return PrefixParameters(block_bytes, blocks, self.lru_capacity_per_server)
 
 
 @plugin("prefix-cache-scorer")
 class PrefixCacheScorer(Scorer, frozen=True):
     """The share of the prompt's blocks that lead and were sent to the endpoint before.
 
-    The parameters size the pool's prefix index: bytes of prompt a block, blocks looked at, blocks kept an endpoint.
+    `matchLengthWeight` lets the square of the matched length, in units of `matchLengthScaleTokens`, have a say too.
+    The first three parameters size the pool's prefix index, unless approx-prefix-cache-producer is declared and does.
     """
 
-    hash_block_size: Annotated[int, msgspec.Meta(ge=8)] = 64
-    max_prefix_blocks_to_match: Annotated[int, msgspec.Meta(ge=1)] = 256
-    lru_capacity_per_server: Annotated[int, msgspec.Meta(ge=1)] = 31_250
+    hash_block_size: BlockBytes = 64
+    max_prefix_blocks_to_match: Blocks = 256
+    lru_capacity_per_server: Blocks = 31_250
+    match_length_weight: Share = 0.0
+    match_length_scale_tokens: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    prefix_match_info_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = {"prefixMatchInfoProducerName": PRODUCER}
+
+    @property
+    def parameters(self) -> PrefixParameters:
+        return PrefixParameters(self.hash_block_size, self.max_prefix_blocks_to_match, self.lru_capacity_per_server)
+
+    def bound(self, declared: Sequence[Plugin]) -> Self:
+        size = prefix_parameters(declared)
+        return msgspec.structs.replace(
+            self,
+            hash_block_size=size.hash_block_size,
+            max_prefix_blocks_to_match=size.max_prefix_blocks_to_match,
+            lru_capacity_per_server=size.lru_capacity_per_server,
+        )
 
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return pool.prefix_score
+        ratio = pool.prefix_score
+        if not self.match_length_weight:
+            return ratio
+        block_tokens = self.hash_block_size / _BYTES_PER_TOKEN
+        matched_tokens = ratio * (len(request.block_hashes) * block_tokens)
+        length = np.minimum(matched_tokens / self.match_length_scale_tokens, 1.0)
+        return self.match_length_weight * length * length + (1.0 - self.match_length_weight) * ratio
+
+
+@plugin("prefix-cache-affinity-filter")
+class PrefixCacheAffinityFilter(Filter, frozen=True):
+    """Keeps the endpoints that hold `affinityThreshold` of the prompt, unless waiting there costs more than it saves.
+
+    All stay when the best of them is more than `maxTTFTPenaltyMs` slower to the first token than the best of the
+    others (0: never), by the prompts that wait there at `peakPrefillThroughput` tokens a second or by prediction.
+    """
+
+    affinity_threshold: Annotated[float, msgspec.Meta(le=1)] = 0.80
+    exploration_probability: Share = 0.0
+    max_ttft_penalty_ms: Annotated[float, msgspec.Meta(ge=0)] = msgspec.field(name="maxTTFTPenaltyMs", default=18_000.0)
+    ttft_source: Literal["prefillThroughput", "latencyPredictor"] = "prefillThroughput"
+    peak_prefill_throughput: Annotated[float, msgspec.Meta(ge=0)] = 15_928.0
+    prefix_match_info_producer_name: str = ""
+    latency_prediction_info_producer_name: str = ""
+    in_flight_load_producer_name: str = ""
+
+    producers: ClassVar[dict[str, str]] = {
+        "prefixMatchInfoProducerName": PRODUCER,
+        "latencyPredictionInfoProducerName": "predicted-latency-producer",
+        "inFlightLoadProducerName": "inflight-load-producer",
+    }
+
+    def __post_init__(self) -> None:
+        if self.ttft_source == "prefillThroughput" and self.max_ttft_penalty_ms and not self.peak_prefill_throughput:
+            raise ValueError("peakPrefillThroughput must be greater than 0 when ttftSource is prefillThroughput")
+
+    @property
+    def needs_predictions(self) -> bool:
+        return self.ttft_source == "latencyPredictor" and self.max_ttft_penalty_ms > 0
+
+    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+        sticky: Bools = pool.prefix_score >= self.affinity_threshold
+        if sticky.all() or not sticky.any():
+            return np.ones(len(pool), dtype=bool)
+        if self.exploration_probability and rng.random() < self.exploration_probability:
+            return np.ones(len(pool), dtype=bool)
+        return np.ones(len(pool), dtype=bool) if self._too_slow(sticky, pool) else sticky
+
+    def _too_slow(self, sticky: Bools, pool: Snapshot) -> bool:
+        """Whether waiting for a cached prefix costs too much; what is not predicted tells nothing."""
+        if not self.max_ttft_penalty_ms:
+            return False
+        ttft_ms = pool.prefill_tokens * (1000.0 / (self.peak_prefill_throughput or 1.0))
+        if self.ttft_source == "latencyPredictor":
+            if pool.predictions is None:
+                return False
+            ttft_ms = pool.predictions.ttft_ms
+        best, best_other = np.fmin.reduce(ttft_ms[sticky]), np.fmin.reduce(ttft_ms[~sticky])
+        return bool(best - best_other > self.max_ttft_penalty_ms)
+
+
+def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:
+    """Whether any of the declared plugins says how large the index is to be."""
+    return any(
+        isinstance(p, ApproxPrefixCacheProducer)
+        or (isinstance(p, PrefixCacheScorer) and p.parameters != PrefixParameters())
+        for p in declared
+    )
+
+
+def prefix_parameters(declared: Sequence[Plugin]) -> PrefixParameters:
+    """The index's size by the plugins that are declared; ValueError when they disagree."""
+    producers = {p.parameters for p in declared if isinstance(p, ApproxPrefixCacheProducer)}
+    scorers = {p.parameters for p in declared if isinstance(p, PrefixCacheScorer)}
+    scorers.discard(PrefixParameters())
+    if len(producers) > 1 or len(scorers) > 1 or (producers and scorers - producers):
+        raise ValueError(
+            "the prefix index is sized twice, differently; there is one index: "
+            "size it by one approx-prefix-cache-producer or by one prefix-cache-scorer"
+        )
+    return next(iter(producers or scorers), PrefixParameters())

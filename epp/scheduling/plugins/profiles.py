@@ -15,8 +15,8 @@ class SingleProfileHandler(ProfileHandler, frozen=True):
     def choose(self, request: Request, profiles: Sequence[str]) -> str:
         return profiles[0]
 
-    def fallback(self, profiles: Sequence[str]) -> str:
-        return profiles[0]
+    def fallback(self, wanted: str, profiles: Sequence[str]) -> str:
+        return wanted
 
     def check(self, profiles: Sequence[str]) -> None:
         if len(profiles) != 1:
@@ -33,9 +33,32 @@ class SloAwareProfileHandler(ProfileHandler, frozen=True):
     def choose(self, request: Request, profiles: Sequence[str]) -> str:
         return _SLO if request.prediction_based else _DEFAULT
 
-    def fallback(self, profiles: Sequence[str]) -> str:
+    def fallback(self, wanted: str, profiles: Sequence[str]) -> str:
         return _DEFAULT
 
     def check(self, profiles: Sequence[str]) -> None:
         if _SLO not in profiles:
             raise ValueError("slo-aware-profile-handler needs a profile named slo")
+
+
+@plugin("header-profile-handler")
+class HeaderProfileHandler(ProfileHandler, frozen=True):
+    """The profile that the header `headerName` names, or `defaultProfile` without it; the only one if there is one.
+
+    A request that names a profile which does not exist is refused.
+    """
+
+    header_name: str = "EPP-Profile"
+    default_profile: str = "decode"
+
+    def choose(self, request: Request, profiles: Sequence[str]) -> str:
+        if len(profiles) == 1:
+            return profiles[0]
+        return request.headers.get(self.header_name.strip().lower(), "").strip() or self.default_profile
+
+    def fallback(self, wanted: str, profiles: Sequence[str]) -> str:
+        return wanted
+
+    def check(self, profiles: Sequence[str]) -> None:
+        if len(profiles) > 1 and self.default_profile not in profiles:
+            raise ValueError(f"header-profile-handler: defaultProfile {self.default_profile!r} is no profile")

@@ -1,17 +1,18 @@
-"""Routing by headroom: what is left of a request's objectives after the predicted latencies."""
+"""Routing by headroom in one step, as the gateway API's experimental picker does it."""
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
 
-from epp.scheduling.plugin import Marker, Scorer, plugin
+from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
+from epp.scheduling.plugins.headroom import Headroom, cannot_meet, deficits, headroom, spread
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Bools, Floats, Indices, Predictions, Snapshot
+from epp.scheduling.snapshot import Floats, Indices, Snapshot
 
-Weight = Annotated[float, msgspec.Meta(ge=0)]
+Weight = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Factor = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 @plugin("slo-request-tracker")
@@ -19,48 +20,25 @@ class SloRequestTracker(Marker, frozen=True):
     """Requests in flight and their objectives are tracked for every request; the type is known for configurations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Headroom:
-    """Objective minus prediction, in ms and of shape [candidates]; inf where nothing is asked of a latency."""
-
-    ttft_ms: Floats
-    tpot_ms: Floats
-
-
-def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:
-    """Headroom of each candidate; the TPOT limit is also that of the strictest request running there.
-
-    A request without any objective is measured against zero, which orders candidates by predicted latency alone.
-    """
-    ttft_limit = np.inf if request.slo_ttft_ms is None else request.slo_ttft_ms
-    own_tpot_limit = np.inf if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
-    tpot_limit = np.minimum(own_tpot_limit, pool.tightest_tpot_slo_ms * buffer_factor)
-    if request.slo_ttft_ms is None and request.slo_tpot_ms is None:
-        ttft_limit, tpot_limit = 0.0, np.zeros(len(pool))
-    return Headroom(ttft_limit - predictions.ttft_ms, tpot_limit - predictions.tpot_ms)
-
-
 @plugin("slo-scorer")
 class SloScorer(Scorer, frozen=True):
     """Draws one endpoint by headroom and gives it score 1.
 
-    Endpoints that meet both objectives come first, drawn by how much room they leave: `most` spreads, `least` packs,
-    as the picker that this plugin is named after does unless told otherwise. Predictions of a young model are too
-    rough for packing, so here the default is `most`. When no endpoint meets both objectives, idle ones come first,
-    then a draw by how little each one misses.
+    Endpoints that meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
+    When none meets both, idle ones come first, then a draw by how little each one misses. `branch` has the formulas;
+    the draw only follows the weights that it gives.
     """
 
-    slo_buffer_factor: Weight = 1.0
+    slo_buffer_factor: Factor = 1.0
     headroom_ttft_weight: Weight = 0.8
     headroom_tpot_weight: Weight = 0.2
     neg_headroom_ttft_weight: Weight = 0.8
     neg_headroom_tpot_weight: Weight = 0.2
-    headroom_selection_strategy: Literal["least", "most"] = "most"
+    headroom_selection_strategy: Literal["least", "most"] = "least"
     sticky_epsilon: Share = 0.01
     affinity_gate_tau: Share = 0.80
     affinity_gate_tau_global: Share = 0.99
 
-    needs_predictions: ClassVar[bool] = True
     environment: ClassVar[dict[str, str]] = {
         "SLO_BUFFER_FACTOR": "sloBufferFactor",
         "HEADROOM_TTFT_WEIGHT": "headroomTtftWeight",
@@ -73,82 +51,102 @@ class SloScorer(Scorer, frozen=True):
         "AFFINITY_GATE_TAU_GLOBAL": "affinityGateTauGlobal",
     }
 
+    @property
+    def needs_predictions(self) -> bool:
+        return True
+
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
         scores = np.zeros(len(pool))
-        if pool.predictions is not None:
-            room = headroom(request, pool, pool.predictions, self.slo_buffer_factor)
-            scores[self._choose(room, pool, rng)] = 1.0
+        if pool.predictions is None:
+            return scores
+        room = headroom(request, pool, pool.predictions, self.slo_buffer_factor)
+        gated, exploring = rng.random(2) >= self.sticky_epsilon
+        tier, weights = self.branch(room, pool, bool(gated), not exploring)
+        scores[_draw(tier, weights, rng)] = 1.0
         return scores
 
-    def _choose(self, room: Headroom, pool: Snapshot, rng: np.random.Generator) -> int:
-        kept = np.arange(len(pool))
-        if rng.random() >= self.sticky_epsilon:
-            kept = _gate(kept, pool.prefix_score, self.affinity_gate_tau_global)
-        meets = (room.ttft_ms[kept] > 0) & (room.tpot_ms[kept] > 0)
-        positive, negative = kept[meets], kept[~meets]
-        explore = len(negative) > 0 and rng.random() < self.sticky_epsilon
-        if len(positive) and not explore:
-            return self._choose_positive(positive, room, pool, rng)
-        return self._choose_negative(negative, room, pool, rng)
+    def branch(self, room: Headroom, pool: Snapshot, gated: bool, exploring: bool) -> tuple[Indices, Floats]:
+        """Who may be drawn, and with what weights, once both coins of `sticky_epsilon` have fallen.
 
-    def _choose_positive(self, tier: Indices, room: Headroom, pool: Snapshot, rng: np.random.Generator) -> int:
-        tier = _gate(tier, pool.prefix_score, self.affinity_gate_tau)
-        share = _blend(
-            _normalised(room.ttft_ms[tier]),
-            _normalised(room.tpot_ms[tier]),
-            self.headroom_ttft_weight,
-            self.headroom_tpot_weight,
-        )
+        `gated`: only endpoints that hold the whole prefix, if there are any. `exploring`: an endpoint that does not
+        meet the objectives although others do.
+        """
+        meets = (room.ttft_ms > 0) & (room.tpot_ms > 0)
+        if gated:
+            held = pool.prefix_score >= self.affinity_gate_tau_global
+            if held.any():
+                return self._within(np.flatnonzero(held & meets), np.flatnonzero(held & ~meets), room, pool, exploring)
+        return self._within(np.flatnonzero(meets), np.flatnonzero(~meets), room, pool, exploring)
+
+    def _within(
+        self, positive: Indices, negative: Indices, room: Headroom, pool: Snapshot, exploring: bool
+    ) -> tuple[Indices, Floats]:
+        if len(positive) and not (exploring and len(negative)):
+            tier = self._gate(positive, pool)
+            return tier, self._positive_weights(room.at(tier))
+        idle = negative[pool.in_flight[negative] == 0]
+        tier = self._gate(idle if len(idle) else negative, pool)
+        return tier, self._negative_weights(room.at(tier))
+
+    def _gate(self, tier: Indices, pool: Snapshot) -> Indices:
+        held = tier[pool.prefix_score[tier] >= self.affinity_gate_tau]
+        return held if len(held) else tier
+
+    def _positive_weights(self, room: Headroom) -> Floats:
+        share = _blend(room.ttft_ms, room.tpot_ms, self.headroom_ttft_weight, self.headroom_tpot_weight)
         if self.headroom_selection_strategy == "least":
             share = 1.0 - share
-        return _draw(tier, np.floor(share * 99) + 2, rng)
+        return np.trunc(share * 99) + 2
 
-    def _choose_negative(self, tier: Indices, room: Headroom, pool: Snapshot, rng: np.random.Generator) -> int:
-        idle = pool.in_flight[tier] == 0
-        if idle.any():
-            tier = tier[idle]
-        tier = _gate(tier, pool.prefix_score, self.affinity_gate_tau)
-        misses_ttft, misses_tpot = room.ttft_ms[tier] < 0, room.tpot_ms[tier] < 0
-        weights = np.ones(len(tier))
-        for group in (misses_ttft & misses_tpot, misses_ttft & ~misses_tpot, ~misses_ttft & misses_tpot):
-            weights[group] = self._deficit_weights(tier[group], room)
-        return _draw(tier, weights, rng)
+    def _negative_weights(self, room: Headroom) -> Floats:
+        """Weights by what is missed: within those that miss both, those that miss one, and so on. Unknown weighs 1."""
+        misses_ttft, misses_tpot = room.ttft_ms < 0, room.tpot_ms < 0
+        groups = misses_ttft * 2 + misses_tpot
+        groups[np.isnan(room.ttft_ms) | np.isnan(room.tpot_ms)] = 0
+        weights = np.ones(len(groups))
+        for group in (1, 2, 3):
+            members = np.flatnonzero(groups == group)
+            if len(members):
+                weights[members] = self._deficit_weights(room.at(members))
+        return weights
 
-    def _deficit_weights(self, group: Indices, room: Headroom) -> Floats:
+    def _deficit_weights(self, room: Headroom) -> Floats:
         deficit = _blend(
-            _normalised(np.maximum(0, -room.ttft_ms[group])),
-            _normalised(np.maximum(0, -room.tpot_ms[group])),
+            deficits(room.ttft_ms),
+            deficits(room.tpot_ms),
             self.neg_headroom_ttft_weight,
             self.neg_headroom_tpot_weight,
         )
-        weights: Floats = np.floor((1.0 - deficit) * 80) + 2
-        return weights
+        return np.trunc((1.0 - deficit) * 80) + 2
 
 
-def _gate(candidates: Indices, prefix_score: Floats, threshold: float) -> Indices:
-    """The candidates that probably hold the prompt's prefix, or all of them when none does."""
-    sticky: Bools = prefix_score[candidates] >= threshold
-    return candidates[sticky] if sticky.any() else candidates
+class SloAdmitter(Admitter, frozen=True):
+    """Sheds what can be shed when every endpoint is busy and predicted to miss; goes with slo-scorer, never by name."""
 
+    slo_buffer_factor: float
 
-def _normalised(values: Floats) -> Floats:
-    """Scaled to [0, 1] over the finite values; 0.5 where they are all alike or nothing is asked."""
-    finite = np.isfinite(values)
-    scaled = np.full(len(values), 0.5)
-    if finite.any():
-        low, high = values[finite].min(), values[finite].max()
-        if high - low > 1e-9:
-            scaled[finite] = (values[finite] - low) / (high - low)
-    return scaled
+    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+        if request.priority < 0 and cannot_meet(request, pool, self.slo_buffer_factor):
+            return "no endpoint can meet the objectives, sheddable request dropped"
+        return None
 
 
 def _blend(ttft: Floats, tpot: Floats, ttft_weight: float, tpot_weight: float) -> Floats:
-    if ttft_weight + tpot_weight <= 0:
-        return ttft
-    return (ttft_weight * ttft + tpot_weight * tpot) / (ttft_weight + tpot_weight)
+    """Both spread to [0, 1], 0.5 where all are alike, and averaged; TTFT alone when neither has a weight."""
+    total = ttft_weight + tpot_weight
+    if total <= 0:
+        ttft_weight = total = 1.0
+    blended = np.zeros(len(ttft))
+    for values, weight in ((ttft, ttft_weight), (tpot, tpot_weight)):
+        scaled = spread(values)
+        blended += weight * (0.5 if scaled is None else scaled)
+    blended /= total
+    return blended
 
 
 def _draw(candidates: Indices, weights: Floats, rng: np.random.Generator) -> int:
     """One candidate, in proportion to its weight."""
-    total = np.cumsum(weights)
-    return int(candidates[np.searchsorted(total, rng.random() * total[-1], side="right")])
+    if len(candidates) == 1:
+        return int(candidates[0])
+    total = weights.cumsum()
+    return int(candidates[total.searchsorted(rng.random() * total[-1], side="right")])

@@ -1,0 +1,99 @@
+"""`python -m epp check FILE`: what the picker would make of an EndpointPickerConfig, and what is wrong with it."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import msgspec
+
+from epp.exceptions import ConfigError
+from epp.scheduling.config import load_scheduler
+from epp.scheduling.document import DocumentError
+from epp.scheduling.plugin import Plugin
+from epp.scheduling.profile import Profile
+from epp.scheduling.scheduler import Scheduler
+from epp.scheduling.traps import traps
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", default="-")
+def check(file: str) -> None:
+    """Reads the EndpointPickerConfig in FILE, or on standard input for -, as the picker does, and describes it.
+
+    Exits with 1, and names file, line and path, when the picker would refuse it. The variables of the environment
+    that give parameters are read too.
+    """
+    name = "<stdin>" if file == "-" else file
+    try:
+        scheduler = load_scheduler(_read(file), os.environ)
+    except DocumentError as error:
+        raise SystemExit(_fail(f"{name}:{error.line or 1}: {error.path}: {error.problem}")) from None
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        raise SystemExit(_fail(f"{name}: {error}")) from None
+    for line in describe(scheduler, os.environ):
+        click.echo(line)
+    for notice in scheduler.notices:
+        click.echo(f"notice: {notice}")
+    for trap in traps(scheduler):
+        click.echo(f"warning: {trap}", err=True)
+
+
+def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
+    """The scheduler in lines of text."""
+    yield f"profile handler: {_named(scheduler.handler)}"
+    for profile in scheduler.profiles.values():
+        yield from _profile(profile)
+    yield f"admission: {', '.join(_named(admitter) for admitter in scheduler.admitters)}"
+    size = scheduler.prefix
+    yield (
+        f"prefix index: blocks of {size.hash_block_size} bytes, {size.max_prefix_blocks_to_match} of a prompt looked "
+        f"at, {size.lru_capacity_per_server} kept for each endpoint"
+    )
+    yield f"predictions: {_predictions(scheduler)}"
+    read = sorted(name for name in _variables(scheduler) if environ.get(name, "").strip())
+    if read:
+        yield f"environment: {', '.join(f'{name}={environ[name]}' for name in read)}"
+
+
+def _profile(profile: Profile) -> Iterator[str]:
+    yield f"profile {profile.name}:"
+    for candidate_filter in profile.filters:
+        yield f"  filter {_named(candidate_filter)}"
+    for weighted in profile.scorers:
+        yield f"  scorer {_named(weighted.scorer, weighted.name)}, weight {weighted.weight:g}"
+    yield f"  picker {_named(profile.picker)}"
+
+
+def _predictions(scheduler: Scheduler) -> str:
+    if scheduler.predict is not None:
+        return "for every request" if scheduler.predict else "never"
+    needing = sorted(scheduler.predicted_profiles)
+    if not needing:
+        return "not needed"
+    return f"needed by profile {', '.join(needing)}; start with --enable-latency-predictor"
+
+
+def _named(plugin: Plugin, name: str = "") -> str:
+    """Type, name if it has one of its own, and the parameters that aren't as by default."""
+    fields = msgspec.structs.fields(plugin)
+    changed = {f.encode_name: getattr(plugin, f.name) for f in fields if getattr(plugin, f.name) != f.default}
+    parameters = msgspec.json.encode(changed).decode() if changed else ""
+    type_name = plugin.type_name or type(plugin).__name__
+    shown = f"{name} ({type_name})" if name not in ("", type_name) else type_name
+    return f"{shown} {parameters}".rstrip()
+
+
+def _variables(scheduler: Scheduler) -> set[str]:
+    plugins = (*scheduler.plugins.values(), *scheduler.admitters)
+    return {variable for plugin in plugins for variable in plugin.environment}
+
+
+def _read(file: str) -> str:
+    return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+
+
+def _fail(message: str) -> int:
+    click.echo(message, err=True)
+    return 1

@@ -1,0 +1,119 @@
+"""A YAML or JSON text as plain values that remember the line they stand on."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from epp.exceptions import ConfigError
+
+_MAX_BYTES = 1 << 18
+_MAX_VALUES = 20_000
+_MAX_DEPTH = 50
+_MERGE = "tag:yaml.org,2002:merge"
+_STEP = re.compile(r"(\.[^.\[]+|\[[^\]]*\])$")
+
+
+class DocumentError(ConfigError):
+    """What is wrong with a document: `problem` at `path` ($.plugins[2].type), which stands on `line` if known."""
+
+    def __init__(self, problem: str, path: str = "$", line: int | None = None) -> None:
+        place = path if line is None else f"line {line}: {path}"
+        super().__init__(f"{place}: {problem}")
+        self.problem = problem
+        self.path = path
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The values, and the line of each by its path."""
+
+    value: Any
+    lines: Mapping[str, int]
+
+    def error(self, problem: str, path: str) -> DocumentError:
+        """The error with the line of `path`, or of the nearest thing around it."""
+        place = path
+        while place not in self.lines and (step := _STEP.search(place)):
+            place = place[: step.start()]
+        return DocumentError(problem, path, self.lines.get(place))
+
+
+def read_document(text: str) -> Document:
+    """Reads a text of at most 256 KiB; DocumentError for bad YAML, a key given twice, or what grows out of bounds."""
+    if len(text.encode()) > _MAX_BYTES:
+        raise DocumentError(f"the configuration is larger than {_MAX_BYTES} bytes")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise DocumentError("the configuration is empty")
+        reader = _Reader(loader)
+        return Document(reader.read(node, "$", 0), reader.lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
+        raise DocumentError(f"not YAML: {error.problem or error.context}", line=line) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DocumentError(f"not YAML: {error}") from error
+    except RecursionError as error:
+        raise DocumentError(f"nested more than {_MAX_DEPTH} levels deep") from error
+    finally:
+        loader.dispose()
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns nodes into values. Counting the values bounds what aliases of aliases can unfold to."""
+
+    loader: yaml.SafeLoader
+    lines: dict[str, int] = field(default_factory=dict)
+    values: int = 0
+
+    def read(self, node: yaml.Node, path: str, depth: int) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self.values += 1
+        if self.values > _MAX_VALUES:
+            raise DocumentError(f"more than {_MAX_VALUES} values, aliases counted wherever they stand", path, line)
+        if depth > _MAX_DEPTH:
+            raise DocumentError(f"nested more than {_MAX_DEPTH} levels deep", path, line)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth)
+        value = self.loader.construct_object(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DocumentError(f"expected a finite number, got {node.value}", path, line)
+        return value
+
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == _MERGE:
+                merged |= self._merged(value_node, path, depth)
+                continue
+            key = self.loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise DocumentError("expected a text as the key", path, line)
+            if key in values:
+                raise DocumentError("this key is given twice", f"{path}.{key}", line)
+            self.lines[f"{path}.{key}"] = line
+            values[key] = self.read(value_node, f"{path}.{key}", depth + 1)
+        return {**merged, **values}
+
+    def _merged(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
+        """The keys of `<<: *anchor`, or of a list of such; the first that has a key wins."""
+        merged: dict[str, Any] = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            values = self.read(source, f"{path}.<<", depth + 1)
+            if not isinstance(values, dict):
+                raise DocumentError("expected a mapping to merge", path, source.start_mark.line + 1)
+            merged = {**values, **merged}
+        return merged

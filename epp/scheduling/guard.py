@@ -1,0 +1,91 @@
+"""Plugins at work, where an error in one of them must cost no request: it is logged once, counted, and made up for."""
+
+import logging
+import math
+from collections import Counter
+
+import numpy as np
+
+from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Bools, Floats, Indices, Snapshot
+
+logger = logging.getLogger("headroom.epp")
+
+FAULTS: Counter[str] = Counter()
+"""How often plugins went wrong since the process began, by type."""
+
+
+def keep(candidate_filter: Filter, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    """The filter's mask; all candidates when it fails."""
+    try:
+        mask = candidate_filter.keep(request, pool, rng)
+        if mask.dtype == bool and mask.shape == (len(pool),):
+            return mask
+        problem: object = f"expected a mask of {len(pool)} bools, got {mask.dtype} of shape {mask.shape}"
+    except Exception as error:
+        problem = error
+    _note(candidate_filter, problem, "all candidates stay")
+    return np.ones(len(pool), dtype=bool)
+
+
+def score(scorer: Scorer, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+    """The scorer's scores within [0, 1]; 0 for all when it fails, and for each that is NaN."""
+    try:
+        scores = np.minimum(np.maximum(scorer.score(request, pool, rng), 0.0), 1.0)
+        if scores.shape == (len(pool),):
+            if math.isnan(np.add.reduce(scores)):
+                _note(scorer, "some scores are NaN", "these are 0")
+                scores = np.nan_to_num(scores)
+            return scores
+        problem: object = f"expected {len(pool)} scores, got shape {scores.shape}"
+    except Exception as error:
+        problem = error
+    _note(scorer, problem, "its scores are 0")
+    return np.zeros(len(pool))
+
+
+def decided(scorer: Scorer, request: Request, pool: Snapshot, chosen: int) -> None:
+    try:
+        scorer.decided(request, pool, chosen)
+    except Exception as error:
+        _note(scorer, error, "it misses a decision")
+
+
+def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:
+    """The picker's choice; the highest score when it fails."""
+    try:
+        picked = np.asarray(picker.pick(scores, rng))
+        if picked.ndim == 1 and len(picked) and all(0 <= index < len(scores) for index in picked.tolist()):
+            return picked.astype(np.intp, copy=False)
+        problem: object = f"expected indices below {len(scores)}, got {picked.tolist()}"
+    except Exception as error:
+        problem = error
+    _note(picker, problem, "the highest score is picked")
+    return np.array([int(scores.argmax())])
+
+
+def choose(handler: ProfileHandler, request: Request, profiles: tuple[str, ...]) -> str:
+    """The profile that the handler chooses; the first when it fails."""
+    try:
+        return handler.choose(request, profiles)
+    except Exception as error:
+        _note(handler, error, f"profile {profiles[0]} decides")
+    return profiles[0]
+
+
+def admit(admitter: Admitter, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+    """Why the request is shed; it is admitted when the admitter fails."""
+    try:
+        return admitter.admit(request, pool, rng)
+    except Exception as error:
+        _note(admitter, error, "the request is admitted")
+    return None
+
+
+def _note(plugin: Plugin, problem: object, consequence: str) -> None:
+    name = plugin.type_name or type(plugin).__qualname__
+    FAULTS[name] += 1
+    if FAULTS[name] == 1:
+        error = problem if isinstance(problem, Exception) else None
+        logger.error("plugin %s failed: %s (%r); counted from now on", name, consequence, problem, exc_info=error)

@@ -1,0 +1,95 @@
+"""Admission by load: which requests of a priority below 0 are shed."""
+
+import math
+from functools import cached_property
+from typing import Annotated, ClassVar
+
+import click
+import msgspec
+import numpy as np
+
+from epp.flags import Duration
+from epp.scheduling.plugin import Admitter, Filter, plugin
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Bools, Snapshot
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Depth = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@plugin("utilization-detector")
+class UtilizationDetector(Filter, Admitter, frozen=True):
+    """Sheds what can be shed while the pool is saturated; every configuration has one, declared or not.
+
+    The pool is saturated unless some candidate has metrics younger than the threshold, a queue and a KV cache that
+    don't exceed theirs. In a profile it is also a filter: it keeps the candidates with less than the thresholds,
+    raised by `headroom`, or all of them when none has.
+    """
+
+    queue_depth_threshold: Depth = 5
+    kv_cache_util_threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
+    metrics_staleness_threshold: str = "200ms"
+    headroom: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+    environment: ClassVar[dict[str, str]] = {
+        "SD_QUEUE_DEPTH_THRESHOLD": "queueDepthThreshold",
+        "SD_KV_CACHE_UTIL_THRESHOLD": "kvCacheUtilThreshold",
+        "SD_METRICS_STALENESS_THRESHOLD": "metricsStalenessThreshold",
+    }
+
+    def __post_init__(self) -> None:
+        try:
+            staleness_s = self.staleness_s
+        except click.BadParameter as error:
+            raise ValueError(f"metricsStalenessThreshold: {error.message}") from error
+        if staleness_s <= 0:
+            raise ValueError("metricsStalenessThreshold: expected more than 0s")
+
+    @cached_property
+    def staleness_s(self) -> float:
+        return Duration().convert(self.metrics_staleness_threshold, None, None)
+
+    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+        if request.priority >= 0:
+            return None
+        available = (
+            (pool.metrics_age_s < self.staleness_s)
+            & (pool.waiting <= self.queue_depth_threshold)
+            & (pool.kv_usage <= self.kv_cache_util_threshold)
+        )
+        return None if available.any() else "system saturated, sheddable request dropped"
+
+    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+        raised = 1.0 + self.headroom
+        keep: Bools = (
+            (pool.metrics_age_s < self.staleness_s)
+            & (pool.waiting < self.queue_depth_threshold * raised)
+            & (pool.kv_usage < self.kv_cache_util_threshold * raised)
+        )
+        return keep if keep.any() else np.ones(len(pool), dtype=bool)
+
+
+@plugin("probabilistic-admitter")
+class ProbabilisticAdmitter(Admitter, frozen=True):
+    """Sheds a request of a priority below 0 with probability min(k * saturation^power, 1).
+
+    Saturation is the mean over candidates of the greater of queue and KV cache, each as a share of its threshold.
+    """
+
+    queue_depth_threshold: Depth = 5
+    kv_cache_util_threshold: Positive = 0.8
+    power: Positive = 5.0
+    k: Positive = 300.0
+
+    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+        if request.priority >= 0 or rng.random() >= self.probability(pool):
+            return None
+        return "system saturated, sheddable request dropped"
+
+    def probability(self, pool: Snapshot) -> float:
+        """With which a sheddable request is shed."""
+        queue = pool.waiting / self.queue_depth_threshold
+        saturation = float(np.maximum(queue, pool.kv_usage / self.kv_cache_util_threshold).mean())
+        if saturation <= 0:
+            return 0.0
+        return math.exp(min(math.log(self.k) + self.power * math.log(saturation), 0.0))

@@ -1,0 +1,85 @@
+"""Headroom: what is left of a request's objectives after the predicted latencies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
+
+_ALIKE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """Objective minus prediction, in ms and of shape [candidates].
+
+    inf where nothing is asked of a latency; NaN where something is asked, and no prediction says whether it is met.
+    """
+
+    ttft_ms: Floats
+    tpot_ms: Floats
+
+    def at(self, indices: Indices) -> "Headroom":
+        return Headroom(self.ttft_ms[indices], self.tpot_ms[indices])
+
+
+def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:
+    """Headroom of each candidate; the TPOT limit is also that of the strictest request running there.
+
+    The buffer factor scales TPOT limits. A request without any objective is measured against zero, which orders
+    candidates by predicted latency alone.
+    """
+    if request.slo_ttft_ms is None and request.slo_tpot_ms is None:
+        return Headroom(-predictions.ttft_ms, -predictions.tpot_ms)
+    return Headroom(_ttft_headroom(request, predictions), _tpot_headroom(request, pool, predictions, buffer_factor))
+
+
+def _ttft_headroom(request: Request, predictions: Predictions) -> Floats:
+    if request.slo_ttft_ms is None:
+        return np.full(len(predictions.ttft_ms), np.inf)
+    return request.slo_ttft_ms - predictions.ttft_ms
+
+
+def _tpot_headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Floats:
+    limit = pool.tightest_tpot_slo_ms * buffer_factor
+    if request.slo_tpot_ms is not None:
+        return np.minimum(limit, request.slo_tpot_ms * buffer_factor) - predictions.tpot_ms
+    left = limit - predictions.tpot_ms
+    left[limit == np.inf] = np.inf
+    return left
+
+
+def cannot_meet(request: Request, pool: Snapshot, buffer_factor: float) -> bool:
+    """Whether every candidate is busy, and is predicted to miss an objective of the request.
+
+    A candidate without a prediction might meet them, and a request without objectives can't miss any.
+    """
+    predictions = pool.predictions
+    if predictions is None or (request.slo_ttft_ms is None and request.slo_tpot_ms is None):
+        return False
+    if not pool.in_flight.all():
+        return False
+    room = headroom(request, pool, predictions, buffer_factor)
+    return bool(((room.ttft_ms <= 0) | (room.tpot_ms <= 0)).all())
+
+
+def spread(values: Floats) -> Floats | None:
+    """Scaled to [0, 1], by the least and the greatest finite value; inf becomes 1. None when all are alike."""
+    low, high = values.min(), values.max()
+    if high == np.inf:
+        asked = values < np.inf
+        if not asked.any():
+            return None
+        high = values[asked].max()
+        if high - low <= _ALIKE:
+            return (~asked).astype(np.float64)
+    if high - low <= _ALIKE:
+        return None
+    scaled: Floats = np.minimum((values - low) / (high - low), 1.0)
+    return scaled
+
+
+def deficits(left_ms: Floats) -> Floats:
+    """By how much each misses; 0 for what is met or not asked."""
+    return np.maximum(-left_ms, 0.0)

@@ -1,0 +1,26 @@
+"""The scorer of where a LoRA adapter is loaded, or can be."""
+
+import numpy as np
+
+from epp.scheduling.plugin import Scorer, plugin
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Floats, Snapshot
+
+
+@plugin("lora-affinity-scorer")
+class LoraAffinityScorer(Scorer, frozen=True):
+    """1 where the request's adapter is loaded, 0.8 where there is room for one more, 0.6 where it waits, else 0."""
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        adapters = pool.adapters
+        if adapters.count(NO_ADAPTERS) == len(adapters):
+            return np.zeros(len(pool))
+        return np.fromiter((_score(request.model, each) for each in adapters), float, len(pool))
+
+
+def _score(model: str, adapters: Adapters) -> float:
+    if model in adapters.active:
+        return 1.0
+    if len(adapters.active) + len(adapters.waiting) < adapters.capacity:
+        return 0.8
+    return 0.6 if model in adapters.waiting else 0.0
