@@ -14,6 +14,7 @@ _MAX_BYTES = 1 << 18
 _MAX_VALUES = 20_000
 _MAX_DEPTH = 50
 _MERGE = "tag:yaml.org,2002:merge"
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _STEP = re.compile(r"(\.[^.\[]+|\[[^\]]*\])$")
 
 
@@ -45,10 +46,10 @@ class Document:
 
 def read_document(text: str) -> Document:
     """Reads a text of at most 256 KiB; DocumentError for bad YAML, a key given twice, or what grows out of bounds."""
-    if len(text.encode()) > _MAX_BYTES:
-        raise DocumentError(f"the configuration is larger than {_MAX_BYTES} bytes")
-    loader = yaml.SafeLoader(text)
     try:
+        if len(text.encode()) > _MAX_BYTES:
+            raise DocumentError(f"the configuration is larger than {_MAX_BYTES} bytes")
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise DocumentError("the configuration is empty")
@@ -56,14 +57,15 @@ def read_document(text: str) -> Document:
         return Document(reader.read(node, "$", 0), reader.lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else None
-        raise DocumentError(f"not YAML: {error.problem or error.context}", line=line) from error
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise DocumentError(f"not YAML: {problem}", line=mark.line + 1 if mark else None) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise DocumentError(f"not YAML: a character {chr(error.character)!r} is not allowed", line=line) from error
     except (yaml.YAMLError, ValueError) as error:
         raise DocumentError(f"not YAML: {error}") from error
     except RecursionError as error:
         raise DocumentError(f"nested more than {_MAX_DEPTH} levels deep") from error
-    finally:
-        loader.dispose()
 
 
 @dataclass(slots=True)
@@ -82,6 +84,8 @@ class _Reader:
             raise DocumentError(f"more than {_MAX_VALUES} values, aliases counted wherever they stand", path, line)
         if depth > _MAX_DEPTH:
             raise DocumentError(f"nested more than {_MAX_DEPTH} levels deep", path, line)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
+            raise DocumentError(f"the tag {node.tag} is not allowed", path, line)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
