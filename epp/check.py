@@ -31,7 +31,7 @@ def check(file: str) -> None:
     except DocumentError as error:
         raise SystemExit(_fail(f"{name}:{error.line or 1}: {error.path}: {error.problem}")) from None
     except (ConfigError, OSError, UnicodeDecodeError) as error:
-        raise SystemExit(_fail(f"{name}: {error}")) from None
+        raise SystemExit(_fail(f"{name}: {_said(error)}")) from None
     for line in describe(scheduler, os.environ):
         click.echo(line)
     for notice in scheduler.notices:
@@ -42,10 +42,11 @@ def check(file: str) -> None:
 
 def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
     """The scheduler in lines of text."""
-    yield f"profile handler: {_named(scheduler.handler)}"
+    names = {id(plugin): name for name, plugin in scheduler.plugins.items()}
+    yield f"profile handler: {_named(scheduler.handler, names)}"
     for profile in scheduler.profiles.values():
-        yield from _profile(profile)
-    yield f"admission: {', '.join(_named(admitter) for admitter in scheduler.admitters)}"
+        yield from _profile(profile, names)
+    yield f"admission: {', '.join(_named(admitter, names) for admitter in scheduler.admitters)}"
     size = scheduler.prefix
     yield (
         f"prefix index: blocks of {size.hash_block_size} bytes, {size.max_prefix_blocks_to_match} of a prompt looked "
@@ -57,13 +58,13 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
         yield f"environment: {', '.join(f'{name}={environ[name]}' for name in read)}"
 
 
-def _profile(profile: Profile) -> Iterator[str]:
+def _profile(profile: Profile, names: Mapping[int, str]) -> Iterator[str]:
     yield f"profile {profile.name}:"
     for candidate_filter in profile.filters:
-        yield f"  filter {_named(candidate_filter)}"
+        yield f"  filter {_named(candidate_filter, names)}"
     for weighted in profile.scorers:
-        yield f"  scorer {_named(weighted.scorer, weighted.name)}, weight {weighted.weight:g}"
-    yield f"  picker {_named(profile.picker)}"
+        yield f"  scorer {_named(weighted.scorer, names)}, weight {weighted.weight:g}"
+    yield f"  picker {_named(profile.picker, names)}"
 
 
 def _predictions(scheduler: Scheduler) -> str:
@@ -75,12 +76,13 @@ def _predictions(scheduler: Scheduler) -> str:
     return f"needed by profile {', '.join(needing)}; start with --enable-latency-predictor"
 
 
-def _named(plugin: Plugin, name: str = "") -> str:
-    """Type, name if it has one of its own, and the parameters that aren't as by default."""
+def _named(plugin: Plugin, names: Mapping[int, str]) -> str:
+    """Name if it has one of its own, type, and the parameters that aren't as by default."""
+    name = names.get(id(plugin), "")
     fields = msgspec.structs.fields(plugin)
     changed = {f.encode_name: getattr(plugin, f.name) for f in fields if getattr(plugin, f.name) != f.default}
     parameters = msgspec.json.encode(changed).decode() if changed else ""
-    type_name = plugin.type_name or type(plugin).__name__
+    type_name = plugin.type_name or "by predictions"
     shown = f"{name} ({type_name})" if name not in ("", type_name) else type_name
     return f"{shown} {parameters}".rstrip()
 
@@ -92,6 +94,12 @@ def _variables(scheduler: Scheduler) -> set[str]:
 
 def _read(file: str) -> str:
     return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: {error.reason} at byte {error.start}"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _fail(message: str) -> int:

@@ -231,11 +231,11 @@ def _builtin_default(plugins: Mapping[str, Plugin]) -> Profile:
 
 
 def _handler(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> ProfileHandler:
-    handlers = _of_kind(plugins, ProfileHandler)
-    if len(handlers) > 1:
-        raise document.error("two profile handlers; declare one", "$.plugins")
-    if handlers:
-        return handlers[0]
+    handlers = [(index, p) for index, p in enumerate(plugins.values()) if isinstance(p, ProfileHandler)]
+    for index, _ in handlers[1:]:
+        raise document.error("a second profile handler; declare one", f"$.plugins[{index}]")
+    for _, handler in handlers:
+        return handler
     if len(spec.scheduling_profiles) > 1:
         count = len(spec.scheduling_profiles)
         raise document.error(f"{count} profiles need a profile handler; declare one under plugins", "$.plugins")

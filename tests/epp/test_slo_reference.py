@@ -71,7 +71,7 @@ def gate(pods: list[Pod], threshold: float) -> list[Pod]:
 def positive_weights(scorer: SloScorer, pods: list[Pod]) -> dict[int, float]:
     pods = gate(pods, scorer.affinity_gate_tau)
     ttft, tpot = normalised([pod.ttft for pod in pods]), normalised([pod.tpot for pod in pods])
-    weights = {}
+    weights: dict[int, float] = {}
     for pod, g, h in zip(pods, ttft, tpot, strict=True):
         c = blend(g, h, scorer.headroom_ttft_weight, scorer.headroom_tpot_weight)
         share = c if scorer.headroom_selection_strategy == "most" else 1 - c
@@ -186,7 +186,7 @@ def test_the_draw_gives_score_1_to_one_endpoint_that_can_be_drawn(
 
 def test_the_draw_is_as_frequent_as_the_branches_say() -> None:
     pool = build_snapshot(4, predicted=[(100, 10), (300, 30), (450, 45), (900, 90)], prefix_score=[0, 0.99, 0, 0])
-    request, scorer, rng = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50), SloScorer(sticky_epsilon=0.3), None
+    request, scorer = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50), SloScorer(sticky_epsilon=0.3)
     rng = np.random.default_rng(5)
     counts = np.zeros(4)
     for _ in range(4000):
