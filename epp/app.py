@@ -1,66 +1,113 @@
-"""What the metrics port serves: /metrics, /debug/decisions and /debug/endpoints."""
+"""What the metrics port serves: /metrics, and under /debug what the picker knows and has decided."""
 
+import asyncio
+import cProfile
+import io
+import pstats
 from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from epp.decisions import DecisionLog, explain
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
-from epp.scheduling.request import Request as NoRequest
+from epp.workers.siblings import Siblings
 
 _MAX_LIMIT = 10_000
+_LONGEST_PROFILE_S = 60.0
 
 
-def create_app(pool: Pool, metrics: Metrics, decisions: DecisionLog) -> Starlette:
+def create_app(
+    pool: Pool, metrics: Metrics, decisions: DecisionLog, siblings: Siblings | None = None, *, is_profiled: bool = False
+) -> Starlette:
+    """With `siblings`, the answers are those of all workers together."""
+
     async def metrics_page(request: Request) -> Response:
-        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+        page = metrics.page()
+        return Response(await siblings.metrics(page) if siblings else page, media_type=CONTENT_TYPE_LATEST)
 
     async def debug_decisions(request: Request) -> Response:
         """The newest first; `?limit=` how many, `?candidates=false` without each candidate's features."""
-        limit = request.query_params.get("limit", "20")
-        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_LIMIT:
-            return _json({"error": f"limit: expected 1 to {_MAX_LIMIT}, got {limit[:20]!r}"}, 400)
+        text = request.query_params.get("limit", "20")
+        if not text.isdigit() or not 1 <= int(text) <= _MAX_LIMIT:
+            return _json({"error": f"limit: expected 1 to {_MAX_LIMIT}, got {text[:20]!r}"}, 400)
+        limit = int(text)
         with_candidates = request.query_params.get("candidates", "true") != "false"
-        return _json({"decisions": [explain(record, with_candidates) for record in decisions.newest(int(limit))]})
+        found = [explain(record, with_candidates) for record in decisions.newest(limit)]
+        if siblings:
+            found = await siblings.decisions(found, request.url.query, limit)
+        return _json({"decisions": found})
 
     async def debug_endpoints(request: Request) -> Response:
-        return _json({"endpoints": describe_endpoints(pool), "in_flight": pool.in_flight_total})
+        endpoints = describe_endpoints(pool)
+        return _json({"endpoints": endpoints, "in_flight": sum(endpoint["in_flight"] for endpoint in endpoints)})
 
-    return Starlette(
-        routes=[
-            Route("/metrics", metrics_page),
-            Route("/debug/decisions", debug_decisions),
-            Route("/debug/endpoints", debug_endpoints),
-        ]
-    )
+    routes = [
+        Route("/metrics", metrics_page),
+        Route("/debug/decisions", debug_decisions),
+        Route("/debug/endpoints", debug_endpoints),
+    ]
+    if is_profiled:
+        routes.append(Route("/debug/pprof/profile", _profile))
+    return Starlette(routes=routes)
 
 
 def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
-    """Every endpoint that is a candidate now, with what is known of it."""
-    snapshot = pool.snapshot(NoRequest("", ""))
+    """Every endpoint of the pool, with what is known of it."""
+    everyone = pool.everyone()
     return [
         {
             "name": endpoint.name,
             "address": endpoint.address,
             "labels": dict(endpoint.labels),
-            "stale": bool(snapshot.stale[i]),
-            "waiting": float(snapshot.waiting[i]),
-            "running": float(snapshot.running[i]),
-            "kv_usage": float(snapshot.kv_usage[i]),
-            "in_flight": int(snapshot.in_flight[i]),
-            "prefill_tokens_in_flight": int(snapshot.prefill_tokens[i]),
-            "decode_tokens_in_flight": int(snapshot.decode_tokens[i]),
-            "recent_prefill_ms_per_token": float(snapshot.recent_prefill_ms_per_token[i]),
-            "recent_tpot_ms": float(snapshot.recent_tpot_ms[i]),
+            "stale": bool(everyone.stale[i]),
+            "metrics_age_s": _finite(everyone.metrics_age_s[i]),
+            "waiting": float(everyone.waiting[i]),
+            "running": float(everyone.running[i]),
+            "kv_usage": float(everyone.kv_usage[i]),
+            "in_flight": int(everyone.in_flight[i]),
+            "prefill_tokens_in_flight": int(everyone.prefill_tokens[i]),
+            "decode_tokens_in_flight": int(everyone.decode_tokens[i]),
+            "tightest_tpot_slo_ms": _finite(everyone.tightest_tpot_slo_ms[i]),
+            "recent_prefill_ms_per_token": _finite(everyone.recent_prefill_ms_per_token[i]),
+            "recent_tpot_ms": _finite(everyone.recent_tpot_ms[i]),
+            "lora": {"active": sorted(everyone.adapters[i].active), "waiting": sorted(everyone.adapters[i].waiting)},
         }
-        for i, endpoint in enumerate(snapshot.endpoints)
+        for i, endpoint in enumerate(everyone.endpoints)
     ]
+
+
+def _finite(value: Any) -> float | None:
+    """None where nothing is known, which is NaN or infinite inside."""
+    return float(value) if abs(float(value)) < float("inf") else None
+
+
+async def _profile(request: Request) -> Response:
+    """A profile of the event loop over the next `?seconds=` (5), functions by their own time."""
+    text = request.query_params.get("seconds", "5")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= _LONGEST_PROFILE_S:
+        return _json({"error": f"seconds: expected up to {_LONGEST_PROFILE_S:g}, got {text[:20]!r}"}, 400)
+    profile = cProfile.Profile()
+    try:
+        profile.enable()
+    except ValueError:
+        return _json({"error": "another profile is being taken"}, 409)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        profile.disable()
+    page = io.StringIO()
+    pstats.Stats(profile, stream=page).sort_stats("tottime").print_stats(60)
+    return PlainTextResponse(page.getvalue())
 
 
 def _json(value: Any, status: int = 200) -> Response:

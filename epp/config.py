@@ -1,28 +1,44 @@
 """The picker's configuration: read once at the start, from flags, then the environment, then defaults."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Names are those of the flags; durations in seconds."""
+    """Names are those of the flags, which say what each is; durations in seconds."""
 
     host: str
     grpc_port: int
     grpc_health_port: int
     metrics_port: int
+    grpc_front: Literal["http2", "grpcio"]
+    workers: int
     pool_name: str
     pool_namespace: str
     pool_group: str
+    endpoint_selector: str
+    endpoint_target_ports: str
     endpoints: str
     endpoints_file: str
+    kubeconfig: str
+    ha_enable_leader_election: bool
     secure_serving: bool
     cert_path: str
+    tls_min_version: str
+    tls_cipher_suites: str
     health_checking: bool
-    total_queued_requests_metric: str
-    total_running_requests_metric: str
-    kv_cache_usage_percentage_metric: str
+    grpc_max_recv_msg_size: int
+    metrics_endpoint_auth: bool
+    metrics_cert_dir: str
+    metrics_client_ca_file: str
+    model_server_type: str
+    total_queued_requests_metric: str | None
+    total_running_requests_metric: str | None
+    kv_cache_usage_percentage_metric: str | None
+    lora_info_metric: str | None
     refresh_metrics_interval: float
+    idle_metrics_interval: float
     metrics_staleness_threshold: float
     model_server_metrics_port: int
     model_server_metrics_path: str
@@ -30,24 +46,30 @@ class Config:
     model_server_metrics_https_insecure_skip_verify: bool
     config_file: str
     config_text: str
+    disable_endpoint_subset_filter: bool
     enable_latency_predictor: bool
+    latency_client: Literal["remote", "embedded"]
     prediction_server_url: str
-    training_server_url: str
     prediction_timeout: float
-    latency_client: str
     model_store: str
     model_sync_interval_sec: float
-    tokenizer: str
-    predictions_in_headers: bool
-    predictions_in_usage: bool
+    training_server_url: str
     latency_max_sample_size: int
     latency_flush_interval_sec: float
     latency_http_timeout_sec: float
     observed_responses_per_second: float
+    tokenizer: str
+    predictions_in_headers: bool
+    predictions_in_usage: bool
     debug_decisions: int
+    enable_pprof: bool
+    tracing: bool
     drain_timeout: float
-    v: int
 
     @property
     def prediction_urls(self) -> tuple[str, ...]:
         return tuple(url.strip() for url in self.prediction_server_url.split(",") if url.strip())
+
+    @property
+    def uses_kubernetes(self) -> bool:
+        return not (self.endpoints or self.endpoints_file)

@@ -1,6 +1,6 @@
 """The picker's Prometheus metrics: the names of the gateway API's picker, and this project's own beside them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +14,7 @@ _BYTE_BUCKETS = tuple(64 * 4**power for power in range(11))
 _TOKEN_COUNT_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 1048576)
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _ERROR_BUCKETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5)
+Labels = tuple[tuple[str, str], ...]
 _MODEL = ("model_name", "target_model_name")
 # Models are named by clients; each name makes some forty series.
 _MOST_MODELS = 1000
@@ -168,7 +169,11 @@ class Metrics:
 
     def follow(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when the page is asked for; a counter if its name ends in _total."""
-        self.collect(_Followed(name, description, read))
+        self.collect(_Followed(name, description, lambda: {(): read()}))
+
+    def follow_each(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """The same of several values, by a label."""
+        self.collect(_Followed(name, description, lambda: {((label, key),): value for key, value in read().items()}))
 
     def collect(self, collector: Collector) -> None:
         """Further metrics, made when the page is asked for."""
@@ -232,15 +237,16 @@ class Metrics:
 
 
 class _Followed(Collector):
-    """A value that is kept elsewhere."""
+    """Values that are kept elsewhere, by their labels."""
 
-    def __init__(self, name: str, description: str, read: Callable[[], float]) -> None:
+    def __init__(self, name: str, description: str, read: Callable[[], Mapping[Labels, float]]) -> None:
         kind = "counter" if name.endswith("_total") else "gauge"
         self._name, self._description, self._kind, self._read = name, description, kind, read
 
     def collect(self) -> Iterable[Metric]:
         metric = Metric(self._name.removesuffix("_total"), self._description, self._kind)
-        metric.add_sample(self._name, {}, self._read())
+        for labels, value in self._read().items():
+            metric.add_sample(self._name, dict(labels), value)
         return [metric]
 
 

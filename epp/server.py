@@ -1,107 +1,91 @@
-"""The picker's life: put the parts together, serve until a signal comes, let open streams end."""
+"""The picker's life: serve until a signal comes, then let open streams end."""
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+import ssl
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import uvicorn
-from starlette.applications import Starlette
 
-from epp.app import create_app
+from epp.assembly import Picker, assemble
 from epp.config import Config
-from epp.decisions import DecisionLog
-from epp.director import Director
 from epp.exceptions import ConfigError
-from epp.extproc import grpc_front
-from epp.extproc.exchange import Exchange
-from epp.extproc.visibility import Visibility
-from epp.latency.client import LatencyClient
-from epp.latency.embedded import EmbeddedLatencyClient
-from epp.latency.remote import RemoteLatencyClient
-from epp.latency.training import TrainingSink
-from epp.metrics import Metrics
-from epp.outcomes import Outcomes
-from epp.pool.engines import configured_engine
-from epp.pool.pool import Pool
-from epp.pool.prefix_index import PrefixIndex
-from epp.pool.scrape import ScrapeConfig, Scraper
-from epp.pool.sources import parse_endpoints, read_endpoints, watch_endpoints
-from epp.responses import Responses
-from epp.sampling import ObservationBudget
-from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
-from epp.tokens import Tokenizer
+from epp.extproc import front
+from epp.tls import Certificates
+from epp.workers.supervisor import Place
 
 logger = logging.getLogger("headroom.epp")
 
-Background = Coroutine[Any, Any, None]
 
-
-async def serve(config: Config) -> None:
+async def serve(config: Config, place: Place | None = None) -> None:
     """Runs until SIGTERM or SIGINT. ConfigError or OSError when it can't start."""
-    logger.info("starting with %s", config)
     stopped = _signalled()
     async with AsyncExitStack() as closing:
-        scheduler = load_scheduler(_scheduling_text(config), os.environ)
-        pool = Pool(PrefixIndex(scheduler.prefix.lru_capacity_per_server), config.metrics_staleness_threshold)
-        watched = _fill(pool, config)
-        metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
-        scraper = Scraper(pool, _scrape_config(config))
-        latency, training = await _predictor(config)
-        if latency is not None:
-            closing.push_async_callback(latency.close)
-        outcomes = Outcomes(metrics, training)
-        director = Director(
-            pool=pool,
-            scheduler=scheduler,
-            metrics=metrics,
-            outcomes=outcomes,
-            decisions=decisions,
-            latency=latency,
-            tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
-        )
-        visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage)
-        budget = ObservationBudget(config.observed_responses_per_second)
-        responses = Responses(pool, metrics, outcomes, budget, director.tokens, follows_all=visibility.in_usage)
-        _follow(metrics, pool, training, scraper)
-        background = [scraper.run()]
-        if watched is not None:
-            background.append(watch_endpoints(watched, pool))
-        if training is not None:
-            background.append(training.run())
-        app = create_app(pool, metrics, decisions)
-        await _run(config, app, pool, lambda: Exchange(director, responses, visibility), background, stopped)
+        await _run(config, await assemble(config, place, closing), stopped, is_shared=place is not None)
 
 
-async def _run(
-    config: Config,
-    app: Starlette,
-    pool: Pool,
-    new_exchange: Callable[[], Exchange],
-    background: list[Background],
-    stopped: asyncio.Event,
-) -> None:
-    """Serves until a signal comes, then lets open streams end."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in background]
-    servers: list[grpc.aio.Server] = []
+async def _run(config: Config, picker: Picker, stopped: asyncio.Event, *, is_shared: bool) -> None:
+    """Serves until a signal comes, then lets open streams end; the background goes on until they have."""
+    tasks = [asyncio.create_task(run()) for run in picker.background]
+    served: front.Front | None = None
     try:
-        web = _WebServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        tasks.append(asyncio.create_task(web.serve([_listen(config.host, config.metrics_port)])))
-        servers = await grpc_front.start(config, new_exchange)
+        tasks += _web_tasks(config, picker, is_shared)
+        served = await front.start(_front_settings(config, is_shared), picker.new_exchange, picker.health)
         logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
         await _until(stopped, tasks)
     finally:
-        logger.info("stopping: %d requests in flight", pool.in_flight_total)
-        await asyncio.gather(*(server.stop(config.drain_timeout) for server in servers))
+        logger.info("stopping: %d requests in flight", picker.pool.in_flight_total)
+        if served is not None:
+            await served.stop(config.drain_timeout)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _front_settings(config: Config, is_shared: bool) -> front.FrontSettings:
+    return front.FrontSettings(
+        host=config.host,
+        port=config.grpc_port,
+        health_port=config.grpc_health_port,
+        certificates=(
+            Certificates(config.cert_path, config.tls_min_version, config.tls_cipher_suites)
+            if config.secure_serving
+            else None
+        ),
+        health_checking=config.health_checking,
+        front=config.grpc_front,
+        max_message_bytes=config.grpc_max_recv_msg_size,
+        reuse_port=is_shared,
+    )
+
+
+def _web_tasks(config: Config, picker: Picker, is_shared: bool) -> list[asyncio.Task[None]]:
+    tls = _metrics_tls(config) if config.metrics_cert_dir else {}
+    web = _WebServer(uvicorn.Config(picker.app, log_config=None, log_level="warning", lifespan="off", **tls))
+    listener = _listen(config.host, config.metrics_port, is_shared)
+    tasks = [asyncio.create_task(web.serve([listener]))]
+    if picker.siblings:
+        beside = uvicorn.Config(
+            picker.own_app, uds=picker.siblings.own_socket, log_config=None, log_level="warning", lifespan="off"
+        )
+        tasks.append(asyncio.create_task(_WebServer(beside).serve()))
+    return tasks
+
+
+def _metrics_tls(config: Config) -> dict[str, Any]:
+    folder = Path(config.metrics_cert_dir)
+    files = {"ssl_keyfile": folder / "tls.key", "ssl_certfile": folder / "tls.crt"}
+    for name, file in files.items():
+        if not file.is_file():
+            raise ConfigError(f"--metrics-cert-dir: there is no {file} for {name}")
+    if not config.metrics_client_ca_file:
+        return dict(files)
+    return {**files, "ssl_ca_certs": config.metrics_client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
 def _signalled() -> asyncio.Event:
@@ -122,9 +106,9 @@ async def _until(stopped: asyncio.Event, tasks: list[asyncio.Task[None]]) -> Non
         task.result()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, is_shared: bool) -> socket.socket:
     try:
-        return socket.create_server((host, port))
+        return socket.create_server((host, port), reuse_port=is_shared)
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
 
@@ -135,77 +119,3 @@ class _WebServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _scheduling_text(config: Config) -> str:
-    if config.config_file and config.config_text:
-        raise ConfigError("--config-file and --config-text exclude each other: give one")
-    if config.config_file:
-        try:
-            return Path(config.config_file).read_text()
-        except OSError as error:
-            raise ConfigError(f"--config-file: can't read {config.config_file}: {error.strerror}") from error
-    return config.config_text or DEFAULT_CONFIG
-
-
-def _fill(pool: Pool, config: Config) -> Path | None:
-    """Fills the pool; returns the file that is to be watched, if it came from one."""
-    if config.endpoints and config.endpoints_file:
-        raise ConfigError("--endpoints and --endpoints-file exclude each other: give one")
-    if config.endpoints:
-        pool.replace_endpoints(parse_endpoints(config.endpoints))
-        return None
-    if config.endpoints_file:
-        path = Path(config.endpoints_file)
-        pool.replace_endpoints(read_endpoints(path))
-        return path
-    raise ConfigError("no endpoints: give --endpoints host:port,... or --endpoints-file FILE")
-
-
-async def _predictor(config: Config) -> tuple[LatencyClient | None, TrainingSink | None]:
-    if not config.enable_latency_predictor:
-        return None, None
-    training = TrainingSink(
-        config.training_server_url,
-        config.latency_max_sample_size,
-        config.latency_flush_interval_sec,
-        config.latency_http_timeout_sec,
-    )
-    if config.latency_client == "embedded":
-        embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
-        await embedded.start()
-        return embedded, training
-    if not config.prediction_urls:
-        raise ConfigError("--prediction-server-url: at least one URL is needed")
-    return RemoteLatencyClient(config.prediction_urls, config.prediction_timeout), training
-
-
-def _scrape_config(config: Config) -> ScrapeConfig:
-    return ScrapeConfig(
-        engine=configured_engine(
-            "vllm",
-            waiting=config.total_queued_requests_metric,
-            running=config.total_running_requests_metric,
-            kv_usage=config.kv_cache_usage_percentage_metric,
-        ),
-        staleness_s=config.metrics_staleness_threshold,
-        interval_s=config.refresh_metrics_interval,
-        scheme=config.model_server_metrics_scheme,
-        port=config.model_server_metrics_port,
-        path=config.model_server_metrics_path,
-        verify_tls=not config.model_server_metrics_https_insecure_skip_verify,
-    )
-
-
-def _follow(metrics: Metrics, pool: Pool, training: TrainingSink | None, scraper: Scraper) -> None:
-    metrics.follow("inference_pool_ready_pods", "Endpoints in the pool", lambda: len(pool))
-    metrics.follow("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
-    metrics.follow("headroom_epp_prefix_index_blocks", "Blocks in the prefix index", lambda: len(pool.prefix_index))
-    metrics.follow("headroom_epp_scrapes", "Metrics pages read", lambda: scraper.counts.pages)
-    metrics.follow(
-        "headroom_epp_scrape_failures", "Metrics pages that could not be read", lambda: scraper.counts.failed
-    )
-    if training is not None:
-        metrics.follow("headroom_epp_training_rows_queued", "Rows waiting to be sent", lambda: len(training))
-        metrics.follow("headroom_epp_training_rows_sent", "Rows that the trainer took", lambda: training.sent)
-        metrics.follow("headroom_epp_training_rows_dropped", "Rows lost to a full queue", lambda: training.dropped)

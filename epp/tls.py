@@ -60,7 +60,7 @@ class Certificates:
             self.refresh()
 
     def refresh(self) -> None:
-        """Takes what is in the folder if it has changed; the old pair stays if that can't be used, and the log says so."""
+        """Takes what is in the folder if it has changed; the old pair stays if that can't be used, as the log says."""
         signature = self._signature()
         if signature == self._seen:
             return

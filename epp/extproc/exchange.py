@@ -38,6 +38,7 @@ class Exchange:
         "_closed",
         "_director",
         "_headers",
+        "_heeds_subset",
         "_request_mode",
         "_response_mode",
         "_responses",
@@ -46,10 +47,13 @@ class Exchange:
         "_visibility",
     )
 
-    def __init__(self, director: Director, responses: Responses, visibility: Visibility) -> None:
+    def __init__(
+        self, director: Director, responses: Responses, visibility: Visibility, *, heeds_subset: bool = True
+    ) -> None:
         self._director = director
         self._responses = responses
         self._visibility = visibility
+        self._heeds_subset = heeds_subset
         self._started_at = director.clock()
         self._assignment: Assignment | None = None
         self._headers: dict[str, str] = {}
@@ -93,7 +97,7 @@ class Exchange:
 
     def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
         self._headers = messages.headers_of(message.request_headers)
-        self._subset = messages.subset_of(message)
+        self._subset = messages.subset_of(message) if self._heeds_subset else None
         if message.request_headers.end_of_stream or self._request_mode in (BodyMode.NONE, BodyMode.STREAMED):
             return self._pick(b"", self._picked_in_headers)
         if not self._is_full_duplex:

@@ -9,7 +9,6 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.extproc.rpc import Address, Exchange, Method, RpcError, Services
 from epp.tls import Certificates
@@ -109,21 +108,3 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([given])
 
     return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)
-
-
-async def start(config: Config, new_exchange: Callable[[], Exchange]) -> list[Any]:
-    """The ports of a configuration, by this front."""
-    from epp.extproc import front
-    from epp.extproc.health import Health
-
-    health = Health(front.HEALTH_SERVICES)
-    health.set_all(True)
-    settings = front.FrontSettings(
-        host=config.host,
-        port=config.grpc_port,
-        health_port=config.grpc_health_port,
-        certificates=Certificates(config.cert_path) if config.secure_serving else None,
-        health_checking=config.health_checking,
-        front="grpcio",
-    )
-    return [await front.start(settings, new_exchange, health)]

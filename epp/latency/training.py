@@ -28,6 +28,7 @@ class TrainingSink:
     """A queue of at most `capacity` rows; when it is full the oldest row makes room, and is counted as dropped.
 
     A batch that may have arrived is sent again as it was, under the same key, so that the trainer counts it once.
+    `lost` counts dropped rows by reason, `failures` the failed sends in a row.
     """
 
     def __init__(self, url: str, capacity: int, interval_s: float, timeout_s: float) -> None:
@@ -37,8 +38,9 @@ class TrainingSink:
         self._interval_s = interval_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self.sent = 0
-        self.dropped = 0
+        self.lost = {"full": 0, "refused": 0}
         self.failures = 0
+        self.failed_sends = 0
 
     def __len__(self) -> int:
         return len(self._rows) + (self._pending.rows if self._pending else 0)
@@ -49,7 +51,7 @@ class TrainingSink:
 
     def add(self, row: TrainingRow) -> None:
         if len(self._rows) == self._rows.maxlen:
-            self.dropped += 1
+            self.lost["full"] += 1
         self._rows.append(row)
 
     async def run(self) -> None:
@@ -77,11 +79,12 @@ class TrainingSink:
             if not self.failures:
                 logger.warning("can't send %d rows to the trainer, will retry: %s", batch.rows, error or type(error))
             self.failures += 1
+            self.failed_sends += 1
             return
         self._pending = None
         if refusal:
             # Sent again, the same rows would be refused again, and would hold up all that follow.
-            self.dropped += batch.rows
+            self.lost["refused"] += batch.rows
             logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
             return
         if self.failures:

@@ -12,6 +12,14 @@ class Objectives:
     def __len__(self) -> int:
         return len(self._priorities)
 
+    @property
+    def known(self) -> Mapping[str, int]:
+        return self._priorities
+
+    def label_of(self, name: str) -> str:
+        """How a name that a request gives appears in metrics: only as one that is known."""
+        return name if name in self._priorities else ""
+
     def replace(self, priorities: Mapping[str, int]) -> None:
         """Makes these the objectives that are known."""
         self._priorities = dict(priorities)

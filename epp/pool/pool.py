@@ -83,6 +83,7 @@ class Pool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prefix_index = prefix_index
+        self.on_dispatch: Callable[[int, Sequence[int]], None] = lambda slot, hashes: None
         self._clock = clock
         self._staleness_s = staleness_s
         self._state = state or PoolState()
@@ -142,8 +143,8 @@ class Pool:
 
     def _note_freed(self, placed: Mapping[int, Endpoint]) -> None:
         now_s = self._clock()
-        self._freed_at_s = {slot: at_s for slot, at_s in self._freed_at_s.items() if now_s - at_s < _REST_S}
         self._freed_at_s.update(dict.fromkeys(self._endpoints.keys() - placed.keys(), now_s))
+        self._freed_at_s = {slot: at_s for slot, at_s in self._freed_at_s.items() if now_s - at_s < _REST_S}
 
     def _is_free(self, slot: int) -> bool:
         return slot not in self._freed_at_s and self._state.is_idle(slot)
@@ -200,6 +201,13 @@ class Pool:
             age_s, stale = age_s[~stale], stale[~stale]
         return self._snapshot_of(candidates, age_s, stale, request, now_s)
 
+    def everyone(self) -> Snapshot:
+        """All endpoints, fresh or stale, as a request without a prompt would see them."""
+        now_s = self._clock()
+        self._pass_first_tokens(now_s)
+        age_s = now_s - self._state.scraped[_UPDATED_AT, self._all.taken]
+        return self._snapshot_of(self._all, age_s, age_s > self._staleness_s, Request("", ""), now_s)
+
     def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
         """One endpoint as it is now; it may have left the pool."""
         taken = np.array([slot], dtype=np.intp)
@@ -224,8 +232,9 @@ class Pool:
         if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
             own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
         # The endpoint may have left the pool while the decision waited for its predictions.
-        if slot in self._endpoints:
+        if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
+            self.on_dispatch(slot, request.block_hashes)
         return flight
 
     def expect_first_token(self, flight: InFlight, in_ms: float) -> None:

@@ -60,6 +60,10 @@ class PrefixIndex:
         while len(blocks) > self._capacity:
             self._drop(blocks.popitem(last=False)[0], bit)
 
+    def resize(self, capacity_per_endpoint: int) -> None:
+        """From now on, so many blocks an endpoint; what is too much goes when more comes."""
+        self._capacity = capacity_per_endpoint
+
     def forget(self, slot: int) -> None:
         """Drops all that a removed endpoint held."""
         for block in self._blocks.pop(slot, ()):

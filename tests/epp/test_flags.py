@@ -39,7 +39,7 @@ def test_help_names_flags_and_variables() -> None:
         (["--grpc-port", "x"], "--grpc-port"),
         (["--refresh-metrics-interval", "fast"], "--refresh-metrics-interval"),
         ([], "no endpoints"),
-        (["--endpoints", "nowhere"], "'nowhere'"),
+        (["--endpoints", "nowhere"], "nowhere"),
         (["--endpoints-file", "/absent.yaml"], "/absent.yaml"),
         (["--endpoints", "127.0.0.1:1", "--config-file", "/absent"], "--config-file"),
         (["--endpoints", "127.0.0.1:1", "--config-text", "kind: X"], "apiVersion"),

@@ -179,14 +179,14 @@ async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
         await asyncio.gather(task, return_exceptions=True)
     assert received == [1, 2, 3]
     assert len(keys) == 1
-    assert (sink.sent, sink.dropped) == (3, 0)
+    assert (sink.sent, sink.lost) == (3, {"full": 0, "refused": 0})
 
 
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     sink = TrainingSink("http://127.0.0.1:1", 2, 0.01, 1)
     for number in range(5):
         sink.add(row(number))
-    assert (len(sink), sink.dropped) == (2, 3)
+    assert (len(sink), sink.lost["full"]) == (2, 3)
 
 
 async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
@@ -197,7 +197,7 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
         sink = TrainingSink(url, 10, 0.01, 1)
         sink.add(row(1))
         task = asyncio.create_task(sink.run())
-        await until(lambda: sink.dropped == 1)
+        await until(lambda: sink.lost["refused"] == 1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert len(sink) == 0

@@ -401,7 +401,8 @@ async def test_churn_leaves_no_sockets_nor_tasks_behind() -> None:
     await until(lambda: open_sockets() <= before and len(asyncio.all_tasks()) <= tasks)
 
 
-async def test_a_page_of_an_endpoint_that_has_gone_is_not_anothers() -> None:
+async def test_a_page_of_an_endpoint_that_has_gone_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.pool.pool._REST_S", 0.0)
     release = asyncio.Event()
     asked = asyncio.Event()
 

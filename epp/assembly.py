@@ -1,0 +1,199 @@
+"""Putting a picker together from its configuration: what runs in the background, and what serves."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from epp.app import create_app
+from epp.config import Config
+from epp.decisions import DecisionLog
+from epp.director import Director
+from epp.endpoints import Background, Source, find_endpoints
+from epp.exceptions import ConfigError
+from epp.extproc.exchange import Exchange
+from epp.extproc.front import HEALTH_SERVICES
+from epp.extproc.health import Health
+from epp.extproc.visibility import Visibility
+from epp.followed import follow_parts
+from epp.latency.client import LatencyClient
+from epp.latency.embedded import EmbeddedLatencyClient
+from epp.latency.remote import RemoteLatencyClient
+from epp.latency.training import TrainingSink
+from epp.metrics import Metrics
+from epp.outcomes import Outcomes
+from epp.pool.pool import Pool
+from epp.pool.prefix_index import PrefixIndex
+from epp.responses import Responses
+from epp.sampling import ObservationBudget
+from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.reload import SchedulerFile
+from epp.scheduling.scheduler import Scheduler
+from epp.tokens import Tokenizer
+from epp.workers.prefix_ring import PrefixRings
+from epp.workers.siblings import Siblings
+from epp.workers.supervisor import Place
+
+logger = logging.getLogger("headroom.epp")
+
+_RINGS_S = 0.02
+_HEALTH_S = 0.05
+
+
+@dataclass(slots=True)
+class Picker:
+    """`app` is what the metrics port serves; `own_app` what other workers ask this one, over `siblings`."""
+
+    pool: Pool
+    health: Health
+    new_exchange: Callable[[], Exchange]
+    app: ASGIApp
+    own_app: ASGIApp
+    siblings: Siblings | None
+    background: list[Background] = field(default_factory=list)
+
+
+async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Picker:
+    """Everything but the servers; what has to be closed at the end is pushed on `closing`. ConfigError."""
+    scheduler, file = _scheduling(config)
+    pool = _pool(config, scheduler, place)
+    background: list[Background] = []
+    if place:
+        background.append(partial(_share_prefixes, pool, PrefixRings(place.rings(), place.index)))
+    source = await find_endpoints(config, pool, place, closing)
+    background += source.background
+    metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
+    latency, training = await _prediction(config, closing)
+    outcomes = Outcomes(metrics, training, source.objectives.label_of)
+    director = Director(
+        pool=pool,
+        scheduler=scheduler,
+        metrics=metrics,
+        outcomes=outcomes,
+        decisions=decisions,
+        latency=latency,
+        tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
+        tracing=_tracing(config, closing),
+        priority_of=source.objectives.priority_of,
+        on_decision=source.wanted,
+    )
+    if training is not None:
+        background.append(training.run)
+    if file is not None:
+        background.append(partial(file.watch, _applying(director)))
+    follow_parts(config.pool_name, metrics, pool, source, training, file)
+    health = Health(HEALTH_SERVICES)
+    background.append(partial(_tell_health, health, source))
+    siblings = Siblings(place) if place else None
+    return Picker(
+        pool=pool,
+        health=health,
+        new_exchange=_exchanges(config, director),
+        app=source.guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
+        own_app=create_app(pool, metrics, decisions),
+        siblings=siblings,
+        background=background,
+    )
+
+
+def _scheduling(config: Config) -> tuple[Scheduler, SchedulerFile | None]:
+    if config.config_file and config.config_text:
+        raise ConfigError("--config-file and --config-text exclude each other: give one")
+    if config.config_file:
+        file = SchedulerFile(Path(config.config_file), os.environ)
+        try:
+            scheduler = file.load()
+        except ConfigError as error:
+            raise ConfigError(f"--config-file: {error}") from error
+    else:
+        file, scheduler = None, load_scheduler(config.config_text or DEFAULT_CONFIG, os.environ)
+    _tell_notices(scheduler)
+    return scheduler, file
+
+
+def _tell_notices(scheduler: Scheduler) -> None:
+    for notice in scheduler.notices:
+        logger.warning("%s", notice)
+
+
+def _applying(director: Director) -> Callable[[Scheduler], None]:
+    def apply(scheduler: Scheduler) -> None:
+        _tell_notices(scheduler)
+        director.scheduler = scheduler
+        director.pool.prefix_index.resize(scheduler.prefix.lru_capacity_per_server)
+
+    return apply
+
+
+def _pool(config: Config, scheduler: Scheduler, place: Place | None) -> Pool:
+    index = PrefixIndex(scheduler.prefix.lru_capacity_per_server)
+    return Pool(index, config.metrics_staleness_threshold, place.state() if place else None)
+
+
+async def _share_prefixes(pool: Pool, rings: PrefixRings) -> None:
+    pool.on_dispatch = rings.write
+    while True:
+        await asyncio.sleep(_RINGS_S)
+        rings.read_into(pool.prefix_index)
+
+
+async def _prediction(config: Config, closing: AsyncExitStack) -> tuple[LatencyClient | None, TrainingSink | None]:
+    if not config.enable_latency_predictor:
+        return None, None
+    training = TrainingSink(
+        config.training_server_url,
+        config.latency_max_sample_size,
+        config.latency_flush_interval_sec,
+        config.latency_http_timeout_sec,
+    )
+    client: LatencyClient
+    if config.latency_client == "embedded":
+        client = embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
+        await embedded.start()
+    elif config.prediction_urls:
+        client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout)
+    else:
+        raise ConfigError("--prediction-server-url: at least one URL is needed")
+    closing.push_async_callback(client.close)
+    return client, training
+
+
+def _tracing(config: Config, closing: AsyncExitStack) -> Any:
+    if not config.tracing:
+        return None
+    try:
+        from epp.tracing import Tracing
+    except ImportError as error:
+        raise ConfigError("--tracing needs OpenTelemetry's packages: pip install 'headroom[tracing]'") from error
+    tracing = Tracing()
+    closing.callback(tracing.close)
+    return tracing
+
+
+def _exchanges(config: Config, director: Director) -> Callable[[], Exchange]:
+    visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage)
+    responses = Responses(
+        director.pool,
+        director.metrics,
+        director.outcomes,
+        ObservationBudget(config.observed_responses_per_second),
+        director.tokens,
+        follows_all=config.predictions_in_usage,
+        tracing=director.tracing,
+    )
+    heeds_subset = not config.disable_endpoint_subset_filter
+    return lambda: Exchange(director, responses, visibility, heeds_subset=heeds_subset)
+
+
+async def _tell_health(health: Health, source: Source) -> None:
+    """Ready when the endpoints are known, and, among replicas that elect one, while leading."""
+    while True:
+        health.set_all(source.is_ready())
+        await asyncio.sleep(_HEALTH_S)
