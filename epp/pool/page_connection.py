@@ -7,7 +7,7 @@ import httptools
 
 from epp.exceptions import ScrapeError
 
-MAX_PAGE_BYTES = 16 << 20
+MAX_ANSWER_BYTES = 16 << 20
 
 
 class PageListener(Protocol):
@@ -55,8 +55,8 @@ class PageConnection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._bytes_came = self._headers_came = self._length_told = False
+        self._bytes_came = 0
+        self._headers_came = self._length_told = False
         self._complete = self._surplus = self._keep_alive = False
 
     # asyncio's callbacks
@@ -73,14 +73,14 @@ class PageConnection(asyncio.Protocol):
         if not self._awaiting:
             self._finish(None)
             return
-        self._bytes_came = True
+        self._bytes_came += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._finish(ScrapeError("page", f"the answer is no HTTP: {error}"))
             return
-        if self._body_bytes > MAX_PAGE_BYTES:
-            self._finish(ScrapeError("page", f"the page is larger than {MAX_PAGE_BYTES} bytes"))
+        if self._bytes_came > MAX_ANSWER_BYTES:
+            self._finish(ScrapeError("page", f"the answer is larger than {MAX_ANSWER_BYTES} bytes"))
         elif self._surplus:
             self._finish(ScrapeError("page", "more came than one answer"))
         elif self._complete:
@@ -111,12 +111,12 @@ class PageConnection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         self._body.append(piece)
-        self._body_bytes += len(piece)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:
-            self._begin()
-            self._bytes_came = True
+            # Something like 103 Early Hints: the answer is yet to come.
+            self._headers_came = self._length_told = False
+            self._body = []
         else:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()
@@ -141,7 +141,7 @@ class PageConnection(asyncio.Protocol):
 
     def _finish(self, error: ScrapeError | None) -> None:
         """Ends the connection and says so, and why no page came if one is awaited."""
-        listener, fresh = self._listener, self._bytes_came or not self._answers
+        listener, fresh = self._listener, self._bytes_came > 0 or self._answers == 0
         self._awaiting = False
         self.close()
         if listener is None:

@@ -18,7 +18,7 @@ logger = logging.getLogger("headroom.epp.scrape")
 
 # Endpoints that come and go, and requests that take too long, are looked for this often.
 _SWEEP_S = 0.1
-# Endpoints are asked one by one, or a few at once where a tick for each would come too often.
+# Between decisions endpoints are asked one by one, or a few at once where a tick for each would come too often.
 _MIN_TICK_S = 0.004
 _FLAGS = {
     "waiting": "--total-queued-requests-metric",
@@ -124,12 +124,13 @@ class Scraper:
         count = len(self._rotation)
         interval_s = self._interval_s(count)
         # What a busy event loop missed is not caught up with: nothing piles up, the interval gets longer.
-        self._credit = min(self._credit + (now - self._ticked_at) / interval_s * count, max(count / 4, 1.0))
+        self._credit = min(self._credit + (now - self._ticked_at) / interval_s * count, max(count / 2, 1.0))
         self._ticked_at = now
         while self._credit >= 1.0 and count:
             self._credit -= 1.0
             self._turn().ask(now)
-        return max(_MIN_TICK_S, min(_SWEEP_S, interval_s / 10, interval_s / max(count, 1)))
+        pause_s = min(_SWEEP_S, interval_s / 10)
+        return pause_s if self._resting else max(_MIN_TICK_S, min(pause_s, interval_s / max(count, 1)))
 
     def _interval_s(self, count: int) -> float:
         config = self._config

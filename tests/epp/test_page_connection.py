@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.exceptions import ScrapeError
-from epp.pool.page_connection import MAX_PAGE_BYTES, PageConnection
+from epp.pool.page_connection import MAX_ANSWER_BYTES, PageConnection
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -150,7 +150,8 @@ def test_a_connection_that_can_not_be_used_again_is_given_up(answer: bytes) -> N
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "page", "no HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "page", "no HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n", "page", "more"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MAX_PAGE_BYTES + 1), "page", "larger"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * (MAX_ANSWER_BYTES + 1), "page", "larger"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MAX_ANSWER_BYTES + 1), "page", "larger"),
     ],
 )
 def test_an_answer_that_is_no_page_is_told(answer: bytes, kind: str, text: str) -> None:

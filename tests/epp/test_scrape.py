@@ -70,6 +70,13 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 # What is read
 
 
+async def forgetful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers the first request, and closes the connection when the second comes."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(http(PAGE.encode()))
+    await reader.readuntil(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -80,8 +87,9 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         once(http(PAGE.encode(), "HTTP/1.0 200 OK")),
         once(b"HTTP/1.0 200 OK\r\n\r\n" + PAGE.encode()),
         once(http(PAGE.encode())),
+        forgetful,
     ],
-    ids=["length", "chunks", "large", "close", "1.0", "no-length", "closed-unannounced"],
+    ids=["length", "chunks", "large", "close", "1.0", "no-length", "closed", "closed-when-asked"],
 )
 async def test_the_pool_learns_what_the_page_says(answer: Answer) -> None:
     async with serving(answer) as address:
