@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,6 +66,17 @@ def fresh(pool: Pool) -> set[str]:
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     with caplog.at_level(logging.INFO, logger="headroom.epp.scrape"):
         yield caplog
+
+
+def counted(asked: Counter[str], name: str) -> Answer:
+    """Answers every request by the page, and counts it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            asked[name] += 1
+            writer.write(http(PAGE.encode()))
+
+    return serve
 
 
 # What is read
@@ -234,20 +246,12 @@ async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def test_endpoints_that_fail_in_every_way_delay_no_others() -> None:
-    asked: Counter[int] = Counter()
-
-    def counted(number: int) -> Answer:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while await reader.readuntil(b"\r\n\r\n"):
-                asked[number] += 1
-                writer.write(http(PAGE.encode()))
-
-        return serve
+    asked: Counter[str] = Counter()
 
     bad = [hang, drip, endless, garble, always(http(b"", "HTTP/1.1 500 Oh")), once(b""), hang, drip, always(b"HTTP")]
     async with AsyncExitStack() as servers, full_backlog() as deaf:
         failing = [deaf, *[await servers.enter_async_context(serving(answer)) for answer in bad]]
-        good = [await servers.enter_async_context(serving(counted(number))) for number in range(90)]
+        good = [await servers.enter_async_context(serving(counted(asked, str(number)))) for number in range(90)]
         addresses = [one for tens in range(10) for one in (failing[tens], *good[tens * 9 : tens * 9 + 9])]
         pool = build_pool(*addresses)
         async with running(pool, interval_s=0.05):
@@ -259,8 +263,6 @@ async def test_endpoints_that_fail_in_every_way_delay_no_others() -> None:
 @asynccontextmanager
 async def full_backlog() -> AsyncIterator[str]:
     """An address that accepts nothing: connections to it stay half open."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         listener.setblocking(False)
         address = listener.getsockname()
@@ -326,29 +328,29 @@ async def test_an_unknown_engine_label_is_told_and_the_page_decides(log: pytest.
 async def test_without_decisions_scraping_rests_and_the_first_one_wakes_it() -> None:
     asked: Counter[str] = Counter()
 
-    def counted(name: str) -> Answer:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while await reader.readuntil(b"\r\n\r\n"):
-                asked[name] += 1
-                writer.write(http(PAGE.encode()))
-
-        return serve
-
-    async with serving(counted("a")) as a, serving(counted("b")) as b:
+    async with serving(counted(asked, "a")) as a, serving(counted(asked, "b")) as b:
         pool = build_pool(a, b)
-        async with running(pool, linger_s=0.1, idle_interval_s=1000.0, staleness_s=4000.0) as scraper:
+        async with running(pool, linger_s=0.5, idle_interval_s=1000.0, staleness_s=4000.0) as scraper:
             await until(lambda: len(fresh(pool)) == 2)
+            await until(lambda: scraper.resting)
+            before = asked.copy()
+            scraper.wanted()
             for _ in range(3):
-                await until(lambda: scraper.resting)
-                before = asked.copy()
+                await asyncio.sleep(0)
+            assert not scraper.resting
+
+            def asked_again() -> bool:
                 scraper.wanted()
-                await until(lambda before=before: all(asked[name] > before[name] for name in ("a", "b")))  # type: ignore[misc]
+                return all(asked[name] > before[name] for name in ("a", "b"))
+
+            await until(asked_again)
+            await until(lambda: scraper.resting)
 
 
 async def test_an_endpoint_that_is_new_is_asked_at_once_even_while_resting() -> None:
     async with serving(page) as first, serving(page) as second:
         pool = build_pool(first)
-        async with running(pool, linger_s=0.05, idle_interval_s=1000.0, staleness_s=4000.0) as scraper:
+        async with running(pool, linger_s=0.5, idle_interval_s=1000.0, staleness_s=4000.0) as scraper:
             await until(lambda: scraper.resting)
             pool.replace_endpoints([Endpoint(first, first), Endpoint(second, second)])
             await until(lambda: fresh(pool) == {first, second})
