@@ -99,7 +99,9 @@ class Gateway:
         return await self._request_headers(headers, end_of_stream=True)
 
     async def _request_headers(self, headers: dict[str, str], *, end_of_stream: bool) -> list[ProcessingResponse]:
-        message = ProcessingRequest(request_headers=_headers(headers, end_of_stream), protocol_config=self._protocol)
+        message = ProcessingRequest(
+            request_headers=header_block(headers, end_of_stream), protocol_config=self._protocol
+        )
         return await self.send(message)
 
     async def request_body(self, body: bytes, end_of_stream: bool = True) -> list[ProcessingResponse]:
@@ -109,7 +111,7 @@ class Gateway:
         self, status: int = 200, content_type: str = "text/event-stream", served: str = ""
     ) -> ProcessingResponse:
         headers = {":status": str(status), "content-type": content_type}
-        message = ProcessingRequest(response_headers=_headers(headers, False))
+        message = ProcessingRequest(response_headers=header_block(headers, False))
         if served:
             told = message.metadata_context.filter_metadata[LB_NAMESPACE].fields
             told[SERVED_KEY].string_value = served
@@ -124,7 +126,7 @@ class Gateway:
         return [ProcessingResponse.FromString(a) for a in (answers if isinstance(answers, list) else await answers)]
 
 
-def _headers(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:
+def header_block(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:
     values = [HeaderValue(key=key.replace("_", "-"), raw_value=value.encode()) for key, value in headers.items()]
     return HttpHeaders(headers=HeaderMap(headers=values), end_of_stream=end_of_stream)
 
