@@ -247,7 +247,7 @@ def _admitters(
 ) -> tuple[Admitter, ...]:
     """Saturation first, then predictions where slo-scorer decides by them, then whatever else is declared."""
     factors = {
-        weighted.scorer.slo_buffer_factor: None
+        weighted.scorer.buffer_factor: None
         for profile in profiles.values()
         for weighted in profile.scorers
         if isinstance(weighted.scorer, SloScorer)

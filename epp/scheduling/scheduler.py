@@ -9,6 +9,7 @@ import numpy as np
 
 from epp.scheduling import guard
 from epp.scheduling.plugin import Admitter, Plugin, ProfileHandler
+from epp.scheduling.plugins.headroom import Headroom, headroom
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.profile import Profile, ProfileResult, run_profile
 from epp.scheduling.request import Request
@@ -27,6 +28,15 @@ class Decision:
     profile: str
     wanted_profile: str
     result: ProfileResult
+    slo_buffer_factor: float = 1.0
+
+    @property
+    def headroom(self) -> Headroom | None:
+        """What the predictions leave of the objectives, for each candidate; None without predictions."""
+        predictions = self.pool.predictions
+        if predictions is None:
+            return None
+        return headroom(self.request, self.pool, predictions, self.slo_buffer_factor)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -85,7 +95,7 @@ class Scheduler:
         result = run_profile(self.profiles[name], request, pool, rng)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
-        return Decision(request, pool, name, wanted, result)
+        return Decision(request, pool, name, wanted, result, self._buffer_factors[name])
 
     def _wanted(self, request: Request) -> str:
         return guard.choose(self.handler, request, self._names)
@@ -93,6 +103,10 @@ class Scheduler:
     @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
+
+    @cached_property
+    def _buffer_factors(self) -> Mapping[str, float]:
+        return {name: profile.slo_buffer_factor for name, profile in self.profiles.items()}
 
     @cached_property
     def predicted_profiles(self) -> frozenset[str]:

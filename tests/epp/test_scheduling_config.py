@@ -311,7 +311,14 @@ def test_the_preset_decides_with_predictions_and_without() -> None:
     predicted = build_snapshot(3, predicted=[(900, 20), (300, 20), (300, 46)])
     decisions = [scheduler.schedule(asked, predicted, rng) for _ in range(50)]
     assert sum(isinstance(d, Decision) and d.chosen == 1 for d in decisions) > 45
-    assert isinstance(scheduler.schedule(asked, build_snapshot(3), rng), Decision)
+    explained = decisions[0]
+    assert isinstance(explained, Decision)
+    assert explained.headroom is not None
+    assert explained.headroom.ttft_ms.tolist() == [-400, 200, 200]
+    assert explained.headroom.tpot_ms.tolist() == pytest.approx([25, 25, -1])
+    blind = scheduler.schedule(asked, build_snapshot(3), rng)
+    assert isinstance(blind, Decision)
+    assert blind.headroom is None
 
 
 @pytest.mark.parametrize("type_name", ["latency-scorer", "slo-headroom-tier-filter", "latency-slo-admitter"])

@@ -1,13 +1,19 @@
 """Headroom: what is left of a request's objectives after the predicted latencies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Self
 
+import msgspec
 import numpy as np
 
+from epp.scheduling.plugin import Plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 
 _ALIKE = 1e-9
+
+Factor = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,28 @@ class Headroom:
 
     def at(self, indices: Indices) -> "Headroom":
         return Headroom(self.ttft_ms[indices], self.tpot_ms[indices])
+
+
+class HeadroomReader(Plugin, frozen=True):
+    """What decides by headroom. The factor scales TPOT limits; without one of its own, a declared producer's does."""
+
+    slo_buffer_factor: Factor | None = None
+
+    @property
+    def buffer_factor(self) -> float:
+        return 1.0 if self.slo_buffer_factor is None else self.slo_buffer_factor
+
+    def bound(self, declared: Sequence[Plugin]) -> Self:
+        factors = [other.slo_buffer_factor for other in declared if isinstance(other, HeadroomSource)]
+        if self.slo_buffer_factor is not None or not factors:
+            return self
+        return msgspec.structs.replace(self, slo_buffer_factor=factors[0])
+
+
+class HeadroomSource(Plugin, frozen=True):
+    """What gives those that decide by headroom their factor."""
+
+    slo_buffer_factor: Factor = 1.0
 
 
 def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:

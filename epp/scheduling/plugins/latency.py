@@ -1,14 +1,22 @@
 """Routing by headroom in steps, as llm-d's predicted-latency preset does it: a tier filter, a scorer, an admitter."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
 
-from epp.scheduling.plugin import Admitter, Filter, Marker, Plugin, Scorer, plugin
-from epp.scheduling.plugins.headroom import Headroom, cannot_meet, deficits, headroom, spread
-from epp.scheduling.plugins.slo import Factor, Share, Weight
+from epp.scheduling.plugin import Admitter, Filter, Marker, Scorer, plugin
+from epp.scheduling.plugins.headroom import (
+    Headroom,
+    HeadroomReader,
+    HeadroomSource,
+    cannot_meet,
+    deficits,
+    headroom,
+    spread,
+)
+from epp.scheduling.plugins.slo import Share, Weight
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
 
@@ -19,13 +27,12 @@ _COLD_KV_USAGE = 0.02
 
 
 @plugin(PRODUCER)
-class PredictedLatencyProducer(Marker, frozen=True):
+class PredictedLatencyProducer(HeadroomSource, Marker, frozen=True):
     """Has latencies predicted for every request; `predictInProduce: false` has them predicted for none.
 
     Both latencies are predicted whether `streamingMode` is on or not: they are what streamed responses showed.
     """
 
-    slo_buffer_factor: Factor = 1.0
     predict_in_produce: bool = True
     streaming_mode: bool = False
     context_ttl: str | int = msgspec.field(name="contextTTL", default="5m")
@@ -58,24 +65,8 @@ class PredictedLatencyProducer(Marker, frozen=True):
         return ["streamingMode is off, yet TTFT and TPOT are both predicted, as streamed responses have shown them"]
 
 
-class _HeadroomPlugin(Plugin, frozen=True):
-    """What reads headroom: TPOT limits are scaled by the producer's buffer factor unless by one of its own."""
-
-    slo_buffer_factor: Factor | None = None
-
-    @property
-    def buffer_factor(self) -> float:
-        return 1.0 if self.slo_buffer_factor is None else self.slo_buffer_factor
-
-    def bound(self, declared: Sequence[Plugin]) -> Self:
-        producers = [other for other in declared if isinstance(other, PredictedLatencyProducer)]
-        if self.slo_buffer_factor is not None or not producers:
-            return self
-        return msgspec.structs.replace(self, slo_buffer_factor=producers[0].slo_buffer_factor)
-
-
 @plugin("slo-headroom-tier-filter")
-class SloHeadroomTierFilter(_HeadroomPlugin, Filter, frozen=True):
+class SloHeadroomTierFilter(HeadroomReader, Filter, frozen=True):
     """Keeps the endpoints that are predicted to meet the objectives; with probability `epsilonExploreNeg` the others.
 
     All stay when they are all alike in that, or when there are no predictions. One that has no prediction while
@@ -101,7 +92,7 @@ class SloHeadroomTierFilter(_HeadroomPlugin, Filter, frozen=True):
 
 
 @plugin("latency-scorer")
-class LatencyScorer(_HeadroomPlugin, Scorer, frozen=True):
+class LatencyScorer(HeadroomReader, Scorer, frozen=True):
     """Scores by headroom among the endpoints that meet the objectives, or else by how little they are missed.
 
     When none meets them, idle endpoints alone are scored; when none is idle, those that miss TPOT alone before those
@@ -169,7 +160,7 @@ class LatencyScorer(_HeadroomPlugin, Scorer, frozen=True):
 
 
 @plugin("latency-slo-admitter")
-class LatencySloAdmitter(_HeadroomPlugin, Admitter, frozen=True):
+class LatencySloAdmitter(HeadroomReader, Admitter, frozen=True):
     """Sheds a request of a priority below 0 when every endpoint is busy, warm, and predicted to miss its objectives.
 
     Without objectives, or with an endpoint that has no prediction, it is admitted.

@@ -6,13 +6,12 @@ import msgspec
 import numpy as np
 
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
-from epp.scheduling.plugins.headroom import Headroom, cannot_meet, deficits, headroom, spread
+from epp.scheduling.plugins.headroom import Factor, Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Factor = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 @plugin("slo-request-tracker")
@@ -21,7 +20,7 @@ class SloRequestTracker(Marker, frozen=True):
 
 
 @plugin("slo-scorer")
-class SloScorer(Scorer, frozen=True):
+class SloScorer(HeadroomReader, Scorer, frozen=True):
     """Draws one endpoint by headroom and gives it score 1.
 
     Endpoints that meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
@@ -59,7 +58,7 @@ class SloScorer(Scorer, frozen=True):
         scores = np.zeros(len(pool))
         if pool.predictions is None:
             return scores
-        room = headroom(request, pool, pool.predictions, self.slo_buffer_factor)
+        room = headroom(request, pool, pool.predictions, self.buffer_factor)
         gated, exploring = rng.random(2) >= self.sticky_epsilon
         tier, weights = self.branch(room, pool, bool(gated), not exploring)
         scores[_draw(tier, weights, rng)] = 1.0
