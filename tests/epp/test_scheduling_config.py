@@ -1,8 +1,11 @@
+import contextlib
 import logging
 import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epp.exceptions import ConfigError
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
@@ -252,17 +255,6 @@ def test_what_is_wrong_is_placed(text: str, line: int | None, path: str, problem
         assert str(caught.value).startswith(f"line {line}: {path}: ")
 
 
-@pytest.mark.parametrize("type_name", sorted(REFUSED))
-def test_a_type_that_is_known_and_not_had_is_refused_with_the_reason(type_name: str) -> None:
-    assert type_name not in registered()
-    with pytest.raises(DocumentError) as caught:
-        load(HEAD + f"plugins:\n- type: {type_name}\n")
-    assert caught.value.problem == f"{type_name}: {REFUSED[type_name]}"
-    assert set(
-        re.findall(r"[a-z]+(?:-[a-z]+){1,4}(?:filter|scorer|producer|parser|detector|handler)", REFUSED[type_name])
-    ) <= set(registered())
-
-
 PRESET = (
     LLM_D
     + """\
@@ -293,6 +285,30 @@ schedulingProfiles:
   - pluginRef: weighted-random-picker
 """
 )
+LINES = PRESET.splitlines(keepends=True) + DEFAULT_CONFIG.splitlines(keepends=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), text=st.sampled_from([DEFAULT_CONFIG, PRESET]))
+def test_a_damaged_configuration_is_read_or_refused(data: st.DataObject, text: str) -> None:
+    lines = text.splitlines(keepends=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        piece = st.sampled_from(LINES) | st.sampled_from(["", " ", "- ", "x: 1\n", "[]", "{}", ": ", "~\n", "'"])
+        lines[at : at + data.draw(st.integers(0, 2))] = [data.draw(piece)]
+    with contextlib.suppress(ConfigError):
+        load("".join(lines))
+
+
+@pytest.mark.parametrize("type_name", sorted(REFUSED))
+def test_a_type_that_is_known_and_not_had_is_refused_with_the_reason(type_name: str) -> None:
+    assert type_name not in registered()
+    with pytest.raises(DocumentError) as caught:
+        load(HEAD + f"plugins:\n- type: {type_name}\n")
+    assert caught.value.problem == f"{type_name}: {REFUSED[type_name]}"
+    assert set(
+        re.findall(r"[a-z]+(?:-[a-z]+){1,4}(?:filter|scorer|producer|parser|detector|handler)", REFUSED[type_name])
+    ) <= set(registered())
 
 
 def test_the_predicted_latency_preset_predicts_for_every_request() -> None:

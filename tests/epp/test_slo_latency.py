@@ -88,7 +88,7 @@ scorers = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(scorer=scorers, pool=pools(), ttft=objectives, tpot=objectives)
 def test_latency_scores_are_those_of_the_formulas(
     scorer: LatencyScorer, pool: Snapshot, ttft: float | None, tpot: float | None
@@ -99,7 +99,7 @@ def test_latency_scores_are_those_of_the_formulas(
     assert scorer.score(asked, pool, RNG).tolist() == pytest.approx(reference_scores(scorer, asked, pool), abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pool=pools(), ttft=objectives, tpot=objectives)
 def test_the_tier_filter_keeps_who_meets_the_objectives_unless_it_explores(
     pool: Snapshot, ttft: float | None, tpot: float | None
@@ -113,7 +113,7 @@ def test_the_tier_filter_keeps_who_meets_the_objectives_unless_it_explores(
     assert explored == ([True] * len(pool) if alike else [not meets for meets in meeting])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     data=st.lists(
         st.tuples(st.sampled_from([0.0, 0.5, 0.8, 1.0]), latencies, st.floats(0, 1e6)), min_size=1, max_size=9

@@ -73,8 +73,8 @@ def _tpot_headroom(request: Request, pool: Snapshot, predictions: Predictions, b
     limit = pool.tightest_tpot_slo_ms * buffer_factor
     if request.slo_tpot_ms is not None:
         return np.minimum(limit, request.slo_tpot_ms * buffer_factor) - predictions.tpot_ms
-    left = limit - predictions.tpot_ms
-    left[limit == np.inf] = np.inf
+    left = np.full(len(limit), np.inf)
+    np.subtract(limit, predictions.tpot_ms, out=left, where=limit < np.inf)
     return left
 
 

@@ -144,8 +144,8 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
             if pool.predictions is None:
                 return False
             ttft_ms = pool.predictions.ttft_ms
-        best, best_other = np.fmin.reduce(ttft_ms[sticky]), np.fmin.reduce(ttft_ms[~sticky])
-        return bool(best - best_other > self.max_ttft_penalty_ms)
+        best, best_other = float(np.fmin.reduce(ttft_ms[sticky])), float(np.fmin.reduce(ttft_ms[~sticky]))
+        return best - best_other > self.max_ttft_penalty_ms
 
 
 def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:
