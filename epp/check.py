@@ -18,7 +18,7 @@ from epp.scheduling.traps import traps
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file", default="-")
+@click.argument("file")
 def check(file: str) -> None:
     """Reads the EndpointPickerConfig in FILE, or on standard input for -, as the picker does, and describes it.
 

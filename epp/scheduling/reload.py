@@ -50,9 +50,12 @@ class SchedulerFile:
             try:
                 scheduler = await asyncio.to_thread(self.load)
                 apply(scheduler)
-            except (ConfigError, ValueError) as error:
+            except Exception as error:  # A plugin of another package may raise anything, and must not end the picker.
                 self.failures += 1
-                logger.error("%s: not applied, the configuration in force stays: %s", self._path, error)
+                details = None if isinstance(error, ConfigError) else error
+                logger.error(
+                    "%s: not applied, the configuration in force stays: %s", self._path, error, exc_info=details
+                )
             else:
                 self.reloads += 1
                 logger.info("%s: applied", self._path)
