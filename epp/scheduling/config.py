@@ -1,31 +1,23 @@
 """EndpointPickerConfig: strictly read, completed by the defaults that its users rely on, and made into a Scheduler."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-import msgspec
-
-from epp.scheduling.document import Document, DocumentError, read_document
-from epp.scheduling.parameters import defaults, instantiate
-from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer, registered
+from epp.scheduling.declared import read_plugins, read_spec
+from epp.scheduling.document import Document, read_document
+from epp.scheduling.parameters import instantiate
+from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.latency import PredictedLatencyProducer
 from epp.scheduling.plugins.load import KvCacheUtilizationScorer, QueueScorer
 from epp.scheduling.plugins.pickers import MaxScorePicker
-from epp.scheduling.plugins.prefix import (
-    ApproxPrefixCacheProducer,
-    PrefixCacheScorer,
-    prefix_parameters,
-    sizes_prefix_index,
-)
+from epp.scheduling.plugins.prefix import PrefixCacheScorer, prefix_parameters
 from epp.scheduling.plugins.profiles import SingleProfileHandler, SloAwareProfileHandler
 from epp.scheduling.plugins.slo import SloAdmitter, SloScorer
 from epp.scheduling.profile import Profile, WeightedScorer
-from epp.scheduling.refused import REFUSED
 from epp.scheduling.scheduler import Scheduler
-from epp.scheduling.spec import API_VERSIONS, KIND, LLM_D, EndpointPickerConfig, PluginRef, ProfileSpec
+from epp.scheduling.spec import EndpointPickerConfig, PluginRef, ProfileSpec
 from epp.scheduling.surroundings import read_surroundings, saturation_detector
 
 __all__ = ["DEFAULT_CONFIG", "load_scheduler"]
@@ -62,10 +54,7 @@ schedulingProfiles:
   - pluginRef: max-score-picker
 """
 
-
 _MAX_WEIGHT = 1e9
-_AT = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 K = TypeVar("K", bound=Plugin)
 
 
@@ -75,8 +64,8 @@ def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
     What the text gives wins over `environ`, and that over the defaults; but DEFAULT_CONFIG is all defaults.
     """
     document = read_document(text)
-    spec = _spec(document)
-    plugins = _plugins(spec, document, environ, environ_first=text == DEFAULT_CONFIG)
+    spec = read_spec(document)
+    plugins = read_plugins(spec, document, environ, environ_first=text == DEFAULT_CONFIG)
     notices = [*_own_notices(plugins), *read_surroundings(spec, plugins, document)]
     profiles = {
         profile.name: _profile(index, profile, plugins, document)
@@ -101,74 +90,6 @@ def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
         predict=_predict(plugins),
         notices=tuple(notices),
     )
-
-
-def _spec(document: Document) -> EndpointPickerConfig:
-    try:
-        spec = msgspec.convert(document.value, EndpointPickerConfig)
-    except msgspec.ValidationError as error:
-        raise _placed(error, document) from error
-    if spec.api_version not in API_VERSIONS:
-        raise document.error(f"{spec.api_version!r}: expected {' or '.join(API_VERSIONS)}", "$.apiVersion")
-    if spec.kind != KIND:
-        raise document.error(f"{spec.kind!r}: expected {KIND}", "$.kind")
-    return spec
-
-
-def _placed(
-    error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] = ()
-) -> DocumentError:
-    """A value that doesn't fit, with its path from the document's root; `known` are the fields there could be."""
-    found = _AT.match(str(error))
-    problem, path = (found["problem"], found["path"] or "$") if found else (str(error), "$")
-    path = root + path[1:]
-    unknown = _UNKNOWN.match(problem)
-    if unknown is None:
-        return document.error(problem, path)
-    listed = f"; known: {', '.join(known)}" if known and path == root else ""
-    return document.error(f"unknown field{listed}", f"{path}.{unknown[1]}")
-
-
-def _plugins(
-    spec: EndpointPickerConfig, document: Document, environ: Mapping[str, str], environ_first: bool
-) -> dict[str, Plugin]:
-    """The declared plugins by name, each completed by what the others say."""
-    known = registered()
-    plugins: dict[str, Plugin] = {}
-    for index, declared in enumerate(spec.plugins):
-        path = f"$.plugins[{index}]"
-        name = declared.name or declared.type
-        if declared.type in REFUSED and declared.type not in known:
-            raise document.error(f"{declared.type}: {REFUSED[declared.type]}", f"{path}.type")
-        if declared.type not in known:
-            listed = ", ".join(sorted(known))
-            raise document.error(f"unknown plugin type {declared.type!r}; known: {listed}", f"{path}.type")
-        if name in plugins:
-            raise document.error(f"a plugin named {name!r} is declared twice", path)
-        try:
-            parameters = declared.parameters or {}
-            plugins[name] = instantiate(known[declared.type], parameters, environ, environ_first)
-        except msgspec.ValidationError as error:
-            names = defaults(known[declared.type]) or ("none",)
-            raise _placed(error, document, f"{path}.parameters", names) from error
-    _check_producers(spec, plugins, document)
-    if spec.api_version == LLM_D and not sizes_prefix_index(plugins.values()):
-        plugins[ApproxPrefixCacheProducer.type_name] = ApproxPrefixCacheProducer()
-    try:
-        return {name: plugin.bound(tuple(plugins.values())) for name, plugin in plugins.items()}
-    except ValueError as error:
-        raise document.error(str(error), "$.plugins") from error
-
-
-def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> None:
-    for index, declared in enumerate(spec.plugins):
-        plugin = plugins[declared.name or declared.type]
-        for parameter, type_name in plugin.producers.items():
-            name = (declared.parameters or {}).get(parameter) or type_name
-            producer = plugins.get(name)
-            if (producer is None and name != type_name) or (producer and type(producer).type_name != type_name):
-                place = f"$.plugins[{index}].parameters.{parameter}"
-                raise document.error(f"{name!r} names no declared {type_name}", place)
 
 
 def _profiles(

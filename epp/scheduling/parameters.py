@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from epp.exceptions import ConfigError
 from epp.scheduling.plugin import Plugin
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Weight = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Factor = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 P = TypeVar("P", bound=Plugin)
 

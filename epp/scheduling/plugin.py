@@ -4,6 +4,7 @@ Parameters are read strictly, in camelCase. A package makes its plugins known by
 `headroom.plugins` that names the module to import. docs/plugins.md shows a whole one.
 """
 
+import functools
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self, TypeVar
@@ -129,6 +130,12 @@ def plugin(type_name: str, *aliases: str) -> Callable[[type[P]], type[P]]:
 
 def registered() -> Mapping[str, type[Plugin]]:
     """Every known plugin type, those of installed packages included; ConfigError when such a package can't be used."""
+    _load_packages()
+    return _registry
+
+
+@functools.cache
+def _load_packages() -> None:
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             entry_point.load()
@@ -136,7 +143,6 @@ def registered() -> Mapping[str, type[Plugin]]:
             raise ConfigError(
                 f"the plugins of entry point {entry_point.name!r} ({entry_point.value}) can't be loaded: {error!r}"
             ) from error
-    return _registry
 
 
 def kinds(cls: type[Plugin]) -> list[str]:

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from epp.flags import Duration
+from epp.scheduling.parameters import Count
 from epp.scheduling.plugin import Admitter, Filter, plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Snapshot
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-Depth = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @plugin("utilization-detector")
@@ -26,7 +26,7 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
     raised by `headroom`, or all of them when none has.
     """
 
-    queue_depth_threshold: Depth = 5
+    queue_depth_threshold: Count = 5
     kv_cache_util_threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
     metrics_staleness_threshold: str = "200ms"
     headroom: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -76,7 +76,7 @@ class ProbabilisticAdmitter(Admitter, frozen=True):
     Saturation is the mean over candidates of the greater of queue and KV cache, each as a share of its threshold.
     """
 
-    queue_depth_threshold: Depth = 5
+    queue_depth_threshold: Count = 5
     kv_cache_util_threshold: Positive = 0.8
     power: Positive = 5.0
     k: Positive = 300.0

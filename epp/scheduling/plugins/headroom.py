@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Self
 
 import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Factor
 from epp.scheduling.plugin import Plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 
 _ALIKE = 1e-9
-
-Factor = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True)

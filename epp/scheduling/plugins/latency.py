@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Share, Weight
 from epp.scheduling.plugin import Admitter, Filter, Marker, Scorer, plugin
 from epp.scheduling.plugins.headroom import (
     Headroom,
@@ -16,7 +17,6 @@ from epp.scheduling.plugins.headroom import (
     headroom,
     spread,
 )
-from epp.scheduling.plugins.slo import Share, Weight
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
 

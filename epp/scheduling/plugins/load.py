@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Count, Share
 from epp.scheduling.plugin import Filter, Marker, Scorer, plugin
-from epp.scheduling.plugins.slo import Share
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
 
@@ -49,7 +49,7 @@ class KvCacheUtilizationScorer(Scorer, frozen=True):
 class LoadAwareScorer(Scorer, frozen=True):
     """0.5 for an empty queue, down to 0 for one of `threshold` requests."""
 
-    threshold: Annotated[int, msgspec.Meta(ge=1)] = 128
+    threshold: Count = 128
 
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
         return np.maximum(0.5 - pool.waiting * (0.5 / self.threshold), 0.0)
@@ -85,7 +85,7 @@ class ActiveRequestScorer(Scorer, frozen=True):
 class TokenLoadScorer(Scorer, frozen=True):
     """1 for no tokens in flight, this request's uncached ones included, down to 0 for `queueThresholdTokens`."""
 
-    queue_threshold_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4_194_304
+    queue_threshold_tokens: Count = 4_194_304
     in_flight_load_producer_name: str = ""
 
     producers: ClassVar[dict[str, str]] = _PRODUCERS
@@ -102,7 +102,7 @@ class NoHitLruScorer(Scorer, frozen=True):
     Endpoints that never took one come before the others. A prompt that is cached somewhere scores 0.5 everywhere.
     """
 
-    lru_size: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    lru_size: Count = 1024
     prefix_plugin_type: str = ""
     prefix_plugin_name: str = ""
     prefix_match_info_producer_name: str = ""

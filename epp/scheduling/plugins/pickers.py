@@ -1,14 +1,10 @@
 """Pickers: from total scores to an ordered choice."""
 
-from typing import Annotated
-
-import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Count
 from epp.scheduling.plugin import Picker, plugin
 from epp.scheduling.snapshot import Floats, Indices
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @plugin("max-score-picker")

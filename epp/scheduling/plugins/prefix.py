@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal, Self
 import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Count, Share
 from epp.scheduling.plugin import Filter, Marker, Plugin, Scorer, plugin
-from epp.scheduling.plugins.slo import Share
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
 
@@ -68,7 +68,7 @@ class PrefixCacheScorer(Scorer, frozen=True):
     max_prefix_blocks_to_match: Blocks = 256
     lru_capacity_per_server: Blocks = 31_250
     match_length_weight: Share = 0.0
-    match_length_scale_tokens: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    match_length_scale_tokens: Count = 8192
     prefix_match_info_producer_name: str = ""
 
     producers: ClassVar[dict[str, str]] = {"prefixMatchInfoProducerName": PRODUCER}

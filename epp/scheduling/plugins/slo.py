@@ -1,17 +1,14 @@
 """Routing by headroom in one step, as the gateway API's experimental picker does it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import msgspec
 import numpy as np
 
+from epp.scheduling.parameters import Factor, Share, Weight
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
-from epp.scheduling.plugins.headroom import Factor, Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
+from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
-
-Weight = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @plugin("slo-request-tracker")
