@@ -56,9 +56,10 @@ def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:
     """The picker's choice; the highest score when it fails."""
     try:
         picked = np.asarray(picker.pick(scores, rng))
-        if picked.ndim == 1 and len(picked) and all(0 <= index < len(scores) for index in picked.tolist()):
+        fits = picked.ndim == 1 and len(picked) and picked.dtype.kind == "i"
+        if fits and all(0 <= index < len(scores) for index in picked.tolist()):
             return picked.astype(np.intp, copy=False)
-        problem: object = f"expected indices below {len(scores)}, got {picked.tolist()}"
+        problem: object = f"expected integers below {len(scores)}, got {picked.tolist()}"
     except Exception as error:
         problem = error
     _note(picker, problem, "the highest score is picked")

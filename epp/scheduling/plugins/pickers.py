@@ -46,8 +46,8 @@ class WeightedRandomPicker(Picker, frozen=True):
         if not sums[-1] > 0:
             return _any(len(scores), self.max_num_of_endpoints, rng)
         if self.max_num_of_endpoints == 1:
-            return np.array([sums.searchsorted(rng.random() * sums[-1], side="right")])
-        with np.errstate(divide="ignore"):
+            return np.array([sums[:-1].searchsorted(rng.random() * sums[-1], side="right")])
+        with np.errstate(divide="ignore", over="ignore"):
             keys = np.where(scores > 0, np.log(rng.random(len(scores))) / scores, -np.inf)
         return np.argsort(-keys)[: self.max_num_of_endpoints]
 

@@ -145,4 +145,4 @@ def _draw(candidates: Indices, weights: Floats, rng: np.random.Generator) -> int
     if len(candidates) == 1:
         return int(candidates[0])
     total = weights.cumsum()
-    return int(candidates[total.searchsorted(rng.random() * total[-1], side="right")])
+    return int(candidates[total[:-1].searchsorted(rng.random() * total[-1], side="right")])
