@@ -17,7 +17,15 @@ from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError as LightkubeError
 
 from epp.exceptions import ConfigError
-from epp.kubernetes.client import KEEPALIVE, Client
+from epp.kubernetes.client import Client
+
+# Seconds of silence until the first probe and between two of them, and how many may stay without an answer: a machine
+# that is gone is noticed in half a minute. Not every system has them all.
+_PROBES = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _PROBES.items() if hasattr(socket, name)),
+]
 
 
 def connect(kubeconfig: str = "", service_account: str = SERVICE_ACCOUNT) -> Client:
@@ -70,5 +78,5 @@ def _http_client(config: SingleConfig) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
         base_url=config.cluster.server,
         auth=user_auth(user),
-        transport=httpx2.AsyncHTTPTransport(verify=verify, socket_options=KEEPALIVE),
+        transport=httpx2.AsyncHTTPTransport(verify=verify, socket_options=_KEEPALIVE),
     )

@@ -6,7 +6,6 @@ few fields of epp.kubernetes.objects, whatever else they hold.
 
 import logging
 import random
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,16 +28,10 @@ _MAX_LINE_BYTES = 8 << 20
 _MAX_ANSWER_BYTES = 128 << 20
 _ANSWER_S = 10.0
 _PATIENCE = httpx2.Timeout(_ANSWER_S)
-# The server ends a watch after a time in this range. Until then it sends a bookmark about every minute: one that is
-# silent for longer hangs. TCP's probes tell sooner that the machine at the other end is gone.
+# The server ends a watch after a time in this range. Until then it sends a bookmark a minute, the first one sometimes
+# a minute later: one that is silent for longer hangs.
 _WATCH_S = (240, 360)
-_WATCH_SILENCE_S = 150.0
-KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
+_WATCH_SILENCE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ _LONGEST_PAUSE_S = 5.0
 _SHORT_WATCH_S = 5.0
 # The server is busy, or on its way: the watch goes on later from where it is.
 _PASSING = {429, 500, 502, 503}
+_ADVICE = {
+    403: ": the service account needs a role that allows it",
+    404: ": the custom resource definition must be installed",
+}
 
 
 @dataclass(slots=True)
@@ -119,7 +123,9 @@ class Reflector(Generic[T]):
         self._counts.failures += 1
         if str(error) != self._trouble:
             self._trouble = str(error)
-            logger.warning("%s in %s: %s; trying again", self._resource.plural, self._selection.namespace, error)
+            advice = _ADVICE.get(error.status, "") if isinstance(error, ApiError) else ""
+            where = f"{self._resource.plural}.{self._resource.group}".rstrip(".")
+            logger.warning("%s in %s: %s; trying again%s", where, self._selection.namespace, error, advice)
 
     def _recover(self) -> None:
         if self._trouble:

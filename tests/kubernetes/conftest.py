@@ -1,12 +1,14 @@
 """A control plane for the session, and a namespace of its own for every test."""
 
+import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from epp.kubernetes.access import connect
 from epp.kubernetes.client import Client
@@ -24,6 +26,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             control_plane_program()
         except MissingGoError as error:
             logging.getLogger("tests").warning("%s", error)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The picker's own event loop."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.error
@@ -70,6 +71,8 @@ class ControlPlane:
 
     def run(self, part: str, *flags: str) -> None:
         """Starts a part of the control plane, such as kube-scheduler; its output goes to a file of that name."""
+        if part in self._processes:
+            self.end(part)
         with (self._folder / f"{part}.log").open("ab") as log:
             self._processes[part] = subprocess.Popen([str(self._program), part, *flags], stdout=log, stderr=log)
 
@@ -99,6 +102,31 @@ class ControlPlane:
             "--disable-admission-plugins=ServiceAccount",
         )
         until(lambda: self._alive("kube-apiserver") and self._is_ready(), timeout_s=60)
+
+    def start_controller_manager(self, *flags: str) -> None:
+        """With the admin's rights. Its garbage collection removes pods of nodes that aren't there: `--controllers`."""
+        keys, port = self._folder / "service-accounts.pem", free_port()
+        root = f"--root-ca-file={self.certificate}"
+        self.run(
+            "kube-controller-manager",
+            *self._as_admin(port),
+            f"--service-account-private-key-file={keys}",
+            root,
+            *flags,
+        )
+        until(lambda: self._alive("kube-controller-manager") and _listens(port))
+
+    def start_scheduler(self, *flags: str) -> None:
+        """With the admin's rights."""
+        port = free_port()
+        self.run("kube-scheduler", *self._as_admin(port), *flags)
+        until(lambda: self._alive("kube-scheduler") and _listens(port))
+
+    def _as_admin(self, port: int) -> list[str]:
+        kubeconfig = self.kubeconfig()
+        purposes = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
+        by = [f"--{purpose}={kubeconfig}" for purpose in purposes]
+        return [*by, "--bind-address=127.0.0.1", f"--secure-port={port}"]
 
     def kubeconfig(self, token: str = "", url: str = "") -> Path:
         """A kubeconfig for the admin, or whose token it is; `url` for another way to the API server."""
@@ -194,6 +222,11 @@ class ControlPlane:
         except (ApiError, OSError):
             return False
         return True
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _path_of(manifest: Mapping[str, Any]) -> str:

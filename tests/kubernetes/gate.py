@@ -7,11 +7,16 @@ from typing import Self
 
 
 class Gate:
-    """Passes TCP connections on to a port of this machine. When it is shut they break, and no other is passed on."""
+    """Passes TCP connections on to a port of this machine.
+
+    When it is shut they break, and no other is passed on. While it is frozen they stay, and nothing comes through.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._open = True
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -22,6 +27,7 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.open()
         self.shut()
         assert self._server
         self._server.close()
@@ -37,8 +43,12 @@ class Gate:
         for writer in self._writers:
             writer.transport.abort()
 
+    def freeze(self) -> None:
+        self._flows.clear()
+
     def open(self) -> None:
         self._open = True
+        self._flows.set()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
@@ -48,16 +58,16 @@ class Gate:
         both = {writer, far_writer}
         self._writers |= both
         try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
         finally:
             self._writers -= both
             for end in both:
                 end.transport.abort()
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

@@ -61,6 +61,19 @@ class Namespace:
         if ip:
             self.set_status(name, ip, ready)
 
+    def pods(self) -> list[str]:
+        """Their names."""
+        return [pod["metadata"]["name"] for pod in self._call("GET", "pods")["items"]]
+
+    def deploy(self, name: str, replicas: int) -> None:
+        """A Deployment of model servers, made or changed; only a controller manager makes pods of it."""
+        template = {
+            "metadata": {"labels": LABELS},
+            "spec": {"containers": [{"name": "server", "image": "server"}]},
+        }
+        spec = {"replicas": replicas, "selector": {"matchLabels": LABELS}, "template": template}
+        self._apply("apps/v1", "Deployment", name, spec)
+
     def set_status(self, name: str, ip: str, ready: bool) -> None:
         conditions = [{"type": "Ready", "status": str(ready)}, {"type": "PodScheduled", "status": "True"}]
         status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
@@ -107,11 +120,22 @@ class Namespace:
     def lease(self, name: str) -> dict[str, Any]:
         """The spec of a lease; nothing when there is none."""
         try:
-            found = self._plane.call("GET", f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/{name}")
+            found = self._plane.call("GET", self._lease_path(name))
         except ApiError:
             return {}
         spec: dict[str, Any] = found["spec"]
         return spec
+
+    def lease_labels(self, name: str) -> dict[str, str]:
+        labels: dict[str, str] = self._plane.call("GET", self._lease_path(name))["metadata"]["labels"]
+        return labels
+
+    def label_lease(self, name: str, labels: Mapping[str, str]) -> None:
+        change = {"metadata": {"labels": labels}}
+        self._plane.call("PATCH", self._lease_path(name), change, "application/strategic-merge-patch+json")
+
+    def _lease_path(self, name: str) -> str:
+        return f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/{name}"
 
     def _apply(self, version: str, kind: str, name: str, spec: Mapping[str, Any]) -> None:
         metadata = {"name": name, "namespace": self.name}

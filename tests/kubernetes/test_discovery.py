@@ -5,6 +5,7 @@ import pytest
 from epp.kubernetes.client import Client
 from epp.kubernetes.objects import EXPERIMENTAL_GROUP, POOL_GROUP
 from epp.kubernetes.targets import PoolName, Target
+from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.following import eventually, following
 from tests.kubernetes.namespace import LABELS, Namespace
 
@@ -47,6 +48,20 @@ async def test_a_burst_of_changes_is_taken_over_in_few_steps(client: Client, nam
         await picker.becomes(*(f"10.0.1.{i}:8000" for i in range(1, 41)))
         # The test's own loop stood still while it made them, as a burst would find it.
         assert picker.discovery.publications <= 4
+
+
+async def test_endpoints_follow_a_deployment(client: Client, plane: ControlPlane, namespace: Namespace) -> None:
+    namespace.set_pool()
+    plane.start_controller_manager("--controllers=deployment-controller,replicaset-controller", "--leader-elect=false")
+    async with following(client, namespace.name) as picker:
+        namespace.deploy("vllm", 3)
+        await eventually(lambda: len(namespace.pods()) == 3)
+        for i, name in enumerate(sorted(namespace.pods())):
+            namespace.set_status(name, f"10.0.0.{i}", ready=True)
+        await picker.becomes("10.0.0.0:8000", "10.0.0.1:8000", "10.0.0.2:8000")
+        namespace.deploy("vllm", 1)
+        await eventually(lambda: len(picker.addresses) == 1)
+    plane.end("kube-controller-manager")
 
 
 async def test_another_selector_means_other_pods(client: Client, namespace: Namespace) -> None:

@@ -9,7 +9,9 @@ import yaml
 
 from epp.kubernetes.access import connect
 from epp.kubernetes.client import Client
-from tests.kubernetes.control_plane import ControlPlane
+from epp.kubernetes.objects import EXPERIMENTAL_GROUP
+from epp.kubernetes.targets import PoolName
+from tests.kubernetes.control_plane import CRDS, ControlPlane
 from tests.kubernetes.following import eventually, following
 from tests.kubernetes.gate import Gate
 from tests.kubernetes.namespace import Namespace
@@ -87,6 +89,20 @@ async def test_everything_is_listed_anew_when_the_history_is_gone(
         await picker.becomes("10.0.0.2:8000", "10.0.0.3:8000")
         await eventually(lambda: len(picker.objectives) == 0)
         assert picker.discovery.counts.expired > 0
+
+
+async def test_the_resource_definition_may_come_late(
+    client: Client, plane: ControlPlane, namespace: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    definition = "inferencepools.inference.networking.x-k8s.io"
+    plane.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}")
+    namespace.add_pod("pod", "10.0.0.1")
+    async with following(client, namespace.name, PoolName("pool", EXPERIMENTAL_GROUP)) as picker:
+        await eventually(lambda: f"{definition} in" in caplog.text)
+        assert "the custom resource definition must be installed" in caplog.text
+        plane.apply(CRDS.read_text())
+        namespace.set_experimental_pool()
+        await picker.becomes("10.0.0.1:8000")
 
 
 async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespace) -> None:

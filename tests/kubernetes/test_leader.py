@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -59,7 +59,10 @@ def leaders(some: list[Candidate]) -> list[Candidate]:
     return [candidate for candidate in some if candidate.election.is_leader]
 
 
-async def test_one_of_three_leads_and_another_when_it_is_cut_off(plane: ControlPlane, namespace: Namespace) -> None:
+@pytest.mark.parametrize("cut_off", [Gate.shut, Gate.freeze])
+async def test_one_of_three_leads_and_another_when_it_is_cut_off(
+    plane: ControlPlane, namespace: Namespace, cut_off: Callable[[Gate], None]
+) -> None:
     told: list[tuple[str, bool]] = []
     async with candidates(plane, namespace, 3, told) as three:
         await eventually(lambda: len(leaders(three)) == 1)
@@ -69,7 +72,7 @@ async def test_one_of_three_leads_and_another_when_it_is_cut_off(plane: ControlP
         assert spec["leaseDurationSeconds"] == 2
         assert spec.get("leaseTransitions", 0) == 0
 
-        first.gate.shut()
+        cut_off(first.gate)
         await eventually(lambda: len(told) == 3)
         (second,) = leaders(three)
         assert second is not first
@@ -109,6 +112,44 @@ async def test_a_holder_goes_on_after_the_api_server_restarted(plane: ControlPla
         await eventually(lambda: only.election.is_leader)
         assert [leads for _, leads in told] == [True, False, True]
         assert namespace.lease(NAME).get("leaseTransitions", 0) == 0
+
+
+async def test_what_others_write_on_the_lease_stays(plane: ControlPlane, namespace: Namespace) -> None:
+    async with candidates(plane, namespace, 1, []) as (only,):
+        await eventually(lambda: only.election.is_leader)
+        for number in range(5):
+            namespace.label_lease(NAME, {"number": str(number)})
+        renewed_at = namespace.lease(NAME)["renewTime"]
+        await eventually(lambda: namespace.lease(NAME)["renewTime"] > renewed_at)
+        assert namespace.lease_labels(NAME) == {"number": "4"}
+        assert only.election.is_leader
+
+
+async def test_it_takes_turns_with_a_candidate_of_kubernetes_own(plane: ControlPlane, namespace: Namespace) -> None:
+    """The scheduler elects its leader by the very code that pickers written in Go use."""
+    flags = (
+        "--leader-elect",
+        f"--leader-elect-resource-name={NAME}",
+        f"--leader-elect-resource-namespace={namespace.name}",
+        "--leader-elect-lease-duration=2s",
+        "--leader-elect-renew-deadline=1500ms",
+        "--leader-elect-retry-period=200ms",
+    )
+    told: list[tuple[str, bool]] = []
+    plane.start_scheduler(*flags)
+    await eventually(lambda: bool(namespace.lease(NAME).get("holderIdentity")))
+    async with candidates(plane, namespace, 1, told) as (ours,):
+        await eventually(lambda: ours.election.holder == namespace.lease(NAME)["holderIdentity"])
+        assert not told
+        plane.end("kube-scheduler")
+        await eventually(lambda: ours.election.is_leader)
+        assert namespace.lease(NAME)["leaseTransitions"] == 1
+
+        plane.start_scheduler(*flags)
+        assert namespace.lease(NAME)["holderIdentity"] == "epp-0"
+        ours.work.cancel()
+        await eventually(lambda: namespace.lease(NAME).get("holderIdentity", "epp-0") != "epp-0")
+    plane.end("kube-scheduler")
 
 
 @contextmanager
