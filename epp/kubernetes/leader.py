@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -60,6 +61,7 @@ class LeaderElection:
         self._told = False
         self._seen = LeaseSpec()
         self._seen_at = -math.inf
+        self._resigned = asyncio.Event()
         self.transitions = 0
 
     @property
@@ -73,14 +75,19 @@ class LeaderElection:
         return self._seen.holderIdentity or ""
 
     async def run(self) -> None:
-        """Contends and leads, over and over, until cancelled; then gives the lease back."""
+        """Contends and leads, over and over, until it resigns or is cancelled; then gives the lease back."""
         try:
-            while True:
+            while not self._resigned.is_set():
                 await self._attempt()
                 self._tell()
-                await asyncio.sleep(self._pause_s())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._resigned.wait(), self._pause_s())
         finally:
             await self._release()
+
+    def resign(self) -> None:
+        """Ends `run` soon. For a process that still has streams to drain, while the next leader takes new ones."""
+        self._resigned.set()
 
     async def _attempt(self) -> None:
         """Renews or acquires, within the time that is left to lead."""

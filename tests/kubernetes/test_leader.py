@@ -92,7 +92,8 @@ async def test_a_lease_that_is_given_back_is_taken_at_once(plane: ControlPlane, 
         await eventually(lambda: len(leaders(two)) == 1)
         (first,) = leaders(two)
         acquired_at = namespace.lease(NAME)["acquireTime"]
-        first.work.cancel()
+        first.election.resign()
+        await first.work
         await eventually(lambda: len(told) == 3)
         assert told[1] == (told[0][0], False)
         (second,) = leaders(two)
