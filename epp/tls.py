@@ -60,7 +60,7 @@ class Certificates:
             self.refresh()
 
     def refresh(self) -> None:
-        """Takes what is in the folder if it has changed; the old pair stays if that can't be used, as the log says."""
+        """Takes a pair that has changed. If it is of no use, the log says so and the old one stays."""
         signature = self._signature()
         if signature == self._seen:
             return

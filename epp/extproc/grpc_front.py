@@ -1,5 +1,6 @@
 """gRPC served by grpcio: bytes pass through unparsed, so that only the exchange knows the messages."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -21,13 +22,19 @@ _STATUSES = {status.value[0]: status for status in grpc.StatusCode}
 class GrpcioServer:
     """One port of grpcio's."""
 
-    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, port: int, tasks: set[asyncio.Task[Any]]) -> None:
         self._server = server
+        self._tasks = tasks
         self.port = port
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new streams and lets open ones end within the grace."""
+        """Takes no new streams and lets open ones end within the grace; returns when all are closed."""
         await self._server.stop(grace_s)
+        # grpcio gives up streams whose handler waits for something, and leaves the handler waiting.
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> GrpcioServer:
@@ -38,7 +45,8 @@ async def listen(address: Address, services: Services, certificates: Certificate
         ("grpc.so_reuseport", int(address.reuse_port)),
     )
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_Handlers(services),))
+    tasks: set[asyncio.Task[Any]] = set()
+    server.add_generic_rpc_handlers((_Handlers(services, tasks),))
     try:
         if certificates:
             port = server.add_secure_port(str(address), _credentials(certificates))
@@ -47,25 +55,23 @@ async def listen(address: Address, services: Services, certificates: Certificate
     except RuntimeError as error:
         raise ConfigError(f"can't listen on {address}: is the port taken?") from error
     await server.start()
-    return GrpcioServer(server, port)
+    return GrpcioServer(server, port, tasks)
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no types
     """Every method as a stream of bytes in and out, which on the wire a unary one is, too."""
 
-    def __init__(self, services: Services) -> None:
-        handlers = {path: _exchange_handler(new) for path, new in services.exchanges.items()}
-        handlers.update({path: _method_handler(method) for path, method in services.methods.items()})
-        self._handlers = {path: grpc.stream_stream_rpc_method_handler(handler) for path, handler in handlers.items()}
+    def __init__(self, services: Services, tasks: set[asyncio.Task[Any]]) -> None:
+        methods = {path: _exchanging(new) for path, new in services.exchanges.items()} | dict(services.methods)
+        self._handlers = {
+            path: grpc.stream_stream_rpc_method_handler(_handler(method, tasks)) for path, method in methods.items()
+        }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(details.method)
 
 
-_Handler = Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]
-
-
-def _exchange_handler(new_exchange: Callable[[], Exchange]) -> _Handler:
+def _exchanging(new_exchange: Callable[[], Exchange]) -> Method:
     async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         exchange = new_exchange()
         try:
@@ -76,11 +82,16 @@ def _exchange_handler(new_exchange: Callable[[], Exchange]) -> _Handler:
         finally:
             exchange.close()
 
-    return _method_handler(exchanged)
+    return exchanged
 
 
-def _method_handler(method: Method) -> _Handler:
+def _handler(
+    method: Method, tasks: set[asyncio.Task[Any]]
+) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
     async def process(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        if task := asyncio.current_task():
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         try:
             async with aclosing(method(requests)) as answers:
                 async for answer in answers:
@@ -91,7 +102,7 @@ def _method_handler(method: Method) -> _Handler:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
         except Exception:
             logger.exception("a stream failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "the server failed on a message; its log says how")
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
 
     return process
 

@@ -26,6 +26,8 @@ _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = _PREFIX.size
 # With this much of an answer unsent, a stream's further messages wait.
 _UNSENT_BYTES: Final = 1 << 20
+_FAILED: Final = "the server failed; its log says how"
+_UNESCAPED: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _HEADERS: Final = (
     (":status", "200"),
     ("content-type", "application/grpc"),
@@ -46,7 +48,11 @@ def new_stream(
     if not _is_grpc(headers.content_type):
         return _Refusal(connection, stream_id, _WRONG_CONTENT)
     if new_exchange := services.exchanges.get(headers.path):
-        return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
+        try:
+            return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
+        except Exception:
+            logger.exception("no exchange could be made")
+            return _Refusal(connection, stream_id, _trailers_only(Status.INTERNAL, _FAILED))
     if method := services.methods.get(headers.path):
         return _MethodStream(connection, stream_id, services, tasks, method)
     return _Refusal(connection, stream_id, _trailers_only(Status.UNIMPLEMENTED, f"{headers.path} is not served here"))
@@ -57,7 +63,7 @@ def _is_grpc(content_type: str) -> bool:
 
 
 def _trailers(status: Status, text: str) -> bytes:
-    return write_headers([("grpc-status", str(int(status))), ("grpc-message", quote(text, safe=" !#$&'()*+,/:;=?@[]"))])
+    return write_headers([("grpc-status", str(int(status))), ("grpc-message", quote(text, safe=_UNESCAPED))])
 
 
 def _trailers_only(status: Status, text: str) -> bytes:
@@ -142,7 +148,9 @@ class _MessageStream(Stream):
         self.connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
 
     def end(self, status: Status, text: str = "") -> None:
-        """Ends the stream with a status, after what is queued for it."""
+        """Ends the stream with a status, after what is queued for it; without effect on one that has ended."""
+        if self._ended:
+            return
         self._ended = True
         if self._headers_sent:
             self.connection.outbox.end(self, _trailers(status, text) if status else _OK)
@@ -256,7 +264,7 @@ class _ExchangeStream(_MessageStream):
             self.fail(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
         else:
             logger.error("an exchange failed", exc_info=error)
-            self.fail(Status.INTERNAL, "the server failed on a message; its log says how")
+            self.fail(Status.INTERNAL, _FAILED)
 
     def _close(self) -> None:
         """Closes the exchange, but not under the hands of its own unfinished answer."""
@@ -326,7 +334,7 @@ class _MethodStream(_MessageStream):
             self.end(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
         except Exception:
             logger.exception("a method failed")
-            self.end(Status.INTERNAL, "the server failed; its log says how")
+            self.end(Status.INTERNAL, _FAILED)
         self.connection.outbox.flush_soon()
 
     async def _requests(self) -> AsyncIterator[bytes]:
