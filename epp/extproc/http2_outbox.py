@@ -8,6 +8,8 @@ from epp.extproc import http2_frames as h2
 from epp.extproc.http2_frames import ConnectionFault, ErrorCode, StreamFault
 from epp.extproc.http2_stream import Stream
 
+# A piece of a body that ext_proc hands back fits into one frame, and no stream holds up the others for long.
+_FRAME_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
 # More than this that the peer doesn't read, beside what its windows hold back, and it is given up.
 _UNREAD_BYTES: Final = 8 << 20
@@ -94,7 +96,8 @@ class Outbox:
         self.flush()
 
     def limit_frames(self, size: int) -> None:
-        self._frame_bytes = size
+        """The peer takes frames of this size, of which this side may make less use."""
+        self._frame_bytes = min(size, _FRAME_BYTES)
 
     def widen(self, increment: int) -> None:
         """The peer takes more on the connection."""
