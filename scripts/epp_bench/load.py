@@ -1,0 +1,193 @@
+"""A load client for ext_proc: requests as a gateway plays them, so many at once or so many a second.
+
+It is a process of its own, and what it spends itself is told: it must not be what limits.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import uvloop
+
+from scripts.epp_bench.gateway import METHOD, VARIANTS, Played, Shape, script
+from scripts.epp_bench.http2 import CallFailedError, Connection
+from scripts.epp_bench.target import Target
+
+_ROOT = Path(__file__).parents[2]
+_WARM_UP_S = 0.5
+_PATIENCE_S = 20.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much is asked: `at_once` requests follow each other, or `per_s` come at random times whatever happens."""
+
+    address: str
+    shape: Shape
+    seconds: float
+    at_once: int = 1
+    per_s: float = 0.0
+    connections: int = 1
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What came of it. Times in ms, of the requests that went well; `reason` is the first failure's."""
+
+    seconds: float
+    picked_ms: list[float]
+    took_ms: list[float]
+    chunks: int
+    client_cpu_s: float
+    failed: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One measurement. `cpu_s` is what all processes of the picker spent meanwhile."""
+
+    counted: Counted
+    cpu_s: float
+
+    @property
+    def requests(self) -> int:
+        return len(self.counted.took_ms)
+
+    @property
+    def per_s(self) -> float:
+        return self.requests / self.counted.seconds
+
+    @property
+    def client_cores(self) -> float:
+        return self.counted.client_cpu_s / self.counted.seconds
+
+    def picked_ms(self, percentile: float) -> float:
+        return float(np.percentile(self.counted.picked_ms, percentile))
+
+    def cpu_us_per_request(self, idle_cores: float) -> float:
+        """Without what the picker spends anyway, on scraping above all."""
+        return (self.cpu_s - idle_cores * self.counted.seconds) * 1e6 / self.requests
+
+
+def load(target: Target, plan: Plan) -> Load:
+    """Runs the client beside the target. RuntimeError when no request, or more than one in a hundred, went well."""
+    command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdin
+        assert client.stdout
+        if client.stdout.readline() != "warm\n":
+            raise RuntimeError(f"the load client did not come up: run `{' '.join(command)}`")
+        before_s = target.cpu_s
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        done = client.stdout.readline()
+        spent_s = target.cpu_s - before_s
+        client.stdin.close()
+        counted = msgspec.json.decode(client.stdout.readline(), type=Counted) if done == "done\n" else None
+    if counted is None:
+        raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
+    if counted.failed * 100 > len(counted.took_ms):
+        raise RuntimeError(f"{target.name}: {counted.failed} of {counted.failed + len(counted.took_ms)} requests "
+                           f"failed, the first with: {counted.reason}")
+    return Load(counted, spent_s)
+
+
+class _Client:
+    """Plays requests on a few connections in turn, and remembers those that ended since it was last asked."""
+
+    def __init__(self, shape: Shape, connections: list[Connection]) -> None:
+        self._shape = shape
+        self._connections = connections
+        self._sent = 0
+        self.forget()
+
+    def forget(self) -> None:
+        self.picked_ms: list[float] = []
+        self.took_ms: list[float] = []
+        self.chunks = 0
+        self.failed = 0
+        self.reason = ""
+
+    async def play(self) -> None:
+        """One request from beginning to end."""
+        played, index = Played(), self._sent
+        self._sent += 1
+        connection = self._connections[index % len(self._connections)]
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await connection.call(script(self._shape, str(uuid.uuid4()), index, played))
+        except (CallFailedError, TimeoutError) as error:
+            self.failed += 1
+            self.reason = self.reason or str(error) or f"no end within {_PATIENCE_S:g} s"
+            # A picker that refuses at once would be asked without end.
+            await asyncio.sleep(0.01)
+            return
+        self.picked_ms.append((played.picked_s - played.began_s) * 1000)
+        self.took_ms.append((time.perf_counter() - played.began_s) * 1000)
+        self.chunks += played.chunks
+
+    async def closed(self, at_once: int, stopped: asyncio.Event) -> None:
+        """As much as the picker can answer, by so many at once."""
+
+        async def repeat() -> None:
+            while not stopped.is_set():
+                await self.play()
+
+        await asyncio.gather(*(repeat() for _ in range(at_once)))
+
+    async def open(self, per_s: float, stopped: asyncio.Event) -> None:
+        """So many a second, at the same random times in each run."""
+        random = np.random.default_rng(1)
+        due_s = time.perf_counter()
+        requests: set[asyncio.Task[None]] = set()
+        while not stopped.is_set():
+            due_s += random.exponential(1 / per_s)
+            await asyncio.sleep(due_s - time.perf_counter())
+            task = asyncio.create_task(self.play())
+            requests.add(task)
+            task.add_done_callback(requests.discard)
+        await asyncio.gather(*requests)
+
+
+async def _run(plan: Plan) -> None:
+    loop = asyncio.get_running_loop()
+    host, _, port = plan.address.rpartition(":")
+    connections = [
+        (await loop.create_connection(lambda: Connection(plan.address, METHOD), host, int(port)))[1]
+        for _ in range(plan.connections)
+    ]
+    for variant in range(VARIANTS):
+        script(plan.shape, "", variant, Played()).send(None)
+    client, stopped = _Client(plan.shape, connections), asyncio.Event()
+    asking = client.open(plan.per_s, stopped) if plan.per_s else client.closed(plan.at_once, stopped)
+    task = asyncio.create_task(asking)
+    await asyncio.sleep(min(_WARM_UP_S, plan.seconds))
+    _say("warm")
+    await asyncio.to_thread(sys.stdin.readline)
+    client.forget()
+    began_s, cpu_before_s = time.perf_counter(), time.process_time()
+    await asyncio.sleep(plan.seconds)
+    seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_before_s
+    counted = Counted(
+        seconds, client.picked_ms, client.took_ms, client.chunks, cpu_s, client.failed, client.reason
+    )
+    _say("done")
+    stopped.set()
+    await task
+    for connection in connections:
+        connection.close()
+    _say(msgspec.json.encode(counted).decode())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(_run(msgspec.json.decode(sys.argv[1], type=Plan)))
