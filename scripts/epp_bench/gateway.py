@@ -4,6 +4,7 @@ The messages are Envoy's, serialised once; only what must differ from request to
 """
 
 import time
+import uuid
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -48,12 +49,19 @@ class Shape:
 
 
 @dataclass
+class Tally:
+    """Chunks of responses that were sent to the picker and answered, over all requests."""
+
+    chunks: int = 0
+
+
+@dataclass
 class Played:
     """When things came about, in seconds of time.perf_counter."""
 
+    tally: Tally
     began_s: float = field(default_factory=time.perf_counter)
     picked_s: float = 0.0
-    chunks: int = 0
 
 
 def script(shape: Shape, request_id: str, variant: int, played: Played) -> Script:
@@ -73,8 +81,8 @@ def _full_duplex(shape: Shape, request_id: bytes, variant: int, played: Played) 
     while not answer.HasField("response_headers"):
         answer = _read((yield b""))
     for chunk in _response_chunks(shape.tokens):
-        played.chunks += 1
         answer = _read((yield chunk))
+        played.tally.chunks += 1
     while not answer.response_body.response.body_mutation.streamed_response.end_of_stream:
         answer = _read((yield b""))
 
@@ -88,8 +96,8 @@ def _buffered(shape: Shape, request_id: bytes, variant: int, played: Played) -> 
     answer = _read((yield _response_headers()))
     if answer.mode_override.response_body_mode == _BodyMode.STREAMED:
         for chunk in _response_chunks(shape.tokens):
-            played.chunks += 1
             _read((yield chunk))
+            played.tally.chunks += 1
 
 
 def _read(data: bytes) -> ProcessingResponse:
@@ -141,8 +149,15 @@ def _cut(template: bytes, ids: int) -> tuple[bytes, ...]:
     return pieces
 
 
-def _request_headers(shape: Shape, body_bytes: int) -> ProcessingRequest:
-    headers = {
+def request_of(*, slo: bool, variant: int) -> tuple[dict[str, str], bytes]:
+    """A request of its own as headers and body, without any messages."""
+    request_id = str(uuid.uuid4())
+    body = _body(Shape.prompt_bytes, Shape.tokens, variant % VARIANTS).replace(_ID.encode(), request_id.encode())
+    return _header_values(slo, len(body), request_id), body
+
+
+def _header_values(slo: bool, body_bytes: int, request_id: str) -> dict[str, str]:
+    return {
         ":authority": "inference.example.com",
         ":path": "/v1/chat/completions",
         ":method": "POST",
@@ -154,15 +169,20 @@ def _request_headers(shape: Shape, body_bytes: int) -> ProcessingRequest:
         "content-type": "application/json",
         "content-length": str(body_bytes),
         "x-forwarded-proto": "http",
-        "x-request-id": _ID,
-        **(SLO_HEADERS if shape.slo else {}),
+        "x-request-id": request_id,
+        **(SLO_HEADERS if slo else {}),
     }
+
+
+def _request_headers(shape: Shape, body_bytes: int) -> ProcessingRequest:
     full, part = _BodyMode.FULL_DUPLEX_STREAMED, _BodyMode.BUFFERED
     config = ProtocolConfiguration(
         request_body_mode=full if shape.full_duplex else part,
         response_body_mode=full if shape.full_duplex else _BodyMode.NONE,
     )
-    return ProcessingRequest(request_headers=_headers(headers), protocol_config=config)
+    return ProcessingRequest(
+        request_headers=_headers(_header_values(shape.slo, body_bytes, _ID)), protocol_config=config
+    )
 
 
 def _headers(headers: dict[str, str]) -> HttpHeaders:

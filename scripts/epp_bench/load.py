@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from scripts.epp_bench.gateway import METHOD, VARIANTS, Played, Shape, script
+from scripts.epp_bench.gateway import METHOD, VARIANTS, Played, Shape, Tally, script
 from scripts.epp_bench.http2 import CallFailedError, Connection
 from scripts.epp_bench.target import Target
 
@@ -43,19 +43,23 @@ class Counted(msgspec.Struct, frozen=True):
     took_ms: list[float]
     chunks: int
     client_cpu_s: float
-    failed: int = 0
-    reason: str = ""
+    failed: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Load:
     """One measurement. `cpu_s` is what all processes of the picker spent meanwhile."""
 
+    plan: Plan
     counted: Counted
     cpu_s: float
 
     @property
-    def requests(self) -> int:
+    def requests(self) -> float:
+        """Of long answers many are under way at both ends of the measurement: their chunks say how far."""
+        if self.plan.shape.full_duplex:
+            return self.counted.chunks / self.plan.shape.tokens
         return len(self.counted.took_ms)
 
     @property
@@ -75,7 +79,7 @@ class Load:
 
 
 def load(target: Target, plan: Plan) -> Load:
-    """Runs the client beside the target. RuntimeError when no request, or more than one in a hundred, went well."""
+    """Runs the client beside the target. RuntimeError when no request, or fewer than 99 in 100, went well."""
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdin
@@ -85,37 +89,39 @@ def load(target: Target, plan: Plan) -> Load:
         before_s = target.cpu_s
         client.stdin.write("go\n")
         client.stdin.flush()
-        done = client.stdout.readline()
+        client.stdout.readline()
         spent_s = target.cpu_s - before_s
-        client.stdin.close()
-        counted = msgspec.json.decode(client.stdout.readline(), type=Counted) if done == "done\n" else None
-    if counted is None:
+        told = client.stdout.readline()
+    if not told:
         raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
-    if counted.failed * 100 > len(counted.took_ms):
-        raise RuntimeError(f"{target.name}: {counted.failed} of {counted.failed + len(counted.took_ms)} requests "
-                           f"failed, the first with: {counted.reason}")
-    return Load(counted, spent_s)
+    counted = msgspec.json.decode(told, type=Counted)
+    well = len(counted.took_ms)
+    if not well or counted.failed > well / 100:
+        reason = counted.reason or "none ended in time"
+        raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
+    return Load(plan, counted, spent_s)
 
 
 class _Client:
-    """Plays requests on a few connections in turn, and remembers those that ended since it was last asked."""
+    """Plays requests on a few connections in turn, and remembers those that ended since it was last told to forget."""
 
     def __init__(self, shape: Shape, connections: list[Connection]) -> None:
         self._shape = shape
         self._connections = connections
         self._sent = 0
+        self.tally = Tally()
         self.forget()
 
     def forget(self) -> None:
         self.picked_ms: list[float] = []
         self.took_ms: list[float] = []
-        self.chunks = 0
+        self.tally.chunks = 0
         self.failed = 0
         self.reason = ""
 
     async def play(self) -> None:
         """One request from beginning to end."""
-        played, index = Played(), self._sent
+        played, index = Played(self.tally), self._sent
         self._sent += 1
         connection = self._connections[index % len(self._connections)]
         try:
@@ -129,7 +135,6 @@ class _Client:
             return
         self.picked_ms.append((played.picked_s - played.began_s) * 1000)
         self.took_ms.append((time.perf_counter() - played.began_s) * 1000)
-        self.chunks += played.chunks
 
     async def closed(self, at_once: int, stopped: asyncio.Event) -> None:
         """As much as the picker can answer, by so many at once."""
@@ -155,33 +160,48 @@ class _Client:
 
 
 async def _run(plan: Plan) -> None:
-    loop = asyncio.get_running_loop()
-    host, _, port = plan.address.rpartition(":")
-    connections = [
-        (await loop.create_connection(lambda: Connection(plan.address, METHOD), host, int(port)))[1]
-        for _ in range(plan.connections)
-    ]
+    connections = await _connect(plan)
+    # Every message is built before the first one is sent.
     for variant in range(VARIANTS):
-        script(plan.shape, "", variant, Played()).send(None)
+        next(script(plan.shape, "", variant, Played(Tally())))
     client, stopped = _Client(plan.shape, connections), asyncio.Event()
     asking = client.open(plan.per_s, stopped) if plan.per_s else client.closed(plan.at_once, stopped)
     task = asyncio.create_task(asking)
     await asyncio.sleep(min(_WARM_UP_S, plan.seconds))
     _say("warm")
     await asyncio.to_thread(sys.stdin.readline)
-    client.forget()
-    began_s, cpu_before_s = time.perf_counter(), time.process_time()
-    await asyncio.sleep(plan.seconds)
-    seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_before_s
-    counted = Counted(
-        seconds, client.picked_ms, client.took_ms, client.chunks, cpu_s, client.failed, client.reason
-    )
+    counted = await _count(client, plan.seconds)
     _say("done")
     stopped.set()
     await task
     for connection in connections:
         connection.close()
     _say(msgspec.json.encode(counted).decode())
+
+
+async def _connect(plan: Plan) -> list[Connection]:
+    loop = asyncio.get_running_loop()
+    host, _, port = plan.address.rpartition(":")
+    pairs = [
+        await loop.create_connection(lambda: Connection(plan.address, METHOD), host, int(port))
+        for _ in range(plan.connections)
+    ]
+    return [connection for _, connection in pairs]
+
+
+async def _count(client: _Client, seconds: float) -> Counted:
+    client.forget()
+    began_s, cpu_before_s = time.perf_counter(), time.process_time()
+    await asyncio.sleep(seconds)
+    return Counted(
+        seconds=time.perf_counter() - began_s,
+        picked_ms=list(client.picked_ms),
+        took_ms=list(client.took_ms),
+        chunks=client.tally.chunks,
+        client_cpu_s=time.process_time() - cpu_before_s,
+        failed=client.failed,
+        reason=client.reason,
+    )
 
 
 def _say(line: str) -> None:

@@ -10,54 +10,72 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
 
-from scripts.epp_bench.gateway import Shape
-from scripts.epp_bench.load import Plan, load
+from scripts.epp_bench.bench import Bench, Peer
 from scripts.epp_bench.target import Target
 from scripts.trainer_bench.serving import free_port, own_server
 
 _ROOT = Path(__file__).parents[2]
 _READY_S = 60.0
-_MANY = "1000000"
+_STOP_S = 3.0
+_PROFILES = ("default", "slo")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a picker is started with, whoever's it is. `profile` is what will be asked of it: default or slo."""
+    """What a picker is started with, whoever's it is. `profile` is what will be asked of it: default or slo.
+
+    Without a `prediction_url`, this project's picker predicts in its own process where the profile wants that.
+    """
 
     endpoints: Sequence[str]
-    profile: str
-    refresh: str = "1s"
+    profile: str = "default"
+    refresh: str = "50ms"
     secure: bool = False
     prediction_url: str = ""
     training_url: str = ""
+    store: str = ""
     flags: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        assert self.profile in _PROFILES
 
-@dataclass(frozen=True)
-class Peer:
-    """Another picker: one that runs and knows the endpoints, by address, or a command that starts one for a setting."""
 
-    address: str = ""
-    metrics_url: str = ""
-    command: str = ""
+@cache
+def knows(flag: str) -> bool:
+    """Whether this project's picker has the flag."""
+    command = [sys.executable, "-m", "epp", "--help"]
+    return f"{flag} " in subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
-def own_picker(setting: Setting) -> Iterator[Target]:
-    """This project's picker with the flags of `setting`; predictions only where the setting names a server."""
+def servers_of_predictions(bench: Bench) -> Iterator[tuple[str, psutil.Process, str]]:
+    """A predictor's URL and process, and the URL of a trainer that takes rows in and never has enough to fit."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        flags = ["--model-store", f"{folder}/store", "--min-samples-for-retrain", str(10**9)]
+        training_url, _ = stack.enter_context(own_server("trainer", *flags))
+        flags = ["--model-store", bench.store, "--grpc-port", "0"]
+        prediction_url, process = stack.enter_context(own_server("predictor", *flags))
+        yield prediction_url, process, training_url
+
+
+@contextmanager
+def own_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
+    """This project's picker. RuntimeError when it doesn't come up."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--host=127.0.0.1", "--pool-name=bench", f"--secure-serving={str(setting.secure).lower()}"]
     flags += [f"--refresh-metrics-interval={setting.refresh}", f"--endpoints={','.join(setting.endpoints)}"]
-    if setting.prediction_url:
-        flags += ["--enable-latency-predictor", f"--prediction-server-url={setting.prediction_url}"]
-        flags += [f"--training-server-url={setting.training_url}", "--prediction-timeout=200ms"]
-    command = [sys.executable, "-m", "epp", *flags, *setting.flags]
+    if setting.profile == "slo":
+        flags += ["--enable-latency-predictor", f"--training-server-url={setting.training_url}"]
+        flags += _prediction_flags(setting)
+    command = [sys.executable, "-m", "epp", *flags, *bench.flags, *setting.flags]
     address = f"127.0.0.1:{ports['grpc-port']}"
     with _started(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, "ours") as target:
         yield target
@@ -65,7 +83,7 @@ def own_picker(setting: Setting) -> Iterator[Target]:
 
 @contextmanager
 def peer_picker(peer: Peer, setting: Setting) -> Iterator[Target]:
-    """The peer, started for `setting` unless it runs already."""
+    """The peer, started for `setting` unless it runs already. RuntimeError when it doesn't come up."""
     if peer.address:
         yield Target("peer", peer.address, metrics_url=peer.metrics_url)
         return
@@ -82,12 +100,17 @@ def peer_picker(peer: Peer, setting: Setting) -> Iterator[Target]:
             yield target
 
 
+def _prediction_flags(setting: Setting) -> list[str]:
+    if setting.prediction_url:
+        # A prediction that comes late is to be counted as slow, not as none.
+        return [f"--prediction-server-url={setting.prediction_url}", "--prediction-timeout=500ms"]
+    return ["--latency-client=embedded", f"--model-store={setting.store}"]
+
+
 def _endpoints_file(endpoints: Sequence[str]) -> str:
     """JSON, which is YAML as well. Ports are texts, for pickers that want them so."""
     pairs = (endpoint.rpartition(":") for endpoint in endpoints)
-    listed = [
-        {"name": f"server-{index}", "address": host, "port": port} for index, (host, _, port) in enumerate(pairs)
-    ]
+    listed = [{"name": f"server-{index}", "address": host, "port": port} for index, (host, _, port) in enumerate(pairs)]
     return json.dumps({"endpoints": listed})
 
 
@@ -103,14 +126,14 @@ def _started(
             while not _listens(address):
                 if process.poll() is not None or time.monotonic() > end_s:
                     log.seek(0)
-                    words = log.read()[-500:].decode(errors="replace").strip()
+                    words = log.read()[-300:].decode(errors="replace").strip()
                     raise RuntimeError(f"{name} did not come up: {words or shlex.join(command)}")
                 time.sleep(0.05)
             yield Target(name, address, [psutil.Process(process.pid)], metrics_url)
         finally:
             process.terminate()
             try:
-                process.wait(3)
+                process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -7,6 +7,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,11 @@ import uvloop
 _ROOT = Path(__file__).parents[2]
 _MODEL = 'model_name="simulated-70b"'
 _PAGES = 8
-_BUCKETS = ("0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0")
-_BUCKETS += ("7.5", "10.0", "20.0", "40.0", "80.0", "160.0", "640.0", "2560.0", "+Inf")
+_COUNT_PATH = b"/pages-served"
+_BUCKETS = (
+    *("0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08", "0.1", "0.25", "0.5", "0.75", "1.0"),
+    *("2.5", "5.0", "7.5", "10.0", "20.0", "40.0", "80.0", "160.0", "640.0", "2560.0", "+Inf"),
+)
 _HISTOGRAMS = (
     "time_to_first_token_seconds",
     "time_per_output_token_seconds",
@@ -51,7 +55,7 @@ _ANSWER_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-l
 
 @contextmanager
 def model_servers(count: int, *, large_pages: bool, first_port: int = 0) -> Iterator[list[str]]:
-    """Their addresses. `large_pages` have some 350 series, others the gauges alone. Ports are free ones, or in a row."""
+    """Their addresses: free ports, or those from `first_port` on. `large_pages` have some 350 series, others six."""
     command = [sys.executable, "-m", __name__, str(count), str(int(large_pages)), str(first_port)]
     process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -63,6 +67,12 @@ def model_servers(count: int, *, large_pages: bool, first_port: int = 0) -> Iter
     finally:
         process.terminate()
         process.wait()
+
+
+def pages_served(address: str) -> int:
+    """How many pages all the servers have given out so far; any of them can be asked."""
+    with urllib.request.urlopen(f"http://{address}{_COUNT_PATH.decode()}", timeout=10) as response:
+        return int(response.read())
 
 
 def page(rest: bytes, rng: random.Random) -> bytes:
@@ -95,9 +105,8 @@ def large_rest(rng: random.Random) -> bytes:
         lines.append(f"# HELP vllm:{name} Number of {name.replace('_', ' ')}.\n# TYPE vllm:{name} counter")
         lines.append(f'vllm:{name}{{engine="0",{_MODEL}}} {rng.randrange(10**9)}.0')
     for reason in ("stop", "length", "abort"):
-        lines.append(
-            f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{_MODEL}}} {rng.randrange(10**6)}.0'
-        )
+        ended = f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{_MODEL}}}'
+        lines.append(f"{ended} {rng.randrange(10**6)}.0")
     for name in _HISTOGRAMS:
         lines.append(f"# HELP vllm:{name} Histogram of {name.replace('_', ' ')}.\n# TYPE vllm:{name} histogram")
         total = 0
@@ -112,6 +121,8 @@ def large_rest(rng: random.Random) -> bytes:
 class _Server(asyncio.Protocol):
     """Answers a GET with a metrics page, and a POST, once its body is whole, with an answer. One request at a time."""
 
+    pages = 0
+
     def __init__(self, rests: list[bytes], rng: random.Random) -> None:
         self._rests, self._rng = rests, rng
         self._received = bytearray()
@@ -125,15 +136,21 @@ class _Server(asyncio.Protocol):
         head_bytes = self._received.find(b"\r\n\r\n") + 4
         if head_bytes < 4 or not self._transport:
             return
-        if self._received.startswith(b"GET "):
-            body = page(self._rng.choice(self._rests), self._rng)
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\ncontent-length: %d\r\n\r\n"
-            self._transport.write(head % len(body) + body)
+        if self._received.startswith(b"GET " + _COUNT_PATH):
+            self._transport.write(_text(b"%d" % _Server.pages))
+        elif self._received.startswith(b"GET "):
+            _Server.pages += 1
+            self._transport.write(_text(page(self._rng.choice(self._rests), self._rng)))
         elif len(self._received) < head_bytes + _content_length(bytes(self._received[:head_bytes])):
             return
         else:
             self._transport.write(_ANSWER_HEAD + _ANSWER)
         self._received.clear()
+
+
+def _text(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
 def _content_length(head: bytes) -> int:

@@ -22,15 +22,15 @@ class Target:
     def cpu_s(self) -> float:
         """CPU time spent so far."""
         if not self.processes:
-            return self._metric("process_cpu_seconds_total")
-        return sum(times.user + times.system for times in (process.cpu_times() for process in self._family()))
+            return self.metric("process_cpu_seconds_total")
+        return float(sum(times.user + times.system for times in (one.cpu_times() for one in self._family())))
 
     @property
     def rss_mib(self) -> float:
         """Resident memory."""
         if not self.processes:
-            return self._metric("process_resident_memory_bytes") / 2**20
-        return sum(process.memory_info().rss for process in self._family()) / 2**20
+            return self.metric("process_resident_memory_bytes") / 2**20
+        return float(sum(one.memory_info().rss for one in self._family())) / 2**20
 
     def idle_cores(self, seconds: float) -> float:
         """What it spends while nobody asks."""
@@ -38,12 +38,17 @@ class Target:
         time.sleep(seconds)
         return (self.cpu_s - before_s) / (time.perf_counter() - began_s)
 
+    def metric(self, series: str) -> float:
+        """The sum of all values on its metrics page whose series begins so. RuntimeError when there is none."""
+        try:
+            with urllib.request.urlopen(self.metrics_url, timeout=10) as response:  # noqa: S310
+                page = response.read().decode()
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"can't read {self.metrics_url or 'a metrics page, whose URL is not known'}") from error
+        found = re.findall(rf"^{re.escape(series)}\S* (\S+)$", page, re.MULTILINE)
+        if not found:
+            raise RuntimeError(f"{self.metrics_url} has no {series}")
+        return float(sum(map(float, found)))
+
     def _family(self) -> list[psutil.Process]:
         return [one for process in self.processes for one in (process, *process.children(recursive=True))]
-
-    def _metric(self, name: str) -> float:
-        with urllib.request.urlopen(self.metrics_url, timeout=10) as response:  # noqa: S310
-            found = re.search(rf"^{name} (\S+)$", response.read().decode(), re.MULTILINE)
-        if not found:
-            raise RuntimeError(f"{self.metrics_url} has no {name}")
-        return float(found[1])

