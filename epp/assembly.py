@@ -88,7 +88,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    follow_parts(config.pool_name, metrics, pool, source, training, file)
+    follow_parts(config.pool_name, metrics, pool, source, training, latency, file)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, source))
     siblings = Siblings(place) if place else None
@@ -183,7 +183,7 @@ def _exchanges(config: Config, director: Director) -> Callable[[], Exchange]:
         director.pool,
         director.metrics,
         director.outcomes,
-        ObservationBudget(config.observed_responses_per_second),
+        ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
         director.tokens,
         follows_all=config.predictions_in_usage,
         tracing=director.tracing,

@@ -58,6 +58,7 @@ class Config:
     latency_flush_interval_sec: float
     latency_http_timeout_sec: float
     observed_responses_per_second: float
+    observed_tokens_per_second: float
     tokenizer: str
     predictions_in_headers: bool
     predictions_in_usage: bool

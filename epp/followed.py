@@ -9,10 +9,14 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from epp.endpoints import Source
+from epp.latency.client import LatencyClient
+from epp.latency.embedded import EmbeddedLatencyClient
+from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.pool.scrape import Scraper
+from epp.scheduling import guard
 from epp.scheduling.reload import SchedulerFile
 from epp.scheduling.request import Request
 
@@ -27,6 +31,7 @@ def follow_parts(
     pool: Pool,
     source: Source,
     training: TrainingSink | None,
+    latency: LatencyClient | None,
     file: SchedulerFile | None,
 ) -> None:
     """Shows each part's own counts under their names."""
@@ -37,6 +42,12 @@ def follow_parts(
     )
     if training is not None:
         _follow_training(metrics, training)
+    if isinstance(latency, RemoteLatencyClient):
+        paused = "Prediction servers that aren't asked just now"
+        metrics.follow_each("headroom_epp_prediction_server_paused", paused, "url", latency.paused)
+    if isinstance(latency, EmbeddedLatencyClient):
+        metrics.follow("headroom_epp_model_generation", "Generation that predicts", lambda: latency.generation)
+    metrics.follow_each("headroom_epp_plugin_faults_total", "Plugins that failed", "type", lambda: guard.FAULTS)
     if source.scraper is not None:
         _follow_scraping(metrics, source.scraper)
     if source.discovery is not None:

@@ -130,6 +130,7 @@ _OPTIONS: tuple[Any, ...] = (
         "Streamed responses followed token by token; the rest cost no message a token.",
         click.FloatRange(0),
     ),
+    _option("observed-tokens-per-second", 5000.0, "Output tokens that this may come to.", click.FloatRange(0)),
     _option("tokenizer", "", "tokenizer.json to count prompts with; without it, a calibrated estimate."),
     _switch("predictions-in-headers", False, "Show predictions in response headers and Server-Timing."),
     _switch("predictions-in-usage", False, "Show them in the usage of streamed responses, each of which is followed."),

@@ -73,6 +73,7 @@ class Responses:
         events = observer.feed(chunk, now_s)
         if not events:
             return
+        self.budget.spend(events)
         if before_s is None:
             self._first_token(assignment, now_s)
         else:

@@ -2,20 +2,38 @@
 
 
 class ObservationBudget:
-    """A token bucket of `per_second` observations, with room for a burst of two seconds' worth."""
+    """Two token buckets: responses, and the output tokens that following them brings, each with two seconds' room.
 
-    def __init__(self, per_second: float) -> None:
-        self._per_second = per_second
-        self._room = max(1.0, 2 * per_second) if per_second > 0 else 0.0
-        self._left = self._room
-        self._at: float | None = None
+    A response that was begun is followed to its end; when long ones have overdrawn the tokens, no new one is begun until
+    that is made up for.
+    """
+
+    def __init__(self, responses_per_second: float, tokens_per_second: float) -> None:
+        self._responses = _Bucket(responses_per_second, room=max(1.0, 2 * responses_per_second))
+        self._tokens = _Bucket(tokens_per_second, room=max(1.0, 2 * tokens_per_second))
 
     def take(self, now_s: float) -> bool:
         """Whether one more response may be observed now."""
-        if self._at is not None:
-            self._left = min(self._room, self._left + (now_s - self._at) * self._per_second)
-        self._at = now_s
-        if self._left < 1.0:
+        self._responses.fill(now_s)
+        self._tokens.fill(now_s)
+        if self._responses.left < 1.0 or self._tokens.left <= 0.0:
             return False
-        self._left -= 1.0
+        self._responses.left -= 1.0
         return True
+
+    def spend(self, tokens: int) -> None:
+        """Counts tokens that were followed."""
+        self._tokens.left -= tokens
+
+
+class _Bucket:
+    def __init__(self, per_second: float, room: float) -> None:
+        self._per_second = per_second
+        self._room = room if per_second > 0 else 0.0
+        self.left = self._room
+        self._at: float | None = None
+
+    def fill(self, now_s: float) -> None:
+        if self._at is not None:
+            self.left = min(self._room, self.left + (now_s - self._at) * self._per_second)
+        self._at = now_s

@@ -113,7 +113,7 @@ class Exchange:
         if self._body_bytes > MAX_BODY_BYTES:
             self._body.clear()
             text = f"the request body is larger than {MAX_BODY_BYTES} bytes"
-            return _refused(RequestError(413, "PayloadTooLarge", text))
+            return self._refused(RequestError(413, "PayloadTooLarge", text))
         if not self._is_full_duplex:
             is_cut = self._request_mode == BodyMode.BUFFERED_PARTIAL and not end_of_stream
             return self._pick(b"" if is_cut else self._take_body(), self._picked_in_body)
@@ -139,14 +139,14 @@ class Exchange:
         try:
             found = self._director.assign(self._headers, body, self._subset, self._started_at)
         except Exception as error:
-            return _refused(error)
+            return self._refused(error)
         return self._assigned(found, answer) if isinstance(found, Assignment) else self._pick_later(found, answer)
 
     async def _pick_later(self, found: Awaitable[Assignment], answer: Callable[[Assignment], Answers]) -> Answers:
         try:
             assignment = await found
         except Exception as error:
-            return _refused(error)
+            return self._refused(error)
         return self._assigned(assignment, answer)
 
     def _assigned(self, assignment: Assignment, answer: Callable[[Assignment], Answers]) -> Answers:
@@ -154,6 +154,14 @@ class Exchange:
         if self._closed:
             self._responses.finish(assignment)
         return answer(assignment)
+
+    def _refused(self, error: Exception) -> Answers:
+        """The answer to the client for a request that can't be routed; what nobody foresaw is logged."""
+        if not isinstance(error, RequestError):
+            logger.error("a request could not be routed", exc_info=error)
+            error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
+        self._director.metrics.refusals.labels(error.code).inc()
+        return [messages.immediate(error.status, str(error), error.headers)]
 
     def _picked_in_headers(self, assignment: Assignment) -> Answers:
         return [self._picked(assignment, in_body=False)]
@@ -211,11 +219,3 @@ class Exchange:
         if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
             return messages.streamed_body(shown, end_of_stream=end_of_stream, request=False)
         return [messages.CONTINUE_RESPONSE_BODY if shown is chunk else messages.replaced_body(shown)]
-
-
-def _refused(error: Exception) -> Answers:
-    """The answer to the client for a request that can't be routed; what nobody foresaw is logged."""
-    if not isinstance(error, RequestError):
-        logger.error("a request could not be routed", exc_info=error)
-        error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
-    return [messages.immediate(error.status, str(error), error.headers)]

@@ -32,6 +32,12 @@ class EmbeddedLatencyClient:
         await self._repository.start()
         self._polling = asyncio.create_task(self._repository.run(self._sync_interval_s))
 
+    @property
+    def generation(self) -> int:
+        """Of the models that predict; 0 while there are none."""
+        loaded = self._pair.loaded()
+        return loaded.generation if loaded else 0
+
     def predict(self, columns: FeatureColumns) -> Predictions:
         loaded = self._pair.loaded()
         if loaded is None:

@@ -60,6 +60,10 @@ class RemoteLatencyClient:
             raise
         raise PredictionUnavailableError(reason)
 
+    def paused(self) -> dict[str, float]:
+        """1 for each replica that isn't asked just now, after failures."""
+        return {replica.url: float(not replica.available()) for replica in self._replicas}
+
     async def close(self) -> None:
         await self._session.close()
 

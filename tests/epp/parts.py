@@ -81,7 +81,7 @@ class Gateway:
         observed_per_second: float = 100,
         visibility: Visibility = NOTHING_SHOWN,
     ) -> None:
-        budget = ObservationBudget(observed_per_second)
+        budget = ObservationBudget(observed_per_second, 1e6)
         responses = Responses(
             director.pool, director.metrics, director.outcomes, budget, director.tokens, tracing=director.tracing
         )
