@@ -4,8 +4,8 @@
 class ObservationBudget:
     """Two token buckets: responses, and the output tokens that following them brings, each with two seconds' room.
 
-    A response that was begun is followed to its end; when long ones have overdrawn the tokens, no new one is begun until
-    that is made up for.
+    A response that was begun is followed to its end; when long ones have overdrawn the tokens, no new one is begun
+    until that is made up for.
     """
 
     def __init__(self, responses_per_second: float, tokens_per_second: float) -> None:
