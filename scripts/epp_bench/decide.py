@@ -60,7 +60,8 @@ async def _measure(bench: Bench) -> Figures:
 
 async def _decide(director: Director, decisions: int) -> list[float]:
     """Times in ms of so many decisions, with some requests always in flight. Every one is predicted, or it fails."""
-    responses = Responses(director.pool, director.metrics, director.outcomes, ObservationBudget(0, 1e6), director.tokens)
+    budget = ObservationBudget(0, 0)
+    responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
     in_flight: list[Assignment] = []
     took_ms = []
     for index in range(_WARM_UP + decisions):
