@@ -94,7 +94,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
     }
     if with_candidates:
-        features = feature_columns(request, pool, tokens_generated=1).T.tolist()
+        features = feature_columns(request, pool).T.tolist()
         explanation["candidates"] = [_candidate(record, index, features[index]) for index in range(len(pool))]
     return explanation
 

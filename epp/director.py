@@ -93,7 +93,7 @@ class Director:
         if self.latency is None:
             return self._decide(scheduler, intake, pool, started_at, _NOT_ENABLED)
         try:
-            predicted = self.latency.predict(feature_columns(intake.request, pool, tokens_generated=1))
+            predicted = self.latency.predict(feature_columns(intake.request, pool))
         except PredictionUnavailableError as error:
             self._note_prediction("unavailable", pool, now)
             return self._decide(scheduler, intake, pool, started_at, str(error))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from epp.assignment import Assignment
-from epp.features import feature_columns
+from epp.features import FeatureColumns, feature_columns
 from epp.latency.training import TrainingSink
 from epp.latency.wire import training_row
 from epp.metrics import LatencyMetrics, Metrics
@@ -13,7 +13,10 @@ from epp.observation import StreamObserver
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """TTFT is learnt with the features of the moment of dispatch, TPOT with those of the tokens' time.
+    """Both latencies are learnt with the features of the moment of dispatch, which is when they are predicted.
+
+    TPOT is learnt with those of the tokens' time as well, and then with how many tokens there were already: the load
+    changes while a response is made. With none, it means the whole response as seen from dispatch.
 
     `objective_label` is how an objective that a request names appears in metrics: clients may name anything.
     """
@@ -51,9 +54,7 @@ class Outcomes:
         record.outcome.ttft_ms = ttft_ms
         predicted_ms = record.predicted[0] if record.predicted else None
         self._observed(assignment, "ttft", assignment.metrics.ttft, ttft_ms, predicted_ms, request.slo_ttft_ms)
-        if self.training is not None:
-            features = feature_columns(request, record.decision.pool.take(record.decision.result.picked[:1]))
-            self.training.add(training_row(features, ttft_ms=ttft_ms, length_source=assignment.intake.length_source))
+        self._teach(assignment, _at_dispatch(assignment), ttft_ms=ttft_ms)
 
     def generated(self, assignment: Assignment, observer: StreamObserver) -> None:
         """The tokens of an observed response, when no more will come."""
@@ -63,17 +64,9 @@ class Outcomes:
         record.outcome.tpot_ms = tpot_ms
         predicted_ms = record.predicted[1] if record.predicted else None
         self._observed(assignment, "tpot", assignment.metrics.tpot, tpot_ms, predicted_ms, request.slo_tpot_ms)
-        if self.training is None:
-            return
-        tokens_per_event = observer.tokens / observer.events
+        self._teach(assignment, _at_dispatch(assignment), tpot_ms=tpot_ms)
         for stretch in assignment.windows.complete():
-            self.training.add(
-                training_row(
-                    stretch.features,
-                    tpot_ms=stretch.tpot_ms(tokens_per_event),
-                    length_source=assignment.intake.length_source,
-                )
-            )
+            self._teach(assignment, stretch.features, tpot_ms=stretch.tpot_ms(observer.tokens / observer.events))
 
     def ended(self, assignment: Assignment, duration_ms: float, output_tokens: int | None) -> None:
         record, of_model = assignment.record, assignment.metrics
@@ -86,6 +79,11 @@ class Outcomes:
         if output_tokens:
             of_model.output_tokens.observe(output_tokens)
             of_model.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
+
+    def _teach(self, assignment: Assignment, features: FeatureColumns, **latencies_ms: float) -> None:
+        if self.training is not None:
+            source = assignment.intake.length_source
+            self.training.add(training_row(features, length_source=source, **latencies_ms))
 
     def _observed(
         self,
@@ -108,6 +106,11 @@ class Outcomes:
         if not is_met:
             metrics.violations.inc()
         self.metrics.slo.labels(self.objective_label(assignment.intake.objective), name, str(is_met).lower()).inc()
+
+
+def _at_dispatch(assignment: Assignment) -> FeatureColumns:
+    decision = assignment.record.decision
+    return feature_columns(decision.request, decision.pool.take(decision.result.picked[:1]))
 
 
 def _predicted(metrics: LatencyMetrics, predicted_ms: float, duration_ms: float) -> None:

@@ -73,7 +73,7 @@ class Replay:
             self._pool.record_metrics(index, engine.waiting, engine.running, engine.kv_usage)
         request = Request(planned.id, "model", input_tokens=planned.prompt_tokens)
         chosen = int(self._rng.integers(len(self._engines)))
-        features = feature_columns(request, self._pool.snapshot(request), 1)[:, chosen].copy()
+        features = feature_columns(request, self._pool.snapshot(request))[:, chosen].copy()
         ticket = self._pool.dispatch(chosen, request, 0.0)
         self._flights[planned.id] = _Flight(planned, chosen, ticket, features, now_s)
         hashes = block_hashes(planned.prompt.encode(), 16)

@@ -166,7 +166,9 @@ async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
     assert explained["outcome"]["ttft_ms"] > 0
     assert explained["candidates"][0]["headroom"] == {"ttft_ms": 400, "tpot_ms": 40}
     assert director.outcomes.training is not None
-    assert len(director.outcomes.training) == 2
+    rows = director.outcomes.training.queued()
+    taught = [(row.num_tokens_generated, row.actual_ttft_ms > 0, row.actual_tpot_ms > 0) for row in rows]
+    assert taught == [(0, True, False), (0, False, True), (1, False, True)]
     assert director.pool.in_flight_total == 0
 
 
