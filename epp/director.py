@@ -20,6 +20,7 @@ from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.scheduling.scheduler import Refusal, Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
+from epp.scheduling.watch import PluginWatch
 from epp.tokens import TokenEstimator, Tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headroom.epp")
 
+_TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
 
 
@@ -55,6 +57,7 @@ class Director:
     on_decision: Callable[[], None] = lambda: None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.perf_counter
+    decided: int = 0
 
     def assign(
         self, headers: Mapping[str, str], body: bytes, subset: frozenset[str] | None, started_at: float
@@ -124,7 +127,9 @@ class Director:
         self, scheduler: Scheduler, intake: Intake, pool: Snapshot, started_at: float, prediction_error: str | None
     ) -> Assignment:
         began_at = self.clock()
-        decision = scheduler.schedule(intake.request, pool, self.rng)
+        self.decided += 1
+        watch = PluginWatch(self.metrics.plugin_took) if self.decided % _TIMED_EVERY == 1 else None
+        decision = scheduler.schedule(intake.request, pool, self.rng, watch)
         if isinstance(decision, Refusal):
             raise _refused(decision)
         now = self.clock()

@@ -97,7 +97,7 @@ class Metrics:
         self.decision_s = self._histogram(
             "inference_extension_scheduler_e2e_duration_seconds", "A whole decision", _DECISION_BUCKETS_S
         )
-        self.plugin_s = self._histogram(
+        self._plugin_s = self._histogram(
             "inference_extension_plugin_duration_seconds",
             "One plugin's part of a decision; one decision in sixteen is timed",
             _DECISION_BUCKETS_S,
@@ -157,6 +157,9 @@ class Metrics:
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         self._stages[stage].observe(seconds)
+
+    def plugin_took(self, extension_point: str, plugin_type: str, name: str, seconds: float) -> None:
+        self._plugin_s.labels(extension_point, plugin_type, name).observe(seconds)
 
     def decision_of(self, profile: str, source: str) -> Counter:
         found = self._decisions.get((profile, source))

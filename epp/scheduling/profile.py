@@ -10,6 +10,7 @@ from epp.scheduling.plugin import Filter, Picker, Scorer
 from epp.scheduling.plugins.headroom import HeadroomReader
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
+from epp.scheduling.watch import PluginWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,14 @@ class ProfileResult:
     scores_by_plugin: Mapping[str, Floats]
 
 
-def run_profile(profile: Profile, request: Request, pool: Snapshot, rng: np.random.Generator) -> ProfileResult | None:
+def run_profile(
+    profile: Profile, request: Request, pool: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+) -> ProfileResult | None:
     """The profile's choice, or None when its filters leave nobody."""
     for candidate_filter in profile.filters:
         mask = guard.keep(candidate_filter, request, pool, rng)
+        if watch:
+            watch.lap("Filter", candidate_filter)
         if not mask.all():
             pool = pool.take(mask.nonzero()[0])
             if not len(pool):
@@ -61,9 +66,13 @@ def run_profile(profile: Profile, request: Request, pool: Snapshot, rng: np.rand
     for weighted in profile.scorers:
         scores = guard.score(weighted.scorer, request, pool, rng)
         by_plugin[weighted.name] = scores
+        if watch:
+            watch.lap("Scorer", weighted.scorer, weighted.name)
         if weighted.weight:
             total += weighted.weight * scores
     picked = guard.pick(profile.picker, total, rng)
+    if watch:
+        watch.lap("Picker", profile.picker)
     for weighted in profile.scorers:
         if type(weighted.scorer).decided is not Scorer.decided:
             guard.decided(weighted.scorer, request, pool, int(picked[0]))

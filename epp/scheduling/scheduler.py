@@ -14,6 +14,7 @@ from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.profile import Profile, ProfileResult, run_profile
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
+from epp.scheduling.watch import PluginWatch
 
 # What a shed client is told to wait: the pool's metrics are some hundred scrapes older then.
 _RETRY_AFTER_S = 1
@@ -76,7 +77,9 @@ class Scheduler:
     def wants_predictions(self, request: Request) -> bool:
         return self.predict if self.predict is not None else self._wanted(request) in self.predicted_profiles
 
-    def schedule(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Decision | Refusal:
+    def schedule(
+        self, request: Request, pool: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+    ) -> Decision | Refusal:
         """The decision, or why there is none. Without predictions, the handler's fallback decides."""
         if not len(pool):
             return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
@@ -87,12 +90,14 @@ class Scheduler:
             pool = pool.without_predictions()
         for admitter in self.admitters:
             reason = guard.admit(admitter, request, pool, rng)
+            if watch:
+                watch.lap("Admission", admitter)
             if reason is not None:
                 return Refusal("shed", reason, _RETRY_AFTER_S)
         name = wanted
         if pool.predictions is None and wanted in self.predicted_profiles:
             name = self.handler.fallback(wanted, self._names)
-        result = run_profile(self.profiles[name], request, pool, rng)
+        result = run_profile(self.profiles[name], request, pool, rng, watch)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
         return Decision(request, pool, name, wanted, result, self._buffer_factors[name])

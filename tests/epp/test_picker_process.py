@@ -89,6 +89,7 @@ async def test_every_metric_of_the_contract_is_there(tmp_path: Path) -> None:
     assert named >= CONTRACT
     values = samples(page)
     assert values["inference_model_request_total", "m", "m"] == 1
+    assert values["inference_extension_plugin_duration_seconds_count", "Scorer", "queue-scorer", "queue-scorer"] == 1
     assert values["inference_model_request_ttft_slo_violation_total", "m", "m"] == 1
     assert values["inference_model_output_tokens_sum", "m", "m"] == 2
 
