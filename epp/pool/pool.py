@@ -108,7 +108,7 @@ class Pool:
 
     @property
     def adapters(self) -> Mapping[int, Adapters]:
-        """LoRA adapters by slot, as last scraped."""
+        """LoRA adapters by slot, as last scraped, where there are any."""
         return self._adapters
 
     @property
@@ -167,7 +167,10 @@ class Pool:
         self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS
     ) -> None:
         """Takes over a scrape's values."""
-        self._adapters[slot] = adapters
+        if adapters != NO_ADAPTERS:
+            self._adapters[slot] = adapters
+        elif self._adapters:
+            self._adapters.pop(slot, None)
         self._state.scraped[:, slot] = (
             waiting,
             running,
@@ -314,6 +317,8 @@ class Pool:
 
     def _adapters_of(self, slots: Indices) -> tuple[Adapters, ...]:
         adapters = self._adapters
+        if not adapters:
+            return (NO_ADAPTERS,) * len(slots)
         return tuple([adapters.get(slot, NO_ADAPTERS) for slot in slots.tolist()])
 
     def _pass_first_tokens(self, now_s: float) -> None:
