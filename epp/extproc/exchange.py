@@ -200,7 +200,7 @@ class Exchange:
         is_observed = self._responses.started(
             assignment, int(status) if status.isdigit() else 0, headers.get("content-type", "")
         )
-        added = self._visibility.headers(assignment)
+        added = {**self._visibility.headers(assignment), **assignment.record.decision.response_headers}
         return [messages.response_headers(self._response_body_mode(is_observed), added)]
 
     def _response_body_mode(self, is_observed: bool) -> int | None:

@@ -3,12 +3,13 @@
 import logging
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
 from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Bools, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import Bools, Endpoint, Floats, Indices, Snapshot
 
 logger = logging.getLogger("headroom.epp")
 
@@ -50,6 +51,14 @@ def decided(scorer: Scorer, request: Request, pool: Snapshot, chosen: int) -> No
         scorer.decided(request, pool, chosen)
     except Exception as error:
         _note(scorer, error, "it misses a decision")
+
+
+def response_headers(plugin: Plugin, endpoint: Endpoint) -> Mapping[str, str]:
+    try:
+        return {str(name): str(value) for name, value in plugin.response_headers(endpoint).items()}
+    except Exception as error:
+        _note(plugin, error, "the response gets none of its headers")
+    return {}
 
 
 def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:

@@ -14,7 +14,7 @@ import numpy as np
 
 from epp.exceptions import ConfigError
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Bools, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import Bools, Endpoint, Floats, Indices, Snapshot
 
 ENTRY_POINTS = "headroom.plugins"
 
@@ -46,6 +46,10 @@ class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     def bound(self, declared: Sequence["Plugin"]) -> Self:
         """This plugin, completed by what the others that are declared say."""
         return self
+
+    def response_headers(self, endpoint: Endpoint) -> Mapping[str, str]:
+        """What to add to the response when this plugin's profile has sent the request to `endpoint`."""
+        return {}
 
 
 class Filter(Plugin, frozen=True):

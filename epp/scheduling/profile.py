@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from epp.scheduling import guard
-from epp.scheduling.plugin import Filter, Picker, Scorer
+from epp.scheduling.plugin import Filter, Picker, Plugin, Scorer
 from epp.scheduling.plugins.headroom import HeadroomReader
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
@@ -28,15 +28,17 @@ class Profile:
     picker: Picker
 
     @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        return (*self.filters, *(weighted.scorer for weighted in self.scorers), self.picker)
+
+    @property
     def needs_predictions(self) -> bool:
-        plugins = (*self.filters, *(weighted.scorer for weighted in self.scorers))
-        return any(plugin.needs_predictions for plugin in plugins)
+        return any(plugin.needs_predictions for plugin in self.plugins)
 
     @property
     def slo_buffer_factor(self) -> float:
         """What scales TPOT limits here; 1 where nothing decides by headroom."""
-        plugins = (*self.filters, *(weighted.scorer for weighted in self.scorers))
-        return next((plugin.buffer_factor for plugin in plugins if isinstance(plugin, HeadroomReader)), 1.0)
+        return next((plugin.buffer_factor for plugin in self.plugins if isinstance(plugin, HeadroomReader)), 1.0)
 
 
 @dataclass(frozen=True, slots=True)

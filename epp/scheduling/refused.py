@@ -6,13 +6,15 @@ _FLOW_CONTROL = (
 )
 _DISAGGREGATION = "one endpoint serves the whole request here: prefill and decode aren't disaggregated; remove it"
 _MULTI_CLUSTER = "the pool's endpoints are those of one cluster; use {}"
-_PARSER = "bodies of the OpenAI API are read; use openai-parser, or leave parsers out"
+_PARSER = (
+    "bodies of the OpenAI API are read, and all others pass through unread; use openai-parser or passthrough-parser"
+)
 _PRECISE = "events of the endpoints' KV caches aren't read; use approx-prefix-cache-producer and prefix-cache-scorer"
-_MEDIA = "images and videos aren't looked at; remove it"
+_MEDIA = "caches of encoded images and videos aren't tracked; remove it"
 _ATTRIBUTES = "only the metrics that flags name are scraped, and none is an attribute; remove it"
 _TOPOLOGY = "the topology of nodes isn't read; use label-selector-filter on labels of the endpoints"
-_DISCOVERY = "endpoints come from flags; use --endpoints-file or --pool-name, and remove it"
-_SESSIONS = "sessions aren't pinned to endpoints; prefix-cache-scorer keeps a conversation where its prefix is cached"
+_DISCOVERY = "endpoints come from the flags --pool-name, --endpoint-selector or --endpoints-file; remove it"
+_SESSIONS = "sessions aren't remembered; use session-affinity-filter, whose responses name the endpoint to clients"
 
 REFUSED = {
     "agent-identity": "flows have no order here, so fairness identities are not derived; remove it",
@@ -51,7 +53,6 @@ REFUSED = {
     "multicluster-queue-scorer": _MULTI_CLUSTER.format("queue-scorer"),
     "multicluster-session-affinity-filter": _SESSIONS,
     "p2p-source-producer": "KV caches aren't copied between endpoints; remove it",
-    "passthrough-parser": _PARSER,
     "pd-profile-handler": _DISAGGREGATION,
     "precise-prefix-cache-producer": _PRECISE,
     "precise-prefix-cache-scorer": _PRECISE,
@@ -62,15 +63,13 @@ REFUSED = {
     "program-aware-fairness": _FLOW_CONTROL,
     "request-attribute-reporter": "responses don't report on attributes; remove it",
     "round-robin-fairness-policy": _FLOW_CONTROL,
-    "session-affinity-filter": _SESSIONS,
-    "session-affinity-scorer": _SESSIONS,
     "session-id-producer": _SESSIONS,
     "sglanghttp-parser": _PARSER,
     "sheddable-eviction-filter": _FLOW_CONTROL,
     "slo-deadline-ordering-policy": _FLOW_CONTROL,
     "soft-reflective-ceiling-policy": _FLOW_CONTROL,
     "static-usage-limit-policy": _FLOW_CONTROL,
-    "tokenizer": "prompts' tokens are estimated; use token-producer",
+    "tokenizer": "prompts' tokens are estimated, or counted by the flag --tokenizer; use token-producer",
     "topology-affinity-filter": _TOPOLOGY,
     "topology-affinity-scorer": _TOPOLOGY,
     "topology-extractor": _TOPOLOGY,

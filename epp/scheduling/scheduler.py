@@ -30,6 +30,7 @@ class Decision:
     wanted_profile: str
     result: ProfileResult
     slo_buffer_factor: float = 1.0
+    response_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def headroom(self) -> Headroom | None:
@@ -100,7 +101,14 @@ class Scheduler:
         result = run_profile(self.profiles[name], request, pool, rng, watch)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
-        return Decision(request, pool, name, wanted, result, self._buffer_factors[name])
+        headers = self._response_headers(name, pool.endpoints[int(result.picked[0])])
+        return Decision(request, pool, name, wanted, result, self._buffer_factors[name], headers)
+
+    def _response_headers(self, profile: str, endpoint: Endpoint) -> Mapping[str, str]:
+        headers: dict[str, str] = {}
+        for plugin in self._adding_headers[profile]:
+            headers |= guard.response_headers(plugin, endpoint)
+        return headers
 
     def _wanted(self, request: Request) -> str:
         return guard.choose(self.handler, request, self._names)
@@ -108,6 +116,14 @@ class Scheduler:
     @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
+
+    @cached_property
+    def _adding_headers(self) -> Mapping[str, tuple[Plugin, ...]]:
+        """The plugins of each profile that say something in responses."""
+        return {
+            name: tuple(p for p in profile.plugins if type(p).response_headers is not Plugin.response_headers)
+            for name, profile in self.profiles.items()
+        }
 
     @cached_property
     def _buffer_factors(self) -> Mapping[str, float]:

@@ -7,11 +7,12 @@ import msgspec
 from epp.scheduling.document import Document
 from epp.scheduling.plugin import Plugin
 from epp.scheduling.plugins.admission import UtilizationDetector
-from epp.scheduling.plugins.markers import CoreMetricsExtractor, MetricsDataSource, OpenAiParser
+from epp.scheduling.plugins.markers import CoreMetricsExtractor, MetricsDataSource, OpenAiParser, PassthroughParser
 from epp.scheduling.refused import REFUSED
 from epp.scheduling.spec import DataLayerSpec, EndpointPickerConfig, SaturationDetectorSpec
 
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
+_PARSERS = (OpenAiParser, PassthroughParser)
 _THRESHOLDS = {
     "queue_depth_threshold": "queueDepthThreshold",
     "kv_cache_util_threshold": "kvCacheUtilThreshold",
@@ -33,9 +34,9 @@ def read_surroundings(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin],
     parsers = spec.request_handler.parsers if spec.request_handler else ()
     for index, parser in enumerate(parsers):
         place = f"$.requestHandler.parsers[{index}].pluginRef"
-        _refers(parser.plugin_ref, OpenAiParser, plugins, place, document)
+        _refers(parser.plugin_ref, _PARSERS, plugins, place, document)
     if spec.parser is not None:
-        _refers(spec.parser.plugin_ref, OpenAiParser, plugins, "$.parser.pluginRef", document)
+        _refers(spec.parser.plugin_ref, _PARSERS, plugins, "$.parser.pluginRef", document)
 
 
 def saturation_detector(
@@ -57,7 +58,7 @@ def _detector(
     detector: SaturationDetectorSpec, path: str, plugins: Mapping[str, Plugin], document: Document
 ) -> UtilizationDetector | None:
     if detector.plugin_ref:
-        _refers(detector.plugin_ref, UtilizationDetector, plugins, f"{path}.pluginRef", document)
+        _refers(detector.plugin_ref, (UtilizationDetector,), plugins, f"{path}.pluginRef", document)
         named = plugins.get(detector.plugin_ref)
         return named if isinstance(named, UtilizationDetector) else None
     values = {parameter: getattr(detector, name) for name, parameter in _THRESHOLDS.items()}
@@ -91,10 +92,10 @@ def _gate(gate: str, path: str, document: Document) -> Iterator[str]:
 def _data_layer(spec: DataLayerSpec, plugins: Mapping[str, Plugin], document: Document) -> Iterator[str]:
     for index, source in enumerate(spec.sources):
         path = f"$.dataLayer.sources[{index}]"
-        _refers(source.plugin_ref, MetricsDataSource, plugins, f"{path}.pluginRef", document)
+        _refers(source.plugin_ref, (MetricsDataSource,), plugins, f"{path}.pluginRef", document)
         for extractor_index, extractor in enumerate(source.extractors):
             place = f"{path}.extractors[{extractor_index}].pluginRef"
-            _refers(extractor.plugin_ref, CoreMetricsExtractor, plugins, place, document)
+            _refers(extractor.plugin_ref, (CoreMetricsExtractor,), plugins, place, document)
     if spec.discovery is not None:
         raise document.error("endpoints come from flags: --endpoints-file or --pool-name", "$.dataLayer.discovery")
     for name in ("peer_discovery", "cross_replica_syncer_plugin_ref", "cross_replica_sync_interval"):
@@ -110,12 +111,15 @@ def _asks_for_more(spec: EndpointPickerConfig) -> bool:
     return any(value is not None for name, value in fields.items() if name != "saturation_detector")
 
 
-def _refers(ref: str, cls: type[Plugin], plugins: Mapping[str, Plugin], path: str, document: Document) -> None:
-    """A reference to a declared plugin of that class, or to its type, which need not be declared."""
+def _refers(
+    ref: str, classes: tuple[type[Plugin], ...], plugins: Mapping[str, Plugin], path: str, document: Document
+) -> None:
+    """A reference to a declared plugin of one of the classes, or to its type, which need not be declared."""
     named = plugins.get(ref)
+    types = [cls.type_name for cls in classes]
     if named is None and ref in REFUSED:
         raise document.error(f"{ref}: {REFUSED[ref]}", path)
-    if named is None and ref != cls.type_name:
+    if named is None and ref not in types:
         raise document.error(f"{ref!r} names no declared plugin", path)
-    if named is not None and not isinstance(named, cls):
-        raise document.error(f"{ref!r} is of type {type(named).type_name}; expected {cls.type_name}", path)
+    if named is not None and not isinstance(named, classes):
+        raise document.error(f"{ref!r} is of type {type(named).type_name}; expected {' or '.join(types)}", path)

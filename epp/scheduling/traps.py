@@ -54,11 +54,7 @@ def _slo_scorer(profile: Profile, scheduler: Scheduler) -> Iterator[str]:
 
 
 def _unused(scheduler: Scheduler) -> Iterator[str]:
-    used = {
-        id(plugin)
-        for profile in scheduler.profiles.values()
-        for plugin in (*profile.filters, *(weighted.scorer for weighted in profile.scorers), profile.picker)
-    }
+    used = {id(plugin) for profile in scheduler.profiles.values() for plugin in profile.plugins}
     for name, plugin in scheduler.plugins.items():
         idle = isinstance(plugin, (Filter, Scorer, Picker)) and id(plugin) not in used
         if idle and not isinstance(plugin, (Admitter, Marker, ProfileHandler, PrefixCacheScorer)):

@@ -154,6 +154,38 @@ def test_the_testing_filter_takes_ips_and_addresses() -> None:
     assert not labels.HeaderBasedTestingFilter().keep(REQUEST, pool, RNG).any()
 
 
+def test_a_session_stays_where_it_was() -> None:
+    scorer, candidate_filter = build("session-affinity-scorer"), build("session-affinity-filter")
+    pool = build_snapshot(3)
+    (header, token), *_ = scorer.response_headers(pool.endpoints[1]).items()
+    asked = Request("1", "m", headers={header: token})
+    assert header == "x-session-token"
+    assert scorer.score(asked, pool, RNG).tolist() == [0, 1, 0]
+    assert candidate_filter.keep(asked, pool, RNG).tolist() == [False, True, False]
+    without = pool.take(np.array([2, 0]))
+    assert scorer.score(asked, without, RNG).tolist() == [0, 0]
+    assert candidate_filter.keep(asked, without, RNG).all()
+
+
+@pytest.mark.parametrize("token", ["", "!", "bm9ib2R5", "/w==", "x" * 10_000])
+def test_a_token_of_nobody_tells_nothing(token: str) -> None:
+    scorer = build("session-affinity-scorer", encodedEndpointHeaderConfig={"header": " X-Mine "})
+    assert not scorer.score(Request("1", "m", headers={"x-mine": token}), build_snapshot(2), RNG).any()
+
+
+def test_a_decision_tells_what_the_response_gets() -> None:
+    profile = Profile("p", (build("session-affinity-filter"),), (), MaxScorePicker())
+    scheduler = Scheduler({"p": profile}, build("single-profile-handler"), build("prefix-cache-scorer").parameters)
+    pool = build_snapshot(3)
+    decision = scheduler.schedule(REQUEST, pool, RNG)
+    assert isinstance(decision, Decision)
+    again = Request("2", "m", headers=decision.response_headers)
+    for _ in range(9):
+        stays = scheduler.schedule(again, pool, RNG)
+        assert isinstance(stays, Decision)
+        assert stays.chosen == decision.chosen
+
+
 ranges = st.one_of(
     st.none(),
     st.sampled_from(["", "a-b", "7", "9-3", "-1-5", "1-2-3"]),

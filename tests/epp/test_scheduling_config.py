@@ -373,7 +373,8 @@ def test_predictions_are_wanted_by_declaring_their_producer_and_not_when_it_is_o
             "$.requestHandler.parsers[0].pluginRef",
             "OpenAI",
         ),
-        ("parser: {pluginRef: passthrough-parser}\n", "$.parser.pluginRef", "OpenAI"),
+        ("parser: {pluginRef: vllmhttp-parser}\n", "$.parser.pluginRef", "OpenAI"),
+        ("parser: {pluginRef: queue-scorer}\n", "$.parser.pluginRef", "expected openai-parser or passthrough-parser"),
     ],
 )
 def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, problem: str) -> None:
@@ -391,7 +392,7 @@ def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, 
         ("dataLayer: {injectDefaults: false}\n", "$.dataLayer.injectDefaults: ignored"),
         ("dataLayer: {sources: [{pluginRef: metrics-data-source, extractors: []}]}\n", None),
         ("flowControl: {maxBytes: 1Gi, priorityBands: []}\n", "$.flowControl: ignored but for saturationDetector"),
-        ("requestHandler: {parsers: [{pluginRef: openai-parser}]}\n", None),
+        ("requestHandler: {parsers: [{pluginRef: openai-parser}, {pluginRef: passthrough-parser}]}\n", None),
         ("- {type: active-request-scorer, parameters: {requestTimeout: 2m}}\n", "requestTimeout does nothing"),
     ],
 )

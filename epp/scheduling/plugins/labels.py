@@ -16,7 +16,7 @@ _TEST_HEADER = "test-epp-endpoint-selection"
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Labels = Mapping[str, str]
-T = TypeVar("T", np.bool_, np.float64)
+T = TypeVar("T", bound=np.generic)
 
 
 def by_endpoint(

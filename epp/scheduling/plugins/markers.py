@@ -7,7 +7,7 @@ from epp.scheduling.plugin import Marker, plugin
 
 @plugin("token-producer")
 class TokenProducer(Marker, frozen=True):
-    """Prompt tokens are estimated from the text, and the estimate learns from the usage that responses report."""
+    """Prompt tokens are estimated, which responses' usage corrects, or counted by the tokenizer that a flag names."""
 
     estimate: dict[str, Any] | None = None
     model_name: str = ""
@@ -15,8 +15,8 @@ class TokenProducer(Marker, frozen=True):
     uds_tokenizer_config: dict[str, Any] | None = None
 
     unsupported: ClassVar[dict[str, str]] = {
-        "vllm": "prompts aren't sent to a render endpoint; leave it out, and they are estimated",
-        "udsTokenizerConfig": "prompts aren't sent to a tokenizer service; leave it out, and they are estimated",
+        "vllm": "prompts aren't sent to a render endpoint; set the flag --tokenizer instead",
+        "udsTokenizerConfig": "prompts aren't sent to a tokenizer service; set the flag --tokenizer instead",
     }
 
     def __post_init__(self) -> None:
@@ -51,19 +51,24 @@ class MetricsDataSource(Marker, frozen=True):
 
 @plugin("core-metrics-extractor")
 class CoreMetricsExtractor(Marker, frozen=True):
-    """vLLM's metrics are read, or those that the flags name."""
+    """The metrics are read that the flags name, or that are those of `--model-server-type`."""
 
     default_engine: str = "vllm"
     engine_label_key: str = ""
     engine_configs: tuple[Any, ...] = ()
 
-    unsupported: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("defaultEngine", "engineLabelKey", "engineConfigs"),
-        "name the metrics by the flags --total-queued-requests-metric, --total-running-requests-metric and "
-        "--kv-cache-usage-percentage-metric instead, and leave this out",
-    )
+    unsupported: ClassVar[dict[str, str]] = {
+        "defaultEngine": "set the flag --model-server-type instead, and leave this out",
+        "engineLabelKey": "set the flag --model-server-type instead, and leave this out",
+        "engineConfigs": "name the metrics by the flags --total-queued-requests-metric and its like instead",
+    }
 
 
 @plugin("openai-parser")
 class OpenAiParser(Marker, frozen=True):
-    """Bodies of the OpenAI API are read; the only parser there is."""
+    """Bodies at the OpenAI API's paths are read."""
+
+
+@plugin("passthrough-parser")
+class PassthroughParser(Marker, frozen=True):
+    """Bodies at other paths pass through unread, and are routed by load alone."""

@@ -1,0 +1,72 @@
+"""Sessions that stay with an endpoint: the response names it in a header, which the client sends back."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from epp.scheduling.plugin import Filter, Plugin, Scorer, plugin
+from epp.scheduling.plugins.labels import by_endpoint
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Bools, Endpoint, Floats, Snapshot
+
+
+class EncodedEndpointHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The header, of request and response alike, that carries the endpoint's name in base64."""
+
+    header: str = "x-session-token"
+
+
+class _SessionAffinity(Plugin, frozen=True):
+    encoded_endpoint_header_config: EncodedEndpointHeader = EncodedEndpointHeader()
+    strategy: str = "encoded_endpoint_header"
+    session_id_config: dict[str, Any] | None = None
+    profile_name: str = ""
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "strategy": "sessions aren't remembered here; leave it out, and the response's header names the endpoint",
+        "sessionIdConfig": "sessions aren't remembered here; leave it out",
+        "profileName": "one endpoint serves the whole request here; leave it out",
+    }
+
+    @property
+    def header(self) -> str:
+        return self.encoded_endpoint_header_config.header.strip().lower() or EncodedEndpointHeader().header
+
+    def response_headers(self, endpoint: Endpoint) -> Mapping[str, str]:
+        return {self.header: base64.b64encode(endpoint.name.encode()).decode()}
+
+    def holder(self, request: Request, pool: Snapshot) -> Bools:
+        """True for the endpoint that the session was last at, if it is a candidate."""
+        token = request.headers.get(self.header, "")
+        try:
+            name = base64.b64decode(token, validate=True).decode()
+        except (binascii.Error, ValueError):
+            name = ""
+        holder: Bools = by_endpoint(self, pool, _names) == name
+        return holder if name else np.zeros(len(pool), dtype=bool)
+
+
+@plugin("session-affinity-scorer")
+class SessionAffinityScorer(_SessionAffinity, Scorer, frozen=True):
+    """1 for the endpoint that the session was last at, as the request's header tells; 0 for all others."""
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        return self.holder(request, pool).astype(np.float64)
+
+
+@plugin("session-affinity-filter")
+class SessionAffinityFilter(_SessionAffinity, Filter, frozen=True):
+    """Keeps the endpoint that the session was last at, as the request's header tells; all when it is no candidate."""
+
+    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+        holder = self.holder(request, pool)
+        return holder if holder.any() else np.ones(len(pool), dtype=bool)
+
+
+def _names(endpoints: tuple[Endpoint, ...]) -> NDArray[np.str_]:
+    return np.array([endpoint.name for endpoint in endpoints])
