@@ -1,6 +1,5 @@
 """EndpointPickerConfig: strictly read, completed by the defaults that its users rely on, and made into a Scheduler."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -21,8 +20,6 @@ from epp.scheduling.spec import EndpointPickerConfig, PluginRef, ProfileSpec
 from epp.scheduling.surroundings import read_surroundings, saturation_detector
 
 __all__ = ["DEFAULT_CONFIG", "load_scheduler"]
-
-logger = logging.getLogger("headroom.epp")
 
 # Predictions of a young model are too rough for packing, so what runs without a configuration spreads.
 DEFAULT_CONFIG = """\
@@ -78,8 +75,6 @@ def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
         handler.check(tuple(profiles))
     except ValueError as error:
         raise document.error(str(error), "$.schedulingProfiles") from error
-    for notice in notices:
-        logger.info("scheduling configuration: %s", notice)
     detector = saturation_detector(spec, plugins, document) or instantiate(UtilizationDetector, {}, environ)
     return Scheduler(
         profiles=profiles,
@@ -116,6 +111,8 @@ def _profile(index: int, spec: ProfileSpec, plugins: Mapping[str, Plugin], docum
         _check_ref(ref, f"{path}.plugins[{position}]", plugins, document)
     if not spec.plugins:
         raise document.error(f"profile {spec.name!r} is empty: refer to at least one plugin", path)
+    if len({ref.plugin_ref for ref in spec.plugins}) < len(spec.plugins):
+        raise document.error(f"profile {spec.name!r} refers to a plugin twice", path)
     named = [(ref, plugins[ref.plugin_ref]) for ref in spec.plugins]
     pickers = [plugin for _, plugin in named if isinstance(plugin, Picker)]
     if len(pickers) > 1:

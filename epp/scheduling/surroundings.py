@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from epp.scheduling.document import Document
-from epp.scheduling.plugin import Plugin
+from epp.scheduling.plugin import Plugin, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.markers import CoreMetricsExtractor, MetricsDataSource, OpenAiParser, PassthroughParser
 from epp.scheduling.refused import REFUSED
@@ -31,6 +31,7 @@ def read_surroundings(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin],
             "$.flowControl: ignored but for saturationDetector, as the feature gate flowControl is off: requests "
             "aren't queued, those of a priority below 0 are shed when the pool is saturated"
         )
+    yield from _idle_weights(spec, plugins)
     parsers = spec.request_handler.parsers if spec.request_handler else ()
     for index, parser in enumerate(parsers):
         place = f"$.requestHandler.parsers[{index}].pluginRef"
@@ -104,6 +105,14 @@ def _data_layer(spec: DataLayerSpec, plugins: Mapping[str, Plugin], document: Do
             raise document.error("replicas of the picker don't share state; remove it", f"$.dataLayer.{place}")
     if not spec.inject_defaults:
         yield "$.dataLayer.injectDefaults: ignored: endpoints are always scraped"
+
+
+def _idle_weights(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin]) -> Iterator[str]:
+    for index, profile in enumerate(spec.scheduling_profiles):
+        for position, ref in enumerate(profile.plugins):
+            if ref.weight is not None and ref.plugin_ref in plugins and not isinstance(plugins[ref.plugin_ref], Scorer):
+                place = f"$.schedulingProfiles[{index}].plugins[{position}].weight"
+                yield f"{place}: ignored: {ref.plugin_ref} is no scorer"
 
 
 def _asks_for_more(spec: EndpointPickerConfig) -> bool:
