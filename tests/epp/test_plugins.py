@@ -273,7 +273,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("type_name", every(Scorer))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pool=pools(), ttft=objectives, tpot=objectives)
 def test_every_scorer_keeps_to_the_range(
     type_name: str, pool: Snapshot, ttft: float | None, tpot: float | None
@@ -286,7 +286,7 @@ def test_every_scorer_keeps_to_the_range(
 
 
 @pytest.mark.parametrize("type_name", every(Filter))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pool=pools(), ttft=objectives, tpot=objectives)
 def test_every_filter_gives_a_mask(type_name: str, pool: Snapshot, ttft: float | None, tpot: float | None) -> None:
     candidate_filter = build(type_name, **REQUIRED.get(type_name, {}))
