@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from epp.scheduling.declared import read_plugins, read_spec
-from epp.scheduling.document import Document, read_document
+from epp.scheduling.document import Document, perhaps, read_document
 from epp.scheduling.parameters import instantiate
 from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
@@ -131,7 +131,8 @@ def _profile(index: int, spec: ProfileSpec, plugins: Mapping[str, Plugin], docum
 
 def _check_ref(ref: PluginRef, path: str, plugins: Mapping[str, Plugin], document: Document) -> None:
     if ref.plugin_ref not in plugins:
-        raise document.error(f"{ref.plugin_ref!r} names no declared plugin", f"{path}.pluginRef")
+        meant = perhaps(ref.plugin_ref, plugins)
+        raise document.error(f"{ref.plugin_ref!r} names no declared plugin; {meant}", f"{path}.pluginRef")
     if isinstance(plugins[ref.plugin_ref], ProfileHandler):
         raise document.error("a profile handler chooses among profiles, and is part of none", f"{path}.pluginRef")
     if ref.weight is not None and not 0 <= ref.weight <= _MAX_WEIGHT:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from epp.scheduling.document import Document, DocumentError
+from epp.scheduling.document import Document, DocumentError, perhaps
 from epp.scheduling.parameters import defaults, instantiate
 from epp.scheduling.plugin import Plugin, registered
 from epp.scheduling.plugins.prefix import ApproxPrefixCacheProducer, sizes_prefix_index
@@ -57,12 +57,12 @@ def _plugin(
     if cls is None and declared.type in REFUSED:
         raise document.error(f"{declared.type}: {REFUSED[declared.type]}", f"{path}.type")
     if cls is None:
-        listed = ", ".join(sorted(registered()))
-        raise document.error(f"unknown plugin type {declared.type!r}; known: {listed}", f"{path}.type")
+        meant = perhaps(declared.type, registered())
+        raise document.error(f"unknown plugin type {declared.type!r}; {meant}", f"{path}.type")
     try:
         return instantiate(cls, declared.parameters or {}, environ, environ_first)
     except msgspec.ValidationError as error:
-        raise _placed(error, document, f"{path}.parameters", defaults(cls) or ("none",)) from error
+        raise _placed(error, document, f"{path}.parameters", defaults(cls)) from error
 
 
 def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> None:
@@ -77,7 +77,7 @@ def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], 
 
 
 def _placed(
-    error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] = ()
+    error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] | None = None
 ) -> DocumentError:
     """A value that doesn't fit, with its path from the document's root; `known` are the fields there could be."""
     found = _AT.match(str(error))
@@ -86,5 +86,5 @@ def _placed(
     unknown = _UNKNOWN.match(problem)
     if unknown is None:
         return document.error(problem, path)
-    listed = f"; known: {', '.join(known)}" if known and path == root else ""
-    return document.error(f"unknown field{listed}", f"{path}.{unknown[1]}")
+    meant = f"; {perhaps(unknown[1], known)}" if known is not None and path == root else ""
+    return document.error(f"unknown field{meant}", f"{path}.{unknown[1]}")

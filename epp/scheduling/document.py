@@ -1,8 +1,9 @@
 """A YAML or JSON text as plain values that remember the line they stand on."""
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,13 @@ class Document:
         while place not in self.lines and (step := _STEP.search(place)):
             place = place[: step.start()]
         return DocumentError(problem, path, self.lines.get(place))
+
+
+def perhaps(word: str, known: Iterable[str]) -> str:
+    """The end of a message on a word that is not known: what may have been meant, or else what is known."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words) or 'none'}"
 
 
 def read_document(text: str) -> Document:

@@ -140,6 +140,13 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
         (HEAD + "plugins:\n- name: a\n", 4, "$.plugins[0]", "missing required field `type`"),
         (HEAD + "plugins:\n- type: a\n  parameter: {}\n", 5, "$.plugins[0].parameter", "unknown field"),
         (HEAD + "plugins:\n- type: nonsense\n", 4, "$.plugins[0].type", "unknown plugin type 'nonsense'; known: "),
+        (HEAD + "plugins:\n- type: queue-score\n", 4, "$.plugins[0].type", "; did you mean 'queue-scorer'?"),
+        (
+            HEAD + "plugins:\n- {type: queue-scorer, parameters: {a: 1}}\n",
+            4,
+            "$.plugins[0].parameters.a",
+            "known: none",
+        ),
         (QUEUE + "- type: queue-scorer\n", 5, "$.plugins[1]", "declared twice"),
         (QUEUE + "- {type: load-aware-scorer, name: queue-scorer}\n", 5, "$.plugins[1]", "declared twice"),
         (
