@@ -133,8 +133,6 @@ def _check_ref(ref: PluginRef, path: str, plugins: Mapping[str, Plugin], documen
     if ref.plugin_ref not in plugins:
         meant = perhaps(ref.plugin_ref, plugins)
         raise document.error(f"{ref.plugin_ref!r} names no declared plugin; {meant}", f"{path}.pluginRef")
-    if isinstance(plugins[ref.plugin_ref], ProfileHandler):
-        raise document.error("a profile handler chooses among profiles, and is part of none", f"{path}.pluginRef")
     if ref.weight is not None and not 0 <= ref.weight <= _MAX_WEIGHT:
         raise document.error(f"expected a weight from 0 to {_MAX_WEIGHT:g}, got {ref.weight}", f"{path}.weight")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from epp.scheduling.document import Document
-from epp.scheduling.plugin import Plugin, Scorer
+from epp.scheduling.plugin import Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.markers import CoreMetricsExtractor, MetricsDataSource, OpenAiParser, PassthroughParser
 from epp.scheduling.refused import REFUSED
@@ -31,7 +31,7 @@ def read_surroundings(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin],
             "$.flowControl: ignored but for saturationDetector, as the feature gate flowControl is off: requests "
             "aren't queued, those of a priority below 0 are shed when the pool is saturated"
         )
-    yield from _idle_weights(spec, plugins)
+    yield from _idle_references(spec, plugins)
     parsers = spec.request_handler.parsers if spec.request_handler else ()
     for index, parser in enumerate(parsers):
         place = f"$.requestHandler.parsers[{index}].pluginRef"
@@ -107,12 +107,14 @@ def _data_layer(spec: DataLayerSpec, plugins: Mapping[str, Plugin], document: Do
         yield "$.dataLayer.injectDefaults: ignored: endpoints are always scraped"
 
 
-def _idle_weights(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin]) -> Iterator[str]:
+def _idle_references(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin]) -> Iterator[str]:
     for index, profile in enumerate(spec.scheduling_profiles):
         for position, ref in enumerate(profile.plugins):
-            if ref.weight is not None and ref.plugin_ref in plugins and not isinstance(plugins[ref.plugin_ref], Scorer):
-                place = f"$.schedulingProfiles[{index}].plugins[{position}].weight"
-                yield f"{place}: ignored: {ref.plugin_ref} is no scorer"
+            place, plugin = f"$.schedulingProfiles[{index}].plugins[{position}]", plugins.get(ref.plugin_ref)
+            if ref.weight is not None and plugin and not isinstance(plugin, Scorer):
+                yield f"{place}.weight: ignored: {ref.plugin_ref} is no scorer"
+            if isinstance(plugin, ProfileHandler):
+                yield f"{place}: ignored: {ref.plugin_ref} chooses among profiles, and is part of none"
 
 
 def _asks_for_more(spec: EndpointPickerConfig) -> bool:

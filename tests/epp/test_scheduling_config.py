@@ -243,12 +243,6 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
             "second profile handler",
         ),
         (QUEUE + "- type: slo-aware-profile-handler\n", None, "$.schedulingProfiles", "profile named slo"),
-        (
-            QUEUE + "- type: single-profile-handler\n" + profile("pluginRef: single-profile-handler"),
-            9,
-            "$.schedulingProfiles[0].plugins[0].pluginRef",
-            "part of none",
-        ),
         (QUEUE + "- type: utilization-detector\n- {type: utilization-detector, name: b}\n", 3, "$.plugins", "say by"),
     ],
 )
@@ -404,6 +398,10 @@ def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, 
         (
             "- type: decode-filter\n" + profile("{pluginRef: decode-filter, weight: 2}"),
             "$.schedulingProfiles[0].plugins[0].weight: ignored: decode-filter is no scorer",
+        ),
+        (
+            "- type: single-profile-handler\n" + profile("pluginRef: single-profile-handler"),
+            "$.schedulingProfiles[0].plugins[0]: ignored: single-profile-handler chooses among profiles",
         ),
     ],
 )
