@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epp.features import feature_columns
+from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.scheduler import Decision
 from model_store import ROW_NAMES
 
@@ -95,13 +96,14 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
     }
     if with_candidates:
         features = feature_columns(request, pool).T.tolist()
-        explanation["candidates"] = [_candidate(record, index, features[index]) for index in range(len(pool))]
+        room = decision.headroom
+        explanation["candidates"] = [_candidate(record, index, features[index], room) for index in range(len(pool))]
     return explanation
 
 
-def _candidate(record: Record, index: int, values: list[float]) -> dict[str, Any]:
+def _candidate(record: Record, index: int, values: list[float], room: Headroom | None) -> dict[str, Any]:
     decision = record.decision
-    request, pool = decision.request, decision.pool
+    pool = decision.pool
     features = {
         name: None if math.isnan(value) else round(value, 6) for name, value in zip(ROW_NAMES, values, strict=True)
     }
@@ -111,11 +113,13 @@ def _candidate(record: Record, index: int, values: list[float]) -> dict[str, Any
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])
     candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
-    if pool.predictions is not None:
+    if pool.predictions is not None and room is not None:
         ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
         candidate["predicted"] = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
-        candidate["headroom"] = {
-            "ttft_ms": None if request.slo_ttft_ms is None else request.slo_ttft_ms - ttft_ms,
-            "tpot_ms": None if request.slo_tpot_ms is None else request.slo_tpot_ms - tpot_ms,
-        }
+        candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
     return candidate
+
+
+def _known(left_ms: float) -> float | None:
+    """None where nothing is asked, or nothing was predicted."""
+    return float(left_ms) if math.isfinite(left_ms) else None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
+from epp.decisions import explain
 from epp.director import Director
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
 from tests.epp.test_scheduling_config import HEAD, LLM_D
@@ -59,6 +60,18 @@ async def test_the_preset_serves_every_request_by_predictions() -> None:
     for _ in range(5):
         answer = await ask(Gateway(director), {"x_llm_d_slo_ttft_ms": "500"})
         assert set_headers(answer)["x-gateway-destination-endpoint"] == "10.0.0.1:8000"
+
+
+async def test_the_explanation_has_the_headroom_that_was_decided_by() -> None:
+    director = build_director(endpoints=1, latency=FixedPredictions([(100.0, 30.0)]))
+    asked = {"x_prediction_based_scheduling": "true", "x_slo_ttft_ms": "500"}
+    await ask(Gateway(director), asked)
+    strict = Gateway(director)
+    await ask(strict, {"x_slo_tpot_ms": "50"})
+    await ask(Gateway(director), asked)
+    after, _, before = (explain(record)["candidates"][0] for record in director.decisions.newest(3))
+    assert before["headroom"] == {"ttft_ms": 400, "tpot_ms": None}
+    assert after["headroom"] == {"ttft_ms": 400, "tpot_ms": 20}
 
 
 async def test_a_session_comes_back_to_its_endpoint() -> None:
