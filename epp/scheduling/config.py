@@ -5,7 +5,6 @@ from typing import TypeVar
 
 from epp.scheduling.declared import read_plugins, read_spec
 from epp.scheduling.document import Document, perhaps, read_document
-from epp.scheduling.parameters import instantiate
 from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.latency import PredictedLatencyProducer
@@ -75,7 +74,7 @@ def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
         handler.check(tuple(profiles))
     except ValueError as error:
         raise document.error(str(error), "$.schedulingProfiles") from error
-    detector = saturation_detector(spec, plugins, document) or instantiate(UtilizationDetector, {}, environ)
+    detector = saturation_detector(spec, plugins, environ, document)
     return Scheduler(
         profiles=profiles,
         handler=handler,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from epp.scheduling.document import Document
+from epp.scheduling.parameters import instantiate
 from epp.scheduling.plugin import Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.markers import CoreMetricsExtractor, MetricsDataSource, OpenAiParser, PassthroughParser
@@ -41,33 +42,26 @@ def read_surroundings(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin],
 
 
 def saturation_detector(
-    spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document
-) -> UtilizationDetector | None:
-    """The detector that the configuration names or describes; None when it says nothing of one."""
+    spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], environ: Mapping[str, str], document: Document
+) -> UtilizationDetector:
+    """The detector that the configuration names, describes or declares; else one by the environment and defaults."""
     newer = spec.flow_control.saturation_detector if spec.flow_control else None
-    if newer is not None:
-        return _detector(newer, "$.flowControl.saturationDetector", plugins, document)
-    if spec.saturation_detector is not None:
-        return _detector(spec.saturation_detector, "$.saturationDetector", plugins, document)
-    declared = [plugin for plugin in plugins.values() if isinstance(plugin, UtilizationDetector)]
-    if len(declared) > 1:
-        raise document.error("two utilization-detectors: say by flowControl.saturationDetector which", "$.plugins")
-    return declared[0] if declared else None
-
-
-def _detector(
-    detector: SaturationDetectorSpec, path: str, plugins: Mapping[str, Plugin], document: Document
-) -> UtilizationDetector | None:
-    if detector.plugin_ref:
-        _refers(detector.plugin_ref, (UtilizationDetector,), plugins, f"{path}.pluginRef", document)
-        named = plugins.get(detector.plugin_ref)
-        return named if isinstance(named, UtilizationDetector) else None
-    values = {parameter: getattr(detector, name) for name, parameter in _THRESHOLDS.items()}
+    path = "$.saturationDetector" if newer is None else "$.flowControl.saturationDetector"
+    asked = newer or spec.saturation_detector or SaturationDetectorSpec()
+    if asked.plugin_ref:
+        _refers(asked.plugin_ref, (UtilizationDetector,), plugins, f"{path}.pluginRef", document)
+    values = {parameter: getattr(asked, name) for name, parameter in _THRESHOLDS.items()}
     given = {parameter: value for parameter, value in values.items() if value is not None}
-    if not given:
-        return None
+    if given and asked.plugin_ref:
+        raise document.error("give pluginRef or thresholds, not both", path)
+    declared = [p for p in plugins.values() if isinstance(p, UtilizationDetector)]
+    named = plugins.get(asked.plugin_ref or UtilizationDetector.type_name)
+    if isinstance(named, UtilizationDetector) and not given:
+        return named
+    if len(declared) == 1 and not given:
+        return declared[0]
     try:
-        return msgspec.convert(given, UtilizationDetector)
+        return instantiate(UtilizationDetector, given, environ)
     except msgspec.ValidationError as error:
         raise document.error(str(error), path) from error
 

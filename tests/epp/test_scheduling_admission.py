@@ -27,7 +27,8 @@ SATURATED = {
     "queues": build_snapshot(2, waiting=[6, 7]),
     "caches": build_snapshot(2, kv_usage=[0.81, 0.9]),
     "one of each": build_snapshot(2, waiting=[6, 0], kv_usage=[0.1, 0.9]),
-    "stale metrics": build_snapshot(2, metrics_age_s=[0.3, math.inf]),
+    "old metrics": build_snapshot(2, metrics_age_s=[0.3, math.inf], in_flight=[1, 1]),
+    "stale metrics": replace(build_snapshot(2, metrics_age_s=[3, math.inf]), stale=np.ones(2, dtype=bool)),
 }
 
 
@@ -52,8 +53,14 @@ def test_one_endpoint_with_room_is_enough() -> None:
     assert isinstance(outcome(build_snapshot(2, waiting=[9, 5], kv_usage=[0.99, 0.8])), Decision)
 
 
+def test_without_traffic_older_metrics_count_while_they_are_believed() -> None:
+    assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1])), Decision)
+    assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1], in_flight=[1, 0])), Decision)
+    assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1], waiting=[9, 9])), Refusal)
+
+
 def test_the_environment_sets_the_thresholds() -> None:
-    pool = build_snapshot(2, waiting=[6, 7], metrics_age_s=[1, 1])
+    pool = build_snapshot(2, waiting=[6, 7], metrics_age_s=[1, 1], in_flight=[1, 1])
     environ = {"SD_QUEUE_DEPTH_THRESHOLD": "6", "SD_METRICS_STALENESS_THRESHOLD": "1m30s"}
     assert isinstance(load_scheduler(DEFAULT_CONFIG, environ).schedule(SHEDDABLE, pool, RNG), Decision)
 
@@ -119,7 +126,9 @@ def test_the_probabilistic_admitter_sheds_at_random_and_only_what_can_be_shed() 
 
 def test_the_detector_is_a_filter_too() -> None:
     detector = UtilizationDetector(headroom=0.2)
-    pool = build_snapshot(4, waiting=[5, 6, 0, 0], kv_usage=[0.9, 0.1, 0.97, 0.1], metrics_age_s=[0, 0, 0, 9])
+    pool = build_snapshot(
+        4, waiting=[5, 6, 0, 0], kv_usage=[0.9, 0.1, 0.97, 0.1], metrics_age_s=[0, 0, 0, 9], in_flight=[1, 1, 1, 1]
+    )
     assert detector.keep(SHEDDABLE, pool, RNG).tolist() == [True, False, False, False]
     assert detector.keep(SHEDDABLE, build_snapshot(2, waiting=[9, 9]), RNG).all()
 

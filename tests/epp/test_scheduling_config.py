@@ -243,7 +243,6 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
             "second profile handler",
         ),
         (QUEUE + "- type: slo-aware-profile-handler\n", None, "$.schedulingProfiles", "profile named slo"),
-        (QUEUE + "- type: utilization-detector\n- {type: utilization-detector, name: b}\n", 3, "$.plugins", "say by"),
     ],
 )
 def test_what_is_wrong_is_placed(text: str, line: int | None, path: str, problem: str) -> None:
@@ -362,6 +361,11 @@ def test_predictions_are_wanted_by_declaring_their_producer_and_not_when_it_is_o
         ("dataLayer: {sources: [{pluginRef: x}]}\n", "$.dataLayer.sources[0].pluginRef", "names no declared plugin"),
         ("dataLayer: {sources: [{pluginRef: dcgm-data-source}]}\n", "$.dataLayer.sources[0].pluginRef", "dcgm-data"),
         ("flowControl: {maxByte: 1}\n", "$.flowControl.maxByte", "unknown field"),
+        (
+            "saturationDetector: {pluginRef: utilization-detector, queueDepthThreshold: 1}\n",
+            "$.saturationDetector",
+            "not both",
+        ),
         ("saturationDetector: {pluginRef: queue-scorer}\n", "$.saturationDetector.pluginRef", "expected utilization"),
         ("saturationDetector: {kvCacheUtilThreshold: 2}\n", "$.saturationDetector", "kvCacheUtilThreshold"),
         (
@@ -420,6 +424,9 @@ def test_what_is_ignored_is_said(text: str, notice: str | None) -> None:
         "- {type: utilization-detector, name: mine, parameters: {queueDepthThreshold: 9}}\n"
         "saturationDetector: {pluginRef: mine}\n",
         "saturationDetector: {queueDepthThreshold: 9}\n",
+        "- {type: utilization-detector, name: mine, parameters: {queueDepthThreshold: 9}}\nsaturationDetector: {}\n",
+        "- {type: utilization-detector, name: other}\n"
+        "- {type: utilization-detector, parameters: {queueDepthThreshold: 9}}\n",
     ],
 )
 def test_the_saturation_detector_is_the_one_that_is_declared_named_or_described(text: str) -> None:
@@ -428,7 +435,9 @@ def test_the_saturation_detector_is_the_one_that_is_declared_named_or_described(
 
 def test_the_default_detector_reads_the_environment() -> None:
     assert detector(load(QUEUE, SD_QUEUE_DEPTH_THRESHOLD="7")).queue_depth_threshold == 7
-    assert detector(load(QUEUE + "saturationDetector: {}\n", SD_QUEUE_DEPTH_THRESHOLD="7")).queue_depth_threshold == 7
+    described = load(QUEUE + "saturationDetector: {kvCacheUtilThreshold: 0.5}\n", SD_QUEUE_DEPTH_THRESHOLD="7")
+    assert detector(described).queue_depth_threshold == 7
+    assert detector(described).kv_cache_util_threshold == 0.5
 
 
 @pytest.mark.parametrize(

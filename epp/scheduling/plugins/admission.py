@@ -22,8 +22,9 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
     """Sheds what can be shed while the pool is saturated; every configuration has one, declared or not.
 
     The pool is saturated unless some candidate has metrics younger than the threshold, a queue and a KV cache that
-    don't exceed theirs. In a profile it is also a filter: it keeps the candidates with less than the thresholds,
-    raised by `headroom`, or all of them when none has.
+    don't exceed theirs. Older metrics count as well where nothing is in flight, as long as the pool believes them:
+    without traffic, endpoints are scraped less often than the threshold asks. In a profile it is also a filter: it
+    keeps the candidates with less than the thresholds, raised by `headroom`, or all of them when none has.
     """
 
     queue_depth_threshold: Count = 5
@@ -53,7 +54,7 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
         if request.priority >= 0:
             return None
         available = (
-            (pool.metrics_age_s < self.staleness_s)
+            self._fresh(pool)
             & (pool.waiting <= self.queue_depth_threshold)
             & (pool.kv_usage <= self.kv_cache_util_threshold)
         )
@@ -62,11 +63,15 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
     def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
         raised = 1.0 + self.headroom
         keep: Bools = (
-            (pool.metrics_age_s < self.staleness_s)
+            self._fresh(pool)
             & (pool.waiting < self.queue_depth_threshold * raised)
             & (pool.kv_usage < self.kv_cache_util_threshold * raised)
         )
         return keep if keep.any() else np.ones(len(pool), dtype=bool)
+
+    def _fresh(self, pool: Snapshot) -> Bools:
+        fresh: Bools = (pool.metrics_age_s < self.staleness_s) | (~pool.stale & (pool.in_flight == 0))
+        return fresh
 
 
 @plugin("probabilistic-admitter")
