@@ -25,7 +25,7 @@ from epp.scheduling.plugins.prefix import PrefixCacheScorer
 from epp.scheduling.profile import Profile, WeightedScorer, run_profile
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision, Scheduler
-from epp.scheduling.snapshot import Adapters, Bools, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import Adapters, Bools, Endpoint, Floats, Indices, Snapshot
 from tests.epp.snapshots import build_snapshot
 from tests.epp.test_slo_reference import objectives, pools
 
@@ -327,6 +327,9 @@ class Raises(Filter, Scorer, Admitter, frozen=True):
         raise RuntimeError("no")
 
     def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+        raise RuntimeError("no")
+
+    def response_headers(self, endpoint: Endpoint) -> dict[str, str]:
         raise RuntimeError("no")
 
 
