@@ -82,8 +82,7 @@ def _named(plugin: Plugin, names: Mapping[int, str]) -> str:
     fields = msgspec.structs.fields(plugin)
     changed = {f.encode_name: getattr(plugin, f.name) for f in fields if getattr(plugin, f.name) != f.default}
     parameters = msgspec.json.encode(changed).decode() if changed else ""
-    type_name = plugin.type_name or "by predictions"
-    shown = f"{name} ({type_name})" if name not in ("", type_name) else type_name
+    shown = f"{name} ({plugin.type_name})" if name not in ("", plugin.type_name) else plugin.type_name
     return f"{shown} {parameters}".rstrip()
 
 

@@ -84,6 +84,19 @@ def choose(handler: ProfileHandler, request: Request, profiles: tuple[str, ...])
     return profiles[0]
 
 
+def fallback(handler: ProfileHandler, wanted: str, profiles: tuple[str, ...]) -> str:
+    """The profile that the handler falls back to; the wanted one when it fails."""
+    try:
+        name = handler.fallback(wanted, profiles)
+        if name in profiles:
+            return name
+        problem: object = f"expected one of {', '.join(profiles)}, got {name!r}"
+    except Exception as error:
+        problem = error
+    _note(handler, problem, f"profile {wanted} decides")
+    return wanted
+
+
 def admit(admitter: Admitter, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
     """Why the request is shed; it is admitted when the admitter fails."""
     try:

@@ -97,7 +97,7 @@ class Scheduler:
                 return Refusal("shed", reason, _RETRY_AFTER_S)
         name = wanted
         if pool.predictions is None and wanted in self.predicted_profiles:
-            name = self.handler.fallback(wanted, self._names)
+            name = guard.fallback(self.handler, wanted, self._names)
         result = run_profile(self.profiles[name], request, pool, rng, watch)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")

@@ -377,6 +377,25 @@ def test_a_plugin_that_fails_costs_no_request(bad: Any, caplog: pytest.LogCaptur
     assert caplog.text.count(f"plugin {name} failed") == 1
 
 
+@pytest.mark.parametrize("answer", [None, "nowhere", []])
+def test_a_fallback_that_fails_leaves_the_wanted_profile(answer: Any) -> None:
+    class Falls(ProfileHandler, frozen=True):
+        def choose(self, request: Request, profiles: Any) -> str:
+            return "p"
+
+        def fallback(self, wanted: str, profiles: Any) -> str:
+            if answer is None:
+                raise RuntimeError("no")
+            return answer  # type: ignore[no-any-return]
+
+    profile = Profile("p", (), (WeightedScorer("latency", build("latency-scorer"), 1.0),), MaxScorePicker())
+    decision = Scheduler({"p": profile}, Falls(), build("prefix-cache-scorer").parameters).schedule(
+        REQUEST, build_snapshot(3, waiting=[4, 0, 4]), RNG
+    )
+    assert isinstance(decision, Decision)
+    assert (decision.profile, decision.chosen) == ("p", 1)
+
+
 def test_a_nan_score_is_0_and_the_others_count() -> None:
     guard.FAULTS.clear()
     bad = Misshapen(np.array([math.nan, 0.5, 2.0]))

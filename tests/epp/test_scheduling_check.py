@@ -40,7 +40,7 @@ def test_the_built_in_configuration_is_described() -> None:
         "  scorer prefix-cache-scorer, weight 0",
         '  scorer slo-scorer {"sloBufferFactor":0.9,"headroomSelectionStrategy":"most"}, weight 1',
         "  picker max-score-picker",
-        'admission: utilization-detector, by predictions {"sloBufferFactor":0.9}',
+        'admission: utilization-detector, slo-scorer {"sloBufferFactor":0.9}',
         "prefix index: blocks of 64 bytes, 256 of a prompt looked at, 31250 kept for each endpoint",
         "predictions: needed by profile slo; start with --enable-latency-predictor",
         "environment: SLO_BUFFER_FACTOR=0.9",

@@ -121,6 +121,8 @@ class SloAdmitter(Admitter, frozen=True):
 
     slo_buffer_factor: float
 
+    type_name: ClassVar[str] = "slo-scorer"
+
     def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
         if request.priority < 0 and cannot_meet(request, pool, self.slo_buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
