@@ -78,17 +78,21 @@ def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:
 def choose(handler: ProfileHandler, request: Request, profiles: tuple[str, ...]) -> str:
     """The profile that the handler chooses; the first when it fails."""
     try:
-        return handler.choose(request, profiles)
+        name: object = handler.choose(request, profiles)
+        if isinstance(name, str):
+            return name
+        problem: object = f"expected a profile's name, got {name!r}"
     except Exception as error:
-        _note(handler, error, f"profile {profiles[0]} decides")
+        problem = error
+    _note(handler, problem, f"profile {profiles[0]} decides")
     return profiles[0]
 
 
 def fallback(handler: ProfileHandler, wanted: str, profiles: tuple[str, ...]) -> str:
     """The profile that the handler falls back to; the wanted one when it fails."""
     try:
-        name = handler.fallback(wanted, profiles)
-        if name in profiles:
+        name: object = handler.fallback(wanted, profiles)
+        if isinstance(name, str) and name in profiles:
             return name
         problem: object = f"expected one of {', '.join(profiles)}, got {name!r}"
     except Exception as error:
