@@ -19,6 +19,8 @@ from epp.pool.pool import Pool
 from epp.workers.siblings import Siblings
 
 _MAX_LIMIT = 10_000
+# With all their candidates; the answer is made on the event loop, where requests wait meanwhile.
+_MAX_EXPLAINED = 100
 _LONGEST_PROFILE_S = 60.0
 
 
@@ -38,6 +40,8 @@ def create_app(
             return _json({"error": f"limit: expected 1 to {_MAX_LIMIT}, got {text[:20]!r}"}, 400)
         limit = int(text)
         with_candidates = request.query_params.get("candidates", "true") != "false"
+        if with_candidates and limit > _MAX_EXPLAINED:
+            return _json({"error": f"limit: at most {_MAX_EXPLAINED}, or add candidates=false"}, 400)
         found = [explain(record, with_candidates) for record in decisions.newest(limit)]
         if siblings:
             found = await siblings.decisions(found, request.url.query, limit)

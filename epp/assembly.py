@@ -36,6 +36,7 @@ from epp.sampling import ObservationBudget
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.reload import SchedulerFile
 from epp.scheduling.scheduler import Scheduler
+from epp.scheduling.traps import traps
 from epp.tokens import Tokenizer
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
@@ -119,7 +120,7 @@ def _scheduling(config: Config) -> tuple[Scheduler, SchedulerFile | None]:
 
 
 def _tell_notices(scheduler: Scheduler) -> None:
-    for notice in scheduler.notices:
+    for notice in (*scheduler.notices, *traps(scheduler)):
         logger.warning("%s", notice)
 
 

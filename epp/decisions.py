@@ -97,26 +97,31 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
     if with_candidates:
         features = feature_columns(request, pool).T.tolist()
         room = decision.headroom
-        explanation["candidates"] = [_candidate(record, index, features[index], room) for index in range(len(pool))]
+        positions = {index: position for position, index in enumerate(decision.result.kept.tolist())}
+        explanation["candidates"] = [
+            _candidate(record, index, features[index], room, positions.get(index)) for index in range(len(pool))
+        ]
     return explanation
 
 
-def _candidate(record: Record, index: int, values: list[float], room: Headroom | None) -> dict[str, Any]:
+def _candidate(
+    record: Record, index: int, values: list[float], room: Headroom | None, position: int | None
+) -> dict[str, Any]:
+    """One of the decision's candidates; `position` is its place among those that the filters kept."""
     decision = record.decision
     pool = decision.pool
     features = {
         name: None if math.isnan(value) else round(value, 6) for name, value in zip(ROW_NAMES, values, strict=True)
     }
     candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
-    position = decision.result.kept.tolist().index(index) if index in decision.result.kept else None
-    if position is None:
-        return {**candidate, "filtered": True}
-    candidate["score"] = float(decision.result.scores[position])
-    candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
     if pool.predictions is not None and room is not None:
         ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
         candidate["predicted"] = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
         candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
+    if position is None:
+        return {**candidate, "filtered": True}
+    candidate["score"] = float(decision.result.scores[position])
+    candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
     return candidate
 
 
