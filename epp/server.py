@@ -31,11 +31,12 @@ async def serve(config: Config, place: Place | None = None) -> None:
 
 async def _run(config: Config, picker: Picker, stopped: asyncio.Event, *, is_shared: bool) -> None:
     """Serves until a signal comes, then lets open streams end; the background goes on until they have."""
+    settings = _front_settings(config, is_shared)
     tasks = [asyncio.create_task(run()) for run in picker.background]
     served: front.Front | None = None
     try:
         tasks += _web_tasks(config, picker, is_shared)
-        served = await front.start(_front_settings(config, is_shared), picker.new_exchange, picker.health)
+        served = await front.start(settings, picker.new_exchange, picker.health)
         logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
         await _until(stopped, tasks)
     finally:

@@ -18,6 +18,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     ProtocolConfiguration,
 )
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from epp.extproc.front import PATH
 from epp.extproc.messages import BodyMode
@@ -50,6 +52,12 @@ class PickerProcess:
         options = [("grpc.use_local_subchannel_pool", 1)]
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}", options)
 
+    def is_serving(self, service: str = "readiness") -> bool:
+        """What the health port says."""
+        with grpc.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
+            answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=5)
+            return bool(answer.status == HealthCheckResponse.SERVING)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
@@ -62,7 +70,8 @@ def picker_process(
     """Ready to be asked; without TLS unless a flag says otherwise."""
     ports = [free_port() for _ in range(3)]
     names = ("--grpc-port", "--grpc-health-port", "--metrics-port")
-    command = [sys.executable, "-m", "epp", "--host", "127.0.0.1", "--endpoints", endpoints, "--secure-serving=false"]
+    command = [sys.executable, "-m", "epp", "--host", "127.0.0.1", "--secure-serving=false"]
+    command += ["--endpoints", endpoints] if endpoints else []
     command += ["--drain-timeout", "5s"]
     command += [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
     log = folder / "picker.log"

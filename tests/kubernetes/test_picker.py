@@ -1,0 +1,66 @@
+"""A picker in a cluster: as a process, told by flags, against a real API server."""
+
+from pathlib import Path
+
+import pytest
+
+from epp.extproc.messages import DESTINATION_HEADER
+from epp.kubernetes.leader import lease_name
+from tests.epp.parts import set_headers
+from tests.epp.process import Stream, picker_process
+from tests.kubernetes.namespace import Namespace
+from tests.live import call, until
+
+pytestmark = pytest.mark.slow
+
+
+def flags(kubeconfig: Path, namespace: Namespace, *more: str) -> tuple[str, ...]:
+    return ("--kubeconfig", str(kubeconfig), "--pool-name", "pool", "--pool-namespace", namespace.name, *more)
+
+
+async def test_requests_go_to_the_pods_of_the_pool(tmp_path: Path, kubeconfig: Path, namespace: Namespace) -> None:
+    namespace.add_pod("server-a", "10.0.0.1")
+    with picker_process(tmp_path, *flags(kubeconfig, namespace), endpoints="") as picker:
+        assert not picker.is_serving()
+        assert picker.is_serving("liveness")
+        namespace.set_pool()
+        until(picker.is_serving)
+        async with picker.channel() as channel:
+            answer = await Stream(channel).pick()
+            assert set_headers(answer)[DESTINATION_HEADER] == "10.0.0.1:8000"
+            namespace.set_objective("batch", -10)
+            until(lambda: "1 objectives of" in picker.log.read_text())
+            # Nothing has been scraped there, which counts as saturated: what may be shed is.
+            shed = (await Stream(channel).pick({"x-gateway-inference-objective": "batch"})).immediate_response
+            assert shed.status.code == 429
+            assert "retry-after" in {option.header.key for option in shed.headers.set_headers}
+            namespace.remove_pool()
+            until(lambda: not picker.is_serving())
+            assert (await Stream(channel).pick()).immediate_response.status.code == 503
+
+
+def test_the_metrics_are_for_those_whom_the_cluster_lets_read_them(
+    tmp_path: Path, kubeconfig: Path, namespace: Namespace
+) -> None:
+    namespace.set_pool()
+    with picker_process(tmp_path, *flags(kubeconfig, namespace, "--metrics-endpoint-auth"), endpoints="") as picker:
+        assert call(f"{picker.url}/metrics")[0] == 401
+
+
+def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
+    tmp_path: Path, kubeconfig: Path, namespace: Namespace
+) -> None:
+    namespace.set_pool()
+    elected = flags(kubeconfig, namespace, "--ha-enable-leader-election")
+    here = {"NAMESPACE": namespace.name}
+    first_folder, second_folder = tmp_path / "first", tmp_path / "second"
+    first_folder.mkdir()
+    second_folder.mkdir()
+    with picker_process(first_folder, *elected, endpoints="", env=here | {"POD_NAME": "first"}) as first:
+        until(first.is_serving)
+        with picker_process(second_folder, *elected, endpoints="", env=here | {"POD_NAME": "second"}) as second:
+            assert not second.is_serving()
+            assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "first"
+            assert first.stop() == 0
+            until(second.is_serving)
+            assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "second"
