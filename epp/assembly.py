@@ -179,7 +179,7 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
 
 
 def _exchanges(config: Config, director: Director) -> Callable[[], Exchange]:
-    visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage)
+    visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage, config.emit_endpoint_scores)
     responses = Responses(
         director.pool,
         director.metrics,

@@ -47,6 +47,7 @@ class Config:
     config_file: str
     config_text: str
     disable_endpoint_subset_filter: bool
+    emit_endpoint_scores: bool
     enable_latency_predictor: bool
     latency_client: Literal["remote", "embedded"]
     prediction_server_url: str

@@ -22,6 +22,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "allow_experimental_plugins": "every plugin here may be used",
     "enable_cert_reload": "the certificate is always read again when its files change",
     "enable_grpc_stream_metrics": "streams are always counted",
+    "grpc_max_send_msg_size": "answers are cut to what gateways take",
     "zap_devel": "there is one format of logs for people, and one of JSON",
     "zap_stacktrace_level": "what nobody foresaw is always logged with its traceback",
     "zap_time_encoding": "times are ISO 8601",
@@ -99,6 +100,7 @@ _OPTIONS: tuple[Any, ...] = (
     _option("config-file", "", "EndpointPickerConfig file, applied anew when it changes."),
     _option("config-text", "", "EndpointPickerConfig as text."),
     _switch("disable-endpoint-subset-filter", False, "Choose among all endpoints, whatever the gateway hints at."),
+    _switch("emit-endpoint-scores", False, "Tell the gateway every candidate's score, in the dynamic metadata."),
     _switch("enable-latency-predictor", False, "Predict latencies and send training rows."),
     _option(
         "latency-client",

@@ -186,7 +186,8 @@ class Exchange:
             added["content-length"] = str(len(intake.body))
         removed = [name for name in request_headers.REMOVED if name in headers]
         changed_body = intake.body if intake.changed else None
-        return messages.picked(assignment.destination, added, removed, changed_body, in_body=in_body)
+        scores = self._visibility.scores_by_address(assignment)
+        return messages.picked(assignment.destination, added, removed, changed_body, scores=scores, in_body=in_body)
 
     def _response_headers(self, message: ProcessingRequest) -> Answers:
         assignment = self._assignment

@@ -28,6 +28,7 @@ from epp.pool.address import host_of
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
 LB_NAMESPACE = "envoy.lb"
 SERVED_KEY = "x-gateway-destination-endpoint-served"
+SCORES_KEY = "x-gateway-destination-endpoint-scores"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 # Above this Envoy's own gRPC limit for one message comes near.
@@ -78,10 +79,17 @@ def served_of(message: ProcessingRequest) -> str:
 
 
 def picked(
-    destination: str, headers: Mapping[str, str], removed: Iterable[str], body: bytes | None, *, in_body: bool
+    destination: str,
+    headers: Mapping[str, str],
+    removed: Iterable[str],
+    body: bytes | None,
+    *,
+    scores: Mapping[str, float] | None = None,
+    in_body: bool,
 ) -> bytes:
     """The answer that names the endpoint, and replaces the body when there is a new one.
 
+    `scores`, by address, are told to the gateway in the dynamic metadata.
     `in_body` puts it into the answer to the body, for a gateway that holds the headers back until then.
     """
     common = CommonResponse(
@@ -93,7 +101,7 @@ def picked(
     )
     if body is not None and in_body:
         common.body_mutation.body = body
-    answer = ProcessingResponse(dynamic_metadata=_destination_metadata(destination))
+    answer = ProcessingResponse(dynamic_metadata=_destination_metadata(destination, scores))
     if in_body:
         answer.request_body.response.CopyFrom(common)
     else:
@@ -150,9 +158,12 @@ def _set(key: str, value: str) -> HeaderValueOption:
     return HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode()), append_action=_OVERWRITE)
 
 
-def _destination_metadata(destination: str) -> Struct:
+def _destination_metadata(destination: str, scores: Mapping[str, float] | None) -> Struct:
     metadata = Struct()
-    metadata.fields[LB_NAMESPACE].struct_value.fields[DESTINATION_HEADER].string_value = destination
+    fields = metadata.fields[LB_NAMESPACE].struct_value.fields
+    fields[DESTINATION_HEADER].string_value = destination
+    for address, score in (scores or {}).items():
+        fields[SCORES_KEY].struct_value.fields[address].number_value = score
     return metadata
 
 

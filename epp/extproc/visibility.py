@@ -13,10 +13,22 @@ _DATA = b"data:"
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """`in_headers` adds x-headroom-* and Server-Timing; `in_usage` adds fields to the usage of streamed responses."""
+    """`in_headers` adds x-headroom-* and Server-Timing; `in_usage` adds fields to the usage of streamed responses.
+
+    `scores` tells the gateway every candidate's total score.
+    """
 
     in_headers: bool = False
     in_usage: bool = False
+    scores: bool = False
+
+    def scores_by_address(self, assignment: Assignment) -> dict[str, float] | None:
+        """Of the candidates that passed the filters."""
+        if not self.scores:
+            return None
+        decision = assignment.record.decision
+        totals = zip(decision.result.kept.tolist(), decision.result.scores.tolist(), strict=True)
+        return {decision.pool.endpoints[index].address: score for index, score in totals}
 
     def headers(self, assignment: Assignment) -> dict[str, str]:
         """What is added to the response's headers."""

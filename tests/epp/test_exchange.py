@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from epp.app import describe_endpoints
 from epp.decisions import explain
-from epp.extproc.messages import CHUNK_BYTES, BodyMode
+from epp.extproc.messages import CHUNK_BYTES, SCORES_KEY, BodyMode
 from epp.extproc.visibility import Visibility
 from epp.features import FeatureColumns
 from epp.scheduling.config import DEFAULT_CONFIG
@@ -336,3 +336,13 @@ async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
     assert answer.immediate_response.status.code == 500
     assert b"Internal" in answer.immediate_response.body
     assert director.pool.in_flight_total == 0
+
+
+async def test_the_gateway_is_told_every_candidates_score_where_wanted() -> None:
+    gateway = Gateway(build_director(endpoints=3), visibility=Visibility(scores=True))
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(CHAT)
+    told = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields[SCORES_KEY].struct_value.fields
+    assert {address: score.number_value for address, score in told.items()} == {
+        f"10.0.0.{number}:8000": 2.0 for number in range(3)
+    }
