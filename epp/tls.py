@@ -23,6 +23,7 @@ logger = logging.getLogger("headroom.epp.tls")
 
 _LIFETIME: Final = timedelta(days=3650)
 _POLL_S: Final = 5.0
+_DEFAULT_VERSION: Final = "VersionTLS12"
 VERSIONS: Final = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 # What HTTP/2 allows under TLS 1.2 (RFC 9113, 9.2.2), by the names that Kubernetes' components take, and OpenSSL's.
 CIPHER_SUITES: Final = {
@@ -43,10 +44,12 @@ class Certificates:
     be used at the start, or a version or cipher suite is unknown.
     """
 
-    def __init__(self, cert_path: str = "", min_version: str = "VersionTLS12", cipher_suites: str = "") -> None:
+    def __init__(self, cert_path: str = "", min_version: str = _DEFAULT_VERSION, cipher_suites: str = "") -> None:
         self._folder = Path(cert_path) if cert_path else None
         self._seen = self._signature()
         self.pair = self._read()
+        # Whether neither version nor suites are restricted, which only the context knows to do.
+        self.unrestricted = min_version == _DEFAULT_VERSION and not cipher_suites
         self.context = _context(_version(min_version), _ciphers(cipher_suites))
         try:
             _load(self.context, self.pair)

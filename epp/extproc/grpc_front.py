@@ -38,7 +38,9 @@ class GrpcioServer:
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> GrpcioServer:
-    """Serves from now on; ConfigError when the port is taken."""
+    """Serves from now on; ConfigError when the port is taken, or TLS is restricted."""
+    if certificates and not certificates.unrestricted:
+        raise ConfigError("--tls-min-version and --tls-cipher-suites: grpcio can't restrict them, the http2 front can")
     options = (
         ("grpc.max_receive_message_length", services.max_message_bytes),
         ("grpc.max_send_message_length", -1),

@@ -91,7 +91,11 @@ class FrameReader:
     def read(self, data: bytes) -> Iterator[Frame]:
         """The frames that `data` completes. ConnectionFault for a wrong preface or a frame that is too large."""
         buffer = self._rest + data if self._rest else data
-        position, size = self._after_preface(buffer), len(buffer)
+        if not self._started and not self._preface_complete(buffer):
+            self._rest = buffer
+            return
+        position, size = 0 if self._started else len(PREFACE), len(buffer)
+        self._started = True
         unpack = _HEADER.unpack_from
         while size - position >= HEADER_BYTES:
             length_and_type, flags, stream_id = unpack(buffer, position)
@@ -105,13 +109,10 @@ class FrameReader:
             yield length_and_type & 0xFF, flags, stream_id & LAST_STREAM_ID, buffer, start, end
         self._rest = buffer[position:]
 
-    def _after_preface(self, buffer: bytes) -> int:
-        if self._started:
-            return 0
+    def _preface_complete(self, buffer: bytes) -> bool:
         if not PREFACE.startswith(buffer[: len(PREFACE)]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 client with prior knowledge")
-        self._started = len(buffer) >= len(PREFACE)
-        return len(PREFACE) if self._started else 0
+        return len(buffer) >= len(PREFACE)
 
 
 def frame_header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
