@@ -27,7 +27,6 @@ _PAGE_OBJECTS = 500
 _MAX_LINE_BYTES = 8 << 20
 _MAX_ANSWER_BYTES = 128 << 20
 _ANSWER_S = 10.0
-_PATIENCE = httpx2.Timeout(_ANSWER_S)
 # The server ends a watch after a time in this range. Until then it sends a bookmark a minute, the first one sometimes
 # a minute later: one that is silent for longer hangs.
 _WATCH_S = (240, 360)
@@ -91,7 +90,10 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Raises UnreachableError or ApiError. An object that can't be decoded is logged and left out."""
+    """Raises UnreachableError or ApiError. An object that can't be decoded is logged and left out.
+
+    `wait_s` is the longest wait for each of a request's steps: to connect, to send, and for every part of the answer.
+    """
 
     def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
         self._http = http
@@ -103,15 +105,18 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
-        return _answered(await self._ask("GET", resource.path(namespace, name)), resource.type)
+    async def get(self, resource: Resource[T], namespace: str, name: str, wait_s: float = _ANSWER_S) -> T:
+        path = resource.path(namespace, name)
+        return _answered(await self._ask("GET", path, wait_s=wait_s), resource.type)
 
-    async def create(self, resource: Resource[T], item: T, namespace: str = "") -> T:
-        return _answered(await self._ask("POST", resource.path(namespace), body=item), resource.type)
+    async def create(self, resource: Resource[T], item: T, namespace: str = "", wait_s: float = _ANSWER_S) -> T:
+        path = resource.path(namespace)
+        return _answered(await self._ask("POST", path, body=item, wait_s=wait_s), resource.type)
 
-    async def replace(self, resource: Resource[T], item: T, namespace: str, name: str) -> T:
+    async def replace(self, resource: Resource[T], item: T, namespace: str, name: str, wait_s: float = _ANSWER_S) -> T:
         """ApiError 409 when the object is no longer of the resourceVersion that `item` carries."""
-        return _answered(await self._ask("PUT", resource.path(namespace, name), body=item), resource.type)
+        path = resource.path(namespace, name)
+        return _answered(await self._ask("PUT", path, body=item, wait_s=wait_s), resource.type)
 
     async def list(self, resource: Resource[T], selection: Selection) -> Listing[T]:
         items: dict[str, T] = {}
@@ -135,12 +140,14 @@ class Client:
             "timeoutSeconds": str(random.randint(*_WATCH_S)),
         }
         patience = httpx2.Timeout(_ANSWER_S, read=_WATCH_SILENCE_S)
-        async with self._exchange("GET", resource.path(selection.namespace), params, patience=patience) as response:
+        async with self._exchange("GET", resource.path(selection.namespace), patience, params) as response:
             async for line in _lines(response):
                 yield _event(line, resource)
 
-    async def _ask(self, method: str, path: str, params: Params | None = None, body: object = None) -> bytes:
-        async with self._exchange(method, path, params, body) as response:
+    async def _ask(
+        self, method: str, path: str, params: Params | None = None, body: object = None, wait_s: float = _ANSWER_S
+    ) -> bytes:
+        async with self._exchange(method, path, httpx2.Timeout(wait_s), params, body) as response:
             return await _whole(response)
 
     @asynccontextmanager
@@ -148,9 +155,9 @@ class Client:
         self,
         method: str,
         path: str,
+        patience: httpx2.Timeout,
         params: Params | None = None,
         body: object = None,
-        patience: httpx2.Timeout = _PATIENCE,
     ) -> AsyncIterator[httpx2.Response]:
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if content is None else {"Content-Type": "application/json"}

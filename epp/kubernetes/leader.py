@@ -67,7 +67,7 @@ class LeaderElection:
     @property
     def is_leader(self) -> bool:
         """False from the renew deadline on, even when this process was paused meanwhile and knows of nothing."""
-        return time.monotonic() < self._leads_until
+        return time.monotonic() < self._leads_until and not self._resigned.is_set()
 
     @property
     def holder(self) -> str:
@@ -92,31 +92,30 @@ class LeaderElection:
     async def _attempt(self) -> None:
         """Renews or acquires, within the time that is left to lead."""
         started_at = time.monotonic()
-        left_s = self._leads_until - started_at
+        until = self._leads_until if self.is_leader else started_at + self._times.renew_deadline_s
         try:
-            async with asyncio.timeout(left_s if left_s > 0 else self._times.renew_deadline_s):
-                held = await self._hold()
-        except (KubernetesError, TimeoutError) as error:
+            held = await self._hold(until)
+        except KubernetesError as error:
             # When somebody else was faster (409), the next attempt sees who.
             level = logging.DEBUG if isinstance(error, ApiError) and error.status == 409 else logging.WARNING
-            logger.log(level, "lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
+            logger.log(level, "lease %s/%s: %s", self._namespace, self._name, error)
             return
         self._leads_until = started_at + self._times.renew_deadline_s if held else -math.inf
 
-    async def _hold(self) -> bool:
+    async def _hold(self, until: float) -> bool:
         """Whether the lease is ours now. ApiError 409 when somebody else wrote it meanwhile."""
         try:
-            lease = await self._client.get(LEASES, self._namespace, self._name)
+            lease = await self._client.get(LEASES, self._namespace, self._name, _left_s(until))
         except ApiError as error:
             if error.status != 404:
                 raise
             created = Lease({"name": self._name, "namespace": self._namespace}, self._record(LeaseSpec()))
-            self._see((await self._client.create(LEASES, created, self._namespace)).spec)
+            self._see((await self._client.create(LEASES, created, self._namespace, _left_s(until))).spec)
             return True
         self._see(lease.spec)
         if lease.spec.holderIdentity not in {None, "", self._identity} and not self._has_run_out():
             return False
-        await self._write(lease, self._record(lease.spec))
+        await self._write(lease, self._record(lease.spec), until)
         return True
 
     def _see(self, spec: LeaseSpec) -> None:
@@ -139,23 +138,23 @@ class LeaderElection:
             leaseTransitions=(before.leaseTransitions or 0) + (0 if ours or before == LeaseSpec() else 1),
         )
 
-    async def _write(self, lease: Lease, spec: LeaseSpec) -> None:
-        written = await self._client.replace(LEASES, Lease(lease.metadata, spec), self._namespace, self._name)
+    async def _write(self, lease: Lease, spec: LeaseSpec, until: float) -> None:
+        changed = Lease(lease.metadata, spec)
+        written = await self._client.replace(LEASES, changed, self._namespace, self._name, _left_s(until))
         self._see(written.spec)
 
     async def _release(self) -> None:
         """Lets another candidate lead at once, if the lease is ours; where that fails, it runs out."""
         self._leads_until = -math.inf
         self._tell()
+        until = time.monotonic() + _LONGEST_RELEASE_S
         try:
-            async with asyncio.timeout(_LONGEST_RELEASE_S):
-                lease = await self._client.get(LEASES, self._namespace, self._name)
-                if lease.spec.holderIdentity == self._identity:
-                    now, transitions = _micro_time(), lease.spec.leaseTransitions
-                    await self._write(lease, LeaseSpec(None, 1, now, now, transitions))
-        except (KubernetesError, TimeoutError) as error:
-            said = str(error) or "no answer in time"
-            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, said)
+            lease = await self._client.get(LEASES, self._namespace, self._name, _left_s(until))
+            if lease.spec.holderIdentity == self._identity:
+                now, transitions = _micro_time(), lease.spec.leaseTransitions
+                await self._write(lease, LeaseSpec(None, 1, now, now, transitions), until)
+        except KubernetesError as error:
+            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, error)
 
     def _tell(self) -> None:
         if self.is_leader != self._told:
@@ -170,6 +169,11 @@ class LeaderElection:
         if not self._told:
             return pause_s * random.uniform(1.0, 1.2)
         return min(pause_s, max(self._leads_until - time.monotonic(), 0.0))
+
+
+def _left_s(until: float) -> float:
+    """Until that moment of the monotonic clock; a request gets a little in any case."""
+    return max(until - time.monotonic(), 0.1)
 
 
 def _micro_time() -> str:

@@ -51,17 +51,19 @@ class Gate:
         self._flows.set()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._open:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        both = {writer, far_writer}
-        self._writers |= both
+        ends = {writer}
         try:
-            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+            if self._open:
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+                ends.add(far_writer)
+                self._writers |= ends
+                await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        except OSError:
+            # Nobody listens there just now.
+            pass
         finally:
-            self._writers -= both
-            for end in both:
+            self._writers -= ends
+            for end in ends:
                 end.transport.abort()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
