@@ -169,7 +169,7 @@ class Client:
                     raise _refusal(response.status_code, await _whole(response))
                 yield response
         except (httpx2.HTTPError, OSError) as error:
-            raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+            raise UnreachableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
 
 
 def _answered(data: bytes, what: type[T]) -> T:

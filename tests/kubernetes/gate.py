@@ -17,6 +17,7 @@ class Gate:
         self._open = True
         self._flows = asyncio.Event()
         self._flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -31,7 +32,7 @@ class Gate:
         self.shut()
         assert self._server
         self._server.close()
-        await self._server.wait_closed()
+        await asyncio.gather(*self._tasks)
 
     @property
     def url(self) -> str:
@@ -51,7 +52,9 @@ class Gate:
         self._flows.set()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = {writer}
+        task, ends = asyncio.current_task(), {writer}
+        assert task
+        self._tasks.add(task)
         try:
             if self._open:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -62,6 +65,7 @@ class Gate:
             # Nobody listens there just now.
             pass
         finally:
+            self._tasks.discard(task)
             self._writers -= ends
             for end in ends:
                 end.transport.abort()

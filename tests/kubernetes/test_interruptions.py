@@ -44,10 +44,13 @@ async def test_watches_go_on_from_where_they_broke(gated: Client, gate: Gate, na
         await eventually(lambda: picker.discovery.counts.failures >= 3)
         namespace.remove_pod("first")
         namespace.add_pod("third", "10.0.0.3")
+        namespace.set_objective("critical", 10)
+        namespace.set_pool(ports=(9000,))
         assert picker.addresses == {"10.0.0.1:8000", "10.0.0.2:8000"}
         assert picker.discovery.ready
         gate.open()
-        await picker.becomes("10.0.0.2:8000", "10.0.0.3:8000")
+        await picker.becomes("10.0.0.2:9000", "10.0.0.3:9000")
+        await eventually(lambda: picker.objectives.priority_of("critical") == 10)
         assert picker.discovery.counts.lists == lists
 
 
@@ -63,7 +66,8 @@ async def test_the_api_server_may_restart(client: Client, plane: ControlPlane, n
         await asyncio.to_thread(plane.start_api_server)
         namespace.add_pod("second", "10.0.0.2")
         namespace.set_objective("critical", 10)
-        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+        namespace.set_pool(ports=(9000,))
+        await picker.becomes("10.0.0.1:9000", "10.0.0.2:9000")
         await eventually(lambda: picker.objectives.priority_of("critical") == 10)
 
 
@@ -81,12 +85,13 @@ async def test_everything_is_listed_anew_when_the_history_is_gone(
         namespace.remove_pod("first")
         namespace.remove_objective("critical")
         namespace.add_pod("third", "10.0.0.3")
+        namespace.set_pool(ports=(9000,))
         # Neither etcd nor the API server remembers how it came to this.
         plane.compact()
         plane.end("kube-apiserver")
         await asyncio.to_thread(plane.start_api_server)
         gate.open()
-        await picker.becomes("10.0.0.2:8000", "10.0.0.3:8000")
+        await picker.becomes("10.0.0.2:9000", "10.0.0.3:9000")
         await eventually(lambda: len(picker.objectives) == 0)
         assert picker.discovery.counts.expired > 0
 
