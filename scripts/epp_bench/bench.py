@@ -1,14 +1,25 @@
 """What all parts of the benchmark share: the settings, and what was left out and why."""
 
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+import psutil
+
+from scripts.predictor_bench.store import Generations
+from scripts.trainer_bench.serving import own_server
 
 Figures = dict[str, float]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LONGEST_REASON = 400
+# What a process that ends early, or a server that doesn't answer, looks like from here.
+_FAILURES = (RuntimeError, OSError, psutil.Error, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True)
@@ -21,12 +32,35 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """A model store with a trained generation, a predictor that serves it, and a trainer that takes rows in."""
+
+    store: str
+    prediction_url: str
+    predictor: psutil.Process
+    training_url: str
+
+
+@contextmanager
+def latency_servers(trees: int, depth: int) -> Iterator[Latency]:
+    """The trainer never has enough rows to fit: it would weigh on what is measured."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = Generations(folder / "models", trees, depth).location
+        flags = ["--model-store", str(folder / "unused"), "--min-samples-for-retrain", str(10**9)]
+        training_url, _ = stack.enter_context(own_server("trainer", *flags))
+        predictor = stack.enter_context(own_server("predictor", "--model-store", store, "--grpc-port", "0"))
+        yield Latency(store, *predictor, training_url)
+
+
+@dataclass(frozen=True)
 class Bench:
-    """`store` is a model store with a trained generation. `flags` are given to every picker of this project."""
+    """`flags` are given to every picker of this project; `settle_s` is what each gets before it is measured."""
 
     seconds: float
     rounds: int
-    store: str
+    latency: Latency
+    settle_s: float = 2.0
     peer: Peer | None = None
     flags: tuple[str, ...] = ()
     endpoints: int = 100
@@ -38,7 +72,7 @@ class Bench:
         """What `measure` finds; None when it can't, and then `figure` is left out."""
         try:
             return measure(*args, **kwargs)
-        except RuntimeError as error:
+        except _FAILURES as error:
             self.leave_out(figure, str(error))
             return None
 

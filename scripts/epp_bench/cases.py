@@ -14,8 +14,6 @@ from scripts.epp_bench.pickers import Setting, own_picker, peer_picker
 from scripts.epp_bench.target import Target
 from scripts.figures import steps
 
-_SETTLE_S = 1.0
-
 
 @dataclass(frozen=True)
 class Case:
@@ -41,12 +39,12 @@ class Found:
 
 
 @contextmanager
-def pickers(bench: Bench, setting: Setting, peer_setting: Setting | None = None) -> Iterator[dict[str, Target]]:
-    """This project's picker and, where there is one and a setting for it, the peer."""
+def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Iterator[dict[str, Target]]:
+    """This project's picker and, if wanted and there is one, the peer."""
     with ExitStack() as stack:
         found = {"ours": stack.enter_context(own_picker(bench, setting))}
-        if bench.peer and peer_setting:
-            theirs = bench.attempt("peer", stack.enter_context, peer_picker(bench.peer, peer_setting))
+        if bench.peer and with_peer:
+            theirs = bench.attempt("peer", stack.enter_context, peer_picker(bench, setting))
             if theirs:
                 found["peer"] = theirs
         yield found
@@ -54,7 +52,7 @@ def pickers(bench: Bench, setting: Setting, peer_setting: Setting | None = None)
 
 def run(bench: Bench, targets: Mapping[str, Target], cases: Sequence[Case], title: str) -> dict[str, dict[str, Found]]:
     """What each target did in each case, `found[case][target]`; a case that a target fails is left out for it."""
-    time.sleep(_SETTLE_S)
+    time.sleep(bench.settle_s)
     idle = {name: target.idle_cores(bench.seconds) for name, target in targets.items()}
     loads: dict[tuple[str, str], list[Load]] = {}
     for case, _ in steps([(case, n) for case in cases for n in range(bench.rounds)], title):

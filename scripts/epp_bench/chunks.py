@@ -1,12 +1,12 @@
 """What the length of an answer costs: every chunk sent to the picker, observed or not, or none sent at all."""
 
-from contextlib import ExitStack
+from dataclasses import replace
 
 from scripts.epp_bench.bench import Bench, Figures
 from scripts.epp_bench.cases import Case, named, pickers, ratio, run
 from scripts.epp_bench.extproc import REFRESH
 from scripts.epp_bench.gateway import Shape
-from scripts.epp_bench.pickers import Setting, servers_of_predictions
+from scripts.epp_bench.pickers import Setting
 from scripts.epp_bench.servers import model_servers
 
 _OBSERVED = "--observed-responses-per-second"
@@ -14,23 +14,17 @@ _SHORT, _LONG = 1, 1000
 
 
 def measure(bench: Bench) -> Figures:
-    with ExitStack() as stack:
-        endpoints = stack.enter_context(model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port))
-        prediction_url, _, training_url = stack.enter_context(servers_of_predictions(bench))
-        remote = Setting(endpoints, "slo", REFRESH, prediction_url=prediction_url, training_url=training_url)
-
-        def embedded(*flags: str) -> Setting:
-            return Setting(endpoints, "slo", REFRESH, training_url=training_url, store=bench.store, flags=flags)
-
-        figures = _every_chunk_sent(bench, embedded(), remote)
-        figures |= _every_chunk_observed(bench, embedded(f"{_OBSERVED}=1000000"))
-        return figures | _none_sent(bench, embedded(f"{_OBSERVED}=0"))
+    with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
+        setting = Setting(endpoints, slo=True, refresh=REFRESH)
+        figures = _every_chunk_sent(bench, setting)
+        figures |= _every_chunk_observed(bench, replace(setting, flags=[f"{_OBSERVED}=1000000"]))
+        return figures | _none_sent(bench, replace(setting, flags=[f"{_OBSERVED}=0"]))
 
 
-def _every_chunk_sent(bench: Bench, ours: Setting, peers: Setting) -> Figures:
+def _every_chunk_sent(bench: Bench, setting: Setting) -> Figures:
     """In full duplex, with the observation that the picker does of itself."""
     cases = [Case(str(tokens), Shape(True, tokens=tokens)) for tokens in (_SHORT, 10, 200, _LONG)]
-    with pickers(bench, ours, peers) as targets:
+    with pickers(bench, setting, with_peer=True) as targets:
         found = run(bench, targets, cases, "chunks")
     figures: Figures = {}
     for tokens in (10, 200, _LONG):

@@ -22,7 +22,6 @@ from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.snapshot import Endpoint
 from scripts.epp_bench.bench import Bench, Figures
 from scripts.epp_bench.gateway import request_of
-from scripts.epp_bench.pickers import servers_of_predictions
 from scripts.figures import steps
 
 _SIZES = (10, 100, 1000)
@@ -38,23 +37,23 @@ def measure(bench: Bench) -> Figures:
 async def _measure(bench: Bench) -> Figures:
     figures: Figures = {}
     decisions = max(int(bench.seconds * bench.rounds * _PER_S), 10 * _WARM_UP)
-    with servers_of_predictions(bench) as (prediction_url, _, _):
-        embedded, remote = EmbeddedLatencyClient(bench.store, 60.0), RemoteLatencyClient((prediction_url,), 5.0)
-        await embedded.start()
-        ways: Sequence[tuple[str, LatencyClient | None]] = (
-            ("default", None),
-            ("slo_embedded", embedded),
-            ("slo_remote", remote),
-        )
-        try:
-            for endpoints in steps(_SIZES, "decisions"):
-                for name, latency in ways:
-                    took_ms = await _decide(_director(endpoints, latency), decisions)
-                    for percentile in (50, 99):
-                        figures[f"decide_{name}_{endpoints}_p{percentile}_ms"] = np.percentile(took_ms, percentile)
-        finally:
-            await embedded.close()
-            await remote.close()
+    embedded = EmbeddedLatencyClient(bench.latency.store, 60.0)
+    remote = RemoteLatencyClient((bench.latency.prediction_url,), 5.0)
+    await embedded.start()
+    ways: Sequence[tuple[str, LatencyClient | None]] = (
+        ("default", None),
+        ("slo_embedded", embedded),
+        ("slo_remote", remote),
+    )
+    try:
+        for endpoints in steps(_SIZES, "decisions"):
+            for name, latency in ways:
+                took_ms = await _decide(_director(endpoints, latency), decisions)
+                for percentile in (50, 99):
+                    figures[f"decide_{name}_{endpoints}_p{percentile}_ms"] = np.percentile(took_ms, percentile)
+    finally:
+        await embedded.close()
+        await remote.close()
     return figures
 
 

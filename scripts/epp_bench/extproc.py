@@ -4,12 +4,10 @@ Pages are small and scraped once a second here, so that scraping, which has a pa
 can be subtracted.
 """
 
-from contextlib import ExitStack
-
 from scripts.epp_bench.bench import Bench, Figures
 from scripts.epp_bench.cases import Case, Found, named, pickers, ratio, run
 from scripts.epp_bench.gateway import Shape
-from scripts.epp_bench.pickers import Setting, servers_of_predictions
+from scripts.epp_bench.pickers import Setting
 from scripts.epp_bench.servers import model_servers
 from scripts.epp_bench.target import Target
 
@@ -18,33 +16,31 @@ _PREDICTED = "headroom_epp_decisions_total"
 
 
 def measure(bench: Bench) -> Figures:
-    with ExitStack() as stack:
-        endpoints = stack.enter_context(model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port))
-        setting = Setting(endpoints, refresh=REFRESH)
-        with pickers(bench, setting, setting) as targets:
+    with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
+        with pickers(bench, Setting(endpoints, refresh=REFRESH), with_peer=True) as targets:
             figures = _figures(run(bench, targets, _cases("default"), "ext_proc, default"), "default")
-        figures |= _slo(bench, stack, endpoints)
-    return figures
+        return figures | _slo(bench, endpoints) | _slo_remote(bench, endpoints)
 
 
-def _slo(bench: Bench, stack: ExitStack, endpoints: list[str]) -> Figures:
-    """Ours predicts in its own process; the peer, and ours once more, ask a predictor."""
-    prediction_url, predictor, training_url = stack.enter_context(servers_of_predictions(bench))
-    remote = Setting(endpoints, "slo", REFRESH, prediction_url=prediction_url, training_url=training_url)
-    embedded = Setting(endpoints, "slo", REFRESH, training_url=training_url, store=bench.store)
-    with pickers(bench, embedded, remote) as targets:
+def _slo(bench: Bench, endpoints: list[str]) -> Figures:
+    """Ours predicts in its own process; the peer asks a predictor, whose CPU is not counted."""
+    with pickers(bench, Setting(endpoints, slo=True, refresh=REFRESH), with_peer=True) as targets:
         figures = _figures(run(bench, targets, _cases("slo"), "ext_proc, slo"), "slo")
         figures |= {"rss_mib": targets["ours"].rss_mib, "slo_predicted_share": _predicted(targets["ours"], "embedded")}
         if "peer" in targets:
             figures["peer_rss_mib"] = targets["peer"].rss_mib
-    with pickers(bench, remote) as targets:
+    return figures
+
+
+def _slo_remote(bench: Bench, endpoints: list[str]) -> Figures:
+    """Ours asks a predictor as well, whose CPU is counted."""
+    with pickers(bench, Setting(endpoints, slo=True, remote=True, refresh=REFRESH)) as targets:
         ours = targets["ours"]
-        both = Target(ours.name, ours.address, [*ours.processes, predictor], ours.metrics_url)
+        both = Target(ours.name, ours.address, [*ours.processes, bench.latency.predictor], ours.metrics_url)
         case = Case("c8", Shape(slo=True))
         found = run(bench, {"ours": both}, [case], "ext_proc, slo, remote")
-        figures |= named(found.get("c8"), "extproc_cpu_us_per_request_slo_remote")
-        figures["slo_remote_predicted_share"] = _predicted(ours, "remote")
-    return figures
+        figures = named(found.get("c8"), "extproc_cpu_us_per_request_slo_remote")
+        return figures | {"slo_remote_predicted_share": _predicted(ours, "remote")}
 
 
 def _predicted(ours: Target, source: str) -> float:

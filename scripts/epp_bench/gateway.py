@@ -28,6 +28,7 @@ DESTINATION_HEADER = "x-gateway-destination-endpoint"
 SLO_HEADERS = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "2000", "x-slo-tpot-ms": "60"}
 VARIANTS = 32
 _CHUNK_BYTES = 64 << 10
+_LETTERS = np.frombuffer(b"etaoinshrdlucmfw      ", np.uint8)
 _ID = "00000000-0000-4000-8000-000000000000"
 _EVENT = (
     'data: {"id":"chatcmpl-8f1c2a","object":"chat.completion.chunk","created":1760000000,"model":"simulated-70b",'
@@ -196,7 +197,7 @@ def _body(prompt_bytes: int, tokens: int, variant: int) -> bytes:
     since its id stands in the middle.
     """
     random = np.random.default_rng(variant)
-    letters = random.choice(np.frombuffer(b"etaoinshrdlucmfw      ", np.uint8), prompt_bytes).tobytes().decode()
+    letters = _LETTERS[random.integers(len(_LETTERS), size=prompt_bytes)].tobytes().decode()
     half = prompt_bytes // 2
     content = f"{letters[:half]}{_ID}{letters[half + len(_ID) :]}"
     messages = [{"role": "user", "content": content}]

@@ -71,7 +71,8 @@ class Load:
         return self.counted.client_cpu_s / self.counted.seconds
 
     def picked_ms(self, percentile: float) -> float:
-        return float(np.percentile(self.counted.picked_ms, percentile))
+        """NaN when answers are so long that none ended."""
+        return float(np.percentile(self.counted.picked_ms or [np.nan], percentile))
 
     def cpu_us_per_request(self, idle_cores: float) -> float:
         """Without what the picker spends anyway, on scraping above all."""
@@ -79,7 +80,7 @@ class Load:
 
 
 def load(target: Target, plan: Plan) -> Load:
-    """Runs the client beside the target. RuntimeError when no request, or fewer than 99 in 100, went well."""
+    """Runs the client beside the target. RuntimeError when nothing, or fewer than 99 requests in 100, went well."""
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdin
@@ -96,7 +97,7 @@ def load(target: Target, plan: Plan) -> Load:
         raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
     counted = msgspec.json.decode(told, type=Counted)
     well = len(counted.took_ms)
-    if not well or counted.failed > well / 100:
+    if not counted.chunks + well or counted.failed > well / 100:
         reason = counted.reason or "none ended in time"
         raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
     return Load(plan, counted, spent_s)

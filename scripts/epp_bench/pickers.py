@@ -9,41 +9,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
 
-from scripts.epp_bench.bench import Bench, Peer
+from scripts.epp_bench.bench import Bench, Latency, Peer
 from scripts.epp_bench.target import Target
-from scripts.trainer_bench.serving import free_port, own_server
+from scripts.trainer_bench.serving import free_port
 
 _ROOT = Path(__file__).parents[2]
 _READY_S = 60.0
 _STOP_S = 3.0
-_PROFILES = ("default", "slo")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a picker is started with, whoever's it is. `profile` is what will be asked of it: default or slo.
-
-    Without a `prediction_url`, this project's picker predicts in its own process where the profile wants that.
+    """What a picker is started with. `slo` says what will be asked of it; `remote` whether it predicts by asking a
+    prediction server, or this project's picker in its own process; `flags` are this project's.
     """
 
     endpoints: Sequence[str]
-    profile: str = "default"
+    slo: bool = False
+    remote: bool = False
     refresh: str = "50ms"
     secure: bool = False
-    prediction_url: str = ""
-    training_url: str = ""
-    store: str = ""
     flags: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        assert self.profile in _PROFILES
 
 
 @cache
@@ -54,27 +47,14 @@ def knows(flag: str) -> bool:
 
 
 @contextmanager
-def servers_of_predictions(bench: Bench) -> Iterator[tuple[str, psutil.Process, str]]:
-    """A predictor's URL and process, and the URL of a trainer that takes rows in and never has enough to fit."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        flags = ["--model-store", f"{folder}/store", "--min-samples-for-retrain", str(10**9)]
-        training_url, _ = stack.enter_context(own_server("trainer", *flags))
-        flags = ["--model-store", bench.store, "--grpc-port", "0"]
-        prediction_url, process = stack.enter_context(own_server("predictor", *flags))
-        yield prediction_url, process, training_url
-
-
-@contextmanager
 def own_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
     """This project's picker. RuntimeError when it doesn't come up."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--host=127.0.0.1", "--pool-name=bench", f"--secure-serving={str(setting.secure).lower()}"]
     flags += [f"--refresh-metrics-interval={setting.refresh}", f"--endpoints={','.join(setting.endpoints)}"]
-    if setting.profile == "slo":
-        flags += ["--enable-latency-predictor", f"--training-server-url={setting.training_url}"]
-        flags += _prediction_flags(setting)
+    if setting.slo:
+        flags += _prediction_flags(bench.latency, setting.remote)
     command = [sys.executable, "-m", "epp", *flags, *bench.flags, *setting.flags]
     address = f"127.0.0.1:{ports['grpc-port']}"
     with _started(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, "ours") as target:
@@ -82,8 +62,9 @@ def own_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
 
 
 @contextmanager
-def peer_picker(peer: Peer, setting: Setting) -> Iterator[Target]:
+def peer_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
     """The peer, started for `setting` unless it runs already. RuntimeError when it doesn't come up."""
+    peer = bench.peer or Peer()
     if peer.address:
         yield Target("peer", peer.address, metrics_url=peer.metrics_url)
         return
@@ -91,20 +72,28 @@ def peer_picker(peer: Peer, setting: Setting) -> Iterator[Target]:
         file = Path(folder) / "endpoints.yaml"
         file.write_text(_endpoints_file(setting.endpoints))
         ports = {name: str(free_port()) for name in ("GRPC_PORT", "HEALTH_PORT", "METRICS_PORT")}
-        env = {**os.environ, **ports, "ENDPOINTS_FILE": str(file), "PROFILE": setting.profile}
+        env = {
+            **os.environ,
+            **ports,
+            "ENDPOINTS": ",".join(setting.endpoints),
+            "ENDPOINTS_FILE": str(file),
+            "PROFILE": "slo" if setting.slo else "default",
+        }
         env |= {"REFRESH_METRICS_INTERVAL": setting.refresh, "SECURE_SERVING": str(setting.secure).lower()}
-        env |= {"PREDICTION_SERVER_URL": setting.prediction_url, "TRAINING_SERVER_URL": setting.training_url}
+        latency = bench.latency
+        env |= {"PREDICTION_SERVER_URL": latency.prediction_url, "TRAINING_SERVER_URL": latency.training_url}
         address = f"127.0.0.1:{ports['GRPC_PORT']}"
         metrics_url = f"http://127.0.0.1:{ports['METRICS_PORT']}/metrics"
         with _started(shlex.split(peer.command), env, metrics_url, address, "peer") as target:
             yield target
 
 
-def _prediction_flags(setting: Setting) -> list[str]:
-    if setting.prediction_url:
+def _prediction_flags(latency: Latency, remote: bool) -> list[str]:
+    flags = ["--enable-latency-predictor", f"--training-server-url={latency.training_url}"]
+    if remote:
         # A prediction that comes late is to be counted as slow, not as none.
-        return [f"--prediction-server-url={setting.prediction_url}", "--prediction-timeout=500ms"]
-    return ["--latency-client=embedded", f"--model-store={setting.store}"]
+        return [*flags, f"--prediction-server-url={latency.prediction_url}", "--prediction-timeout=500ms"]
+    return [*flags, "--latency-client=embedded", f"--model-store={latency.store}"]
 
 
 def _endpoints_file(endpoints: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from scripts.epp_bench.bench import Bench, Figures
 from scripts.epp_bench.gateway import SLO_HEADERS
 from scripts.epp_bench.http_load import http_load
-from scripts.epp_bench.pickers import Setting, own_picker, peer_picker, servers_of_predictions
+from scripts.epp_bench.pickers import Setting, own_picker, peer_picker
 from scripts.epp_bench.servers import model_servers
 from scripts.figures import steps
 from scripts.loop import envoy
@@ -25,7 +25,6 @@ from scripts.trainer_bench.serving import free_port
 
 _RATES = (100, 500)
 _READY_S = 30.0
-_SETTLE_S = 2.0
 _PAST_THE_PICKER = {envoy.POLICY_HEADER: envoy.ROUND_ROBIN}
 
 
@@ -41,19 +40,17 @@ def measure(bench: Bench) -> Figures:
     figures: Figures = {}
     with ExitStack() as stack:
         endpoints = stack.enter_context(model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port))
-        prediction_url, _, training_url = stack.enter_context(servers_of_predictions(bench))
-        own = Setting(endpoints, "slo", secure=True, training_url=training_url, store=bench.store)
-        ours = stack.enter_context(own_picker(bench, own)).address
+        setting = Setting(endpoints, slo=True, secure=True)
+        ours = stack.enter_context(own_picker(bench, setting)).address
         gateways = {
             "": stack.enter_context(_gateway(ours, endpoints)),
             "full_duplex_": stack.enter_context(_gateway(ours, endpoints, full_duplex=True)),
         }
         if bench.peer:
-            theirs = Setting(endpoints, "slo", secure=True, prediction_url=prediction_url, training_url=training_url)
-            target = bench.attempt("peer behind Envoy", stack.enter_context, peer_picker(bench.peer, theirs))
+            target = bench.attempt("peer behind Envoy", stack.enter_context, peer_picker(bench, setting))
             if target:
                 gateways["peer_"] = stack.enter_context(_gateway(target.address, endpoints, full_duplex=True))
-        time.sleep(_SETTLE_S)
+        time.sleep(bench.settle_s)
         for per_s in _RATES:
             end = "" if per_s == _RATES[0] else f"_{per_s}_per_s"
             added = _added(bench, gateways, per_s)
