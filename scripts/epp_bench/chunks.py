@@ -9,7 +9,8 @@ from scripts.epp_bench.gateway import Shape
 from scripts.epp_bench.pickers import Setting
 from scripts.epp_bench.servers import model_servers
 
-_OBSERVED = "--observed-responses-per-second"
+_ALL_OBSERVED = ("--observed-responses-per-second=1000000", "--observed-tokens-per-second=1000000000")
+_NONE_OBSERVED = ("--observed-responses-per-second=0",)
 _SHORT, _LONG = 1, 1000
 
 
@@ -17,8 +18,8 @@ def measure(bench: Bench) -> Figures:
     with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
         setting = Setting(endpoints, slo=True, refresh=REFRESH)
         figures = _every_chunk_sent(bench, setting)
-        figures |= _every_chunk_observed(bench, replace(setting, flags=[f"{_OBSERVED}=1000000"]))
-        return figures | _none_sent(bench, replace(setting, flags=[f"{_OBSERVED}=0"]))
+        figures |= _every_chunk_observed(bench, replace(setting, flags=_ALL_OBSERVED))
+        return figures | _none_sent(bench, replace(setting, flags=_NONE_OBSERVED))
 
 
 def _every_chunk_sent(bench: Bench, setting: Setting) -> Figures:
