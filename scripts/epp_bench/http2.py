@@ -8,7 +8,7 @@ import struct
 from collections.abc import Generator
 from typing import cast
 
-from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
+from hpack import Decoder, Encoder
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
@@ -48,8 +48,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, authority: str, path: str) -> None:
         names = {":method": "POST", ":scheme": "http", ":path": path, ":authority": authority, "te": "trailers"}
         names |= {"content-type": "application/grpc", "user-agent": "bench"}
-        # The same bytes for every call, which needs literals that leave no trace in the server's table.
-        self._header_block = Encoder().encode([NeverIndexedHeaderTuple(*pair) for pair in names.items()])
+        self._request_headers = list(names.items())
+        # Names what both sides know already by number, as Envoy does: from the second call on, that is everything.
+        self._encoder = Encoder()
         self._decoder = Decoder()
         self._known_blocks: dict[bytes, dict[str, str]] = {}
         self._calls: dict[int, _Call] = {}
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
             return done
         self._next_stream += 2
         call = self._calls[stream] = _Call(script, self._stream_window, done)
-        self._frame(_HEADERS, _END_HEADERS, stream, self._header_block)
+        self._frame(_HEADERS, _END_HEADERS, stream, self._encoder.encode(self._request_headers))
         self._say(stream, call, next(script))
         self._flush()
         return done
@@ -204,6 +205,8 @@ class Connection(asyncio.Protocol):
                 self._stream_window = value
             elif name == _MAX_FRAME_SIZE:
                 self._largest_frame = value
+            elif name == _HEADER_TABLE_SIZE:
+                self._encoder.header_table_size = min(value, self._encoder.header_table_size)
         self._frame(_SETTINGS, _ACK, 0, b"")
         self._send_all_unsent()
 
