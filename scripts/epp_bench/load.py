@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,12 @@ class Counted(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Load:
-    """One measurement. `cpu_s` is what all processes of the picker spent meanwhile."""
+    """One measurement. `cpu_s` is what all processes of the picker spent meanwhile, `watched` how far that went."""
 
     plan: Plan
     counted: Counted
     cpu_s: float
+    watched: float
 
     @property
     def requests(self) -> float:
@@ -79,19 +81,22 @@ class Load:
         return (self.cpu_s - idle_cores * self.counted.seconds) * 1e6 / self.requests
 
 
-def load(target: Target, plan: Plan) -> Load:
-    """Runs the client beside the target. RuntimeError when nothing, or fewer than 99 requests in 100, went well."""
+def load(target: Target, plan: Plan, watch: Callable[[], float] = lambda: 0.0) -> Load:
+    """Runs the client beside the target, and looks at what `watch` counts before and after.
+
+    RuntimeError when nothing, or fewer than 99 requests in 100, went well.
+    """
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdin
         assert client.stdout
         if client.stdout.readline() != "warm\n":
             raise RuntimeError(f"the load client did not come up: run `{' '.join(command)}`")
-        before_s = target.cpu_s
+        before, before_s = watch(), target.cpu_s
         client.stdin.write("go\n")
         client.stdin.flush()
         client.stdout.readline()
-        spent_s = target.cpu_s - before_s
+        spent_s, watched = target.cpu_s - before_s, watch() - before
         told = client.stdout.readline()
     if not told:
         raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
@@ -100,7 +105,7 @@ def load(target: Target, plan: Plan) -> Load:
     if not counted.chunks + well or counted.failed > well / 100:
         reason = counted.reason or "none ended in time"
         raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
-    return Load(plan, counted, spent_s)
+    return Load(plan, counted, spent_s, watched)
 
 
 class _Client:
