@@ -17,14 +17,13 @@ from scripts.figures import steps
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of request, and how many at once or a second. Only this project's pickers speak all modes."""
+    """A kind of request, and how many at once or, where `per_s` is given, a second."""
 
     name: str
     shape: Shape
     at_once: int = 8
     per_s: float = 0.0
     connections: int = 1
-    for_peer: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,6 @@ def run(bench: Bench, targets: Mapping[str, Target], cases: Sequence[Case], titl
     loads: dict[tuple[str, str], list[Load]] = {}
     for case, _ in steps([(case, n) for case in cases for n in range(bench.rounds)], title):
         for name, target in targets.items():
-            if name == "peer" and not case.for_peer:
-                continue
             plan = Plan(target.address, case.shape, bench.seconds, case.at_once, case.per_s, case.connections)
             one = bench.attempt(f"{title}: {case.name} of {name}", load, target, plan)
             if one:

@@ -10,7 +10,7 @@ from typing import cast
 
 from hpack import Decoder, Encoder
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 2, 4, 5
 _LARGEST_WINDOW = (1 << 31) - 1
@@ -117,13 +117,7 @@ class Connection(asyncio.Protocol):
             if flags & _END_STREAM:
                 self._end(stream, "ended without trailers")
         elif kind == _HEADERS:
-            if not flags & _END_HEADERS:
-                raise NotImplementedError("response headers in several frames")
-            headers = self._headers(_unpadded(payload, flags)[5 if flags & _PRIORITY else 0 :])
-            if flags & _END_STREAM:
-                status = headers.get("grpc-status", "none")
-                reason = f"grpc-status {status}: {headers.get('grpc-message', '')}"
-                self._end(stream, "" if status == "0" else reason)
+            self._header_frame(stream, flags, _unpadded(payload, flags)[5 if flags & _PRIORITY else 0 :])
         elif kind == _SETTINGS and not flags & _ACK:
             self._settings(payload)
         elif kind == _PING and not flags & _ACK:
@@ -136,6 +130,15 @@ class Connection(asyncio.Protocol):
             last = int.from_bytes(payload[:4], "big")
             for refused in [other for other in self._calls if other > last]:
                 self._end(refused, "refused by a server that goes away")
+
+    def _header_frame(self, stream: int, flags: int, block: bytes) -> None:
+        if not flags & _END_HEADERS:
+            self._end(stream, "response headers larger than a frame, which this client doesn't read")
+            return
+        headers = self._headers(block)
+        if flags & _END_STREAM:
+            status = headers.get("grpc-status", "none")
+            self._end(stream, "" if status == "0" else f"grpc-status {status}: {headers.get('grpc-message', '')}")
 
     def _data(self, stream: int, payload: bytes) -> None:
         call = self._calls.get(stream)

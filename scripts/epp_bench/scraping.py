@@ -52,20 +52,17 @@ def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
 
 def _of_picker(bench: Bench, start: Callable[[], AbstractContextManager[Target]], addresses: list[str]) -> Figures:
     with start() as target:
-        plan = Plan(
-            target.address, Shape(), max(bench.seconds, _LEAST_REQUESTS / _REQUESTS_PER_S), per_s=_REQUESTS_PER_S
-        )
+        seconds = max(bench.seconds, _LEAST_REQUESTS / _REQUESTS_PER_S)
+        plan = Plan(target.address, Shape(), seconds, per_s=_REQUESTS_PER_S)
         loads = [load(target, plan, lambda: pages_served(addresses[0])) for _ in range(bench.rounds)]
         time.sleep(max(bench.settle_s, _LINGER_S))
         idle_cores = target.idle_cores(bench.seconds)
-    seconds, pages = (
-        sum(values) for values in zip(*((one.counted.seconds, one.watched) for one in loads), strict=True)
-    )
-    spent_s = sum(one.cpu_s for one in loads)
+    lasted_s, spent_s = sum(one.counted.seconds for one in loads), sum(one.cpu_s for one in loads)
+    pages = sum(one.watched for one in loads)
     return {
-        "cores": spent_s / seconds,
+        "cores": spent_s / lasted_s,
         "page_us": spent_s * 1e6 / pages,
-        "freshness_ms": len(addresses) * seconds / pages * 1000,
+        "freshness_ms": len(addresses) * lasted_s / pages * 1000,
         "idle_cores": idle_cores,
         "pick_p50_ms": float(np.median([one.picked_ms(50) for one in loads])),
         "pick_p99_ms": float(np.median([one.picked_ms(99) for one in loads])),
