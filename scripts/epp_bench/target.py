@@ -1,5 +1,6 @@
 """A picker that is measured: where it listens, and what its processes spend."""
 
+import platform
 import re
 import time
 import urllib.request
@@ -23,7 +24,7 @@ class Target:
         """CPU time spent so far."""
         if not self.processes:
             return self.metric("process_cpu_seconds_total")
-        return float(sum(times.user + times.system for times in (one.cpu_times() for one in self._family())))
+        return sum(map(_cpu_s, self._family()))
 
     @property
     def rss_mib(self) -> float:
@@ -52,3 +53,13 @@ class Target:
 
     def _family(self) -> list[psutil.Process]:
         return [one for process in self.processes for one in (process, *process.children(recursive=True))]
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Linux counts a process's time in nanoseconds, but /proc tells it in ticks of 10 ms, in which a short measurement
+    is lost. The clock of another process can be read exactly: its number is made as in clock_getcpuclockid(3).
+    """
+    if platform.system() == "Linux":
+        return time.clock_gettime((~process.pid << 3) | 2)
+    times = process.cpu_times()
+    return float(times.user + times.system)
