@@ -4,28 +4,23 @@ import importlib.metadata
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
-from envoy_data_plane.envoy.config.cluster.v3 import (
-    Cluster,
-    ClusterDiscoveryType,
-    ClusterLbPolicy,
-    ClusterOriginalDstLbConfig,
-)
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
-    Address,
     DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
-    Http2ProtocolOptions,
-    SocketAddress,
-    TransportSocket,
+    Http1ProtocolOptions,
+    TypedExtensionConfig,
 )
-from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
     HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
     Route,
     RouteAction,
     RouteConfiguration,
@@ -35,6 +30,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExtProcPerRoute,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
     ProcessingMode,
     ProcessingModeBodySendMode,
     ProcessingModeHeaderSendMode,
@@ -44,18 +41,22 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManager,
     HttpFilter,
 )
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import CommonTlsContext, UpstreamTlsContext
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions,
-    HttpProtocolOptionsExplicitHttpConfig,
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
 )
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
+from scripts.loop import envoy_clusters as clusters
+
+FailureMode = Literal["open", "closed"]
+
 EXT_PROC = "envoy.filters.http.ext_proc"
-DESTINATION_HEADER = "x-gateway-destination-endpoint"
 POLICY_HEADER = "x-headroom-policy"
 ROUND_ROBIN = "round-robin"
+_SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 _BUFFER_BYTES = 32 << 20
 _NO_TIMEOUT = timedelta(0)
 
@@ -69,31 +70,32 @@ def binary() -> Path:
 
 
 def bootstrap(
-    *, port: int, admin_port: int, picker_port: int, servers: Sequence[str], full_duplex: bool = False
+    *,
+    port: int,
+    admin_port: int,
+    picker_port: int,
+    servers: Sequence[str],
+    full_duplex: bool = False,
+    failure_mode: FailureMode = "open",
+    message_timeout_s: float = 0.2,
+    health_checking: bool = True,
+    bypass: bool = False,
 ) -> str:
-    """Envoy's configuration as JSON: requests go where the picker says.
+    """Envoy's configuration as JSON: requests go to that of the `servers` (host:port) which the picker names.
 
-    With the header `x-headroom-policy: round-robin` they bypass the picker and go to `servers` (ip:port) in turn.
     `full_duplex` drives the picker as a gateway does; otherwise bodies are buffered, and of responses only the headers
-    and what the picker asks for are sent to it.
+    and what the picker asks for are sent to it. When the picker doesn't answer, `open` sends requests to the least busy
+    server, and `closed` answers them with 503. `health_checking` needs a picker that runs with the flag of that name.
+    With `bypass`, requests with the header `x-headroom-policy: round-robin` go past the picker, to the servers in turn.
     """
-    clusters = [
-        _cluster("picker", [f"127.0.0.1:{picker_port}"], grpc=True),
-        _cluster("round_robin", servers),
-        Cluster(
-            name="picked",
-            type=ClusterDiscoveryType.ORIGINAL_DST,
-            lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
-            connect_timeout=timedelta(seconds=2),
-            original_dst_lb_config=ClusterOriginalDstLbConfig(
-                use_http_header=True, http_header_name=DESTINATION_HEADER
-            ),
-        ),
-    ]
+    processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
+    upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
+    if bypass:
+        upstreams.append(clusters.in_turn(servers))
     config = Bootstrap(
-        admin=Admin(address=_address("127.0.0.1", admin_port)),
+        admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(port, _connection_manager(full_duplex))], clusters=clusters
+            listeners=[_listener(port, _connection_manager(processor, _routes(bypass)))], clusters=upstreams
         ),
     )
     return config.to_json(indent=2)
@@ -103,87 +105,90 @@ def _listener(port: int, manager: HttpConnectionManager) -> Listener:
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",
-        address=_address("127.0.0.1", port),
+        address=clusters.address("127.0.0.1", port),
         filter_chains=[FilterChain(filters=[network_filter])],
         per_connection_buffer_limit_bytes=_BUFFER_BYTES,
     )
 
 
-def _connection_manager(full_duplex: bool) -> HttpConnectionManager:
+def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="inference",
         stream_idle_timeout=_NO_TIMEOUT,
-        route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=_routes())]),
+        http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
+        early_header_mutation_extensions=[_without_destination()],
+        route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
         http_filters=[
-            HttpFilter(name=EXT_PROC, typed_config=Any.pack(_ext_proc(full_duplex))),
+            HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor)),
             HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
         ],
     )
 
 
-def _routes() -> list[Route]:
+def _without_destination() -> TypedExtensionConfig:
+    """Clients don't choose their endpoint: what they say of it is gone before any filter sees it."""
+    removal = EarlyHeaderMutation(mutations=[HeaderMutation(remove=clusters.DESTINATION)])
+    name = "envoy.http.early_header_mutation.header_mutation"
+    return TypedExtensionConfig(name=name, typed_config=Any.pack(removal))
+
+
+def _routes(bypass: bool) -> list[Route]:
+    past_picker = Any.pack(ExtProcPerRoute(disabled=True))
     by_turn = HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=ROUND_ROBIN))
-    bypass = Any.pack(ExtProcPerRoute(disabled=True))
+    in_turn = Route(
+        match=RouteMatch(prefix="/v1/", headers=[by_turn]),
+        route=RouteAction(cluster=clusters.IN_TURN, timeout=_NO_TIMEOUT),
+        typed_per_filter_config={EXT_PROC: past_picker},
+    )
+    picked = RouteAction(cluster=clusters.POOL, timeout=_NO_TIMEOUT, retry_policy=_retries())
+    unknown = DataSource(inline_string='{"error": {"message": "unknown path: use /v1/..."}}\n')
     return [
-        Route(
-            match=RouteMatch(prefix="/v1/", headers=[by_turn]),
-            route=RouteAction(cluster="round_robin", timeout=_NO_TIMEOUT),
-            typed_per_filter_config={EXT_PROC: bypass},
-        ),
-        Route(match=RouteMatch(prefix="/v1/"), route=RouteAction(cluster="picked", timeout=_NO_TIMEOUT)),
+        *([in_turn] if bypass else []),
+        Route(match=RouteMatch(prefix="/v1/"), route=picked),
         Route(
             match=RouteMatch(prefix="/"),
-            direct_response=DirectResponseAction(
-                status=404, body=DataSource(inline_string='{"error": {"message": "unknown path: use /v1/..."}}\n')
-            ),
-            typed_per_filter_config={EXT_PROC: bypass},
+            direct_response=DirectResponseAction(status=404, body=unknown),
+            typed_per_filter_config={EXT_PROC: past_picker},
         ),
     ]
 
 
-def _ext_proc(full_duplex: bool) -> ExternalProcessor:
+def _retries() -> RetryPolicy:
+    """Tries another server where the request can't have reached the first one."""
+    another = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    return RetryPolicy(
+        retry_on="connect-failure,refused-stream",
+        num_retries=3,
+        retry_host_predicate=[another],
+        host_selection_retry_max_attempts=5,
+    )
+
+
+def _ext_proc(full_duplex: bool, failure_mode: FailureMode, message_timeout: timedelta) -> ExternalProcessor:
+    return ExternalProcessor(
+        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=clusters.PICKER), timeout=_NO_TIMEOUT),
+        processing_mode=_processing_mode(full_duplex),
+        message_timeout=message_timeout,
+        failure_mode_allow=failure_mode == "open",
+        status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+        allow_mode_override=True,
+        metadata_options=MetadataOptions(
+            forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[_SUBSET_NAMESPACE, clusters.LB_NAMESPACE]),
+            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[clusters.LB_NAMESPACE]),
+        ),
+    )
+
+
+def _processing_mode(full_duplex: bool) -> ProcessingMode:
     send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
     modes = ProcessingModeBodySendMode
-    return ExternalProcessor(
-        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name="picker"), timeout=_NO_TIMEOUT),
-        processing_mode=ProcessingMode(
-            request_header_mode=send,
-            response_header_mode=send,
-            request_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.BUFFERED,
-            response_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.NONE,
-            request_trailer_mode=send if full_duplex else skip,
-            response_trailer_mode=send if full_duplex else skip,
-        ),
-        message_timeout=timedelta(seconds=2),
-        allow_mode_override=True,
+    return ProcessingMode(
+        request_header_mode=send,
+        response_header_mode=send,
+        request_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.BUFFERED,
+        response_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.NONE,
+        request_trailer_mode=send if full_duplex else skip,
+        response_trailer_mode=send if full_duplex else skip,
     )
-
-
-def _cluster(name: str, addresses: Sequence[str], grpc: bool = False) -> Cluster:
-    endpoints = [
-        LbEndpoint(endpoint=Endpoint(address=_address(host, int(port))))
-        for host, _, port in (address.rpartition(":") for address in addresses)
-    ]
-    cluster = Cluster(
-        name=name,
-        type=ClusterDiscoveryType.STATIC,
-        connect_timeout=timedelta(seconds=2),
-        load_assignment=ClusterLoadAssignment(
-            cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
-        ),
-    )
-    if grpc:
-        http2 = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
-        cluster.typed_extension_protocol_options = {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
-                HttpProtocolOptions(explicit_http_config=http2)
-            )
-        }
-        # The picker's certificate is self-signed; what TLS gives here is encryption.
-        tls = UpstreamTlsContext(common_tls_context=CommonTlsContext(alpn_protocols=["h2"]))
-        cluster.transport_socket = TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(tls))
-    return cluster
-
-
-def _address(host: str, port: int) -> Address:
-    return Address(socket_address=SocketAddress(address=host, port_value=port))

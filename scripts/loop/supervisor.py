@@ -63,9 +63,9 @@ class Supervisor:
             self._failed.result()
         return await task
 
-    def kill(self, name: str) -> None:
-        """Ends a part as the kernel would when memory runs out."""
-        self._processes[name].send_signal(signal.SIGKILL)
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends a part as the kernel would when memory runs out, or sends it another signal."""
+        self._processes[name].send_signal(number)
 
     def log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

@@ -1,0 +1,141 @@
+"""Where Envoy sends requests on to: the picker, and the model servers."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDiscoveryType,
+    LoadBalancingPolicy,
+    LoadBalancingPolicyPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    KeepaliveSettings,
+    SocketAddress,
+    TransportSocket,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
+from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import (
+    OverrideHost,
+    OverrideHostOverrideHostSource,
+)
+from envoy_data_plane.envoy.extensions.load_balancing_policies.round_robin.v3 import RoundRobin
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import CommonTlsContext, UpstreamTlsContext
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
+from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.google.protobuf import Any
+
+PICKER, POOL, IN_TURN = "picker", "pool", "in_turn"
+DESTINATION = "x-gateway-destination-endpoint"
+LB_NAMESPACE = "envoy.lb"
+_SERVED = "x-gateway-destination-endpoint-served"
+_EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+_CONNECT_TIMEOUT = timedelta(seconds=2)
+_HEALTH_INTERVAL = timedelta(milliseconds=500)
+_HEALTH_TIMEOUT = timedelta(seconds=1)
+_PING_INTERVAL = timedelta(seconds=1)
+_PING_TIMEOUT = timedelta(seconds=5)
+# Envoy's own bounds, 1024 streams and connections and 3 retries, are too few for answers that take minutes.
+_UNBOUNDED = CircuitBreakers(
+    thresholds=[
+        CircuitBreakersThresholds(
+            max_connections=1_000_000, max_pending_requests=1_000_000, max_requests=1_000_000, max_retries=1_000
+        )
+    ]
+)
+
+
+def address(host: str, port: int) -> Address:
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
+
+
+def picker(place: str, *, health_checking: bool) -> Cluster:
+    """The picker at host:port, over TLS. While it fails its health checks nobody waits for it.
+
+    A connection whose pings stay unanswered is cut, so that what waits in it for a hung picker gets to know.
+    """
+    keepalive = KeepaliveSettings(interval=_PING_INTERVAL, timeout=_PING_TIMEOUT)
+    http2 = Http2ProtocolOptions(connection_keepalive=keepalive)
+    # The picker's certificate is self-signed; what TLS gives here is encryption.
+    tls = UpstreamTlsContext(common_tls_context=CommonTlsContext(alpn_protocols=["h2"]))
+    cluster = _cluster(PICKER, [place], HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
+    cluster.transport_socket = TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(tls))
+    # Without this Envoy would go on asking a cluster of which too many are unhealthy.
+    cluster.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0))
+    if health_checking:
+        cluster.health_checks = [_health_check()]
+    return cluster
+
+
+def pool(servers: Sequence[str]) -> Cluster:
+    """The model servers: first the endpoints that the picker named, in its order; without any, the least busy one."""
+    named = MetadataKey(key=LB_NAMESPACE, path=[MetadataKeyPathSegment(key=DESTINATION)])
+    served = MetadataKey(key=LB_NAMESPACE, path=[MetadataKeyPathSegment(key=_SERVED)])
+    policy = OverrideHost(
+        override_host_sources=[OverrideHostOverrideHostSource(metadata=named)],
+        selected_host_key=served,
+        fallback_policy=_policy("least_request", LeastRequest()),
+    )
+    cluster = _servers(POOL, servers)
+    cluster.load_balancing_policy = _policy("override_host", policy)
+    return cluster
+
+
+def in_turn(servers: Sequence[str]) -> Cluster:
+    """The model servers, one after the other, whatever the picker would say."""
+    cluster = _servers(IN_TURN, servers)
+    cluster.load_balancing_policy = _policy("round_robin", RoundRobin())
+    return cluster
+
+
+def _servers(name: str, places: Sequence[str]) -> Cluster:
+    http1 = Http1ProtocolOptions(enable_trailers=True)
+    return _cluster(name, places, HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=http1))
+
+
+def _cluster(name: str, places: Sequence[str], protocol: HttpProtocolOptionsExplicitHttpConfig) -> Cluster:
+    """A name is resolved again and again, and stands for all addresses that it has."""
+    hosts = [place.rpartition(":") for place in places]
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=address(host.strip("[]"), int(port)))) for host, _, port in hosts]
+    options = Any.pack(HttpProtocolOptions(explicit_http_config=protocol))
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STRICT_DNS,
+        connect_timeout=_CONNECT_TIMEOUT,
+        circuit_breakers=_UNBOUNDED,
+        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
+        ),
+    )
+
+
+def _health_check() -> HealthCheck:
+    return HealthCheck(
+        interval=_HEALTH_INTERVAL,
+        # Envoy's own value, a minute, would find a lost picker long after the next request.
+        no_traffic_interval=_HEALTH_INTERVAL,
+        timeout=_HEALTH_TIMEOUT,
+        unhealthy_threshold=2,
+        healthy_threshold=1,
+        grpc_health_check=HealthCheckGrpcHealthCheck(service_name=_EXT_PROC_SERVICE),
+    )
+
+
+def _policy(name: str, config: LeastRequest | RoundRobin | OverrideHost) -> LoadBalancingPolicy:
+    extension = TypedExtensionConfig(name=f"envoy.load_balancing_policies.{name}", typed_config=Any.pack(config))
+    return LoadBalancingPolicy(policies=[LoadBalancingPolicyPolicy(typed_extension_config=extension)])

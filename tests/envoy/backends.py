@@ -1,0 +1,206 @@
+"""Model servers that do what a request's `x-act` header says, and remember every request as it came."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import h11
+
+LARGE = bytes(range(256)) * 40_960
+METRICS = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\nvllm:gpu_cache_usage_perc 0\n"
+ANSWER = json.dumps({"choices": [{"text": "hi"}], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}).encode()
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"token"}}]}\n\n'
+LAST_EVENTS = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
+EVENTS = EVENT * 3 + LAST_EVENTS
+
+
+@dataclass
+class Received:
+    """A request as the backend saw it; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    trailers: dict[str, str]
+
+
+class Connection:
+    """One HTTP/1.1 connection from its server's side."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self._writer = reader, writer
+        self.state = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+
+    async def receive(self) -> Received | None:
+        """The next request, whole; None when there is none."""
+        head = await self._event()
+        if not isinstance(head, h11.Request):
+            return None
+        body = bytearray()
+        while isinstance(event := await self._event(), h11.Data):
+            body += event.data
+        trailers = event.headers if isinstance(event, h11.EndOfMessage) else ()
+        return Received(head.method.decode(), head.target.decode(), _texts(head.headers), bytes(body), _texts(trailers))
+
+    async def send(self, event: h11.Event) -> None:
+        self._writer.write(self.state.send(event) or b"")
+        await self._writer.drain()
+
+    async def answer(
+        self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), kind: str = "application/json"
+    ) -> None:
+        length = ("content-length", str(len(body)))
+        await self.send(h11.Response(status_code=status, headers=[("content-type", kind), length, *headers]))
+        await self.send(h11.Data(data=body))
+        await self.send(h11.EndOfMessage())
+
+    async def begin_stream(self, kind: str = "text/event-stream") -> None:
+        headers = [("content-type", kind), ("transfer-encoding", "chunked")]
+        await self.send(h11.Response(status_code=200, headers=headers))
+
+    def cut(self) -> None:
+        self._writer.transport.abort()
+
+    async def _event(self) -> object:
+        while (event := self.state.next_event()) is h11.NEED_DATA:
+            if self.state.they_are_waiting_for_100_continue:
+                await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+            self.state.receive_data(await self.reader.read(1 << 20))
+        return event
+
+
+@dataclass(eq=False)
+class Backend:
+    """`received` are the requests but those for metrics, in the order in which they were read whole."""
+
+    name: str
+    host: str = "127.0.0.1"
+    received: list[Received] = field(default_factory=list)
+    port: int = 0
+    _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listens, where it listened before if it did."""
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        while self._writers:
+            await asyncio.sleep(0.001)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        connection = Connection(reader, writer)
+        try:
+            with suppress(OSError, h11.ProtocolError):
+                while await self._answer_next(connection):
+                    connection.state.start_next_cycle()
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+
+    async def _answer_next(self, connection: Connection) -> bool:
+        request = await connection.receive()
+        if request is None:
+            return False
+        if request.path == "/metrics":
+            await connection.answer(200, METRICS, kind="text/plain")
+            return True
+        self.received.append(request)
+        act, _, argument = request.headers.get("x-act", "json").partition("=")
+        await ACTS[act](connection, self, argument)
+        return connection.state.our_state is h11.DONE
+
+
+Act = Callable[[Connection, Backend, str], Awaitable[None]]
+
+
+async def _json(connection: Connection, backend: Backend, _: str) -> None:
+    request = backend.received[-1]
+    echoed = [("x-request-id", request.headers.get("x-request-id", "")), ("x-served-by", backend.name)]
+    await connection.answer(200, ANSWER, echoed)
+
+
+async def _status(connection: Connection, backend: Backend, code: str) -> None:
+    await connection.answer(int(code), b'{"error": "as asked"}')
+
+
+async def _empty(connection: Connection, backend: Backend, _: str) -> None:
+    await connection.answer(200, b"")
+
+
+async def _head(connection: Connection, backend: Backend, _: str) -> None:
+    await connection.send(h11.Response(status_code=200, headers=[("content-length", "1234")]))
+    await connection.send(h11.EndOfMessage())
+
+
+async def _large(connection: Connection, backend: Backend, kind: str) -> None:
+    await connection.answer(200, LARGE, kind=kind or "application/json")
+
+
+async def _events(connection: Connection, backend: Backend, step_bytes: str) -> None:
+    """A stream of events, cut into pieces of so many bytes wherever that falls."""
+    await connection.begin_stream()
+    step = int(step_bytes or len(EVENT))
+    for start in range(0, len(EVENTS), step):
+        await connection.send(h11.Data(data=EVENTS[start : start + step]))
+        await asyncio.sleep(0)
+    await connection.send(h11.EndOfMessage())
+
+
+async def _trailers(connection: Connection, backend: Backend, kind: str) -> None:
+    await connection.begin_stream(kind or "text/event-stream")
+    await connection.send(h11.Data(data=EVENTS))
+    await connection.send(h11.EndOfMessage(headers=[("x-checksum", "abc")]))
+
+
+async def _silent(connection: Connection, backend: Backend, _: str) -> None:
+    """Says nothing until the other side has gone."""
+    await connection.reader.read()
+
+
+async def _endless(connection: Connection, backend: Backend, _: str) -> None:
+    """Events until the other side has gone."""
+    await connection.begin_stream()
+    while not connection.reader.at_eof():
+        await connection.send(h11.Data(data=EVENT))
+        await asyncio.sleep(0.01)
+
+
+async def _cut(connection: Connection, backend: Backend, when: str) -> None:
+    """Resets the connection, before the answer or amid it."""
+    if when == "amid":
+        await connection.begin_stream()
+        await connection.send(h11.Data(data=EVENT))
+        await asyncio.sleep(0.02)
+    connection.cut()
+
+
+ACTS: dict[str, Act] = {
+    "json": _json,
+    "status": _status,
+    "empty": _empty,
+    "head": _head,
+    "large": _large,
+    "events": _events,
+    "trailers": _trailers,
+    "silent": _silent,
+    "endless": _endless,
+    "cut": _cut,
+}
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode(): value.decode("latin-1") for name, value in headers}

@@ -1,0 +1,322 @@
+"""Every kind of request and answer through real Envoy, in both of its modes, over HTTP/1.1 and HTTP/2."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import pytest_asyncio
+from google.protobuf.struct_pb2 import ListValue, Value
+
+from tests.envoy.backends import ANSWER, EVENTS, LARGE, Backend, Received
+from tests.envoy.clients import Answer, Body, over_http1
+from tests.envoy.rig import Rig, running, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+PATH = "/v1/chat/completions"
+REQUEST = json.dumps({"model": "m", "messages": [{"role": "user", "content": "grüße " * 20}]}).encode()
+DESTINATION = "x-gateway-destination-endpoint"
+SUBSET = "x-gateway-destination-endpoint-subset"
+
+
+class Send(Protocol):
+    async def __call__(
+        self, path: str, *, method: str = ..., headers: Mapping[str, str] | None = ..., body: Body = ...
+    ) -> Answer: ...
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[False, True], ids=["buffered", "full-duplex"])
+async def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    folder = tmp_path_factory.mktemp("traffic")
+    async with running(folder, full_duplex=request.param, edit=let_headers_name_subsets) as rig:
+        yield rig
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rig(shared: Rig) -> AsyncIterator[Rig]:
+    """The picker has nothing in flight when a test is over."""
+    for backend in shared.backends:
+        backend.received.clear()
+    yield shared
+    await until(shared.is_idle)
+
+
+@pytest.fixture(params=["http1", "http2"])
+def send(rig: Rig, request: pytest.FixtureRequest) -> Send:
+    return partial(over_http1, rig.url) if request.param == "http1" else rig.h2.send
+
+
+def let_headers_name_subsets(config: dict[str, Any]) -> None:
+    """As a gateway would by its routes: x-subset and x-subset-list become the hint that limits the choice."""
+
+    def rule(header: str, **value: str) -> dict[str, Any]:
+        place = {"metadata_namespace": "envoy.lb.subset_hint", "key": SUBSET, **value}
+        return {"header": header, "on_header_present": place, "remove": True}
+
+    rules = [rule("x-subset"), rule("x-subset-list", type="PROTOBUF_VALUE", encode="BASE64")]
+    kind = "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config"
+    step = {
+        "name": "envoy.filters.http.header_to_metadata",
+        "typed_config": {"@type": kind, "request_rules": rules},
+    }
+    listener = config["staticResources"]["listeners"][0]
+    listener["filterChains"][0]["filters"][0]["typedConfig"]["httpFilters"].insert(0, step)
+
+
+def only_received(rig: Rig) -> tuple[Backend, Received]:
+    """The one request that came to a backend."""
+    (found,) = [(backend, request) for backend in rig.backends for request in backend.received]
+    return found
+
+
+async def test_request_and_answer_arrive_as_they_were_sent(rig: Rig, send: Send) -> None:
+    answer = await send(PATH, body=REQUEST, headers={"x-mine": "kept", "x-slo-ttft-ms": "500"})
+    backend, request = only_received(rig)
+    assert (answer.status, answer.body) == (200, ANSWER)
+    assert request.body == REQUEST
+    assert request.headers[DESTINATION] == backend.address
+    assert (request.headers["x-mine"], request.headers["x-slo-ttft-ms"]) == ("kept", "500")
+    assert request.headers["x-request-id"] == answer.headers["x-request-id"]
+    (decision,) = await rig.decisions(1)
+    assert decision["request_id"] == request.headers["x-request-id"]
+    assert decision["endpoint"] == backend.name
+
+
+async def test_what_is_meant_for_the_picker_stays_there(rig: Rig, send: Send) -> None:
+    names = ("x-gateway-inference-objective", "x-llm-d-inference-objective", "x-gateway-inference-fairness-id")
+    await send(PATH, body=REQUEST, headers={**dict.fromkeys(names, "a"), "x-request-id": "mine"})
+    _, request = only_received(rig)
+    assert not request.headers.keys() & set(names)
+    assert request.headers["x-request-id"] == "mine"
+
+
+async def test_a_client_cannot_choose_its_endpoint(rig: Rig, send: Send) -> None:
+    stranger = Backend("stranger")
+    await stranger.start()
+    try:
+        for wanted in (stranger.address, rig.backends[0].address, f"{stranger.address},{stranger.address}"):
+            assert (await send(PATH, body=REQUEST, headers={DESTINATION: wanted})).status == 200
+    finally:
+        await stranger.stop()
+    assert not stranger.received
+    for backend in rig.backends:
+        assert all(request.headers[DESTINATION] == backend.address for request in backend.received)
+
+
+async def test_a_rewritten_model_comes_with_its_own_length(rig: Rig, send: Send) -> None:
+    await send(PATH, body=REQUEST, headers={"x-gateway-model-name-rewrite": "a-much-longer-name"})
+    _, request = only_received(rig)
+    assert json.loads(request.body) == {**json.loads(REQUEST), "model": "a-much-longer-name"}
+    assert request.headers.get("content-length", str(len(request.body))) == str(len(request.body))
+    assert "x-gateway-model-name-rewrite" not in request.headers
+
+
+@pytest.mark.parametrize("step", [1, 7, 300])
+async def test_a_stream_arrives_whole_and_its_tokens_are_counted(rig: Rig, send: Send, step: int) -> None:
+    answer = await send(PATH, body=REQUEST, headers={"x-act": f"events={step}"})
+    assert answer.body == EVENTS
+    await until(rig.is_idle)
+    (decision,) = await rig.decisions(1)
+    assert decision["outcome"]["output_tokens"] == 3
+    assert decision["outcome"]["ttft_ms"] > 0
+
+
+async def test_large_bodies_pass_both_ways(rig: Rig, send: Send) -> None:
+    large = json.dumps({"model": "m", "prompt": "0123456789" * 1_000_000}).encode()
+    for kind in ("application/json", "text/event-stream"):
+        answer = await send("/v1/completions", body=large, headers={"x-act": f"large={kind}"})
+        assert answer.body == LARGE
+    assert [request.body == large for backend in rig.backends for request in backend.received] == [True, True]
+
+
+async def test_without_a_body_load_decides(rig: Rig, send: Send) -> None:
+    assert (await send("/v1/models", method="GET")).body == ANSWER
+    assert (await send(PATH)).status == 200
+    assert (await send(PATH, body=[b""])).status == 200
+    answer = await send("/v1/models", method="HEAD", headers={"x-act": "head"})
+    assert (answer.status, answer.body) == (200, b"")
+    assert rig.received == 4
+
+
+async def test_empty_answers_and_errors_of_the_model_server_pass(rig: Rig, send: Send) -> None:
+    assert (await send(PATH, body=REQUEST, headers={"x-act": "empty"})).body == b""
+    for code in (404, 500):
+        answer = await send(PATH, body=REQUEST, headers={"x-act": f"status={code}"})
+        assert (answer.status, answer.body) == (code, b'{"error": "as asked"}')
+        await until(rig.is_idle)
+        (decision,) = await rig.decisions(1)
+        assert decision["outcome"]["status"] == code
+
+
+def slices(text: bytes, count: int) -> list[bytes]:
+    step = -(-len(text) // count)
+    return [text[start : start + step] for start in range(0, len(text), step)]
+
+
+async def test_a_body_may_come_in_pieces(rig: Rig, send: Send) -> None:
+    assert (await send(PATH, body=slices(REQUEST, 50))).body == ANSWER
+    assert only_received(rig)[1].body == REQUEST
+
+
+async def test_an_unknown_path_passes_with_whatever_body(rig: Rig, send: Send) -> None:
+    assert (await send("/v1/audio/transcriptions", body=b"\x00\xffRIFF")).body == ANSWER
+    assert only_received(rig)[1].body == b"\x00\xffRIFF"
+    assert (await send("/elsewhere", body=b"x")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ({}, b"{", "BadRequest - Error unmarshaling request body"),
+        ({}, b'{"prompt": "x"}', "BadRequest - model not found in request body"),
+        ({"x-slo-ttft-ms": "NaN"}, REQUEST, "BadRequest - x-slo-ttft-ms: expected a number of milliseconds"),
+        ({"x-prediction-based-scheduling": "maybe"}, REQUEST, "BadRequest - x-prediction-based-scheduling"),
+    ],
+)
+async def test_bad_requests_are_told_why(
+    rig: Rig, send: Send, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    answer = await send(PATH, body=body, headers=headers)
+    assert (answer.status, rig.received) == (400, 0)
+    assert said in answer.body.decode()
+
+
+def encoded(addresses: Iterable[str]) -> str:
+    values = ListValue(values=[Value(string_value=address) for address in addresses])
+    return base64.b64encode(Value(list_value=values).SerializeToString()).decode()
+
+
+async def test_a_gateway_may_limit_the_choice(rig: Rig, send: Send) -> None:
+    last, others = rig.backends[-1], rig.backends[:-1]
+    for _ in range(6):
+        assert (await send(PATH, body=REQUEST, headers={"x-subset": last.address})).status == 200
+    assert len(last.received) == 6
+    for _ in range(6):
+        headers = {"x-subset-list": encoded(backend.address for backend in others)}
+        assert (await send(PATH, body=REQUEST, headers=headers)).status == 200
+    assert len(last.received) == 6
+    assert (await send(PATH, body=REQUEST, headers={"x-subset": "10.1.1.1:80"})).status == 503
+
+
+async def test_a_backend_that_breaks_off_ends_the_request(rig: Rig, send: Send) -> None:
+    assert (await send(PATH, body=REQUEST, headers={"x-act": "cut=before"})).status == 503
+    assert (await send(PATH, body=REQUEST, headers={"x-act": "cut=amid"})).reset
+
+
+@pytest.mark.parametrize("act", ["silent", "endless"])
+async def test_an_http1_client_may_leave_at_any_time(rig: Rig, act: str) -> None:
+    asking = asyncio.create_task(over_http1(rig.url, PATH, body=REQUEST, headers={"x-act": act}))
+    await until(lambda: arrived(rig))
+    assert (await rig.endpoints())["in_flight"] == 1
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_an_http1_client_may_leave_amid_its_body(rig: Rig) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
+    writer.write(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(REQUEST)}\r\n\r\n".encode())
+    writer.write(REQUEST[:20])
+    await until(lambda: has_stream(rig))
+    writer.transport.abort()
+    await until(lambda: has_no_stream(rig))
+    assert rig.received == 0
+
+
+async def test_an_http2_client_may_leave_at_any_time(rig: Rig) -> None:
+    await rig.h2.send(PATH, body=REQUEST, headers={"x-act": "endless"}, abort_when=lambda answer: bool(answer.body))
+    await rig.h2.send(PATH, body=REQUEST, headers={"x-act": "json"}, abort_when=lambda answer: True)
+
+
+async def arrived(rig: Rig) -> bool:
+    return rig.received == 1
+
+
+async def has_stream(rig: Rig) -> bool:
+    return await rig.envoy_stat("http.inference.downstream_rq_active") == 1
+
+
+async def has_no_stream(rig: Rig) -> bool:
+    return not await has_stream(rig)
+
+
+async def test_trailers_pass_both_ways(rig: Rig) -> None:
+    for kind in ("application/json", "text/event-stream"):
+        answer = await rig.h2.send(
+            PATH, body=REQUEST, headers={"x-act": f"trailers={kind}"}, trailers={"x-signature": "def"}
+        )
+        assert (answer.body, answer.trailers) == (EVENTS, {"x-checksum": "abc"})
+    received = [request for backend in rig.backends for request in backend.received]
+    assert [request.trailers for request in received] == [{"x-signature": "def"}] * 2
+    assert [request.body for request in received] == [REQUEST] * 2
+
+
+async def test_a_slow_body_is_waited_for(rig: Rig) -> None:
+    """Far longer than the picker may take over a message."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n"
+    writer.write(f"{head}content-length: {len(REQUEST)}\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    for piece in slices(REQUEST, 4):
+        await asyncio.sleep(0.1)
+        writer.write(piece)
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert only_received(rig)[1].body == REQUEST
+
+
+async def test_many_streams_share_a_connection(rig: Rig) -> None:
+    acts = ["json", "events=40", "events=7", "empty", "status=404"]
+    asked = [rig.h2.send(PATH, body=REQUEST, headers={"x-act": acts[i % 5], "x-request-id": f"r{i}"}) for i in range(300)]
+    answers = await asyncio.gather(*asked)
+    expected = {"json": ANSWER, "events=40": EVENTS, "events=7": EVENTS, "empty": b"", "status=404": answers[4].body}
+    assert all(answer.body == expected[acts[i % 5]] for i, answer in enumerate(answers))
+    assert {answers[i].headers["x-request-id"] for i in range(0, 300, 5)} == {f"r{i}" for i in range(0, 300, 5)}
+    assert {d["request_id"] for d in await rig.decisions(300)} == {f"r{i}" for i in range(300)}
+
+
+async def test_a_dead_endpoint_costs_no_request(rig: Rig, send: Send) -> None:
+    """Envoy asks another server, and the picker is told which one served."""
+    dead = rig.backends[0]
+    await dead.stop()
+    try:
+        answers = await asyncio.gather(*(send(PATH, body=REQUEST) for _ in range(12)))
+    finally:
+        await dead.start()
+    assert [answer.status for answer in answers] == [200] * 12
+    assert not dead.received
+
+
+async def test_without_endpoints_the_client_is_told(rig: Rig, send: Send) -> None:
+    rig.set_endpoints([])
+    try:
+        await until(lambda: has_endpoints(rig, 0))
+        answer = await send(PATH, body=REQUEST)
+    finally:
+        rig.set_endpoints(rig.backends)
+    assert (answer.status, rig.received) == (503, 0)
+    assert b"inference gateway: ServiceUnavailable" in answer.body
+    await until(lambda: has_endpoints(rig, len(rig.backends)))
+
+
+async def has_endpoints(rig: Rig, count: int) -> bool:
+    return len((await rig.endpoints())["endpoints"]) == count
+
+
+async def test_what_a_request_costs_in_messages(rig: Rig, request: pytest.FixtureRequest) -> None:
+    full_duplex = "full-duplex" in request.node.name
+    assert await messages(rig, method="GET", headers={}) == (4 if full_duplex else 2, 1)
+    assert await messages(rig, body=REQUEST, headers={}) == (4 if full_duplex else 3, 1)
+
+
+async def messages(rig: Rig, **asked: Any) -> tuple[int, int]:
+    """Messages to the picker, and streams, that one request made."""
+    names = ("stream_msgs_sent", "streams_started")
+    before = [await rig.envoy_stat(f"http.inference.ext_proc.{name}") for name in names]
+    await rig.h2.send(PATH, **asked)
+    after = [await rig.envoy_stat(f"http.inference.ext_proc.{name}") for name in names]
+    return after[0] - before[0], after[1] - before[1]
