@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -27,6 +28,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExtProcPerRoute,
@@ -40,13 +42,14 @@ from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpFilter,
+    LocalReplyConfig,
+    ResponseMapper,
 )
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
 from scripts.loop import envoy_clusters as clusters
@@ -118,10 +121,22 @@ def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> Ht
         http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
         early_header_mutation_extensions=[_without_destination()],
         route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
+        local_reply_config=LocalReplyConfig(mappers=[_picker_failure()]),
         http_filters=[
             HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor)),
             HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
         ],
+    )
+
+
+def _picker_failure() -> ResponseMapper:
+    """One answer to the client whichever way the picker failed, where Envoy would say 503 or 504 and no more."""
+    of_picker = ExpressionFilter(expression='response.code_details.startsWith("ext_proc_error")')
+    extension = ExtensionFilter(name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(of_picker))
+    return ResponseMapper(
+        filter=AccessLogFilter(extension_filter=extension),
+        status_code=503,
+        body=DataSource(inline_string="the endpoint picker does not answer\n"),
     )
 
 
@@ -172,7 +187,6 @@ def _ext_proc(full_duplex: bool, failure_mode: FailureMode, message_timeout: tim
         processing_mode=_processing_mode(full_duplex),
         message_timeout=message_timeout,
         failure_mode_allow=failure_mode == "open",
-        status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
         allow_mode_override=True,
         metadata_options=MetadataOptions(
             forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[_SUBSET_NAMESPACE, clusters.LB_NAMESPACE]),

@@ -11,6 +11,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDiscoveryType,
     LoadBalancingPolicy,
     LoadBalancingPolicyPolicy,
+    OutlierDetection,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -47,8 +48,10 @@ _EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _CONNECT_TIMEOUT = timedelta(seconds=2)
 _HEALTH_INTERVAL = timedelta(milliseconds=500)
 _HEALTH_TIMEOUT = timedelta(seconds=1)
+# Until the health checks, two of which have to fail, say the same; one that passes ends it.
+_EJECTION_TIME = timedelta(seconds=5)
 _PING_INTERVAL = timedelta(seconds=1)
-_PING_TIMEOUT = timedelta(seconds=5)
+_PING_TIMEOUT = timedelta(seconds=3)
 # Envoy's own bounds, 1024 streams and connections and 3 retries, are too few for answers that take minutes.
 _UNBOUNDED = CircuitBreakers(
     thresholds=[
@@ -78,6 +81,7 @@ def picker(place: str, *, health_checking: bool) -> Cluster:
     cluster.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0))
     if health_checking:
         cluster.health_checks = [_health_check()]
+        cluster.outlier_detection = _connect_failures()
     return cluster
 
 
@@ -133,6 +137,19 @@ def _health_check() -> HealthCheck:
         unhealthy_threshold=2,
         healthy_threshold=1,
         grpc_health_check=HealthCheckGrpcHealthCheck(service_name=_EXT_PROC_SERVICE),
+    )
+
+
+def _connect_failures() -> OutlierDetection:
+    """A picker that refuses connections is unhealthy at once, until it passes a check."""
+    return OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=3,
+        enforcing_consecutive_local_origin_failure=100,
+        max_ejection_percent=100,
+        interval=_HEALTH_INTERVAL,
+        base_ejection_time=_EJECTION_TIME,
+        max_ejection_time=_EJECTION_TIME,
     )
 
 

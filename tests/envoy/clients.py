@@ -20,7 +20,7 @@ class Answer:
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes = b""
     trailers: dict[str, str] = field(default_factory=dict)
     reset: bool = False
 
@@ -28,11 +28,13 @@ class Answer:
 @dataclass
 class _Stream:
     answer: Answer = field(default_factory=Answer)
+    body: bytearray = field(default_factory=bytearray)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     is_over: bool = False
 
     def end(self, *, reset: bool) -> None:
         self.is_over, self.answer.reset = True, reset
+        self.answer.body = bytes(self.body)
         self.changed.set()
 
 
@@ -47,7 +49,7 @@ async def over_http1(
             async with session.request(method, url + path, data=data if body else None, headers=headers) as response:
                 answer.status = response.status
                 answer.headers = {name.lower(): value for name, value in response.headers.items()}
-                answer.body += await response.read()
+                answer.body = await response.read()
         except aiohttp.ClientError:
             answer.reset = True
         return answer
@@ -115,25 +117,23 @@ class Http2Connection:
     async def _send_body(
         self, number: int, stream: _Stream, pieces: list[bytes], trailers: Mapping[str, str] | None
     ) -> None:
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest and not stream.is_over:
-                size = min(self._room(number), len(rest))
-                if size:
-                    self._state.send_data(number, rest[:size].tobytes())
-                    rest = rest[size:]
-                    self._flush()
-                    await asyncio.sleep(0)
-                    continue
+        for index, piece in enumerate(pieces, start=1):
+            await self._send_piece(number, stream, piece, is_last=index == len(pieces) and not trailers)
+        if trailers and not stream.is_over:
+            self._state.send_headers(number, list(trailers.items()), end_stream=True)
+            self._flush()
+
+    async def _send_piece(self, number: int, stream: _Stream, piece: bytes, *, is_last: bool) -> None:
+        start, end = 0, -1
+        while end < len(piece) and not stream.is_over:
+            end = min(start + self._room(number), len(piece))
+            if end > start or not piece:
+                self._state.send_data(number, piece[start:end], end_stream=is_last and end == len(piece))
+                self._flush()
+                start = end
+            else:
                 async with self._window:
                     await self._window.wait()
-        if stream.is_over:
-            return
-        if trailers:
-            self._state.send_headers(number, list(trailers.items()), end_stream=True)
-        else:
-            self._state.end_stream(number)
-        self._flush()
 
     def _room(self, number: int) -> int:
         return min(self._state.local_flow_control_window(number), self._state.max_outbound_frame_size)
@@ -151,7 +151,7 @@ class Http2Connection:
                 texts = dict(_texts(event.headers))
                 answer.status, answer.headers = int(texts.pop(":status")), texts
             case h2.events.DataReceived():
-                answer.body += event.data
+                stream.body += event.data
             case h2.events.TrailersReceived():
                 answer.trailers = dict(_texts(event.headers))
             case h2.events.StreamEnded():

@@ -33,6 +33,7 @@ class Rig:
     """Addresses of what runs. The endpoints file says which backends the picker knows."""
 
     folder: Path
+    full_duplex: bool
     envoy_port: int
     admin_port: int
     metrics_port: int
@@ -90,6 +91,9 @@ class Rig:
     async def is_picker_healthy(self) -> bool:
         return await self.envoy_stat("cluster.picker.membership_healthy") == 1
 
+    async def is_picker_given_up(self) -> bool:
+        return not await self.is_picker_healthy()
+
 
 @asynccontextmanager
 async def running(
@@ -98,16 +102,20 @@ async def running(
     backends: int = 3,
     full_duplex: bool = False,
     failure_mode: envoy.FailureMode = "open",
+    message_timeout_s: float = 10.0,
     picker_flags: Sequence[object] = (),
     edit: Edit = lambda config: None,
 ) -> AsyncIterator[Rig]:
-    """`edit` changes Envoy's configuration before it is used."""
+    """`edit` changes Envoy's configuration before it is used.
+
+    The message timeout is longer than Envoy's own, so that a busy machine doesn't look like a failing picker.
+    """
     envoy_port, admin_port, grpc_port, health_port, metrics_port = free_ports(5)
     servers = [Backend(f"backend-{index}", f"127.0.0.{index + 1}") for index in range(backends)]
     for server in servers:
         await server.start()
     part = _picker(folder, grpc_port, health_port, metrics_port, picker_flags)
-    rig = Rig(folder, envoy_port, admin_port, metrics_port, servers, part)
+    rig = Rig(folder, full_duplex, envoy_port, admin_port, metrics_port, servers, part)
     rig.set_endpoints(servers)
     config = json.loads(
         envoy.bootstrap(
@@ -117,6 +125,7 @@ async def running(
             servers=[server.address for server in servers],
             full_duplex=full_duplex,
             failure_mode=failure_mode,
+            message_timeout_s=message_timeout_s,
         )
     )
     edit(config)

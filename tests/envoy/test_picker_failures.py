@@ -1,0 +1,130 @@
+"""What clients see of a picker that is killed or hangs, in Envoy's two modes and both failure modes."""
+
+import asyncio
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.envoy.backends import ANSWER
+from tests.envoy.clients import Answer, over_http1
+from tests.envoy.load import PATH, load
+from tests.envoy.rig import Rig, running, until
+
+pytestmark = pytest.mark.slow
+
+BODY = b'{"model": "m", "prompt": "hello"}'
+TIMEOUTS = "http.inference.ext_proc.message_timeouts"
+WORKERS = 4
+KILLED, FROZEN = signal.SIGKILL, signal.SIGSTOP
+THREE_CHOICES = """\
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: max-score-picker
+  parameters: {maxNumOfEndpoints: 3}
+"""
+
+
+async def ask(rig: Rig, act: str = "json") -> Answer:
+    return await rig.h2.send(PATH, body=BODY, headers={"x-act": act})
+
+
+async def has_no_streams(rig: Rig) -> bool:
+    return await rig.envoy_stat("cluster.picker.upstream_rq_active") == 0
+
+
+async def recover(rig: Rig, number: signal.Signals) -> None:
+    """Returns when the picker picks again."""
+    if number == KILLED:
+        await rig.start_picker()
+    else:
+        rig.signal_picker(signal.SIGCONT)
+    await until(rig.is_picker_healthy)
+    before = await rig.metric("headroom_epp_decisions_total")
+
+    async def picks() -> bool:
+        return (await ask(rig)).status == 200 and await rig.metric("headroom_epp_decisions_total") > before
+
+    await until(picks)
+
+
+@pytest.mark.parametrize("number", [KILLED, FROZEN])
+async def test_open_a_lost_picker_costs_no_request(tmp_path: Path, number: signal.Signals) -> None:
+    async with running(tmp_path, message_timeout_s=0.2) as rig:
+        async with load(rig.url, workers=WORKERS) as outcomes:
+            await outcomes.reach(50)
+            rig.signal_picker(number)
+            await until(rig.is_picker_given_up)
+            await until(partial(has_no_streams, rig))
+            timeouts, received = await rig.envoy_stat(TIMEOUTS), rig.received
+            await outcomes.reach(outcomes.total + 100)
+            assert await rig.envoy_stat(TIMEOUTS) == timeouts
+            await recover(rig, number)
+        assert outcomes.wrong == []
+        # Each request waits in vain once at most, and none does once the picker is given up.
+        assert timeouts <= received
+        assert timeouts > 0 if number == FROZEN else timeouts == 0
+        assert all(backend.received for backend in rig.backends)
+        await until(rig.is_idle)
+
+
+async def test_open_in_full_duplex_only_what_the_picker_held_is_lost(tmp_path: Path) -> None:
+    async with running(tmp_path, full_duplex=True) as rig:
+        async with load(rig.url, workers=WORKERS) as outcomes:
+            await outcomes.reach(50)
+            rig.signal_picker(KILLED)
+            await until(rig.is_picker_given_up)
+            await outcomes.reach(outcomes.total + 200)
+            await recover(rig, KILLED)
+        # Of each worker the request under way, and one more until Envoy has noticed.
+        assert len(outcomes.wrong) <= 2 * WORKERS
+        await until(rig.is_idle)
+
+
+@pytest.mark.parametrize("number", [KILLED, FROZEN])
+@pytest.mark.parametrize("full_duplex", [False, True])
+async def test_closed_nothing_passes_a_lost_picker(tmp_path: Path, full_duplex: bool, number: signal.Signals) -> None:
+    async with running(tmp_path, full_duplex=full_duplex, failure_mode="closed", message_timeout_s=0.2) as rig:
+        assert (await ask(rig)).body == ANSWER
+        rig.signal_picker(number)
+        answers = [await ask(rig) for _ in range(3)]
+        await until(rig.is_picker_given_up)
+        answers += [await ask(rig) for _ in range(3)]
+        assert {(answer.status, answer.body) for answer in answers} == {(503, b"the endpoint picker does not answer\n")}
+        assert rig.received == 1
+        await recover(rig, number)
+        await until(rig.is_idle)
+
+
+async def test_a_client_cannot_choose_its_endpoint_when_nobody_else_does(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        rig.signal_picker(KILLED)
+        await until(rig.is_picker_given_up)
+        headers = {"x-gateway-destination-endpoint": rig.backends[0].address}
+        for _ in range(30):
+            await rig.h2.send(PATH, body=BODY, headers=headers)
+        assert len(rig.backends[0].received) < 30
+        received = [request for backend in rig.backends for request in backend.received]
+        assert not any("x-gateway-destination-endpoint" in request.headers for request in received)
+
+
+async def test_the_next_choice_serves_and_is_accounted_for(tmp_path: Path) -> None:
+    async with running(tmp_path, picker_flags=["--config-text", THREE_CHOICES]) as rig:
+        alive = rig.backends[1]
+        for backend in rig.backends:
+            if backend is not alive:
+                await backend.stop()
+
+        async def counts_on_the_living() -> bool:
+            counts = {row["address"]: row["in_flight"] for row in (await rig.endpoints())["endpoints"]}
+            return counts == {backend.address: int(backend is alive) for backend in rig.backends}
+
+        streaming = asyncio.create_task(over_http1(rig.url, PATH, body=BODY, headers={"x-act": "endless"}))
+        await until(counts_on_the_living)
+        chosen = alive.received[0].headers["x-gateway-destination-endpoint"].split(",")
+        assert sorted(chosen) == sorted(backend.address for backend in rig.backends)
+        streaming.cancel()
+        await until(rig.is_idle)
