@@ -140,6 +140,8 @@ def _envoy(config: StackConfig) -> Part:
             picker_port=ports.picker,
             servers=config.servers,
             full_duplex=config.full_duplex,
+            # The few cores that all of this shares are at times taken.
+            message_timeout_s=2.0,
             bypass=True,
         )
     )

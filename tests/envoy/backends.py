@@ -74,12 +74,16 @@ class Connection:
 
 @dataclass(eq=False)
 class Backend:
-    """`received` are the requests but those for metrics, in the order in which they were read whole."""
+    """`received` are the requests but those for metrics, in the order in which they were read whole.
+
+    `active` are those not yet answered.
+    """
 
     name: str
     host: str = "127.0.0.1"
     received: list[Received] = field(default_factory=list)
     port: int = 0
+    active: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -120,7 +124,11 @@ class Backend:
             return True
         self.received.append(request)
         act, _, argument = request.headers.get("x-act", "json").partition("=")
-        await ACTS[act](connection, self, argument)
+        self.active += 1
+        try:
+            await ACTS[act](connection, self, argument)
+        finally:
+            self.active -= 1
         return connection.state.our_state is h11.DONE
 
 
@@ -150,13 +158,14 @@ async def _large(connection: Connection, backend: Backend, kind: str) -> None:
     await connection.answer(200, LARGE, kind=kind or "application/json")
 
 
-async def _events(connection: Connection, backend: Backend, step_bytes: str) -> None:
-    """A stream of events, cut into pieces of so many bytes wherever that falls."""
+async def _events(connection: Connection, backend: Backend, shape: str) -> None:
+    """A stream of events, cut into pieces of so many bytes wherever that falls, with so many ms between them."""
     await connection.begin_stream()
+    step_bytes, _, pause_ms = shape.partition(",")
     step = int(step_bytes or len(EVENT))
     for start in range(0, len(EVENTS), step):
         await connection.send(h11.Data(data=EVENTS[start : start + step]))
-        await asyncio.sleep(0)
+        await asyncio.sleep(int(pause_ms or 0) / 1000)
     await connection.send(h11.EndOfMessage())
 
 

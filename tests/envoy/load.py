@@ -12,7 +12,7 @@ import aiohttp
 from tests.envoy.backends import ANSWER, EVENTS
 
 PATH = "/v1/completions"
-EXPECTED = {"json": ANSWER, "events=60": EVENTS, "events=7": EVENTS}
+EXPECTED = {"json": ANSWER, "events=60": EVENTS, "events=7": EVENTS, "events=60,10": EVENTS}
 
 
 @dataclass(frozen=True)

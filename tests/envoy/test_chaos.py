@@ -1,0 +1,83 @@
+"""Thousands of requests while clients leave, endpoints come and go, and prediction servers die: none is lost."""
+
+import asyncio
+import itertools
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.envoy.backends import Backend
+from tests.envoy.load import Outcomes, asks, send_all
+from tests.envoy.predictors import Predictors, predicting
+from tests.envoy.rig import Rig, running, until
+
+pytestmark = pytest.mark.slow
+
+SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "2000", "x-slo-tpot-ms": "100"}
+ABORTED_SHARE = 0.05
+
+
+async def knows(rig: Rig, backends: list[Backend]) -> bool:
+    rows = (await rig.endpoints())["endpoints"]
+    return {row["address"] for row in rows} == {backend.address for backend in backends}
+
+
+async def drained(backend: Backend) -> None:
+    """Returns when the backend has had nothing to do for a while."""
+    quiet = 0
+    while quiet < 10:
+        quiet = 0 if backend.active else quiet + 1
+        await asyncio.sleep(0.01)
+
+
+async def replace_backends(rig: Rig) -> None:
+    """One after the other leaves the pool, finishes what it has, ends, comes back, and joins the pool again."""
+    for backend in itertools.cycle(rig.backends):
+        others = [other for other in rig.backends if other is not backend]
+        rig.set_endpoints(others)
+        await until(lambda others=others: knows(rig, others))  # type: ignore[misc]
+        await drained(backend)
+        await backend.stop()
+        await backend.start()
+        rig.set_endpoints(rig.backends)
+        await until(lambda: knows(rig, rig.backends))
+
+
+async def kill_predictors(predictors: Predictors) -> None:
+    rng = random.Random(7)
+    while True:
+        port = rng.choice(predictors.ports)
+        predictors.signal(port, signal.SIGKILL)
+        await asyncio.sleep(rng.uniform(0, 1))
+        await predictors.start(port)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("count", "full_duplex"), [(1_000, True), (10_000, False)])
+async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_duplex: bool) -> None:
+    async with (
+        predicting(tmp_path) as predictors,
+        running(tmp_path, backends=6, full_duplex=full_duplex, picker_flags=predictors.flags) as rig,
+    ):
+        outcomes = Outcomes()
+        chaos = [asyncio.create_task(replace_backends(rig)), asyncio.create_task(kill_predictors(predictors))]
+        plan = itertools.islice(asks(count, ABORTED_SHARE), count)
+        await asyncio.gather(
+            send_all(rig.url, plan, outcomes, workers=12),
+            send_all(rig.url, plan, outcomes, workers=12, headers=SLO),
+        )
+        assert not any(task.done() for task in chaos), chaos
+        for task in chaos:
+            task.cancel()
+        await asyncio.gather(*chaos, return_exceptions=True)
+        assert outcomes.wrong == []
+        assert outcomes.total == count
+        assert outcomes.aborted > count * ABORTED_SHARE / 10
+        assert await rig.envoy_stat("http.inference.ext_proc.failure_mode_allowed") == 0
+        assert await rig.metric("headroom_epp_refused_requests_total") == 0
+        assert await rig.metric("headroom_epp_decisions_total", source="remote") > count / 10
+        await until(rig.is_idle)
+        assert await rig.metric("headroom_epp_in_flight_requests") == 0
+        assert await rig.metric("inference_model_running_requests") == 0
