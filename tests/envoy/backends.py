@@ -23,8 +23,16 @@ class Received:
     method: str
     path: str
     headers: dict[str, str]
-    body: bytes
-    trailers: dict[str, str]
+    body: bytes = b""
+    trailers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def act(self) -> str:
+        return self.headers.get("x-act", "json").partition("=")[0]
+
+    @property
+    def argument(self) -> str:
+        return self.headers.get("x-act", "").partition("=")[2]
 
 
 class Connection:
@@ -35,15 +43,20 @@ class Connection:
         self.state = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
 
     async def receive(self) -> Received | None:
-        """The next request, whole; None when there is none."""
+        """The next request, whole unless it shall be answered early; None when there is none."""
         head = await self._event()
         if not isinstance(head, h11.Request):
             return None
+        request = Received(head.method.decode(), head.target.decode(), _texts(head.headers))
+        if request.act == "early":
+            return request
         body = bytearray()
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
-        trailers = event.headers if isinstance(event, h11.EndOfMessage) else ()
-        return Received(head.method.decode(), head.target.decode(), _texts(head.headers), bytes(body), _texts(trailers))
+        if isinstance(event, h11.EndOfMessage):
+            request.trailers = _texts(event.headers)
+        request.body = bytes(body)
+        return request
 
     async def send(self, event: h11.Event) -> None:
         self._writer.write(self.state.send(event) or b"")
@@ -84,6 +97,7 @@ class Backend:
     received: list[Received] = field(default_factory=list)
     port: int = 0
     active: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -123,45 +137,43 @@ class Backend:
             await connection.answer(200, METRICS, kind="text/plain")
             return True
         self.received.append(request)
-        act, _, argument = request.headers.get("x-act", "json").partition("=")
         self.active += 1
         try:
-            await ACTS[act](connection, self, argument)
+            await ACTS[request.act](connection, self, request)
         finally:
             self.active -= 1
         return connection.state.our_state is h11.DONE
 
 
-Act = Callable[[Connection, Backend, str], Awaitable[None]]
+Act = Callable[[Connection, Backend, Received], Awaitable[None]]
 
 
-async def _json(connection: Connection, backend: Backend, _: str) -> None:
-    request = backend.received[-1]
+async def _json(connection: Connection, backend: Backend, request: Received) -> None:
     echoed = [("x-request-id", request.headers.get("x-request-id", "")), ("x-served-by", backend.name)]
     await connection.answer(200, ANSWER, echoed)
 
 
-async def _status(connection: Connection, backend: Backend, code: str) -> None:
-    await connection.answer(int(code), b'{"error": "as asked"}')
+async def _status(connection: Connection, backend: Backend, request: Received) -> None:
+    await connection.answer(int(request.argument), b'{"error": "as asked"}')
 
 
-async def _empty(connection: Connection, backend: Backend, _: str) -> None:
+async def _empty(connection: Connection, backend: Backend, request: Received) -> None:
     await connection.answer(200, b"")
 
 
-async def _head(connection: Connection, backend: Backend, _: str) -> None:
+async def _head(connection: Connection, backend: Backend, request: Received) -> None:
     await connection.send(h11.Response(status_code=200, headers=[("content-length", "1234")]))
     await connection.send(h11.EndOfMessage())
 
 
-async def _large(connection: Connection, backend: Backend, kind: str) -> None:
-    await connection.answer(200, LARGE, kind=kind or "application/json")
+async def _large(connection: Connection, backend: Backend, request: Received) -> None:
+    await connection.answer(200, LARGE, kind=request.argument or "application/json")
 
 
-async def _events(connection: Connection, backend: Backend, shape: str) -> None:
+async def _events(connection: Connection, backend: Backend, request: Received) -> None:
     """A stream of events, cut into pieces of so many bytes wherever that falls, with so many ms between them."""
     await connection.begin_stream()
-    step_bytes, _, pause_ms = shape.partition(",")
+    step_bytes, _, pause_ms = request.argument.partition(",")
     step = int(step_bytes or len(EVENT))
     for start in range(0, len(EVENTS), step):
         await connection.send(h11.Data(data=EVENTS[start : start + step]))
@@ -169,18 +181,30 @@ async def _events(connection: Connection, backend: Backend, shape: str) -> None:
     await connection.send(h11.EndOfMessage())
 
 
-async def _trailers(connection: Connection, backend: Backend, kind: str) -> None:
-    await connection.begin_stream(kind or "text/event-stream")
+async def _trailers(connection: Connection, backend: Backend, request: Received) -> None:
+    await connection.begin_stream(request.argument or "text/event-stream")
     await connection.send(h11.Data(data=EVENTS))
     await connection.send(h11.EndOfMessage(headers=[("x-checksum", "abc")]))
 
 
-async def _silent(connection: Connection, backend: Backend, _: str) -> None:
+async def _silent(connection: Connection, backend: Backend, request: Received) -> None:
     """Says nothing until the other side has gone."""
     await connection.reader.read()
 
 
-async def _endless(connection: Connection, backend: Backend, _: str) -> None:
+async def _early(connection: Connection, backend: Backend, request: Received) -> None:
+    """Answers what it hasn't read, and lets the other side end the connection."""
+    await connection.answer(int(request.argument), b"", [("connection", "close")])
+    await connection.reader.read()
+
+
+async def _gated(connection: Connection, backend: Backend, request: Received) -> None:
+    """Answers when the gate opens."""
+    await backend.gate.wait()
+    await _json(connection, backend, request)
+
+
+async def _endless(connection: Connection, backend: Backend, request: Received) -> None:
     """Events until the other side has gone."""
     await connection.begin_stream()
     while not connection.reader.at_eof():
@@ -188,9 +212,9 @@ async def _endless(connection: Connection, backend: Backend, _: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _cut(connection: Connection, backend: Backend, when: str) -> None:
+async def _cut(connection: Connection, backend: Backend, request: Received) -> None:
     """Resets the connection, before the answer or amid it."""
-    if when == "amid":
+    if request.argument == "amid":
         await connection.begin_stream()
         await connection.send(h11.Data(data=EVENT))
         await asyncio.sleep(0.02)
@@ -205,6 +229,8 @@ ACTS: dict[str, Act] = {
     "large": _large,
     "events": _events,
     "trailers": _trailers,
+    "early": _early,
+    "gated": _gated,
     "silent": _silent,
     "endless": _endless,
     "cut": _cut,

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -110,6 +111,7 @@ async def running(
 
     The message timeout is longer than Envoy's own, so that a busy machine doesn't look like a failing picker.
     """
+    _allow_sockets(10_000)
     envoy_port, admin_port, grpc_port, health_port, metrics_port = free_ports(5)
     servers = [Backend(f"backend-{index}", f"127.0.0.{index + 1}") for index in range(backends)]
     for server in servers:
@@ -157,6 +159,14 @@ def _envoy(folder: Path, port: int, admin_port: int, config: dict[str, Any]) -> 
     file.write_text(json.dumps(config))
     command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"]
     return Part("envoy", command, [port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)
+
+
+def _allow_sockets(count: int) -> None:
+    """For this process and those that it starts, as far as the system lets it."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if most == resource.RLIM_INFINITY else min(count, most)
+    if allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def free_ports(count: int) -> list[int]:

@@ -38,10 +38,10 @@ async def has_no_streams(rig: Rig) -> bool:
 
 async def recover(rig: Rig, number: signal.Signals) -> None:
     """Returns when the picker picks again."""
-    if number == KILLED:
-        await rig.start_picker()
-    else:
+    if number == FROZEN:
         rig.signal_picker(signal.SIGCONT)
+    else:
+        await rig.start_picker()
     await until(rig.is_picker_healthy)
     before = await rig.metric("headroom_epp_decisions_total")
 
@@ -51,7 +51,7 @@ async def recover(rig: Rig, number: signal.Signals) -> None:
     await until(picks)
 
 
-@pytest.mark.parametrize("number", [KILLED, FROZEN])
+@pytest.mark.parametrize("number", [KILLED, FROZEN, signal.SIGTERM])
 async def test_open_a_lost_picker_costs_no_request(tmp_path: Path, number: signal.Signals) -> None:
     async with running(tmp_path, message_timeout_s=0.2) as rig:
         async with load(rig.url, workers=WORKERS) as outcomes:

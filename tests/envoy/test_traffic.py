@@ -174,6 +174,7 @@ async def test_an_unknown_path_passes_with_whatever_body(rig: Rig, send: Send) -
     ("headers", "body", "said"),
     [
         ({}, b"{", "BadRequest - Error unmarshaling request body"),
+        ({}, b'{"model": "\xff"}', "BadRequest - Error unmarshaling request body"),
         ({}, b'{"prompt": "x"}', "BadRequest - model not found in request body"),
         ({"x-slo-ttft-ms": "NaN"}, REQUEST, "BadRequest - x-slo-ttft-ms: expected a number of milliseconds"),
         ({"x-prediction-based-scheduling": "maybe"}, REQUEST, "BadRequest - x-prediction-based-scheduling"),
@@ -205,6 +206,12 @@ async def test_a_gateway_may_limit_the_choice(rig: Rig, send: Send) -> None:
 async def test_a_backend_that_breaks_off_ends_the_request(rig: Rig, send: Send) -> None:
     assert (await send(PATH, body=REQUEST, headers={"x-act": "cut=before"})).status == 503
     assert (await send(PATH, body=REQUEST, headers={"x-act": "cut=amid"})).reset
+
+
+async def test_a_backend_may_answer_before_it_has_read(rig: Rig, send: Send) -> None:
+    body = b'{"model": "m", "prompt": "%s"}' % (b"x" * 5_000_000)
+    answer = await send("/v1/completions", body=body, headers={"x-act": "early=401"})
+    assert answer.status == 401
 
 
 @pytest.mark.parametrize("act", ["silent", "endless"])
@@ -279,6 +286,35 @@ async def test_many_streams_share_a_connection(rig: Rig) -> None:
     assert all(answer.body == expected[acts[i % 5]] for i, answer in enumerate(answers))
     assert {answers[i].headers["x-request-id"] for i in range(0, 300, 5)} == {f"r{i}" for i in range(0, 300, 5)}
     assert {d["request_id"] for d in await rig.decisions(300)} == {f"r{i}" for i in range(300)}
+
+
+async def test_more_requests_may_wait_than_envoy_would_let(rig: Rig) -> None:
+    """1024 at a time are Envoy's own bound on streams to the picker, and on requests to the model servers."""
+    count = 1_100
+    asking = [
+        asyncio.create_task(over_http1(rig.url, PATH, body=REQUEST, headers={"x-act": "gated"})) for _ in range(count)
+    ]
+
+    async def all_wait() -> bool:
+        return sum(backend.active for backend in rig.backends) == count
+
+    try:
+        await until(all_wait)
+        assert (await rig.endpoints())["in_flight"] == count
+    finally:
+        for backend in rig.backends:
+            backend.gate.set()
+        answers = await asyncio.gather(*asking)
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_bytes_that_are_no_text_pass_in_headers(rig: Rig) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(REQUEST)}\r\n"
+    writer.write(head.encode() + b"x-odd: \xff\xfe\r\n\r\n" + REQUEST)
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert only_received(rig)[1].headers["x-odd"] == "\xff\xfe"
 
 
 async def test_a_dead_endpoint_costs_no_request(rig: Rig, send: Send) -> None:
