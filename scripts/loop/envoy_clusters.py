@@ -77,8 +77,10 @@ def picker(place: str, *, health_checking: bool) -> Cluster:
     tls = UpstreamTlsContext(common_tls_context=CommonTlsContext(alpn_protocols=["h2"]))
     cluster = _cluster(PICKER, [place], HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
     cluster.transport_socket = TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(tls))
-    # Without this Envoy would go on asking a cluster of which too many are unhealthy.
-    cluster.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0))
+    # By default Envoy goes on asking where too many are unhealthy, and collects changes of health for a second.
+    cluster.common_lb_config = ClusterCommonLbConfig(
+        healthy_panic_threshold=Percent(value=0), update_merge_window=timedelta(0)
+    )
     if health_checking:
         cluster.health_checks = [_health_check()]
         cluster.outlier_detection = _connect_failures()
