@@ -53,7 +53,7 @@ class Source:
 async def find_endpoints(config: Config, pool: Pool, place: Place | None, closing: AsyncExitStack) -> Source:
     """Fills the pool with what is known at once. ConfigError when the flags don't say where endpoints come from."""
     if place and not place.is_first:
-        return _follow_first_worker(pool, place)
+        return await _follow_first_worker(pool, place)
     source = Source()
     if place:
         # Of the worker that was the first before this one: slots in use must keep their endpoints.
@@ -78,7 +78,10 @@ async def find_endpoints(config: Config, pool: Pool, place: Place | None, closin
     return source
 
 
-def _follow_first_worker(pool: Pool, place: Place) -> Source:
+async def _follow_first_worker(pool: Pool, place: Place) -> Source:
+    """Returns when the first worker has said what there is: before, this one could only refuse."""
+    while read_table(place.folder) is None:  # noqa: ASYNC110 (another process writes it)
+        await asyncio.sleep(_DEMAND_S)
     source = Source()
     ready = False
 
@@ -88,6 +91,10 @@ def _follow_first_worker(pool: Pool, place: Place) -> Source:
         source.objectives.replace(table.priorities)
 
     source.is_ready = lambda: ready
+    table = read_table(place.folder)
+    if table is not None:
+        pool.adopt_endpoints(table.endpoints)
+        adopt(table)
     source.background.append(partial(follow_table, place.folder, pool, adopt))
     return source
 

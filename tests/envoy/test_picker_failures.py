@@ -18,6 +18,8 @@ BODY = b'{"model": "m", "prompt": "hello"}'
 TIMEOUTS = "http.inference.ext_proc.message_timeouts"
 WORKERS = 4
 KILLED, FROZEN = signal.SIGKILL, signal.SIGSTOP
+# A stopped backend stays a candidate, as it would in the first moments.
+FRESH = ("--metrics-staleness-threshold", "5m")
 THREE_CHOICES = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -111,8 +113,13 @@ async def test_a_client_cannot_choose_its_endpoint_when_nobody_else_does(tmp_pat
         assert not any("x-gateway-destination-endpoint" in request.headers for request in received)
 
 
+async def are_fresh(rig: Rig) -> bool:
+    return not any(row["stale"] for row in (await rig.endpoints())["endpoints"])
+
+
 async def test_the_next_choice_serves_and_is_accounted_for(tmp_path: Path) -> None:
-    async with running(tmp_path, picker_flags=["--config-text", THREE_CHOICES]) as rig:
+    async with running(tmp_path, picker_flags=[*FRESH, "--config-text", THREE_CHOICES]) as rig:
+        await until(partial(are_fresh, rig))
         alive = rig.backends[1]
         for backend in rig.backends:
             if backend is not alive:

@@ -20,8 +20,18 @@ def run_line(line: str) -> str:
     return subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=20, check=True).stdout
 
 
+OTHERS: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """What tests before these have left running for the rest of the session."""
+    OTHERS.clear()
+    OTHERS.update(psutil.Process().children(recursive=True))
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    return [child for child in psutil.Process().children(recursive=True) if child not in OTHERS]
 
 
 @pytest.mark.slow
