@@ -83,7 +83,7 @@ def parse_body(body: bytes) -> Prompt:
         parsed = _decoder.decode(body)
     except msgspec.ValidationError:
         return Prompt(_model_of(body))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
     if not parsed.model:
         raise BadRequestError("model not found in request body")
@@ -100,7 +100,7 @@ def rewrite_model(body: bytes, model: str) -> bytes:
 def _model_of(body: bytes) -> str:
     try:
         model = _model_decoder.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
     if not isinstance(model, str) or not model:
         raise BadRequestError("model not found in request body")

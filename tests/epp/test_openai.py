@@ -53,3 +53,8 @@ def test_a_rewrite_touches_the_model_alone() -> None:
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with contextlib.suppress(BadRequestError):
         openai.parse_body(raw)
+
+
+def test_a_body_nested_without_end_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="request body"):
+        openai.parse_body(b'{"model": "m", "prompt": ' + b"[" * 100_000)
