@@ -76,10 +76,14 @@ class Outbox:
         self._closed = True
         if self._transport.is_closing():
             return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The peer has gone, and the event loop doesn't know yet.
+            self._transport.abort()
 
     def flush_soon(self) -> None:
         """For answers that come from elsewhere than the connection's input: those of one turn go out together."""

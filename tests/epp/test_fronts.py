@@ -1,6 +1,8 @@
 """Both gRPC fronts, driven by grpcio's client over real connections."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -283,6 +285,17 @@ async def test_streams_that_outlive_the_grace_are_ended(settings: FrontSettings)
         assert book.closed == 2
         for call in calls:
             assert await call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_a_client_that_is_gone_does_not_stop_the_end(settings: FrontSettings) -> None:
+    async with served(settings) as (front, _, _):
+        client = socket.create_connection(("127.0.0.1", front.port))
+        client.setblocking(False)
+        # The server's first words: it has taken the connection.
+        assert await asyncio.get_running_loop().sock_recv(client, 9)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await front.stop(0)
 
 
 async def test_a_taken_port_is_told(settings: FrontSettings) -> None:
