@@ -27,9 +27,10 @@ class HttpPlan(msgspec.Struct, frozen=True):
 
 
 class HttpLoad(msgspec.Struct, frozen=True):
-    """Times in ms from when a request was due to the end of its answer."""
+    """Times in ms from when a request was due to the end of its answer; `sent` counts those of the warm-up, too."""
 
     took_ms: list[float]
+    sent: int
     failed: int
     reason: str
 
@@ -70,7 +71,7 @@ async def _run(plan: HttpPlan) -> HttpLoad:
                 due_s, index = due_s + random.exponential(1 / plan.per_s), index + 1
                 await asyncio.sleep(due_s - time.perf_counter())
                 requests.create_task(ask(index, due_s))
-    return HttpLoad(took_ms, len(reasons), reasons[0] if reasons else "")
+    return HttpLoad(took_ms, index, len(reasons), reasons[0] if reasons else "")
 
 
 async def _ask(session: aiohttp.ClientSession, plan: HttpPlan, body: bytes) -> str:

@@ -3,6 +3,7 @@
 Everything is as it is by default: TLS to the picker, scraping every 50 ms. Answers are short and come at once.
 """
 
+import re
 import subprocess
 import tempfile
 import time
@@ -25,7 +26,24 @@ from scripts.trainer_bench.serving import free_port
 
 _RATES = (100, 500)
 _READY_S = 30.0
+_PATIENCE_S = 10.0
+_STREAMS = "ext_proc.streams_started"
 _PAST_THE_PICKER = {envoy.POLICY_HEADER: envoy.ROUND_ROBIN}
+
+
+@dataclass(frozen=True)
+class _Gateway:
+    """An Envoy, and where it tells its counters."""
+
+    url: str
+    admin_url: str
+
+    @property
+    def streams(self) -> int:
+        """How many it has opened to the picker so far."""
+        with urllib.request.urlopen(f"{self.admin_url}/stats?filter={_STREAMS}", timeout=10) as response:  # noqa: S310
+            found = re.search(rb": (\d+)", response.read())
+        return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
@@ -60,30 +78,51 @@ def measure(bench: Bench) -> Figures:
                     f"{prefix}envoy_added_p99_ms{end}": one.p99_ms,
                 }
             if {"", "peer_"} <= added.keys():
-                figures[f"peer_added_p50_ratio{end}"] = added[""].p50_ms / added["peer_"].p50_ms
+                ratio = bench.attempt(f"peer_added_p50_ratio{end}", _ratio, added[""], added["peer_"])
+                figures |= {f"peer_added_p50_ratio{end}": ratio} if ratio else {}
     return figures
 
 
-def _added(bench: Bench, gateways: dict[str, str], per_s: float) -> dict[str, _Added]:
+def _ratio(ours: _Added, theirs: _Added) -> float:
+    """RuntimeError where the machine's noise is larger than what was to be measured."""
+    if min(ours.p50_ms, theirs.p50_ms) <= 0:
+        raise RuntimeError(f"nothing was added that could be compared: {ours.p50_ms:.2f} and {theirs.p50_ms:.2f} ms")
+    return ours.p50_ms / theirs.p50_ms
+
+
+def _added(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[str, _Added]:
     """Each gateway with its picker and past it, in turn."""
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in steps(range(bench.rounds), f"Envoy, {per_s} requests a second"):
-        for prefix, url in gateways.items():
+        for prefix, gateway in gateways.items():
             figure = f"{prefix}envoy_added at {per_s} requests a second"
-            one = bench.attempt(figure, _added_once, url, per_s, bench.seconds)
+            one = bench.attempt(figure, _added_once, gateway, per_s, bench.seconds)
             if one:
                 found.setdefault(prefix, []).append(one)
     return {prefix: _Added(*np.median(pairs, axis=0).tolist()) for prefix, pairs in found.items()}
 
 
-def _added_once(url: str, per_s: float, seconds: float) -> tuple[float, float]:
-    picked, past = (http_load(url, headers, per_s, seconds) for headers in (SLO_HEADERS, _PAST_THE_PICKER))
+def _added_once(gateway: _Gateway, per_s: float, seconds: float) -> tuple[float, float]:
+    """RuntimeError unless the picker was asked about each of the one kind, and about none of the other."""
+    before = gateway.streams
+    picked = http_load(gateway.url, SLO_HEADERS, per_s, seconds)
+    between = gateway.streams
+    past = http_load(gateway.url, _PAST_THE_PICKER, per_s, seconds)
+    asked, needlessly = between - before, gateway.streams - between
+    if asked != picked.sent or needlessly:
+        raise RuntimeError(
+            f"Envoy asked the picker about {asked} of {picked.sent} requests that it was to pick for, and about "
+            f"{needlessly} of {past.sent} that were to go past it"
+        )
     return picked.percentile_ms(50) - past.percentile_ms(50), picked.percentile_ms(99) - past.percentile_ms(99)
 
 
 @contextmanager
-def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) -> Iterator[str]:
-    """An Envoy with one worker in front of the picker, and its URL. RuntimeError when it doesn't come up."""
+def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) -> Iterator[_Gateway]:
+    """An Envoy with one worker in front of the picker. RuntimeError when it doesn't come up.
+
+    A picker that is late or gone costs its time, or the request: going on without it would look quick.
+    """
     port, admin_port = free_port(), free_port()
     config = envoy.bootstrap(
         port=port,
@@ -91,6 +130,10 @@ def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) 
         picker_port=int(picker.rpartition(":")[2]),
         servers=servers,
         full_duplex=full_duplex,
+        failure_mode="closed",
+        message_timeout_s=_PATIENCE_S,
+        health_checking=False,
+        bypass=True,
     )
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "envoy.json", Path(folder) / "envoy.log"
@@ -104,7 +147,7 @@ def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) 
                 if process.poll() is not None or time.monotonic() > end_s:
                     raise RuntimeError(f"Envoy did not come up: {log.read_text(errors='replace')[-300:]}")
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            yield _Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
         finally:
             process.terminate()
             process.wait()
