@@ -50,16 +50,23 @@ def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Itera
 
 
 def run(bench: Bench, targets: Mapping[str, Target], cases: Sequence[Case], title: str) -> dict[str, dict[str, Found]]:
-    """What each target did in each case, `found[case][target]`; a case that a target fails is left out for it."""
+    """What each target did in each case, `found[case][target]`; a case that a target fails once is left out for it."""
     time.sleep(bench.settle_s)
     idle = {name: target.idle_cores(bench.seconds) for name, target in targets.items()}
     loads: dict[tuple[str, str], list[Load]] = {}
+    failed: set[tuple[str, str]] = set()
     for case, _ in steps([(case, n) for case in cases for n in range(bench.rounds)], title):
         for name, target in targets.items():
+            if (case.name, name) in failed:
+                continue
             plan = Plan(target.address, case.shape, bench.seconds, case.at_once, case.per_s, case.connections)
             one = bench.attempt(f"{title}: {case.name} of {name}", load, target, plan)
             if one:
                 loads.setdefault((case.name, name), []).append(one)
+            else:
+                # What other rounds found would flatter it.
+                failed.add((case.name, name))
+                loads.pop((case.name, name), None)
     found: dict[str, dict[str, Found]] = {}
     for (case_name, name), several in loads.items():
         found.setdefault(case_name, {})[name] = _medians(several, idle[name])

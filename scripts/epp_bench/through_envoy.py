@@ -91,14 +91,18 @@ def _ratio(ours: _Added, theirs: _Added) -> float:
 
 
 def _added(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[str, _Added]:
-    """Each gateway with its picker and past it, in turn."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Each gateway with its picker and past it, in turn. One that fails once is out: what is left would flatter it."""
+    found: dict[str, list[tuple[float, float]]] = {prefix: [] for prefix in gateways}
     for _ in steps(range(bench.rounds), f"Envoy, {per_s} requests a second"):
         for prefix, gateway in gateways.items():
+            if prefix not in found:
+                continue
             figure = f"{prefix}envoy_added at {per_s} requests a second"
             one = bench.attempt(figure, _added_once, gateway, per_s, bench.seconds)
             if one:
-                found.setdefault(prefix, []).append(one)
+                found[prefix].append(one)
+            else:
+                del found[prefix]
     return {prefix: _Added(*np.median(pairs, axis=0).tolist()) for prefix, pairs in found.items()}
 
 
