@@ -1,7 +1,6 @@
 """One request's way to its endpoint: read, predict, decide, account for it."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from epp.intake import Intake, read_request
 from epp.latency.client import LatencyClient
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
+from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.scheduling.scheduler import Refusal, Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
@@ -26,15 +26,8 @@ from epp.tokens import TokenEstimator, Tokenizer
 if TYPE_CHECKING:
     from epp.tracing import Tracing
 
-logger = logging.getLogger("headroom.epp")
-
 _TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
-
-
-def default_priority(objective: str) -> int:
-    """Of an objective that nobody has declared: the convention is that its name may say that it is sheddable."""
-    return -1 if "sheddable" in objective else 0
 
 
 @dataclass(slots=True)
@@ -53,7 +46,7 @@ class Director:
     tokenizer: Tokenizer | None = None
     tracing: "Tracing | None" = None
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
-    priority_of: Callable[[str], int] = default_priority
+    priority_of: Callable[[str], int] = Objectives().priority_of
     on_decision: Callable[[], None] = lambda: None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.perf_counter

@@ -1,7 +1,6 @@
 """Where the pool's endpoints come from: flags, a file, Kubernetes or another worker; and who scrapes them."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from epp.kubernetes.client import Client
     from epp.kubernetes.discovery import Discovery
     from epp.kubernetes.leader import LeaderElection
-
-logger = logging.getLogger("headroom.epp.endpoints")
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 _DEMAND_S = 0.05
@@ -80,7 +77,7 @@ async def find_endpoints(config: Config, pool: Pool, place: Place | None, closin
 
 async def _follow_first_worker(pool: Pool, place: Place) -> Source:
     """Returns when the first worker has said what there is: before, this one could only refuse."""
-    while read_table(place.folder) is None:  # noqa: ASYNC110 (another process writes it)
+    while (first := read_table(place.folder)) is None:  # noqa: ASYNC110 (another process writes it)
         await asyncio.sleep(_DEMAND_S)
     source = Source()
     ready = False
@@ -88,14 +85,13 @@ async def _follow_first_worker(pool: Pool, place: Place) -> Source:
     def adopt(table: Table) -> None:
         nonlocal ready
         ready = table.is_ready
+        pool.adopt_endpoints(table.endpoints)
+        pool.adopt_adapters(table.adapters)
         source.objectives.replace(table.priorities)
 
+    adopt(first)
     source.is_ready = lambda: ready
-    table = read_table(place.folder)
-    if table is not None:
-        pool.adopt_endpoints(table.endpoints)
-        adopt(table)
-    source.background.append(partial(follow_table, place.folder, pool, adopt))
+    source.background.append(partial(follow_table, place.folder, adopt))
     return source
 
 

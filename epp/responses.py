@@ -1,6 +1,5 @@
 """A response's way past the picker: what of it is followed, and how the request's accounting ends."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from epp.tokens import TokenEstimator
 
 if TYPE_CHECKING:
     from epp.tracing import Tracing
-
-logger = logging.getLogger("headroom.epp")
 
 _MOST_KEPT_BYTES = 4 << 20
 _USAGE = b'"usage"'

@@ -1,7 +1,6 @@
 """Predictions in the picker's own process: the predictor's engine, following the same model store."""
 
 import asyncio
-import logging
 
 import numpy as np
 
@@ -12,8 +11,6 @@ from model_store import open_store
 from predictor.engine import Engine
 from predictor.latency_pair import LatencyPair
 from predictor.repository import Repository
-
-logger = logging.getLogger("headroom.epp.latency")
 
 
 class EmbeddedLatencyClient:

@@ -1,7 +1,6 @@
 """Predictions from the prediction servers, over connections that are kept open."""
 
 import asyncio
-import logging
 
 import aiohttp
 import msgspec
@@ -12,8 +11,6 @@ from epp.features import FeatureColumns
 from epp.latency.breaker import Replica, Replicas
 from epp.latency.wire import PredictedBatch, PredictionBatch, prediction_rows
 from epp.scheduling.snapshot import Predictions
-
-logger = logging.getLogger("headroom.epp.latency")
 
 _PATH = "/predict/bulk/strict"
 _encoder = msgspec.json.Encoder()

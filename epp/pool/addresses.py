@@ -19,6 +19,14 @@ def split_address(text: str) -> tuple[str, int]:
     return check_host(host), check_port(port)
 
 
+def host_of(address: str) -> str:
+    """The host of `host:port` or of a bare host, without brackets: `[::1]:80` and `::1` are both `::1`."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    host, colon, _ = address.rpartition(":")
+    return host if colon and ":" not in host else address
+
+
 def join_address(host: str, port: int) -> str:
     """`host:port`, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -9,7 +9,7 @@ from itertools import count
 
 import numpy as np
 
-from epp.pool.address import host_of
+from epp.pool.addresses import host_of
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
 from epp.scheduling.request import Request
@@ -206,20 +206,14 @@ class Pool:
 
     def everyone(self) -> Snapshot:
         """All endpoints, fresh or stale, as a request without a prompt would see them."""
-        now_s = self._clock()
-        self._pass_first_tokens(now_s)
-        age_s = now_s - self._state.scraped[_UPDATED_AT, self._all.taken]
-        return self._snapshot_of(self._all, age_s, age_s > self._staleness_s, Request("", ""), now_s)
+        return self._as_they_are(self._all, Request("", ""))
 
     def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
         """One endpoint as it is now; it may have left the pool."""
         taken = np.array([slot], dtype=np.intp)
         endpoint = self._endpoints.get(slot) or Endpoint("", "")
         candidates = _Candidates(taken, taken, (endpoint,), ("",), _roles([endpoint]))
-        now_s = self._clock()
-        self._pass_first_tokens(now_s)
-        age_s = now_s - self._state.scraped[_UPDATED_AT, taken]
-        return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
+        return self._as_they_are(candidates, request)
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
         """Counts a request as sent to the endpoint; only the part of its prompt that isn't cached is prefill."""
@@ -289,6 +283,12 @@ class Pool:
             own[_TIGHTEST_TPOT_SLO, slot] = min((ms for ms in running if ms is not None), default=np.inf)
         if not flights:
             del self._flights[slot]
+
+    def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
+        now_s = self._clock()
+        self._pass_first_tokens(now_s)
+        age_s = now_s - self._state.scraped[_UPDATED_AT, candidates.taken]
+        return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
 
     def _snapshot_of(
         self, candidates: _Candidates, age_s: Floats, stale: Bools, request: Request, now_s: float

@@ -47,7 +47,7 @@ async def watch_endpoints(
     listed: tuple[Listed, ...] = ()
     resolve_at = 0.0
     while True:
-        stamp = _stamp(path)
+        stamp = file_stamp(path)
         changed = stamp is not None and stamp != seen
         if changed:
             try:
@@ -111,7 +111,8 @@ def _ip(host: str) -> str | None:
         return None
 
 
-def _stamp(path: Path) -> Hashable:
+def file_stamp(path: Path) -> Hashable:
+    """Changes whenever the file does, also when another is renamed into its place; None where there is none."""
     try:
         status = path.stat()
     except OSError:

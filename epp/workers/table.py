@@ -1,7 +1,6 @@
 """What the first worker tells the others: the endpoints with their slots, their adapters, and declared priorities."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -10,9 +9,8 @@ import msgspec
 
 from epp.exceptions import ConfigError
 from epp.pool.pool import Pool
+from epp.pool.sources import file_stamp
 from epp.scheduling.snapshot import Adapters, Endpoint
-
-logger = logging.getLogger("headroom.epp.workers")
 
 _EVERY_S = 0.05
 _NAME = "pool.msgpack"
@@ -55,24 +53,14 @@ async def publish_table(
         await asyncio.sleep(_EVERY_S)
 
 
-async def follow_table(folder: Path, pool: Pool, adopt: Callable[[Table], None]) -> None:
+async def follow_table(folder: Path, adopt: Callable[[Table], None]) -> None:
     """Takes over each new table, until cancelled."""
     seen: Hashable = None
     while True:
-        stamp = _stamp(folder / _NAME)
+        stamp = file_stamp(folder / _NAME)
         if stamp != seen:
             table = read_table(folder)
             if table is not None:
-                pool.adopt_endpoints(table.endpoints)
-                pool.adopt_adapters(table.adapters)
                 adopt(table)
             seen = stamp
         await asyncio.sleep(_EVERY_S)
-
-
-def _stamp(path: Path) -> Hashable:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
