@@ -94,8 +94,8 @@ class Director:
             self._note_prediction("unavailable", pool, now)
             return self._decide(scheduler, intake, pool, started_at, str(error))
         if isinstance(predicted, Predictions):
-            self._note_prediction("ok", pool, now)
-            return self._decide(scheduler, intake, pool.with_predictions(predicted), started_at, None)
+            took_ms = self._note_prediction("ok", pool, now)
+            return self._decide(scheduler, intake, pool.with_predictions(predicted), started_at, None, took_ms)
         return self._decide_later(scheduler, intake, pool, started_at, predicted)
 
     async def _decide_later(
@@ -113,11 +113,17 @@ class Director:
         except PredictionUnavailableError as unavailable:
             error, outcome = str(unavailable), "unavailable"
         finally:
-            self._note_prediction(outcome, pool, asked_at)
-        return self._decide(scheduler, intake, pool, started_at, error)
+            took_ms = self._note_prediction(outcome, pool, asked_at)
+        return self._decide(scheduler, intake, pool, started_at, error, took_ms)
 
     def _decide(
-        self, scheduler: Scheduler, intake: Intake, pool: Snapshot, started_at: float, prediction_error: str | None
+        self,
+        scheduler: Scheduler,
+        intake: Intake,
+        pool: Snapshot,
+        started_at: float,
+        prediction_error: str | None,
+        prediction_ms: float = 0.0,
     ) -> Assignment:
         began_at = self.clock()
         self.decided += 1
@@ -127,7 +133,7 @@ class Director:
             raise _refused(decision)
         now = self.clock()
         self.metrics.observe_stage("schedule", now - began_at)
-        record = Record(decision, (now - started_at) * 1000, prediction_error)
+        record = Record(decision, (now - started_at) * 1000, prediction_error, prediction_ms)
         chosen = decision.chosen
         flight = self.pool.dispatch(int(pool.slots[chosen]), intake.request, float(pool.prefix_score[chosen]))
         model = self.metrics.model(intake.incoming_model, intake.request.model)
@@ -138,11 +144,13 @@ class Director:
             assignment.trace_headers = self.tracing.decided(assignment, intake.request.headers, now)
         return assignment
 
-    def _note_prediction(self, outcome: str, pool: Snapshot, asked_at: float) -> None:
+    def _note_prediction(self, outcome: str, pool: Snapshot, asked_at: float) -> float:
+        """How long it took, in ms."""
         duration_s = self.clock() - asked_at
         self.metrics.prediction_s.labels(outcome).observe(duration_s)
         self.metrics.prediction_rows.observe(len(pool))
         self.metrics.observe_stage("predict", duration_s)
+        return duration_s * 1000
 
 
 def _refused(refusal: Refusal) -> RequestError:
