@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,37 +33,42 @@ async def drained(backend: Backend) -> None:
         await asyncio.sleep(0.01)
 
 
-async def replace_backends(rig: Rig) -> None:
+async def replace_backends(rig: Rig, replaced: list[str]) -> None:
     """One after the other leaves the pool, finishes what it has, ends, comes back, and joins the pool again."""
     for backend in itertools.cycle(rig.backends):
         others = [other for other in rig.backends if other is not backend]
         rig.set_endpoints(others)
-        await until(lambda others=others: knows(rig, others))  # type: ignore[misc]
+        await until(partial(knows, rig, others))
         await drained(backend)
         await backend.stop()
         await backend.start()
         rig.set_endpoints(rig.backends)
-        await until(lambda: knows(rig, rig.backends))
+        await until(partial(knows, rig, rig.backends))
+        replaced.append(backend.name)
 
 
-async def kill_predictors(predictors: Predictors) -> None:
+async def kill_predictors(predictors: Predictors, killed: list[int]) -> None:
     rng = random.Random(7)
     while True:
         port = rng.choice(predictors.ports)
         predictors.signal(port, signal.SIGKILL)
+        killed.append(port)
         await asyncio.sleep(rng.uniform(0, 1))
         await predictors.start(port)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("count", "full_duplex"), [(1_000, True), (10_000, False)])
+@pytest.mark.parametrize(("count", "full_duplex"), [(1_500, True), (10_000, False), (10_000, True)])
 async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_duplex: bool) -> None:
     async with (
         predicting(tmp_path) as predictors,
         running(tmp_path, backends=6, full_duplex=full_duplex, picker_flags=predictors.flags) as rig,
     ):
-        outcomes = Outcomes()
-        chaos = [asyncio.create_task(replace_backends(rig)), asyncio.create_task(kill_predictors(predictors))]
+        outcomes, replaced, killed = Outcomes(), list[str](), list[int]()
+        chaos = [
+            asyncio.create_task(replace_backends(rig, replaced)),
+            asyncio.create_task(kill_predictors(predictors, killed)),
+        ]
         plan = itertools.islice(asks(count, ABORTED_SHARE), count)
         await asyncio.gather(
             send_all(rig.url, plan, outcomes, workers=12),
@@ -74,6 +80,8 @@ async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_dupl
         await asyncio.gather(*chaos, return_exceptions=True)
         assert outcomes.wrong == []
         assert outcomes.total == count
+        assert replaced
+        assert killed
         assert outcomes.aborted > count * ABORTED_SHARE / 10
         assert await rig.envoy_stat("http.inference.ext_proc.failure_mode_allowed") == 0
         assert await rig.metric("headroom_epp_refused_requests_total") == 0
