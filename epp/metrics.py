@@ -18,6 +18,7 @@ Labels = tuple[tuple[str, str], ...]
 _MODEL = ("model_name", "target_model_name")
 # Models are named by clients; each name makes some forty series.
 _MOST_MODELS = 1000
+_LONGEST_NAME = 256
 _OTHER = "other"
 
 
@@ -145,9 +146,11 @@ class Metrics:
         """The metrics of a model and of what it was rewritten to."""
         found = self._models.get((incoming, target))
         if found is None:
-            if len(self._models) >= _MOST_MODELS:
+            if len(self._models) >= _MOST_MODELS or max(len(incoming), len(target)) > _LONGEST_NAME:
                 incoming = target = _OTHER
-            found = self._models.setdefault((incoming, target), self._of_model(incoming, target))
+            found = self._models.get((incoming, target))
+        if found is None:
+            found = self._models[incoming, target] = self._of_model(incoming, target)
         return found
 
     def error(self, incoming: str, target: str, code: str) -> None:

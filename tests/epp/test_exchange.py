@@ -347,3 +347,19 @@ async def test_the_gateway_is_told_every_candidates_score_where_wanted() -> None
     assert {address: score.number_value for address, score in told.items()} == {
         f"10.0.0.{number}:8000": 2.0 for number in range(3)
     }
+
+
+async def test_what_clients_call_their_models_cannot_fill_the_metrics() -> None:
+    director = build_director()
+    for name in ("m", "n" * 10_000, *(f"m{index}" for index in range(1_100))):
+        gateway = Gateway(director)
+        await gateway.request_headers()
+        await gateway.request_body(json.dumps({"model": name, "prompt": "p"}).encode())
+    counts = {
+        sample.labels["model_name"]: sample.value
+        for family in director.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "inference_model_request_total"
+    }
+    assert len(counts) == 1_000
+    assert (counts["m"], counts["other"]) == (1, 103)
