@@ -9,12 +9,10 @@ import click
 import uvloop
 
 from epp import logs
-from epp.check import check
 from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.flags import double_dashes
 from epp.options import VARIABLES_WITHOUT_EFFECT, WITHOUT_EFFECT, options
-from epp.server import serve
 from epp.workers.supervisor import own_place, supervise
 
 logger = logging.getLogger("headroom.epp")
@@ -39,6 +37,9 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
         if config.workers > 1 and place is None:
             supervise(config.workers, sys.argv[1:])
         else:
+            # The process that only watches over workers does without what they import, some 70 MiB.
+            from epp.server import serve
+
             uvloop.run(serve(config, place))
     except (ConfigError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -55,5 +56,7 @@ def _note_without_effect(flags: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["check"]:
+        from epp.check import check
+
         check(sys.argv[2:], prog_name="python -m epp check")
     main(double_dashes(sys.argv[1:]), prog_name="python -m epp")
