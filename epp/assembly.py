@@ -50,7 +50,10 @@ _HEALTH_S = 0.05
 
 @dataclass(slots=True)
 class Picker:
-    """`app` is what the metrics port serves; `own_app` what other workers ask this one, over `siblings`."""
+    """`app` is what the metrics port serves; `own_app` what other workers ask this one, over `siblings`.
+
+    `resign` lets another replica lead, where they elect one.
+    """
 
     pool: Pool
     health: Health
@@ -58,6 +61,7 @@ class Picker:
     app: ASGIApp
     own_app: ASGIApp
     siblings: Siblings | None
+    resign: Callable[[], None]
     background: list[Background] = field(default_factory=list)
 
 
@@ -100,6 +104,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         app=source.guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
+        resign=source.resign,
         background=background,
     )
 

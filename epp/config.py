@@ -66,6 +66,7 @@ class Config:
     debug_decisions: int
     enable_pprof: bool
     tracing: bool
+    shutdown_delay: float
     drain_timeout: float
 
     @property

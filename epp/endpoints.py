@@ -34,7 +34,8 @@ _DEMAND_S = 0.05
 class Source:
     """What keeps the pool as it should be, running in the `background`.
 
-    `wanted` is called at every decision; `guarded` puts the metrics port behind whoever checks who may read it.
+    `wanted` is called at every decision; `guarded` puts the metrics port behind whoever checks who may read it;
+    `resign` lets another replica lead, where they elect one.
     """
 
     objectives: Objectives = field(default_factory=Objectives)
@@ -42,6 +43,7 @@ class Source:
     is_ready: Callable[[], bool] = lambda: True
     wanted: Callable[[], None] = lambda: None
     guarded: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    resign: Callable[[], None] = lambda: None
     scraper: Scraper | None = None
     discovery: "Discovery | None" = None
     election: "LeaderElection | None" = None
@@ -151,7 +153,7 @@ def _elect(config: Config, client: "Client", source: Source) -> None:
     name = lease_name(config.pool_namespace, config.pool_name or "selected")
     election = LeaderElection(client, name, namespace, own_identity(os.environ))
     synced = source.is_ready
-    source.election = election
+    source.election, source.resign = election, election.resign
     source.background.append(election.run)
     source.is_ready = lambda: synced() and election.is_leader
 

@@ -139,6 +139,12 @@ _OPTIONS: tuple[Any, ...] = (
     _option("debug-decisions", 1000, "Decisions kept for /debug/decisions.", click.IntRange(0)),
     _switch("enable-pprof", True, "Serve /debug/pprof/profile: a CPU profile of the next seconds."),
     _switch("tracing", False, "Send traces by OTLP over HTTP, as the OTEL_* variables say."),
+    _option(
+        "shutdown-delay",
+        "2s",
+        "Still takes new requests for so long after a signal to end, while its health says that it no longer serves.",
+        _DURATION,
+    ),
     _option("drain-timeout", "30s", "Longest wait for open streams at the end.", _DURATION),
     click.option("--v", "-v", default=2, type=int, help="Log level: 4 and more shows debugging."),
     _option("zap-encoder", "console", "Logs for people, or as JSON.", _CHOICE(["console", "json"])),

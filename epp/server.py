@@ -6,7 +6,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,23 @@ async def _run(config: Config, picker: Picker, stopped: asyncio.Event, *, is_sha
     finally:
         logger.info("stopping: %d requests in flight", picker.pool.in_flight_total)
         if served is not None:
-            await served.stop(config.drain_timeout)
+            await _leave(config, picker, served, stopped)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _leave(config: Config, picker: Picker, served: front.Front, stopped: asyncio.Event) -> None:
+    """Gives whoever asks for health, and the next leader, time to act before new streams are refused.
+
+    A second signal cuts that time short.
+    """
+    picker.health.drain()
+    picker.resign()
+    stopped.clear()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopped.wait(), config.shutdown_delay)
+    await served.stop(config.drain_timeout)
 
 
 def _front_settings(config: Config, is_shared: bool) -> front.FrontSettings:

@@ -48,19 +48,15 @@ class Server(Protocol):
 class Front:
     """The ports while they are served."""
 
-    def __init__(
-        self, extproc: Server, checks: Server | None, health: Health, certificates: Certificates | None
-    ) -> None:
+    def __init__(self, extproc: Server, checks: Server | None, certificates: Certificates | None) -> None:
         self._extproc = extproc
         self._checks = checks
-        self._health = health
         self._watching = asyncio.create_task(certificates.watch()) if certificates else None
         self.port = extproc.port
         self.health_port = checks.port if checks else None
 
     async def stop(self, grace_s: float) -> None:
-        """Tells whoever asks for health, lets open streams end within the grace, then ends health as well."""
-        self._health.drain()
+        """Takes no new streams, lets open ones end within the grace, then ends health as well."""
         await self._extproc.stop(grace_s)
         if self._checks:
             await self._checks.stop(0)
@@ -80,7 +76,7 @@ async def start(settings: FrontSettings, new_exchange: Callable[[], Exchange], h
     address = Address(settings.host, settings.port, settings.reuse_port)
     server: Server = await listen(address, extproc, settings.certificates)
     if settings.health_port is None:
-        return Front(server, None, health, settings.certificates)
+        return Front(server, None, settings.certificates)
     checks = Services(methods={**health.methods, **reflection_methods([HEALTH_SERVICE])})
     try:
         beside = await http2_front.listen(
@@ -89,4 +85,4 @@ async def start(settings: FrontSettings, new_exchange: Callable[[], Exchange], h
     except BaseException:
         await server.stop(0)
         raise
-    return Front(server, beside, health, settings.certificates)
+    return Front(server, beside, settings.certificates)

@@ -124,7 +124,7 @@ def _picker(config: StackConfig) -> Part:
     flags += ["--metrics-port", ports.picker_metrics, "--pool-name", "demo", "--endpoints", endpoints]
     flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
     flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
-    flags += ["--debug-decisions", 10_000, "--drain-timeout", "2s", "--health-checking"]
+    flags += ["--debug-decisions", 10_000, "--shutdown-delay", "0s", "--drain-timeout", "2s", "--health-checking"]
     if config.picker_config:
         flags += ["--config-text", config.picker_config]
     return _python("epp", "epp", [ports.picker, ports.picker_health, ports.picker_metrics], "/metrics", flags)

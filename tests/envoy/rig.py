@@ -146,7 +146,8 @@ async def running(
 
 def _picker(folder: Path, grpc_port: int, health_port: int, metrics_port: int, flags: Sequence[object]) -> Part:
     command = [sys.executable, "-m", "epp", "--host", "127.0.0.1", "--grpc-port", grpc_port, "--health-checking"]
-    command += ["--grpc-health-port", health_port, "--metrics-port", metrics_port, "--drain-timeout", "1s"]
+    command += ["--grpc-health-port", health_port, "--metrics-port", metrics_port, "--shutdown-delay", "0s"]
+    command += ["--drain-timeout", "1s"]
     command += ["--endpoints-file", folder / "endpoints.yaml", "--refresh-metrics-interval", "200ms"]
     command += ["--debug-decisions", 20_000, *flags]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

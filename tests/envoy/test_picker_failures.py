@@ -43,6 +43,7 @@ async def recover(rig: Rig, number: signal.Signals) -> None:
     if number == FROZEN:
         rig.signal_picker(signal.SIGCONT)
     else:
+        await rig.picker.stop()
         await rig.start_picker()
     await until(rig.is_picker_healthy)
     before = await rig.metric("headroom_epp_decisions_total")
@@ -83,6 +84,20 @@ async def test_open_in_full_duplex_only_what_the_picker_held_is_lost(tmp_path: P
             await recover(rig, KILLED)
         # Of each worker the request under way, and one more until Envoy has noticed.
         assert len(outcomes.wrong) <= 2 * WORKERS
+        await until(rig.is_idle)
+
+
+@pytest.mark.parametrize("full_duplex", [False, True])
+async def test_a_picker_that_is_asked_to_end_costs_no_request(tmp_path: Path, full_duplex: bool) -> None:
+    """Envoy's health checks notice within the delay, while requests are still taken."""
+    async with running(tmp_path, full_duplex=full_duplex, picker_flags=["--shutdown-delay", "5s"]) as rig:
+        async with load(rig.url, workers=WORKERS) as outcomes:
+            await outcomes.reach(50)
+            rig.signal_picker(signal.SIGTERM)
+            await until(rig.is_picker_given_up)
+            await outcomes.reach(outcomes.total + 200)
+            await recover(rig, signal.SIGTERM)
+        assert outcomes.wrong == []
         await until(rig.is_idle)
 
 

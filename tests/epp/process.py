@@ -72,7 +72,7 @@ def picker_process(
     names = ("--grpc-port", "--grpc-health-port", "--metrics-port")
     command = [sys.executable, "-m", "epp", "--host", "127.0.0.1", "--secure-serving=false"]
     command += ["--endpoints", endpoints] if endpoints else []
-    command += ["--drain-timeout", "5s"]
+    command += ["--shutdown-delay", "0s", "--drain-timeout", "5s"]
     command += [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
     log = folder / "picker.log"
     settings = os.environ | (env or {})

@@ -217,6 +217,7 @@ async def test_health_is_watched_through_changes_and_the_end(settings: FrontSett
         health.set("new", True)
         assert (await known.read()).status == NOT_SERVING
         assert (await unknown.read()).status == SERVING
+        health.drain()
         await front.stop(10)
         assert (await unknown.read()).status == NOT_SERVING
         assert await known.code() == await unknown.code() == grpc.StatusCode.UNAVAILABLE

@@ -152,6 +152,20 @@ async def test_a_signal_lets_open_streams_end(tmp_path: Path) -> None:
         assert picker.process.wait(20) == 0
 
 
+async def test_requests_are_taken_for_a_while_after_a_signal_and_a_second_one_ends_that(tmp_path: Path) -> None:
+    with picker_process(tmp_path, "--shutdown-delay", "1h") as picker:
+        assert picker.is_serving()
+        picker.process.send_signal(signal.SIGTERM)
+        until(lambda: not picker.is_serving())
+        assert picker.is_serving("liveness")
+        async with picker.channel() as channel:
+            stream = Stream(channel)
+            assert DESTINATION_HEADER in set_headers(await stream.pick())
+            await stream.respond(token("a"))
+            await stream.end()
+        assert picker.stop() == 0
+
+
 async def test_a_configuration_is_applied_when_its_file_changes_and_kept_when_it_turns_wrong(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     head = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"

@@ -1,5 +1,6 @@
 """A picker in a cluster: as a process, told by flags, against a real API server."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from epp.extproc.messages import DESTINATION_HEADER
 from epp.kubernetes.leader import lease_name
 from tests.epp.parts import set_headers
-from tests.epp.process import Stream, picker_process
+from tests.epp.process import Stream, picker_process, token
 from tests.kubernetes.namespace import Namespace
 from tests.live import call, until
 
@@ -47,11 +48,11 @@ def test_the_metrics_are_for_those_whom_the_cluster_lets_read_them(
         assert call(f"{picker.url}/metrics")[0] == 401
 
 
-def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
+async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
     tmp_path: Path, kubeconfig: Path, namespace: Namespace
 ) -> None:
     namespace.set_pool()
-    elected = flags(kubeconfig, namespace, "--ha-enable-leader-election")
+    elected = flags(kubeconfig, namespace, "--ha-enable-leader-election", "--drain-timeout", "1m")
     here = {"NAMESPACE": namespace.name}
     first_folder, second_folder = tmp_path / "first", tmp_path / "second"
     first_folder.mkdir()
@@ -61,6 +62,14 @@ def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
         with picker_process(second_folder, *elected, endpoints="", env=here | {"POD_NAME": "second"}) as second:
             assert not second.is_serving()
             assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "first"
-            assert first.stop() == 0
-            until(second.is_serving)
+            # The next one leads while the first still has a stream to end.
+            async with first.channel() as channel:
+                stream = Stream(channel)
+                await stream.pick()
+                first.process.send_signal(signal.SIGTERM)
+                until(second.is_serving)
+                assert first.in_flight() == 1
+                await stream.respond(token("a"))
+                await stream.end()
+            assert first.process.wait(20) == 0
             assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "second"
