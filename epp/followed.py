@@ -110,6 +110,10 @@ def _follow_kubernetes(metrics: Metrics, discovery: "Discovery", election: "Lead
     prefix, counts = "headroom_epp_kubernetes", discovery.counts
     metrics.follow(f"{prefix}_events_total", "Changes that were seen", lambda: counts.events)
     metrics.follow(f"{prefix}_lists_total", "Full listings", lambda: counts.lists)
+    metrics.follow(f"{prefix}_watches_total", "Watches begun", lambda: counts.watches)
+    metrics.follow(f"{prefix}_expired_total", "Watches that were too late to go on", lambda: counts.expired)
     metrics.follow(f"{prefix}_failures_total", "Requests that failed", lambda: counts.failures)
+    metrics.follow(f"{prefix}_pool_changes_total", "Changes of the endpoints", lambda: discovery.publications)
     if election is not None:
         metrics.follow("headroom_epp_is_leader", "Whether this replica leads", lambda: election.is_leader)
+        metrics.follow("headroom_epp_leader_transitions_total", "It began or ceased to", lambda: election.transitions)

@@ -29,6 +29,7 @@ async def test_requests_go_to_the_pods_of_the_pool(tmp_path: Path, kubeconfig: P
         async with picker.channel() as channel:
             answer = await Stream(channel).pick()
             assert set_headers(answer)[DESTINATION_HEADER] == "10.0.0.1:8000"
+            assert "headroom_epp_kubernetes_pool_changes_total 1.0" in picker.metrics()
             namespace.set_objective("batch", -10)
             until(lambda: "1 objectives of" in picker.log.read_text())
             # Nothing has been scraped there, which counts as saturated: what may be shed is.
@@ -52,6 +53,7 @@ async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
     tmp_path: Path, kubeconfig: Path, namespace: Namespace
 ) -> None:
     namespace.set_pool()
+    namespace.add_pod("server-a", "10.0.0.1")
     elected = flags(kubeconfig, namespace, "--ha-enable-leader-election", "--drain-timeout", "1m")
     here = {"NAMESPACE": namespace.name}
     first_folder, second_folder = tmp_path / "first", tmp_path / "second"
@@ -73,3 +75,4 @@ async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
                 await stream.end()
             assert first.process.wait(20) == 0
             assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "second"
+            assert "headroom_epp_leader_transitions_total 1.0" in second.metrics()
