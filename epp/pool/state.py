@@ -33,6 +33,7 @@ class PoolState:
         self.scraped = values[: len(SCRAPED)]
         self.workers = values[len(SCRAPED) :].reshape(workers, len(OWN), CAPACITY)
         self.own = self.workers[worker]
+        self._dispatched = self.workers[:, OWN.index("dispatched")]
         if memory is None:
             self.clear_all()
 
@@ -59,7 +60,7 @@ class PoolState:
 
     def dispatched(self, slot: int) -> float:
         """Requests ever sent to the endpoint, by all workers."""
-        return float(self.workers[:, OWN.index("dispatched"), slot].sum())
+        return float(sum(self._dispatched[:, slot].tolist()))
 
     def own_rows(self, slots: slice | Indices) -> Floats:
         """[OWN, slots] over all workers: counts added up, the tightest objective, the mean of the averages."""
