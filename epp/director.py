@@ -57,13 +57,18 @@ class Director:
     ) -> Assignment | Awaitable[Assignment]:
         """Picks the endpoint and counts the request as in flight there, at once unless something must be waited for.
 
-        A RequestError says what the client is told.
+        A RequestError says what the client is told. `account` for the assignment when the client needn't wait for it.
         """
         self.on_decision()
         intake = read_request(headers, body, self.scheduler.prefix, self.tokens, self.priority_of)
         if self.tokenizer and intake.prompt_text and not intake.is_exact:
             return self._count_and_place(self.tokenizer, intake, subset, started_at)
         return self._place(intake, subset, started_at)
+
+    def account(self, assignment: Assignment) -> None:
+        """Keeps the decision for whoever asks how it came about, and counts it."""
+        self.decisions.add(assignment.record)
+        self.outcomes.routed(assignment)
 
     async def _count_and_place(
         self, tokenizer: Tokenizer, intake: Intake, subset: frozenset[str] | None, started_at: float
@@ -138,8 +143,6 @@ class Director:
         flight = self.pool.dispatch(int(pool.slots[chosen]), intake.request, float(pool.prefix_score[chosen]))
         model = self.metrics.model(intake.incoming_model, intake.request.model)
         assignment = Assignment(intake, record, flight, model, started_at)
-        self.decisions.add(record)
-        self.outcomes.routed(assignment)
         if self.tracing:
             assignment.trace_headers = self.tracing.decided(assignment, intake.request.headers, now)
         return assignment

@@ -58,15 +58,15 @@ class Responses:
         assignment.flight = self.pool.dispatch(slot, assignment.intake.request, 0.0)
         assignment.was_moved = True
 
-    def chunk(self, assignment: Assignment, chunk: bytes, end_of_stream: bool) -> None:
-        """Takes in a piece of the body, observed or not."""
+    def chunk(self, assignment: Assignment, chunk: bytes, end_of_stream: bool, now_s: float) -> None:
+        """Takes in a piece of the body, observed or not, that came at this moment of the clock."""
         assignment.response_bytes += len(chunk)
         assignment.is_whole = end_of_stream
         observer = assignment.observer
         if observer is None:
             self._keep_usage(assignment, chunk)
             return
-        now_s, before_s = self.clock(), observer.last_at
+        before_s = observer.last_at
         events = observer.feed(chunk, now_s)
         if not events:
             return

@@ -8,6 +8,7 @@ body streams past (STREAMED) or isn't sent at all, the headers alone decide.
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
@@ -29,7 +30,9 @@ Answers = list[bytes]
 
 
 class Exchange:
-    """Feed it every message of a stream in order, and close it when the stream ends, however it ends."""
+    """Feed it every message of a stream in order, settle it when the answers are sent, and close it when the stream
+    ends, however it ends.
+    """
 
     __slots__ = (
         "_assignment",
@@ -39,6 +42,7 @@ class Exchange:
         "_director",
         "_headers",
         "_heeds_subset",
+        "_later",
         "_request_mode",
         "_response_mode",
         "_responses",
@@ -61,11 +65,14 @@ class Exchange:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._closed = False
+        # Accounting for what was answered last.
+        self._later: Callable[[], None] | None = None
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
     def receive(self, data: bytes) -> Answers | Awaitable[Answers]:
         """The answers to one message, at once or when the endpoint is known; none while more is needed."""
+        self.settle()
         message = messages.parse(data)
         if message.HasField("protocol_config"):
             self._request_mode = message.protocol_config.request_body_mode
@@ -85,10 +92,20 @@ class Exchange:
                 return [messages.CONTINUE_RESPONSE_TRAILERS]
         return []
 
+    def settle(self) -> None:
+        """Accounts for what was answered last, unless that is done; the next message does it at the latest."""
+        later, self._later = self._later, None
+        if later:
+            try:
+                later()
+            except Exception:
+                logger.exception("a request was served and not accounted for")
+
     def close(self) -> None:
         """Ends the accounting of the request, if one was routed or still will be."""
         self._closed = True
         if self._assignment:
+            self.settle()
             self._responses.finish(self._assignment)
 
     @property
@@ -151,8 +168,9 @@ class Exchange:
 
     def _assigned(self, assignment: Assignment, answer: Callable[[Assignment], Answers]) -> Answers:
         self._assignment = assignment
+        self._later = partial(self._director.account, assignment)
         if self._closed:
-            self._responses.finish(assignment)
+            self.close()
         return answer(assignment)
 
     def _refused(self, error: Exception) -> Answers:
@@ -215,8 +233,10 @@ class Exchange:
     def _response_body(self, chunk: bytes, end_of_stream: bool) -> Answers:
         shown = chunk
         if self._assignment:
-            self._responses.chunk(self._assignment, chunk, end_of_stream)
-            shown = self._visibility.body(self._assignment, chunk)
+            self._later = partial(self._responses.chunk, self._assignment, chunk, end_of_stream, self._director.clock())
+            if self._visibility.in_usage:
+                self.settle()
+                shown = self._visibility.body(self._assignment, chunk)
         if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
             return messages.streamed_body(shown, end_of_stream=end_of_stream, request=False)
         return [messages.CONTINUE_RESPONSE_BODY if shown is chunk else messages.replaced_body(shown)]

@@ -81,6 +81,7 @@ def _exchanging(new_exchange: Callable[[], Exchange]) -> Method:
                 answers = exchange.receive(message)
                 for answer in answers if isinstance(answers, list) else await answers:
                     yield answer
+                exchange.settle()
         finally:
             exchange.close()
 

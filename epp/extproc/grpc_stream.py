@@ -173,7 +173,7 @@ class _MessageStream(Stream):
 class _ExchangeStream(_MessageStream):
     """Hands messages to an exchange one after the other, and waits where it doesn't answer at once."""
 
-    __slots__ = ("_exchange", "_inbox", "_task")
+    __slots__ = ("_exchange", "_inbox", "_settling", "_task")
 
     def __init__(
         self,
@@ -187,6 +187,7 @@ class _ExchangeStream(_MessageStream):
         self._exchange: Exchange | None = exchange
         self._inbox: deque[bytes] | None = None
         self._task: asyncio.Future[list[bytes]] | None = None
+        self._settling = False
 
     def message(self, message: bytes) -> None:
         if not self.busy:
@@ -233,6 +234,14 @@ class _ExchangeStream(_MessageStream):
             self.answer(answer)
         if self.queued_bytes > _UNSENT_BYTES:
             self.busy = True
+        if not self._settling:
+            self._settling = True
+            self.connection.after_flush(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._exchange:
+            self._exchange.settle()
 
     def _awaited(self, task: asyncio.Future[list[bytes]]) -> None:
         self._tasks.discard(task)
@@ -240,12 +249,12 @@ class _ExchangeStream(_MessageStream):
         if self._ended:
             self._close()
             return
+        self.connection.outbox.flush_soon()
         if error := asyncio.CancelledError() if task.cancelled() else task.exception():
             self._failed(error)
         else:
             self._answers(task.result())
             self._go_on()
-        self.connection.outbox.flush_soon()
 
     def _go_on(self) -> None:
         """Takes up what had to wait, until there is something to wait for again."""

@@ -144,6 +144,10 @@ class Connection(asyncio.Protocol):
             self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
             stream.receive_window = STREAM_WINDOW_BYTES
 
+    def after_flush(self, callback: Callable[[], None]) -> None:
+        """Calls it when the answers of this turn have been written, at its end or by a flush that is planned."""
+        self._loop.call_soon(callback)
+
     # What the front calls.
 
     def drain(self) -> None:

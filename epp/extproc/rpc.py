@@ -7,9 +7,14 @@ from typing import Protocol
 
 
 class Exchange(Protocol):
-    """One stream's state machine. A front hands it every message in order, and closes it once, however it ends."""
+    """One stream's state machine. A front hands it every message in order, and closes it once, however it ends.
+
+    `settle` does what answers need not wait for: a front calls it when it has sent them. It raises nothing.
+    """
 
     def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
+
+    def settle(self) -> None: ...
 
     def close(self) -> None: ...
 

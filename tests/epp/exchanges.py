@@ -13,6 +13,7 @@ class Book:
 
     opened: int = 0
     closed: int = 0
+    settled: int = 0
     received: list[bytes] = field(default_factory=list)
     # Later messages `wait...` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +44,10 @@ class Echo:
         if message.startswith((b"later", b"wait")):
             return self._later(message)
         return [message]
+
+    def settle(self) -> None:
+        assert self._open, "settled after the end"
+        self._book.settled += 1
 
     async def _later(self, message: bytes) -> list[bytes]:
         if message.startswith(b"wait"):

@@ -123,7 +123,9 @@ class Gateway:
 
     async def send(self, message: ProcessingRequest) -> list[ProcessingResponse]:
         answers = self.exchange.receive(message.SerializeToString())
-        return [ProcessingResponse.FromString(a) for a in (answers if isinstance(answers, list) else await answers)]
+        found = answers if isinstance(answers, list) else await answers
+        self.exchange.settle()
+        return [ProcessingResponse.FromString(answer) for answer in found]
 
 
 def header_block(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:

@@ -363,3 +363,15 @@ async def test_what_clients_call_their_models_cannot_fill_the_metrics() -> None:
     }
     assert len(counts) == 1_000
     assert (counts["m"], counts["other"]) == (1, 103)
+
+
+async def test_what_fails_in_the_accounting_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    monkeypatch.setattr(director.decisions, "add", None)
+    (answer,) = await gateway.request_body(CHAT)
+    assert DESTINATION in set_headers(answer)
+    await gateway.response_headers()
+    gateway.exchange.close()
+    assert director.pool.in_flight_total == 0

@@ -6,6 +6,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -84,6 +85,23 @@ async def test_each_message_is_answered_before_the_next_comes(settings: FrontSet
         for number in range(50):
             await call.write(str(number).encode())
             assert await call.read() == str(number).encode()
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+
+
+def is_settled(book: Book, before: int) -> bool:
+    return book.settled > before
+
+
+async def test_an_exchange_is_settled_when_its_answer_is_sent(settings: FrontSettings) -> None:
+    book = Book()
+    async with served(settings, book) as (_, _, channel):
+        call = channel.stream_stream(PATH)()
+        for message in (b"a", b"later"):
+            settled = book.settled
+            await call.write(message)
+            assert await call.read() == message
+            await until(partial(is_settled, book, settled))
         await call.done_writing()
         assert await call.code() == grpc.StatusCode.OK
 
