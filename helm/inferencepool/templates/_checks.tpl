@@ -1,0 +1,55 @@
+{{/* What a schema can't say: values that don't go together. Each failure names the values and what to do. */}}
+{{- define "inferencepool.checks" -}}
+{{- $values := .Values.inferenceExtension -}}
+{{- $sidecars := include "inferencepool.sidecars" . | fromYaml -}}
+{{- $flags := include "inferencepool.flags" . | fromYaml -}}
+{{- if not .Values.inferencePool.modelServers.matchLabels -}}
+{{- fail "inferencePool.modelServers.matchLabels is required: the labels of the model servers' pods, such as --set inferencePool.modelServers.matchLabels.app=my-model-server" -}}
+{{- end -}}
+{{- range $flag, $value := dict "grpc-port" "extProcPort" "grpc-health-port" "grpcHealthPort" "metrics-port" "metricsPort" -}}
+{{- if hasKey $flags $flag -}}
+{{- fail (printf "inferenceExtension.flags: %s is inferenceExtension.%s, which the Service and the probes follow: set that instead" $flag $value) -}}
+{{- end -}}
+{{- end -}}
+{{- include "inferencepool.checkPlugins" . -}}
+{{- include "inferencepool.checkStore" . -}}
+{{- include "inferencepool.checkGrace" . -}}
+{{- if and $values.autoscaling.enabled $values.enableLeaderElection -}}
+{{- fail "inferenceExtension.autoscaling.enabled and inferenceExtension.enableLeaderElection exclude each other: of replicas that elect a leader only one serves, so more of them carry no more load" -}}
+{{- end -}}
+{{- if and $values.autoscaling.enabled (lt (int $values.autoscaling.maxReplicas) (int $values.autoscaling.minReplicas)) -}}
+{{- fail "inferenceExtension.autoscaling: maxReplicas is smaller than minReplicas" -}}
+{{- end -}}
+{{- if and .Values.standalone.enabled $values.enableLeaderElection -}}
+{{- fail "standalone.enabled and inferenceExtension.enableLeaderElection exclude each other: each pod's Envoy asks the picker beside it" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferencepool.checkPlugins" -}}
+{{- $file := include "inferencepool.pluginsFile" . -}}
+{{- $own := .Values.inferenceExtension.pluginsCustomConfig | default dict -}}
+{{- if not (or (eq $file "default-plugins.yaml") (hasKey $own $file)) -}}
+{{- fail (printf "inferenceExtension.pluginsConfigFile: there is no %s among inferenceExtension.pluginsCustomConfig (%s) or built in (default-plugins.yaml)" $file (keys $own | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferencepool.checkStore" -}}
+{{- $persistence := (include "inferencepool.sidecars" . | fromYaml).trainingServer.persistence -}}
+{{- if and (include "inferencepool.trainerApart" .) (not (include "inferencepool.isSharedStore" .)) -}}
+{{- fail "several pickers, or sidecars.trainingServer.ownDeployment, need a model store that all pods share: set modelStore.s3.url, or sidecars.trainingServer.persistence.enabled with accessModes [ReadWriteMany]" -}}
+{{- end -}}
+{{- if and (include "inferencepool.severalPickers" .) (include "inferencepool.pickerHasVolume" .) (include "inferencepool.isPersistent" .) (not (has "ReadWriteMany" $persistence.accessModes)) -}}
+{{- fail "several pickers can't share a claim of one node: sidecars.trainingServer.persistence.accessModes has to be [ReadWriteMany], or set modelStore.s3.url" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferencepool.checkGrace" -}}
+{{- $flags := include "inferencepool.flags" . | fromYaml -}}
+{{- $delay := include "inferencepool.seconds" (get $flags "shutdown-delay" | default "2s") | float64 -}}
+{{- $drain := include "inferencepool.seconds" (get $flags "drain-timeout" | default "30s") | float64 -}}
+{{- $asleep := .Values.standalone.enabled | ternary .Values.standalone.proxy.drainSeconds 0 | float64 -}}
+{{- $needed := addf $delay $drain $asleep -}}
+{{- if le (float64 .Values.inferenceExtension.terminationGracePeriodSeconds) $needed -}}
+{{- fail (printf "inferenceExtension.terminationGracePeriodSeconds has to be longer than what the picker takes to end: %v s (shutdown-delay, drain-timeout and, standalone, proxy.drainSeconds)" $needed) -}}
+{{- end -}}
+{{- end -}}

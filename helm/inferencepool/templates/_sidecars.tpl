@@ -1,0 +1,67 @@
+{{- define "inferencepool.trainingContainer" -}}
+{{- $trainer := (include "inferencepool.sidecars" . | fromYaml).trainingServer -}}
+name: training-server
+image: {{ include "inferencepool.image" $trainer.image | quote }}
+imagePullPolicy: {{ $trainer.image.pullPolicy }}
+{{- with $trainer.args }}
+args:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+envFrom:
+  - configMapRef: {name: {{ $trainer.configMapName }}}
+env:
+  {{- $own := append (include "inferencepool.s3Env" . | fromYamlArray) (dict "name" "TRAINER_PORT" "value" "8000") }}
+  {{- include "inferencepool.mergedEnv" (dict "own" $own "given" $trainer.env) | nindent 2 }}
+ports:
+  - {name: training, containerPort: 8000}
+{{ include "inferencepool.httpProbes" "training" }}
+{{ include "inferencepool.endsLater" . }}
+resources:
+  {{- toYaml $trainer.resources | nindent 2 }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- if or (not .Values.modelStore.s3.url) (include "inferencepool.isPersistent" .) }}
+  - {name: model-store, mountPath: {{ .Values.modelStore.mountPath }}}
+  {{- end }}
+{{- end -}}
+
+{{/* Arguments: root, number (1 is the first). */}}
+{{- define "inferencepool.predictionContainer" -}}
+{{- $predictors := (include "inferencepool.sidecars" .root | fromYaml).predictionServers -}}
+{{- $port := add 8000 .number -}}
+{{- $grpcPort := $predictors.grpc | ternary (add $port 100) 0 -}}
+{{- $own := list -}}
+{{- range $name, $value := dict "PREDICT_PORT" $port "PREDICT_GRPC_PORT" $grpcPort "TRAINING_SERVER_URL" (include "inferencepool.trainingUrl" .root) -}}
+{{- $own = append $own (dict "name" $name "value" (toString $value)) -}}
+{{- end -}}
+{{- $own = concat (include "inferencepool.s3Env" .root | fromYamlArray) $own -}}
+name: prediction-server-{{ .number }}
+image: {{ include "inferencepool.image" $predictors.image | quote }}
+imagePullPolicy: {{ $predictors.image.pullPolicy }}
+{{- with $predictors.args }}
+args:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+envFrom:
+  - configMapRef: {name: {{ $predictors.configMapName }}}
+env:
+  {{- include "inferencepool.mergedEnv" (dict "own" $own "given" $predictors.env) | nindent 2 }}
+ports:
+  - {name: predict-{{ .number }}, containerPort: {{ $port }}}
+  {{- if $predictors.grpc }}
+  - {name: predict-grpc-{{ .number }}, containerPort: {{ $grpcPort }}}
+  {{- end }}
+{{ include "inferencepool.httpProbes" (printf "predict-%d" .number) }}
+{{ include "inferencepool.endsLater" .root }}
+resources:
+  {{- toYaml $predictors.resources | nindent 2 }}
+securityContext:
+  {{- toYaml .root.Values.securityContext | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- if not .root.Values.modelStore.s3.url }}
+  - {name: model-store, mountPath: {{ .root.Values.modelStore.mountPath }}, readOnly: true}
+  {{- end }}
+{{- end -}}

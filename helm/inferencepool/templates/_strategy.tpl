@@ -1,0 +1,19 @@
+{{/* How the picker's pods follow one another. */}}
+{{- define "inferencepool.strategy" -}}
+{{- if and (include "inferencepool.pickerHasVolume" .) (include "inferencepool.isPersistent" .) (not (include "inferencepool.isSharedStore" .)) -}}
+# A claim of one node: the next pod can't have it before the last one has gone.
+type: Recreate
+rollingUpdate: null
+{{- else if .Values.inferenceExtension.enableLeaderElection -}}
+# The pods of a rollout wait for the lease, and are not ready until the leader of before them goes.
+type: RollingUpdate
+rollingUpdate:
+  maxSurge: 100%
+  maxUnavailable: 100%
+{{- else -}}
+type: RollingUpdate
+rollingUpdate:
+  maxSurge: 25%
+  maxUnavailable: 0
+{{- end -}}
+{{- end -}}

