@@ -1,0 +1,4 @@
+#!/bin/sh
+# The latency images by the path that pipelines of the older project call.
+set -eu
+exec "$(dirname "$0")/../scripts/build-images.sh" "$@" latency-training latency-prediction

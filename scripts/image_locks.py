@@ -1,0 +1,117 @@
+"""Writes images/<image>.lock: of requirements.lock exactly what one image installs, hashes included.
+
+The sections are copied as they stand, so that an image runs the versions that the tests run. Which ones are needed is
+read from pyproject.toml and from what the installed packages say of themselves.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Final
+
+import click
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+# The picker's image has what each of its flags may ask for: --latency-client embedded, --model-store s3://,
+# --tokenizer and --tracing.
+IMAGES: Final = {
+    "epp": ("epp", "predictor", "s3", "tokenizer", "tracing"),
+    "latency-training": ("trainer", "s3"),
+    "latency-prediction": ("predictor", "s3"),
+}
+PROJECT: Final = "headroom"
+_HEADER: Final = "# Made by scripts/image_locks.py from requirements.lock: headroom[{extras}].\n"
+_LINUX: Final = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": "3.11.16",
+    "python_version": "3.11",
+    "sys_platform": "linux",
+}
+_MACHINES: Final = ("x86_64", "aarch64")
+
+
+def sections(lock: str) -> dict[str, tuple[Requirement, str]]:
+    """The lock's text by package name, of what applies to an image, without the remarks on who asked for it."""
+    found: dict[str, tuple[Requirement, str]] = {}
+    for text in re.split(r"^(?=\w)", lock, flags=re.MULTILINE):
+        lines = [line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#")]
+        if lines:
+            requirement = Requirement(lines[0].rstrip().rstrip("\\"))
+            if _applies(requirement):
+                found[canonicalize_name(requirement.name)] = requirement, "".join(lines)
+    return found
+
+
+def needed(extras: Iterable[str]) -> set[str]:
+    """The names of all packages that `pip install headroom[extras]` installs on Linux, of either machine."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(PROJECT, extra) for extra in ("", *extras)]
+    while waiting:
+        if (pair := waiting.pop()) in found:
+            continue
+        found.add(pair)
+        for requirement in _requirements(pair[0]):
+            if _applies(requirement, pair[1]):
+                waiting += [(canonicalize_name(requirement.name), extra) for extra in ("", *requirement.extras)]
+    return {name for name, _ in found} - {PROJECT}
+
+
+def locked(image: str, lock: str) -> str:
+    """The content of an image's lock file. ClickException when the environment is not what the lock says."""
+    known = sections(lock)
+    names = sorted(needed(IMAGES[image]))
+    for name in names:
+        if name not in known:
+            raise click.ClickException(f"requirements.lock has no {name}, which {image} needs: run scripts/lock")
+        if not known[name][0].specifier.contains(installed := distribution(name).version, prereleases=True):
+            raise click.ClickException(f"{name} {installed} is installed, not as locked: run scripts/install")
+    return _HEADER.format(extras=",".join(IMAGES[image])) + "".join(known[name][1] for name in names)
+
+
+def _requirements(name: str) -> Iterator[Requirement]:
+    if name != PROJECT:
+        yield from map(Requirement, distribution(name).requires or ())
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    yield from map(Requirement, project["dependencies"])
+    for extra, texts in project["optional-dependencies"].items():
+        for text in texts:
+            requirement, _, marker = text.partition(";")
+            both = f"({marker}) and " if marker else ""
+            yield Requirement(f"{requirement}; {both}extra == '{extra}'")
+
+
+def _applies(requirement: Requirement, extra: str = "") -> bool:
+    marker = requirement.marker
+    return marker is None or any(
+        marker.evaluate({**_LINUX, "platform_machine": machine, "extra": extra}) for machine in _MACHINES
+    )
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; fail when a file would change.")
+def main(check: bool) -> None:
+    """Writes the lock file of each image."""
+    lock = (ROOT / "requirements.lock").read_text()
+    stale = []
+    for image in IMAGES:
+        path, content = ROOT / "images" / f"{image}.lock", locked(image, lock)
+        if not path.exists() or path.read_text() != content:
+            stale.append(path.name)
+            if not check:
+                path.write_text(content)
+    if check and stale:
+        raise click.ClickException(f"{', '.join(stale)} not up to date: run scripts/lock")
+    print(f"written: {', '.join(stale)}" if stale else "up to date", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

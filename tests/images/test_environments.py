@@ -1,0 +1,245 @@
+"""What each image runs, installed into an empty root as its Dockerfile does, and started as its user."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.image_locks import IMAGES
+from tests.live import call, free_port, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = 65532
+TRAINING = {"xgboost-cpu", "xgboost", "lightgbm", "scikit-learn", "pandas", "onnx", "onnxmltools", "scipy"}
+ROUTING = {"lightkube", "kubernetes", "xds-protos", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
+TOOLS = {"pip", "setuptools", "wheel", "uv", "pytest", "mypy", "cyclonedx-bom", "hypothesis"}
+UNWANTED = {"epp": TRAINING, "latency-training": ROUTING, "latency-prediction": TRAINING | ROUTING}
+# MiB on x86_64, with room for new versions; what outgrows this has got something new.
+LARGEST_MIB = {"epp": 420, "latency-training": 620, "latency-prediction": 300}
+# Of Debian's slim image: glibc, the runtimes that apt itself is linked with, and what Python is.
+IN_BASE = re.compile(r"(linux-vdso|ld-linux[\w-]*|lib(c|m|dl|rt|pthread|util|gcc_s|stdc\+\+|z))\.so\.\d+")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
+
+
+@pytest.fixture(scope="module")
+def roots() -> Iterator[Path]:
+    """A folder with an environment each, which anybody may read and nobody write; the images' own install made them."""
+    with tempfile.TemporaryDirectory(prefix="headroom-images-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        env = os.environ | {"PYTHON": str(_interpreter(folder / "python"))}
+        installs = [_install(f"images/{image}.lock", folder / image, env) for image in IMAGES]
+        for install in installs:
+            sys.stderr.write(_finish(install).splitlines()[-1] + "\n")
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)  # noqa: S607
+        yield folder
+        subprocess.run(["chmod", "-R", "u+w", folder], check=True)  # noqa: S607
+
+
+def _interpreter(folder: Path) -> Path:
+    """This Python where anybody may start it; a copy of it where only root may, as under a home folder."""
+    own = Path(sys.base_prefix) / "bin" / "python3"
+    try:
+        subprocess.run([own, "-c", ""], user=USER, group=USER, extra_groups=[], cwd="/", check=True)
+    except PermissionError:
+        if os.geteuid() != 0:
+            return Path(sys.executable)
+        left_out = shutil.ignore_patterns("site-packages", "test", "*.a", "*.pyc", "include", "share")
+        shutil.copytree(sys.base_prefix, folder, symlinks=True, ignore=left_out)
+        own = folder / "bin" / "python3"
+        subprocess.run([own, "-m", "ensurepip"], check=True, capture_output=True)
+        return own
+    return Path(sys.executable)
+
+
+def _install(lock: str, folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
+    command = [str(ROOT / "images" / "install"), lock, str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _finish(install: "subprocess.Popen[str]") -> str:
+    output, _ = install.communicate()
+    assert install.returncode == 0, output
+    return output
+
+
+def _packages(root: Path) -> dict[str, str]:
+    """Versions by name, as the folders in site-packages say."""
+    found = (path.name.removesuffix(".dist-info") for path in root.glob("lib/python3*/site-packages/*.dist-info"))
+    return {re.sub(r"[-_.]+", "-", name.rpartition("-")[0]).lower(): name.rpartition("-")[2] for name in found}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_dockerfile_installs_it_so(image: str) -> None:
+    text = (ROOT / "images" / image / "Dockerfile").read_text()
+    runs = [line for line in text.splitlines() if "images/install" in line and line.startswith("RUN")]
+    assert runs == [f"RUN PIP_NO_CACHE_DIR=1 images/install images/{image}.lock /opt/headroom"]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_it_holds_what_is_locked_and_nothing_of_the_others(roots: Path, image: str) -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", (ROOT / "images" / f"{image}.lock").read_text(), re.MULTILINE))
+    packages = _packages(roots / image)
+    assert {name: version for name, version in packages.items() if name != "headroom"} == locked
+    assert not packages.keys() & (UNWANTED[image] | TOOLS)
+    assert {path.name for path in (roots / image / "bin").iterdir()}.isdisjoint({"pip", "pip3", "cyclonedx-py"})
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_its_bill_of_materials_names_all_of_it(roots: Path, image: str) -> None:
+    bill = json.loads((roots / image / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "headroom"
+    named = {(re.sub(r"[-_.]+", "-", part["name"]).lower(), part["version"]) for part in bill["components"]}
+    assert named == set(_packages(roots / image).items()) - {("headroom", "0.1.0")}
+    assert all(part["purl"].startswith("pkg:pypi/") for part in bill["components"])
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_library_is_in_it_or_in_its_base(roots: Path, image: str) -> None:
+    libraries = [path for path in (roots / image / "lib").rglob("*.so*") if path.is_file()]
+    listed = subprocess.run(["ldd", *libraries], capture_output=True, text=True, check=False).stdout  # noqa: S607
+    wanted = set(re.findall(r"^\s+(\S+) => (?!/\S+/site-packages/)", listed, re.MULTILINE))
+    # Wheels carry libraries that find each other only because Python has loaded them one after the other.
+    carried = {path.name for path in libraries}
+    missing = {name for name in wanted - carried if not IN_BASE.fullmatch(name)}
+    installs = (ROOT / "images" / image / "Dockerfile").read_text()
+    assert missing == ({"libgomp.so.1"} if "libgomp1 \\\n" in installs else set())
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_it_is_small(roots: Path, image: str) -> None:
+    # A file that is linked twice is counted once, as in a layer.
+    files = {status.st_ino: status.st_size for status in map(os.lstat, (roots / image).rglob("*"))}
+    assert sum(files.values()) >> 20 < LARGEST_MIB[image]
+
+
+@contextmanager
+def container(roots: Path, image: str, flags: Sequence[str], health: str, folder: Path) -> Iterator[None]:
+    """The image's entry point, with only its PATH and only such rights as its user has; healthy when entered."""
+    entry = re.search(r'^ENTRYPOINT \["python", "(-m)", "(\w+)"\]$', _dockerfile(image), re.MULTILINE)
+    assert entry
+    command = [str(roots / image / "bin" / "python"), *entry.groups(), *flags]
+    log = folder / f"{image}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd="/",
+            # The latter for a Python that was copied, which would look for its library where it was built.
+            env={"PATH": f"{roots / image}/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": f"{roots}/python/lib"},
+            stdout=output,
+            stderr=output,
+            user=USER,
+            group=USER,
+            extra_groups=[],
+        )
+        try:
+            until(lambda: _answers(process, health, log), 60)
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0, log.read_text()
+
+
+def _dockerfile(image: str) -> str:
+    return (ROOT / "images" / image / "Dockerfile").read_text()
+
+
+def _answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    try:
+        return call(url)[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder that the images' user may write."""
+    folder = Path(tempfile.mkdtemp(prefix="headroom-volume-"))
+    os.chown(folder, USER, USER)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _samples(count: int) -> dict[str, list[dict[str, float]]]:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(10, 2000, count)
+    rows = [
+        {
+            "kv_cache_percentage": float(rng.random()),
+            "input_token_length": int(length),
+            "num_request_waiting": 0,
+            "num_request_running": 1,
+            "num_tokens_generated": 10,
+            "prefix_cache_score": 0.0,
+            "actual_ttft_ms": 20.0 + int(length) / 10,
+            "actual_tpot_ms": 10.0 + int(length) / 1000,
+        }
+        for length in tokens
+    ]
+    return {"entries": rows}
+
+
+@needs_root
+def test_the_three_work_together_as_another_user_on_trees_that_nobody_can_write(
+    roots: Path, volume: Path, tmp_path: Path
+) -> None:
+    """The trainer fits and publishes; the predictor serves that, and so does the picker, with every option it has."""
+    training, prediction, metrics = free_port(), free_port(), free_port()
+    here = ["--host", "127.0.0.1"]
+    store = ["--model-store", str(volume)]
+    tokenizer = _tokenizer(tmp_path)
+    picking = ["--endpoints", "127.0.0.1:1", "--enable-latency-predictor", "--latency-client", "embedded", "--tracing"]
+    ports = ["--grpc-port", str(free_port()), "--grpc-health-port", "0", "--metrics-port", str(metrics)]
+    delay = ["--shutdown-delay", "0s", "--tokenizer", tokenizer]
+    trainer_flags = [*here, "--port", str(training), *store, "--model-type", "lightgbm"]
+    predictor_flags = [*here, "--port", str(prediction), *store, "--model-sync-interval-sec", "0.1"]
+    with container(roots, "latency-training", trainer_flags, f"http://127.0.0.1:{training}/healthz", tmp_path):
+        assert call(f"http://127.0.0.1:{training}/add_training_data_bulk", _samples(600))[0] == 202
+        until(lambda: call(f"http://127.0.0.1:{training}/readyz")[0] == 200, 60)
+        with container(roots, "latency-prediction", predictor_flags, f"http://127.0.0.1:{prediction}/readyz", tmp_path):
+            assert call(f"http://127.0.0.1:{prediction}/predict", _samples(1)["entries"][0])[0] == 200
+            page = f"http://127.0.0.1:{metrics}/metrics"
+            with container(roots, "epp", [*here, *ports, *store, *picking, *delay], page, tmp_path):
+                assert "headroom_epp" in call(page)[1]
+    for image in IMAGES:
+        assert "Permission denied" not in (tmp_path / f"{image}.log").read_text()
+
+
+def _tokenizer(folder: Path) -> str:
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    path = folder / "tokenizer.json"
+    model = {"type": "WordLevel", "vocab": {"hello": 0, "?": 1}, "unk_token": "?"}
+    path.write_text(json.dumps({"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}}))
+    return str(path)
+
+
+def test_the_same_input_makes_the_same_files(tmp_path: Path) -> None:
+    """Under the same name twice, since that is written into scripts."""
+    folder, first = tmp_path / "environment", tmp_path / "first"
+    env = os.environ | {"PYTHON": sys.executable}
+    for _ in range(2):
+        if folder.exists():
+            folder.rename(first)
+        _finish(_install("images/latency-prediction.lock", folder, env))
+    assert _digests(first) == _digests(folder)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
