@@ -1,0 +1,44 @@
+"""Requests through a real Envoy in the picker's pod, to model servers in pods of their own."""
+
+import json
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.installed import Release, ask, generation, installed
+from tests.live import until
+
+pytestmark = pytest.mark.slow
+
+SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "10000", "x-slo-tpot-ms": "1000"}
+VALUES = (
+    "--set", "standalone.enabled=true",
+    "--set", "inferenceExtension.sidecars.trainingServer.config.minSamplesForRetrain=20",
+    "--set", "inferenceExtension.sidecars.predictionServers.config.modelSyncIntervalSec=1",
+)  # fmt: skip
+
+
+def latest_decision(release: Release) -> dict[str, object]:
+    found: dict[str, object] = release.get(9090, "/debug/decisions?limit=1&candidates=false")["decisions"][0]
+    return found
+
+
+@pytest.mark.parametrize("duplex", ["false", "true"])
+def test_the_loop_closes(cluster: Cluster, duplex: str) -> None:
+    """Requests are observed, models are trained of them, and soon decide where requests go."""
+    with installed(cluster, *VALUES, "--set", f"standalone.proxy.fullDuplex={duplex}") as release:
+        url = f"http://{release.address}:8081"
+        until(lambda: len(release.get(9090, "/debug/endpoints")["endpoints"]) == 2)
+        assert [ask(url, number, SLO) for number in range(100)] == [200] * 100
+        until(lambda: generation(release, 8001) > 0, 60)
+        until(lambda: generation(release, 8002) > 0 and generation(release, 8003) > 0, 60)
+        assert ask(url, 1000, SLO) == 200
+        decision = latest_decision(release)
+        assert decision["profile"] == "slo", json.dumps(decision)
+        prediction = decision["prediction"]
+        assert isinstance(prediction, dict)
+        assert prediction["source"] == "remote"
+        assert ask(url, 1001) == 200
+        assert latest_decision(release)["profile"] == "default"
+        until(lambda: release.get(9090, "/debug/endpoints")["in_flight"] == 0)
+        assert "Succeeded" in release.helm("test")
