@@ -34,12 +34,19 @@ class ApiError(Exception):
 class ControlPlane:
     """`with ControlPlane(folder) as plane:` has an API server with this project's CRDs, and an admin who may do all.
 
-    `users` are names and their groups; each gets a token.
+    `users` are names and their groups; each gets a token. `api_server_flags` add to the API server's.
     """
 
-    def __init__(self, folder: Path, users: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        users: Mapping[str, Sequence[str]] | None = None,
+        # Without a controller manager nothing makes the service accounts that pods would have.
+        api_server_flags: Sequence[str] = ("--disable-admission-plugins=ServiceAccount",),
+    ) -> None:
         self._folder = folder
         self._program = control_plane_program()
+        self._api_server_flags = api_server_flags
         self._users = {"admin": ("system:masters",), **(users or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens = {name: secrets.token_hex(16) for name in self._users}
@@ -98,8 +105,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={keys}",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--endpoint-reconciler-type=none",
-            # Pods of tests name no service account, and nothing makes the default one.
-            "--disable-admission-plugins=ServiceAccount",
+            *self._api_server_flags,
         )
         until(lambda: self._alive("kube-apiserver") and self._is_ready(), timeout_s=60)
 

@@ -1,0 +1,41 @@
+"""A cluster for the session, where the machine allows one."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster, running_cluster
+from tests.cluster.network import NetworkError, bridged, free_subnet
+from tests.kubernetes.binaries import MissingGoError, control_plane_program
+
+_RUNNING: list[Cluster] = []
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    try:
+        control_plane_program()
+        with free_subnet() as subnet, bridged(subnet):
+            pass
+    except (MissingGoError, NetworkError, FileNotFoundError) as error:
+        pytest.skip(f"no cluster here: {error}")
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        _RUNNING.append(running)
+        yield running
+        _RUNNING.clear()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """An empty one."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the pods have said is part of a failed test's report."""
+    report = yield
+    if report.when == "call" and report.failed and _RUNNING and "cluster" in getattr(item, "fixturenames", ()):
+        report.sections.append(("cluster", _RUNNING[0].report()))
+    return report

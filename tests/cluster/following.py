@@ -1,0 +1,40 @@
+"""Follows the objects of a kind, whatever happens to the connection."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+from lightkube import ApiError, AsyncClient
+from lightkube.core.resource import NamespacedResource
+
+logger = logging.getLogger("agent")
+
+_PAUSE_S = 0.5
+
+
+async def follow(client: AsyncClient, kind: Any, fields: dict[str, str] | None = None) -> AsyncIterator[dict[str, Any]]:
+    """The state by "namespace/name", of all namespaces: first as listed, then after each change."""
+    known: dict[str, Any] = {}
+    scope = {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
+    while True:
+        try:
+            listing = client.list(kind, fields=fields, **scope)
+            known = {_key(item): item async for item in listing}
+            yield known
+            version = listing.resourceVersion
+            async for change, item in client.watch(kind, fields=fields, resource_version=version, **scope):
+                if change == "DELETED":
+                    known.pop(_key(item), None)
+                else:
+                    known[_key(item)] = item
+                yield known
+        except (ApiError, httpx2.HTTPError) as error:
+            # Too old a version, or a server that is away: a list tells all.
+            logger.info("following %s: %s", kind.__name__, error)
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _key(item: Any) -> str:
+    return f"{item.metadata.namespace or ''}/{item.metadata.name}"
