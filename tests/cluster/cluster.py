@@ -56,6 +56,15 @@ class Cluster:
         assert not check or done.returncode == 0, f"{name} {' '.join(words)}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
+    def start(self, name: str, *words: str) -> subprocess.Popen[str]:
+        """A tool that goes on, such as `kubectl logs -f`."""
+        command = [str(tool(name)), *words]
+        return subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
+
+    def processes(self, uid: str) -> list[int]:
+        """Of the pod of that uid, as the machine has them."""
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/mountinfo") if uid in _read(path)]
+
     def environment(self) -> dict[str, str]:
         """For a tool that is to talk to this cluster."""
         home = self.folder / "home"
@@ -104,6 +113,13 @@ class Cluster:
     def _logs(self) -> Iterator[Path]:
         yield self.folder / "agent.log"
         yield from self.folder.glob("pods/*/logs/*/*.log")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _tail(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tests.cluster.environment import ConfigurationError
 from tests.cluster.events import now
 from tests.cluster.images import ImageError, find_image
+from tests.cluster.logs import keep
 from tests.cluster.objects import Container, Probe
 from tests.cluster.probes import Target, attempt, verdicts
 from tests.cluster.process import Process, StartError, finish, start
@@ -53,6 +54,7 @@ class ContainerLife:
         self._last: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._id = ""
+        self._keeping: asyncio.Task[None] | None = None
         self.finished = False
         self.restarts = 0
         self.ready = False
@@ -60,7 +62,6 @@ class ContainerLife:
         self.process: Process | None = None
         self.spec: ProcessSpec | None = None
 
-    @property
     def _ending(self) -> bool:
         return self._stop.is_set()
 
@@ -98,10 +99,10 @@ class ContainerLife:
 
     async def _run(self) -> None:
         delay_s = _FIRST_DELAY_S
-        while not self._ending:
+        while not self._ending():
             code = await self._once()
             policy = self._around.restart_policy
-            if self._ending or policy == "Never" or (policy == "OnFailure" and code == 0):
+            if self._ending() or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return
             await self._back_off(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
@@ -127,7 +128,7 @@ class ContainerLife:
     async def _once(self) -> int:
         """One run; its exit code."""
         await self._pull()
-        if self._ending:
+        if self._ending():
             return 0
         started_at = now()
         try:
@@ -136,7 +137,7 @@ class ContainerLife:
         except StartError as error:
             await self._record("Failed", f"Error: failed to start container: {error}", warning=True)
             return self._terminate(128, "StartError", started_at, str(error))
-        if self._ending:
+        if self._ending():
             self.process.send(signal.SIGKILL)
         self._set({"running": {"startedAt": started_at}})
         watching = asyncio.create_task(self._watch())
@@ -147,6 +148,8 @@ class ContainerLife:
             with suppress(asyncio.CancelledError):
                 await watching
             self.process.send(signal.SIGKILL)
+            if self._keeping:
+                await self._keeping
             self.process = None
         return self._terminate(code, "Error" if code else "Completed", started_at)
 
@@ -174,7 +177,7 @@ class ContainerLife:
             try:
                 return await self._around.make(self.container)
             except ConfigurationError as error:
-                if self._ending:
+                if self._ending():
                     raise StartError("ended before it was configured") from error
                 self._set({"waiting": {"reason": "CreateContainerConfigError", "message": str(error)}})
                 await self._record("Failed", f"Error: {error}", warning=True)
@@ -184,14 +187,15 @@ class ContainerLife:
         name = self.container.name
         log = self.log()
         log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        reader, writer = os.pipe()
+        # A process may open /dev/stdout anew.
+        os.fchown(writer, spec.uid, spec.gid)
+        self._keeping = asyncio.create_task(keep(reader, log))
         try:
-            # A process may open /dev/stdout anew.
-            os.fchown(descriptor, spec.uid, spec.gid)
             await self._record("Created", f"Created container: {name}")
-            process = await start(spec, stdout=descriptor, stderr=descriptor)
+            process = await start(spec, stdout=writer, stderr=writer)
         finally:
-            os.close(descriptor)
+            os.close(writer)
         self._id = hashlib.sha256(f"{log}".encode()).hexdigest()
         await self._record("Started", f"Started container {name}")
         return process
@@ -248,13 +252,13 @@ class ContainerLife:
 
     async def _probe_liveness(self, probe: Probe, target: Target, kind: str) -> None:
         async for well in verdicts(probe, target, self._unhealthy("Liveness")):
-            if not well and not self._ending:
+            if not well and not self._ending():
                 await self._kill(kind, probe)
                 return
 
     def _unhealthy(self, kind: str) -> Callable[[str], Awaitable[None]]:
         async def record(failure: str) -> None:
-            if not self._ending:
+            if not self._ending():
                 await self._record("Unhealthy", f"{kind} probe failed: {failure}", warning=True)
 
         return record

@@ -1,7 +1,7 @@
 """A container's environment, command and identity, as the kubelet makes them of a pod's spec."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from tests.cluster.images import Image
@@ -21,8 +21,9 @@ class ConfigurationError(Exception):
 class Maps(Protocol):
     """ConfigMaps and Secrets by namespace and name; None when there is none."""
 
-    config_map: Callable[[str, str], Awaitable[dict[str, bytes] | None]]
-    secret: Callable[[str, str], Awaitable[dict[str, bytes] | None]]
+    async def config_map(self, namespace: str, name: str) -> dict[str, bytes] | None: ...
+
+    async def secret(self, namespace: str, name: str) -> dict[str, bytes] | None: ...
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from lightkube import ApiError, AsyncClient
 from lightkube.resources.core_v1 import Event
@@ -47,7 +47,7 @@ class Recorder:
                 "firstTimestamp": body["lastTimestamp"],
                 "source": {"component": "kubelet", "host": self._node},
             }
-            await self._client.create(Event.from_dict(full))
+            await self._client.create(cast(Event, Event.from_dict(full)))
         except ApiError as error:
             # A namespace that is about to go takes no events.
             logger.info("event %s of %s: %s", reason, metadata.name, error)

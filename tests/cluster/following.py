@@ -14,17 +14,21 @@ logger = logging.getLogger("agent")
 _PAUSE_S = 0.5
 
 
-async def follow(client: AsyncClient, kind: Any, fields: dict[str, str] | None = None) -> AsyncIterator[dict[str, Any]]:
+async def follow(
+    client: AsyncClient, kind: type[Any], fields: dict[str, str] | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """The state by "namespace/name", of all namespaces: first as listed, then after each change."""
     known: dict[str, Any] = {}
-    scope = {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
+    scope: dict[str, Any] = {"fields": fields}
+    if issubclass(kind, NamespacedResource):
+        scope["namespace"] = "*"
     while True:
         try:
-            listing = client.list(kind, fields=fields, **scope)
+            listing = client.list(kind, **scope)
             known = {_key(item): item async for item in listing}
             yield known
             version = listing.resourceVersion
-            async for change, item in client.watch(kind, fields=fields, resource_version=version, **scope):
+            async for change, item in client.watch(kind, resource_version=version, **scope):
                 if change == "DELETED":
                     known.pop(_key(item), None)
                 else:

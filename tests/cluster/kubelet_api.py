@@ -10,11 +10,13 @@ import json
 import signal
 import ssl
 from asyncio.subprocess import PIPE
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import WSMsgType, web
 
 from tests.cluster.container import ContainerLife
+from tests.cluster.logs import QueryError, plain, select
 from tests.cluster.node import Pods
 from tests.cluster.process import Process, StartError, start
 
@@ -49,27 +51,22 @@ class _Api:
         self._pods = pods
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        """follow, previous, tailLines and limitBytes. There are no timestamps: processes write to the file itself."""
+        """follow, previous, timestamps, sinceSeconds, sinceTime, tailLines and limitBytes."""
         life = self._life(request)
         query = request.query
-        unknown = {"timestamps", "sinceSeconds", "sinceTime", "stream"} & {k for k, v in query.items() if v != "false"}
-        if unknown - {"stream"}:
-            raise web.HTTPBadRequest(text=f"this node has no timestamps for {', '.join(sorted(unknown))}\n")
         path = life.log(previous=query.get("previous") == "true")
         if not path.exists():
             raise web.HTTPBadRequest(text=f'container "{life.container.name}" has no such log\n')
         data = path.read_bytes()
-        position = len(data)
-        if "tailLines" in query:
-            lines = data.splitlines(keepends=True)
-            data = b"".join(lines[max(0, len(lines) - int(query["tailLines"])) :])
-        if "limitBytes" in query:
-            data = data[: int(query["limitBytes"])]
+        try:
+            text = select(data.splitlines(keepends=True), query)
+        except QueryError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        await response.write(data)
+        await response.write(text)
         if query.get("follow") == "true":
-            await _follow(path, position, life, response)
+            await _follow(path, len(data), life, response, query)
         return response
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
@@ -103,15 +100,17 @@ class _Api:
         return life
 
 
-async def _follow(path: Path, position: int, life: ContainerLife, response: web.StreamResponse) -> None:
+async def _follow(
+    path: Path, position: int, life: ContainerLife, response: web.StreamResponse, query: Mapping[str, str]
+) -> None:
     """Until that run of the container has ended."""
     with path.open("rb") as file:
         file.seek(position)
         while True:
             last = life.process is None or life.log() != path
-            chunk = file.read()
-            if chunk:
-                await response.write(chunk)
+            lines = file.readlines()
+            if lines:
+                await response.write(b"".join(plain(lines, query)))
             elif last:
                 return
             await asyncio.sleep(_POLL_S)

@@ -133,7 +133,9 @@ async def pod_network(subnet: Subnet, number: int) -> PodNetwork:
 
 
 async def _said(process: asyncio.subprocess.Process, word: bytes) -> None:
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
     if word != b"made\n":
         process.stdin.write(b"go\n")
     if await process.stdout.readline() != word:

@@ -59,10 +59,12 @@ async def _http(get: HttpGet, target: Target) -> str:
     url = f"{get.scheme.lower()}://{host}:{port}/{get.path.removeprefix('/')}"
     headers = {"User-Agent": "kube-probe/test"} | {header["name"]: header["value"] for header in get.http_headers}
     connector = aiohttp.TCPConnector(ssl=False, force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
-            await response.content.read(_MAX_BODY_BYTES)
-            return "" if 200 <= response.status < 400 else f"HTTP probe failed with statuscode: {response.status}"
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get(url, headers=headers, allow_redirects=False) as response,
+    ):
+        await response.content.read(_MAX_BODY_BYTES)
+        return "" if 200 <= response.status < 400 else f"HTTP probe failed with statuscode: {response.status}"
 
 
 async def _grpc(address: str, service: str, timeout_s: float) -> str:

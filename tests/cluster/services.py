@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -196,7 +196,7 @@ class _Names(asyncio.DatagramProtocol):
         return [ip for part in _slices_of(service, self._cluster.slices) for ip in ready_addresses(part)]
 
 
-def answer(query: bytes, resolve: Any) -> bytes:
+def answer(query: bytes, resolve: Callable[[str], list[str] | None]) -> bytes:
     """A DNS answer to a question of one name (RFC 1035, section 4). ValueError for what is no such question.
 
     `resolve` gives addresses, or None for a name that isn't there. Only A records exist.

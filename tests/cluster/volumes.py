@@ -47,7 +47,8 @@ class Store:
         try:
             found = await self.client.get(ConfigMap, name, namespace=namespace)
         except ApiError as error:
-            return _absent(error)
+            _unless_absent(error)
+            return None
         text = {key: value.encode() for key, value in (found.data or {}).items()}
         return text | {key: base64.b64decode(value) for key, value in (found.binaryData or {}).items()}
 
@@ -55,7 +56,8 @@ class Store:
         try:
             found = await self.client.get(Secret, name, namespace=namespace)
         except ApiError as error:
-            return _absent(error)
+            _unless_absent(error)
+            return None
         return {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
 
 
@@ -114,9 +116,7 @@ class Volumes:
         volume = await self._store.client.get(PersistentVolume, found.spec.volumeName)
         if not volume.spec or not volume.spec.hostPath:
             raise VolumeError(f'persistentvolume "{found.spec.volumeName}" has no hostPath')
-        path = Path(volume.spec.hostPath.path)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return Path(volume.spec.hostPath.path)
 
     def _give_to_group(self, root: Path) -> None:
         """fsGroup: all of it belongs to the group, which may write; what is made in it does, too."""
@@ -210,8 +210,11 @@ class Volumes:
             boundObjectRef=BoundObjectReference(apiVersion="v1", kind="Pod", name=metadata.name, uid=metadata.uid),
         )
         account = self._pod.spec.service_account_name or "default"
-        answer = await self._store.client.create(ServiceAccountToken(metadata=ObjectMeta(), spec=spec), account, namespace=metadata.namespace)
+        answer = await self._store.client.create(
+            ServiceAccountToken(metadata=ObjectMeta(), spec=spec), account, namespace=metadata.namespace
+        )
         assert answer.status
+        assert answer.status.token
         expiry = answer.status.expirationTimestamp
         lifetime = (expiry if isinstance(expiry, datetime) else datetime.fromisoformat(str(expiry))).timestamp()
         token = answer.status.token.encode()
@@ -246,6 +249,6 @@ def write_atomically(folder: Path, files: Mapping[str, File]) -> None:
         shutil.rmtree(old)
 
 
-def _absent(error: ApiError) -> None:
+def _unless_absent(error: ApiError) -> None:
     if error.status.code != 404:
         raise error
