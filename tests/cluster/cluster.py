@@ -35,7 +35,7 @@ class Cluster:
         self.kubeconfig = plane.kubeconfig()
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0) -> str:
-        """What it says, errors included. AssertionError with all of it when it fails and `check` is set."""
+        """What it prints; with its errors when it fails, as an AssertionError if `check` is set."""
         return self._run("kubectl", words, check, stdin, timeout_s)
 
     def helm(self, *words: str, check: bool = True, timeout_s: float = _LONGEST_S) -> str:
@@ -47,14 +47,16 @@ class Cluster:
             [str(tool(name)), *words],
             env=self.environment(),
             input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
         )
-        assert not check or done.returncode == 0, f"{name} {' '.join(words)}: {done.returncode}\n{done.stdout}"
-        return done.stdout
+        if done.returncode == 0:
+            return done.stdout
+        said = done.stdout + done.stderr
+        assert not check, f"{name} {' '.join(words)}: {done.returncode}\n{said}"
+        return said
 
     def start(self, name: str, *words: str) -> subprocess.Popen[str]:
         """A tool that goes on, such as `kubectl logs -f`."""
