@@ -1,5 +1,6 @@
 """A cluster for the session, where the machine allows one."""
 
+import contextlib
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -9,6 +10,13 @@ from tests.cluster.network import NetworkError, bridged, free_subnet
 from tests.kubernetes.binaries import MissingGoError, control_plane_program
 
 _RUNNING: list[Cluster] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds what the tests run before any of them does: a first build takes longer than a test may."""
+    if any("cluster" in getattr(item, "fixturenames", ()) for item in session.items):
+        with contextlib.suppress(MissingGoError):
+            control_plane_program()
 
 
 @pytest.fixture(scope="session")

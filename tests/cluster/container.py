@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx2
+
 from tests.cluster.environment import ConfigurationError
 from tests.cluster.events import now
 from tests.cluster.images import ImageError, find_image
@@ -176,7 +178,7 @@ class ContainerLife:
         while True:
             try:
                 return await self._around.make(self.container)
-            except ConfigurationError as error:
+            except (ConfigurationError, httpx2.HTTPError) as error:
                 if self._ending():
                     raise StartError("ended before it was configured") from error
                 self._set({"waiting": {"reason": "CreateContainerConfigError", "message": str(error)}})

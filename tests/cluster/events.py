@@ -5,7 +5,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from lightkube import ApiError, AsyncClient
+import httpx2
+from lightkube import AsyncClient
 from lightkube.resources.core_v1 import Event
 from lightkube.types import PatchType
 
@@ -48,6 +49,6 @@ class Recorder:
                 "source": {"component": "kubelet", "host": self._node},
             }
             await self._client.create(cast(Event, Event.from_dict(full)))
-        except ApiError as error:
+        except httpx2.HTTPError as error:
             # A namespace that is about to go takes no events.
             logger.info("event %s of %s: %s", reason, metadata.name, error)

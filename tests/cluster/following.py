@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
-from lightkube import ApiError, AsyncClient
+from lightkube import AsyncClient
 from lightkube.core.resource import NamespacedResource
 
 logger = logging.getLogger("agent")
@@ -34,7 +34,7 @@ async def follow(
                 else:
                     known[_key(item)] = item
                 yield known
-        except (ApiError, httpx2.HTTPError) as error:
+        except httpx2.HTTPError as error:
             # Too old a version, or a server that is away: a list tells all.
             logger.info("following %s: %s", kind.__name__, error)
             await asyncio.sleep(_PAUSE_S)

@@ -62,7 +62,7 @@ def from_dockerfile(text: str) -> Image:
     entrypoint: list[str] = []
     command: list[str] = []
     env: dict[str, str] = {}
-    user = _NONROOT
+    user = group = _NONROOT
     for line in text.replace("\\\n", " ").splitlines():
         word, _, rest = line.strip().partition(" ")
         match word.upper():
@@ -75,10 +75,11 @@ def from_dockerfile(text: str) -> Image:
             case "ENV":
                 env |= dict(pair.split("=", 1) for pair in shlex.split(rest))
             case "USER":
-                user = int(rest.split(":")[0]) if rest.split(":")[0].isdigit() else _NONROOT
+                numbers = [int(part) if part.isdigit() else _NONROOT for part in rest.split(":")]
+                user, group = numbers[0], numbers[-1]
     if entrypoint and Path(entrypoint[0]).name.startswith("python"):
         entrypoint = [_PYTHON, *entrypoint[1:]]
-    return Image(entrypoint, command, {**env, **_python_env()}, user, user)
+    return Image(entrypoint, command, {**env, **_python_env()}, user, group)
 
 
 def visible() -> list[str]:

@@ -80,14 +80,18 @@ class _Api:
         try:
             process = await start(life.beside(query.getall("command")), stdin=PIPE, stdout=PIPE, stderr=PIPE)
         except StartError as error:
-            await _tell_end(socket, 128, str(error))
+            await _tell(socket, {"status": "Failure", "reason": "InternalError", "message": str(error), "code": 500})
             return socket
         feed = asyncio.create_task(_feed(socket, process, wants_input))
         outer = process.outer
         assert outer.stdout
         assert outer.stderr
-        await asyncio.gather(_drain(outer.stdout, _STDOUT, socket), _drain(outer.stderr, _STDERR, socket))
-        await _tell_end(socket, await process.wait())
+        try:
+            await asyncio.gather(_drain(outer.stdout, _STDOUT, socket), _drain(outer.stderr, _STDERR, socket))
+            await _tell_end(socket, await process.wait())
+        except ConnectionError:
+            # Nobody is there to be told.
+            process.send(signal.SIGKILL)
         feed.cancel()
         return socket
 
@@ -138,12 +142,16 @@ async def _drain(reader: asyncio.StreamReader, channel: int, socket: web.WebSock
         await socket.send_bytes(bytes([channel]) + chunk)
 
 
-async def _tell_end(socket: web.WebSocketResponse, code: int, message: str = "") -> None:
-    status: dict[str, object] = {"metadata": {}, "status": "Success"}
-    if code:
-        cause = {"reason": "ExitCode", "message": str(code)}
-        text = message or f"command terminated with non-zero exit code: exit status {code}"
-        status = {"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": text}
-        status["details"] = {"causes": [cause]}
-    await socket.send_bytes(bytes([_ERROR]) + json.dumps(status).encode())
+async def _tell_end(socket: web.WebSocketResponse, code: int) -> None:
+    if code == 0:
+        await _tell(socket, {"status": "Success"})
+        return
+    details = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
+    text = f"command terminated with non-zero exit code: exit status {code}"
+    await _tell(socket, {"status": "Failure", "reason": "NonZeroExitCode", "message": text, "details": details})
+
+
+async def _tell(socket: web.WebSocketResponse, status: dict[str, object]) -> None:
+    """The last message: the API's Status object."""
+    await socket.send_bytes(bytes([_ERROR]) + json.dumps({"metadata": {}, **status}).encode())
     await socket.close()

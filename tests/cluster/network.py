@@ -55,8 +55,8 @@ class Subnet:
         return f"10.245.{self.number}.10"
 
     def pod(self, number: int) -> str:
-        """The `number`th pod's address; after 253 of them it is used again."""
-        return f"10.244.{self.number}.{2 + number % 253}"
+        """The address of the pod of that number, from 0 to 252."""
+        return f"10.244.{self.number}.{2 + number}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ async def pod_network(subnet: Subnet, number: int) -> PodNetwork:
     )
     try:
         await _said(process, b"made\n")
-        near = f"hr{subnet.number}p{number % 10000}"
+        near = f"hr{subnet.number}p{number}"
         far = ("peer", "name", "eth0", "netns", str(process.pid))
         await asyncio.to_thread(_ip, "link", "add", near, "master", subnet.bridge, "up", "type", "veth", *far)
         await _said(process, b"ready\n")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 from lightkube import ApiError
 from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
@@ -24,10 +25,12 @@ from tests.kubernetes.binaries import kubernetes_version
 
 logger = logging.getLogger("agent")
 
+# As many as the subnet has addresses.
+PODS = 250
 _LEASES = "kube-node-lease"
 _RENEWAL_S = 5.0
 # Not what the machine has: nothing limits what a process takes, so that any pod of a test may be scheduled.
-_CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "250"}
+_CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": str(PODS)}
 
 
 async def register(node: Node, port: int) -> None:
@@ -47,7 +50,7 @@ async def keep_alive(node: Node, port: int) -> None:
         try:
             await _renew(node)
             await _report(node, port)
-        except ApiError as error:
+        except httpx2.HTTPError as error:
             logger.info("node %s: %s", node.name, error)
         await asyncio.sleep(_RENEWAL_S)
 
@@ -89,7 +92,7 @@ class Pods:
         self._node = node
         self._lives: dict[str, PodLife] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._numbers = itertools.count()
+        self._numbers = itertools.cycle(range(PODS))
 
     def find(self, namespace: str, name: str) -> PodLife | None:
         found = (life for life in self._lives.values() if life.pod.metadata.name == name)
@@ -112,7 +115,9 @@ class Pods:
 
     def _take(self, pod: Pod) -> None:
         uid = pod.metadata.uid
-        life = self._lives[uid] = PodLife(pod, self._node, next(self._numbers))
+        used = {life.number for life in self._lives.values()}
+        number = next(number for number in self._numbers if number not in used)
+        life = self._lives[uid] = PodLife(pod, self._node, number)
         if pod.metadata.deletion_timestamp:
             life.delete(float(pod.metadata.deletion_grace_period_seconds or 0))
         task = self._tasks[uid] = asyncio.create_task(life.run())

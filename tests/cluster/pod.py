@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from lightkube import ApiError, AsyncClient
 from lightkube.resources.core_v1 import Pod as PodResource
 from lightkube.resources.core_v1 import PodStatus as PodStatusResource
@@ -46,7 +47,7 @@ class PodLife:
         """`number` makes the pod's address."""
         self.pod = pod
         self._node = node
-        self._number = number
+        self.number = number
         self._folder = node.folder / "pods" / pod.metadata.uid
         self._volumes = Volumes(pod, self._folder / "volumes", Store(node.client), node.subnet)
         self._paths: dict[str, Path] = {}
@@ -79,8 +80,8 @@ class PodLife:
             await self._deletion.wait()
             await self._end(life)
             await self._cancel(*background)
-            await self._report()
-            await self._remove()
+            await self._persist(self._report)
+            await self._persist(self._remove)
         finally:
             await self._cancel(*background)
             if self._network:
@@ -116,19 +117,19 @@ class PodLife:
         while True:
             try:
                 return await step()
-            except (VolumeError, NetworkError, ApiError) as error:
+            except (VolumeError, NetworkError, httpx2.HTTPError) as error:
                 reason = "FailedMount" if isinstance(error, VolumeError) else "FailedCreatePodSandBox"
                 await self._record(reason, str(error), warning=True)
                 await asyncio.sleep(_RETRY_S)
 
     async def _make_network(self) -> PodNetwork:
-        return await pod_network(self._node.subnet, self._number)
+        return await pod_network(self._node.subnet, self.number)
 
     async def _refresh_volumes(self) -> None:
         while True:
             await asyncio.sleep(_REFRESH_S)
             # What has been deleted stays as it was, as with the kubelet.
-            with suppress(VolumeError, ApiError):
+            with suppress(VolumeError, httpx2.HTTPError):
                 await self._volumes.refresh()
 
     def _life(self, container: Container) -> ContainerLife:
@@ -239,7 +240,18 @@ class PodLife:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._report()
+            await self._persist(self._report)
+
+    async def _persist(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Until the API server has been reached and agrees."""
+        while True:
+            try:
+                await step()
+            except httpx2.HTTPError as error:
+                logger.info("pod %s: %s", self.pod.metadata.name, error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def _report(self) -> None:
         metadata = self.pod.metadata

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from lightkube import ApiError, AsyncClient
 from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
 from lightkube.models.meta_v1 import ObjectMeta
@@ -51,9 +52,9 @@ async def _provide(client: AsyncClient, folder: Path, claim: Any) -> None:
         )
         metadata = ObjectMeta(name=name, annotations={_BY: PROVISIONER})
         await client.create(PersistentVolume(metadata=metadata, spec=spec))
-    except ApiError as error:
+    except httpx2.HTTPError as error:
         # 409: made before; 404: the class isn't there (yet).
-        if error.status.code not in {404, 409}:
+        if not isinstance(error, ApiError) or error.status.code not in {404, 409}:
             logger.error("claim %s: %s", claim.metadata.name, error)
 
 
@@ -67,6 +68,6 @@ async def reclaim(client: AsyncClient) -> None:
                 shutil.rmtree(spec.hostPath.path, ignore_errors=True)
                 try:
                     await client.delete(PersistentVolume, volume.metadata.name)
-                except ApiError as error:
-                    if error.status.code != 404:
+                except httpx2.HTTPError as error:
+                    if not isinstance(error, ApiError) or error.status.code != 404:
                         logger.error("volume %s: %s", volume.metadata.name, error)

@@ -1,0 +1,87 @@
+"""What is left of containers when the agent is killed: nothing."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.images import ROOT
+from tests.cluster.network import NetworkError, Subnet, bridged, free_subnet
+from tests.live import until
+
+pytestmark = pytest.mark.slow
+
+# A container with a child of its own, started as the agent does it.
+KILLED = """
+import asyncio, json, sys
+from pathlib import Path
+from tests.cluster import linux
+from tests.cluster.network import Subnet, bridged, pod_network
+from tests.cluster.process import start
+from tests.cluster.process_spec import ProcessSpec
+
+async def main(folder, subnet):
+    network = await pod_network(subnet, 0)
+    spec = ProcessSpec(
+        argv=["sh", "-c", "sleep 600 & exec sleep 601"], env={"PATH": "/usr/bin:/bin"}, uid=1, gid=1, hostname="x",
+        network=network.namespace, scratch=str(folder),
+    )
+    process = await start(spec)
+    print(json.dumps([process.pid, process.outer.pid]), flush=True)
+    await process.wait()
+
+linux.unshare(linux.CLONE_NEWNS)
+linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+subnet = Subnet(int(sys.argv[2]))
+with bridged(subnet):
+    asyncio.run(main(Path(sys.argv[1]), subnet))
+"""
+
+
+@pytest.fixture
+def subnet() -> Iterator[Subnet]:
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(free_subnet())
+        try:
+            with bridged(found):
+                pass
+        except (NetworkError, FileNotFoundError) as error:
+            pytest.skip(f"no networks here: {error}")
+        yield found
+
+
+def test_nothing_outlives_a_killed_agent(tmp_path: Path, subnet: Subnet) -> None:
+    words = [sys.executable, "-c", KILLED, str(tmp_path), str(subnet.number)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as agent:
+        try:
+            assert agent.stdout
+            pids = json.loads(agent.stdout.readline())
+            # The two of them, and a child.
+            until(lambda: len(in_folder(tmp_path)) == 3)
+            assert set(map(str, pids)) < set(in_folder(tmp_path))
+        finally:
+            agent.send_signal(signal.SIGKILL)
+    until(lambda: not in_folder(tmp_path))
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert list(tmp_path.iterdir()) == []
+    until(lambda: not [name for name in os.listdir("/sys/class/net") if name.startswith(f"hr{subnet.number}p")])
+    # The next one with this subnet takes the bridge away.
+    with bridged(subnet):
+        pass
+    assert subnet.bridge not in os.listdir("/sys/class/net")
+
+
+def in_folder(folder: Path) -> list[str]:
+    """Processes that have something below the folder mounted."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            if str(folder) in path.read_text():
+                found.append(path.parent.name)
+    return found
