@@ -11,7 +11,9 @@ from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from tests.helm.release import SLO_VALUES, HelmError, Release, env, render
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
-FILE = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n"
+FILE = (
+    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n"
+)
 
 
 def parsed(release: Release) -> dict[str, Any]:
@@ -162,7 +164,10 @@ def test_which_plugin_file_is_used(files: list[str], named: str, used: str) -> N
 def test_a_plugin_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(HelmError, match=r"pluginsConfigFile: there is no slo\.yaml among .*\(a\.yaml\)"):
         render(
-            {"inferenceExtension.pluginsConfigFile": "slo.yaml", "inferenceExtension.pluginsCustomConfig": {"a.yaml": FILE}}
+            {
+                "inferenceExtension.pluginsConfigFile": "slo.yaml",
+                "inferenceExtension.pluginsCustomConfig": {"a.yaml": FILE},
+            }
         )
 
 

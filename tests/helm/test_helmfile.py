@@ -1,4 +1,4 @@
-"""The helmfile: each of its releases is rendered as helmfile would have helm do it, with our chart in the registry's place."""
+"""The helmfile: each release is rendered as helmfile would have helm do it, with our chart in the registry's place."""
 
 from pathlib import Path
 from typing import Any
