@@ -43,8 +43,7 @@ class Release:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        # A subclass of the safe loader.
-        found = yaml.load_all(text, StrictLoader)  # noqa: S506
+        found = yaml.load_all(text, StrictLoader)
         return cls(tuple(one for one in found if one))
 
     def find(self, kind: str, name: str | None = None) -> Iterator[Object]:

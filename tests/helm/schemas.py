@@ -39,7 +39,9 @@ def problems(version: str, one: Mapping[str, Any]) -> list[str]:
     if api_version in FOREIGN:
         return []
     validator = _custom().get((api_version, kind)) or _validator(version, api_version, kind)
-    return [f"{kind} {'/'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(one)]
+    return [
+        f"{kind} {'/'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(one)
+    ]
 
 
 @cache

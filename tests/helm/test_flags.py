@@ -8,10 +8,13 @@ import pytest
 from epp.flags import double_dashes
 from epp.options import options
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.plugins.slo import SloScorer
 from tests.helm.release import SLO_VALUES, HelmError, Release, env, render
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
-FILE = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n"
+FILE = (
+    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n"
+)
 
 
 def parsed(release: Release) -> dict[str, Any]:
@@ -162,7 +165,10 @@ def test_which_plugin_file_is_used(files: list[str], named: str, used: str) -> N
 def test_a_plugin_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(HelmError, match=r"pluginsConfigFile: there is no slo\.yaml among .*\(a\.yaml\)"):
         render(
-            {"inferenceExtension.pluginsConfigFile": "slo.yaml", "inferenceExtension.pluginsCustomConfig": {"a.yaml": FILE}}
+            {
+                "inferenceExtension.pluginsConfigFile": "slo.yaml",
+                "inferenceExtension.pluginsCustomConfig": {"a.yaml": FILE},
+            }
         )
 
 
@@ -178,3 +184,23 @@ def test_other_model_servers_are_named_to_the_picker() -> None:
     assert parsed(render({"inferencePool.modelServerType": "triton-tensorrt-llm"}))["model_server_type"] == (
         "triton-tensorrt-llm"
     )
+
+
+def test_without_variables_the_picker_has_the_documented_defaults() -> None:
+    given = parsed(render())
+    assert given["prediction_server_url"] == "http://localhost:8001,http://localhost:8002,http://localhost:8003"
+    assert given["training_server_url"] == "http://localhost:8000"
+    assert given["latency_max_sample_size"] == 10_000
+    (scorer,) = (one.scorer for one in load_scheduler(DEFAULT_CONFIG, {}).profiles["slo"].scorers if one.weight)
+    assert isinstance(scorer, SloScorer)
+    assert (scorer.neg_headroom_tpot_weight, scorer.neg_headroom_ttft_weight) == (0.2, 0.8)
+
+
+def test_the_weights_of_the_example_reach_the_scorer() -> None:
+    release = render(files=[SLO_VALUES], sets=["inferenceExtension.env[3].value=0.4"])
+    variables = {name: value for name, value in env(release.containers["epp"]).items() if isinstance(value, str)}
+    assert variables["NEG_HEADROOM_TPOT_WEIGHT"] == "0.4"
+    text = release.one("ConfigMap", "my-slo-pool-epp")["data"]["slo-plugins.yaml"]
+    (scorer,) = (one.scorer for one in load_scheduler(text, variables).profiles["slo"].scorers if one.weight)
+    assert isinstance(scorer, SloScorer)
+    assert (scorer.neg_headroom_tpot_weight, scorer.neg_headroom_ttft_weight) == (0.4, 0.8)

@@ -58,9 +58,9 @@ def test_every_object_is_one_of_every_version(values: dict[str, Any]) -> None:
     assert len(set(release.names)) == len(release.names)
     known = schemas.versions()
     assert len(known) >= 3
-    assert {version: [found for one in release.objects for found in schemas.problems(version, one)] for version in known} == {
-        version: [] for version in known
-    }
+    assert {
+        version: [found for one in release.objects for found in schemas.problems(version, one)] for version in known
+    } == {version: [] for version in known}
 
 
 def test_the_schemas_refuse_what_kubernetes_would() -> None:

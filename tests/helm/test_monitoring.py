@@ -1,4 +1,4 @@
-"""Alerts and dashboard: whatever they ask for is a metric that the programs really have."""
+"""Alerts and dashboard: whatever they ask for is a metric that the programs really serve."""
 
 import json
 import re
@@ -7,43 +7,139 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
 
+from tests.epp.process import picker_process
 from tests.helm.release import CHART, Object, Release, render
+from tests.live import call
+from tests.predictor.models import running_predictor
+from tests.trainer.process import started
 
-ROOT = Path(__file__).parents[2]
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
 RULE = {"monitoring.prometheusRule.enabled": True}
-# A word before its labels: a function has a bracket there.
+ELECTION = {"inferenceExtension.enableLeaderElection": True}
+# A word before its labels; a function's name stands before a bracket.
 _METRIC = re.compile(r"\b([a-zA-Z_:][\w:]*)\{")
+_SAMPLE = re.compile(r"_(bucket|sum|count)$")
+# An API server that is away.
+_KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "away",
+    "contexts": [{"name": "away", "context": {"cluster": "away", "user": "nobody"}}],
+    "clusters": [{"name": "away", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "users": [{"name": "nobody", "user": {}}],
+}
 
 
-def alerts(release: Release) -> dict[str, Object]:
-    groups = release.one("PrometheusRule")["spec"]["groups"]
+def alerts(values: dict[str, Any]) -> dict[str, Object]:
+    groups = render({**RULE, **values}).one("PrometheusRule")["spec"]["groups"]
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
 
-def dashboard_text() -> str:
-    return (CHART / "dashboards" / "headroom.json").read_text()
+def panels() -> list[Object]:
+    found = json.loads((CHART / "dashboards" / "headroom.json").read_text())["panels"]
+    return [panel for panel in found if panel["type"] != "row"]
 
 
-def expressions() -> list[str]:
-    panels = json.loads(dashboard_text())["panels"]
-    shown = [target["expr"] for panel in panels for target in panel.get("targets", ())]
-    elected = {"inferenceExtension.enableLeaderElection": True}
-    return [*shown, *(rule["expr"] for rule in alerts(render({**RULE, **SIDECARS, **elected})).values())]
+def asked_for() -> set[str]:
+    """Metrics that any alert or panel names."""
+    shown = [target["expr"] for panel in panels() for target in panel["targets"]]
+    told = [rule["expr"] for rule in alerts({**SIDECARS, **ELECTION}).values()]
+    return {name for expression in (*shown, *told) for name in _METRIC.findall(expression)}
 
 
-@pytest.fixture(scope="module")
-def metrics() -> set[str]:
-    """Every series that the three programs' own code can serve."""
-    return {*_pickers(), *_trainers(), *_predictors()}
+def families(page: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
 
 
-def _series(page: bytes) -> set[str]:
-    return set(re.findall(r"^# TYPE (\S+)", page.decode(), re.MULTILINE)) | set(
-        re.findall(r"^([a-zA-Z_:][\w:]*)[ {]", page.decode(), re.MULTILINE)
-    )
+@pytest.mark.slow
+def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(_KUBECONFIG))
+    config = tmp_path / "plugins.yaml"
+    config.write_text(render().one("ConfigMap", "my-slo-pool-epp")["data"]["default-plugins.yaml"])
+    served: set[str] = set()
+    flags = ("--kubeconfig", str(kubeconfig), "--pool-name", "pool", "--config-file", str(config))
+    env = {"NAMESPACE": "inference"}
+    more = ("--ha-enable-leader-election", "--enable-latency-predictor")
+    with picker_process(tmp_path, *flags, *more, endpoints="", env=env) as picker:
+        served |= families(picker.metrics())
+    with started(tmp_path / "store") as trainer:
+        served |= families(call(f"{trainer.url}/metrics")[1])
+    with running_predictor(tmp_path / "store") as url:
+        served |= families(call(f"{url}/metrics")[1])
+    asked = asked_for()
+    assert len(asked) > 30
+    assert {name for name in asked if not {name, _SAMPLE.sub("", name)} & served} == set()
 
 
-def _pickers() -> set[str]: ...
+def test_every_alert_says_what_to_do() -> None:
+    for name, rule in alerts({**SIDECARS, **ELECTION}).items():
+        assert rule["labels"]["severity"] in ("critical", "warning"), name
+        assert len(rule["annotations"]["summary"]) > 20, name
+        assert len(rule["annotations"]["runbook"]) > 40, name
+
+
+def test_alerts_are_about_what_is_installed() -> None:
+    plain, whole = alerts({}), alerts({**SIDECARS, **ELECTION})
+    assert plain.keys() < whole.keys()
+    assert not any("trainer" in rule["expr"] or "predictor" in rule["expr"] for rule in plain.values())
+    assert "HeadroomNoLeader" in whole.keys() - alerts(SIDECARS).keys()
+
+
+def test_alerts_are_about_this_release_alone() -> None:
+    for rule in alerts(SIDECARS).values():
+        selectors = re.findall(r"\{(.*?)\}", rule["expr"])
+        assert selectors
+        for selector in selectors:
+            assert 'namespace="inference"' in selector
+            assert 'pod=~"(my-slo-pool-epp|my-slo-pool-training)-.*"' in selector
+
+
+def test_how_old_a_model_may_be_is_a_value() -> None:
+    rule = alerts({**SIDECARS, "monitoring.prometheusRule.oldestModelSeconds": 10000000})["HeadroomModelsOld"]
+    assert rule["expr"].endswith("> 10000000")
+
+
+def test_the_dashboard_is_one_that_grafana_reads() -> None:
+    values = {"monitoring.grafanaDashboard.enabled": True}
+    config = render(values).one("ConfigMap", "my-slo-pool-dashboard")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    ((name, text),) = config["data"].items()
+    assert name == "inference-my-slo-pool-headroom.json"
+    dashboard = json.loads(text)
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+    variables = {one["name"] for one in dashboard["templating"]["list"]}
+    assert variables == {"datasource", "namespace", "pod"}
+
+
+def scraped(release: Release, kind: str) -> list[tuple[str, str]]:
+    key = {"PodMonitor": "podMetricsEndpoints", "ServiceMonitor": "endpoints"}[kind]
+    return [(one["port"], one["path"]) for one in release.one(kind)["spec"][key]]
+
+
+def test_a_pod_monitor_reads_every_container() -> None:
+    release = render({**SIDECARS, "standalone.enabled": True, "monitoring.podMonitor.enabled": True})
+    names = {port["name"] for container in release.containers.values() for port in container["ports"]}
+    wanted = scraped(release, "PodMonitor")
+    assert {port for port, _ in wanted} == names - {"grpc", "grpc-health", "proxy"}
+    assert ("proxy-stats", "/stats/prometheus") in wanted
+
+
+def test_a_service_monitor_reads_what_services_have_ports_for() -> None:
+    fleet = {"inferenceExtension.replicas": 2, "modelStore.s3.url": "s3://models"}
+    for values in (SIDECARS, {**SIDECARS, **fleet}):
+        release = render({**values, "monitoring.serviceMonitor.enabled": True})
+        names = {port["name"] for service in release.find("Service") for port in service["spec"]["ports"]}
+        assert {port for port, _ in scraped(release, "ServiceMonitor")} == names - {"grpc-ext-proc"}
+        wanted = release.one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
+        assert all(wanted.items() <= service["metadata"]["labels"].items() for service in release.find("Service"))
+
+
+def test_guarded_metrics_are_read_with_a_token() -> None:
+    values = {"monitoring.podMonitor.enabled": True, "monitoring.bearerTokenSecret.name": "reader"}
+    endpoint, *others = render({**SIDECARS, **values}).one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": "reader", "key": "token"}}
+    assert not any("authorization" in other for other in others)

@@ -68,7 +68,9 @@ def test_a_pool_without_labels_is_refused(version: dict[str, Any]) -> None:
 
 
 def test_without_a_pool_the_picker_selects_pods_and_asks_for_no_custom_resource() -> None:
-    release = render({"inferencePool.create": False, "inferencePool.modelServers.matchLabels": {"app": "a", "role": "b"}})
+    release = render(
+        {"inferencePool.create": False, "inferencePool.modelServers.matchLabels": {"app": "a", "role": "b"}}
+    )
     assert not release.has("InferencePool")
     assert {"--endpoint-selector=app=a,role=b", "--endpoint-target-ports=8000"} < set(release.args)
     assert not any(arg.startswith("--pool-group") for arg in release.args)
@@ -153,7 +155,11 @@ def test_gke_checks_the_pools_own_port(values: dict[str, Any], group: str, port:
     assert monitoring["selector"]["matchLabels"] == release.deployment["spec"]["selector"]["matchLabels"]
     (endpoint,) = monitoring["endpoints"]
     assert endpoint["interval"] == "5s"
-    assert endpoint["authorization"]["credentials"]["secret"] == {"name": "reader", "key": "token", "namespace": "default"}
+    assert endpoint["authorization"]["credentials"]["secret"] == {
+        "name": "reader",
+        "key": "token",
+        "namespace": "default",
+    }
 
 
 def test_istio_speaks_tls_to_a_certificate_of_the_pickers_own() -> None:

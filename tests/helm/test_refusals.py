@@ -46,7 +46,8 @@ def test_a_typo_in_a_key_is_told_by_its_name(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["sidecars", "sidecars.trainingServer", "sidecars.predictionServers.config", "sidecars.trainingServer.image"]
+    "place",
+    ["sidecars", "sidecars.trainingServer", "sidecars.predictionServers.config", "sidecars.trainingServer.image"],
 )
 def test_typos_are_told_at_the_top_level_too(place: str) -> None:
     with pytest.raises(HelmError, match=rf"'/{place.replace('.', '/')}': additional properties 'typpo' not allowed"):

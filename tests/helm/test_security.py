@@ -131,9 +131,7 @@ def test_a_certificate_is_mounted_where_the_picker_looks() -> None:
 
 def peers(policy: Object) -> dict[str, object]:
     """Who may come, by port."""
-    return {
-        port["port"]: rule.get("from", "everyone") for rule in policy["spec"]["ingress"] for port in rule["ports"]
-    }
+    return {port["port"]: rule.get("from", "everyone") for rule in policy["spec"]["ingress"] for port in rule["ports"]}
 
 
 def test_a_network_policy_lets_in_who_is_named() -> None:

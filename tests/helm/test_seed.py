@@ -31,7 +31,11 @@ def test_the_quick_start_installs_a_pool_by_one_label_and_the_example() -> None:
     )
     pool = release.one("InferencePool", "my-slo-pool")["spec"]
     assert pool["selector"]["matchLabels"] == {"app": "my-model-server"}
-    assert pool["endpointPickerRef"] == {"name": "my-slo-pool-epp", "port": {"number": 9002}, "failureMode": "FailClose"}
+    assert pool["endpointPickerRef"] == {
+        "name": "my-slo-pool-epp",
+        "port": {"number": 9002},
+        "failureMode": "FailClose",
+    }
     assert list(release.containers) == FIVE
 
 
@@ -147,7 +151,10 @@ def test_sidecars_may_be_given_in_either_place(place: str) -> None:
         }
     )
     trainer = release.one("ConfigMap", "latency-predictor-config")["data"]
-    assert (trainer["LATENCY_RETRAINING_INTERVAL_SEC"], trainer["LATENCY_MIN_SAMPLES_FOR_RETRAIN"]) == ("2.5", "10000000")
+    assert (trainer["LATENCY_RETRAINING_INTERVAL_SEC"], trainer["LATENCY_MIN_SAMPLES_FOR_RETRAIN"]) == (
+        "2.5",
+        "10000000",
+    )
     assert release.containers["training-server"]["image"] == f"{STAGING}/latency-training:mine"
     assert release.one("ConfigMap", "prediction-server-config")["data"]["MODEL_SYNC_INTERVAL_SEC"] == "3"
 
@@ -181,7 +188,7 @@ def test_containers_read_their_settings_from_the_config_maps(slo: Release) -> No
     assert maps == {
         "epp": [],
         "training-server": ["latency-predictor-config"],
-        **dict.fromkeys(FIVE[2:], ["prediction-server-config"]),
+        **{name: ["prediction-server-config"] for name in FIVE[2:]},
     }
 
 
@@ -189,7 +196,10 @@ def test_two_releases_fit_in_one_namespace() -> None:
     def named(release: str, **more: Any) -> set[str]:
         return set(render({**SIDECARS, **more}, name=release).names)
 
-    other = {"sidecars.trainingServer.configMapName": "b-training", "sidecars.predictionServers.configMapName": "b-predict"}
+    other = {
+        "sidecars.trainingServer.configMapName": "b-training",
+        "sidecars.predictionServers.configMapName": "b-predict",
+    }
     assert named("a") & named("b") == {"ConfigMap latency-predictor-config", "ConfigMap prediction-server-config"}
     assert not named("a") & named("b", **other)
 

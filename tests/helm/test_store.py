@@ -118,8 +118,10 @@ def test_pods_that_cannot_share_a_claim_do_not_overlap(values: dict[str, Any], k
 def test_a_bucket_needs_no_volume() -> None:
     release = render({**SIDECARS, **BUCKET})
     assert [one["name"] for one in release.pod["volumes"]] == ["plugins-config-volume", "tmp"]
-    assert config(release)["MODEL_STORE"] == config(release, "prediction-server-config")["MODEL_STORE"] == (
-        "s3://models/pool"
+    assert (
+        config(release)["MODEL_STORE"]
+        == config(release, "prediction-server-config")["MODEL_STORE"]
+        == ("s3://models/pool")
     )
     for name in ("training-server", *PREDICTORS):
         variables = env(release.containers[name])
@@ -166,7 +168,9 @@ def test_an_embedded_predictor_reads_the_store(given: str) -> None:
     assert "AWS_ACCESS_KEY_ID" in env(in_bucket)
 
 
-@pytest.mark.parametrize("several", [{"inferenceExtension.replicas": 3}, {"inferenceExtension.autoscaling.enabled": True}])
+@pytest.mark.parametrize(
+    "several", [{"inferenceExtension.replicas": 3}, {"inferenceExtension.autoscaling.enabled": True}]
+)
 @pytest.mark.parametrize("store", [SHARED, BUCKET], ids=["claim", "bucket"])
 def test_a_fleet_has_one_trainer_in_a_deployment_of_its_own(several: dict[str, Any], store: dict[str, Any]) -> None:
     release = render({**SIDECARS, **several, **store})

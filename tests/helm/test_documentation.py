@@ -1,0 +1,62 @@
+"""docs/helm.md names values, objects and alerts that there are."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.helm.release import CHART, render
+
+TEXT = (Path(__file__).parents[2] / "docs" / "helm.md").read_text()
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+
+
+def is_value(path: str) -> bool:
+    """Whether the schema knows this key."""
+    place = SCHEMA
+    for key in path.split("."):
+        place = place.get("properties", {}).get(key)
+        if place is None:
+            return False
+        if "$ref" in place:
+            place = SCHEMA["definitions"][place["$ref"].rsplit("/", 1)[1]]
+    return True
+
+
+def test_every_value_that_is_named_exists() -> None:
+    tops = "|".join(SCHEMA["properties"])
+    named = set(re.findall(rf"`((?:{tops})(?:\.\w+)+)", TEXT))
+    assert len(named) > 30
+    assert {path for path in named if not is_value(path)} == set()
+
+
+def test_every_setting_of_the_programs_is_named() -> None:
+    kinds = SCHEMA["definitions"]["sidecars"]["properties"]
+    for kind in ("trainingServer", "predictionServers"):
+        for key in kinds[kind]["properties"]["config"]["properties"]:
+            assert f"`{key}`" in TEXT, key
+
+
+def test_every_alert_is_named() -> None:
+    values = {"monitoring.prometheusRule.enabled": True, "inferenceExtension.enableLeaderElection": True}
+    sidecars = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
+    groups = render({**values, **sidecars}).one("PrometheusRule")["spec"]["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    assert set(re.findall(r"\bHeadroom\w+", TEXT)) == alerts
+
+
+def test_the_fleet_of_the_documentation_is_one(tmp_path: Path) -> None:
+    found = re.search(r"^    inferenceExtension: .*\n    modelStore: .*\n    sidecars: .*$", TEXT, re.MULTILINE)
+    assert found
+    file = tmp_path / "fleet.yaml"
+    file.write_text("\n".join(line[4:] for line in found[0].splitlines()))
+    release = render(files=[file])
+    assert release.has("Deployment", "my-slo-pool-training")
+    assert release.deployment["spec"]["replicas"] == 3
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", TEXT)
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), test
