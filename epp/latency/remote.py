@@ -9,6 +9,7 @@ import numpy as np
 from epp.exceptions import PredictionUnavailableError
 from epp.features import FeatureColumns
 from epp.latency.breaker import Replica, Replicas
+from epp.latency.trust import Trust
 from epp.latency.wire import PredictedBatch, PredictionBatch, prediction_rows
 from epp.scheduling.snapshot import Predictions
 
@@ -20,8 +21,9 @@ _decoder = msgspec.json.Decoder(PredictedBatch)
 class RemoteLatencyClient:
     """One bulk request a decision. A replica that refuses is passed over at once; one that hangs costs the deadline."""
 
-    def __init__(self, urls: tuple[str, ...], timeout_s: float) -> None:
+    def __init__(self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None) -> None:
         self._replicas = Replicas(urls)
+        self._trust = trust or Trust()
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -65,7 +67,7 @@ class RemoteLatencyClient:
         await self._session.close()
 
     async def _ask(self, replica: Replica, body: bytes, rows: int) -> Predictions:
-        async with self._session.post(replica.url + _PATH, data=body) as response:
+        async with self._session.post(replica.url + _PATH, data=body, ssl=self._trust.context) as response:
             answer = await response.read()
             if response.status != 200:
                 raise ValueError(f"status {response.status}: {answer[:200].decode(errors='replace')}")
