@@ -27,6 +27,7 @@ from epp.latency.client import LatencyClient
 from epp.latency.embedded import EmbeddedLatencyClient
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
+from epp.latency.trust import Trust
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
@@ -75,7 +76,8 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     source = await find_endpoints(config, pool, place, closing)
     background += source.background
     metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
-    latency, training = await _prediction(config, closing)
+    trust = _trust(config, background)
+    latency, training = await _prediction(config, trust, closing)
     outcomes = Outcomes(metrics, training, source.objectives.label_of)
     director = Director(
         pool=pool,
@@ -150,7 +152,18 @@ async def _share_prefixes(pool: Pool, rings: PrefixRings) -> None:
         rings.read_into(pool.prefix_index)
 
 
-async def _prediction(config: Config, closing: AsyncExitStack) -> tuple[LatencyClient | None, TrainingSink | None]:
+def _trust(config: Config, background: list[Background]) -> Trust:
+    trust = Trust(config.latency_ca_file)
+    if config.latency_ca_file:
+        background.append(trust.watch)
+        if not any(url.startswith("https://") for url in (*config.prediction_urls, config.training_server_url)):
+            logger.warning("--latency-ca-file is of no use: no prediction or training server has an https:// URL")
+    return trust
+
+
+async def _prediction(
+    config: Config, trust: Trust, closing: AsyncExitStack
+) -> tuple[LatencyClient | None, TrainingSink | None]:
     if not config.enable_latency_predictor:
         return None, None
     training = TrainingSink(
@@ -158,13 +171,14 @@ async def _prediction(config: Config, closing: AsyncExitStack) -> tuple[LatencyC
         config.latency_max_sample_size,
         config.latency_flush_interval_sec,
         config.latency_http_timeout_sec,
+        trust,
     )
     client: LatencyClient
     if config.latency_client == "embedded":
         client = embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
         await embedded.start()
     elif config.prediction_urls:
-        client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout)
+        client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout, trust)
     else:
         raise ConfigError("--prediction-server-url: at least one URL is needed")
     closing.push_async_callback(client.close)

@@ -122,6 +122,12 @@ _OPTIONS: tuple[Any, ...] = (
     _option("model-sync-interval-sec", 10.0, "Pause between looks at it.", _POSITIVE, "MODEL_SYNC_INTERVAL_SEC"),
     _option("training-server-url", "http://localhost:8000", "Training server.", variable="TRAINING_SERVER_URL"),
     _option(
+        "latency-ca-file",
+        "",
+        "CAs that https:// prediction and training servers are verified by, followed; without it, the system's.",
+        variable="LATENCY_CA_FILE",
+    ),
+    _option(
         "latency-max-sample-size", 10_000, "Training rows kept until sent.", _AT_LEAST_ONE, "LATENCY_MAX_SAMPLE_SIZE"
     ),
     _option("latency-flush-interval-sec", 1.0, "Pause between sends.", _POSITIVE, "LATENCY_FLUSH_INTERVAL_SEC"),

@@ -48,6 +48,13 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     help="Port of the Open Inference Protocol over gRPC; 0 does not serve it.",
 )
 @click.option(
+    "--cert-path",
+    default="",
+    envvar="PREDICT_CERT_PATH",
+    show_envvar=True,
+    help="Folder of tls.crt and tls.key, followed: serve HTTP and gRPC over TLS. Empty: neither.",
+)
+@click.option(
     "--workers",
     default=1,
     type=click.IntRange(1, 64),

@@ -17,6 +17,7 @@ class Config:
     host: str
     port: int
     grpc_port: int | None = None
+    cert_path: str = ""
     model_store: str
     model_sync_interval_sec: float
     model_control_mode: str = POLL

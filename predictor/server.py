@@ -19,6 +19,7 @@ from predictor.listener import listen
 from predictor.repository import Repository
 from predictor.shared_totals import SharedTotals
 from predictor.workers import own_place
+from serving.certificates import CertificateError, CertificateFolder, https_settings, open_certificates
 
 logger = logging.getLogger("headroom.predictor")
 GRACE_S = 10
@@ -30,8 +31,9 @@ def serve(config: Config) -> None:
     engine = Engine()
     place = own_place()
     try:
+        certificates = open_certificates(config.cert_path)
         repository = create_repository(config, engine)
-    except StoreError as error:
+    except (CertificateError, StoreError) as error:
         raise StartError(str(error)) from error
     listener = listen(config.host, config.port, is_shared=place is not None)
     # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
@@ -46,20 +48,26 @@ def serve(config: Config) -> None:
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
         date_header=False,
+        **https_settings(certificates),
     )
     with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
-        runner.run(_serve(config, engine, repository, uvicorn.Server(settings), listener))
+        runner.run(_serve(config, engine, repository, uvicorn.Server(settings), listener, certificates))
 
 
 async def _serve(
-    config: Config, engine: Engine, repository: Repository, server: uvicorn.Server, listener: socket.socket
+    config: Config,
+    engine: Engine,
+    repository: Repository,
+    server: uvicorn.Server,
+    listener: socket.socket,
+    certificates: CertificateFolder | None,
 ) -> None:
     if config.grpc_port is None:
         await server.serve([listener])
         return
     from predictor.v2.grpc_front import grpc_serving
 
-    async with grpc_serving(config, engine, repository, GRACE_S):
+    async with grpc_serving(config, engine, repository, GRACE_S, certificates):
         await server.serve([listener])
 
 

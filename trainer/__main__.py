@@ -41,6 +41,13 @@ _COUNT = click.IntRange(1)
 @click.command(context_settings=_SETTINGS)
 @_option("--host", "TRAINER_HOST", "0.0.0.0", str, "Address to listen on.")
 @_option("--port", "TRAINER_PORT", 8000, click.IntRange(0, 65535), "Port to listen on.")
+@_option(
+    "--cert-path",
+    "TRAINER_CERT_PATH",
+    "",
+    str,
+    "Folder of tls.crt and tls.key, followed: serve over TLS. Empty: plain HTTP.",
+)
 @_option("--model-store", "MODEL_STORE", "/models", str, "Folder that models are published in.")
 @_option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Generations kept for rollback.")
 @_option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder to keep samples in over restarts; empty: don't.")

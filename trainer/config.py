@@ -14,6 +14,7 @@ class Config:
 
     host: str
     port: int
+    cert_path: str = ""
     model_store: str
     keep_generations: int
     sample_journal: str

@@ -13,6 +13,7 @@ import msgspec
 from epp.exceptions import PredictionUnavailableError
 from epp.features import FeatureColumns
 from epp.latency.breaker import Replica, Replicas
+from epp.latency.trust import Trust
 from epp.latency.wire import columns_body, predictions_of_columns, predictions_of_rows, rows_body
 from epp.scheduling.snapshot import Predictions
 
@@ -27,8 +28,9 @@ _UNKNOWN_PATH = (404, 405)
 class RemoteLatencyClient:
     """One bulk request a decision. A replica that refuses is passed over at once; one that hangs costs the deadline."""
 
-    def __init__(self, urls: tuple[str, ...], timeout_s: float) -> None:
+    def __init__(self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None) -> None:
         self._replicas = Replicas(urls)
+        self._trust = trust or Trust()
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -83,7 +85,7 @@ class RemoteLatencyClient:
         return predictions_of_rows(answer, columns.shape[1])
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        async with self._session.post(url, data=body, headers=headers) as response:
+        async with self._session.post(url, data=body, headers=headers, ssl=self._trust.context) as response:
             return response.status, await response.read()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
+from epp.latency.trust import Trust
 from epp.latency.wire import TrainingBatch, TrainingRow
 
 logger = logging.getLogger("headroom.epp.training")
@@ -31,11 +32,14 @@ class TrainingSink:
     `lost` counts dropped rows by reason, `failures` the failed sends in a row.
     """
 
-    def __init__(self, url: str, capacity: int, interval_s: float, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, capacity: int, interval_s: float, timeout_s: float, trust: Trust | None = None
+    ) -> None:
         self._url = url.rstrip("/") + _PATH
         self._rows: deque[TrainingRow] = deque(maxlen=capacity)
         self._pending: _Batch | None = None
         self._interval_s = interval_s
+        self._trust = trust or Trust()
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self.sent = 0
         self.lost = {"full": 0, "refused": 0}
@@ -95,7 +99,7 @@ class TrainingSink:
     async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
         """None when the trainer took the batch, its reason when it never will; raises when it may later."""
         headers = {"content-type": "application/json", "idempotency-key": batch.key}
-        async with session.post(self._url, data=batch.body, headers=headers) as response:
+        async with session.post(self._url, data=batch.body, headers=headers, ssl=self._trust.context) as response:
             if response.status == 202:
                 return None
             answer = f"status {response.status}: {(await response.text())[:300]}"

@@ -30,6 +30,7 @@ from predictor.v2.grpc_tensors import read_request, write_answer
 from predictor.v2.inference import infer
 from predictor.v2.rest import parse_version, refuse_load_parameters
 from predictor.workers import own_place
+from serving.certificates import CertificateFolder
 
 SERVICE = "inference.GRPCInferenceService"
 Method = Callable[[Any], Awaitable[Message]]
@@ -49,8 +50,17 @@ _UNSERVED = (
 
 
 @asynccontextmanager
-async def grpc_serving(config: Config, engine: Engine, repository: Repository, grace_s: float) -> AsyncIterator[int]:
-    """Serves on the configured port, which it yields; StartError when it is taken. Calls may end within the grace."""
+async def grpc_serving(
+    config: Config,
+    engine: Engine,
+    repository: Repository,
+    grace_s: float,
+    certificates: CertificateFolder | None = None,
+) -> AsyncIterator[int]:
+    """Serves on the configured port, which it yields; StartError when it is taken. Calls may end within the grace.
+
+    Over TLS where there are certificates.
+    """
     limit = config.max_body_bytes
     options = [
         ("grpc.max_receive_message_length", limit),
@@ -59,9 +69,12 @@ async def grpc_serving(config: Config, engine: Engine, repository: Repository, g
     ]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((_handlers(_Service(engine, repository)),))
-    address = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}"
     try:
-        port = server.add_insecure_port(f"{address}:{config.grpc_port}")
+        if certificates:
+            port = server.add_secure_port(address, _credentials(certificates))
+        else:
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(f"can't listen on {config.host}:{config.grpc_port} for gRPC; choose --grpc-port") from error
     await server.start()
@@ -69,6 +82,20 @@ async def grpc_serving(config: Config, engine: Engine, repository: Repository, g
         yield port
     finally:
         await server.stop(grace_s)
+
+
+def _credentials(certificates: CertificateFolder) -> grpc.ServerCredentials:
+    """Asked for a new certificate at every handshake."""
+    given = certificates.pair
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if certificates.pair is given:
+            return None
+        given = certificates.pair
+        return grpc.ssl_server_certificate_configuration([given])
+
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)
 
 
 class _Service:
