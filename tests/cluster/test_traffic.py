@@ -1,7 +1,5 @@
 """Requests through a real Envoy in the picker's pod, to model servers in pods of their own."""
 
-import json
-
 import pytest
 
 from tests.cluster.cluster import Cluster
@@ -32,10 +30,9 @@ def test_the_loop_closes(cluster: Cluster, duplex: str) -> None:
         assert [ask(url, number, SLO) for number in range(100)] == [200] * 100
         until(lambda: generation(release, 8001) > 0, 60)
         until(lambda: generation(release, 8002) > 0 and generation(release, 8003) > 0, 60)
-        assert ask(url, 1000, SLO) == 200
-        decision = latest_decision(release)
-        assert decision["profile"] == "slo", json.dumps(decision)
-        prediction = decision["prediction"]
+        # On a busy machine predictions may come too late at first; the picker pauses who is late.
+        until(lambda: ask(url, 1000, SLO) == 200 and latest_decision(release)["profile"] == "slo", 60)
+        prediction = latest_decision(release)["prediction"]
         assert isinstance(prediction, dict)
         assert prediction["source"] == "remote"
         assert ask(url, 1001) == 200
