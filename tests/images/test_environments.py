@@ -58,7 +58,7 @@ def _interpreter(folder: Path) -> Path:
     except PermissionError:
         if os.geteuid() != 0:
             return Path(sys.executable)
-        left_out = shutil.ignore_patterns("site-packages", "test", "*.a", "*.pyc", "include", "share")
+        left_out = shutil.ignore_patterns("site-packages", "test", "*.a", "include", "share")
         shutil.copytree(sys.base_prefix, folder, symlinks=True, ignore=left_out)
         subprocess.run([copied, "-m", "ensurepip"], check=True, capture_output=True)
         return copied
