@@ -12,8 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 from predictor.exceptions import InputError, TooLargeError, TooSlowError, UnsupportedError
 
 encode = msgspec.json.Encoder().encode
-Header = tuple[bytes, bytes]
-JSON: Header = (b"content-type", b"application/json")
+HttpHeader = tuple[bytes, bytes]
+JSON: HttpHeader = (b"content-type", b"application/json")
+BINARY: HttpHeader = (b"content-type", b"application/octet-stream")
 # How long a client may take to send a body of any size.
 BODY_TIMEOUT_S = 10.0
 # Answers a path's request by itself.
@@ -98,7 +99,7 @@ async def send_json(send: Send, body: bytes, status: int = 200) -> None:
     await send_bytes(send, body, (JSON,), status)
 
 
-async def send_bytes(send: Send, body: bytes, headers: Iterable[Header], status: int = 200) -> None:
+async def send_bytes(send: Send, body: bytes, headers: Iterable[HttpHeader], status: int = 200) -> None:
     start: Message = {
         "type": "http.response.start",
         "status": status,

@@ -1,14 +1,14 @@
 """The two latency models as the sidecar's clients see them: one thing that takes rows of all features."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import ROW_NAMES, FeatureRow, row_columns
+from model_store import ROW_NAMES
 from predictor.answering import Run, count_failure
 from predictor.engine import Engine, Served
 from predictor.model import Array, Model
@@ -45,15 +45,16 @@ class LoadedPair:
         ttft_ms, tpot_ms = (np.maximum(target.predict(columns).reshape(-1), 0.0) for target in self.targets)
         return ttft_ms, tpot_ms
 
-    def run(self, rows: Sequence[FeatureRow], began_ns: int) -> tuple[list[Array], list[Run]]:
-        """Both models' answers; the time from `began_ns` until they run counts as the first one's input."""
-        columns = row_columns(rows)
+    def run(self, columns: Array, began_ns: int) -> tuple[list[Array], list[Run]]:
+        """Both models' answers to [all features, rows]; the time from `began_ns` until they run counts as the first
+        one's input.
+        """
         results, runs = [], []
         for target in self.targets:
             read_ns = time.perf_counter_ns()
             results.append(target.predict(columns))
             ran_ns = time.perf_counter_ns()
-            runs.append(Run(target.model, len(rows), read_ns - began_ns, ran_ns - read_ns, 0))
+            runs.append(Run(target.model, columns.shape[1], read_ns - began_ns, ran_ns - read_ns, 0))
             began_ns = ran_ns
         return results, runs
 

@@ -84,12 +84,26 @@ def _sidecar(row: Any, bulk: Any, prediction: Any, predictions: Any) -> dict[str
             path: {"post": _operation("Both latencies of many rows", "sidecar", bulk, predictions, refused, _DETAIL)}
             for path in ("/predict/bulk", "/predict/bulk/strict")
         },
+        "/predict/columns": {"post": _columns(refused)},
         "/status": {"get": _operation("What is loaded, and why something newer isn't", "sidecar")},
         "/reload": {"post": _operation("Look at the model store at once", "sidecar")},
         "/healthz": {"get": _operation("The process lives", "sidecar")},
         "/readyz": {"get": _operation("Both latency models are loaded", "sidecar", refused=(503,), error=_DETAIL)},
         "/": {"get": _operation("What this is", "sidecar")},
     }
+
+
+def _columns(refused: tuple[int, ...]) -> dict[str, Any]:
+    binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    operation = _operation("Both latencies of many rows, as plain numbers", "sidecar", None, None, refused, _DETAIL)
+    operation["description"] = (
+        'The body is a line of JSON, `{"features": ["kv_cache_percentage", ...]}`, and then the columns of these '
+        "features, each number a little-endian float32, NaN where nothing is known. The answer is a line of JSON, "
+        '`{"generation": 5}`, and then the columns of TTFT and TPOT in ms.'
+    )
+    operation["requestBody"] = {"required": True, "content": binary}
+    operation["responses"]["200"]["content"] = binary
+    return operation
 
 
 def _inference(infer: Any, index: Any, load: Any) -> dict[str, Any]:

@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from model_store import FeatureRow
+from model_store import FeatureRow, row_columns
 from predictor.answering import Run, at_leisure, count
+from predictor.columns import read_columns, write_columns
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import PredictorError
-from predictor.http import Handler, encode, read_body, send_json
+from predictor.http import BINARY, JSON, Handler, HttpHeader, encode, read_body, send_bytes, send_json
 from predictor.latency_pair import LatencyPair
 from predictor.model import Array
 from predictor.refusals import http_status
@@ -46,7 +47,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
     """The handlers of the paths that predict, for POST."""
     pair = LatencyPair(engine)
 
-    def answered(answer: Callable[[bytes], tuple[bytes, list[Run]]]) -> Handler:
+    def answered(answer: Callable[[bytes], tuple[bytes, list[Run]]], content: HttpHeader = JSON) -> Handler:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 body = await read_body(scope, receive, config.max_body_bytes)
@@ -59,7 +60,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
             else:
                 for run in runs:
                     count(engine, run, queue_ns)
-                await send_json(send, document)
+                await send_bytes(send, document, (content,))
 
         return handle
 
@@ -69,7 +70,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
         loaded = pair.loaded()
         if loaded is None:
             raise _RefusedError(503, "Models not ready")
-        results, runs = loaded.run(rows, began_ns)
+        results, runs = loaded.run(row_columns(rows), began_ns)
         ttft, tpot = (max(float(values.flat[0]), 0.0) for values in results)
         return encode(PredictionResponse(ttft, tpot, datetime.now(UTC), *loaded.about)), runs
 
@@ -82,7 +83,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
         loaded = pair.loaded()
         if loaded is None:
             raise _RefusedError(503, "Models not ready")
-        results, runs = loaded.run(rows, began_ns)
+        results, runs = loaded.run(row_columns(rows), began_ns)
         ran_ns = time.perf_counter_ns()
         predictions = _predictions(results, encode(PredictionResponse(0, 0, datetime.now(UTC), *loaded.about)))
         ended_ns = time.perf_counter_ns()
@@ -93,8 +94,18 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
         runs = [replace(run, output_ns=ended_ns - ran_ns) for run in runs]
         return document, runs
 
+    def columns(body: bytes) -> tuple[bytes, list[Run]]:
+        began_ns = time.perf_counter_ns()
+        rows = read_columns(body, config.max_rows)
+        loaded = pair.loaded()
+        if loaded is None:
+            raise _RefusedError(503, "Models not ready")
+        results, runs = loaded.run(rows, began_ns)
+        return write_columns(loaded.generation, results), runs
+
     return {
         "/predict": answered(single),
+        "/predict/columns": answered(columns, BINARY),
         # A batch is answered whole or refused whole, so there are never single errors to list.
         "/predict/bulk": answered(lambda body: bulk(b',"errors":[]', body)),
         "/predict/bulk/strict": answered(lambda body: bulk(b"", body)),

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Replica:
-    """A predictor and its record. Each failure after a pause doubles the next one, up to a bound."""
+    """A predictor and its record. Each failure after a pause doubles the next one, up to a bound.
+
+    `takes_columns` until it says that it doesn't; one that failed may come back as another.
+    """
 
     url: str
     failures: int = 0
     paused_until: float = 0.0
     is_on_trial: bool = False
+    takes_columns: bool = True
 
     FIRST_PAUSE_S = 0.25
     LONGEST_PAUSE_S = 10.0
@@ -32,6 +36,7 @@ class Replica:
         """Requests that were on their way together count as one failure."""
         now = time.monotonic()
         self.is_on_trial = False
+        self.takes_columns = True
         if now < self.paused_until:
             return
         self.failures += 1

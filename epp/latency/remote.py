@@ -1,21 +1,28 @@
-"""Predictions from the prediction servers, over connections that are kept open."""
+"""Predictions from the prediction servers, over connections that are kept open.
+
+This project's own take the features as plain columns of numbers; any other implementation of the sidecar's API is asked
+by rows in JSON, once it has said that it knows no columns.
+"""
 
 import asyncio
+import logging
 
 import aiohttp
 import msgspec
-import numpy as np
 
 from epp.exceptions import PredictionUnavailableError
 from epp.features import FeatureColumns
 from epp.latency.breaker import Replica, Replicas
 from epp.latency.trust import Trust
-from epp.latency.wire import PredictedBatch, PredictionBatch, prediction_rows
+from epp.latency.wire import columns_body, predictions_of_columns, predictions_of_rows, rows_body
 from epp.scheduling.snapshot import Predictions
 
-_PATH = "/predict/bulk/strict"
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(PredictedBatch)
+logger = logging.getLogger("headroom.epp.latency")
+
+_COLUMNS, _ROWS = "/predict/columns", "/predict/bulk/strict"
+_BINARY = {"content-type": "application/octet-stream"}
+_JSON = {"content-type": "application/json"}
+_UNKNOWN_PATH = (404, 405)
 
 
 class RemoteLatencyClient:
@@ -27,13 +34,10 @@ class RemoteLatencyClient:
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            headers={"content-type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
     async def predict(self, columns: FeatureColumns) -> Predictions:
-        body = _encoder.encode(PredictionBatch(prediction_rows(columns)))
-        rows = columns.shape[1]
         asked: Replica | None = None
         reason = "every prediction server is paused after failures"
         try:
@@ -41,7 +45,7 @@ class RemoteLatencyClient:
                 for asked in self._replicas.in_order():
                     asked.asked()
                     try:
-                        predictions = await self._ask(asked, body, rows)
+                        predictions = await self._ask(asked, columns)
                     except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
                         asked.failed()
                         reason = f"{asked.url}: {error or type(error).__name__}"
@@ -66,13 +70,24 @@ class RemoteLatencyClient:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _ask(self, replica: Replica, body: bytes, rows: int) -> Predictions:
-        async with self._session.post(replica.url + _PATH, data=body, ssl=self._trust.context) as response:
-            answer = await response.read()
-            if response.status != 200:
-                raise ValueError(f"status {response.status}: {answer[:200].decode(errors='replace')}")
-        batch = _decoder.decode(answer)
-        values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
-        if len(values) != rows or not np.isfinite(values).all():
-            raise ValueError(f"expected {rows} rows of finite numbers, got {len(values)} rows")
-        return Predictions(values[:, 0], values[:, 1], batch.generation, "remote")
+    async def _ask(self, replica: Replica, columns: FeatureColumns) -> Predictions:
+        if replica.takes_columns:
+            status, answer = await self._post(replica.url + _COLUMNS, columns_body(columns), _BINARY)
+            if status == 200:
+                return predictions_of_columns(answer, columns.shape[1])
+            if status not in _UNKNOWN_PATH:
+                raise _refused(status, answer)
+            replica.takes_columns = False
+            logger.info("%s doesn't know %s: it is asked by %s", replica.url, _COLUMNS, _ROWS)
+        status, answer = await self._post(replica.url + _ROWS, rows_body(columns), _JSON)
+        if status != 200:
+            raise _refused(status, answer)
+        return predictions_of_rows(answer, columns.shape[1])
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        async with self._session.post(url, data=body, headers=headers, ssl=self._trust.context) as response:
+            return response.status, await response.read()
+
+
+def _refused(status: int, answer: bytes) -> ValueError:
+    return ValueError(f"status {status}: {answer[:200].decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""The rows that travel to predictors and to the trainer, as JSON: field names are those of the sidecar API."""
+"""What travels to predictors and to the trainer: rows as JSON, by the sidecar API's names, or plain columns."""
 
 import math
 from typing import Any, Literal
@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epp.features import FeatureColumns
+from epp.scheduling.snapshot import Floats, Predictions
 from model_store import POD_TYPE_CODES, ROW_NAMES
 
 LengthSource = Literal["estimate", "tokenizer"]
 _FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
 _OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms"}
 _ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
+_NUMBER = np.dtype("<f4")
+_COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES}) + b"\n"
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
@@ -44,6 +47,12 @@ class PredictionBatch(msgspec.Struct, frozen=True):
     requests: list[PredictionRow]
 
 
+class ColumnsHead(msgspec.Struct, frozen=True):
+    """The first line of an answer in columns."""
+
+    generation: int
+
+
 class Predicted(msgspec.Struct, frozen=True):
     ttft_ms: float
     tpot_ms: float
@@ -58,6 +67,46 @@ class PredictedBatch(msgspec.Struct, frozen=True):
 
 class TrainingBatch(msgspec.Struct, frozen=True):
     entries: list[TrainingRow]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_batch = msgspec.json.Decoder(PredictedBatch).decode
+_decode_head = msgspec.json.Decoder(ColumnsHead).decode
+
+
+def columns_body(columns: FeatureColumns) -> bytes:
+    """[features, rows] for /predict/columns: a line that names the features, and their numbers as they are."""
+    return _COLUMNS_HEAD + columns.astype(_NUMBER, copy=False).tobytes()
+
+
+def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
+    """ValueError when it isn't one for so many rows."""
+    end = answer.find(b"\n")
+    numbers = len(answer) - end - 1
+    if end < 0 or numbers != 2 * rows * _NUMBER.itemsize:
+        raise ValueError(f"expected a line and two columns of {rows} numbers, got {len(answer)} bytes")
+    ttft_ms, tpot_ms = np.frombuffer(answer, _NUMBER, offset=end + 1).reshape(2, rows).astype(np.float64)
+    return _believed(ttft_ms, tpot_ms, _decode_head(answer[:end]).generation)
+
+
+def rows_body(columns: FeatureColumns) -> bytes:
+    """[features, rows] for /predict/bulk/strict."""
+    return _encode(PredictionBatch(prediction_rows(columns)))
+
+
+def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
+    """ValueError or msgspec.DecodeError when it isn't one for so many rows."""
+    batch = _decode_batch(answer)
+    values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
+    if len(values) != rows:
+        raise ValueError(f"expected {rows} rows, got {len(values)}")
+    return _believed(values[:, 0], values[:, 1], batch.generation)
+
+
+def _believed(ttft_ms: Floats, tpot_ms: Floats, generation: int) -> Predictions:
+    if not (np.isfinite(ttft_ms).all() and np.isfinite(tpot_ms).all()):
+        raise ValueError("a prediction is no finite number")
+    return Predictions(ttft_ms, tpot_ms, generation, "remote")
 
 
 def prediction_rows(columns: FeatureColumns) -> list[PredictionRow]:

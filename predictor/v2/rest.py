@@ -21,7 +21,7 @@ from predictor.answering import Run, at_leisure, count, count_failure
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import InputError, PredictorError
-from predictor.http import JSON, Handler, Header, encode, error, header, json, read_body, send_bytes, send_json
+from predictor.http import JSON, Handler, HttpHeader, encode, error, header, json, read_body, send_bytes, send_json
 from predictor.model import Model
 from predictor.refusals import http_status
 from predictor.repository import Repository
@@ -67,7 +67,7 @@ def predicting(config: Config, engine: Engine) -> tuple[re.Pattern[str], Handler
             await send_json(send, encode({"error": str(problem)}), http_status(problem))
             return
         count(engine, run, queue_ns)
-        headers: list[Header] = [JSON]
+        headers: list[HttpHeader] = [JSON]
         if head is not None:
             headers = [(b"content-type", b"application/octet-stream"), _length(head)]
         answer, coding = _compressed(scope, answer)
@@ -162,11 +162,11 @@ def _answer(model: Model, body: bytes, header_length: bytes | None) -> tuple[byt
     return answer, head, replace(run, output_ns=time.perf_counter_ns() - ran_ns)
 
 
-def _length(head: int) -> Header:
+def _length(head: int) -> HttpHeader:
     return b"inference-header-content-length", b"%d" % head
 
 
-def _compressed(scope: Scope, body: bytes) -> tuple[bytes, list[Header]]:
+def _compressed(scope: Scope, body: bytes) -> tuple[bytes, list[HttpHeader]]:
     accepted = header(scope, b"accept-encoding")
     if not accepted or len(body) < _COMPRESS_BYTES:
         return body, []

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from epp.latency.breaker import Replica
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
-from model_store import ROW_NAMES
+from model_store import ROW_NAMES, open_store
+from tests.live import call
+from tests.predictor.models import pair, running_predictor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROWS = np.zeros((len(ROW_NAMES), 3), dtype=np.float32)
@@ -201,3 +204,32 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert len(sink) == 0
+
+
+async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).publish(pair(1.0))
+    row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], [np.nan], [np.nan], [np.nan]], np.float32)
+    with running_predictor(tmp_path) as url:
+        client = RemoteLatencyClient((url,), timeout_s=5)
+        predictions = await client.predict(np.repeat(row, 3, axis=1))
+        await client.close()
+        page = str(call(f"{url}/metrics")[1])
+    assert predictions.ttft_ms.tolist() == [105.75] * 3
+    assert predictions.tpot_ms.tolist() == [109.5] * 3
+    assert (predictions.generation, predictions.source) == (1, "remote")
+    assert 'nv_inference_count{model="ttft"} 3' in page
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}\n" + bytes(24), b'{"generation":1}\n' + bytes(20), b'{"generation":1}\n' + b"\xff" * 24]
+)
+async def test_an_answer_in_columns_that_is_none_counts_as_a_failure(text: bytes) -> None:
+    async def nonsense(request: web.Request) -> web.Response:
+        return web.Response(body=text)
+
+    async with server("/predict/columns", nonsense) as bad, predictor(answer) as good:
+        client = RemoteLatencyClient((bad, good), timeout_s=5)
+        for _ in range(4):
+            assert (await client.predict(ROWS)).generation == 4
+        assert client.paused()[bad] == 1
+        await client.close()

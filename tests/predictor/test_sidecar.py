@@ -1,7 +1,11 @@
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model_store import open_store
@@ -109,3 +113,65 @@ def test_the_metrics_have_tritons_names(url: str) -> None:
     assert 'headroom_predictor_loads_total{outcome="ok"} 1.0' in page
     assert {"process_resident_memory_bytes", "headroom_predictor_polls_total"} <= set(page.split())
     assert "headroom_predictor_generation 1.0" in page
+
+
+NAMES = [*ROW]
+NUMBERS = np.array([[*ROW.values()], [0.25, 7, 0, 0, 0, 1]], dtype="<f4")
+
+
+def columns(names: list[str], rows: Any) -> bytes:
+    """A body of /predict/columns."""
+    return json.dumps({"features": names}).encode() + b"\n" + np.asarray(rows, dtype="<f4").T.tobytes()
+
+
+def ask_columns(url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    request = urllib.request.Request(f"{url}/predict/columns", body)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return response.status, dict(response.headers), response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+def test_columns_are_answered_as_rows_are(url: str) -> None:
+    status, headers, answer = ask_columns(url, columns(NAMES, NUMBERS))
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    head, _, numbers = answer.partition(b"\n")
+    assert json.loads(head) == {"generation": 1}
+    rows = [dict(zip(NAMES, row, strict=True)) for row in NUMBERS.tolist()]
+    whole = [{name: value if "cache" in name else int(value) for name, value in row.items()} for row in rows]
+    predictions = call(f"{url}/predict/bulk/strict", {"requests": whole})[1]["predictions"]
+    expected = [[row[name] for row in predictions] for name in ("ttft_ms", "tpot_ms")]
+    assert np.frombuffer(numbers, "<f4").reshape(2, 2).tolist() == expected
+
+
+def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> None:
+    names = ["recent_tpot_ms", *reversed(NAMES)]
+    status, _, answer = ask_columns(url, columns(names, [[float("nan"), *reversed(ROW.values())]]))
+    assert status == 200
+    assert np.frombuffer(answer.partition(b"\n")[2], "<f4").tolist() == [105.75, 109.5]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "a line of JSON"),
+        (b"x" * 5000, "a line of JSON"),
+        (b"{}\n", "features"),
+        (b'{"features":"x"}\n', "features"),
+        (b"\xff\n", "first line"),
+        (columns([*NAMES, "colour"], [[*ROW.values(), 1]]), "colour: no such feature"),
+        (columns([*NAMES, NAMES[0]], [[*ROW.values(), 1]]), "twice"),
+        (columns(NAMES[1:], [[*ROW.values()][1:]]), "kv_cache_percentage: missing"),
+        (columns(NAMES, NUMBERS)[:-1], "no whole rows"),
+        (columns(NAMES, NUMBERS[:0]), "expected 1 to"),
+        (columns(NAMES, [[2.0, *[*ROW.values()][1:]]]), "kv_cache_percentage: expected a number from 0 to 1, got 2"),
+        (columns(NAMES, [[0.5, float("nan"), 1, 1, 1, 0]]), "input_token_length"),
+        (columns(NAMES, [[0.5, float("inf"), 1, 1, 1, 0]]), "input_token_length"),
+    ],
+)
+def test_columns_that_are_none_are_refused(url: str, body: bytes, told: str) -> None:
+    status, _, answer = ask_columns(url, body)
+    assert status == 400
+    assert told in json.loads(answer)["detail"]

@@ -1,0 +1,32 @@
+"""Nothing is told to anybody: onnxruntime would, from its first session on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_store import open_store
+from tests.predictor.models import pair
+
+ROOT = Path(__file__).parents[1]
+RUN = """\
+import sys
+import {module}
+import onnxruntime
+onnxruntime.InferenceSession(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("module", ["predictor.model", "trainer.graph", "epp.latency.embedded"])
+def test_onnxruntime_leaves_nothing_at_home(tmp_path: Path, module: str) -> None:
+    store, home = tmp_path / "store", tmp_path / "home"
+    home.mkdir()
+    open_store(str(store)).publish(pair(1.0))
+    (model, *_) = store.glob("ttft/*/model.onnx")
+    # It keeps quiet by itself where it takes the machine for a build server.
+    env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", RUN.format(module=module), str(model)]
+    subprocess.run(command, env=env, check=True, timeout=60)
+    assert not list(home.iterdir())
