@@ -80,7 +80,7 @@ remote_name() {
 }
 
 build() {
-    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+    version=$(sed -n '/^\[project]/,/^\[/s/^version = "\(.*\)"$/\1/p' pyproject.toml)
     revision=$(git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null || echo unknown)
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$epoch" +%Y-%m-%dT%H:%M:%SZ) ||
         fail "SOURCE_DATE_EPOCH: '$epoch' is no number of seconds"
