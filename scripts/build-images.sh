@@ -80,9 +80,8 @@ remote_name() {
 }
 
 build() {
-    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+    version=$(sed -n '/^\[project]/,/^\[/s/^version = "\(.*\)"$/\1/p' pyproject.toml)
     revision=$(git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null || echo unknown)
-    epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$epoch" +%Y-%m-%dT%H:%M:%SZ) ||
         fail "SOURCE_DATE_EPOCH: '$epoch' is no number of seconds"
     # BuildKit takes the time of files from the build argument, the others from a flag.
@@ -94,6 +93,9 @@ build() {
         --build-arg "CREATED=$created" $timestamp ${BUILD_FLAGS:-} .
 }
 
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
+# Engines that read it by themselves refuse it beside a flag.
+unset SOURCE_DATE_EPOCH
 commands=
 chosen=
 for word; do

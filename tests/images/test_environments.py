@@ -35,7 +35,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a
 
 @pytest.fixture(scope="module")
 def roots() -> Iterator[Path]:
-    """A folder with an environment each, which anybody may read and nobody write; the images' own install made them."""
+    """A folder with an environment each, which anybody may read and its owner write; the images' install made them."""
     with tempfile.TemporaryDirectory(prefix="headroom-images-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -43,9 +43,7 @@ def roots() -> Iterator[Path]:
         installs = [_install(image, folder / image, python) for image in IMAGES]
         for install in installs:
             sys.stderr.write(_finish(install).splitlines()[-1] + "\n")
-        subprocess.run(["chmod", "-R", "a-w", folder], check=True)  # noqa: S607
         yield folder
-        subprocess.run(["chmod", "-R", "u+w", folder], check=True)  # noqa: S607
 
 
 def _interpreter(folder: Path) -> Path:
@@ -58,7 +56,7 @@ def _interpreter(folder: Path) -> Path:
     except PermissionError:
         if os.geteuid() != 0:
             return Path(sys.executable)
-        left_out = shutil.ignore_patterns("site-packages", "test", "*.a", "*.pyc", "include", "share")
+        left_out = shutil.ignore_patterns("site-packages", "test", "*.a", "include", "share")
         shutil.copytree(sys.base_prefix, folder, symlinks=True, ignore=left_out)
         subprocess.run([copied, "-m", "ensurepip"], check=True, capture_output=True)
         return copied
