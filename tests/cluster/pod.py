@@ -15,7 +15,7 @@ from lightkube.resources.core_v1 import PodStatus as PodStatusResource
 from lightkube.types import PatchType
 
 from tests.cluster.container import ContainerLife, Surroundings
-from tests.cluster.environment import argv, capabilities, environment, expand, identity
+from tests.cluster.environment import ConfigurationError, argv, capabilities, environment, expand, identity
 from tests.cluster.events import Recorder, now
 from tests.cluster.images import find_image, visible
 from tests.cluster.network import NetworkError, PodNetwork, Subnet, pod_network
@@ -153,6 +153,8 @@ class PodLife:
     async def _process_spec(self, container: Container) -> ProcessSpec:
         """ConfigurationError when it can't be made as the pod says."""
         assert self._network
+        if container.lifecycle.post_start:
+            raise ConfigurationError("this node knows no postStart hooks")
         image = find_image(container.image)
         address, subnet = self._network.address, self._node.subnet
         env = await environment(self.pod, container, image, address, subnet, Store(self._node.client))
