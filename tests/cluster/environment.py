@@ -64,10 +64,15 @@ async def environment(
     return {**image.env, **_own(pod, subnet), **given}
 
 
+def hostname(pod: Pod) -> str:
+    """As the kubelet cuts it: Linux takes no longer one."""
+    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
 def _own(pod: Pod, subnet: Subnet) -> dict[str, str]:
     """What every container has. Of the Services' variables only the API server's: names are what the rest is for."""
     return {
-        "HOSTNAME": pod.spec.hostname or pod.metadata.name,
+        "HOSTNAME": hostname(pod),
         "HOME": "/",
         "KUBERNETES_SERVICE_HOST": subnet.api_server,
         "KUBERNETES_SERVICE_PORT": "443",
