@@ -33,6 +33,7 @@ class Cluster:
         self.folder = folder
         self.subnet = subnet
         self.kubeconfig = plane.kubeconfig()
+        self._last_words: list[str] = []
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0) -> str:
         """What it prints; with its errors when it fails, as an AssertionError if `check` is set."""
@@ -96,6 +97,9 @@ class Cluster:
         until(lambda: bool(self.get("serviceaccount", "default", name)))
         try:
             yield name
+        except BaseException:
+            self._last_words.append(self._state("-n", name))
+            raise
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -105,12 +109,16 @@ class Cluster:
         command = ("rollout", "status", what) if kind != "pod" else ("wait", "--for=condition=Ready", what)
         self.kubectl(*command, "-n", namespace, f"--timeout={timeout_s}s", timeout_s=timeout_s + 10)
 
-    def report(self) -> str:
-        """What all pods say, for whoever has to find out why a test failed."""
-        parts = [self.kubectl("get", "pods,pvc", "-A", "-o", "wide", check=False)]
-        parts.append(self.kubectl("get", "events", "-A", check=False))
-        parts += [f"{log.relative_to(self.folder)}\n{_tail(log)}" for log in sorted(self._logs())]
-        return "\n".join(parts)
+    def report(self, since: float) -> str:
+        """What pods have said since that time (Unix), for whoever has to find out why a test failed."""
+        parts = [*self._last_words, self._state("-A")]
+        self._last_words.clear()
+        logs = sorted(log for log in self._logs() if log.stat().st_mtime >= since)
+        return "\n".join((*parts, *(f"{log.relative_to(self.folder)}\n{_tail(log)}" for log in logs)))
+
+    def _state(self, *where: str) -> str:
+        pods = self.kubectl("get", "pods,pvc", "-o", "wide", *where, check=False)
+        return pods + self.kubectl("get", "events", "--sort-by=.lastTimestamp", *where, check=False)
 
     def _logs(self) -> Iterator[Path]:
         yield self.folder / "agent.log"

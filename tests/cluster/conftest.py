@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Generator, Iterator
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
+from tests.cluster.binaries import tool
 from tests.cluster.cluster import Cluster, running_cluster
-from tests.cluster.network import NetworkError, bridged, free_subnet
+from tests.cluster.network import NetworkError, check_isolation
 from tests.kubernetes.binaries import MissingGoError, control_plane_program
 
 _RUNNING: list[Cluster] = []
@@ -23,9 +25,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         control_plane_program()
-        with free_subnet() as subnet, bridged(subnet):
-            pass
-    except (MissingGoError, NetworkError, FileNotFoundError) as error:
+        check_isolation()
+        tool("kubectl")
+    except (MissingGoError, NetworkError, PackageNotFoundError) as error:
         pytest.skip(f"no cluster here: {error}")
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         _RUNNING.append(running)
@@ -41,9 +43,11 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What the pods have said is part of a failed test's report."""
     report = yield
     if report.when == "call" and report.failed and _RUNNING and "cluster" in getattr(item, "fixturenames", ()):
-        report.sections.append(("cluster", _RUNNING[0].report()))
+        report.sections.append(("cluster", _RUNNING[0].report(call.start)))
     return report

@@ -78,7 +78,9 @@ class ContainerLife:
         return bool(self._id)
 
     def log(self, previous: bool = False) -> Path:
-        return self._around.folder / "logs" / self.container.name / f"{self.restarts - previous}.log"
+        """Of this run, or of the last one that has ended; between two runs they are the same."""
+        number = self.restarts - (previous and "waiting" not in self._state)
+        return self._around.folder / "logs" / self.container.name / f"{number}.log"
 
     def status(self) -> dict[str, Any]:
         return {

@@ -56,7 +56,7 @@ async def environment(
         if found is None and not reference.optional:
             kind = "configmap" if source.config_map_ref else "secret"
             raise ConfigurationError(f'{kind} "{reference.name}" not found')
-        given |= {f"{source.prefix}{key}": value.decode() for key, value in (found or {}).items()}
+        given |= {f"{source.prefix}{key}": _text(value) for key, value in (found or {}).items()}
     for variable in container.env:
         value = await _value(pod, variable, address, subnet, maps)
         if value is not None:
@@ -64,10 +64,15 @@ async def environment(
     return {**image.env, **_own(pod, subnet), **given}
 
 
+def hostname(pod: Pod) -> str:
+    """As the kubelet cuts it: Linux takes no longer one."""
+    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
 def _own(pod: Pod, subnet: Subnet) -> dict[str, str]:
     """What every container has. Of the Services' variables only the API server's: names are what the rest is for."""
     return {
-        "HOSTNAME": pod.spec.hostname or pod.metadata.name,
+        "HOSTNAME": hostname(pod),
         "HOME": "/",
         "KUBERNETES_SERVICE_HOST": subnet.api_server,
         "KUBERNETES_SERVICE_PORT": "443",
@@ -87,11 +92,16 @@ async def _value(pod: Pod, variable: EnvVar, address: str, subnet: Subnet, maps:
     read, kind = (maps.config_map, "configmap") if source.config_map_key_ref else (maps.secret, "secret")
     found = await read(pod.metadata.namespace, reference.name)
     if found is not None and reference.key in found:
-        return found[reference.key].decode()
+        return _text(found[reference.key])
     if reference.optional:
         return None
     missing = f'{kind} "{reference.name}" not found'
     raise ConfigurationError(missing if found is None else f"couldn't find key {reference.key} in {kind} {reference}")
+
+
+def _text(value: bytes) -> str:
+    """Bytes that are no UTF-8 reach the process as they are."""
+    return value.decode(errors="surrogateescape")
 
 
 def field_value(pod: Pod, selector: FieldSelector, address: str, subnet: Subnet) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _OURS = {"epp": "epp", "latency-training": "trainer", "latency-prediction": "predictor"}
-_SHELLS = {"busybox", "curl"}
 _NONROOT = 65532
 _PYTHON = str(Path(sys.prefix).resolve() / "bin" / "python")
 
@@ -51,9 +50,13 @@ def _named(name: str) -> Image:
         # Found only when asked for: the package comes with its own API's classes.
         from scripts.loop.envoy import binary
 
-        return Image([str(binary().resolve())], env=_python_env())
-    if name in _SHELLS:
+        path = binary().resolve()
+        env = _python_env()
+        return Image([str(path)], env={**env, "PATH": f"{path.parent}:{env['PATH']}"})
+    if name == "busybox":
         return Image([], ["sh"], _python_env())
+    if name == "curl":
+        return Image(["curl"], env=_python_env())
     raise ImageError(f'failed to pull and unpack image: no "{name}" among the images of this project')
 
 

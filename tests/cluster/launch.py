@@ -36,7 +36,6 @@ def main(spec_descriptor: int, status_descriptor: int) -> None:
             linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
             build_root(spec)
         take_identity(spec)
-        Path(spec.cwd).mkdir(parents=True, exist_ok=True)
         os.chdir(spec.cwd)
         os.execvpe(spec.argv[0], spec.argv, spec.env)  # noqa: S606
     except Exception as error:
@@ -88,6 +87,7 @@ def build_root(spec: ProcessSpec) -> None:
     ordered = sorted(spec.mounts, key=lambda mount: len(mount.target))
     for mount in ordered:
         _bind(mount)
+    Path(spec.cwd).mkdir(parents=True, exist_ok=True)
     linux.detach(_HOST)
     os.rmdir(_HOST)
     for target in [*(mount.target for mount in ordered if mount.read_only), *(["/"] if spec.read_only_root else [])]:

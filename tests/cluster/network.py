@@ -7,6 +7,7 @@ stay after a SIGKILL; whoever takes its subnet next removes it.
 import asyncio
 import fcntl
 import os
+import shutil
 import subprocess
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
@@ -84,6 +85,19 @@ def free_subnet() -> Iterator[Subnet]:
             yield Subnet(number)
             return
     raise NetworkError("no subnet of 10.244.0.0/16 is free")
+
+
+def check_isolation() -> None:
+    """NetworkError when this process may not do what pods need: the text says what is missing."""
+    for program in ("ip", "unshare"):
+        if shutil.which(program) is None:
+            raise NetworkError(f"there is no program {program}")
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NetworkError(f"{' '.join(command)}: {done.stderr.strip()}")
+    with free_subnet() as subnet, bridged(subnet):
+        pass
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,8 @@ logger = logging.getLogger("agent")
 # As many as the subnet has addresses.
 PODS = 250
 _LEASES = "kube-node-lease"
+_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+_STARTED = now()
 _RENEWAL_S = 5.0
 # Not what the machine has: nothing limits what a process takes, so that any pod of a test may be scheduled.
 _CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": str(PODS)}
@@ -35,7 +38,7 @@ _CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods":
 
 async def register(node: Node, port: int) -> None:
     """`port` is that of the node's own API, for logs and exec."""
-    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": _ARCHITECTURE}
     try:
         await node.client.create(NodeResource(metadata=ObjectMeta(name=node.name, labels=labels)))
     except ApiError as error:
@@ -67,7 +70,7 @@ async def _report(node: Node, port: int) -> None:
     status = {
         "capacity": _CAPACITY,
         "allocatable": _CAPACITY,
-        "conditions": [condition | {"message": "the agent runs pods", "lastTransitionTime": moment}],
+        "conditions": [condition | {"message": "the agent runs pods", "lastTransitionTime": _STARTED}],
         "addresses": [
             {"type": "InternalIP", "address": node.subnet.gateway},
             {"type": "Hostname", "address": node.name},
@@ -79,14 +82,14 @@ async def _report(node: Node, port: int) -> None:
             "kubeletVersion": f"v{kubernetes_version()}",
             "kubeProxyVersion": "",
             "operatingSystem": "linux",
-            "architecture": "amd64",
+            "architecture": _ARCHITECTURE,
         },
     }
     await node.client.patch(NodeStatusResource, node.name, {"status": status}, patch_type=PatchType.STRATEGIC)
 
 
 class Pods:
-    """Those that run on the node, by "namespace/name"."""
+    """Those that run on the node, by uid."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

@@ -14,8 +14,9 @@ from lightkube.resources.core_v1 import Pod as PodResource
 from lightkube.resources.core_v1 import PodStatus as PodStatusResource
 from lightkube.types import PatchType
 
+from tests.cluster import pod_status
 from tests.cluster.container import ContainerLife, Surroundings
-from tests.cluster.environment import argv, capabilities, environment, expand, identity
+from tests.cluster.environment import ConfigurationError, argv, capabilities, environment, expand, hostname, identity
 from tests.cluster.events import Recorder, now
 from tests.cluster.images import find_image, visible
 from tests.cluster.network import NetworkError, PodNetwork, Subnet, pod_network
@@ -53,7 +54,9 @@ class PodLife:
         self._paths: dict[str, Path] = {}
         self._network: PodNetwork | None = None
         self._initialized = not pod.spec.init_containers
-        self._conditions = {c.type: (c.status, c.last_transition_time) for c in pod.status.conditions}
+        self._conditions: pod_status.Conditions = {
+            c.type: (c.status, c.last_transition_time) for c in pod.status.conditions
+        }
         self._start_time = pod.status.start_time or now()
         self._changed = asyncio.Event()
         self._deletion = asyncio.Event()
@@ -153,6 +156,8 @@ class PodLife:
     async def _process_spec(self, container: Container) -> ProcessSpec:
         """ConfigurationError when it can't be made as the pod says."""
         assert self._network
+        if container.lifecycle.post_start:
+            raise ConfigurationError("this node knows no postStart hooks")
         image = find_image(container.image)
         address, subnet = self._network.address, self._node.subnet
         env = await environment(self.pod, container, image, address, subnet, Store(self._node.client))
@@ -169,7 +174,7 @@ class PodLife:
             groups=groups,
             capabilities=capabilities(container),
             no_new_privileges=not context.allow_privilege_escalation,
-            hostname=self.pod.spec.hostname or self.pod.metadata.name,
+            hostname=hostname(self.pod),
             network=self._network.namespace,
             read_only_root=context.read_only_root_filesystem,
             scratch=str(scratch.resolve()),
@@ -200,8 +205,8 @@ class PodLife:
         assert self._network
         folder = self._folder / "etc"
         folder.mkdir(parents=True, exist_ok=True)
-        name = self.pod.spec.hostname or self.pod.metadata.name
-        (folder / "hosts").write_text(f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{self._network.address}\t{name}\n")
+        own = f"{self._network.address}\t{hostname(self.pod)}\n"
+        (folder / "hosts").write_text(f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{own}")
         zones = " ".join((f"{self.pod.metadata.namespace}.svc.cluster.local", "svc.cluster.local", "cluster.local"))
         (folder / "resolv.conf").write_text(f"nameserver {self._node.subnet.dns}\nsearch {zones}\noptions ndots:5\n")
 
@@ -266,25 +271,22 @@ class PodLife:
                 raise
 
     def status(self) -> dict[str, Any]:
-        ready = self._initialized and all(c.ready for c in (*self.containers, *self._sidecars()))
-        phase = self._phase()
-        done = phase == "Succeeded"
-        for kind, true in {
+        """The API's PodStatus."""
+        beside = pod_status.sidecars(self.init_containers)
+        ready = self._initialized and all(life.ready for life in (*self.containers, *beside))
+        truths = {
             "PodReadyToStartContainers": self._network is not None,
             "Initialized": self._initialized,
             "ContainersReady": ready,
             "Ready": ready,
-        }.items():
-            if self._conditions.get(kind, ("", ""))[0] != str(true):
-                self._conditions[kind] = (str(true), now())
-        conditions = [
-            {"type": kind, "status": status, "lastTransitionTime": at, **self._explained(kind, status, done)}
-            for kind, (status, at) in self._conditions.items()
-        ]
+        }
+        pod_status.update(self._conditions, truths)
+        phase = pod_status.phase(self._initialized, self.containers, self.init_containers, self.pod.spec.restart_policy)
+        reasons = pod_status.reasons(phase == "Succeeded", self.containers, self.init_containers)
         address = self._network.address if self._network else None
         return {
             "phase": phase,
-            "conditions": conditions,
+            "conditions": pod_status.told(self._conditions, reasons),
             "hostIP": self._node.subnet.gateway,
             "hostIPs": [{"ip": self._node.subnet.gateway}],
             "podIP": address,
@@ -293,29 +295,6 @@ class PodLife:
             "initContainerStatuses": [life.status() for life in self.init_containers] or None,
             "containerStatuses": [life.status() for life in self.containers],
         }
-
-    def _explained(self, kind: str, status: str, done: bool) -> dict[str, str]:
-        if status == "True" or kind not in {"Ready", "ContainersReady", "Initialized"}:
-            return {}
-        if done:
-            return {"reason": "PodCompleted"}
-        unready = [life.container.name for life in self.containers if not life.ready]
-        if kind == "Initialized":
-            unready = [life.container.name for life in self.init_containers if life.exit_code != 0]
-            return {"reason": "ContainersNotInitialized", "message": f"containers with incomplete status: {unready}"}
-        return {"reason": "ContainersNotReady", "message": f"containers with unready status: {unready}"}
-
-    def _sidecars(self) -> list[ContainerLife]:
-        return [life for life in self.init_containers if life.container.restart_policy == "Always"]
-
-    def _phase(self) -> str:
-        failed = [c for c in self.init_containers if c.exit_code and c not in self._sidecars()]
-        if failed and self.pod.spec.restart_policy == "Never":
-            return "Failed"
-        codes = [life.exit_code for life in self.containers]
-        if self._initialized and all(life.finished for life in self.containers):
-            return "Failed" if any(codes) else "Succeeded"
-        return "Running" if self._initialized and any(life.begun for life in self.containers) else "Pending"
 
     async def _record(self, reason: str, message: str, container: str = "", warning: bool = False) -> None:
         await self._node.recorder.record(self.pod, reason, message, container, warning)

@@ -60,15 +60,13 @@ async def start(spec: ProcessSpec, stdin: int = DEVNULL, stdout: int = DEVNULL, 
 
 
 async def finish(process: Process, timeout_s: float) -> tuple[int, bytes]:
-    """Exit code and what it wrote to a piped stdout. TimeoutError, and the process is killed, after that time."""
+    """Exit code and what it wrote to a piped stdout. TimeoutError after that time; the process never goes on."""
     try:
         async with asyncio.timeout(timeout_s):
             output, _ = await process.outer.communicate()
             return await process.wait(), output or b""
-    except TimeoutError:
+    finally:
         process.send(signal.SIGKILL)
-        await process.wait()
-        raise
 
 
 def _child(pid: int) -> int:

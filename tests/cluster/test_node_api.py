@@ -1,7 +1,9 @@
 """kubectl logs and exec, and a node whose API server goes away for a while."""
 
+import contextlib
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 
@@ -90,3 +92,16 @@ def test_pods_outlast_the_api_server(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("delete", "pod", "box", "-n", namespace)
     node = json.loads(cluster.kubectl("get", "node", "node-1", "-o", "json"))
     assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
+
+
+def test_a_failed_tests_report_has_what_pods_said(cluster: Cluster) -> None:
+    start = time.time()
+    with contextlib.suppress(AssertionError), cluster.namespace() as name:
+        cluster.apply(pod("talker", script("echo cause of it all; exec sleep 600")), namespace=name)
+        cluster.wait_ready("pod/talker", name)
+        until(lambda: "cause" in cluster.kubectl("logs", "-n", name, "talker"))
+        raise AssertionError
+    told = cluster.report(start)
+    assert "cause of it all" in told
+    assert "Started container server" in told
+    assert "cause of it all" not in cluster.report(time.time())

@@ -163,3 +163,28 @@ def test_the_restricted_standard_is_enforced(cluster: Cluster, namespace: str, c
     with pytest.raises(AssertionError, match="violates PodSecurity") as refused:
         cluster.apply(pod("loose", loose), namespace=namespace)
     assert said in str(refused.value)
+
+
+def test_between_two_runs_the_last_one_is_told(cluster: Cluster, namespace: str) -> None:
+    failing = script("echo run; exit 5", readinessProbe={"exec": {"command": ["true"]}})
+    cluster.apply(pod("failing", failing), namespace=namespace)
+    until(lambda: "CrashLoopBackOff" in cluster.kubectl("get", "pod", "failing", "-n", namespace))
+    for flags in ((), ("--previous",)):
+        assert cluster.kubectl("logs", "-n", namespace, "failing", *flags) == "run\n"
+    assert status(cluster, namespace, "failing")["lastState"]["terminated"]["exitCode"] == 5
+
+
+def test_a_sidecar_starts_before_the_rest_and_goes_on(cluster: Cluster, namespace: str) -> None:
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    beside = script(
+        "sleep 0.3; touch /data/up; exec sleep 600",
+        name="beside",
+        restartPolicy="Always",
+        startupProbe={"exec": {"command": ["test", "-e", "/data/up"]}, "periodSeconds": 1},
+        volumeMounts=mounts,
+    )
+    main = script("test -e /data/up && echo in order; exec sleep 600", volumeMounts=mounts)
+    fields = {"initContainers": [beside], "volumes": [{"name": "data", "emptyDir": {}}]}
+    cluster.apply(pod("pair", main, terminationGracePeriodSeconds=0, **fields), namespace=namespace)
+    cluster.wait_ready("pod/pair", namespace)
+    until(lambda: cluster.kubectl("logs", "-n", namespace, "pair", "-c", "server") == "in order\n")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cluster.environment import ConfigurationError, argv, capabilities, expand, identity
@@ -32,6 +32,7 @@ def only(**fields: object) -> Container:
     return pod_of(pod("pod", {**container("busybox", "given"), **fields})).spec.containers[0]
 
 
+@settings(deadline=None)
 @given(st.lists(PARTS), st.dictionaries(NAMES, st.text(max_size=3)))
 def test_references_become_values(parts: list[tuple[str, str | None]], values: dict[str, str]) -> None:
     text = "".join(part for part, _ in parts)
@@ -97,6 +98,7 @@ def test_other_images_are_not() -> None:
         find_image("docker.io/library/nginx:1")
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(FILES, min_size=1, max_size=4))
 def test_a_volumes_files_are_always_the_last_written(
     tmp_path_factory: pytest.TempPathFactory, versions: list[dict[str, File]]

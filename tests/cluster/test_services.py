@@ -4,7 +4,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cluster.cluster import Cluster
@@ -71,6 +71,7 @@ def refuses(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) != 0
 
 
+@settings(deadline=None)
 @given(LABELS, st.integers(0, 0xFFFF), st.lists(st.ip_addresses(v=4).map(str), max_size=4), st.sampled_from([1, 28]))
 def test_names_are_answered(labels: list[str], identity: int, addresses: list[str], kind: int) -> None:
     name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
@@ -85,6 +86,7 @@ def test_names_are_answered(labels: list[str], identity: int, addresses: list[st
     assert struct.unpack_from(">6H", answer(query, lambda _: None))[1] & 0xF == 3
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_what_is_no_question_is_refused(data: bytes) -> None:
     try:
