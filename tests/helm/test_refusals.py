@@ -104,6 +104,14 @@ def test_a_wrong_value_is_told_with_its_place(key: str, value: object, told: str
             {"inferenceExtension.autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}},
             "maxReplicas is smaller",
         ),
+        (
+            {"inferenceExtension.metricsPort": 8002, "sidecars.predictionServers.enabled": True},
+            r"port 8002 of the pod is wanted twice, by inferenceExtension\.metricsPort and by prediction server 2",
+        ),
+        (
+            {"standalone.enabled": True, "standalone.proxy.port": 9090},
+            r"port 9090 .* by inferenceExtension\.metricsPort and by standalone\.proxy\.port",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], told: str) -> None:

@@ -11,6 +11,7 @@
 {{- fail (printf "inferenceExtension.flags: %s is inferenceExtension.%s, which the Service and the probes follow: set that instead" $flag $value) -}}
 {{- end -}}
 {{- end -}}
+{{- include "inferencepool.checkPorts" . -}}
 {{- include "inferencepool.checkPlugins" . -}}
 {{- include "inferencepool.checkStore" . -}}
 {{- include "inferencepool.checkGrace" . -}}
@@ -22,6 +23,32 @@
 {{- end -}}
 {{- if and .Values.standalone.enabled $values.enableLeaderElection -}}
 {{- fail "standalone.enabled and inferenceExtension.enableLeaderElection exclude each other: each pod's Envoy asks the picker beside it" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Containers of a pod share its ports. */}}
+{{- define "inferencepool.checkPorts" -}}
+{{- $values := .Values.inferenceExtension -}}
+{{- $predictors := (include "inferencepool.sidecars" . | fromYaml).predictionServers -}}
+{{- $wanted := list (list $values.extProcPort "inferenceExtension.extProcPort") (list $values.grpcHealthPort "inferenceExtension.grpcHealthPort") (list $values.metricsPort "inferenceExtension.metricsPort") -}}
+{{- if include "inferencepool.trainerBeside" . }}{{ $wanted = append $wanted (list 8000 "the training server") }}{{ end -}}
+{{- if $predictors.enabled -}}
+{{- range $index := until (int $predictors.replicas) -}}
+{{- $wanted = append $wanted (list (add 8001 $index) (printf "prediction server %d" (add1 $index))) -}}
+{{- if $predictors.grpc }}{{ $wanted = append $wanted (list (add 8101 $index) (printf "gRPC of prediction server %d" (add1 $index))) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.standalone.enabled -}}
+{{- $wanted = concat $wanted (list (list .Values.standalone.proxy.port "standalone.proxy.port") (list .Values.standalone.proxy.statsPort "standalone.proxy.statsPort") (list 9901 "Envoy's own administration")) -}}
+{{- end -}}
+{{- range $values.extraContainerPorts }}{{ $wanted = append $wanted (list .containerPort "inferenceExtension.extraContainerPorts") }}{{ end -}}
+{{- $taken := dict -}}
+{{- range $wanted -}}
+{{- $port := first . | int | toString -}}
+{{- if hasKey $taken $port -}}
+{{- fail (printf "port %s of the pod is wanted twice, by %s and by %s: choose another" $port (get $taken $port) (last .)) -}}
+{{- end -}}
+{{- $_ := set $taken $port (last .) -}}
 {{- end -}}
 {{- end -}}
 
