@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -143,4 +143,9 @@ def render(
 ) -> Release:
     """The release of a namespace. HelmError when a value is refused."""
     given = arguments(values, files, sets, labels)
-    return Release.of(helm("template", name, chart, "--namespace", namespace, *given))
+    return Release.of(_template(name, chart, "--namespace", namespace, *given))
+
+
+@cache
+def _template(*arguments: str | Path) -> str:
+    return helm("template", *arguments)
