@@ -82,7 +82,7 @@ def test_a_claim_keeps_models_and_samples() -> None:
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep", "team": "serving"}
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "my-slo-pool-model-store"
     # A folder with a dot is no model to the prediction servers.
-    assert config(release)["SAMPLE_JOURNAL"] == "/models/.samples"
+    assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
 
 
 def test_a_claim_of_the_default_class_names_none() -> None:
@@ -148,7 +148,7 @@ def test_a_bucket_without_a_secret_is_read_by_the_accounts_own_identity() -> Non
 def test_beside_a_bucket_a_claim_holds_the_samples_alone() -> None:
     release = render({**SIDECARS, **BUCKET, **CLAIM})
     assert config(release)["MODEL_STORE"] == "s3://models/pool"
-    assert config(release)["SAMPLE_JOURNAL"] == "/models/.samples"
+    assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
     assert "model-store" in mounts(release.containers["training-server"])
     assert "model-store" not in mounts(release.containers["prediction-server-1"])
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.helm.release import env, render
 
 # What a YAML file of values can hold as it is.
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("C",), include_characters="\n\t"), max_size=60)
-LINES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), max_size=40)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C"], include_characters="\n\t"), max_size=60)
+LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), max_size=40)
 VARIABLES = st.from_regex(r"[A-Z][A-Z0-9_]{0,12}", fullmatch=True)
 FILES = st.from_regex(r"[a-z][a-z0-9-]{0,12}[.]yaml", fullmatch=True)
 NUMBERS = (
