@@ -15,6 +15,8 @@ from tests.helm.binaries import tool
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
+# The custom values of the document that describes SLO-aware routing, as printed there.
+CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
 LABELS = {"app": "my-model-server"}
 Object = dict[str, Any]
 

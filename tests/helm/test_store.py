@@ -6,7 +6,7 @@ import click
 import pytest
 
 from predictor.__main__ import main as predictor_main
-from tests.helm.release import HelmError, Object, Release, env, mounts, render
+from tests.helm.release import CUSTOM_VALUES, SLO_VALUES, HelmError, Object, Release, env, mounts, render
 from trainer.__main__ import main as trainer_main
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
@@ -217,6 +217,13 @@ def test_a_single_picker_may_have_its_trainer_apart() -> None:
 def test_a_trainer_apart_from_its_predictors_needs_a_store_for_all(several: str, store: dict[str, Any]) -> None:
     with pytest.raises(HelmError, match=r"need a model store that all pods share: set modelStore\.s3\.url, or"):
         render({**SIDECARS, **store}, sets=[several])
+
+
+def test_a_fleets_pickers_cannot_be_told_to_ask_themselves() -> None:
+    with pytest.raises(HelmError, match="TRAINING_SERVER_URL names the picker's own pod"):
+        render({**BUCKET, "inferenceExtension.replicas": 2}, files=[CUSTOM_VALUES])
+    release = render({**BUCKET, "inferenceExtension.replicas": 2}, files=[SLO_VALUES])
+    assert env(release.containers["epp"])["TRAINING_SERVER_URL"] == "http://my-slo-pool-training:8000"
 
 
 def test_a_fleet_without_a_trainer_needs_no_store_for_all() -> None:

@@ -61,6 +61,13 @@
 {{- end -}}
 
 {{- define "inferencepool.checkStore" -}}
+{{- if include "inferencepool.trainerApart" . -}}
+{{- range include "inferencepool.env" .Values.inferenceExtension.env | fromYamlArray -}}
+{{- if and (eq .name "TRAINING_SERVER_URL") (regexMatch "//(localhost|127\\.)" (.value | default "")) -}}
+{{- fail "inferenceExtension.env: TRAINING_SERVER_URL names the picker's own pod, but the trainer has a pod of its own: leave the variable out, it follows the trainer" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $persistence := (include "inferencepool.sidecars" . | fromYaml).trainingServer.persistence -}}
 {{- if and (include "inferencepool.trainerApart" .) (not (include "inferencepool.isSharedStore" .)) -}}
 {{- fail "several pickers, or sidecars.trainingServer.ownDeployment, need a model store that all pods share: set modelStore.s3.url, or sidecars.trainingServer.persistence.enabled with accessModes [ReadWriteMany]" -}}
