@@ -272,7 +272,7 @@ def test_pods_restart_with_their_settings_and_with_nothing_else() -> None:
 
 # Of the two programs' settings, those that the chart itself decides.
 _DECIDED = {"TRAINER_HOST", "TRAINER_PORT", "MODEL_STORE", "SAMPLE_JOURNAL", "PREDICT_HOST", "PREDICT_PORT"}
-_DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL"}
+_DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL", "TRAINER_CERT_PATH", "PREDICT_CERT_PATH"}
 _TRAINER: dict[str, Any] = {
     "retrainingIntervalSec": 2,
     "minSamplesForRetrain": 50,
