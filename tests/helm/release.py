@@ -15,7 +15,7 @@ from tests.helm.binaries import tool
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
-# The custom values of the document that describes SLO-aware routing, as printed there.
+# Values as a user would begin with, who has images of their own.
 CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
 LABELS = {"app": "my-model-server"}
 Object = dict[str, Any]

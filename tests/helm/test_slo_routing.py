@@ -1,4 +1,4 @@
-"""What the chart promised when it was first written down: its values, containers, ports and defaults."""
+"""SLO-aware routing as it is documented: values, containers, ports and defaults."""
 
 import json
 from pathlib import Path
