@@ -95,8 +95,21 @@ def test_a_claim_that_is_there_is_used() -> None:
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "mine"
 
 
-def test_without_a_trainer_nothing_is_claimed() -> None:
-    assert not render({**CLAIM}).has("PersistentVolumeClaim")
+@pytest.mark.parametrize("store", [{}, CLAIM, SHARED, BUCKET, {**BUCKET, **CLAIM}])
+@pytest.mark.parametrize("trainer", [False, True])
+@pytest.mark.parametrize("predictors", [False, True])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_claim_is_made_when_a_pod_asks_for_it(
+    store: dict[str, Any], trainer: bool, predictors: bool, embedded: bool
+) -> None:
+    values = {"sidecars.trainingServer.enabled": trainer, "sidecars.predictionServers.enabled": predictors}
+    client = "embedded" if embedded else "remote"
+    release = render({**store, **values, "inferenceExtension.latencyClient": client})
+    claimed = {one["metadata"]["name"] for one in release.find("PersistentVolumeClaim")}
+    asked = {
+        one["persistentVolumeClaim"]["claimName"] for one in release.pod["volumes"] if "persistentVolumeClaim" in one
+    }
+    assert claimed == asked
 
 
 @pytest.mark.parametrize(
