@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ from tests.helm.binaries import tool
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
+# Values as a user would begin with, who has images of their own.
+CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
 LABELS = {"app": "my-model-server"}
 Object = dict[str, Any]
 
@@ -143,4 +145,9 @@ def render(
 ) -> Release:
     """The release of a namespace. HelmError when a value is refused."""
     given = arguments(values, files, sets, labels)
-    return Release.of(helm("template", name, chart, "--namespace", namespace, *given))
+    return Release.of(_template(name, chart, "--namespace", namespace, *given))
+
+
+@cache
+def _template(*arguments: str | Path) -> str:
+    return helm("template", *arguments)

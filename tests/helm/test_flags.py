@@ -197,7 +197,7 @@ def test_without_variables_the_picker_has_the_documented_defaults() -> None:
 
 
 def test_the_weights_of_the_example_reach_the_scorer() -> None:
-    release = render(files=[SLO_VALUES], sets=["inferenceExtension.env[3].value=0.4"])
+    release = render(files=[SLO_VALUES], sets=["inferenceExtension.env[1].value=0.4"])
     variables = {name: value for name, value in env(release.containers["epp"]).items() if isinstance(value, str)}
     assert variables["NEG_HEADROOM_TPOT_WEIGHT"] == "0.4"
     text = release.one("ConfigMap", "my-slo-pool-epp")["data"]["slo-plugins.yaml"]

@@ -104,8 +104,40 @@ def test_a_wrong_value_is_told_with_its_place(key: str, value: object, told: str
             {"inferenceExtension.autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}},
             "maxReplicas is smaller",
         ),
+        (
+            {"inferenceExtension.metricsPort": 8002, "sidecars.predictionServers.enabled": True},
+            r"port 8002 of the pod is wanted twice, by inferenceExtension\.metricsPort and by prediction server 2",
+        ),
+        (
+            {"standalone.enabled": True, "standalone.proxy.port": 9090},
+            r"port 9090 .* by inferenceExtension\.metricsPort and by standalone\.proxy\.port",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], told: str) -> None:
     with pytest.raises(HelmError, match=told):
         render(values)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "inferenceExtension",
+        "inferenceExtension.image",
+        "inferenceExtension.sidecars",
+        "inferenceExtension.sidecars.trainingServer.config",
+        "inferenceExtension.sidecars.predictionServers.replicas",
+        "modelStore.s3",
+        "standalone.proxy",
+    ],
+)
+def test_what_the_chart_relies_on_cannot_be_taken_away(key: str) -> None:
+    with pytest.raises(HelmError, match=f"missing property '{key.rpartition('.')[2]}'"):
+        render(sets=[f"{key}=null"])
+
+
+def test_what_it_does_not_rely_on_can() -> None:
+    keys = ("resources", "flags", "tolerations", "affinity", "podLabels", "podAnnotations", "pluginsCustomConfig")
+    more = ("sidecars", "podSecurityContext", "inferenceExtension.service.annotations")
+    release = render(sets=[*(f"inferenceExtension.{key}=null" for key in keys), *(f"{key}=null" for key in more)])
+    assert release.containers["epp"]["resources"] is None

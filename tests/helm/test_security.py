@@ -146,16 +146,19 @@ def test_a_network_policy_lets_in_who_is_named() -> None:
         "sidecars.predictionServers.replicas": 1,
     }
     beside = render(named)
+    # And helm's own test.
+    (label,) = beside.one("Pod")["metadata"]["labels"].items() - beside.deployment["metadata"]["labels"].items()
+    test = [{"podSelector": {"matchLabels": dict([label])}}]
     assert peers(beside.one("NetworkPolicy")) == {
-        "grpc": gateways,
-        "metrics": prometheus,
-        "training": prometheus,
-        "predict-1": prometheus,
+        "grpc": gateways + test,
+        "metrics": prometheus + test,
+        "training": prometheus + test,
+        "predict-1": prometheus + test,
     }
     apart = render({**named, "inferenceExtension.replicas": 2, "modelStore.s3.url": "s3://models"})
     assert "training" not in peers(apart.one("NetworkPolicy", "my-slo-pool-epp"))
     pickers = [{"podSelector": {"matchLabels": {"inferencepool": "my-slo-pool-epp"}}}]
-    assert peers(apart.one("NetworkPolicy", "my-slo-pool-training")) == {"training": [*pickers, *prometheus]}
+    assert peers(apart.one("NetworkPolicy", "my-slo-pool-training")) == {"training": pickers + test + prometheus}
     assert not render().has("NetworkPolicy")
 
 

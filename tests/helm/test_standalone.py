@@ -83,8 +83,12 @@ def test_envoy_is_configured_as_the_tested_one(full_duplex: bool, mode: str, por
 )
 def test_envoy_itself_takes_the_configuration(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "envoy.yaml"
-    file.write_text(yaml.safe_dump(configuration(render({**STANDALONE, **values}))))
-    command = [str(envoy.binary()), "--mode", "validate", "--config-path", str(file)]
+    release = render({**STANDALONE, **values})
+    file.write_text(yaml.safe_dump(configuration(release)))
+    # Its own arguments as well.
+    arguments = release.containers["envoy"]["args"]
+    given = [str(file) if one == "/etc/envoy/envoy.yaml" else one for one in arguments]
+    command = [str(envoy.binary()), "--mode", "validate", *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

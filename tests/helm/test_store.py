@@ -6,7 +6,7 @@ import click
 import pytest
 
 from predictor.__main__ import main as predictor_main
-from tests.helm.release import HelmError, Object, Release, env, mounts, render
+from tests.helm.release import CUSTOM_VALUES, SLO_VALUES, HelmError, Object, Release, env, mounts, render
 from trainer.__main__ import main as trainer_main
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
@@ -82,7 +82,7 @@ def test_a_claim_keeps_models_and_samples() -> None:
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep", "team": "serving"}
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "my-slo-pool-model-store"
     # A folder with a dot is no model to the prediction servers.
-    assert config(release)["SAMPLE_JOURNAL"] == "/models/.samples"
+    assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
 
 
 def test_a_claim_of_the_default_class_names_none() -> None:
@@ -95,8 +95,21 @@ def test_a_claim_that_is_there_is_used() -> None:
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "mine"
 
 
-def test_without_a_trainer_nothing_is_claimed() -> None:
-    assert not render({**CLAIM}).has("PersistentVolumeClaim")
+@pytest.mark.parametrize("store", [{}, CLAIM, SHARED, BUCKET, {**BUCKET, **CLAIM}])
+@pytest.mark.parametrize("trainer", [False, True])
+@pytest.mark.parametrize("predictors", [False, True])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_claim_is_made_when_a_pod_asks_for_it(
+    store: dict[str, Any], trainer: bool, predictors: bool, embedded: bool
+) -> None:
+    values = {"sidecars.trainingServer.enabled": trainer, "sidecars.predictionServers.enabled": predictors}
+    client = "embedded" if embedded else "remote"
+    release = render({**store, **values, "inferenceExtension.latencyClient": client})
+    claimed = {one["metadata"]["name"] for one in release.find("PersistentVolumeClaim")}
+    asked = {
+        one["persistentVolumeClaim"]["claimName"] for one in release.pod["volumes"] if "persistentVolumeClaim" in one
+    }
+    assert claimed == asked
 
 
 @pytest.mark.parametrize(
@@ -148,7 +161,7 @@ def test_a_bucket_without_a_secret_is_read_by_the_accounts_own_identity() -> Non
 def test_beside_a_bucket_a_claim_holds_the_samples_alone() -> None:
     release = render({**SIDECARS, **BUCKET, **CLAIM})
     assert config(release)["MODEL_STORE"] == "s3://models/pool"
-    assert config(release)["SAMPLE_JOURNAL"] == "/models/.samples"
+    assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
     assert "model-store" in mounts(release.containers["training-server"])
     assert "model-store" not in mounts(release.containers["prediction-server-1"])
 
@@ -219,6 +232,13 @@ def test_a_trainer_apart_from_its_predictors_needs_a_store_for_all(several: str,
         render({**SIDECARS, **store}, sets=[several])
 
 
+def test_a_fleets_pickers_cannot_be_told_to_ask_themselves() -> None:
+    with pytest.raises(HelmError, match="TRAINING_SERVER_URL names the picker's own pod"):
+        render({**BUCKET, "inferenceExtension.replicas": 2}, files=[CUSTOM_VALUES])
+    release = render({**BUCKET, "inferenceExtension.replicas": 2}, files=[SLO_VALUES])
+    assert env(release.containers["epp"])["TRAINING_SERVER_URL"] == "http://my-slo-pool-training:8000"
+
+
 def test_a_fleet_without_a_trainer_needs_no_store_for_all() -> None:
     release = render({"inferenceExtension.replicas": 2, "sidecars.predictionServers.enabled": True})
     assert volume(release.pod)["emptyDir"] == {"sizeLimit": "20Gi"}
@@ -265,7 +285,7 @@ def test_pods_restart_with_their_settings_and_with_nothing_else() -> None:
 
 # Of the two programs' settings, those that the chart itself decides.
 _DECIDED = {"TRAINER_HOST", "TRAINER_PORT", "MODEL_STORE", "SAMPLE_JOURNAL", "PREDICT_HOST", "PREDICT_PORT"}
-_DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL"}
+_DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL", "TRAINER_CERT_PATH", "PREDICT_CERT_PATH"}
 _TRAINER: dict[str, Any] = {
     "retrainingIntervalSec": 2,
     "minSamplesForRetrain": 50,

@@ -11,6 +11,7 @@
 {{- fail (printf "inferenceExtension.flags: %s is inferenceExtension.%s, which the Service and the probes follow: set that instead" $flag $value) -}}
 {{- end -}}
 {{- end -}}
+{{- include "inferencepool.checkPorts" . -}}
 {{- include "inferencepool.checkPlugins" . -}}
 {{- include "inferencepool.checkStore" . -}}
 {{- include "inferencepool.checkGrace" . -}}
@@ -25,6 +26,32 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Containers of a pod share its ports. */}}
+{{- define "inferencepool.checkPorts" -}}
+{{- $values := .Values.inferenceExtension -}}
+{{- $predictors := (include "inferencepool.sidecars" . | fromYaml).predictionServers -}}
+{{- $wanted := list (list $values.extProcPort "inferenceExtension.extProcPort") (list $values.grpcHealthPort "inferenceExtension.grpcHealthPort") (list $values.metricsPort "inferenceExtension.metricsPort") -}}
+{{- if include "inferencepool.trainerBeside" . }}{{ $wanted = append $wanted (list 8000 "the training server") }}{{ end -}}
+{{- if $predictors.enabled -}}
+{{- range $index := until (int $predictors.replicas) -}}
+{{- $wanted = append $wanted (list (add 8001 $index) (printf "prediction server %d" (add1 $index))) -}}
+{{- if $predictors.grpc }}{{ $wanted = append $wanted (list (add 8101 $index) (printf "gRPC of prediction server %d" (add1 $index))) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.standalone.enabled -}}
+{{- $wanted = concat $wanted (list (list .Values.standalone.proxy.port "standalone.proxy.port") (list .Values.standalone.proxy.statsPort "standalone.proxy.statsPort") (list 9901 "Envoy's own administration")) -}}
+{{- end -}}
+{{- range $values.extraContainerPorts }}{{ $wanted = append $wanted (list .containerPort "inferenceExtension.extraContainerPorts") }}{{ end -}}
+{{- $taken := dict -}}
+{{- range $wanted -}}
+{{- $port := first . | int | toString -}}
+{{- if hasKey $taken $port -}}
+{{- fail (printf "port %s of the pod is wanted twice, by %s and by %s: choose another" $port (get $taken $port) (last .)) -}}
+{{- end -}}
+{{- $_ := set $taken $port (last .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "inferencepool.checkPlugins" -}}
 {{- $file := include "inferencepool.pluginsFile" . -}}
 {{- $own := .Values.inferenceExtension.pluginsCustomConfig | default dict -}}
@@ -34,6 +61,13 @@
 {{- end -}}
 
 {{- define "inferencepool.checkStore" -}}
+{{- if include "inferencepool.trainerApart" . -}}
+{{- range include "inferencepool.env" .Values.inferenceExtension.env | fromYamlArray -}}
+{{- if and (eq .name "TRAINING_SERVER_URL") (regexMatch "//(localhost|127\\.)" (.value | default "")) -}}
+{{- fail "inferenceExtension.env: TRAINING_SERVER_URL names the picker's own pod, but the trainer has a pod of its own: leave the variable out, it follows the trainer" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $persistence := (include "inferencepool.sidecars" . | fromYaml).trainingServer.persistence -}}
 {{- if and (include "inferencepool.trainerApart" .) (not (include "inferencepool.isSharedStore" .)) -}}
 {{- fail "several pickers, or sidecars.trainingServer.ownDeployment, need a model store that all pods share: set modelStore.s3.url, or sidecars.trainingServer.persistence.enabled with accessModes [ReadWriteMany]" -}}

@@ -230,7 +230,7 @@ name: envoy
 image: {{ include "inferencepool.image" $proxy.image | quote }}
 imagePullPolicy: {{ $proxy.image.pullPolicy }}
 command: [envoy]
-args: [--config-path, /etc/envoy/envoy.yaml, --log-level, warn]
+args: [--config-path, /etc/envoy/envoy.yaml, --log-level, warn, --disable-hot-restart]
 ports:
   - {name: proxy, containerPort: {{ int $proxy.port }}}
   - {name: proxy-stats, containerPort: {{ int $proxy.statsPort }}}

@@ -14,7 +14,7 @@ metadata:
 data:
   MODEL_STORE: {{ include "inferencepool.store" . | quote }}
   {{- if $sidecars.trainingServer.persistence.enabled }}
-  SAMPLE_JOURNAL: {{ .Values.modelStore.mountPath }}/.samples
+  SAMPLE_JOURNAL: {{ .Values.modelStore.mountPath }}/.trainer/samples
   {{- end }}
   {{- include "inferencepool.configData" (dict "config" $sidecars.trainingServer.config "names" $names.trainer) | trim | nindent 2 }}
 {{- end }}

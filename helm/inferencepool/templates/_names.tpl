@@ -43,3 +43,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $place := printf "%s/%s" .hub .name -}}
 {{- if .digest }}{{ $place }}@{{ .digest }}{{ else }}{{ $place }}:{{ .tag }}{{ end -}}
 {{- end -}}
+
+{{- define "inferencepool.testLabels" -}}
+inferencepool-test: {{ include "inferencepool.name" . }}
+{{- end -}}
+
+{{/* The pod of helm test, as a peer of a NetworkPolicy. */}}
+{{- define "inferencepool.testPeer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "inferencepool.testLabels" . | nindent 6 }}
+{{- end -}}

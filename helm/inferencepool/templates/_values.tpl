@@ -1,6 +1,6 @@
 {{/* What is given under `sidecars` goes before what is given under `inferenceExtension.sidecars`. YAML. */}}
 {{- define "inferencepool.sidecars" -}}
-{{- mustMergeOverwrite (deepCopy .Values.inferenceExtension.sidecars) (deepCopy .Values.sidecars) | toYaml -}}
+{{- mustMergeOverwrite (deepCopy .Values.inferenceExtension.sidecars) (deepCopy (.Values.sidecars | default dict)) | toYaml -}}
 {{- end -}}
 
 {{/* A number, boolean or text as text. Helm holds every number as a float, which prints 10000000 as 1e+07. */}}

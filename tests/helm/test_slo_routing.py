@@ -1,4 +1,4 @@
-"""What the chart promised when it was first written down: its values, containers, ports and defaults."""
+"""SLO-aware routing as it is documented: values, containers, ports and defaults."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.helm.release import CHART, SLO_VALUES, Release, arguments, env, helm, mounts, render
+from tests.helm.release import CHART, CUSTOM_VALUES, SLO_VALUES, Release, arguments, env, helm, mounts, render
 
-# The custom values of the document that describes SLO-aware routing, as printed there.
-CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
 STAGING = "us-central1-docker.pkg.dev/k8s-staging-images/gateway-api-inference-extension"
 FIVE = ["epp", "training-server", "prediction-server-1", "prediction-server-2", "prediction-server-3"]
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
