@@ -55,8 +55,8 @@ def test_the_fleet_of_the_documentation_is_one(tmp_path: Path) -> None:
     assert release.deployment["spec"]["replicas"] == 3
 
 
-def test_every_test_that_is_named_exists() -> None:
-    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", TEXT)
-    assert len(named) > 10
-    for file, test in named:
-        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), test
+def test_the_tests_that_prove_it_are_there() -> None:
+    tests = Path(__file__).parents[1]
+    named = re.findall(r"`((?:helm|cluster|images)/test_\w+\.py)::(test_\w+)`", TEXT)
+    assert len(named) > 25
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (tests / file).read_text()] == []
