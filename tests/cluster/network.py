@@ -104,7 +104,9 @@ def check_isolation() -> None:
 def bridged(subnet: Subnet) -> Iterator[None]:
     """The subnet's bridge. NetworkError when this process may not make one."""
     remove_bridge(subnet)
-    _ip("link", "add", subnet.bridge, "type", "bridge")
+    # Of its own: otherwise a bridge has the lowest address of its ports, which changes as pods come and go, and what
+    # other pods send to the old one is lost until they ask again.
+    _ip("link", "add", subnet.bridge, "address", f"0a:58:0a:f4:{subnet.number:02x}:01", "type", "bridge")
     try:
         _ip("addr", "add", f"{subnet.gateway}/24", "dev", subnet.bridge)
         _ip("link", "set", subnet.bridge, "up")

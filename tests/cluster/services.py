@@ -66,19 +66,20 @@ async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> 
         while True:
             table = dict(routes(cluster.services, cluster.slices))
             table[Address(subnet.api_server, 443)] = [Address("127.0.0.1", api_port)]
-            await proxy.update(table)
+            ips = {ip for service in cluster.services.values() if (ip := cluster_ip(service))}
+            await proxy.update(table, {*ips, subnet.api_server})
             await cluster.changed.wait()
             cluster.changed.clear()
     finally:
         following.cancel()
-        await proxy.update({})
+        await proxy.update({}, set())
 
 
 def routes(services: Mapping[str, Any], slices: Mapping[str, Any]) -> Iterator[tuple[Address, list[Address]]]:
     """Where each Service's ports lead to; those without ready endpoints are left out."""
     for service in services.values():
-        ip = service.spec.clusterIP
-        if ip in {None, "", "None"}:
+        ip = cluster_ip(service)
+        if not ip:
             continue
         for port in service.spec.ports or ():
             found = [
@@ -90,6 +91,12 @@ def routes(services: Mapping[str, Any], slices: Mapping[str, Any]) -> Iterator[t
             ]
             if found and (port.protocol or "TCP") == "TCP":
                 yield Address(ip, port.port), found
+
+
+def cluster_ip(service: Any) -> str:
+    """Nothing for a headless one, and for one that has no address."""
+    ip: str = service.spec.clusterIP or ""
+    return "" if ip == "None" else ip
 
 
 def ready_addresses(part: Any) -> list[str]:
@@ -114,16 +121,19 @@ class _Proxy:
         self._subnet = subnet
         self._table: Table = {}
         self._servers: dict[Address, asyncio.Server] = {}
+        self._ips: set[str] = set()
         self._turns = itertools.count()
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def update(self, table: Table) -> None:
+    async def update(self, table: Table, ips: set[str]) -> None:
+        """`ips` are those of all Services: where nothing listens connections are refused, and don't hang."""
         self._table = table
         for address in self._servers.keys() - table.keys():
             self._servers.pop(address).close()
-        for ip in {a.ip for a in self._servers.keys() | table.keys()}:
-            wanted = any(address.ip == ip for address in table)
-            await asyncio.to_thread(add_address if wanted else remove_address, self._subnet, ip)
+        for ip in ips - self._ips:
+            await asyncio.to_thread(add_address, self._subnet, ip)
+        for ip in self._ips - ips:
+            await asyncio.to_thread(remove_address, self._subnet, ip)
+        self._ips = ips
         for address in table.keys() - self._servers.keys():
             self._servers[address] = await self._listen(address)
 
@@ -191,8 +201,8 @@ class _Names(asyncio.DatagramProtocol):
         service = self._cluster.services.get(f"{labels[1]}/{labels[0]}")
         if service is None:
             return None
-        if service.spec.clusterIP not in {None, "", "None"}:
-            return [service.spec.clusterIP]
+        if ip := cluster_ip(service):
+            return [ip]
         return [ip for part in _slices_of(service, self._cluster.slices) for ip in ready_addresses(part)]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.images import ROOT
-from tests.cluster.network import NetworkError, Subnet, bridged, check_isolation, free_subnet
+from tests.cluster.network import NetworkError, Subnet, bridged, check_isolation, free_subnet, pod_network
 from tests.live import until
 
 pytestmark = pytest.mark.slow
@@ -73,6 +73,20 @@ def test_nothing_outlives_a_killed_agent(tmp_path: Path, subnet: Subnet) -> None
     with bridged(subnet):
         pass
     assert subnet.bridge not in os.listdir("/sys/class/net")
+
+
+async def test_the_bridges_address_does_not_change_with_its_pods(subnet: Subnet) -> None:
+    with bridged(subnet):
+        before = link_address(subnet)
+        pods = [await pod_network(subnet, number) for number in range(4)]
+        assert link_address(subnet) == before
+        for pod in pods:
+            pod.close()
+        assert link_address(subnet) == before
+
+
+def link_address(subnet: Subnet) -> str:
+    return Path(f"/sys/class/net/{subnet.bridge}/address").read_text()
 
 
 def in_folder(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Services by cluster IP and by name, from within pods and from the machine."""
 
+import errno
 import socket
 import struct
 
@@ -56,6 +57,8 @@ def test_a_service_leads_to_its_ready_pods(cluster: Cluster, namespace: str) -> 
     assert set(inside(cluster, namespace, lookup).split()) == addresses
     cluster.kubectl("scale", "deployment/sim", "--replicas=0", "-n", namespace)
     until(lambda: refuses(address, 80))
+    with pytest.raises(AssertionError, match="Connection refused"):
+        inside(cluster, namespace, f"import socket; socket.create_connection(('{address}', 80))")
     unknown = "import socket; socket.getaddrinfo('absent', 80)"
     with pytest.raises(AssertionError, match="Name or service not known"):
         inside(cluster, namespace, unknown)
@@ -68,7 +71,7 @@ def inside(cluster: Cluster, namespace: str, text: str) -> str:
 def refuses(address: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((address, port)) != 0
+        return probe.connect_ex((address, port)) == errno.ECONNREFUSED
 
 
 @settings(deadline=None)
