@@ -96,13 +96,12 @@ def test_a_claim_that_is_there_is_used() -> None:
 
 
 @pytest.mark.parametrize("store", [{}, CLAIM, SHARED, BUCKET, {**BUCKET, **CLAIM}])
-@pytest.mark.parametrize("trainer", [False, True])
-@pytest.mark.parametrize("predictors", [False, True])
-@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.parametrize(("trainer", "predictors", "embedded"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
 def test_a_claim_is_made_when_a_pod_asks_for_it(
-    store: dict[str, Any], trainer: bool, predictors: bool, embedded: bool
+    store: dict[str, Any], trainer: int, predictors: int, embedded: int
 ) -> None:
-    values = {"sidecars.trainingServer.enabled": trainer, "sidecars.predictionServers.enabled": predictors}
+    enabled = {"trainingServer": bool(trainer), "predictionServers": bool(predictors)}
+    values = {f"sidecars.{name}.enabled": is_enabled for name, is_enabled in enabled.items()}
     client = "embedded" if embedded else "remote"
     release = render({**store, **values, "inferenceExtension.latencyClient": client})
     claimed = {one["metadata"]["name"] for one in release.find("PersistentVolumeClaim")}
