@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.binaries import tool
+from tests.helm.binaries import tool
 from tests.cluster.certificates import write_certificate
 from tests.cluster.images import ROOT
 from tests.cluster.network import Subnet, free_subnet, remove_bridge

@@ -2,13 +2,12 @@
 
 import contextlib
 from collections.abc import Generator, Iterator
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from tests.cluster.binaries import tool
 from tests.cluster.cluster import Cluster, running_cluster
 from tests.cluster.network import NetworkError, check_isolation
+from tests.helm.binaries import MissingToolError, tool
 from tests.kubernetes.binaries import MissingGoError, control_plane_program
 
 _RUNNING: list[Cluster] = []
@@ -27,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         control_plane_program()
         check_isolation()
         tool("kubectl")
-    except (MissingGoError, NetworkError, PackageNotFoundError) as error:
+    except (MissingGoError, NetworkError, MissingToolError) as error:
         pytest.skip(f"no cluster here: {error}")
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         _RUNNING.append(running)
