@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from tests.helm.binaries import tool
 from tests.cluster.certificates import write_certificate
 from tests.cluster.images import ROOT
 from tests.cluster.network import Subnet, free_subnet, remove_bridge
 from tests.cluster.provisioner import PROVISIONER
+from tests.helm.binaries import tool
 from tests.kubernetes.control_plane import ApiError, ControlPlane
 from tests.live import until
 
