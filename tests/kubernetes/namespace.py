@@ -65,6 +65,15 @@ class Namespace:
         """Their names."""
         return [pod["metadata"]["name"] for pod in self._call("GET", "pods")["items"]]
 
+    def ready_addresses(self) -> set[str]:
+        """Of the pods that say they are ready, as the API server has them now."""
+        pods = (pod["status"] for pod in self._call("GET", "pods")["items"])
+        return {
+            status["podIP"]
+            for status in pods
+            if any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
+        }
+
     def deploy(self, name: str, replicas: int) -> None:
         """A Deployment of model servers, made or changed; only a controller manager makes pods of it."""
         template = {

@@ -1,6 +1,7 @@
 """What the picker knows while, and after, it can't reach the API server."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -128,3 +129,36 @@ async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespac
         assert not picker.discovery.ready
         plane.apply(yaml.safe_dump(binding))
         await picker.becomes("10.0.0.1:8000")
+
+
+async def test_five_hundred_pods_come_and_go_while_watches_break(
+    gated: Client, gate: Gate, namespace: Namespace
+) -> None:
+    rng = random.Random(7)
+    namespace.set_pool()
+    ready: dict[str, str] = {}
+
+    def churn() -> None:
+        for number in range(500):
+            name, ip = f"pod-{number}", f"10.1.{number // 250}.{number % 250 + 1}"
+            namespace.add_pod(name, ip, ready=rng.random() < 0.8)
+            ready[name] = ip
+            if rng.random() < 0.3:
+                namespace.remove_pod(gone := rng.choice(list(ready)))
+                del ready[gone]
+            if ready and rng.random() < 0.3:
+                changed = rng.choice(list(ready))
+                namespace.set_status(changed, ready[changed], ready=rng.random() < 0.5)
+
+    async with following(gated, namespace.name) as picker:
+        work = asyncio.create_task(asyncio.to_thread(churn))
+        while not work.done():
+            gate.shut()
+            await asyncio.sleep(0.2)
+            gate.open()
+            await asyncio.wait([work], timeout=1)
+        await work
+        expected = {f"{address}:8000" for address in namespace.ready_addresses()}
+        assert len(expected) > 150
+        await eventually(lambda: picker.addresses == expected, lambda: f"{len(picker.addresses)} of {len(expected)}")
+        assert picker.discovery.counts.failures > 0
