@@ -8,25 +8,28 @@ import pytest
 from tests.cluster.cluster import Cluster, running_cluster
 from tests.cluster.network import NetworkError, check_isolation
 from tests.helm.binaries import MissingToolError, tool
-from tests.kubernetes.binaries import MissingGoError, control_plane_program
+from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, NoControlPlaneError, command_of
 
+_PARTS = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
 _RUNNING: list[Cluster] = []
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Builds what the tests run before any of them does: a first build takes longer than a test may."""
     if any("cluster" in getattr(item, "fixturenames", ()) for item in session.items):
-        with contextlib.suppress(MissingGoError):
-            control_plane_program()
+        with contextlib.suppress(NoControlPlaneError):
+            for part in _PARTS:
+                command_of(part)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
-        control_plane_program()
+        for part in _PARTS:
+            command_of(part)
         check_isolation()
         tool("kubectl")
-    except (MissingGoError, NetworkError, MissingToolError) as error:
+    except (NoControlPlaneError, NetworkError, MissingToolError) as error:
         pytest.skip(f"no cluster here: {error}")
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         _RUNNING.append(running)

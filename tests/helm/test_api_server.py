@@ -12,7 +12,7 @@ import pytest
 from tests.helm.binaries import tool
 from tests.helm.release import CHART, arguments
 from tests.helm.test_matrix import MATRIX
-from tests.kubernetes.binaries import MissingGoError, control_plane_program
+from tests.kubernetes.binaries import API_SERVER, ETCD, NoControlPlaneError, command_of
 from tests.kubernetes.control_plane import ControlPlane
 from tests.live import until
 
@@ -61,8 +61,9 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
-        control_plane_program()
-    except MissingGoError as error:
+        command_of(ETCD)
+        command_of(API_SERVER)
+    except NoControlPlaneError as error:
         pytest.skip(str(error))
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
         plane.start_controller_manager()

@@ -1,5 +1,6 @@
-"""The control plane's program: etcd, API server, controller manager and scheduler in one, built once by Go.
+"""The control plane's programs: those in the folder KUBEBUILDER_ASSETS, where that is set, or one that Go builds.
 
+The one that is built is etcd, API server, controller manager and scheduler in one.
 The sources come through Go's module proxy, at the versions that `controlplane/go.mod` pins. A first build takes some
 minutes; the result is kept in the user's cache folder, under a name that changes with the versions.
 `python -m tests.kubernetes.binaries` builds it beforehand. Only the standard library is needed for that.
@@ -18,12 +19,27 @@ _SOURCES = Path(__file__).parent / "controlplane"
 _FILES = ("go.mod", "go.sum", "main.go")
 
 
-class MissingGoError(Exception):
-    """There is no Go toolchain to build with."""
+ETCD, API_SERVER = "etcd", "kube-apiserver"
+CONTROLLER_MANAGER, SCHEDULER = "kube-controller-manager", "kube-scheduler"
+
+
+class NoControlPlaneError(Exception):
+    """A part of the control plane is not there, and can't be built."""
+
+
+def command_of(part: str) -> list[str]:
+    """How a part is started, built if need be. NoControlPlaneError."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if not assets:
+        return [str(control_plane_program()), part]
+    path = Path(assets) / part
+    if not path.is_file():
+        raise NoControlPlaneError(f"KUBEBUILDER_ASSETS: there is no {path}")
+    return [str(path)]
 
 
 def control_plane_program() -> Path:
-    """Where the program is, built if need be. MissingGoError when it is not built and can't be."""
+    """Where the built program is, built if need be. NoControlPlaneError when it is not built and can't be."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
     program = folder / f"controlplane-{_fingerprint()}"
     if program.exists():
@@ -68,7 +84,7 @@ def _fingerprint() -> str:
 def _go() -> str:
     found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin")
     if found is None:
-        raise MissingGoError("no Go toolchain on PATH to build a Kubernetes control plane with")
+        raise NoControlPlaneError("no Go toolchain on PATH to build a Kubernetes control plane with")
     return found
 
 

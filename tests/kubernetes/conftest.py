@@ -12,7 +12,7 @@ import uvloop
 
 from epp.kubernetes.access import connect
 from epp.kubernetes.client import Client
-from tests.kubernetes.binaries import MissingGoError, control_plane_program
+from tests.kubernetes.binaries import API_SERVER, ETCD, NoControlPlaneError, command_of
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.namespace import Namespace
 
@@ -23,8 +23,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Builds what the tests run before any of them does: a first build takes longer than a test may."""
     if any("plane" in getattr(item, "fixturenames", ()) for item in session.items):
         try:
-            control_plane_program()
-        except MissingGoError as error:
+            command_of(ETCD)
+            command_of(API_SERVER)
+        except NoControlPlaneError as error:
             logging.getLogger("tests").warning("%s", error)
 
 
@@ -36,8 +37,9 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     try:
-        control_plane_program()
-    except MissingGoError as error:
+        command_of(ETCD)
+        command_of(API_SERVER)
+    except NoControlPlaneError as error:
         pytest.skip(str(error))
     with ControlPlane(tmp_path_factory.mktemp("plane"), users={"stranger": (), "scraper": ()}) as running:
         yield running

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.kubernetes.binaries import control_plane_program
+from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, NoControlPlaneError, command_of
 from tests.live import free_port, until
 
 CRDS = Path(__file__).parent / "crds.yaml"
@@ -45,7 +46,6 @@ class ControlPlane:
         api_server_flags: Sequence[str] = ("--disable-admission-plugins=ServiceAccount",),
     ) -> None:
         self._folder = folder
-        self._program = control_plane_program()
         self._api_server_flags = api_server_flags
         self._users = {"admin": ("system:masters",), **(users or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -77,11 +77,18 @@ class ControlPlane:
             self.end(part)
 
     def run(self, part: str, *flags: str) -> None:
-        """Starts a part of the control plane, such as kube-scheduler; its output goes to a file of that name."""
+        """Starts a part of the control plane, such as kube-scheduler; its output goes to a file of that name.
+
+        A test that wants a part which isn't there is skipped.
+        """
         if part in self._processes:
             self.end(part)
+        try:
+            command = command_of(part)
+        except NoControlPlaneError as error:
+            pytest.skip(str(error))
         with (self._folder / f"{part}.log").open("ab") as log:
-            self._processes[part] = subprocess.Popen([str(self._program), part, *flags], stdout=log, stderr=log)
+            self._processes[part] = subprocess.Popen([*command, *flags], stdout=log, stderr=log)
 
     def end(self, part: str, how: signal.Signals = signal.SIGKILL) -> None:
         process = self._processes.pop(part)
@@ -89,10 +96,10 @@ class ControlPlane:
         process.wait()
 
     def start_api_server(self) -> None:
-        """Returns when it is ready; after an end("kube-apiserver") it comes back with all that etcd holds."""
+        """Returns when it is ready; after an end(API_SERVER) it comes back with all that etcd holds."""
         keys = self._folder / "service-accounts.pem"
         self.run(
-            "kube-apiserver",
+            API_SERVER,
             f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -107,26 +114,26 @@ class ControlPlane:
             "--endpoint-reconciler-type=none",
             *self._api_server_flags,
         )
-        until(lambda: self._alive("kube-apiserver") and self._is_ready(), timeout_s=60)
+        until(lambda: self._alive(API_SERVER) and self._is_ready(), timeout_s=60)
 
     def start_controller_manager(self, *flags: str) -> None:
         """With the admin's rights. Its garbage collection removes pods of nodes that aren't there: `--controllers`."""
         keys, port = self._folder / "service-accounts.pem", free_port()
         root = f"--root-ca-file={self.certificate}"
         self.run(
-            "kube-controller-manager",
+            CONTROLLER_MANAGER,
             *self._as_admin(port),
             f"--service-account-private-key-file={keys}",
             root,
             *flags,
         )
-        until(lambda: self._alive("kube-controller-manager") and _listens(port))
+        until(lambda: self._alive(CONTROLLER_MANAGER) and _listens(port))
 
     def start_scheduler(self, *flags: str) -> None:
         """With the admin's rights."""
         port = free_port()
-        self.run("kube-scheduler", *self._as_admin(port), *flags)
-        until(lambda: self._alive("kube-scheduler") and _listens(port))
+        self.run(SCHEDULER, *self._as_admin(port), *flags)
+        until(lambda: self._alive(SCHEDULER) and _listens(port))
 
     def _as_admin(self, port: int) -> list[str]:
         kubeconfig = self.kubeconfig()
@@ -194,7 +201,7 @@ class ControlPlane:
     def _start_etcd(self) -> None:
         peers = f"http://127.0.0.1:{free_port()}"
         self.run(
-            "etcd",
+            ETCD,
             f"--data-dir={self._folder / 'etcd'}",
             f"--listen-client-urls={self._etcd_url}",
             f"--advertise-client-urls={self._etcd_url}",
