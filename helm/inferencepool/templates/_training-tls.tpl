@@ -67,7 +67,7 @@ tlsConfig:
 {{- end -}}
 {{- $urls := get $flags "prediction-server-url" | default (get $given "PREDICTION_SERVER_URL") -}}
 {{- if and (not $secret) (contains "https://" $urls) (not (or (hasKey $flags "latency-ca-file") (hasKey $given "LATENCY_CA_FILE"))) -}}
-{{- fail "PREDICTION_SERVER_URL is https://, but the picker believes the trainer's own CA alone: set LATENCY_CA_FILE (inferenceExtension.env) to a file with the CAs of both, mounted by inferenceExtension.extraVolumes, and sidecars.trainingServer.tls.existingSecret" -}}
+{{- fail "PREDICTION_SERVER_URL is https://, but the picker believes the trainer's own CA alone: set LATENCY_CA_FILE (inferenceExtension.env) to a file of all CAs, mounted by inferenceExtension.extraVolumes and extraVolumeMounts, with sidecars.trainingServer.tls.existingSecret for the trainer" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
