@@ -29,6 +29,20 @@ MATRIX: dict[str, dict[str, Any]] = {
         "sidecars.trainingServer.persistence.accessModes": ["ReadWriteMany"],
         "inferenceExtension.autoscaling.enabled": True,
     },
+    "fleet in clear": {
+        **SIDECARS,
+        **BUCKET,
+        "inferenceExtension.replicas": 2,
+        "sidecars.trainingServer.tls.enabled": False,
+        **MONITORING,
+    },
+    "fleet with a certificate": {
+        **SIDECARS,
+        **BUCKET,
+        "sidecars.trainingServer.ownDeployment": True,
+        "sidecars.trainingServer.tls.existingSecret": "certificate",
+        **MONITORING,
+    },
     "embedded": {"inferenceExtension.latencyClient": "embedded", "sidecars.trainingServer.enabled": True},
     "election": {"inferenceExtension.enableLeaderElection": True, "inferenceExtension.replicas": 2, **MONITORING},
     "gke": {"provider.name": "gke"},
@@ -94,7 +108,7 @@ def test_the_chart_is_packaged_whole(tmp_path: Path) -> None:
 
 
 def test_rendering_is_the_same_every_time() -> None:
-    values = {**MATRIX["fleet"], "inferenceExtension.env": {"B": 1, "A": 2}}
+    values = {**MATRIX["fleet with a certificate"], "inferenceExtension.env": {"B": 1, "A": 2}}
     given = arguments(values)
     assert helm("template", "pool", CHART, *given) == helm("template", "pool", CHART, *given)
 

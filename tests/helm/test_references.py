@@ -13,6 +13,7 @@ PERSISTENCE = "sidecars.trainingServer.persistence"
 SWITCHES = (
     "sidecars.trainingServer.enabled",
     "sidecars.trainingServer.ownDeployment",
+    "sidecars.trainingServer.tls.enabled",
     f"{PERSISTENCE}.enabled",
     "sidecars.predictionServers.enabled",
     "sidecars.predictionServers.grpc",
@@ -61,6 +62,7 @@ def _volumes(pod: Object, names: set[str]) -> Iterator[str]:
             f"ConfigMap {one.get('configMap', {}).get('name')}": "configMap" in one,
             f"PersistentVolumeClaim {one.get('persistentVolumeClaim', {}).get('claimName')}": "persistentVolumeClaim"
             in one,
+            f"Secret {one.get('secret', {}).get('secretName')}": "secret" in one,
         }
         yield from (name for name, is_wanted in wanted.items() if is_wanted and name not in names)
 

@@ -199,7 +199,7 @@ def test_a_fleet_has_one_trainer_in_a_deployment_of_its_own(several: dict[str, A
     assert service["selector"] != release.deployment["spec"]["template"]["metadata"]["labels"]
     assert 8000 not in release.service_ports.values()
     for name in ("epp", "prediction-server-1"):
-        assert env(release.containers[name])["TRAINING_SERVER_URL"] == "http://my-slo-pool-training:8000"
+        assert env(release.containers[name])["TRAINING_SERVER_URL"] == "https://my-slo-pool-training:8000"
 
 
 def test_a_fleet_shares_the_claim_and_only_the_trainer_writes() -> None:
@@ -235,7 +235,7 @@ def test_a_fleets_pickers_cannot_be_told_to_ask_themselves() -> None:
     with pytest.raises(HelmError, match="TRAINING_SERVER_URL names the picker's own pod"):
         render({**BUCKET, "inferenceExtension.replicas": 2}, files=[CUSTOM_VALUES])
     release = render({**BUCKET, "inferenceExtension.replicas": 2}, files=[SLO_VALUES])
-    assert env(release.containers["epp"])["TRAINING_SERVER_URL"] == "http://my-slo-pool-training:8000"
+    assert env(release.containers["epp"])["TRAINING_SERVER_URL"] == "https://my-slo-pool-training:8000"
 
 
 def test_a_fleet_without_a_trainer_needs_no_store_for_all() -> None:

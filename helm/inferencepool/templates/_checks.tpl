@@ -14,6 +14,7 @@
 {{- include "inferencepool.checkPorts" . -}}
 {{- include "inferencepool.checkPlugins" . -}}
 {{- include "inferencepool.checkStore" . -}}
+{{- include "inferencepool.checkTrainingTls" . -}}
 {{- include "inferencepool.checkGrace" . -}}
 {{- if and $values.autoscaling.enabled $values.enableLeaderElection -}}
 {{- fail "inferenceExtension.autoscaling.enabled and inferenceExtension.enableLeaderElection exclude each other: of replicas that elect a leader only one serves, so more of them carry no more load" -}}

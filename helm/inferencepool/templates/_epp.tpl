@@ -97,6 +97,9 @@ true
 {{- if include "inferencepool.hasTrainer" . -}}
 {{- $own = append $own (dict "name" "TRAINING_SERVER_URL" "value" (include "inferencepool.trainingUrl" .)) -}}
 {{- end -}}
+{{- if include "inferencepool.trainerTls" . -}}
+{{- $own = append $own (dict "name" "LATENCY_CA_FILE" "value" (include "inferencepool.trainingCaFile" .)) -}}
+{{- end -}}
 {{- if include "inferencepool.isEmbedded" . -}}
 {{- $interval := (include "inferencepool.sidecars" . | fromYaml).predictionServers.config.modelSyncIntervalSec -}}
 {{- $own = append $own (dict "name" "MODEL_STORE" "value" (include "inferencepool.store" .)) -}}
@@ -150,6 +153,9 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   {{- if $values.tls.existingSecret }}
   - {name: tls, mountPath: /certs, readOnly: true}
+  {{- end }}
+  {{- if include "inferencepool.trainerTls" . }}
+  - {name: training-ca, mountPath: {{ include "inferencepool.trainingCaFile" . | dir }}, readOnly: true}
   {{- end }}
   {{- if and (include "inferencepool.isEmbedded" .) (not .Values.modelStore.s3.url) }}
   - {name: model-store, mountPath: {{ .Values.modelStore.mountPath }}, readOnly: true}

@@ -58,7 +58,7 @@ true
 
 {{- define "inferencepool.trainingUrl" -}}
 {{- if include "inferencepool.trainerApart" . -}}
-http://{{ include "inferencepool.trainingName" . }}:8000
+{{ include "inferencepool.trainingScheme" . }}://{{ include "inferencepool.trainingName" . }}:8000
 {{- else -}}
 http://localhost:8000
 {{- end -}}

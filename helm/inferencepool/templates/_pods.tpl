@@ -33,19 +33,22 @@ lifecycle:
       seconds: 5
 {{- end -}}
 
-{{/* Probes of an HTTP server. Alive is ready: without models it answers so, and the picker's default profile decides. */}}
+{{/* Probes of an HTTP server. Alive is ready: without models it answers so, and the picker's default profile decides.
+     Arguments: port, scheme. */}}
 {{- define "inferencepool.httpProbes" -}}
+{{- $get := dict "path" "/healthz" "port" .port -}}
+{{- if eq "https" .scheme }}{{ $_ := set $get "scheme" "HTTPS" }}{{ end -}}
 startupProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
+  httpGet: {{ $get | toJson }}
   periodSeconds: 1
   failureThreshold: 120
 livenessProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
+  httpGet: {{ $get | toJson }}
   periodSeconds: 15
   timeoutSeconds: 5
   failureThreshold: 4
 readinessProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
+  httpGet: {{ $get | toJson }}
   periodSeconds: 5
   timeoutSeconds: 2
 {{- end -}}

@@ -11,10 +11,11 @@ envFrom:
   - configMapRef: {name: {{ $trainer.configMapName }}}
 env:
   {{- $own := append (include "inferencepool.s3Env" . | fromYamlArray) (dict "name" "TRAINER_PORT" "value" "8000") }}
+  {{- if include "inferencepool.trainerTls" . }}{{ $own = append $own (dict "name" "TRAINER_CERT_PATH" "value" "/certs") }}{{ end }}
   {{- include "inferencepool.mergedEnv" (dict "own" $own "given" $trainer.env) | nindent 2 }}
 ports:
   - {name: training, containerPort: 8000}
-{{ include "inferencepool.httpProbes" "training" }}
+{{ include "inferencepool.httpProbes" (dict "port" "training" "scheme" (include "inferencepool.trainingScheme" .)) }}
 {{ include "inferencepool.endsLater" . }}
 resources:
   {{- toYaml $trainer.resources | nindent 2 }}
@@ -24,6 +25,9 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   {{- if or (not .Values.modelStore.s3.url) (include "inferencepool.isPersistent" .) }}
   - {name: model-store, mountPath: {{ .Values.modelStore.mountPath }}}
+  {{- end }}
+  {{- if include "inferencepool.trainerTls" . }}
+  - {name: tls, mountPath: /certs, readOnly: true}
   {{- end }}
 {{- end -}}
 
@@ -53,7 +57,7 @@ ports:
   {{- if $predictors.grpc }}
   - {name: predict-grpc-{{ .number }}, containerPort: {{ $grpcPort }}}
   {{- end }}
-{{ include "inferencepool.httpProbes" (printf "predict-%d" .number) }}
+{{ include "inferencepool.httpProbes" (dict "port" (printf "predict-%d" .number) "scheme" "http") }}
 {{ include "inferencepool.endsLater" .root }}
 resources:
   {{- toYaml $predictors.resources | nindent 2 }}

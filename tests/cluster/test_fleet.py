@@ -1,0 +1,115 @@
+"""Two pickers and the one trainer that they share: what they send it crosses the network, so it is over TLS."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.installed import Release, ask, installed
+from tests.live import call, until
+
+pytestmark = pytest.mark.slow
+
+TRAINER, SECRET = "my-slo-pool-training", "my-slo-pool-training-tls"
+CA_FILE, URL = "/training-ca/ca.crt", f"{TRAINER}:8000/healthz"
+SIDECARS = "inferenceExtension.sidecars"
+FLEET = (
+    "--set", "inferenceExtension.replicas=2",
+    "--set", "standalone.enabled=true",
+    "--set", f"{SIDECARS}.trainingServer.config.minSamplesForRetrain=20",
+    "--set", f"{SIDECARS}.trainingServer.persistence.enabled=true",
+    "--set", f"{SIDECARS}.trainingServer.persistence.accessModes={{ReadWriteMany}}",
+    "--set", f"{SIDECARS}.predictionServers.replicas=1",
+    "--set", f"{SIDECARS}.predictionServers.config.modelSyncIntervalSec=1",
+)  # fmt: skip
+
+
+def addresses(release: Release) -> list[str]:
+    """Of the pickers."""
+    return [str(pod["status"]["podIP"]) for pod in release.pods]
+
+
+def generations(release: Release) -> list[int]:
+    """What each picker's prediction server serves; 0 while it serves nothing."""
+    return [int(call(f"http://{address}:8001/status")[1].get("generation") or 0) for address in addresses(release)]
+
+
+def in_picker(release: Release, *command: str, check: bool = True) -> str:
+    """What it prints in the container of one of the pickers."""
+    return release.kubectl("exec", release.pods[0]["metadata"]["name"], "-c", "epp", "--", *command, check=check)
+
+
+def curl(release: Release, *words: str, check: bool = True) -> str:
+    return in_picker(release, "curl", "-sS", *words, check=check)
+
+
+def samples(release: Release) -> int:
+    """How many the trainer has, who shows a certificate of its Service's name by the CA in the Secret."""
+    status = json.loads(curl(release, "--cacert", CA_FILE, f"https://{TRAINER}:8000/data/status"))
+    return int(status["training_data"]["total_samples"] + status["test_data"]["total_samples"])
+
+
+def serve(release: Release, address: str, count: int = 40) -> None:
+    """Requests through that picker, whose observations go to the trainer."""
+    until(lambda: len(call(f"http://{address}:9090/debug/endpoints")[1]["endpoints"]) == 2)
+    before = samples(release)
+    assert [ask(f"http://{address}:8081", number) for number in range(count)] == [200] * count
+    # Two rows at least of each: its time to first token, its time per token.
+    until(lambda: samples(release) >= before + 2 * count, 60)
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster) -> Iterator[Release]:
+    with installed(cluster, *FLEET) as found:
+        yield found
+
+
+def secret(release: Release) -> dict[str, str]:
+    """The data of the Secret that the chart makes."""
+    found = release.cluster.get("secret", SECRET, release.namespace)
+    assert found["type"] == "kubernetes.io/tls"
+    data: dict[str, str] = found["data"]
+    return data
+
+
+def test_pickers_and_their_trainer_talk_over_tls(release: Release) -> None:
+    for address in addresses(release):
+        serve(release, address)
+    until(lambda: min(generations(release)) > 0, 60)
+    assert "Succeeded" in release.helm("test")
+    assert '"ok"' in curl(release, "--cacert", CA_FILE, f"https://{URL}")
+    assert "certificate" in curl(release, f"https://{URL}", check=False)
+    assert '"ok"' not in curl(release, f"http://{URL}", check=False)
+    assert in_picker(release, "ls", Path(CA_FILE).parent.as_posix()).split() == ["ca.crt"]
+
+
+def test_a_new_trainer_has_the_old_certificate(release: Release) -> None:
+    pods, before = addresses(release), secret(release)
+    release.upgrade(*FLEET, "--set", f"{SIDECARS}.trainingServer.podAnnotations.replaced=once")
+    assert secret(release) == before
+    # The pickers, who go on, still believe it.
+    assert addresses(release) == pods
+    serve(release, pods[0])
+
+
+def test_a_new_certificate_reaches_both_sides_by_their_mounts(release: Release) -> None:
+    pods, before = addresses(release), secret(release)
+    release.kubectl("delete", "secret", SECRET)
+    release.upgrade(*FLEET)
+    authority = secret(release)["ca.crt"]
+    assert authority != before["ca.crt"]
+    until(lambda: in_picker(release, "cat", CA_FILE) == base64.b64decode(authority).decode(), 60)
+    until(lambda: '"ok"' in curl(release, "--cacert", CA_FILE, f"https://{URL}", check=False), 60)
+    assert addresses(release) == pods
+    serve(release, pods[1])
+
+
+def test_a_secret_without_a_ca_is_refused(release: Release) -> None:
+    data = {name: text for name, text in secret(release).items() if name != "ca.crt"}
+    bare = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bare"}, "type": "kubernetes.io/tls"}
+    release.cluster.apply({**bare, "data": data}, namespace=release.namespace)
+    with pytest.raises(AssertionError, match=r"existingSecret: the Secret bare has no ca\.crt"):
+        release.upgrade(*FLEET, "--set", f"{SIDECARS}.trainingServer.tls.existingSecret=bare")
