@@ -1,6 +1,6 @@
 """Whatever users write in flags, variables and plugin files arrives as they wrote it."""
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helm.release import env, render
@@ -18,6 +18,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 @settings(max_examples=15, deadline=None, phases=PHASES)
+@example({"A": "ends the list\n"}, {"a.yaml": "line\n\n", "b.yaml": "\n"}, ["x: y"])
 @given(
     st.dictionaries(VARIABLES, TEXTS, min_size=3, max_size=20),
     st.dictionaries(FILES, TEXTS, min_size=2, max_size=10),

@@ -32,7 +32,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $found | toYaml -}}
+{{- $found | toJson -}}
 {{- end -}}
 
 {{/* The chart's own variables (`own`, a list) and the user's (`given`, list or map), who has the last word. YAML. */}}
@@ -47,13 +47,13 @@
 {{- concat $found $given | toYaml -}}
 {{- end -}}
 
-{{/* The picker's flags as given, by name: later ones go before earlier ones. YAML. */}}
+{{/* The picker's flags as given, by name: later ones go before earlier ones. JSON, since toYaml cuts off a line break at its end. */}}
 {{- define "inferencepool.flags" -}}
 {{- $found := dict -}}
 {{- range .Values.inferenceExtension.flags -}}
 {{- $_ := set $found (.name | trimPrefix "--" | trimPrefix "-") (hasKey . "value" | ternary (include "inferencepool.text" .value) "true") -}}
 {{- end -}}
-{{- $found | toYaml -}}
+{{- $found | toJson -}}
 {{- end -}}
 
 {{/* Seconds of a Go duration such as 1m30s. */}}
