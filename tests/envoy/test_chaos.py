@@ -17,6 +17,7 @@ from tests.envoy.rig import Rig, running, until
 pytestmark = pytest.mark.slow
 
 SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "2000", "x-slo-tpot-ms": "100"}
+COUNT = 10_000
 ABORTED_SHARE = 0.05
 
 
@@ -58,8 +59,8 @@ async def kill_predictors(predictors: Predictors, killed: list[int]) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("count", "full_duplex"), [(1_500, True), (10_000, False), (10_000, True)])
-async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_duplex: bool) -> None:
+@pytest.mark.parametrize("full_duplex", [False, True])
+async def test_no_request_is_lost_in_chaos(tmp_path: Path, full_duplex: bool) -> None:
     async with (
         predicting(tmp_path) as predictors,
         running(tmp_path, backends=6, full_duplex=full_duplex, picker_flags=predictors.flags) as rig,
@@ -69,7 +70,7 @@ async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_dupl
             asyncio.create_task(replace_backends(rig, replaced)),
             asyncio.create_task(kill_predictors(predictors, killed)),
         ]
-        plan = itertools.islice(asks(count, ABORTED_SHARE), count)
+        plan = itertools.islice(asks(COUNT, ABORTED_SHARE), COUNT)
         await asyncio.gather(
             send_all(rig.url, plan, outcomes, workers=12),
             send_all(rig.url, plan, outcomes, workers=12, headers=SLO),
@@ -79,13 +80,13 @@ async def test_no_request_is_lost_in_chaos(tmp_path: Path, count: int, full_dupl
             task.cancel()
         await asyncio.gather(*chaos, return_exceptions=True)
         assert outcomes.wrong == []
-        assert outcomes.total == count
+        assert outcomes.total == COUNT
         assert replaced
         assert killed
-        assert outcomes.aborted > count * ABORTED_SHARE / 10
+        assert outcomes.aborted > COUNT * ABORTED_SHARE / 10
         assert await rig.envoy_stat("http.inference.ext_proc.failure_mode_allowed") == 0
         assert await rig.metric("headroom_epp_refused_requests_total") == 0
-        assert await rig.metric("headroom_epp_decisions_total", source="remote") > count / 10
+        assert await rig.metric("headroom_epp_decisions_total", source="remote") > COUNT / 10
         await until(rig.is_idle)
         assert await rig.metric("headroom_epp_in_flight_requests") == 0
         assert await rig.metric("inference_model_running_requests") == 0
