@@ -37,6 +37,11 @@ class StrictLoader(yaml.SafeLoader):
         return found
 
 
+# As a value = or << is a text to Kubernetes, and a type of its own to this library.
+for _tag in ("value", "merge"):
+    StrictLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: str(node.value))
+
+
 @dataclass(frozen=True)
 class Release:
     """A rendered release. The picker's parts are at hand, since most questions are about them."""

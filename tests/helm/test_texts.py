@@ -5,9 +5,13 @@ from hypothesis import strategies as st
 
 from tests.helm.release import env, render
 
-# What a YAML file of values can hold as it is.
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C"], include_characters="\n\t"), max_size=60)
-LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), max_size=40)
+# What a YAML file of values can hold as it is. Of spaces only the plain one: helm cuts others off a manifest's end.
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"], include_characters="\n\t "), max_size=60
+)
+LINES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"], include_characters=" "), max_size=40
+)
 VARIABLES = st.from_regex(r"[A-Z][A-Z0-9_]{0,12}", fullmatch=True)
 FILES = st.from_regex(r"[a-z][a-z0-9-]{0,12}[.]yaml", fullmatch=True)
 NUMBERS = (
@@ -17,8 +21,8 @@ NUMBERS = (
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(max_examples=15, deadline=None, phases=PHASES)
-@example({"A": "ends the list\n"}, {"a.yaml": "line\n\n", "b.yaml": "\n"}, ["x: y"])
+@settings(max_examples=15, deadline=None, phases=PHASES, derandomize=True)
+@example({"A": "ends the list\n", "B": "=", "C": "<<"}, {"a.yaml": "line\n\n", "b.yaml": "="}, ["x: y", "=", "<<"])
 @given(
     st.dictionaries(VARIABLES, TEXTS, min_size=3, max_size=20),
     st.dictionaries(FILES, TEXTS, min_size=2, max_size=10),
@@ -38,7 +42,7 @@ def test_texts_arrive_as_they_were_written(variables: dict[str, str], files: dic
     assert {f"--x-{index}={text}" for index, text in enumerate(flags)} <= set(release.args)
 
 
-@settings(max_examples=10, deadline=None, phases=PHASES)
+@settings(max_examples=10, deadline=None, phases=PHASES, derandomize=True)
 @given(st.lists(NUMBERS, min_size=20, max_size=40))
 def test_numbers_arrive_as_numbers_are_read(values: list[int | bool | float]) -> None:
     given_values = {f"V{index}": value for index, value in enumerate(values)}
