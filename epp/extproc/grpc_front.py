@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from epp.exceptions import ConfigError
 from epp.extproc.rpc import Address, Exchange, Method, RpcError, Services
 from epp.tls import Certificates
+from serving.grpc_credentials import grpc_credentials
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -51,7 +52,7 @@ async def listen(address: Address, services: Services, certificates: Certificate
     server.add_generic_rpc_handlers((_Handlers(services, tasks),))
     try:
         if certificates:
-            port = server.add_secure_port(str(address), _credentials(certificates))
+            port = server.add_secure_port(str(address), grpc_credentials(certificates))
         else:
             port = server.add_insecure_port(str(address))
     except RuntimeError as error:
@@ -108,17 +109,3 @@ def _handler(
             await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
 
     return process
-
-
-def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Asked for a new certificate at every handshake."""
-    given = certificates.pair
-
-    def newest() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal given
-        if certificates.pair is given:
-            return None
-        given = certificates.pair
-        return grpc.ssl_server_certificate_configuration([given])
-
-    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)

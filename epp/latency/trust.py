@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import os
 import ssl
 from pathlib import Path
 from typing import Final
 
 from epp.exceptions import ConfigError
+from epp.pool.sources import file_stamp
 
 logger = logging.getLogger("headroom.epp.trust")
 
@@ -23,7 +23,7 @@ class Trust:
 
     def __init__(self, ca_file: str = "") -> None:
         self._file = Path(ca_file) if ca_file else None
-        self._seen = self._signature()
+        self._seen = file_stamp(self._file) if self._file else None
         self.context = self._read()
 
     async def watch(self, poll_s: float = _POLL_S) -> None:
@@ -34,10 +34,10 @@ class Trust:
 
     def refresh(self) -> None:
         """Takes a file that has changed: what it no longer names is no longer believed by new connections."""
-        signature = self._signature()
-        if signature == self._seen:
+        stamp = file_stamp(self._file) if self._file else None
+        if stamp == self._seen:
             return
-        self._seen = signature
+        self._seen = stamp
         try:
             self.context = self._read()
             logger.info("took the new CAs in %s", self._file)
@@ -53,13 +53,3 @@ class Trust:
             raise ConfigError(f"--latency-ca-file: {self._file} holds no certificates in PEM: {error}") from error
         except OSError as error:
             raise ConfigError(f"--latency-ca-file: can't read {self._file}: {error.strerror}") from error
-
-    def _signature(self) -> tuple[int, ...]:
-        """Changes whenever the file does; empty when it is missing."""
-        if not self._file:
-            return ()
-        try:
-            status = os.stat(self._file)
-        except OSError:
-            return ()
-        return status.st_mtime_ns, status.st_ino, status.st_size

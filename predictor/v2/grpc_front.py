@@ -31,6 +31,7 @@ from predictor.v2.inference import infer
 from predictor.v2.rest import parse_version, refuse_load_parameters
 from predictor.workers import own_place
 from serving.certificates import CertificateFolder
+from serving.grpc_credentials import grpc_credentials
 
 SERVICE = "inference.GRPCInferenceService"
 Method = Callable[[Any], Awaitable[Message]]
@@ -72,7 +73,7 @@ async def grpc_serving(
     address = f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}"
     try:
         if certificates:
-            port = server.add_secure_port(address, _credentials(certificates))
+            port = server.add_secure_port(address, grpc_credentials(certificates))
         else:
             port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -82,20 +83,6 @@ async def grpc_serving(
         yield port
     finally:
         await server.stop(grace_s)
-
-
-def _credentials(certificates: CertificateFolder) -> grpc.ServerCredentials:
-    """Asked for a new certificate at every handshake."""
-    given = certificates.pair
-
-    def newest() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal given
-        if certificates.pair is given:
-            return None
-        given = certificates.pair
-        return grpc.ssl_server_certificate_configuration([given])
-
-    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)
 
 
 class _Service:
