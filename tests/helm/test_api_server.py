@@ -12,7 +12,6 @@ import pytest
 from tests.helm.binaries import tool
 from tests.helm.release import CHART, arguments
 from tests.helm.test_matrix import MATRIX
-from tests.kubernetes.binaries import API_SERVER, ETCD, NoControlPlaneError, command_of
 from tests.kubernetes.control_plane import ControlPlane
 from tests.live import until
 
@@ -60,11 +59,6 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    try:
-        command_of(ETCD)
-        command_of(API_SERVER)
-    except NoControlPlaneError as error:
-        pytest.skip(str(error))
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
         plane.start_controller_manager()
         yield Cluster(plane.kubeconfig(plane.tokens["admin"]))
