@@ -203,9 +203,10 @@ def test_what_was_published_together_is_swapped_together(tmp_path: Path) -> None
         store.publish([draft("ttft", 2.0), Draft(draft("tpot", 2.0).manifest, b"bad")])
         until(lambda: "tpot" in (call(f"{url}/status")[1]["last_error"] or ""))
         assert call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == SUM
+        # What replaces one of them parts the two: each loads by itself from here on.
         store.publish([draft("tpot", 3.0)])
         until(lambda: "1" not in index(url, "tpot"))
-        assert call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == 2 * SUM
+        until(lambda: call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == 2 * SUM)
 
 
 @pytest.mark.parametrize("mode", ["none", "explicit"])
