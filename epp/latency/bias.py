@@ -73,7 +73,7 @@ class BiasCorrection:
         )
 
     def forget(self, slots: slice | int = slice(None)) -> None:
-        """Of a slot that another endpoint gets; of all when models are served that have learnt what was corrected."""
+        """What is known of a slot, when another endpoint gets it; of all of them by default."""
         self._sums[:, slots] = self._weights[:, slots] = 0.0
 
     def _kept(self, target: int, slot: int, now_s: float) -> float:
