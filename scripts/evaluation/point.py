@@ -1,5 +1,7 @@
 """What one run of a workload at one rate by one policy came to."""
 
+from collections.abc import Callable
+
 import msgspec
 
 Percentiles = dict[str, float]  # by p50, p90, p95 and p99
@@ -42,3 +44,16 @@ class PointResult(msgspec.Struct, frozen=True):
     errors_over_time: list[tuple[float, float, float, float]] = []
     """Bins of (second, TTFT MdAPE, TPOT MdAPE, coverage)."""
     shed: int = 0
+
+
+class PointOptions(msgspec.Struct, frozen=True):
+    """What a run may differ in from the evaluation's usual one."""
+
+    endpoints: int | None = None
+    """The workload's pool, repeated or cut to this many endpoints."""
+
+
+RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]
+"""By workload, requests/s, seed, policy, seconds of arrivals, what was prepared, and options."""
+Prepare = Callable[[str, int], bytes | None]
+"""By workload and seed: warm models and tuned weights, for all runs of both."""
