@@ -124,7 +124,7 @@ def _catalogue() -> list[Workload]:
         ),
         Workload(
             name="heterogeneous",
-            description="Three generations of GPUs in one pool: H100, A100 and L40S. The slowest meet loose objectives.",
+            description="H100, A100 and L40S in one pool: the slower ones can meet none but the looser objectives.",
             pool=MIXED_POOL,
             draw=plain,
         ),

@@ -45,4 +45,5 @@ def by_gaps(gaps: Floats, seconds: float) -> Floats:
 def _spread(gaps: Floats, seconds: float) -> Floats:
     """Times at which each gap but the last ends, stretched so that the last one ends at `seconds`."""
     ends = np.cumsum(gaps)
-    return np.minimum(ends[:-1] * (seconds / ends[-1]), np.nextafter(seconds, 0.0))
+    times: Floats = np.minimum(ends[:-1] * (seconds / ends[-1]), np.nextafter(seconds, 0.0))
+    return times
