@@ -25,3 +25,19 @@ requests with other gaps.
   is the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end of the
   first period from which on both median errors are within bounds twice in a row.
 - **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
+
+OBJECTIVES = """\
+Objectives are multiples of a request's unloaded latencies: alone on an idle endpoint of the pool's fastest hardware,
+with nothing cached. A prompt counts as at least as long as the workload's median prompt."""
+ASSUMPTIONS = """\
+- Engines are vLLM's in what decides latencies: continuous batching, chunked prefill under a budget of tokens, paged KV
+  with preemption, prefix caching, queues ([simulator.md](simulator.md)). What a step costs comes from published kernel
+  times, composed into steps; the files in `simulator/calibration` say how, and what was assumed. Hardware is quiet: two
+  equal steps take equally long.
+- Policies that read metrics read them at an interval, and see them as stale as that leaves them.
+- A decision takes no virtual time, and neither does the network.
+- Lengths of outputs are unknown to every policy but `oracle`.
+- Learning takes what it takes in production: models are refitted at an interval, and serve only after the time that a
+  fit and its way to the predictor need.
+- The first part of each run fills the pool, and isn't judged. Warm models and tuned weights come from other traffic of
+  the same workload than that which is judged ([workloads.md](workloads.md) has the workloads)."""

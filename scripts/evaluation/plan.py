@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from simulator.workloads.objectives import SloMultiple
+
 POLICIES = (
     "random",
     "round-robin",
@@ -30,6 +32,9 @@ class Described(Protocol):
 
     @property
     def typical_rps(self) -> float: ...
+
+    @property
+    def mix(self) -> tuple[SloMultiple, ...]: ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ TPOT_MDAPE = 5.0
 COVERAGE = (88.0, 92.0)
 _BINS_IN_A_ROW = 2
 
-Bin = tuple[float, float, float, float]  # second at its middle, TTFT MdAPE, TPOT MdAPE, coverage, all in percent
+Bin = tuple[float, float, float, float]  # second at its start, TTFT MdAPE, TPOT MdAPE, coverage, all in percent
 
 
 def recovery_s(bins: Sequence[Bin], changed_s: float) -> float | None:
@@ -18,13 +18,13 @@ def recovery_s(bins: Sequence[Bin], changed_s: float) -> float | None:
     come back. Coverage isn't asked for here: a bin has too few requests to tell 88 % from 92 %; see `coverage_after`.
     """
     width = _width(bins)
-    before = [one for one in bins if one[0] + width / 2 <= changed_s]
-    after = [one for one in bins if one[0] - width / 2 >= changed_s]
+    before = [one for one in bins if one[0] + width <= changed_s]
+    after = [one for one in bins if one[0] >= changed_s]
     if not before or not _within(before[-1]):
         return None
     for start in range(len(after) - _BINS_IN_A_ROW + 1):
         if all(_within(one) for one in after[start : start + _BINS_IN_A_ROW]):
-            return after[start][0] + width / 2 - changed_s
+            return after[start][0] + width - changed_s
     return None
 
 

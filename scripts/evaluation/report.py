@@ -5,23 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.evaluation import plots
-from scripts.evaluation.method import METHOD
-from scripts.evaluation.plan import BASE, COMMON, OURS, Plan
+from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES
+from scripts.evaluation.plan import BASE, COMMON, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import HALVING, Summary
 from scripts.evaluation.tables import class_table, goodput_table, latency_table, load_table, table, targets_table
+from simulator.workloads.objectives import SloMultiple
 
 NAME = "evaluation"
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A class of objectives: multiples of the unloaded latencies, and the share of requests that have it."""
-
-    name: str
-    ttft_multiple: float
-    tpot_multiple: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -43,8 +34,7 @@ def write_report(
     results: Sequence[WorkloadResult],
     summary: Summary,
     made: Made,
-    objectives: Sequence[Objective],
-    assumptions: Sequence[str],
+    workloads: Mapping[str, Described],
     changed_s: float | None,
 ) -> Path:
     """Writes evaluation.md into the folder, and its pictures into the folder `evaluation` there. Returns the former."""
@@ -54,8 +44,8 @@ def write_report(
         _head(plan, made),
         "## Targets\n\n" + targets_table(summary) + _left_out(summary),
         "## Method\n\n" + METHOD,
-        "## Objectives\n\n" + _objectives(objectives),
-        "## Assumptions\n\n" + "\n".join(f"- {one}" for one in assumptions),
+        "## Objectives\n\n" + _objectives(plan, workloads),
+        "## Assumptions\n\n" + ASSUMPTIONS,
         "## Over all workloads\n\n" + _overview(results),
         *(_workload(result, pictures, changed_s if result.workload == HALVING else None) for result in results),
     ]
@@ -75,8 +65,8 @@ def _head(plan: Plan, made: Made) -> str:
     return (
         "# Evaluation: every policy side by side\n\n"
         f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on "
-        f"{made.cores} cores of {made.cpu or 'an unnamed CPU'} ({versions}). Each run has {plan.seconds:g} s of arrivals; {seeds}. "
-        + " ".join(notes)
+        f"{made.cores} cores of {made.cpu or 'an unnamed CPU'} ({versions}). "
+        f"Each run has {plan.seconds:g} s of arrivals; {seeds}. " + " ".join(notes)
     ).rstrip()
 
 
@@ -91,11 +81,17 @@ def _left_out(summary: Summary) -> str:
     return "".join(f"\n\n`{name}` was not measured: {reason}." for name, reason in summary.left_out.items())
 
 
-def _objectives(objectives: Sequence[Objective]) -> str:
-    rows = [(o.name, f"{o.ttft_multiple:g}", f"{o.tpot_multiple:g}", f"{o.share:.0%}") for o in objectives]
-    return "Objectives are multiples of the latencies of an idle endpoint of the pool's fastest hardware.\n\n" + table(
-        ("class", "TTFT", "TPOT", "share of requests"), rows
-    )
+def _objectives(plan: Plan, workloads: Mapping[str, Described]) -> str:
+    """Workloads with the same classes share their rows."""
+    by_mix: dict[tuple[SloMultiple, ...], list[str]] = {}
+    for name in plan.workloads:
+        by_mix.setdefault(workloads[name].mix, []).append(name)
+    rows = [
+        (", ".join(names), one.name, f"{one.share:.0%}", f"{one.ttft:g}", f"{one.tpot:g}")
+        for mix, names in by_mix.items()
+        for one in mix
+    ]
+    return OBJECTIVES + "\n\n" + table(("workloads", "class", "share of requests", "TTFT", "TPOT"), rows)
 
 
 def _overview(results: Sequence[WorkloadResult]) -> str:

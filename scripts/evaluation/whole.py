@@ -11,7 +11,7 @@ import click
 
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.plan import Described, Plan
-from scripts.evaluation.report import Made, Objective, write_report
+from scripts.evaluation.report import Made, write_report
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.run import Engine, evaluate
 from scripts.evaluation.search import SHARES
@@ -26,15 +26,13 @@ _SPEED_S = 60.0
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: workloads, what runs them, and what the report says of both.
+    """What is evaluated: workloads, and what runs them.
 
     `changed_s` is when an endpoint of the workload `halving` halves its speed, if that is among them.
     """
 
     workloads: Mapping[str, Described]
     engine: Engine
-    objectives: Sequence[Objective]
-    assumptions: Sequence[str]
     changed_s: float | None = None
 
 
@@ -66,9 +64,7 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
         stale=journal.stale,
         resumed=journal.resumed,
     )
-    file = write_report(
-        output.folder, plan, results, summary, made, subject.objectives, subject.assumptions, subject.changed_s
-    )
+    file = write_report(output.folder, plan, results, summary, made, subject.workloads, subject.changed_s)
     _tell(plan, results, summary, extra, output)
     click.echo(f"{file} has it all", err=True)
     return summary

@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass
 
 from scripts.evaluation.point import PointOptions, PointResult
+from simulator.workloads.objectives import SloMultiple
 
 SERVICE_RPS = 20.0
 QUALITY = {"random": 0.7, "round-robin": 0.8, "default": 1.0, "tuned": 1.2, "slo": 1.5, "oracle": 1.6}
@@ -15,6 +16,10 @@ CHANGED_S = 60.0
 class Queue:
     description: str = "Requests of a queue."
     typical_rps: float = 10.0
+    mix: tuple[SloMultiple, ...] = (
+        SloMultiple("tight", 0.3, ttft=5, tpot=2),
+        SloMultiple("loose", 0.7, ttft=25, tpot=6),
+    )
 
 
 def prepare(workload: str, seed: int) -> bytes:
@@ -43,7 +48,7 @@ def run_point(
     latency = 100 / QUALITY[policy]
     percentiles = {f"p{p}": latency * p / 50 for p in (50, 90, 95, 99)}
     predicts = policy == "slo"
-    bins = [(10.0 * n + 5, 30.0 if 60 < 10 * n + 5 < 80 else 8.0, 4.0, 90.0) for n in range(12)]
+    bins = [(10.0 * n, 30.0 if 60 <= 10 * n < 80 else 8.0, 4.0, 90.0) for n in range(12)]
     return PointResult(
         workload=workload,
         policy=policy,
