@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.evaluation.journal import JournalError
 from scripts.evaluation.plan import BASE, COMMON, POLICIES, Plan
-from scripts.evaluation.replay import prepare, run_point
+from scripts.evaluation.preparing import prepare
+from scripts.evaluation.replay import run_point
 from scripts.evaluation.run import Engine
 from scripts.evaluation.summary import HALVING
 from scripts.evaluation.whole import Output, Subject, run_whole
