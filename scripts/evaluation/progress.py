@@ -1,0 +1,46 @@
+"""How far an evaluation is, on stderr: what is prepared, what is run, and how long it may still take."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_RUNS_OF_A_SEARCH = 11
+_RATE_OVER_S = 900
+
+
+class Meter:
+    """Two bars. How many runs a search takes is known when it ends: until then it counts as the usual one."""
+
+    def __init__(self, preparations: int, searches: int, other_runs: int) -> None:
+        columns = (
+            TextColumn("{task.description:12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S)
+        self._preparing = self._progress.add_task("preparations", total=preparations, now="")
+        self._running = self._progress.add_task("runs", total=searches * _RUNS_OF_A_SEARCH + other_runs, now="")
+        self._total = searches * _RUNS_OF_A_SEARCH + other_runs
+
+    def __enter__(self) -> "Meter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def prepared(self, what: str) -> None:
+        self._progress.update(self._preparing, advance=1, now=what)
+
+    def ran(self, what: str) -> None:
+        self._progress.update(self._running, advance=1, now=what)
+
+    def searched(self, runs: int) -> None:
+        """A search ended, after so many runs."""
+        self._total += runs - _RUNS_OF_A_SEARCH
+        self._progress.update(self._running, total=self._total)
