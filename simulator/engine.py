@@ -57,7 +57,7 @@ class _Plan:
     decodes: list[Sequence] = field(default_factory=list)
     prefills: list[Sequence] = field(default_factory=list)
     prefill_tokens: int = 0
-    attention_pairs: int = 0
+    prefill_attention_ms: float = 0.0
     kv_tokens: int = 0
     preempted: bool = False
 
@@ -120,7 +120,9 @@ class Engine:
         if not plan.preempted:
             self._schedule_waiting(plan)
         decodes = len(plan.decodes)
-        duration_ms = self.hardware.step_ms(plan.prefill_tokens, plan.attention_pairs, decodes, plan.kv_tokens)
+        cost = self.hardware.cost
+        duration_ms = cost.dense_ms(plan.prefill_tokens + decodes) + plan.prefill_attention_ms
+        duration_ms += cost.decode_attention(decodes, plan.kv_tokens)[0]
         produced = self._produce(plan)
         return Step(duration_ms, produced, [sequence.id for sequence in self._ended], plan.prefill_tokens, decodes)
 
@@ -205,7 +207,7 @@ class Engine:
     def _prefill(self, plan: _Plan, sequence: Sequence, tokens: int) -> None:
         plan.prefills.append(sequence)
         plan.prefill_tokens += tokens
-        plan.attention_pairs += tokens * (sequence.computed + tokens // 2)
+        plan.prefill_attention_ms += self.hardware.cost.prefill_attention_ms(tokens, sequence.computed)
         sequence.computed += tokens
         self._publish(sequence)
 

@@ -75,13 +75,13 @@ def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]
 
 
 def test_a_step_costs_what_the_hardware_says() -> None:
-    engine, hardware = Engine(SMALL), SMALL
+    engine, cost = Engine(SMALL), SMALL.cost
     engine.submit(sequence("one", 32, 3))
     prefill, decode = engine.step(), engine.step()
     assert prefill
     assert decode
-    assert prefill.duration_ms == hardware.step_ms(32, 32 * 16, 0, 0)
-    assert decode.duration_ms == hardware.step_ms(0, 0, 1, 32)
+    assert prefill.duration_ms == cost.dense_ms(32) + cost.prefill_attention_ms(32, 0)
+    assert decode.duration_ms == cost.dense_ms(1) + cost.decode_attention(1, 32)[0]
 
 
 def test_a_sequence_counts_as_running_until_its_last_step_has_passed() -> None:
