@@ -9,8 +9,15 @@ from importlib.resources.abc import Traversable
 
 from simulator.trace_formats import TraceRequest, parse_trace, read_text
 
-__all__ = ["AZURE_CONVERSATION", "MOONCAKE_CONVERSATION", "TraceRequest", "cap_lengths", "load_trace", "scale_rate"]
-__all__ += ["window"]
+__all__ = [
+    "AZURE_CONVERSATION",
+    "MOONCAKE_CONVERSATION",
+    "TraceRequest",
+    "cap_lengths",
+    "load_trace",
+    "scale_rate",
+    "window",
+]
 
 # The traces that ship: samples, whose sources and licences lie beside them.
 AZURE_CONVERSATION = resources.files("simulator") / "traces" / "azure-2023-conversation.csv"

@@ -1,6 +1,7 @@
 """The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
 
-The first line has the seconds of each run and a digest of the code that made them; each other line is a result. What was prepared for a workload and seed lies in a folder beside it.
+The first line has the seconds of each run and a digest of the code that made them; each other line is a result.
+What was prepared for a workload and seed lies in a folder beside it.
 """
 
 import hashlib

@@ -10,7 +10,7 @@ Percentiles = dict[str, float]  # by p50, p90, p95 and p99
 class PointResult(msgspec.Struct, frozen=True):
     """One policy on one workload at one rate and seed.
 
-    Everything is of the judged requests: those that arrive after the warm-up.
+    Everything is of the judged requests: those that arrive after the warm-up. All numbers are finite.
     """
 
     workload: str
@@ -42,7 +42,7 @@ class PointResult(msgspec.Struct, frozen=True):
     coverage_q90: float | None = None
     """Percent of the observations that stayed below their predicted 0.9-quantile."""
     errors_over_time: list[tuple[float, float, float, float]] = []
-    """Bins of (second, TTFT MdAPE, TPOT MdAPE, coverage)."""
+    """Bins of (second at the middle, TTFT MdAPE, TPOT MdAPE, coverage), in order; bins without requests are left out."""
     shed: int = 0
 
 

@@ -14,7 +14,7 @@ Measure = Callable[[PointResult], float | None]
 
 @dataclass(frozen=True)
 class WorkloadResult:
-    """`goodputs` by policy and share, one for each seed; `rates` by multiple of the common load; all runs in `points`."""
+    """`goodputs` by policy and share, one for each seed; `rates` by multiple of the common load."""
 
     workload: str
     description: str

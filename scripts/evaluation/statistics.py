@@ -1,7 +1,7 @@
 """Means over seeds, and how far they can be trusted: Student's t intervals of 95 %."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -18,6 +18,11 @@ class Interval:
     seeds: int
     low: float | None = None
     high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; the mean alone where there is none."""
+        return self.mean if self.low is None else self.low, self.mean if self.high is None else self.high
 
     def text(self, digits: int = 3) -> str:
         """As it is printed, to so many significant digits."""
@@ -52,12 +57,14 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [our / their for our, their in zip(ours, theirs, strict=True)]
 
 
-def median_interval(by_group: Sequence[Sequence[float]]) -> Interval:
-    """Of the median over groups (rows) of ratios by seed (columns): each seed's own median, then their geometric mean.
+def median_interval(
+    by_group: Sequence[Sequence[float]], interval: Callable[[Sequence[float]], Interval] = geometric_interval
+) -> Interval:
+    """Of the median over groups (rows) of values by seed (columns): each seed's own median, then their mean.
 
     It tells how another draw of requests would change the median over these groups, not what other groups would give.
     """
-    return geometric_interval([median(of_seed) for of_seed in zip(*by_group, strict=True)])
+    return interval([median(of_seed) for of_seed in zip(*by_group, strict=True)])
 
 
 def _short(value: float, digits: int) -> str:

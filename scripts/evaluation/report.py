@@ -1,0 +1,150 @@
+"""docs/evaluation.md: everything that an evaluation found, and how."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.evaluation import plots
+from scripts.evaluation.plan import BASE, COMMON, OURS, Plan
+from scripts.evaluation.results import WorkloadResult
+from scripts.evaluation.statistics import CONFIDENCE
+from scripts.evaluation.summary import HALVING, Summary
+from scripts.evaluation.tables import class_table, goodput_table, latency_table, load_table, table, targets_table
+
+NAME = "evaluation"
+
+_METHOD = f"""\
+Requests are replayed in virtual time: a discrete-event simulation of a pool of vLLM engines, each policy placing every
+request as it arrives. A policy meets the same requests as all others at the same rate and seed; another rate has the same
+requests with other gaps.
+
+- **SLO attainment** is the share of the judged requests, those after the warm-up, that met both their TTFT and their TPOT
+  objective. What a policy sheds has met neither.
+- **Goodput at 90 % (99 %)** is the largest rate at which at least that share of the requests meets its objectives. Rates
+  lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects to
+  neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
+- **The common load** of a workload is the rate at which `{BASE}` attains 90 %, the geometric mean over seeds, on the grid.
+- **Intervals**, in brackets, are Student's t over seeds at {CONFIDENCE:.0%}; of goodputs and ratios by their logarithms.
+  Ratios are paired by seed. A median over workloads is taken for each seed by itself: its interval tells how other draws
+  of requests would change it, not what other workloads would give.
+- **Verdicts**: met and missed where the whole interval lies inside or outside the wanted range, unsure where it does not.
+- **Fairness** is Jain's index of output tokens over endpoints, each divided by its capacity: 1 is even.
+- **Errors** of predictions are median absolute percentage errors of requests that the model had not seen; coverage is
+  the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end of the first
+  period from which on both median errors are within bounds twice in a row.
+- **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A class of objectives: multiples of the unloaded latencies, and the share of requests that have it."""
+
+    name: str
+    ttft_multiple: float
+    tpot_multiple: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the report came to be. `stale`: some runs are of an earlier state of the code."""
+
+    command: str
+    wall_s: float
+    cpu: str
+    cores: int
+    versions: Mapping[str, str]
+    stale: bool = False
+    resumed: bool = False
+
+
+def write_report(
+    folder: Path,
+    plan: Plan,
+    results: Sequence[WorkloadResult],
+    summary: Summary,
+    made: Made,
+    objectives: Sequence[Objective],
+    assumptions: Sequence[str],
+    changed_s: float | None,
+) -> Path:
+    """Writes evaluation.md into the folder, and its pictures into the folder `evaluation` there. Returns the former."""
+    pictures = folder / NAME
+    pictures.mkdir(parents=True, exist_ok=True)
+    sections = [
+        _head(plan, made),
+        "## Targets\n\n" + targets_table(summary) + _left_out(summary),
+        "## Method\n\n" + _METHOD,
+        "## Objectives\n\n" + _objectives(objectives),
+        "## Assumptions\n\n" + "\n".join(f"- {one}" for one in assumptions),
+        "## Over all workloads\n\n" + _overview(results),
+        *(_workload(result, pictures, changed_s if result.workload == HALVING else None) for result in results),
+    ]
+    file = folder / f"{NAME}.md"
+    file.write_text("\n\n".join(sections) + "\n")
+    return file
+
+
+def _head(plan: Plan, made: Made) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "one seed, so that nothing has an interval"
+    notes = []
+    if made.resumed:
+        notes.append("It went on with the runs of an earlier one, whose time is not counted.")
+    if made.stale:
+        notes.append("**Some of these runs were made by an earlier state of the code.**")
+    return (
+        "# Evaluation: every policy side by side\n\n"
+        f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on {made.cores} cores "
+        f"of {made.cpu or 'an unnamed CPU'} ({versions}). Each run has {plan.seconds:g} s of arrivals; {seeds}. "
+        + " ".join(notes)
+    ).rstrip()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _left_out(summary: Summary) -> str:
+    return "".join(f"\n\n`{name}` was not measured: {reason}." for name, reason in summary.left_out.items())
+
+
+def _objectives(objectives: Sequence[Objective]) -> str:
+    rows = [(o.name, f"{o.ttft_multiple:g}", f"{o.tpot_multiple:g}", f"{o.share:.0%}") for o in objectives]
+    return "Objectives are multiples of the latencies of an idle endpoint of the pool's fastest hardware.\n\n" + table(
+        ("class", "TTFT", "TPOT", "share of requests"), rows
+    )
+
+
+def _overview(results: Sequence[WorkloadResult]) -> str:
+    """Goodput at 90 % of each policy over the base's, by workload."""
+    policies = [policy for policy in results[0].policies if policy != BASE]
+    rows = [
+        (f"[{r.workload}](#{r.workload})", *(f"{r.goodput_ratio(BASE, policy=policy).mean:.2f}" for policy in policies))
+        for r in results
+    ]
+    return f"Goodput at 90 % over that of `{BASE}`, geometric mean over seeds.\n\n" + table(
+        ("workload", *policies), rows
+    )
+
+
+def _workload(result: WorkloadResult, pictures: Path, changed_s: float | None) -> str:
+    plots.draw_attainment(result, pictures / f"{result.workload}.png")
+    parts = [
+        f"## {result.workload}",
+        result.description,
+        f"![Attainment against rate]({NAME}/{result.workload}.png)",
+        goodput_table(result),
+        f"At the common load of {result.rates[COMMON]:.3g} requests/s:",
+        load_table(result),
+        latency_table(result),
+        "Attainment by class, %:",
+        class_table(result),
+    ]
+    if plots.has_errors(result):
+        plots.draw_errors(result, changed_s, pictures / f"{result.workload}-errors.png")
+        parts.append(f"![Errors of {OURS} over time]({NAME}/{result.workload}-errors.png)")
+    return "\n\n".join(parts)
