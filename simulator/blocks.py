@@ -1,4 +1,4 @@
-"""Paged KV memory with a prefix cache: pieces of prompts are counted by holder, and stay cached when nobody holds them."""
+"""Paged KV memory with a prefix cache: pieces of prompts are counted by holder, and stay when nobody holds them."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

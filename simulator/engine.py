@@ -92,7 +92,7 @@ class Engine:
         self._running: dict[Sequence, None] = {}
         self._prefilling: list[Sequence] = []
         self._ended: list[Sequence] = []
-        # Of those that decode: how many, the KV tokens that they hold, and how many need a block at steps of each phase.
+        # Of those that decode: how many, their KV tokens, and how many need a block at steps of each phase.
         self._decodes = 0
         self._kv_tokens = 0
         self._needing = [0] * self._block_tokens
@@ -177,7 +177,7 @@ class Engine:
     def _time(self, plan: Plan, most_steps: int) -> None:
         decodes, kv_tokens = plan.decodes, self._kv_tokens
         dense_ms = self._cost.dense_ms(plan.prefill_tokens + decodes)
-        attention_ms, slope = self._cost.decode_attention(decodes, kv_tokens) if decodes else (0.0, 0.0)
+        attention_ms, _ = self._cost.decode_attention(decodes, kv_tokens) if decodes else (0.0, 0.0)
         plan.first_ms = dense_ms + plan.attention_ms + attention_ms
         if plan.prefills or most_steps == 1 or not decodes:
             return
