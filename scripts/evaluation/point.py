@@ -42,7 +42,7 @@ class PointResult(msgspec.Struct, frozen=True):
     coverage_q90: float | None = None
     """Percent of the observations that stayed below their predicted 0.9-quantile."""
     errors_over_time: list[tuple[float, float, float, float]] = []
-    """Bins of (second at the middle, TTFT MdAPE, TPOT MdAPE, coverage), in order; bins without requests are left out."""
+    """Bins of (second at the middle, TTFT MdAPE, TPOT MdAPE, coverage), in order; those without requests are left out."""
     shed: int = 0
 
 

@@ -5,34 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.evaluation import plots
+from scripts.evaluation.method import METHOD
 from scripts.evaluation.plan import BASE, COMMON, OURS, Plan
 from scripts.evaluation.results import WorkloadResult
-from scripts.evaluation.statistics import CONFIDENCE
 from scripts.evaluation.summary import HALVING, Summary
 from scripts.evaluation.tables import class_table, goodput_table, latency_table, load_table, table, targets_table
 
 NAME = "evaluation"
-
-_METHOD = f"""\
-Requests are replayed in virtual time: a discrete-event simulation of a pool of vLLM engines, each policy placing every
-request as it arrives. A policy meets the same requests as all others at the same rate and seed; another rate has the same
-requests with other gaps.
-
-- **SLO attainment** is the share of the judged requests, those after the warm-up, that met both their TTFT and their TPOT
-  objective. What a policy sheds has met neither.
-- **Goodput at 90 % (99 %)** is the largest rate at which at least that share of the requests meets its objectives. Rates
-  lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects to
-  neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
-- **The common load** of a workload is the rate at which `{BASE}` attains 90 %, the geometric mean over seeds, on the grid.
-- **Intervals**, in brackets, are Student's t over seeds at {CONFIDENCE:.0%}; of goodputs and ratios by their logarithms.
-  Ratios are paired by seed. A median over workloads is taken for each seed by itself: its interval tells how other draws
-  of requests would change it, not what other workloads would give.
-- **Verdicts**: met and missed where the whole interval lies inside or outside the wanted range, unsure where it does not.
-- **Fairness** is Jain's index of output tokens over endpoints, each divided by its capacity: 1 is even.
-- **Errors** of predictions are median absolute percentage errors of requests that the model had not seen; coverage is
-  the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end of the first
-  period from which on both median errors are within bounds twice in a row.
-- **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +53,7 @@ def write_report(
     sections = [
         _head(plan, made),
         "## Targets\n\n" + targets_table(summary) + _left_out(summary),
-        "## Method\n\n" + _METHOD,
+        "## Method\n\n" + METHOD,
         "## Objectives\n\n" + _objectives(objectives),
         "## Assumptions\n\n" + "\n".join(f"- {one}" for one in assumptions),
         "## Over all workloads\n\n" + _overview(results),
@@ -95,8 +74,8 @@ def _head(plan: Plan, made: Made) -> str:
         notes.append("**Some of these runs were made by an earlier state of the code.**")
     return (
         "# Evaluation: every policy side by side\n\n"
-        f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on {made.cores} cores "
-        f"of {made.cpu or 'an unnamed CPU'} ({versions}). Each run has {plan.seconds:g} s of arrivals; {seeds}. "
+        f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on "
+        f"{made.cores} cores of {made.cpu or 'an unnamed CPU'} ({versions}). Each run has {plan.seconds:g} s of arrivals; {seeds}. "
         + " ".join(notes)
     ).rstrip()
 

@@ -22,7 +22,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def targets_table(summary: Summary) -> str:
     rows = [
-        (f"{target.what} (`{target.name}`)", target.wanted, found.text() if found else "–", verdict)
+        (f"{target.what} (`{target.name}`)", target.wanted, found.text() if found else "-", verdict)
         for target, found, verdict in verdicts(summary)
     ]
     return table(("figure", "wanted", "found", "verdict"), rows)
@@ -40,8 +40,8 @@ def _goodputs(result: WorkloadResult, policy: str) -> list[str]:
     cells: list[str] = []
     for share in SHARES:
         cells.append(_SIGNS[result.bound(policy, share)] + result.goodput_interval(policy, share).text())
-        ours = "–" if policy == OURS or OURS not in result.policies else _ratio(result, OURS, policy, share)
-        cells += [ours, "–" if policy == BASE else _ratio(result, policy, BASE, share)]
+        ours = "-" if policy == OURS or OURS not in result.policies else _ratio(result, OURS, policy, share)
+        cells += [ours, "-" if policy == BASE else _ratio(result, policy, BASE, share)]
     return cells
 
 
@@ -95,7 +95,7 @@ def class_table(result: WorkloadResult) -> str:
     for policy in result.policies:
         points = result.at_load(policy)
         found = [[p.attainment_by_class[name] for p in points if name in p.attainment_by_class] for name in classes]
-        rows.append((policy, *(_percent(mean_interval(values)) if values else "–" for values in found)))
+        rows.append((policy, *(_percent(mean_interval(values)) if values else "-" for values in found)))
     return table(("policy", *classes), rows)
 
 
@@ -106,5 +106,5 @@ def _percent(one: Interval) -> str:
 
 def _number(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
