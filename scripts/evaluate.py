@@ -20,9 +20,10 @@ from scripts.evaluation.summary import HALVING
 from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
-_SECONDS, _QUICK_SECONDS = 600.0, 90.0
+_SECONDS, _QUICK_SECONDS = 120.0, 30.0
 _SEEDS, _QUICK_SEEDS = 5, 1
-_RATE_RATIO, _QUICK_RATE_RATIO = 1.02, 1.04
+_RATE_RATIO, _QUICK_RATE_RATIO = 1.02, 1.08
+_QUICK_WORKLOADS = ("azure-conversation", "mooncake-conversation", "shared-prefix", "heterogeneous")
 _LOADS = (0.7, COMMON, 1.4)
 
 
@@ -53,7 +54,7 @@ _LOADS = (0.7, COMMON, 1.4)
 @click.option(
     "--quick",
     is_flag=True,
-    help="The shape of it in minutes: one seed, short runs, rates to 4 % instead of 2 %, and only the common load.",
+    help="The shape of it in minutes: fewer workloads, one seed, short runs, coarser rates, and only the common load.",
 )
 @click.option(
     "--resume", is_flag=True, help="Go on with the runs in --points. Without this they are kept as .previous."
@@ -90,8 +91,9 @@ def main(
     An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
     The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.
     """
+    wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
     plan = Plan(
-        workloads=tuple(name for name in WORKLOADS if name in (workloads or WORKLOADS)),
+        workloads=tuple(name for name in WORKLOADS if name in wanted),
         policies=tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES)),
         seeds=tuple(range(1, 1 + (seeds or (_QUICK_SEEDS if quick else _SEEDS)))),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),

@@ -93,7 +93,9 @@ class Judge:
         )
 
 
-def _errors(flights: Sequence[Flight], predicted: Mapping[int, Predicted]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _errors(
+    flights: Sequence[Flight], predicted: Mapping[int, Predicted]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """[requests, (arrival in s, errors of both medians in percent, how much of both 0.9-quantiles held in percent)]."""
     rows = []
     for flight in flights:

@@ -1,16 +1,17 @@
 """How far an evaluation is, on stderr: what is prepared, what is run, and how long it may still take."""
 
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-_RUNS_OF_A_SEARCH = 11
+_RUNS_OF_A_SEARCH = 10
 _RATE_OVER_S = 900
 
 
 class Meter:
-    """Two bars. How many runs a search takes is known when it ends: until then it counts as the usual one."""
+    """Two bars. How many runs a search takes is known when it ends: those to come count as its mean."""
 
     def __init__(self, preparations: int, searches: int, other_runs: int) -> None:
         columns = (
@@ -23,9 +24,10 @@ class Meter:
             TextColumn("{task.fields[now]}"),
         )
         self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S)
+        self._searches, self._other_runs = searches, other_runs
+        self._ended: list[int] = []
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")
-        self._running = self._progress.add_task("runs", total=searches * _RUNS_OF_A_SEARCH + other_runs, now="")
-        self._total = searches * _RUNS_OF_A_SEARCH + other_runs
+        self._running = self._progress.add_task("runs", total=self._total(), now="")
 
     def __enter__(self) -> "Meter":
         self._progress.start()
@@ -42,5 +44,9 @@ class Meter:
 
     def searched(self, runs: int) -> None:
         """A search ended, after so many runs."""
-        self._total += runs - _RUNS_OF_A_SEARCH
-        self._progress.update(self._running, total=self._total)
+        self._ended.append(runs)
+        self._progress.update(self._running, total=self._total())
+
+    def _total(self) -> float:
+        mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
+        return sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs
