@@ -21,6 +21,7 @@ from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
 _SECONDS, _QUICK_SECONDS = 120.0, 30.0
+_REQUESTS, _QUICK_REQUESTS = 3000, 300
 _SEEDS, _QUICK_SEEDS = 5, 1
 _RATE_RATIO, _QUICK_RATE_RATIO = 1.02, 1.08
 _QUICK_WORKLOADS = ("azure-conversation", "mooncake-conversation", "shared-prefix", "heterogeneous")
@@ -49,6 +50,12 @@ _LOADS = (0.7, COMMON, 1.4)
     type=click.FloatRange(10),
     show_default=f"{_SECONDS:g}, or {_QUICK_SECONDS:g} with --quick",
     help="Virtual time that requests arrive in, in each run.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(0),
+    show_default=f"{_REQUESTS}, or {_QUICK_REQUESTS} with --quick",
+    help="Runs at low rates are prolonged until as many come.",
 )
 @click.option("--jobs", default=min(2, os.cpu_count() or 1), type=click.IntRange(1), help="Processes that make runs.")
 @click.option(
@@ -79,6 +86,7 @@ def main(
     policies: Sequence[str],
     seeds: int | None,
     seconds: float | None,
+    requests: int | None,
     jobs: int,
     quick: bool,
     resume: bool,
@@ -97,11 +105,12 @@ def main(
         policies=tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES)),
         seeds=tuple(range(1, 1 + (seeds or (_QUICK_SEEDS if quick else _SEEDS)))),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
+        requests=requests if requests is not None else (_QUICK_REQUESTS if quick else _REQUESTS),
         jobs=jobs,
         rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
         loads=(COMMON,) if quick else _LOADS,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point), _changed_s(plan))
+    subject = Subject(WORKLOADS, Engine(prepare, run_point), _halving_s)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))
@@ -111,12 +120,9 @@ def main(
         raise click.ClickException("interrupted: the same command with --resume goes on") from None
 
 
-def _changed_s(plan: Plan) -> float | None:
-    """When an endpoint halves its speed, in the workload that has this."""
-    if HALVING not in plan.workloads:
-        return None
+def _halving_s(seconds: float) -> float:
     workload = WORKLOADS[HALVING]
-    return workload.changes(0, plan.seconds, len(workload.endpoints))[0].at_s
+    return workload.changes(0, seconds, len(workload.endpoints))[0].at_s
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
 
-The first line has the seconds of each run and a digest of the code that made them; each other line is a result.
+The first line has the length of the runs and a digest of the code that made them; each other line is a result.
 What was prepared for a workload and seed lies in a folder beside it.
 """
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 
 Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
@@ -26,6 +27,7 @@ class JournalError(Exception):
 
 class _Header(msgspec.Struct, frozen=True):
     seconds: float
+    requests: int
     code: str
 
 
@@ -41,16 +43,16 @@ def code_digest() -> str:
 class Journal:
     """All results so far, by what was run. `stale` says that some were made by other code than today's."""
 
-    def __init__(self, file: Path, seconds: float, resume: bool) -> None:
+    def __init__(self, file: Path, plan: Plan, resume: bool) -> None:
         """Begins anew, with the old file kept as `.previous`; or goes on with it. Raises JournalError."""
         self._file, self._prepared = file, file.with_suffix(".prepared")
         self.points: dict[Key, PointResult] = {}
         self.stale = False
         self.resumed = resume and file.exists()
         if self.resumed:
-            self._read(seconds)
+            self._read(plan)
         else:
-            self._begin(seconds)
+            self._begin(plan)
 
     def add(self, point: PointResult) -> None:
         self._append(msgspec.json.encode(point))
@@ -73,15 +75,15 @@ class Journal:
     def _prepared_file(self, workload: str, seed: int) -> Path:
         return self._prepared / f"{workload}-{seed}"
 
-    def _begin(self, seconds: float) -> None:
+    def _begin(self, plan: Plan) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             self._file.replace(self._file.with_name(self._file.name + ".previous"))
         for file in self._prepared.glob("*"):
             file.unlink()
-        self._append(msgspec.json.encode(_Header(seconds, code_digest())))
+        self._append(msgspec.json.encode(_Header(plan.seconds, plan.requests, code_digest())))
 
-    def _read(self, seconds: float) -> None:
+    def _read(self, plan: Plan) -> None:
         lines = self._file.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             # The writer was ended in the middle of a line: that run is made again.
@@ -90,11 +92,11 @@ class Journal:
         if not lines:
             raise JournalError(f"{self._file} is empty: leave out --resume")
         header = self._decode(msgspec.json.Decoder(_Header).decode, lines[0], 1)
-        if header.seconds != seconds:
-            raise JournalError(
-                f"{self._file} has runs of {header.seconds:g} s, not {seconds:g}: give --seconds {header.seconds:g}, "
-                "or leave out --resume"
-            )
+        for name in ("seconds", "requests"):
+            was, wanted = getattr(header, name), getattr(plan, name)
+            if was != wanted:
+                advice = f"give --{name} {was:g}, or leave out --resume"
+                raise JournalError(f"{self._file} has runs of {was:g} {name}, not {wanted:g}: {advice}")
         self.stale = header.code != code_digest()
         decode = msgspec.json.Decoder(PointResult).decode
         found = [self._decode(decode, line, number) for number, line in enumerate(lines[1:], 2)]

@@ -10,10 +10,10 @@ requests with other gaps.
 
 - **SLO attainment** is the share of the judged requests, those after the warm-up, that met both their TTFT and their
   TPOT objective. What a policy sheds has met neither.
-- **Goodput at 90 % (99 %)** is the largest rate at which at least that share of the requests meets its objectives.
+- **Goodput at 90% (99%)** is the largest rate at which at least that share of the requests meets its objectives.
   Rates lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects
   to neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
-- **The common load** of a workload is the rate at which `{BASE}` attains 90 %: the geometric mean over seeds, on the
+- **The common load** of a workload is the rate at which `{BASE}` attains 90%: the geometric mean over seeds, on the
   grid.
 - **Intervals**, in brackets, are Student's t over seeds at {CONFIDENCE:.0%}; of goodputs and ratios by their
   logarithms. Ratios are paired by seed. A median over workloads is taken for each seed by itself: its interval tells

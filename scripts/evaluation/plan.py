@@ -39,12 +39,17 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """`loads` are multiples of the rate at which `default` attains 90 %, at which every policy is run as well."""
+    """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well."""
 
     workloads: tuple[str, ...]
     policies: tuple[str, ...]
     seeds: tuple[int, ...]
     seconds: float
+    requests: int
     jobs: int
     rate_ratio: float
     loads: tuple[float, ...]
+
+    def seconds_at(self, requests_per_s: float) -> float:
+        """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""
+        return max(self.seconds, round(self.requests / requests_per_s, 3))

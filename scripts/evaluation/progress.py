@@ -5,6 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 _RUNS_OF_A_SEARCH = 10
 _RATE_OVER_S = 900
@@ -16,14 +17,16 @@ class Meter:
     def __init__(self, preparations: int, searches: int, other_runs: int) -> None:
         columns = (
             TextColumn("{task.description:12}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S)
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S, expand=True
+        )
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")

@@ -15,7 +15,7 @@ def recovery_s(bins: Sequence[Bin], changed_s: float) -> float | None:
     """From the change to the end of the first bin from which on two in a row have both errors within their bounds.
 
     Only bins that lie wholly after the change count. None where the errors were out of bounds before it too, or never
-    come back. Coverage isn't asked for here: a bin has too few requests to tell 88 % from 92 %; see `coverage_after`.
+    come back. Coverage isn't asked for here: a bin has too few requests to tell 88% from 92%; see `coverage_after`.
     """
     width = _width(bins)
     before = [one for one in bins if one[0] + width <= changed_s]

@@ -66,7 +66,8 @@ def _head(plan: Plan, made: Made) -> str:
         "# Evaluation: every policy side by side\n\n"
         f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on "
         f"{made.cores} cores of {made.cpu or 'an unnamed CPU'} ({versions}). "
-        f"Each run has {plan.seconds:g} s of arrivals; {seeds}. " + " ".join(notes)
+        f"Each run has arrivals for {plan.seconds:g} s, or until {plan.requests:,} came if that takes longer; {seeds}. "
+        + " ".join(notes)
     ).rstrip()
 
 
@@ -95,13 +96,13 @@ def _objectives(plan: Plan, workloads: Mapping[str, Described]) -> str:
 
 
 def _overview(results: Sequence[WorkloadResult]) -> str:
-    """Goodput at 90 % of each policy over the base's, by workload."""
+    """Goodput at 90% of each policy over the base's, by workload."""
     policies = [policy for policy in results[0].policies if policy != BASE]
     rows = [
         (f"[{r.workload}](#{r.workload})", *(f"{r.goodput_ratio(BASE, policy=policy).mean:.2f}" for policy in policies))
         for r in results
     ]
-    return f"Goodput at 90 % over that of `{BASE}`, geometric mean over seeds.\n\n" + table(
+    return f"Goodput at 90% over that of `{BASE}`, geometric mean over seeds.\n\n" + table(
         ("workload", *policies), rows
     )
 

@@ -1,7 +1,7 @@
 """Runs a plan: prepares each workload, searches each policy's goodput, and runs all policies at common loads.
 
 Runs are made by a pool of processes. `default` is searched first; the other searches begin where it ended, and its
-rates at 90 % attainment, averaged over the seeds, are the workload's common load.
+rates at 90% attainment, averaged over the seeds, are the workload's common load.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class _Evaluation:
         point = self.journal.points.get((workload, policy, rate, seed))
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
         if point is None:
-            arguments = (workload, rate, seed, policy, self.plan.seconds, prepared, PointOptions())
+            arguments = (workload, rate, seed, policy, self.plan.seconds_at(rate), prepared, PointOptions())
             point = await self._in_pool(what, self.engine.run_point, *arguments)
             self.journal.add(point)
         self.meter.ran(what)
@@ -158,5 +158,5 @@ def _stride(ratio: float) -> int:
 
 
 def _reach(ratio: float) -> int:
-    """A factor of about 40 to both sides: with a rate of typical use in the middle, nothing lies beyond."""
-    return 12 * _stride(ratio)
+    """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
+    return 7 * _stride(ratio)

@@ -1,4 +1,4 @@
-"""Means over seeds, and how far they can be trusted: Student's t intervals of 95 %."""
+"""Means over seeds, and how far they can be trusted: Student's t intervals of 95%."""
 
 import math
 from collections.abc import Callable, Sequence

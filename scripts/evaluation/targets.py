@@ -43,10 +43,10 @@ class Target:
 
 TARGETS = (
     *(
-        Target(name, f"goodput at 90 % over that of {OVER[name]}, median over workloads", least)
+        Target(name, f"goodput at 90% over that of {OVER[name]}, median over workloads", least)
         for name, least in _LEAST_OVER.items()
     ),
-    Target("worst_goodput_over_default", "goodput at 90 % over that of default, on the worst workload", 1.0),
+    Target("worst_goodput_over_default", "goodput at 90% over that of default, on the worst workload", 1.0),
     Target("e2e_p50_gain_over_tuned_shared_prefix", "end-to-end p50 of tuned over ours, shared-prefix, same load", 1.5),
     Target("ttft_mdape", "median error of predicted TTFT, %, median over workloads", most=TTFT_MDAPE),
     Target("tpot_mdape", "median error of predicted TPOT, %, median over workloads", most=TPOT_MDAPE),

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from scripts.evaluation.journal import Journal
-from scripts.evaluation.plan import Described, Plan
+from scripts.evaluation.plan import COMMON, Described, Plan
 from scripts.evaluation.report import Made, write_report
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.run import Engine, evaluate
 from scripts.evaluation.search import SHARES
 from scripts.evaluation.statistics import Interval
-from scripts.evaluation.summary import SPEED, Summary, summarise, virtual_requests_per_s
+from scripts.evaluation.summary import HALVING, SPEED, Summary, summarise, virtual_requests_per_s
 from scripts.evaluation.targets import verdicts
 from scripts.figures import cpu, report, write
 
@@ -26,14 +26,11 @@ _SPEED_S = 60.0
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: workloads, and what runs them.
-
-    `changed_s` is when an endpoint of the workload `halving` halves its speed, if that is among them.
-    """
+    """What is evaluated: workloads, what runs them, and when `halving` halves a speed, by the length of a run."""
 
     workloads: Mapping[str, Described]
     engine: Engine
-    changed_s: float | None = None
+    changed_s: Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,12 @@ class Output:
 def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
     """Raises JournalError before the first run if the file of points can't be gone on with."""
     started = time.perf_counter()
-    journal = Journal(output.points_file, plan.seconds, output.resume)
+    journal = Journal(output.points_file, plan, output.resume)
     if journal.stale:
         click.echo(f"the code has changed since {output.points_file} was begun: its runs may not compare", err=True)
     results = evaluate(plan, subject.workloads, subject.engine, journal)
-    summary = summarise(results, subject.changed_s)
+    changed_s = _changed_s(plan, results, subject)
+    summary = summarise(results, changed_s)
     extra = _speed(subject)
     made = Made(
         command=output.command,
@@ -64,10 +62,16 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
         stale=journal.stale,
         resumed=journal.resumed,
     )
-    file = write_report(output.folder, plan, results, summary, made, subject.workloads, subject.changed_s)
+    file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s)
     _tell(plan, results, summary, extra, output)
     click.echo(f"{file} has it all", err=True)
     return summary
+
+
+def _changed_s(plan: Plan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
+    """In the runs at the common load."""
+    rates = [result.rates[COMMON] for result in results if result.workload == HALVING]
+    return subject.changed_s(plan.seconds_at(rates[0])) if rates else None
 
 
 def _speed(subject: Subject) -> dict[str, float]:
@@ -93,6 +97,7 @@ def _tell(
             "policies": plan.policies,
             "seeds": plan.seeds,
             "seconds": plan.seconds,
+            "requests": plan.requests,
             "rate_ratio": plan.rate_ratio,
             "loads": plan.loads,
             "jobs": plan.jobs,

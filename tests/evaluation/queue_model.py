@@ -9,7 +9,6 @@ from simulator.workloads.objectives import SloMultiple
 
 SERVICE_RPS = 20.0
 QUALITY = {"random": 0.7, "round-robin": 0.8, "default": 1.0, "tuned": 1.2, "slo": 1.5, "oracle": 1.6}
-CHANGED_S = 60.0
 
 
 @dataclass(frozen=True)

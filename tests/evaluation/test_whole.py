@@ -12,14 +12,16 @@ from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
-from tests.evaluation.queue_model import CHANGED_S, QUALITY, SERVICE_RPS, Queue, prepare, run_point
+from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, prepare, run_point
 
 WORKLOADS = ("shared-prefix", "halving")
-PLAN = Plan(WORKLOADS, ("round-robin", "default", "tuned", "slo", "oracle"), (1, 2), 60.0, 2, 1.02, loads=(0.7, 1.0))
+PLAN = Plan(
+    WORKLOADS, ("round-robin", "default", "tuned", "slo", "oracle"), (1, 2), 60.0, 600, 2, 1.02, loads=(0.7, 1.0)
+)
 SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
     Engine(prepare, run_point),
-    CHANGED_S,
+    lambda seconds: seconds,
 )
 
 
