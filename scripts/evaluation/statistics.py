@@ -26,9 +26,10 @@ class Interval:
 
     def text(self, digits: int = 3) -> str:
         """As it is printed, to so many significant digits."""
+        mean = _short(self.mean, digits)
         if self.low is None or self.high is None:
-            return f"{_short(self.mean, digits)} (one seed)"
-        return f"{_short(self.mean, digits)} [{_short(self.low, digits)}, {_short(self.high, digits)}]"
+            return mean
+        return f"{mean} [{_short(self.low, digits)}, {_short(self.high, digits)}]"
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

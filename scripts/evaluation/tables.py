@@ -22,7 +22,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def targets_table(summary: Summary) -> str:
     rows = [
-        (f"{target.what} (`{target.name}`)", target.wanted, found.text() if found else "-", verdict)
+        (f"{target.what} (`{target.name}`)", target.wanted, found, verdict)
         for target, found, verdict in verdicts(summary)
     ]
     return table(("figure", "wanted", "found", "verdict"), rows)

@@ -56,5 +56,13 @@ TARGETS = (
 )
 
 
-def verdicts(summary: Summary) -> list[tuple[Target, Interval | None, str]]:
-    return [(t, summary.figures.get(t.name), t.verdict(summary.figures.get(t.name))) for t in TARGETS]
+def verdicts(summary: Summary) -> list[tuple[Target, str, str]]:
+    """Each target, what was found as it is printed, and the verdict."""
+    found = [summary.figures.get(target.name) for target in TARGETS]
+    return [(target, _text(one), target.verdict(one)) for target, one in zip(TARGETS, found, strict=True)]
+
+
+def _text(found: Interval | None) -> str:
+    if found is None:
+        return "-"
+    return found.text() + (" (one seed, no interval)" if found.seeds == 1 else "")

@@ -87,7 +87,7 @@ def _tell(
 ) -> None:
     report({**extra, **{name: found.mean for name, found in summary.figures.items()}})
     for target, found, verdict in verdicts(summary):
-        click.echo(f"{target.name:40} {verdict}: {found.text() if found else '-'}, wanted {target.wanted}")
+        click.echo(f"{target.name:40} {verdict}: {found}, wanted {target.wanted}")
     for name, reason in summary.left_out.items():
         click.echo(f"{name} is left out: {reason}", err=True)
     if output.json_file:

@@ -23,10 +23,10 @@ def test_the_mean_of_three_seeds_has_the_t_interval_of_two_degrees_of_freedom() 
     assert found.high == pytest.approx(2 + half)
 
 
-def test_one_seed_has_no_interval_and_says_so() -> None:
+def test_one_seed_has_no_interval() -> None:
     found = geometric_interval([2.5])
     assert (found.low, found.high) == (None, None)
-    assert found.text() == "2.50 (one seed)"
+    assert found.text() == "2.50"
 
 
 def test_an_interval_is_printed_with_three_digits() -> None:

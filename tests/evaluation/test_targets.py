@@ -1,7 +1,8 @@
 import pytest
 
 from scripts.evaluation.statistics import Interval
-from scripts.evaluation.targets import TARGETS, Target
+from scripts.evaluation.summary import Summary
+from scripts.evaluation.targets import TARGETS, Target, verdicts
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,11 @@ def test_targets_say_what_they_want() -> None:
     assert wanted["goodput_of_oracle"] == "≥ 0.92"
     assert wanted["recovery_s"] == "≤ 60"
     assert wanted["coverage_q90"] == "88 to 92"
+
+
+def test_a_target_without_a_figure_is_listed_all_the_same() -> None:
+    found = verdicts(Summary({"ttft_mdape": Interval(8.0, 1)}, {}))
+    said = {target.name: (text, verdict) for target, text, verdict in found}
+    assert said["ttft_mdape"] == ("8.00 (one seed, no interval)", "met")
+    assert said["recovery_s"] == ("-", "not measured")
+    assert len(said) == len(TARGETS)
