@@ -51,7 +51,7 @@ def make(
         text, found = _made(packages, pair, host_ms, kernel_factor)
         (out / f"{pair.name}.csv").write_text(text)
         figures |= {f"{pair.name} {name}": value for name, value in found.items()}
-    _tell(figures, json_file)
+    _tell(figures, json_file, {"package": PACKAGE, "host_ms": host_ms, "kernel_factor": kernel_factor})
 
 
 @main.command()
@@ -71,7 +71,7 @@ def check(file: Path, json_file: Path | None) -> None:
     figures = figures_of(read, {part: getattr(read, part) for part in PARTS})
     for context in _CONTEXTS:
         figures |= decode_steps(read, context)
-    _tell(figures, json_file)
+    _tell(figures, json_file, {"file": file.name})
 
 
 def _made(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
@@ -91,10 +91,10 @@ def _made(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> t
     return format_calibration(table), figures
 
 
-def _tell(figures: dict[str, float], json_file: Path | None) -> None:
+def _tell(figures: dict[str, float], json_file: Path | None, settings: dict[str, str | float]) -> None:
     report(figures)
     if json_file:
-        write(json_file, figures, ("numpy",), {})
+        write(json_file, figures, ("numpy",), settings)
 
 
 if __name__ == "__main__":
