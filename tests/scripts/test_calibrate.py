@@ -11,8 +11,9 @@ from scripts.calibration.compose import calibration, decode_attention, dense, pr
 from scripts.calibration.errors import left_out
 from scripts.calibration.kernels import Kernels, all_reduce_times, decode_times, gemm_ms, gemm_times, prompt_times
 from scripts.calibration.pairs import LLAMA_8B, PAIRS
+from scripts.calibration.served import Served, imitate, served
 from simulator.calibration_file import format_calibration, parse_calibration
-from simulator.hardware import shipped_names
+from simulator.hardware import hardware, shipped_names
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "calibrate.py"
 FOLDER = Path(__file__).parents[2] / "simulator" / "calibration"
@@ -153,3 +154,29 @@ def test_it_says_what_to_install(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert f"pip install --no-deps --target {tmp_path} aiconfigurator-core==" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_measured_servers_are_told_apart() -> None:
+    row = {"system": "h100_sxm", "model_path": "m", "tp_size": "2", "backend": "vllm", "mode": "agg", "precision": ""}
+    row |= {"batch_size": "8", "isl": "100", "osl": "10", "silicon_ttft_ms": "50.5", "silicon_tpot_ms": "7.5"}
+    others = [row | {key: "other"} for key in ("system", "model_path", "tp_size", "backend", "mode", "precision")]
+    assert served([row, *others], "h100_sxm", "m", 2) == [Served(8, 100, 10, 50.5, 7.5)]
+
+
+def test_one_client_waits_for_nobody() -> None:
+    imitated = hardware("2xh100-qwen3-32b")
+    cost = imitated.cost
+    ours = imitate(imitated, Served(1, 1_024, 3, 0.0, 0.0))
+    assert ours.ttft_ms == pytest.approx(cost.dense_ms(1_024) + cost.prefill_attention_ms(1_024, 0))
+    assert ours.tpot_ms == pytest.approx(
+        cost.dense_ms(1) + sum(cost.decode_attention(1, n)[0] for n in (1024, 1025)) / 2
+    )
+
+
+# Of vLLM 0.12 in front of as many clients, measured by others: part of what `calibrate.py compare` goes through.
+@pytest.mark.parametrize(("clients", "prompt", "output", "tpot_ms"), [(64, 1_024, 128, 46.0), (32, 4_096, 128, 75.0)])
+def test_a_simulated_server_is_as_fast_as_a_measured_one(
+    clients: int, prompt: int, output: int, tpot_ms: float
+) -> None:
+    ours = imitate(hardware("2xh100-qwen3-32b"), Served(clients, prompt, output, 0.0, tpot_ms))
+    assert ours.tpot_ms == pytest.approx(tpot_ms, rel=0.1)
