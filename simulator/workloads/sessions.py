@@ -12,7 +12,7 @@ import numpy as np
 from simulator.workloads.draw import Ints, Requests, stream
 from simulator.workloads.synthetic import Lognormal
 
-HASH_TOKENS = 64
+HASH_TOKENS = 128
 MAX_TURNS = 20
 # Ids of a prompt's pieces: a block of numbers for each application and each session.
 _PIECES = 1 << 20
