@@ -22,14 +22,11 @@ _COST = click.FloatRange(0, max=1e6)
 _COUNT = click.IntRange(1)
 
 
-class _HardwareName(click.ParamType[Hardware]):
-    name = "name or .csv"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Hardware:
-        try:
-            return value if isinstance(value, Hardware) else hardware(value)
-        except CalibrationError as error:
-            self.fail(str(error), parameter, context)
+def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> Hardware:
+    try:
+        return hardware(name)
+    except CalibrationError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(context_settings=_SETTINGS)
@@ -42,7 +39,8 @@ class _HardwareName(click.ParamType[Hardware]):
     "imitated",
     envvar="SIMULATOR_HARDWARE",
     default="fast",
-    type=_HardwareName(),
+    metavar="NAME",
+    callback=_hardware,
     show_envvar=True,
     help=f"What to imitate: {', '.join([*PRESETS, *shipped_names()])}, or a calibration of your own.",
 )
