@@ -100,7 +100,7 @@ def _catalogue() -> list[Workload]:
         ),
         Workload(
             name="shared-prefix",
-            description="Chats of several turns over 32 system prompts: the pool's caches hold all, if it uses them well.",
+            description="Chats of several turns over 32 system prompts, which the caches hold if used well.",
             pool=UNIFORM_POOL,
             draw=_chats,
             hash_tokens=SESSION_HASH_TOKENS,
