@@ -82,7 +82,7 @@ def test_what_ships_reads_as_it_is_written(name: str) -> None:
         ("# licence: none\n", "# license: none\n", "line 4: license is unknown.*licence"),
         ("# licence: none\n", "# licence\n", "line 4: expected '# key: value'"),
         ("# num_blocks: 1000", "# num_blocks: 0", "num_blocks: expected a whole number from 1"),
-        ("# max_num_seqs: 8", "# max_num_seqs: 8000000", "max_num_seqs: expected .* to 100000, got '8000000'"),
+        ("# max_num_seqs: 8", "# max_num_seqs: 8000000", "max_num_seqs: expected .* to 4096, got '8000000'"),
         ("# kernel_factor: 1", "# kernel_factor: nan", "kernel_factor: expected a number from 0.01"),
         ("part,tokens", "parts,tokens", "line 13: expected the columns part,tokens,context,ms"),
         ("dense,1,0,10", "dense,1,0", "line 14: expected 4 fields, got 3"),
@@ -116,3 +116,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(CalibrationError, match=r"can't read .*binary\.csv"):
         hardware(str(tmp_path / "binary.csv"))
+
+
+def test_a_table_of_the_largest_size_is_read_or_refused_at_once(tmp_path: Path) -> None:
+    dense = "".join(f"dense,{tokens},0,{tokens}\n" for tokens in range(102, 40_000))
+    assert hardware(own(tmp_path, OWN + dense)).cost.dense_ms(30_000) == 30_000
+    many = "".join(f"decode_attention,2,{context},3\n" for context in range(257))
+    with pytest.raises(CalibrationError, match="decode_attention: expected at most 256 different contexts"):
+        hardware(own(tmp_path, OWN + many))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    assert hardware(own(tmp_path, "\ufeff" + OWN)).num_blocks == 1000
