@@ -49,7 +49,8 @@ def draw_sessions(shape: Sessions, seed: int, count: int) -> Requests:
     system_tokens = _system_tokens(shape, seed)
     turns = _turns(shape, system_tokens, seed, count)
     shared = (system_tokens // HASH_TOKENS)[turns.application]
-    return Requests(turns.prompt_tokens, turns.output_tokens, _hashes(turns, shared, shape.applications))
+    hashes = _hashes(turns, shared, shape.applications)
+    return Requests(turns.prompt_tokens, turns.output_tokens, hashes, turns.session)
 
 
 def _system_tokens(shape: Sessions, seed: int) -> Ints:

@@ -163,6 +163,16 @@ def test_a_turn_repeats_what_was_said_before_it() -> None:
     assert repeated > 30
 
 
+@pytest.mark.parametrize("name", ["shared-prefix", "shared-prefix-thrash"])
+def test_a_session_asks_for_the_same_class_at_every_turn(name: str) -> None:
+    arrivals = WORKLOADS[name].scenario(20.0, 3, 100.0).arrivals
+    classes: dict[int, set[str]] = {}
+    for arrival in arrivals:
+        classes.setdefault(arrival.hashes[-1] >> 20, set()).add(arrival.slo_class)
+    assert len(classes) > 50
+    assert all(len(of_session) == 1 for of_session in classes.values())
+
+
 def test_what_thrashes_is_more_than_all_caches_hold_and_what_fits_is_not() -> None:
     def alive_tokens(workload: Workload) -> int:
         scenario = workload.scenario(40.0, seed=0, seconds=100.0)
