@@ -168,7 +168,9 @@ def test_a_session_asks_for_the_same_class_at_every_turn(name: str) -> None:
     arrivals = WORKLOADS[name].scenario(20.0, 3, 100.0).arrivals
     classes: dict[int, set[str]] = {}
     for arrival in arrivals:
-        classes.setdefault(arrival.hashes[-1] >> 20, set()).add(arrival.slo_class)
+        # Smaller numbers are those of the applications' system prompts, which sessions share.
+        if (session := arrival.hashes[-1] >> 20) >= 64:
+            classes.setdefault(session, set()).add(arrival.slo_class)
     assert len(classes) > 50
     assert all(len(of_session) == 1 for of_session in classes.values())
 
