@@ -3,6 +3,7 @@
 
 import sys
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -12,13 +13,21 @@ from scripts.calibration.compose import calibration, dense, whole_prompts
 from scripts.calibration.errors import decode_steps, figures_of
 from scripts.calibration.kernels import PACKAGE, read_kernels
 from scripts.calibration.pairs import PAIRS, Pair
+from scripts.calibration.served import imitate, read_served
 from scripts.figures import report, steps, write
 from simulator.calibration_file import PARTS, format_calibration
 from simulator.exceptions import CalibrationError
-from simulator.hardware import measured, read_calibration
+from simulator.hardware import hardware, measured, read_calibration
 
 _FOLDER = Path(__file__).parents[1] / "simulator" / "calibration"
 _CONTEXTS = (1_024, 8_192)
+_SERVED = "2xh100-qwen3-32b"
+_PACKAGES = click.option(
+    "--packages",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help=f"Folder that {PACKAGE} and pyarrow were installed into: pip install --no-deps --target.",
+)
 _JSON = click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
 )
@@ -30,12 +39,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--packages",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help=f"Folder that {PACKAGE} and pyarrow were installed into: pip install --no-deps --target.",
-)
+@_PACKAGES
 @click.option("--only", multiple=True, type=click.Choice([pair.name for pair in PAIRS]), help="Make only this.")
 @click.option("--out", default=_FOLDER, type=click.Path(file_okay=False, path_type=Path), help="Where tables go.")
 @click.option("--host-ms", default=2.0, type=click.FloatRange(0), help="A step's time on the host.")
@@ -51,7 +55,7 @@ def make(
         text, found = _made(packages, pair, host_ms, kernel_factor)
         (out / f"{pair.name}.csv").write_text(text)
         figures |= {f"{pair.name} {name}": value for name, value in found.items()}
-    _tell(figures, json_file)
+    _tell(figures, json_file, {"package": PACKAGE, "host_ms": host_ms, "kernel_factor": kernel_factor})
 
 
 @main.command()
@@ -71,7 +75,28 @@ def check(file: Path, json_file: Path | None) -> None:
     figures = figures_of(read, {part: getattr(read, part) for part in PARTS})
     for context in _CONTEXTS:
         figures |= decode_steps(read, context)
-    _tell(figures, json_file)
+    _tell(figures, json_file, {"file": file.name})
+
+
+@main.command()
+@_PACKAGES
+@_JSON
+def compare(packages: Path, json_file: Path | None) -> None:
+    """Ratios of simulated TPOT and TTFT to those measured of vLLM with Qwen3-32B on two H100, under the same load.
+
+    The measurements don't say how their clients began; the simulated ones all begin at once, which is what most of
+    their TTFT comes from.
+    """
+    imitated = hardware(_SERVED)
+    ratios: dict[str, list[float]] = {"tpot": [], "ttft": []}
+    for case in steps(read_served(packages, "h100_sxm", "Qwen/Qwen3-32B", 2), "replaying"):
+        ours = imitate(imitated, case)
+        ratios["tpot"].append(ours.tpot_ms / case.tpot_ms)
+        ratios["ttft"].append(ours.ttft_ms / case.ttft_ms)
+    figures: dict[str, float] = {"cases": len(ratios["tpot"])}
+    for name, of in ratios.items():
+        figures |= {f"{name}_ratio_min": min(of), f"{name}_ratio_median": median(of), f"{name}_ratio_max": max(of)}
+    _tell(figures, json_file, {"package": PACKAGE, "hardware": _SERVED})
 
 
 def _made(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
@@ -91,10 +116,10 @@ def _made(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> t
     return format_calibration(table), figures
 
 
-def _tell(figures: dict[str, float], json_file: Path | None) -> None:
+def _tell(figures: dict[str, float], json_file: Path | None, settings: dict[str, str | float]) -> None:
     report(figures)
     if json_file:
-        write(json_file, figures, ("numpy",), {})
+        write(json_file, figures, ("numpy",), settings)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From `at_s` on an endpoint's steps take `slowdown` times as long as its hardware's."""
+    """From `at_s` on an endpoint's steps take `slowdown` times as long as its hardware's.
+
+    A step that goes on ends as it began, unless the endpoint becomes faster: what is left of it takes the new time.
+    """
 
     at_s: float
     endpoint: int

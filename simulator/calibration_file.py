@@ -19,8 +19,9 @@ TIMES = ("host_ms", "kernel_factor")
 COLUMNS = ("part", "tokens", "context", "ms")
 PARTS = ("dense", "prefill_attention", "decode_attention")
 _LARGEST = 100_000_000
-# Steps and batches are looked up in lists of these lengths.
-_LARGEST_OF = {"max_num_seqs": 100_000, "max_num_batched_tokens": 1_000_000}
+# Steps and batches are looked up in lists of these lengths, the latter of rows as long as there are contexts.
+_LARGEST_OF = {"max_num_seqs": 4_096, "max_num_batched_tokens": 1_000_000}
+_MOST_CONTEXTS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def parse_calibration(text: str, where: str) -> Calibration:
     values, notes = _header(lines[:count], where)
     points = _points(lines[count:], count, where)
     for part in PARTS:
-        _require_enough(points[part], part, where)
+        _require_some(points[part], part, where)
     return Calibration(
         texts={key: values[key] for key in TEXTS},
         limits={key: _limit(values[key], f"{where}: {key}", _LARGEST_OF.get(key, _LARGEST)) for key in LIMITS},
@@ -119,8 +120,8 @@ def _row(row: list[str], line: str) -> tuple[str, tuple[int, int], float]:
     return part, at, _number(ms, f"{line}: ms", least=0.0)
 
 
-def _require_enough(points: Points, part: str, where: str) -> None:
-    """Two of each direction are what a slope takes."""
+def _require_some(points: Points, part: str, where: str) -> None:
+    """Two of each direction are what a slope takes; more than so many contexts tell nothing and take up memory."""
     by_tokens: dict[int, int] = {}
     for tokens, _ in points:
         by_tokens[tokens] = by_tokens.get(tokens, 0) + 1
@@ -128,6 +129,8 @@ def _require_enough(points: Points, part: str, where: str) -> None:
         raise CalibrationError(f"{where}: {part}: expected rows of at least two numbers of tokens")
     if part != "dense" and (lonely := [tokens for tokens, count in by_tokens.items() if count < 2]):
         raise CalibrationError(f"{where}: {part}: expected at least two contexts with tokens {lonely[0]}")
+    if (count := len({context for _, context in points})) > _MOST_CONTEXTS:
+        raise CalibrationError(f"{where}: {part}: expected at most {_MOST_CONTEXTS} different contexts, got {count}")
 
 
 def _limit(text: str, what: str, most: int = _LARGEST, *, least: int = 1) -> int:

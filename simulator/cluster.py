@@ -95,14 +95,14 @@ class Cluster:
     def slowdown(self, index: int) -> float:
         return self._endpoints[index].slowdown
 
-    def step_left_s(self, index: int, now_s: float) -> float:
-        """Until the step that an endpoint is in the middle of has passed."""
+    def steps_begun(self, index: int, now_s: float) -> tuple[int, float]:
+        """Of the endpoint's plan: how many steps have begun, and the time in s until the last of these has passed."""
         endpoint = self._endpoints[index]
         if endpoint.plan is None:
-            return 0.0
+            return 0, 0.0
         ms_per_s = 1000 / endpoint.slowdown
         steps = endpoint.plan.steps_begun_by((now_s - endpoint.began_s) * ms_per_s)
-        return max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
+        return steps, max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
 
     def run(
         self,

@@ -115,6 +115,26 @@ class Engine:
     def kv_usage(self) -> float:
         return self.blocks.used / self.blocks.capacity
 
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that run, oldest first, then all that wait, in the order in which they will be admitted."""
+        ended = set(self._ended)
+        return [one for one in self._running if one not in ended] + list(self._waiting)
+
+    def generated(self, sequence: Sequence) -> int:
+        """Output tokens so far."""
+        since = sequence.decodes_from
+        return sequence.total - sequence.prompt_tokens + (0 if since is None else self._steps - since)
+
+    def cached_tokens(self, hashes: tuple[int, ...], prompt_tokens: int) -> int:
+        """How much of such a prompt would not have to be computed now.
+
+        Never all of it: its last token is computed for the logits that the first new token needs.
+        """
+        if not hashes:
+            return 0
+        return min(self.blocks.cached_prefix(hashes), (prompt_tokens - 1) // self._piece_tokens) * self._piece_tokens
+
     def fits(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens, prompt and output, can ever be finished."""
         return self._blocks_for(tokens) <= self.blocks.capacity
@@ -247,8 +267,8 @@ class Engine:
         waiting, most = self._waiting, self.hardware.max_num_seqs
         while waiting and budget > 0 and len(self._running) < most:
             sequence = waiting[0]
-            cached = self._cached_pieces(sequence)
-            start = cached * self._piece_tokens
+            start = self.cached_tokens(sequence.hashes, sequence.prompt_tokens)
+            cached = start // self._piece_tokens
             tokens = min(sequence.total - start, budget)
             needed = self._blocks_for(start + tokens) - cached * self._piece_blocks
             if not self._has_room(needed + self.blocks.idle_among(sequence.hashes[:cached])):
@@ -262,13 +282,6 @@ class Engine:
     def _has_room(self, blocks: int) -> bool:
         """Whether so many can be taken beside those that this step's decodes will take."""
         return blocks + self._needing[-self._steps % self._block_tokens] <= self.blocks.free
-
-    def _cached_pieces(self, sequence: Sequence) -> int:
-        """Never the whole prompt: its last token is computed for the logits that the first new token needs."""
-        if not sequence.hashes:
-            return 0
-        cached = self.blocks.cached_prefix(sequence.hashes)
-        return min(cached, (sequence.prompt_tokens - 1) // self._piece_tokens)
 
     def _admit(self, sequence: Sequence, cached: int) -> None:
         sequence.held = list(sequence.hashes[:cached])

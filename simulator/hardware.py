@@ -88,7 +88,7 @@ def read_calibration(path: Path) -> Calibration:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CalibrationError(f"{path} is larger than {MAX_BYTES} bytes")
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"can't read {path}: {error}") from error
     return parse_calibration(text, str(path))

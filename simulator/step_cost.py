@@ -58,10 +58,10 @@ class MeasuredCost:
     Beyond the largest measured context both attentions grow linearly with it. A piece of more tokens than were ever
     measured counts as several pieces in a row, so that attention to a long prompt grows quadratically. Below the
     smallest measurement, the smallest holds. Batches up to `max_num_seqs` and steps up to `max_num_batched_tokens` are
-    looked up; larger ones are extrapolated, more slowly.
+    looked up; larger ones take longer to find.
     """
 
-    __slots__ = ("_contexts", "_decode", "_decode_rows", "_dense", "_dense_slope", "_prefill", "_tokens", "_widths")
+    __slots__ = ("_contexts", "_decode", "_decode_rows", "_dense", "_dense_steps", "_prefill", "_tokens", "_widths")
 
     def __init__(
         self,
@@ -72,9 +72,8 @@ class MeasuredCost:
         max_num_batched_tokens: int,
     ) -> None:
         """Times in ms. `dense` is by tokens alone, in its only context, 0; contexts of all three begin with 0."""
-        steps = dense.at_tokens(np.arange(max_num_batched_tokens + 2))[:, 0]
-        self._dense: list[float] = steps[:-1].tolist()
-        self._dense_slope = float(steps[-1] - steps[-2])
+        self._dense = dense
+        self._dense_steps: list[float] = dense.at_tokens(np.arange(max_num_batched_tokens + 1))[:, 0].tolist()
         self._tokens: list[int] = prefill_attention.tokens.tolist()
         self._widths: list[int] = prefill_attention.contexts.tolist()
         self._prefill: list[list[float]] = prefill_attention.ms.tolist()
@@ -85,9 +84,9 @@ class MeasuredCost:
 
     def dense_ms(self, tokens: int) -> float:
         try:
-            return self._dense[tokens]
+            return self._dense_steps[tokens]
         except IndexError:
-            return self._dense[-1] + self._dense_slope * (tokens - len(self._dense) + 1)
+            return float(self._dense.at_tokens(np.array([tokens]))[0, 0])
 
     def prefill_attention_ms(self, tokens: int, context: int) -> float:
         largest, ms = self._tokens[-1], 0.0

@@ -32,13 +32,12 @@ def surface(points: Points) -> Surface:
     Times are made monotone in both directions, since kernels that do more don't take less time: what falls in a table
     is noise, or another kernel that was chosen at that size.
     """
+    by_tokens: dict[int, dict[int, float]] = {}
+    for (count, context), ms in sorted(points.items()):
+        by_tokens.setdefault(count, {})[context] = ms
+    tokens = np.array(list(by_tokens))
     contexts = np.array(sorted({context for _, context in points} | {0}))
-    tokens = np.array(sorted({tokens for tokens, _ in points}))
-    rows = []
-    for of in tokens.tolist():
-        row = sorted((context, ms) for (count, context), ms in points.items() if count == of)
-        known = np.array([context for context, _ in row])
-        rows.append(extend(known, np.array([ms for _, ms in row]), contexts))
+    rows = [extend(np.array(list(row)), np.array(list(row.values())), contexts) for row in by_tokens.values()]
     return Surface(tokens, contexts, monotone(np.array(rows)))
 
 

@@ -42,10 +42,11 @@ def left_out_errors(points: Points, part: str, calibration: Calibration) -> dict
 def raised_or_lowered(points: Points) -> float:
     """By how much percent making it monotone changes the row that it changes most."""
     made = surface(points)
-    tokens, contexts = made.tokens.tolist(), made.contexts.tolist()
+    rows = {tokens: row for row, tokens in enumerate(made.tokens.tolist())}
+    columns = {context: column for column, context in enumerate(made.contexts.tolist())}
     return max(
-        100 * abs(float(made.ms[tokens.index(of), contexts.index(context)]) - ms) / max(ms, 1e-9)
-        for (of, context), ms in points.items()
+        100 * abs(float(made.ms[rows[tokens], columns[context]]) - ms) / max(ms, 1e-9)
+        for (tokens, context), ms in points.items()
     )
 
 

@@ -1,5 +1,6 @@
 """The schedulers that are compared, each as the configuration that an operator would write."""
 
+from epp.scheduling.config import DEFAULT_CONFIG
 from scripts.evaluation import closed_formula  # noqa: F401  (registers its scorer)
 
 Weights = tuple[float, float, float]
@@ -42,3 +43,5 @@ DEFAULT = heuristic(1, 1, 0)
 CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
 # The gateway API's own formula, with its defaults.
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n- type: max-score-picker\n"
+# What runs where nothing is configured.
+SLO = DEFAULT_CONFIG

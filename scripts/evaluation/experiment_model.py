@@ -45,13 +45,32 @@ DERIVED: dict[str, Derivation] = {
 class TargetPlan:
     """What a target's models read, which of that may only raise them, and how they are fitted.
 
-    With `in_logarithms` they are fitted to the logarithm; a mean then is the geometric one.
+    With `in_logarithms` they are fitted to the logarithm; a mean then is the geometric one. With `mean_first` all but
+    `fit.further_trees` of the trees are fitted to a mean, and the rest, on top, to each quantile: the slope of an upper
+    quantile's loss is the same for all rows below it, so that boosting from scratch tells those apart late.
+
+    A share of the rows may be set aside to calibrate: each output is shifted until as many of them as its quantile says
+    are below it (split conformal prediction, Romano et al. 2019, of a constant width).
     """
 
     columns: tuple[str, ...]
     rising: tuple[str, ...] = ()
     fit: FitSettings = field(default_factory=FitSettings)
     in_logarithms: bool = True
+    mean_first: bool = False
+    calibrating_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A target's models and what is added to the answers of each."""
+
+    models: Sequence[Model]
+    shifts: Sequence[float]
+
+    def predict(self, x: Matrix) -> Matrix:
+        """[outputs, rows], as fitted: of logarithms perhaps, and crossing perhaps."""
+        return np.stack([m.predict(x) + np.float32(s) for m, s in zip(self.models, self.shifts, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +177,45 @@ class ExperimentModel:
         self._rows_since_pass += len(self._new)
         self._new = []
 
-    def _fit(self, name: str) -> Sequence[Model]:
-        plan, target, rows = self._plan, self._plan.target(name), self._rows[name]
-        matrix, views = _matrix(plan, len(rows))
-        _fill(matrix, views, plan, rows[:, :-1])
-        x = matrix[:, _positions(plan, target)]
-        y = np.log(rows[:, -1]) if target.in_logarithms else rows[:, -1]
+    def _fit(self, name: str) -> Fitted:
+        plan, rows = self._plan, self._rows[name]
         ages = np.arange(len(rows))[::-1]
         weights = np.exp2(-ages / plan.half_life_rows).astype(np.float32) if np.isfinite(plan.half_life_rows) else None
-        return fit(Training(x, y, weights, tuple(int(c in target.rising) for c in target.columns)), target.fit)
+        return fit_target(plan.target(name), target_matrix(plan, name, rows[:, :-1]), rows[:, -1], weights)
 
     def _serve(self, onnx_bytes: bytes, from_s: float) -> None:
         self._onnx = onnx_bytes
         if onnx_bytes:
             self._served.replace(_Graph(onnx_bytes, self._plan), from_s)
+
+
+def target_matrix(plan: Plan, name: str, rows: Matrix) -> Matrix:
+    """From rows [rows, plan.names] to what a target's models read, [rows, columns]."""
+    matrix, views = _matrix(plan, len(rows))
+    _fill(matrix, views, plan, rows)
+    return matrix[:, _positions(plan, plan.target(name))]
+
+
+def fit_target(target: TargetPlan, x: Matrix, y_ms: Matrix, weights: Matrix | None = None) -> Fitted:
+    """Models of rows [rows, target.columns] that took so many ms."""
+    y = np.log(y_ms) if target.in_logarithms else y_ms
+    aside = np.zeros(len(y), dtype=np.bool_)
+    if target.calibrating_share:
+        aside[:: round(1 / target.calibrating_share)] = True
+    used = ~aside
+    monotone = tuple(int(column in target.rising) for column in target.columns)
+    training = Training(x[used], y[used], None if weights is None else weights[used], monotone)
+    first: Sequence[Model] = ()
+    if target.mean_first:
+        mean = msgspec.structs.replace(target.fit, quantiles=(), trees=target.fit.trees - target.fit.further_trees)
+        first = fit(training, mean) * len(target.fit.targets)
+    models = fit(training, target.fit, first)
+    shifts = [0.0] * len(models)
+    if target.calibrating_share:
+        residuals = [y[aside] - model.predict(x[aside]) for model in models]
+        pairs = zip(residuals, target.fit.targets, strict=True)
+        shifts = [float(r.mean() if q is None else np.quantile(r, q)) for r, q in pairs]
+    return Fitted(models, shifts)
 
 
 class _Graph:
@@ -221,7 +265,7 @@ def _positions(plan: Plan, target: TargetPlan) -> list[int]:
     return [plan.columns.index(name) for name in target.columns]
 
 
-def _export(models: Mapping[str, Sequence[Model]], plan: Plan) -> bytes:
+def _export(models: Mapping[str, Fitted], plan: Plan) -> bytes:
     """One graph: from `columns` [rows, columns] to each target's outputs [rows, outputs], at least 0, not crossing."""
     nodes: list[NodeProto] = []
     constants = [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])]
@@ -231,19 +275,21 @@ def _export(models: Mapping[str, Sequence[Model]], plan: Plan) -> bytes:
         constants.append(helper.make_tensor(f"{source}_at", TensorProto.INT64, [len(positions)], positions))
         nodes.append(helper.make_node("Gather", ["columns", f"{source}_at"], [source], axis=1))
         below = "zero"
-        for index in sorted(range(len(fitted)), key=lambda i: target.fit.targets[i] or 0.0):
-            part = fitted[index].graph(source, f"{name}_{index}_fitted")
+        for index in sorted(range(len(fitted.models)), key=lambda i: target.fit.targets[i] or 0.0):
+            part = fitted.models[index].graph(source, f"{name}_{index}_fitted")
             constants += part.constants
+            constants.append(helper.make_tensor(f"{name}_{index}_shift", TensorProto.FLOAT, [], [fitted.shifts[index]]))
             nodes += part.nodes
-            value = f"{name}_{index}_fitted"
+            value = f"{name}_{index}_shifted"
+            nodes.append(helper.make_node("Add", [f"{name}_{index}_fitted", f"{name}_{index}_shift"], [value]))
             if target.in_logarithms:
                 nodes.append(helper.make_node("Exp", [value], [f"{name}_{index}_exp"]))
                 value = f"{name}_{index}_exp"
             nodes.append(helper.make_node("Max", [value, below], [f"{name}_{index}"]))
             below = f"{name}_{index}"
-        nodes.append(helper.make_node("Concat", [f"{name}_{i}" for i in range(len(fitted))], [name], axis=1))
+        nodes.append(helper.make_node("Concat", [f"{name}_{i}" for i in range(len(fitted.models))], [name], axis=1))
     inputs = [helper.make_tensor_value_info("columns", TensorProto.FLOAT, ["rows", len(plan.columns)])]
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", len(m)]) for n, m in models.items()]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", len(f.models)]) for n, f in models.items()]
     graph = helper.make_graph(nodes, "experiment", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR)

@@ -88,7 +88,9 @@ class Picker:
         """The candidates with predictions, where the scheduler wants some and there are any."""
         if self.trainer is None or not self.scheduler.wants_predictions(request):
             return pool
-        predictions = self.trainer.predict(feature_columns(request, pool), self._now_s)
+        columns = feature_columns(request, pool)
+        predictions = self.trainer.predict(columns, self._now_s)
+        self._medians = self.trainer.predict_all(columns, self._now_s)
         return pool if predictions is None else pool.with_predictions(predictions)
 
     def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:

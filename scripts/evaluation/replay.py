@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import msgspec
 
 from epp.scheduling.config import load_scheduler
-from scripts.evaluation.configurations import CLOSED_FORMULA, DEFAULT, REFERENCE, TUNED_WEIGHTS, Weights, heuristic
+from scripts.evaluation.configurations import CLOSED_FORMULA, DEFAULT, REFERENCE, SLO, Weights, heuristic
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
 from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
+from scripts.evaluation.oracle import Oracle
 from scripts.evaluation.picker import Picker, Predicted
 from scripts.evaluation.point import PointOptions, PointResult
 from simulator.arrival import Scenario
@@ -55,15 +56,17 @@ def run_point(
     options: PointOptions,
 ) -> PointResult:
     """A run's result. ValueError for a policy that isn't known."""
-    scenario = _scenario(workload, requests_per_s, seed, seconds, options)
+    scenario = scenario_of(workload, requests_per_s, seed, seconds, options)
     given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
-    return replay(scenario, _run(policy, scenario, seed, given), policy, requests_per_s, seed)
+    return replay(scenario, run_of(policy, scenario, seed, given), policy, requests_per_s, seed)
 
 
 def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, seed: int) -> PointResult:
     began_at = time.perf_counter()
     judge = Judge(run.policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
+    if isinstance(run.policy, Oracle):
+        run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(
         scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, _SCRAPE_S
@@ -80,27 +83,32 @@ def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, see
     )
 
 
-def _scenario(workload: str, requests_per_s: float, seed: int, seconds: float, options: PointOptions) -> Scenario:
+def scenario_of(
+    workload: str, requests_per_s: float, seed: int, seconds: float, options: PointOptions | None = None
+) -> Scenario:
     scenario = WORKLOADS[workload].scenario(requests_per_s, seed, seconds)
-    if options.endpoints is None:
+    if options is None or options.endpoints is None:
         return scenario
     pool = scenario.endpoints
     endpoints = tuple(pool[index % len(pool)] for index in range(options.endpoints))
     return Scenario(scenario.name, scenario.arrivals, endpoints, scenario.hash_tokens, scenario.changes)
 
 
-def _run(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Run:
+def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Run:
     endpoints = len(scenario.endpoints)
     if policy in HEURISTICS:
         return Run(HEURISTICS[policy](endpoints, seed), None, {})
+    if policy == "oracle":
+        return Run(Oracle(seed), None, {})
     texts = {
         "default": DEFAULT,
         "tuned": heuristic(*prepared.weights),
         "closed-formula": CLOSED_FORMULA,
         "reference": REFERENCE,
+        "slo": SLO,
     }
     if policy not in texts:
-        raise ValueError(f"no policy is called {policy!r}: expected {', '.join([*HEURISTICS, *texts])}")
+        raise ValueError(f"no policy is called {policy!r}: expected {', '.join([*HEURISTICS, *texts, 'oracle'])}")
     trainer = VirtualTrainer(LEARNING, prepared.models) if policy in ("reference", "slo") else None
     picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)
     return Run(picker, picker.scrape, picker.predicted, trainer)

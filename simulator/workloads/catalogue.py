@@ -10,6 +10,7 @@ from simulator.workloads.changes import degrading, halving, stall
 from simulator.workloads.clocks import bursts
 from simulator.workloads.draw import Requests
 from simulator.workloads.objectives import WIDE_MIX
+from simulator.workloads.sessions import HASH_TOKENS as SESSION_HASH_TOKENS
 from simulator.workloads.sessions import Sessions, draw_sessions
 from simulator.workloads.synthetic import Lognormal, heavy_tailed, moderate
 from simulator.workloads.traces import Trace
@@ -19,11 +20,11 @@ UNIFORM_POOL = ("h100-llama-3.1-8b",) * 8
 MIXED_POOL = ("h100-llama-3.1-8b",) * 3 + ("a100-llama-3.1-8b",) * 3 + ("l40s-llama-3.1-8b",) * 2
 
 CHATS = Sessions(
-    applications=16,
-    system_tokens=2_000,
+    applications=32,
+    system_tokens=3_000,
     alive=320,
-    mean_turns=5,
-    user=Lognormal(median=80, sigma=0.8),
+    mean_turns=8,
+    user=Lognormal(median=200, sigma=1.0),
     answer=Lognormal(median=180, sigma=0.6),
 )
 # A session about a document, whose prompts are long, so that some hundred sessions fill the caches.
@@ -46,7 +47,7 @@ def _thrashing(seed: int, count: int, endpoints: Endpoints) -> Requests:
         system_tokens=2_000,
         alive=round(_THRASH * pool_tokens(endpoints) / _DOCUMENT_TOKENS),
         mean_turns=5,
-        user=CHATS.user,
+        user=Lognormal(median=80, sigma=0.8),
         answer=CHATS.answer,
         document=Lognormal(median=_DOCUMENT_TOKENS, sigma=0.4),
     )
@@ -99,15 +100,17 @@ def _catalogue() -> list[Workload]:
         ),
         Workload(
             name="shared-prefix",
-            description="Chats of several turns over 16 system prompts, all of which fit into the caches.",
+            description="Chats of several turns over 32 system prompts, which the caches hold if used well.",
             pool=UNIFORM_POOL,
             draw=_chats,
+            hash_tokens=SESSION_HASH_TOKENS,
         ),
         Workload(
             name="shared-prefix-thrash",
             description="Chats about long documents, of twice as many tokens as all caches together hold.",
             pool=UNIFORM_POOL,
             draw=_thrashing,
+            hash_tokens=SESSION_HASH_TOKENS,
         ),
         Workload(
             name="heavy-tails",

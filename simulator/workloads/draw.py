@@ -13,11 +13,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Lengths in tokens, and ids of the prompts' leading whole pieces; `hashes` is empty when nothing is shared."""
+    """Lengths in tokens, and ids of the prompts' leading whole pieces; `hashes` is empty when nothing is shared.
+
+    Requests of one of the `groups`, a session for one, ask for latencies of the same class; without groups each for
+    its own.
+    """
 
     prompt_tokens: Ints
     output_tokens: Ints
     hashes: Sequence[tuple[int, ...]] = ()
+    groups: Ints | None = None
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:

@@ -54,7 +54,8 @@ def objectives(
     work, so that no choice of an endpoint could meet it, and less than anyone notices.
     """
     prompt = np.maximum(requests.prompt_tokens, floor_tokens)
-    drawn = stream(seed, "classes").random(prompt.size)
+    groups = np.arange(prompt.size) if requests.groups is None else requests.groups
+    drawn = stream(seed, "classes").random(int(groups.max(initial=-1)) + 1)[groups]
     bounds = np.cumsum([multiple.share for multiple in mix])
     chosen = np.minimum(np.searchsorted(bounds / bounds[-1], drawn, side="right"), len(mix) - 1)
     ttft = np.array([multiple.ttft for multiple in mix])

@@ -12,7 +12,7 @@ import numpy as np
 from simulator.workloads.draw import Ints, Requests, stream
 from simulator.workloads.synthetic import Lognormal
 
-HASH_TOKENS = 64
+HASH_TOKENS = 128
 MAX_TURNS = 20
 # Ids of a prompt's pieces: a block of numbers for each application and each session.
 _PIECES = 1 << 20
@@ -49,7 +49,8 @@ def draw_sessions(shape: Sessions, seed: int, count: int) -> Requests:
     system_tokens = _system_tokens(shape, seed)
     turns = _turns(shape, system_tokens, seed, count)
     shared = (system_tokens // HASH_TOKENS)[turns.application]
-    return Requests(turns.prompt_tokens, turns.output_tokens, _hashes(turns, shared, shape.applications))
+    hashes = _hashes(turns, shared, shape.applications)
+    return Requests(turns.prompt_tokens, turns.output_tokens, hashes, turns.session)
 
 
 def _system_tokens(shape: Sessions, seed: int) -> Ints:

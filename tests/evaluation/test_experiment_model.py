@@ -1,12 +1,21 @@
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
 
 from model_store import ROW_NAMES
-from scripts.evaluation.experiment_model import DERIVED, ExperimentModel, ExperimentModels, Plan, TargetPlan
+from scripts.evaluation.experiment_model import (
+    DERIVED,
+    ExperimentModel,
+    ExperimentModels,
+    Plan,
+    TargetPlan,
+    fit_target,
+)
 from scripts.evaluation.learning import Row
 from tests.evaluation.learning_rows import candidates, learning_rows
-from tests.trainer.rows import INPUT, PREFIX, law, make_rows
+from tests.trainer.rows import INPUT, PREFIX, law, make_rows, noisy
 from trainer.derivation import design_columns, design_matrix, raw_columns
 from trainer.learners import Training, fit
 from trainer.settings import FitSettings
@@ -121,3 +130,42 @@ def test_more_prompt_predicts_no_less_where_a_column_is_held_to_rising() -> None
     predictions = model.predict(more, 2.0)
     assert predictions
     assert predictions.ttft_ms[-1] > 1.2 * predictions.ttft_ms[0]
+
+
+def test_a_mean_that_is_fitted_first_tells_short_latencies_apart() -> None:
+    """A steep law with little noise: boosting an upper quantile from scratch leaves its lower end on one plateau."""
+    x = np.random.default_rng(0).uniform(0, 5, (2000, 1)).astype(np.float32)
+    y_ms = noisy(np.exp(x[:, 0]))
+    low = np.argsort(x[:, 0])[:200]
+    errors = []
+    for mean_first in (False, True):
+        fitted = fit_target(TargetPlan(("x",), fit=FitSettings(quantiles=(0.9,)), mean_first=mean_first), x, y_ms)
+        assert fitted.models[0].trees == 60
+        errors.append(np.abs(fitted.predict(x)[0] - (x[:, 0] + 0.128))[low].mean())
+    assert errors[1] < errors[0] / 2
+
+
+def test_calibrated_quantiles_cover_what_they_say() -> None:
+    rows = learning_rows(4000)
+    x = np.concatenate([features for features, _, _ in rows], axis=1).T
+    y_ms = noisy(law(x), seed=1)
+    target = TargetPlan(ROW_NAMES, fit=FitSettings(quantiles=(0.9, 0.5), depth=8), calibrating_share=0.2)
+    covered = []
+    for plan in (target, replace(target, calibrating_share=0.0)):
+        upper, _ = np.exp(fit_target(plan, x[:1500], y_ms[:1500]).predict(x[1500:]))
+        covered.append((y_ms[1500:] <= upper).mean())
+    assert covered[0] == pytest.approx(0.9, abs=0.03)
+    assert covered[1] < covered[0]
+
+
+def test_the_graph_answers_what_was_fitted_and_shifted() -> None:
+    target = TargetPlan(ROW_NAMES, fit=QUANTILES, mean_first=True, calibrating_share=0.1)
+    rows = learning_rows(900)
+    model = taught(Plan(ttft=target, tpot=target), rows)
+    model.refit_if_due(0.0)
+    x = np.concatenate([features for features, ttft_ms, _ in rows if ttft_ms], axis=1).T
+    y_ms = np.array([ttft_ms for _, ttft_ms, _ in rows if ttft_ms], dtype=np.float32)
+    upper, lower = np.exp(fit_target(target, x, y_ms).predict(candidates(16).T))
+    answers = model.predict_all(candidates(16), 2.0)
+    assert answers
+    np.testing.assert_allclose(answers[0], [np.maximum(upper, lower), lower], rtol=1e-4)

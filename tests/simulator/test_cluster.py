@@ -141,7 +141,7 @@ def test_what_is_left_of_a_step_is_known() -> None:
     cluster = Cluster([SMALL], 16, observer)
     left: list[tuple[float, float]] = []
     cluster.run(
-        [arrival(0, 0.0, 40, 1)], tick=lambda now_s: left.append((now_s, cluster.step_left_s(0, now_s))), tick_s=0.01
+        [arrival(0, 0.0, 40, 1)], tick=lambda now_s: left.append((now_s, cluster.steps_begun(0, now_s)[1])), tick_s=0.01
     )
     (flight,) = observer.ended_flights
     assert flight.first_token_s is not None
