@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine
 from simulator.metrics import Metrics
+from simulator.sequence import Sequence
 
 # How late a step may end before the schedule stops trying to catch up.
 _CATCH_UP_S = 0.05

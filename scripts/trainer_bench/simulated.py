@@ -12,7 +12,8 @@ from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
-from simulator.engine import Engine, Sequence, Step
+from simulator.engine import Engine, Step
+from simulator.sequence import Sequence
 from simulator.hardware import PRESETS
 from simulator.prompt import block_hashes
 from simulator.trace import cap_lengths, load_trace, scale_rate
