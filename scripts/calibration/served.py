@@ -1,15 +1,16 @@
 """A calibrated engine beside published end-to-end measurements: as many clients, each sending one request at a time."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import click
 
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine
 from simulator.hardware import Hardware
+from simulator.sequence import Sequence
 
 _REQUESTS_PER_CLIENT = 4
 
@@ -53,8 +54,8 @@ def served(rows: Iterable[Mapping[str, str]], system: str, model: str, gpus: int
 def imitate(hardware: Hardware, case: Served) -> Served:
     """The same clients before a simulated engine, which all begin at once; means over their requests, in ms."""
     engine, now_ms, sent = Engine(hardware), 0.0, 0
-    started: dict[str, float] = {}
-    first: dict[str, float] = {}
+    started: dict[Hashable, float] = {}
+    first: dict[Hashable, float] = {}
     ttfts: list[float] = []
     tpots: list[float] = []
     ended = case.clients

@@ -13,22 +13,24 @@ from simulator.hardware import Hardware
 
 
 class Fate(NamedTuple):
-    """When a request will have its first token, None when it has it already, and when its last; in s of virtual time."""
+    """When a request will have its first token, None when it has it already, and its last; in s of virtual time."""
 
-    index: int
+    request: int
     first_token_s: float | None
     ended_s: float
 
 
 class _Prefill(NamedTuple):
-    index: int
+    """A prompt, or what is left of it, in the order of the queue."""
+
+    request: int
     tokens: int
     context: int
     outputs: int
 
 
 class State(NamedTuple):
-    """An endpoint after the step that it is in: decodes as (outputs left, KV tokens, index), prompts still to be read."""
+    """An endpoint after the step that it is in; decodes are (outputs left, KV tokens, request)."""
 
     hardware: Hardware
     at_s: float
@@ -42,7 +44,7 @@ def state_of(cluster: Cluster, endpoint: int, now_s: float) -> State:
     begun, left_s = cluster.steps_begun(endpoint, now_s)
     decodes, prefills = [], []
     for sequence in engine.sequences:
-        assert isinstance(sequence.id, int)  # noqa: S101 (the arrival's index)
+        assert isinstance(sequence.id, int)
         if sequence.decodes_from is not None:
             generated = engine.generated(sequence) + begun
             left = sequence.output_tokens - generated
@@ -84,7 +86,7 @@ def fates(state: State) -> Iterable[Fate]:
         decodes = len(ends)
         if prefills:
             budget, pieces, attention_ms = most - decodes, 0, 0.0
-            done = []
+            done: list[_Prefill] = []
             while prefills and budget > 0 and decodes + len(done) < state.hardware.max_num_seqs:
                 one = prefills.pop()
                 tokens = min(one.tokens, budget)
@@ -104,20 +106,18 @@ def fates(state: State) -> Iterable[Fate]:
             step += 1
             kv_tokens += decodes
             for one in done:
-                first[one.index] = now_s
+                first[one.request] = now_s
                 if one.outputs <= 1:
-                    yield Fate(one.index, now_s, now_s)
+                    yield Fate(one.request, now_s, now_s)
                     continue
                 kv = one.context + one.tokens
-                heappush(ends, (step + one.outputs - 1, one.index, kv - step))
+                heappush(ends, (step + one.outputs - 1, one.request, kv - step))
                 kv_tokens += kv
         elif ends:
             now_s, step, kv_tokens = _jump(state, decodes, kv_tokens, ends[0][0] - step, now_s, step)
 
 
-def _jump(
-    state: State, decodes: int, kv_tokens: int, steps: int, now_s: float, step: int
-) -> tuple[float, int, int]:
+def _jump(state: State, decodes: int, kv_tokens: int, steps: int, now_s: float, step: int) -> tuple[float, int, int]:
     """Over so many steps that only decode: time, number of the step, and KV tokens afterwards."""
     cost = state.hardware.cost
     middle_ms = cost.decode_attention(decodes, kv_tokens + (steps - 1) * decodes // 2)[0]

@@ -17,7 +17,7 @@ _TIE = 0.02
 
 
 class Oracle:
-    """Places where most requests, this one and those that are there, will meet their objectives; then where quickest."""
+    """Places where most requests, this one and those that are there, will meet their objectives."""
 
     def __init__(self, seed: int) -> None:
         self._flights: dict[int, Flight] = {}
@@ -30,7 +30,7 @@ class Oracle:
         self._cluster = cluster
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:
-        assert self._cluster  # noqa: S101 (attached before the replay)
+        assert self._cluster
         cluster = self._cluster
         self._arrivals[arrival.index] = arrival
         values = []
@@ -39,7 +39,7 @@ class Oracle:
             cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
             after = list(fates(with_arrival(state, arrival, cached)))
             value = self._value(after) - self._value(fates(state))
-            mine = next(fate for fate in after if fate.index == arrival.index)
+            mine = next(fate for fate in after if fate.request == arrival.index)
             values.append((value, mine.ended_s - now_s))
         quickest = min(took_s for _, took_s in values)
         scores = [value - _TIE * took_s / quickest + 1e-9 * self._rng.random() for value, took_s in values]
@@ -59,8 +59,8 @@ class Oracle:
 
     def _chance(self, fate: Fate) -> float:
         """That a request will have met its objectives."""
-        arrival = self._arrivals[fate.index]
-        known = self._flights.get(fate.index)
+        arrival = self._arrivals[fate.request]
+        known = self._flights.get(fate.request)
         first_s = known.first_token_s if known and known.first_token_s is not None else fate.first_token_s
         if first_s is None:
             return 1.0

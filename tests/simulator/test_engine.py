@@ -45,7 +45,7 @@ def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tup
         engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
     tokens, ended, _ = run(engine)
     assert tokens == {str(index): output for index, (_, output, _) in enumerate(asked)}
-    assert sorted(ended) == sorted(tokens)
+    assert sorted(map(str, ended)) == sorted(map(str, tokens))
     assert engine.blocks.free == engine.blocks.capacity
     assert (engine.blocks.used, engine.running, engine.waiting) == (0, 0, 0)
 
