@@ -29,14 +29,14 @@ def report(figures: Mapping[str, float]) -> None:
 def write(file: Path, figures: Mapping[str, float], packages: Iterable[str], settings: Mapping[str, Any]) -> None:
     document = {
         "figures": {name: round(float(value), 5) for name, value in figures.items()},
-        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+        "machine": {"cores": os.cpu_count(), "cpu": cpu(), "python": platform.python_version()},
         "versions": {name: version(name) for name in packages},
         "settings": dict(settings),
     }
     file.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def _cpu() -> str:
+def cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

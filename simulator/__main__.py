@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from simulator.config import Config
-from simulator.exceptions import StartError
-from simulator.hardware import PRESETS
+from simulator.exceptions import CalibrationError, StartError
+from simulator.hardware import PRESETS, Hardware, hardware, shipped_names
 from simulator.server import serve
+from simulator.step_cost import LinearCost
 
 _SETTINGS = {
     "show_default": True,
@@ -21,12 +22,28 @@ _COST = click.FloatRange(0, max=1e6)
 _COUNT = click.IntRange(1)
 
 
+def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> Hardware:
+    try:
+        return hardware(name)
+    except CalibrationError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(context_settings=_SETTINGS)
 @click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on.")
 @click.option("--port", default=8100, type=click.IntRange(0, 65535), show_envvar=True, help="Port to listen on.")
 @click.option("--name", default="", show_envvar=True, help="Name in responses; default: the hardware's and the port.")
 @click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model that is served.")
-@click.option("--hardware", default="fast", type=click.Choice(list(PRESETS)), show_envvar=True, help="What to imitate.")
+@click.option(
+    "--hardware",
+    "imitated",
+    envvar="SIMULATOR_HARDWARE",
+    default="fast",
+    metavar="NAME",
+    callback=_hardware,
+    show_envvar=True,
+    help=f"What to imitate: {', '.join([*PRESETS, *shipped_names()])}, or a calibration of your own.",
+)
 @click.option("--speed-factor", default=1.0, type=click.FloatRange(0.01, 1000), show_envvar=True, help="Time lapse.")
 @click.option("--base-ms", type=_COST, show_envvar=True, help="Cost of a step.")
 @click.option("--prefill-ms-per-token", type=_COST, show_envvar=True, help="... of a prompt token.")
@@ -38,20 +55,32 @@ _COUNT = click.IntRange(1)
 @click.option("--max-num-seqs", type=_COUNT, show_envvar=True, help="Largest running batch.")
 @click.option("--max-num-batched-tokens", type=_COUNT, show_envvar=True, help="Tokens a step.")
 @click.option("--max-model-len", type=_COUNT, show_envvar=True, help="Prompt and output tokens of a request.")
-def main(hardware: str, **options: Any) -> None:
+def main(imitated: Hardware, **options: Any) -> None:
     """A server that answers like vLLM and takes as long as a continuous-batching engine would.
 
-    Options without a default override the hardware's own value; `simulator/hardware.py` has them.
+    Options without a default override the hardware's own value; `simulator/hardware.py` has them. Those of costs are
+    for fast and slow: a calibration's costs are its table.
     """
-    fields = {field.name for field in dataclasses.fields(PRESETS[hardware])} - {"name"}
-    given = {name: value for name in fields if (value := options.pop(name)) is not None}
-    options["name"] = options["name"] or f"{hardware}-{options['port']}"
-    config = Config(hardware=dataclasses.replace(PRESETS[hardware], **given), **options)
+    costs, limits = _given(options, LinearCost), _given(options, Hardware)
+    cost = imitated.cost
+    if costs and not isinstance(cost, LinearCost):
+        flag = f"--{min(costs).replace('_', '-')}"
+        raise click.UsageError(f"{flag} is for the hardware {' and '.join(PRESETS)}; {imitated.name} is a table")
+    if isinstance(cost, LinearCost):
+        cost = dataclasses.replace(cost, **costs)
+    options["name"] = options["name"] or f"{imitated.name}-{options['port']}"
+    config = Config(hardware=dataclasses.replace(imitated, cost=cost, **limits), **options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         serve(config)
     except StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _given(options: dict[str, Any], kind: type[LinearCost] | type[Hardware]) -> dict[str, Any]:
+    """Takes out of the options those that override a field of `kind`."""
+    names = {field.name for field in dataclasses.fields(kind)} - {"name", "cost"}
+    return {name: value for name in sorted(names) if (value := options.pop(name)) is not None}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from simulator.engine import Sequence
+from simulator.sequence import Sequence
 
 # Every token says the same. A space before the word, as most tokens of English text have it.
 WORD = " token"

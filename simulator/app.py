@@ -17,13 +17,14 @@ from starlette.routing import Route
 
 from simulator.answer import DONE, Frame
 from simulator.config import Config
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine
 from simulator.event_stream import EventStream, while_connected
 from simulator.exceptions import RequestError
 from simulator.hardware import Hardware
 from simulator.metrics import CONTENT_TYPE, Metrics
 from simulator.prompt import block_hashes, token_count
 from simulator.replica import Replica
+from simulator.sequence import Sequence
 from simulator.wire import ChatCompletion, Completion, decode
 
 MAX_BODY_BYTES = 16 << 20

@@ -1,41 +1,24 @@
-"""A continuous-batching engine that knows no clock: each step says how long it takes and which tokens it yields.
+"""A continuous-batching engine that knows no clock: it plans its next steps, says how long they take, and applies them.
 
 The order of work is that of vLLM's V1 scheduler: running sequences first (a token for each that decodes, a piece of
 the prompt for each that is still being prefilled), then waiting ones in order of arrival, all within one budget of
 tokens a step. When blocks run out, the newest running sequence is put back and will be computed again.
+
+A server plans one step at a time, since each of its tokens has to be sent. In virtual time steps that only decode, and
+in which nobody begins or ends, are planned together: they differ by the KV tokens that each adds, and nothing else.
 """
 
+import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from simulator.blocks import BlockPool
 from simulator.hardware import Hardware
+from simulator.sequence import Sequence
 
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A request in the engine. `hashes` are those of the prompt's whole blocks.
-
-    `total` tokens have to be in the KV cache before the next one can be generated, `computed` of them are;
-    `room` is for how many its blocks suffice. `cached_tokens` is known once the sequence has been admitted.
-    """
-
-    id: str
-    hashes: tuple[int, ...]
-    prompt_tokens: int
-    output_tokens: int
-    total: int = field(init=False)
-    end: int = field(init=False)
-    computed: int = 0
-    room: int = 0
-    cached_tokens: int | None = None
-    held: list[int] = field(default_factory=list)
-    private: int = 0
-    published: int = 0
-
-    def __post_init__(self) -> None:
-        self.total = self.prompt_tokens
-        self.end = self.prompt_tokens + self.output_tokens
+_MANY_STEPS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +26,79 @@ class Step:
     """`produced` are the ids of the sequences that got a token, `finished` those of them that are done."""
 
     duration_ms: float
-    produced: list[str]
-    finished: list[str]
+    produced: list[Hashable]
+    finished: list[Hashable]
     prefill_tokens: int
     decodes: int
 
 
 @dataclass(slots=True)
-class _Plan:
-    """What a step computes: one token for each of `decodes`, and pieces of the prompts of `prefills`."""
+class Plan:
+    """What comes next: `steps` alike, the first of `first_ms`, each further one `growth_ms` longer than that before.
 
-    budget: int
-    decodes: list[Sequence] = field(default_factory=list)
+    A plan that prefills is of one step. It may be cut short to fewer steps, but not to none.
+    """
+
+    steps: int = 1
+    first_ms: float = 0.0
+    growth_ms: float = 0.0
+    decodes: int = 0
     prefills: list[Sequence] = field(default_factory=list)
     prefill_tokens: int = 0
-    attention_pairs: int = 0
-    kv_tokens: int = 0
-    preempted: bool = False
+    attention_ms: float = 0.0
+
+    def duration_ms(self, steps: int) -> float:
+        return steps * self.first_ms + self.growth_ms * (steps * (steps - 1) / 2)
+
+    def steps_begun_by(self, elapsed_ms: float) -> int:
+        """How many steps have begun after so much time: the one that goes on is to be finished."""
+        if self.steps == 1 or elapsed_ms <= self.first_ms:
+            return 1
+        half = self.growth_ms / 2
+        linear = self.first_ms - half
+        if half * elapsed_ms < 1e-9 * linear * linear:
+            begun = elapsed_ms / linear
+        else:
+            begun = (math.sqrt(linear * linear + 4 * half * elapsed_ms) - linear) / (2 * half)
+        return min(max(math.ceil(begun - 1e-9), 1), self.steps)
+
+
+@dataclass(slots=True)
+class Progress:
+    """The sequences that got their first token, those that came to a mark, and those that are done."""
+
+    first: list[Sequence] = field(default_factory=list)
+    marked: list[Sequence] = field(default_factory=list)
+    finished: list[Sequence] = field(default_factory=list)
 
 
 class Engine:
-    """Submit and abort at any time; step while there is work.
+    """Submit and abort at any time; plan while there is work, and apply every plan before the next.
 
-    A step's sequences hold their place until the next step is planned: whoever lets the time pass in between sees
-    gauges that count what is being computed.
+    A step's sequences hold their place until the next one is planned: whoever lets the time pass in between sees
+    gauges that count what is being computed. `hash_tokens` is the length of the hashed pieces of prompts.
     """
 
-    def __init__(self, hardware: Hardware) -> None:
+    def __init__(self, hardware: Hardware, hash_tokens: int | None = None) -> None:
         self.hardware = hardware
-        self.blocks = BlockPool(hardware.num_blocks)
+        self._cost = hardware.cost
+        self._block_tokens = hardware.block_tokens
+        self._piece_tokens = hash_tokens or hardware.block_tokens
+        if self._piece_tokens % self._block_tokens:
+            raise ValueError(f"hash_tokens: expected a multiple of {self._block_tokens}, got {hash_tokens}")
+        self._piece_blocks = self._piece_tokens // self._block_tokens
+        self.blocks = BlockPool(hardware.num_blocks, self._piece_blocks)
         self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        self._running: dict[Sequence, None] = {}
+        self._prefilling: list[Sequence] = []
         self._ended: list[Sequence] = []
+        # Of those that decode: how many, their KV tokens, and how many need a block at steps of each phase.
+        self._decodes = 0
+        self._kv_tokens = 0
+        self._needing = [0] * self._block_tokens
+        self._stops: list[tuple[int, int, Sequence]] = []
+        self._order = 0
+        self._steps = 0
         self.preemptions = 0
         self.prompt_tokens_queried = 0
         self.prompt_tokens_cached = 0
@@ -91,6 +115,26 @@ class Engine:
     def kv_usage(self) -> float:
         return self.blocks.used / self.blocks.capacity
 
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that run, oldest first, then all that wait, in the order in which they will be admitted."""
+        ended = set(self._ended)
+        return [one for one in self._running if one not in ended] + list(self._waiting)
+
+    def generated(self, sequence: Sequence) -> int:
+        """Output tokens so far."""
+        since = sequence.decodes_from
+        return sequence.total - sequence.prompt_tokens + (0 if since is None else self._steps - since)
+
+    def cached_tokens(self, hashes: tuple[int, ...], prompt_tokens: int) -> int:
+        """How much of such a prompt would not have to be computed now.
+
+        Never all of it: its last token is computed for the logits that the first new token needs.
+        """
+        if not hashes:
+            return 0
+        return min(self.blocks.cached_prefix(hashes), (prompt_tokens - 1) // self._piece_tokens) * self._piece_tokens
+
     def fits(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens, prompt and output, can ever be finished."""
         return self._blocks_for(tokens) <= self.blocks.capacity
@@ -101,143 +145,258 @@ class Engine:
             raise ValueError(f"sequence {sequence.id} needs more KV blocks than there are")
         self._waiting.append(sequence)
 
-    def abort(self, sequence_id: str) -> None:
+    def abort(self, sequence_id: Hashable) -> None:
         """Forgets a sequence and frees its blocks; unknown ids are ignored."""
         for sequence in self._running:
             if sequence.id == sequence_id:
-                self._running.remove(sequence)
-                self._free(sequence)
+                self._take_out(sequence)
                 return
         self._waiting = deque(sequence for sequence in self._waiting if sequence.id != sequence_id)
 
     def step(self) -> Step | None:
-        """Plans and applies the next step, whose tokens are there when it has passed; None without work."""
+        """Plans and applies one step, whose tokens are there when it has passed; None without work."""
+        plan = self.plan(1)
+        if plan is None:
+            return None
+        decoding = [sequence.id for sequence in self._running if sequence.decodes_from is not None]
+        progress = self.apply(plan, 1)
+        produced = decoding + [s.id for s in plan.prefills if s.decodes_from is not None or s.total == s.end]
+        finished = [sequence.id for sequence in progress.finished]
+        return Step(plan.first_ms, produced, finished, plan.prefill_tokens, plan.decodes)
+
+    def plan(self, most_steps: int = _MANY_STEPS) -> Plan | None:
+        """The next steps, at most so many together; None without work."""
         self._retire()
         if not self._running and not self._waiting:
             return None
-        plan = _Plan(self.hardware.max_num_batched_tokens)
-        self._schedule_running(plan)
-        if not plan.preempted:
-            self._schedule_waiting(plan)
-        decodes = len(plan.decodes)
-        duration_ms = self.hardware.step_ms(plan.prefill_tokens, plan.attention_pairs, decodes, plan.kv_tokens)
-        produced = self._produce(plan)
-        return Step(duration_ms, produced, [sequence.id for sequence in self._ended], plan.prefill_tokens, decodes)
+        preempted = self._make_room_for_decodes()
+        plan = Plan(decodes=self._decodes)
+        budget = self.hardware.max_num_batched_tokens - self._decodes
+        if self._prefilling:
+            budget, preempted = self._continue_prefills(plan, budget, preempted)
+        if self._waiting and not preempted:
+            self._admit_waiting(plan, budget)
+        # A preemption may have taken a sequence that was counted.
+        plan.decodes = self._decodes
+        self._time(plan, most_steps)
+        return plan
 
-    def _schedule_running(self, plan: _Plan) -> None:
-        # This loop runs once a token: what most tokens need is written out, what few need is called.
-        running, decodes, kv_tokens, budget, index = self._running, plan.decodes, 0, plan.budget, 0
-        while index < len(running) and budget:
-            sequence = running[index]
-            computed = sequence.computed
-            tokens = sequence.total - computed
-            if tokens > budget:
-                tokens = budget
-            if computed + tokens > sequence.room and not self._make_room(plan, sequence, tokens):
+    def apply(self, plan: Plan, steps: int) -> Progress:
+        """Lets so many of the plan's steps have happened."""
+        self._take_decode_blocks(steps)
+        self._steps += steps
+        self._kv_tokens += self._decodes * steps
+        progress = Progress()
+        self._stop(progress)
+        for sequence in plan.prefills:
+            if sequence.computed == sequence.total and sequence in self._running:
+                self._begin_decoding(sequence, progress)
+        self._ended = progress.finished
+        return progress
+
+    def _time(self, plan: Plan, most_steps: int) -> None:
+        decodes, kv_tokens = plan.decodes, self._kv_tokens
+        dense_ms = self._cost.dense_ms(plan.prefill_tokens + decodes)
+        attention_ms, _ = self._cost.decode_attention(decodes, kv_tokens) if decodes else (0.0, 0.0)
+        plan.first_ms = dense_ms + plan.attention_ms + attention_ms
+        if plan.prefills or most_steps == 1 or not decodes:
+            return
+        steps = min(most_steps, self._steps_to_next_stop())
+        plan.steps = steps = self._steps_with_room(steps)
+        if steps > 1:
+            # What lies between is taken as linear in the KV tokens.
+            last_ms, _ = self._cost.decode_attention(decodes, kv_tokens + (steps - 1) * decodes)
+            plan.growth_ms = max((last_ms - attention_ms) / (steps - 1), 0.0)
+
+    def _steps_to_next_stop(self) -> int:
+        stops = self._stops
+        while not self._is_due(stops[0]):
+            heappop(stops)
+        return stops[0][0] - self._steps
+
+    def _is_due(self, stop: tuple[int, int, Sequence]) -> bool:
+        """Whether a stop still holds: its sequence may have been put back, or taken out."""
+        step, _, sequence = stop
+        since = sequence.decodes_from
+        return since is not None and since + sequence.next_stop - sequence.total == step
+
+    def _steps_with_room(self, steps: int) -> int:
+        """How many of these steps the free blocks suffice for; at least one, for which room was made."""
+        free, period = self.blocks.free, self._block_tokens
+        if (steps // period + 1) * self._decodes <= free:
+            return steps
+        for ahead in range(steps):
+            free -= self._needing[-(self._steps + ahead) % period]
+            if free < 0:
+                return max(ahead, 1)
+        return steps
+
+    def _take_decode_blocks(self, steps: int) -> None:
+        cycles, rest = divmod(steps, self._block_tokens)
+        needed = cycles * self._decodes
+        for ahead in range(rest):
+            needed += self._needing[-(self._steps + ahead) % self._block_tokens]
+        if needed and not self.blocks.take(needed):
+            raise AssertionError("planned steps ran out of blocks")
+
+    def _make_room_for_decodes(self) -> bool:
+        """Puts the newest back until the next step's decodes have their blocks; whether that was needed."""
+        phase = -self._steps % self._block_tokens
+        preempted = False
+        while self._needing[phase] > self.blocks.free:
+            self._preempt_newest()
+            preempted = True
+        return preempted
+
+    def _continue_prefills(self, plan: Plan, budget: int, preempted: bool) -> tuple[int, bool]:
+        for sequence in list(self._prefilling):
+            if budget <= 0 or sequence not in self._running:
                 break
-            if tokens == 1 and sequence.total > sequence.prompt_tokens:
-                decodes.append(sequence)
-                kv_tokens += computed
-                sequence.computed = computed + 1
-            else:
-                self._prefill(plan, sequence, tokens)
+            tokens = min(sequence.total - sequence.computed, budget)
+            needed = self._growth(sequence, tokens)
+            while not self._has_room(needed) and sequence in self._running:
+                self._preempt_newest()
+                preempted = True
+            if sequence not in self._running:
+                break
+            self._prefill(plan, sequence, tokens, needed)
             budget -= tokens
-            index += 1
-        plan.kv_tokens, plan.budget = kv_tokens, budget
+        return budget, preempted
 
-    def _schedule_waiting(self, plan: _Plan) -> None:
-        while self._waiting and plan.budget and len(self._running) < self.hardware.max_num_seqs:
-            sequence = self._waiting[0]
-            cached = self._cached_blocks(sequence)
-            start = cached * self.hardware.block_tokens
-            tokens = min(sequence.total - start, plan.budget)
-            needed = self._blocks_for(start + tokens) - cached
-            if needed + self.blocks.idle_among(sequence.hashes[:cached]) > self.blocks.free:
+    def _admit_waiting(self, plan: Plan, budget: int) -> None:
+        waiting, most = self._waiting, self.hardware.max_num_seqs
+        while waiting and budget > 0 and len(self._running) < most:
+            sequence = waiting[0]
+            start = self.cached_tokens(sequence.hashes, sequence.prompt_tokens)
+            cached = start // self._piece_tokens
+            tokens = min(sequence.total - start, budget)
+            needed = self._blocks_for(start + tokens) - cached * self._piece_blocks
+            if not self._has_room(needed + self.blocks.idle_among(sequence.hashes[:cached])):
                 return
-            self._running.append(self._waiting.popleft())
+            self._running[waiting.popleft()] = None
+            self._prefilling.append(sequence)
             self._admit(sequence, cached)
-            self._grow(sequence, tokens)
-            self._prefill(plan, sequence, tokens)
-            plan.budget -= tokens
+            self._prefill(plan, sequence, tokens, needed)
+            budget -= tokens
 
-    def _cached_blocks(self, sequence: Sequence) -> int:
-        """Never the whole prompt: its last token is computed for the logits that the first new token needs."""
-        cached = self.blocks.cached_prefix(sequence.hashes)
-        return min(cached, (sequence.prompt_tokens - 1) // self.hardware.block_tokens)
+    def _has_room(self, blocks: int) -> bool:
+        """Whether so many can be taken beside those that this step's decodes will take."""
+        return blocks + self._needing[-self._steps % self._block_tokens] <= self.blocks.free
 
     def _admit(self, sequence: Sequence, cached: int) -> None:
         sequence.held = list(sequence.hashes[:cached])
         self.blocks.hold(sequence.held)
         sequence.published = cached
-        sequence.computed = sequence.room = cached * self.hardware.block_tokens
+        sequence.computed = cached * self._piece_tokens
         # As in vLLM, one that comes back after a preemption isn't counted again.
         if sequence.cached_tokens is None:
             sequence.cached_tokens = sequence.computed
             self.prompt_tokens_queried += sequence.prompt_tokens
             self.prompt_tokens_cached += sequence.computed
 
-    def _make_room(self, plan: _Plan, sequence: Sequence, tokens: int) -> bool:
-        """Room for so many more tokens, at the cost of newer sequences; False when it was the newest itself."""
-        while not self._grow(sequence, tokens):
-            plan.preempted = True
-            if self._preempt_newest() is sequence:
-                return False
-        return True
-
-    def _grow(self, sequence: Sequence, tokens: int) -> bool:
-        needed = self._blocks_for(sequence.computed + tokens - sequence.room)
-        if not self.blocks.take(needed):
-            return False
-        sequence.private += needed
-        sequence.room += needed * self.hardware.block_tokens
-        return True
+    def _growth(self, sequence: Sequence, tokens: int) -> int:
+        return self._blocks_for(sequence.computed + tokens) - self._blocks_for(sequence.computed)
 
     def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self.hardware.block_tokens)
+        return -(-tokens // self._block_tokens)
 
-    def _preempt_newest(self) -> Sequence:
-        sequence = self._running.pop()
-        self._free(sequence)
-        self._waiting.appendleft(sequence)
-        self.preemptions += 1
-        return sequence
-
-    def _prefill(self, plan: _Plan, sequence: Sequence, tokens: int) -> None:
+    def _prefill(self, plan: Plan, sequence: Sequence, tokens: int, blocks: int) -> None:
+        self.blocks.take(blocks)
+        sequence.private += blocks
         plan.prefills.append(sequence)
         plan.prefill_tokens += tokens
-        plan.attention_pairs += tokens * (sequence.computed + tokens // 2)
+        plan.attention_ms += self._cost.prefill_attention_ms(tokens, sequence.computed)
         sequence.computed += tokens
-        self._publish(sequence)
+        if sequence.hashes:
+            self._publish(sequence)
 
     def _publish(self, sequence: Sequence) -> None:
-        """Lets the prompt's whole blocks be shared; a copy of what is there already stays the sequence's own."""
-        whole = min(sequence.computed // self.hardware.block_tokens, len(sequence.hashes))
-        for block in sequence.hashes[sequence.published : whole]:
-            if self.blocks.publish(block):
-                sequence.held.append(block)
-                sequence.private -= 1
+        """Lets the prompt's whole pieces be shared; a copy of what is there already stays the sequence's own."""
+        whole = min(sequence.computed // self._piece_tokens, len(sequence.hashes))
+        for piece in sequence.hashes[sequence.published : whole]:
+            if self.blocks.publish(piece):
+                sequence.held.append(piece)
+                sequence.private -= self._piece_blocks
         sequence.published = max(whole, sequence.published)
 
-    def _produce(self, plan: _Plan) -> list[str]:
-        """A token for every sequence that is fully computed; returns their ids."""
-        ready = plan.decodes
-        ready.extend([sequence for sequence in plan.prefills if sequence.computed == sequence.total])
-        for sequence in ready:
-            sequence.total += 1
+    def _begin_decoding(self, sequence: Sequence, progress: Progress) -> None:
+        """The token that a whole prefill yields, the first one unless the sequence had been put back."""
+        self._prefilling.remove(sequence)
+        if sequence.total == sequence.prompt_tokens:
+            progress.first.append(sequence)
+        sequence.total += 1
+        if sequence.total == sequence.end:
+            progress.finished.append(sequence)
+            return
+        sequence.decodes_from = self._steps
+        self._decodes += 1
+        self._kv_tokens += sequence.computed
+        self._needing[(sequence.computed - self._steps) % self._block_tokens] += 1
+        self._pass_marks(sequence)
+
+    def _stop(self, progress: Progress) -> None:
+        """Takes the sequences that came to their end or to a mark."""
+        stops = self._stops
+        while stops and stops[0][0] <= self._steps:
+            stop = heappop(stops)
+            sequence = stop[2]
+            if not self._is_due(stop):
+                continue
+            self._settle(sequence)
             if sequence.total == sequence.end:
-                self._ended.append(sequence)
-        return [sequence.id for sequence in ready]
+                self._leave_decoding(sequence)
+                progress.finished.append(sequence)
+            else:
+                progress.marked.append(sequence)
+                self._pass_marks(sequence)
+
+    def _pass_marks(self, sequence: Sequence) -> None:
+        """Sets the next stop of a sequence that decodes from now on."""
+        generated = sequence.total - sequence.prompt_tokens
+        while sequence.passed_marks < len(sequence.marks) and sequence.marks[sequence.passed_marks] <= generated:
+            sequence.passed_marks += 1
+        self._order += 1
+        heappush(self._stops, (self._steps + sequence.next_stop - sequence.total, self._order, sequence))
+
+    def _settle(self, sequence: Sequence) -> None:
+        """Writes down what the steps since `decodes_from` have brought."""
+        assert sequence.decodes_from is not None  # noqa: S101 (called for those that decode)
+        steps = self._steps - sequence.decodes_from
+        sequence.private += self._growth(sequence, steps)
+        sequence.total += steps
+        sequence.computed += steps
+        sequence.decodes_from = self._steps
+
+    def _leave_decoding(self, sequence: Sequence) -> None:
+        self._decodes -= 1
+        self._kv_tokens -= sequence.computed
+        self._needing[(sequence.computed - self._steps) % self._block_tokens] -= 1
+        sequence.decodes_from = None
+
+    def _preempt_newest(self) -> None:
+        sequence = next(reversed(self._running))
+        self._take_out(sequence)
+        self._waiting.appendleft(sequence)
+        self.preemptions += 1
+
+    def _take_out(self, sequence: Sequence) -> None:
+        del self._running[sequence]
+        if sequence.decodes_from is not None:
+            self._settle(sequence)
+            self._leave_decoding(sequence)
+        elif sequence in self._prefilling:
+            self._prefilling.remove(sequence)
+        self._free(sequence)
 
     def _retire(self) -> None:
         """Takes out the sequences that the last step finished."""
-        if not self._ended:
-            return
         for sequence in self._ended:
-            self._free(sequence)
-        self._running = [sequence for sequence in self._running if sequence.total < sequence.end]
+            if sequence in self._running:
+                del self._running[sequence]
+                self._free(sequence)
         self._ended = []
 
     def _free(self, sequence: Sequence) -> None:
         self.blocks.release(sequence.held, sequence.private)
         sequence.held, sequence.private, sequence.published = [], 0, 0
-        sequence.computed = sequence.room = 0
+        sequence.computed = 0

@@ -15,3 +15,7 @@ class RequestError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class CalibrationError(Exception):
+    """A calibration can't be read; the text names the line, or the names that there are."""

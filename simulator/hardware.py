@@ -1,58 +1,113 @@
-"""What an engine step costs on some hardware.
+"""What is imitated: what an engine's steps cost, and the engine's limits.
 
 The two presets stand for a model of some 70 billion parameters on two pairs of accelerators, a newer and an older one.
-They are assumptions with the right shape, chosen for a demonstration, and not measurements of a product.
+They are assumptions with the right shape, chosen for a demonstration, and not measurements of a product. The
+calibrations that ship are made of measurements; `simulator/calibration/README.md` says of which.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from simulator.calibration_file import Calibration, parse_calibration
+from simulator.exceptions import CalibrationError
+from simulator.step_cost import LinearCost, MeasuredCost, StepCost
+from simulator.surface import surface
+
+MAX_BYTES = 1 << 20
+_SHIPPED = resources.files("simulator") / "calibration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The cost of a step in ms, and the engine's limits, named as vLLM names them.
-
-    A step costs `base_ms` (reading the weights, the host's work), plus what the new prompt tokens and their attention
-    take, plus what each decoding sequence and the KV tokens that it attends to take.
-    """
+    """The limits are named as vLLM names them."""
 
     name: str
-    base_ms: float
-    prefill_ms_per_token: float
-    prefill_ms_per_mega_pair: float
-    decode_ms_per_sequence: float
-    decode_ms_per_kilotoken: float
-    num_blocks: int = 3_072
-    block_tokens: int = 16
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 1_024
-    max_model_len: int = 32_768
+    cost: StepCost
+    num_blocks: int
+    block_tokens: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
 
-    def step_ms(self, prefill_tokens: int, attention_pairs: int, decodes: int, kv_tokens: int) -> float:
-        """`attention_pairs`: new tokens times the context that each attends to; `kv_tokens`: the decodes' context."""
-        return (
-            self.base_ms
-            + self.prefill_ms_per_token * prefill_tokens
-            + self.prefill_ms_per_mega_pair * attention_pairs / 1e6
-            + self.decode_ms_per_sequence * decodes
-            + self.decode_ms_per_kilotoken * kv_tokens / 1e3
-        )
+
+def _preset(name: str, cost: LinearCost) -> Hardware:
+    return Hardware(
+        name=name,
+        cost=cost,
+        num_blocks=3_072,
+        block_tokens=16,
+        max_num_seqs=32,
+        max_num_batched_tokens=1_024,
+        max_model_len=32_768,
+    )
 
 
 PRESETS = {
-    "fast": Hardware(
-        name="fast",
-        base_ms=22.0,
-        prefill_ms_per_token=0.25,
-        prefill_ms_per_mega_pair=8.0,
-        decode_ms_per_sequence=0.2,
-        decode_ms_per_kilotoken=0.25,
+    "fast": _preset(
+        "fast",
+        LinearCost(
+            base_ms=22.0,
+            prefill_ms_per_token=0.25,
+            prefill_ms_per_mega_pair=8.0,
+            decode_ms_per_sequence=0.2,
+            decode_ms_per_kilotoken=0.25,
+        ),
     ),
-    "slow": Hardware(
-        name="slow",
-        base_ms=50.0,
-        prefill_ms_per_token=0.75,
-        prefill_ms_per_mega_pair=24.0,
-        decode_ms_per_sequence=0.6,
-        decode_ms_per_kilotoken=0.75,
+    "slow": _preset(
+        "slow",
+        LinearCost(
+            base_ms=50.0,
+            prefill_ms_per_token=0.75,
+            prefill_ms_per_mega_pair=24.0,
+            decode_ms_per_sequence=0.6,
+            decode_ms_per_kilotoken=0.75,
+        ),
     ),
 }
+
+
+def hardware(name: str) -> Hardware:
+    """A preset, a calibration that ships, or that of a CSV file. CalibrationError says what is wrong with it."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if name in shipped_names():
+        return _shipped(name)
+    if not name.endswith(".csv"):
+        known = ", ".join([*PRESETS, *shipped_names()])
+        raise CalibrationError(f"no hardware is called {name!r}: expected {known}, or the path of a .csv file")
+    return measured(Path(name).stem, read_calibration(Path(name)))
+
+
+def shipped_names() -> list[str]:
+    return sorted(file.name.removesuffix(".csv") for file in _SHIPPED.iterdir() if file.name.endswith(".csv"))
+
+
+def read_calibration(path: Path) -> Calibration:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CalibrationError(f"{path} is larger than {MAX_BYTES} bytes")
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"can't read {path}: {error}") from error
+    return parse_calibration(text, str(path))
+
+
+def measured(name: str, calibration: Calibration) -> Hardware:
+    """A step takes `host_ms`, and `kernel_factor` times what its parts take by the table."""
+    factor, limits = calibration.kernel_factor, calibration.limits
+    cost = MeasuredCost(
+        surface(calibration.dense).scaled(factor, calibration.host_ms),
+        surface(calibration.prefill_attention).scaled(factor),
+        surface(calibration.decode_attention).scaled(factor),
+        limits["max_num_seqs"],
+        limits["max_num_batched_tokens"],
+    )
+    return Hardware(name=name, cost=cost, **limits)
+
+
+@cache
+def _shipped(name: str) -> Hardware:
+    text = (_SHIPPED / f"{name}.csv").read_text("utf-8")
+    return measured(name, parse_calibration(text, f"{name}.csv"))

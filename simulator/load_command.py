@@ -39,7 +39,7 @@ def _header(context: click.Context, option: click.Parameter, values: Sequence[st
 @click.option("--seed", default=0, type=int, show_envvar=True, help="Decides objectives and texts.")
 @click.option("--salt", default="", show_envvar=True, help="Another one gives other texts, and so no cached prefix.")
 @click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model to ask for.")
-@click.option("--trace", type=click.Path(path_type=Path), show_envvar=True, help="CSV file; default: Azure's of 2023.")
+@click.option("--trace", type=click.Path(path_type=Path), show_envvar=True, help="CSV or JSON lines; default: Azure's.")
 @click.option("--first", default=0, type=click.IntRange(0), show_envvar=True, help="The trace's first request to send.")
 @click.option("--max-prompt-tokens", default=4000, type=click.IntRange(1), show_envvar=True, help="Cuts prompts.")
 @click.option("--max-output-tokens", default=400, type=click.IntRange(1), show_envvar=True, help="Cuts answers.")

@@ -8,7 +8,8 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine
+from simulator.sequence import Sequence
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TTFT_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)

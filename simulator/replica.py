@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine
 from simulator.metrics import Metrics
+from simulator.sequence import Sequence
 
 # How late a step may end before the schedule stops trying to catch up.
 _CATCH_UP_S = 0.05
@@ -18,7 +19,7 @@ class Replica:
         self.engine = engine
         self._metrics = metrics
         self._speed_factor = speed_factor
-        self._streams: dict[str, asyncio.Queue[bool]] = {}
+        self._streams: dict[Hashable, asyncio.Queue[bool]] = {}
         self._work = asyncio.Event()
 
     async def run(self) -> None:

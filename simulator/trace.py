@@ -1,52 +1,38 @@
 """Request traces: when requests came, how long their prompts and their answers were."""
 
-import csv
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
-from pathlib import Path
+from importlib.resources.abc import Traversable
 
-from simulator.exceptions import TraceError
+from simulator.trace_formats import TraceRequest, parse_trace, read_text
 
-_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
+__all__ = [
+    "AZURE_CONVERSATION",
+    "MOONCAKE_CONVERSATION",
+    "TraceRequest",
+    "cap_lengths",
+    "load_trace",
+    "scale_rate",
+    "window",
+]
+
+# The traces that ship: samples, whose sources and licences lie beside them.
+AZURE_CONVERSATION = resources.files("simulator") / "traces" / "azure-2023-conversation.csv"
+MOONCAKE_CONVERSATION = resources.files("simulator") / "traces" / "mooncake-fast25-conversation.jsonl.gz"
 
 
-@dataclass(frozen=True, slots=True)
-class TraceRequest:
-    arrival_s: float
-    prompt_tokens: int
-    output_tokens: int
+def load_trace(path: Traversable | None = None) -> list[TraceRequest]:
+    """The requests of a file, packed by gzip or not; without a path, those of Azure's that ship.
 
-
-def load_trace(path: Path | None = None) -> list[TraceRequest]:
-    """A CSV file with the columns arrival_s, prompt_tokens and output_tokens; without a path, the trace that ships.
-
-    TraceError names the line that is wrong; requests have to be in order of arrival.
+    A CSV file with the columns arrival_s, prompt_tokens and output_tokens, or with those of Azure's public traces, or
+    JSON lines as Mooncake publishes them; the content decides. TraceError names the line that is wrong; requests have
+    to be in order of arrival.
     """
-    source = path or resources.files("simulator") / "traces" / "azure-2023-conversation.csv"
-    try:
-        text = source.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"can't read {source}: {error}") from error
-    reader = csv.DictReader(text.splitlines())
-    missing = set(_COLUMNS) - set(reader.fieldnames or ())
-    if missing:
-        raise TraceError(f"{source}, line 1: no column {sorted(missing)[0]}")
-    trace: list[TraceRequest] = []
-    try:
-        for row in reader:
-            where = f"{source}, line {reader.line_num}"
-            request = _request(row, where)
-            if trace and request.arrival_s < trace[-1].arrival_s:
-                raise TraceError(f"{where}: arrives before the request above it")
-            trace.append(request)
-    except csv.Error as error:
-        raise TraceError(f"{source}, line {reader.line_num + 1}: {error}") from error
-    if not trace:
-        raise TraceError(f"{source}: no requests")
-    return trace
+    source = path or AZURE_CONVERSATION
+    return parse_trace(read_text(source), str(source))
 
 
 def scale_rate(trace: Sequence[TraceRequest], requests_per_s: float) -> list[TraceRequest]:
@@ -78,14 +64,3 @@ def cap_lengths(trace: Sequence[TraceRequest], max_prompt: int, max_output: int)
         replace(r, prompt_tokens=min(r.prompt_tokens, max_prompt), output_tokens=min(r.output_tokens, max_output))
         for r in trace
     ]
-
-
-def _request(row: dict[str, str | None], where: str) -> TraceRequest:
-    try:
-        arrival_s, prompt, output = (float(row[column] or "") for column in _COLUMNS)
-    except ValueError as error:
-        raise TraceError(f"{where}: {error}") from error
-    # Written so that not-a-number fails too.
-    if not (0 <= arrival_s < math.inf and 1 <= prompt < math.inf and 1 <= output < math.inf):
-        raise TraceError(f"{where}: expected an arrival of at least 0 and lengths of at least 1")
-    return TraceRequest(arrival_s, int(prompt), int(output))

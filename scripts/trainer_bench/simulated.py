@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
-from simulator.engine import Engine, Sequence, Step
+from simulator.engine import Engine, Step
 from simulator.hardware import PRESETS
 from simulator.prompt import block_hashes
+from simulator.sequence import Sequence
 from simulator.trace import cap_lengths, load_trace, scale_rate
 from simulator.workload import PlannedRequest, plan
 from trainer.window import Rows, TargetData
@@ -49,7 +51,7 @@ class Replay:
         self._events: list[tuple[float, int, Any]] = []
         self._order = itertools.count()
         self._busy = [False] * len(_KINDS)
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[Hashable, _Flight] = {}
         self._samples: dict[str, list[tuple[Matrix, float]]] = {"ttft": [], "tpot": []}
 
     def run(self) -> dict[str, TargetData]:

@@ -1,12 +1,14 @@
 import dataclasses
+from collections.abc import Hashable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine import Engine, Sequence
+from simulator.engine import Engine, Plan
 from simulator.hardware import PRESETS
 from simulator.prompt import block_hashes
+from simulator.sequence import Sequence
 
 SMALL = dataclasses.replace(PRESETS["fast"], num_blocks=40, max_num_seqs=4, max_num_batched_tokens=64)
 
@@ -16,10 +18,10 @@ def sequence(name: str, prompt: int = 32, output: int = 4, text: bytes | None = 
     return Sequence(name, hashes, prompt, output)
 
 
-def run(engine: Engine) -> tuple[dict[str, int], list[str], float]:
+def run(engine: Engine) -> tuple[dict[Hashable, int], list[Hashable], float]:
     """Steps until nothing is left: tokens by sequence, the order in which they ended, and the time it took."""
-    tokens: dict[str, int] = {}
-    ended: list[str] = []
+    tokens: dict[Hashable, int] = {}
+    ended: list[Hashable] = []
     elapsed_ms = 0.0
     while step := engine.step():
         assert step.prefill_tokens + step.decodes <= engine.hardware.max_num_batched_tokens
@@ -43,7 +45,7 @@ def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tup
         engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
     tokens, ended, _ = run(engine)
     assert tokens == {str(index): output for index, (_, output, _) in enumerate(asked)}
-    assert sorted(ended) == sorted(tokens)
+    assert sorted(map(str, ended)) == sorted(map(str, tokens))
     assert engine.blocks.free == engine.blocks.capacity
     assert (engine.blocks.used, engine.running, engine.waiting) == (0, 0, 0)
 
@@ -65,7 +67,7 @@ def test_an_abort_at_any_time_frees_what_was_held(asked: list[tuple[int, int, in
 @given(requests)
 def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]) -> None:
     engine = Engine(dataclasses.replace(SMALL, num_blocks=1000))
-    first: dict[str, int] = {}
+    first: dict[Hashable, int] = {}
     for index, (prompt, output, _) in enumerate(asked):
         engine.submit(sequence(str(index), prompt, output))
     while step := engine.step():
@@ -75,13 +77,57 @@ def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]
 
 
 def test_a_step_costs_what_the_hardware_says() -> None:
-    engine, hardware = Engine(SMALL), SMALL
+    engine, cost = Engine(SMALL), SMALL.cost
     engine.submit(sequence("one", 32, 3))
     prefill, decode = engine.step(), engine.step()
     assert prefill
     assert decode
-    assert prefill.duration_ms == hardware.step_ms(32, 32 * 16, 0, 0)
-    assert decode.duration_ms == hardware.step_ms(0, 0, 1, 32)
+    assert prefill.duration_ms == cost.dense_ms(32) + cost.prefill_attention_ms(32, 0)
+    assert decode.duration_ms == cost.dense_ms(1) + cost.decode_attention(1, 32)[0]
+
+
+@settings(deadline=None)
+@given(requests, st.sampled_from([40, 60, 1000]))
+def test_steps_that_are_planned_together_are_those_that_come_one_by_one(
+    asked: list[tuple[int, int, int]], num_blocks: int
+) -> None:
+    hardware = dataclasses.replace(SMALL, num_blocks=num_blocks)
+    one_by_one, together = Engine(hardware), Engine(hardware)
+    for engine in (one_by_one, together):
+        for index, (prompt, output, family) in enumerate(asked):
+            engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
+    ended: list[Hashable] = []
+    elapsed_ms = 0.0
+    while plan := together.plan():
+        ended += [sequence.id for sequence in together.apply(plan, plan.steps).finished]
+        elapsed_ms += plan.duration_ms(plan.steps)
+    _, expected, expected_ms = run(one_by_one)
+    assert ended == expected
+    assert elapsed_ms == pytest.approx(expected_ms)
+    assert together.preemptions == one_by_one.preemptions
+    assert together.blocks.used == 0
+
+
+@given(st.lists(st.integers(1, 70), max_size=5, unique=True).map(sorted), st.integers(1, 60))
+def test_a_plan_ends_at_each_mark_and_at_the_end(marks: list[int], output: int) -> None:
+    engine, seen = Engine(SMALL), []
+    watched = sequence("watched", 20, output)
+    watched.marks = tuple(marks)
+    engine.submit(watched)
+    engine.submit(sequence("other", 30, 33))
+    while plan := engine.plan():
+        progress = engine.apply(plan, plan.steps)
+        seen += [s.total - s.prompt_tokens for s in (*progress.first, *progress.marked) if s is watched]
+    assert seen == sorted({1, *(mark for mark in marks if mark < output)})
+
+
+@given(st.floats(1, 100), st.floats(0, 1), st.integers(1, 500), st.floats(0, 1.2))
+def test_a_plan_is_cut_after_the_step_that_goes_on(first_ms: float, growth: float, steps: int, share: float) -> None:
+    plan = Plan(steps, first_ms, growth_ms=growth * first_ms)
+    elapsed_ms = share * plan.duration_ms(steps)
+    begun = plan.steps_begun_by(elapsed_ms)
+    assert plan.duration_ms(begun - 1) <= elapsed_ms * (1 + 1e-6) + 1e-6
+    assert begun == steps or plan.duration_ms(begun) >= elapsed_ms * (1 - 1e-6) - 1e-6
 
 
 def test_a_sequence_counts_as_running_until_its_last_step_has_passed() -> None:

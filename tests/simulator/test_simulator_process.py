@@ -54,6 +54,20 @@ def test_a_flag_goes_before_a_variable_and_both_before_the_hardware(tmp_path: Pa
     assert 'num_gpu_blocks="88"' in page
 
 
+def test_a_calibration_brings_its_limits(tmp_path: Path) -> None:
+    with running(tmp_path / "log", "--hardware=h100-llama-3.1-8b", "--block-tokens=32") as (_, url):
+        page = str(call(f"{url}/metrics")[1])
+    assert 'num_gpu_blocks="28181"' in page
+    assert 'block_size="32"' in page
+
+
+def test_a_table_has_no_cost_to_override() -> None:
+    command = [sys.executable, "-m", "simulator", "--hardware=h100-llama-3.1-8b", "--base-ms=3"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "--base-ms is for the hardware fast and slow" in result.stderr
+
+
 def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

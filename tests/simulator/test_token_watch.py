@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.answer import DONE, Frame
-from simulator.engine import Sequence
+from simulator.sequence import Sequence
 from simulator.token_watch import TokenWatch
 
 FRAME = Frame("r", "m", True, 0)

@@ -1,0 +1,70 @@
+"""How far off a table is between its rows: each is left out, and interpolated from its neighbours."""
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+
+from simulator.calibration_file import PARTS, Calibration
+from simulator.hardware import measured
+from simulator.surface import Points, surface
+
+LeftOut = Iterator[tuple[tuple[int, int], float]]
+
+
+def left_out(points: Points) -> LeftOut:
+    """(tokens, context) and the error in ms of every row between two others, along tokens and along contexts."""
+    for axis in (0, 1):
+        lines: dict[int, list[tuple[int, int]]] = {}
+        for at in sorted(points):
+            lines.setdefault(at[1 - axis], []).append(at)
+        for line in lines.values():
+            for before, at, after in zip(line, line[1:], line[2:], strict=False):
+                share = (at[axis] - before[axis]) / (after[axis] - before[axis])
+                guess_ms = points[before] + share * (points[after] - points[before])
+                yield at, guess_ms - points[at]
+
+
+def left_out_errors(points: Points, part: str, calibration: Calibration) -> dict[str, float]:
+    """In percent of what the row says, and of the step that consists of it: median and worst."""
+    cost = measured("checked", calibration).cost
+    of_row, of_step = [], []
+    for (tokens, context), error_ms in left_out(points):
+        ms = points[tokens, context]
+        step_ms = cost.dense_ms(tokens) + (0.0 if part == "dense" else calibration.kernel_factor * ms)
+        of_row.append(100 * abs(error_ms) / max(ms, 1e-9))
+        of_step.append(100 * abs(error_ms) * calibration.kernel_factor / step_ms)
+    figures: dict[str, float] = {}
+    for name, errors in ((f"{part}_left_out", of_row), (f"{part}_left_out_of_step", of_step)):
+        if errors:
+            figures |= {f"{name}_median_pct": median(errors), f"{name}_worst_pct": max(errors)}
+    return figures
+
+
+def raised_or_lowered(points: Points) -> float:
+    """By how much percent making it monotone changes the row that it changes most."""
+    made = surface(points)
+    rows = {tokens: row for row, tokens in enumerate(made.tokens.tolist())}
+    columns = {context: column for column, context in enumerate(made.contexts.tolist())}
+    return max(
+        100 * abs(float(made.ms[rows[tokens], columns[context]]) - ms) / max(ms, 1e-9)
+        for (tokens, context), ms in points.items()
+    )
+
+
+def figures_of(calibration: Calibration, measured_points: Mapping[str, Points]) -> dict[str, float]:
+    """Of every part: the errors of rows left out, and what making it monotone has changed."""
+    found: dict[str, float] = {}
+    for part in PARTS:
+        points = measured_points[part]
+        found |= left_out_errors(points, part, calibration) | {f"{part}_monotone_pct": raised_or_lowered(points)}
+    return found
+
+
+def decode_steps(calibration: Calibration, context: int) -> dict[str, float]:
+    """What a step of decodes takes, in ms, and what its kernels alone are said to take."""
+    cost = measured("checked", calibration).cost
+    found = {}
+    for batch in (1, 32, 128, 256):
+        step_ms = cost.dense_ms(batch) + cost.decode_attention(batch, batch * context)[0]
+        found[f"decode_{batch}x{context}_ms"] = step_ms
+        found[f"decode_{batch}x{context}_kernels_ms"] = (step_ms - calibration.host_ms) / calibration.kernel_factor
+    return found

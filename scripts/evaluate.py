@@ -1,0 +1,129 @@
+#!/usr/bin/env python
+"""Runs every routing policy over every workload in virtual time, and reports what each is good for."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.evaluation.journal import JournalError
+from scripts.evaluation.plan import BASE, COMMON, POLICIES, Plan
+from scripts.evaluation.preparing import prepare
+from scripts.evaluation.replay import run_point
+from scripts.evaluation.run import Engine
+from scripts.evaluation.summary import HALVING
+from scripts.evaluation.whole import Output, Subject, run_whole
+from simulator.workloads import WORKLOADS
+
+_SECONDS, _QUICK_SECONDS = 120.0, 30.0
+_REQUESTS, _QUICK_REQUESTS = 3000, 300
+_SEEDS, _QUICK_SEEDS = 5, 1
+_RATE_RATIO, _QUICK_RATE_RATIO = 1.02, 1.08
+_QUICK_WORKLOADS = ("azure-conversation", "mooncake-conversation", "shared-prefix", "heterogeneous")
+_LOADS = (0.7, COMMON, 1.4)
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option(
+    "--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this; repeatable."
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    type=click.Choice(POLICIES),
+    help=f"Only this; repeatable. {BASE} always runs.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    show_default=f"{_SEEDS}, or {_QUICK_SEEDS} with --quick",
+    help="Repetitions with other requests: intervals are over these.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(10),
+    show_default=f"{_SECONDS:g}, or {_QUICK_SECONDS:g} with --quick",
+    help="Virtual time that requests arrive in, in each run.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(0),
+    show_default=f"{_REQUESTS}, or {_QUICK_REQUESTS} with --quick",
+    help="Runs at low rates are prolonged until as many come.",
+)
+@click.option("--jobs", default=min(2, os.cpu_count() or 1), type=click.IntRange(1), help="Processes that make runs.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="The shape of it in minutes: fewer workloads, one seed, short runs, coarser rates, and only the common load.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the runs in --points. Without this they are kept as .previous."
+)
+@click.option(
+    "--points",
+    "points_file",
+    default="evaluation-out/points.jsonl",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Every run's result is appended here; what was learnt for a workload lies beside it.",
+)
+@click.option(
+    "--out",
+    "folder",
+    default="evaluation-out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to write evaluation.md, with its pictures in the folder evaluation.",
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+def main(
+    workloads: Sequence[str],
+    policies: Sequence[str],
+    seeds: int | None,
+    seconds: float | None,
+    requests: int | None,
+    jobs: int,
+    quick: bool,
+    resume: bool,
+    points_file: Path,
+    folder: Path,
+    json_file: Path | None,
+) -> None:
+    """Finds the goodput of every policy on every workload, and what each does at a common load.
+
+    An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
+    The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.
+    """
+    wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
+    plan = Plan(
+        workloads=tuple(name for name in WORKLOADS if name in wanted),
+        policies=tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES)),
+        seeds=tuple(range(1, 1 + (seeds or (_QUICK_SEEDS if quick else _SEEDS)))),
+        seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
+        requests=requests if requests is not None else (_QUICK_REQUESTS if quick else _REQUESTS),
+        jobs=jobs,
+        rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
+        loads=(COMMON,) if quick else _LOADS,
+    )
+    subject = Subject(WORKLOADS, Engine(prepare, run_point), _halving_s)
+    command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
+    try:
+        run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted: the same command with --resume goes on") from None
+
+
+def _halving_s(seconds: float) -> float:
+    workload = WORKLOADS[HALVING]
+    return workload.changes(0, seconds, len(workload.endpoints))[0].at_s
+
+
+if __name__ == "__main__":
+    main()

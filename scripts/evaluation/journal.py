@@ -1,0 +1,117 @@
+"""The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
+
+The first line has the length of the runs and a digest of the code that made them; each other line is a result.
+What was prepared for a workload and seed lies in a folder beside it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from scripts.evaluation.plan import Plan
+from scripts.evaluation.point import PointResult
+
+Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
+_CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "scripts/evaluation")
+_ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+
+
+class JournalError(Exception):
+    """The file can't be gone on with: the text says why, and what to do."""
+
+
+class _Header(msgspec.Struct, frozen=True):
+    seconds: float
+    requests: int
+    code: str
+
+
+def code_digest() -> str:
+    """Of everything that decides what a run comes to."""
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for file in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """All results so far, by what was run. `stale` says that some were made by other code than today's."""
+
+    def __init__(self, file: Path, plan: Plan, resume: bool) -> None:
+        """Begins anew, with the old file kept as `.previous`; or goes on with it. Raises JournalError."""
+        self._file, self._prepared = file, file.with_suffix(".prepared")
+        self.points: dict[Key, PointResult] = {}
+        self.stale = False
+        self.resumed = resume and file.exists()
+        if self.resumed:
+            self._read(plan)
+        else:
+            self._begin(plan)
+
+    def add(self, point: PointResult) -> None:
+        self._append(msgspec.json.encode(point))
+        self.points[_key(point)] = point
+
+    def preparation(self, workload: str, seed: int) -> bytes | None:
+        """What was prepared before; None if nothing was."""
+        try:
+            return self._prepared_file(workload, seed).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_preparation(self, workload: str, seed: int, prepared: bytes) -> None:
+        file = self._prepared_file(workload, seed)
+        file.parent.mkdir(exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_bytes(prepared)
+        part.replace(file)
+
+    def _prepared_file(self, workload: str, seed: int) -> Path:
+        return self._prepared / f"{workload}-{seed}"
+
+    def _begin(self, plan: Plan) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if self._file.exists():
+            self._file.replace(self._file.with_name(self._file.name + ".previous"))
+        for file in self._prepared.glob("*"):
+            file.unlink()
+        self._append(msgspec.json.encode(_Header(plan.seconds, plan.requests, code_digest())))
+
+    def _read(self, plan: Plan) -> None:
+        lines = self._file.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            # The writer was ended in the middle of a line: that run is made again.
+            os.truncate(self._file, sum(map(len, lines[:-1])))
+            lines.pop()
+        if not lines:
+            raise JournalError(f"{self._file} is empty: leave out --resume")
+        header = self._decode(msgspec.json.Decoder(_Header).decode, lines[0], 1)
+        for name in ("seconds", "requests"):
+            was, wanted = getattr(header, name), getattr(plan, name)
+            if was != wanted:
+                advice = f"give --{name} {was:g}, or leave out --resume"
+                raise JournalError(f"{self._file} has runs of {was:g} {name}, not {wanted:g}: {advice}")
+        self.stale = header.code != code_digest()
+        decode = msgspec.json.Decoder(PointResult).decode
+        found = [self._decode(decode, line, number) for number, line in enumerate(lines[1:], 2)]
+        self.points = {_key(point): point for point in found}
+
+    def _decode(self, decode: Callable[[bytes], T], line: bytes, number: int) -> T:
+        try:
+            return decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise JournalError(f"{self._file}:{number}: {error}: mend or delete the line") from error
+
+    def _append(self, line: bytes) -> None:
+        with self._file.open("ab") as file:
+            file.write(line + b"\n")
+
+
+def _key(point: PointResult) -> Key:
+    return point.workload, point.policy, point.requests_per_s, point.seed

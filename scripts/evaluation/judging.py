@@ -1,0 +1,155 @@
+"""From the fates of a run's requests to its result."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scripts.evaluation.picker import Predicted
+from scripts.evaluation.point import PointResult
+from simulator.arrival import Arrival, Scenario
+from simulator.cluster import Cluster, Flight, Observer, Placement
+
+_PERCENTILES = (50, 90, 95, 99)
+_BIN_S = 5.0
+
+
+@dataclass(slots=True)
+class Judge:
+    """Passes on what a policy is asked and told; keeps how long it thought, and what became of each request."""
+
+    policy: Observer
+    flights: list[Flight] = field(default_factory=list)
+    shed: list[Arrival] = field(default_factory=list)
+    decided: int = 0
+    deciding_s: float = 0.0
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
+        began_at = time.perf_counter()
+        placement = self.policy.place(arrival, now_s)
+        self.deciding_s += time.perf_counter() - began_at
+        self.decided += 1
+        if placement is None:
+            self.shed.append(arrival)
+        return placement
+
+    def first_token(self, flight: Flight, now_s: float) -> None:
+        self.policy.first_token(flight, now_s)
+
+    def marked(self, flight: Flight, tokens: int, now_s: float) -> None:
+        self.policy.marked(flight, tokens, now_s)
+
+    def ended(self, flight: Flight, now_s: float) -> None:
+        self.policy.ended(flight, now_s)
+        self.flights.append(flight)
+
+    def result(
+        self,
+        scenario: Scenario,
+        cluster: Cluster,
+        predicted: Mapping[int, Predicted],
+        begin_s: float,
+        *,
+        policy: str,
+        requests_per_s: float,
+        seed: int,
+        wall_s: float,
+    ) -> PointResult:
+        """Judges the requests that arrived from `begin_s` on. What was shed met nothing."""
+        flights = [flight for flight in self.flights if flight.arrival.arrival_s >= begin_s]
+        shed = sum(arrival.arrival_s >= begin_s for arrival in self.shed)
+        span_s = scenario.arrivals[-1].arrival_s - begin_s
+        met = sum(flight.met for flight in flights)
+        # Every answer has its objectives to itself: throughput counts what came while requests did.
+        last_s = scenario.arrivals[-1].arrival_s
+        tokens = sum(f.arrival.output_tokens for f in flights if (f.ended_s or 0.0) <= last_s)
+        errors = _errors(flights, predicted)
+        return PointResult(
+            workload=scenario.name,
+            policy=policy,
+            requests_per_s=requests_per_s,
+            seed=seed,
+            requests=len(flights) + shed,
+            attainment=met / max(len(flights) + shed, 1),
+            attainment_by_class=_by_class(flights, self.shed),
+            goodput_rps=met / span_s,
+            ttft_ms=_percentiles([flight.ttft_ms for flight in flights]),
+            tpot_ms=_percentiles([flight.tpot_ms for flight in flights]),
+            e2e_ms=_percentiles([((f.ended_s or 0.0) - f.arrival.arrival_s) * 1000 for f in flights]),
+            throughput_tokens_per_s=tokens / span_s,
+            fairness=_fairness(scenario, cluster.output_tokens),
+            cached_share=sum(e.prompt_tokens_cached for e in cluster.engines)
+            / max(sum(e.prompt_tokens_queried for e in cluster.engines), 1),
+            preemptions=sum(engine.preemptions for engine in cluster.engines),
+            decision_us=self.deciding_s / max(self.decided, 1) * 1e6,
+            wall_s=wall_s,
+            ttft_mdape=_median(errors[:, 1]),
+            tpot_mdape=_median(errors[:, 2]),
+            coverage_q90=float(errors[:, 3].mean()) if len(errors) else None,
+            errors_over_time=_over_time(_errors(self.flights, predicted)),
+            shed=shed,
+        )
+
+
+def _errors(
+    flights: Sequence[Flight], predicted: Mapping[int, Predicted]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """[requests, (arrival in s, errors of both medians in percent, how much of both 0.9-quantiles held in percent)]."""
+    rows = []
+    for flight in flights:
+        one = predicted.get(flight.arrival.index)
+        if one is None or flight.arrival.output_tokens < 2:
+            continue
+        held = (flight.ttft_ms <= one.ttft_ms) + (flight.tpot_ms <= one.tpot_ms)
+        rows.append(
+            (
+                flight.arrival.arrival_s,
+                100 * abs(one.ttft_median_ms / flight.ttft_ms - 1),
+                100 * abs(one.tpot_median_ms / flight.tpot_ms - 1),
+                100 * held / 2,
+            )
+        )
+    return np.array(rows).reshape(-1, 4)
+
+
+def _over_time(errors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[tuple[float, float, float, float]]:
+    bins = []
+    if len(errors):
+        number = (errors[:, 0] // _BIN_S).astype(int)
+        for one in np.unique(number):
+            rows = errors[number == one]
+            medians = np.median(rows[:, 1:3], axis=0)
+            bins.append((float(one * _BIN_S), float(medians[0]), float(medians[1]), float(rows[:, 3].mean())))
+    return bins
+
+
+def _median(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    found = np.percentile(values, _PERCENTILES) if values else np.zeros(len(_PERCENTILES))
+    return {f"p{percent}": round(float(value), 3) for percent, value in zip(_PERCENTILES, found, strict=True)}
+
+
+def _by_class(flights: Sequence[Flight], shed: Sequence[Arrival]) -> dict[str, float]:
+    met: dict[str, list[bool]] = defaultdict(list)
+    for flight in flights:
+        met[flight.arrival.slo_class].append(flight.met)
+    for arrival in shed:
+        met[arrival.slo_class].append(False)
+    return {name: sum(kept) / len(kept) for name, kept in sorted(met.items())}
+
+
+def _fairness(scenario: Scenario, tokens: Sequence[int]) -> float:
+    """Jain's index of each endpoint's output tokens, divided by what it makes a second in a batch of 32 at 1,000
+    tokens of context.
+    """
+    shares = [
+        made * (hardware.cost.dense_ms(32) + hardware.cost.decode_attention(32, 32_000)[0])
+        for made, hardware in zip(tokens, scenario.endpoints, strict=True)
+    ]
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0

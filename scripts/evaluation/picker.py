@@ -1,0 +1,179 @@
+"""The picker's own parts in virtual time: its pool, its scheduler, what it observes of responses, what it teaches."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from epp.features import FeatureColumns, feature_columns
+from epp.pool.pool import InFlight, Pool
+from epp.pool.prefix_index import PrefixIndex
+from epp.sampling import ObservationBudget
+from epp.scheduling.request import Request
+from epp.scheduling.scheduler import Refusal, Scheduler
+from epp.scheduling.snapshot import Endpoint, Snapshot
+from epp.windows import TokenWindows
+from scripts.evaluation.learning import VirtualTrainer
+from simulator.arrival import Arrival
+from simulator.cluster import Cluster, Flight, Placement
+
+# The picker's defaults: how much of what is sent it remembers, how old metrics may be, what it observes.
+_PREFIX_INDEX_TOKENS = 500_000
+_STALENESS_S = 2.0
+_OBSERVED_RESPONSES_PER_S = 50.0
+_OBSERVED_TOKENS_PER_S = 5000.0
+# Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
+_EVERY_TOKENS = 32
+_MODEL = "model"
+
+
+@dataclass(slots=True)
+class _Followed:
+    """What the picker keeps of a request until it ends; `features` only where its response is observed."""
+
+    in_flight: InFlight
+    prefix_score: float
+    request: Request
+    is_observed: bool = False
+    features: FeatureColumns | None = None
+    windows: TokenWindows = field(default_factory=TokenWindows)
+    last_s: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Of one placed request, in ms: the 0.9-quantile and, where there is one, the median of both latencies."""
+
+    ttft_ms: float
+    tpot_ms: float
+    ttft_median_ms: float
+    tpot_median_ms: float
+
+
+class Picker:
+    """Places by a scheduler. Metrics are as old as the last `scrape`; everything else it knows by itself."""
+
+    def __init__(
+        self, endpoints: int, scheduler: Scheduler, hash_tokens: int, seed: int, trainer: VirtualTrainer | None = None
+    ) -> None:
+        self._now_s = 0.0
+        index = PrefixIndex(max(_PREFIX_INDEX_TOKENS // hash_tokens, 1))
+        self.pool = Pool(index, _STALENESS_S, clock=lambda: self._now_s)
+        self.pool.replace_endpoints(Endpoint(f"endpoint-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
+        self.scheduler = scheduler
+        self.trainer = trainer
+        self.predicted: dict[int, Predicted] = {}
+        self._rng = np.random.default_rng(seed)
+        self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
+        self._followed: dict[int, _Followed] = {}
+
+    def scrape(self, cluster: Cluster, now_s: float) -> None:
+        """Reads every endpoint's gauges; in virtual time also the moment to think of a refit."""
+        self._now_s = now_s
+        for slot, engine in enumerate(cluster.engines):
+            self.pool.record_metrics(slot, engine.waiting, engine.running, engine.kv_usage)
+        if self.trainer:
+            self.trainer.refit_if_due(now_s)
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
+        self._now_s = now_s
+        request = _request(arrival)
+        pool = self.predict(request, self.pool.snapshot(request), arrival)
+        decision = self.scheduler.schedule(request, pool, self._rng)
+        if isinstance(decision, Refusal):
+            return None
+        return self._dispatch(arrival, request, pool, decision.chosen)
+
+    def predict(self, request: Request, pool: Snapshot, arrival: Arrival) -> Snapshot:
+        """The candidates with predictions, where the scheduler wants some and there are any."""
+        if self.trainer is None or not self.scheduler.wants_predictions(request):
+            return pool
+        columns = feature_columns(request, pool)
+        predictions = self.trainer.predict(columns, self._now_s)
+        self._medians = self.trainer.predict_all(columns, self._now_s)
+        return pool if predictions is None else pool.with_predictions(predictions)
+
+    def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:
+        """Counts the request as in flight. Where its response is observed, it is looked at every so many tokens."""
+        slot, score = int(pool.slots[chosen]), float(pool.prefix_score[chosen])
+        in_flight = self.pool.dispatch(slot, request, score)
+        followed = self._followed[arrival.index] = _Followed(in_flight, score, request)
+        self._note_prediction(arrival, pool, chosen)
+        if not self._budget.take(self._now_s):
+            expected_ms = (
+                pool.predictions.ttft_ms[chosen] if pool.predictions else self.pool.expected_ttft_ms(in_flight)
+            )
+            self.pool.expect_first_token(in_flight, float(expected_ms))
+            return Placement(slot)
+        followed.is_observed = True
+        if self.trainer:
+            followed.features = feature_columns(request, pool.take(np.array([chosen])))
+        return Placement(slot, tuple(range(1 + _EVERY_TOKENS, arrival.output_tokens, _EVERY_TOKENS)))
+
+    def first_token(self, flight: Flight, now_s: float) -> None:
+        self._now_s = now_s
+        followed = self._followed[flight.arrival.index]
+        if not followed.is_observed:
+            return
+        self.pool.first_token(followed.in_flight)
+        self.pool.record_ttft(followed.in_flight, flight.ttft_ms)
+        followed.last_s, followed.tokens = now_s, 1
+        if followed.features is not None and self.trainer:
+            self.trainer.add(followed.features, ttft_ms=flight.ttft_ms)
+            followed.windows.begin(self._features_now(followed), 1, now_s)
+
+    def marked(self, flight: Flight, tokens: int, now_s: float) -> None:
+        self._now_s = now_s
+        followed = self._followed[flight.arrival.index]
+        self._take_in(followed, tokens, now_s)
+        if followed.features is not None and followed.windows.is_due:
+            followed.windows.begin(self._features_now(followed), tokens, now_s)
+
+    def ended(self, flight: Flight, now_s: float) -> None:
+        self._now_s = now_s
+        followed = self._followed.pop(flight.arrival.index)
+        if followed.is_observed and flight.arrival.output_tokens > 1:
+            self._take_in(followed, flight.arrival.output_tokens, now_s)
+            if followed.features is not None and self.trainer:
+                self.trainer.add(followed.features, tpot_ms=flight.tpot_ms)
+                for stretch in followed.windows.complete():
+                    self.trainer.add(stretch.features, tpot_ms=stretch.tpot_ms(1.0))
+        self.pool.finish(followed.in_flight)
+
+    def _take_in(self, followed: _Followed, tokens: int, now_s: float) -> None:
+        """Output tokens since the response was last looked at."""
+        fresh = tokens - followed.tokens
+        if fresh <= 0:
+            return
+        self._budget.spend(fresh)
+        self.pool.record_gap(followed.in_flight.slot, (now_s - followed.last_s) * 1000, fresh)
+        self.pool.generated(followed.in_flight, fresh)
+        if followed.features is not None:
+            followed.windows.add(fresh, now_s)
+        followed.last_s, followed.tokens = now_s, tokens
+
+    def _features_now(self, followed: _Followed) -> FeatureColumns:
+        """The endpoint's load as another request would see it, without this request's own share."""
+        pool = self.pool.snapshot_of_slot(followed.in_flight.slot, followed.request)
+        pool.running[0] = max(pool.running[0] - 1, 0.0)
+        pool.decode_tokens[0] = max(pool.decode_tokens[0] - followed.in_flight.decode_tokens, 0.0)
+        pool.prefix_score[0] = followed.prefix_score
+        return feature_columns(followed.request, pool, followed.tokens)
+
+    def _note_prediction(self, arrival: Arrival, pool: Snapshot, chosen: int) -> None:
+        if pool.predictions is None:
+            return
+        ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[chosen]), float(pool.predictions.tpot_ms[chosen])
+        self.predicted[arrival.index] = Predicted(ttft_ms, tpot_ms, ttft_ms, tpot_ms)
+
+
+def _request(arrival: Arrival) -> Request:
+    return Request(
+        id=str(arrival.index),
+        model=_MODEL,
+        input_tokens=arrival.prompt_tokens,
+        slo_ttft_ms=arrival.slo_ttft_ms,
+        slo_tpot_ms=arrival.slo_tpot_ms,
+        prediction_based=True,
+        block_hashes=arrival.hashes,
+    )

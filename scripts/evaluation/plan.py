@@ -1,0 +1,55 @@
+"""What an evaluation covers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from simulator.workloads.objectives import SloMultiple
+
+POLICIES = (
+    "random",
+    "round-robin",
+    "least-requests",
+    "least-tokens",
+    "p2c",
+    "default",
+    "tuned",
+    "closed-formula",
+    "reference",
+    "slo",
+    "oracle",
+)
+OURS = "slo"
+BASE = "default"
+"""The policy that the loads of a workload are stated by: each evaluation has it."""
+COMMON = 1.0
+
+
+class Described(Protocol):
+    """What the evaluation asks of a workload."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def typical_rps(self) -> float: ...
+
+    @property
+    def mix(self) -> tuple[SloMultiple, ...]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well."""
+
+    workloads: tuple[str, ...]
+    policies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    seconds: float
+    requests: int
+    jobs: int
+    rate_ratio: float
+    loads: tuple[float, ...]
+
+    def seconds_at(self, requests_per_s: float) -> float:
+        """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""
+        return max(self.seconds, round(self.requests / requests_per_s, 3))

@@ -1,0 +1,59 @@
+"""What one run of a workload at one rate by one policy came to."""
+
+from collections.abc import Callable
+
+import msgspec
+
+Percentiles = dict[str, float]  # by p50, p90, p95 and p99
+
+
+class PointResult(msgspec.Struct, frozen=True):
+    """One policy on one workload at one rate and seed.
+
+    Everything is of the judged requests: those that arrive after the warm-up. All numbers are finite.
+    """
+
+    workload: str
+    policy: str
+    requests_per_s: float
+    seed: int
+    requests: int
+    attainment: float
+    """Share of the requests that met both of their objectives."""
+    attainment_by_class: dict[str, float]
+    goodput_rps: float
+    ttft_ms: Percentiles
+    tpot_ms: Percentiles
+    e2e_ms: Percentiles
+    throughput_tokens_per_s: float
+    """Output tokens."""
+    fairness: float
+    """Jain's index of output tokens over endpoints, each divided by the endpoint's capacity."""
+    cached_share: float
+    """Prompt tokens found in the endpoints' caches."""
+    preemptions: int
+    decision_us: float
+    """Mean wall time of a decision."""
+    wall_s: float
+    """Of the whole run."""
+    ttft_mdape: float | None = None
+    """Median absolute percentage error, in percent; None with a policy that predicts nothing. So are the next two."""
+    tpot_mdape: float | None = None
+    coverage_q90: float | None = None
+    """Percent of the observations that stayed below their predicted 0.9-quantile."""
+    errors_over_time: list[tuple[float, float, float, float]] = []
+    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out."""
+    shed: int = 0
+
+
+class PointOptions(msgspec.Struct, frozen=True):
+    """What a run may differ in from the evaluation's usual one."""
+
+    endpoints: int | None = None
+    """The workload's pool, repeated or cut to this many endpoints."""
+
+
+RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]
+"""By workload, requests/s, seed, policy, seconds of arrivals, what was prepared, and options."""
+Prepare = Callable[[str, int], bytes | None]
+"""By workload and seed: warm models and tuned weights, for all runs of both."""

@@ -1,0 +1,55 @@
+"""How far an evaluation is, on stderr: what is prepared, what is run, and how long it may still take."""
+
+from statistics import fmean
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+_RUNS_OF_A_SEARCH = 10
+_RATE_OVER_S = 900
+
+
+class Meter:
+    """Two bars. How many runs a search takes is known when it ends: those to come count as its mean."""
+
+    def __init__(self, preparations: int, searches: int, other_runs: int) -> None:
+        columns = (
+            TextColumn("{task.description:12}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        )
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S, expand=True
+        )
+        self._searches, self._other_runs = searches, other_runs
+        self._ended: list[int] = []
+        self._preparing = self._progress.add_task("preparations", total=preparations, now="")
+        self._running = self._progress.add_task("runs", total=self._total(), now="")
+
+    def __enter__(self) -> "Meter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def prepared(self, what: str) -> None:
+        self._progress.update(self._preparing, advance=1, now=what)
+
+    def ran(self, what: str) -> None:
+        self._progress.update(self._running, advance=1, now=what)
+
+    def searched(self, runs: int) -> None:
+        """A search ended, after so many runs."""
+        self._ended.append(runs)
+        self._progress.update(self._running, total=self._total())
+
+    def _total(self) -> float:
+        mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
+        return sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs

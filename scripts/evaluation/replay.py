@@ -1,0 +1,114 @@
+"""One run: a workload at a rate through a policy, in virtual time."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from epp.scheduling.config import load_scheduler
+from scripts.evaluation.configurations import CLOSED_FORMULA, DEFAULT, REFERENCE, SLO, Weights, heuristic
+from scripts.evaluation.heuristics import HEURISTICS
+from scripts.evaluation.judging import Judge
+from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
+from scripts.evaluation.oracle import Oracle
+from scripts.evaluation.picker import Picker, Predicted
+from scripts.evaluation.point import PointOptions, PointResult
+from simulator.arrival import Scenario
+from simulator.cluster import Cluster, Observer
+from simulator.workloads import WORKLOADS
+from trainer.settings import FitSettings, JobSettings
+
+# Both pickers' default; engines write their gauges once a step.
+_SCRAPE_S = 0.05
+# The first part of a run fills the pool, and isn't judged.
+_WARM_UP_SHARE = 0.2
+LEARNING = LearningSettings(
+    JobSettings(FitSettings(quantiles=(0.9, 0.5)), trainer_id="evaluation"), interval_s=10.0, min_new_rows=1000
+)
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What the runs of a workload start from: weights that were tuned for it, and models learnt from other traffic."""
+
+    weights: Weights
+    models: Models | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A policy put to work; `scrape` is called twenty times a second of virtual time, where it reads metrics at all."""
+
+    policy: Observer
+    scrape: Callable[[Cluster, float], None] | None
+    predicted: dict[int, Predicted]
+    trainer: VirtualTrainer | None = None
+
+
+def run_point(
+    workload: str,
+    requests_per_s: float,
+    seed: int,
+    policy: str,
+    seconds: float,
+    prepared: bytes | None,
+    options: PointOptions,
+) -> PointResult:
+    """A run's result. ValueError for a policy that isn't known."""
+    scenario = scenario_of(workload, requests_per_s, seed, seconds, options)
+    given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
+    return replay(scenario, run_of(policy, scenario, seed, given), policy, requests_per_s, seed)
+
+
+def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, seed: int) -> PointResult:
+    began_at = time.perf_counter()
+    judge = Judge(run.policy)
+    cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
+    if isinstance(run.policy, Oracle):
+        run.policy.attach(cluster)
+    scrape = run.scrape
+    cluster.run(
+        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, _SCRAPE_S
+    )
+    return judge.result(
+        scenario,
+        cluster,
+        run.predicted,
+        _WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
+        policy=policy,
+        requests_per_s=requests_per_s,
+        seed=seed,
+        wall_s=time.perf_counter() - began_at,
+    )
+
+
+def scenario_of(
+    workload: str, requests_per_s: float, seed: int, seconds: float, options: PointOptions | None = None
+) -> Scenario:
+    scenario = WORKLOADS[workload].scenario(requests_per_s, seed, seconds)
+    if options is None or options.endpoints is None:
+        return scenario
+    pool = scenario.endpoints
+    endpoints = tuple(pool[index % len(pool)] for index in range(options.endpoints))
+    return Scenario(scenario.name, scenario.arrivals, endpoints, scenario.hash_tokens, scenario.changes)
+
+
+def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Run:
+    endpoints = len(scenario.endpoints)
+    if policy in HEURISTICS:
+        return Run(HEURISTICS[policy](endpoints, seed), None, {})
+    if policy == "oracle":
+        return Run(Oracle(seed), None, {})
+    texts = {
+        "default": DEFAULT,
+        "tuned": heuristic(*prepared.weights),
+        "closed-formula": CLOSED_FORMULA,
+        "reference": REFERENCE,
+        "slo": SLO,
+    }
+    if policy not in texts:
+        raise ValueError(f"no policy is called {policy!r}: expected {', '.join([*HEURISTICS, *texts, 'oracle'])}")
+    trainer = VirtualTrainer(LEARNING, prepared.models) if policy in ("reference", "slo") else None
+    picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)
+    return Run(picker, picker.scrape, picker.predicted, trainer)

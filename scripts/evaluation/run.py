@@ -1,0 +1,162 @@
+"""Runs a plan: prepares each workload, searches each policy's goodput, and runs all policies at common loads.
+
+Runs are made by a pool of processes. `default` is searched first; the other searches begin where it ended, and its
+rates at 90% attainment, averaged over the seeds, are the workload's common load.
+"""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
+
+from scripts.evaluation.journal import Journal
+from scripts.evaluation.plan import BASE, Described, Plan
+from scripts.evaluation.point import PointOptions, PointResult, Prepare, RunPoint
+from scripts.evaluation.progress import Meter
+from scripts.evaluation.results import WorkloadResult
+from scripts.evaluation.search import SHARES, Goodput, Grid, search
+from scripts.evaluation.statistics import geometric_interval
+
+_WORKLOADS_AT_ONCE = 2  # so that no process waits for the last runs of a workload
+T = TypeVar("T")
+R = TypeVar("R")
+Search = tuple[str, int]  # policy and seed
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What makes runs; both are called in other processes, by name."""
+
+    prepare: Prepare
+    run_point: RunPoint
+
+
+def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
+    """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
+    searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
+    preparations = len(plan.workloads) * len(plan.seeds)
+    spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
+    with (
+        Meter(preparations, searches, searches * len(plan.loads)) as meter,
+        ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
+    ):
+        try:
+            return asyncio.run(_all(_Evaluation(plan, engine, journal, meter, pool), workloads))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def _all(evaluation: "_Evaluation", workloads: Mapping[str, Described]) -> list[WorkloadResult]:
+    turns = asyncio.Semaphore(_WORKLOADS_AT_ONCE)
+
+    async def one(name: str) -> WorkloadResult:
+        async with turns:
+            return await evaluation.workload(name, workloads[name])
+
+    return await asyncio.gather(*(one(name) for name in evaluation.plan.workloads))
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    plan: Plan
+    engine: Engine
+    journal: Journal
+    meter: Meter
+    pool: ProcessPoolExecutor
+
+    async def workload(self, name: str, described: Described) -> WorkloadResult:
+        plan = self.plan
+        prepared = dict(zip(plan.seeds, await _each(plan.seeds, lambda seed: self._prepare(name, seed)), strict=True))
+        grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
+        found = await self._search(name, grid, prepared, [(BASE, seed) for seed in plan.seeds], {})
+        first = {seed: grid.level(found[BASE, seed][SHARES[0]].rps) for seed in plan.seeds}
+        common_rps = geometric_interval([found[BASE, seed][SHARES[0]].rps for seed in plan.seeds]).mean
+        rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
+        others = [(policy, seed) for policy, seed in product(plan.policies, plan.seeds) if policy != BASE]
+        found |= await self._search(name, grid, prepared, others, first)
+        wanted = list(product(plan.policies, rates.values(), plan.seeds))
+        await _each(wanted, lambda run: self._run(name, *run, prepared[run[2]]))
+        goodputs = {
+            (policy, share): [found[policy, seed][share] for seed in plan.seeds]
+            for policy, share in product(plan.policies, SHARES)
+        }
+        points = tuple(
+            point
+            for point in self.journal.points.values()
+            if point.workload == name and point.policy in plan.policies and point.seed in plan.seeds
+        )
+        return WorkloadResult(
+            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points=points
+        )
+
+    async def _search(
+        self,
+        name: str,
+        grid: Grid,
+        prepared: Mapping[int, bytes | None],
+        searches: Sequence[Search],
+        first: Mapping[int, int],
+    ) -> dict[Search, dict[float, Goodput]]:
+        async def one(policy: str, seed: int) -> dict[float, Goodput]:
+            tried: list[float] = []
+
+            async def attainment_at(rate: float) -> float:
+                tried.append(rate)
+                return (await self._run(name, policy, rate, seed, prepared[seed])).attainment
+
+            found = await search(attainment_at, grid, first=first.get(seed, 0))
+            self.meter.searched(len(tried))
+            return found
+
+        return dict(zip(searches, await _each(searches, lambda run: one(*run)), strict=True))
+
+    async def _run(self, workload: str, policy: str, rate: float, seed: int, prepared: bytes | None) -> PointResult:
+        point = self.journal.points.get((workload, policy, rate, seed))
+        what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
+        if point is None:
+            arguments = (workload, rate, seed, policy, self.plan.seconds_at(rate), prepared, PointOptions())
+            point = await self._in_pool(what, self.engine.run_point, *arguments)
+            self.journal.add(point)
+        self.meter.ran(what)
+        return point
+
+    async def _prepare(self, workload: str, seed: int) -> bytes | None:
+        prepared = self.journal.preparation(workload, seed)
+        if prepared is None:
+            prepared = await self._in_pool(f"preparing {workload}, seed {seed}", self.engine.prepare, workload, seed)
+            if prepared is not None:
+                self.journal.keep_preparation(workload, seed, prepared)
+        self.meter.prepared(f"{workload}, seed {seed}")
+        return prepared
+
+    async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+        except Exception as error:
+            error.add_note(what)
+            raise
+
+
+async def _each(values: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    return await asyncio.gather(*(work(value) for value in values))
+
+
+def _stride(ratio: float) -> int:
+    """As many levels as make a factor of about 1.37, a power of two, so that bisection ends evenly."""
+    return next(stride for stride in (32, 16, 8, 4, 2) if ratio**stride < 1.4)
+
+
+def _reach(ratio: float) -> int:
+    """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
+    return 7 * _stride(ratio)

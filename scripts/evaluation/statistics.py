@@ -1,0 +1,76 @@
+"""Means over seeds, and how far they can be trusted: Student's t intervals of 95%."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over `seeds` and the interval around it; one seed has no interval."""
+
+    mean: float
+    seeds: int
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; the mean alone where there is none."""
+        return self.mean if self.low is None else self.low, self.mean if self.high is None else self.high
+
+    def text(self, digits: int = 3) -> str:
+        """As it is printed, to so many significant digits."""
+        mean = _short(self.mean, digits)
+        if self.low is None or self.high is None:
+            return mean
+        return f"{mean} [{_short(self.low, digits)}, {_short(self.high, digits)}]"
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Of the arithmetic mean. At least one value, all finite."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return Interval(mean, len(values))
+    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean, len(values), mean - half, mean + half)
+
+
+def geometric_interval(values: Sequence[float]) -> Interval:
+    """Of the geometric mean, by the t interval of the logarithms. All values above 0."""
+    logs = mean_interval([math.log(value) for value in values])
+    if logs.low is None or logs.high is None:
+        return Interval(math.exp(logs.mean), logs.seeds)
+    return Interval(math.exp(logs.mean), logs.seeds, math.exp(logs.low), math.exp(logs.high))
+
+
+def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Of ours over theirs, paired by seed: both met the same requests, so that much of the noise cancels."""
+    return geometric_interval(ratios(ours, theirs))
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [our / their for our, their in zip(ours, theirs, strict=True)]
+
+
+def median_interval(
+    by_group: Sequence[Sequence[float]], interval: Callable[[Sequence[float]], Interval] = geometric_interval
+) -> Interval:
+    """Of the median over groups (rows) of values by seed (columns): each seed's own median, then their mean.
+
+    It tells how another draw of requests would change the median over these groups, not what other groups would give.
+    """
+    return interval([median(of_seed) for of_seed in zip(*by_group, strict=True)])
+
+
+def _short(value: float, digits: int) -> str:
+    """Plain decimals: as many as `digits` significant ones take."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"

@@ -1,0 +1,114 @@
+"""What the evaluation as a whole came to, by name: medians over workloads, with intervals over seeds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from scripts.evaluation.plan import BASE, OURS
+from scripts.evaluation.point import PointOptions, RunPoint
+from scripts.evaluation.recovery import Bin, coverage_after, recovery_s
+from scripts.evaluation.results import Measure, WorkloadResult
+from scripts.evaluation.statistics import Interval, mean_interval, median_interval, ratio_interval, ratios
+
+OVER = {
+    "goodput_over_round_robin": "round-robin",
+    "goodput_over_default": BASE,
+    "goodput_over_tuned": "tuned",
+    "goodput_over_closed_formula": "closed-formula",
+    "goodput_over_reference": "reference",
+    "goodput_of_oracle": "oracle",
+}
+TUNED = "tuned"
+SHARED_PREFIX = "shared-prefix"
+HALVING = "halving"
+SPEED = ("poisson", "round-robin", 100)
+"""Workload, policy and endpoints that the simulator's speed is measured with."""
+_POOL = 8  # endpoints of a workload, that its typical rate is for
+_ERRORS: dict[str, Measure] = {
+    "ttft_mdape": lambda point: point.ttft_mdape,
+    "tpot_mdape": lambda point: point.tpot_mdape,
+    "coverage_q90": lambda point: point.coverage_q90,
+}
+
+
+@dataclass
+class Summary:
+    """Figures by name, and why others are left out."""
+
+    figures: dict[str, Interval] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Summary:
+    """`changed_s` is when an endpoint of the workload `halving` halves its speed."""
+    summary = Summary()
+    for name, found in (*_goodputs(results), *_at_common_load(results), *_recovery(results, changed_s)):
+        if isinstance(found, str):
+            summary.left_out[name] = found
+        else:
+            summary.figures[name] = found
+    return summary
+
+
+def virtual_requests_per_s(run_point: RunPoint, typical_rps: float, seconds: float) -> float:
+    """Simulated requests per second of wall time, of one process; the pool is larger and the rate with it."""
+    workload, policy, endpoints = SPEED
+    rate = typical_rps / 2 * endpoints / _POOL  # half: a pool that copes
+    point = run_point(workload, rate, 0, policy, seconds, None, PointOptions(endpoints=endpoints))
+    return rate * seconds / point.wall_s
+
+
+Named = tuple[str, Interval | str]
+
+
+def _goodputs(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    for name, policy in OVER.items():
+        reason = _missing(results, OURS, policy)
+        yield name, reason or median_interval([ratios(r.goodput(OURS), r.goodput(policy)) for r in results])
+    name = "worst_goodput_over_default"
+    yield name, _missing(results, OURS) or min((r.goodput_ratio(BASE) for r in results), key=lambda ratio: ratio.mean)
+
+
+def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    name, shared = "e2e_p50_gain_over_tuned_shared_prefix", [r for r in results if r.workload == SHARED_PREFIX]
+    reason = _missing(results, OURS, TUNED) or ("" if shared else f"needs the workload {SHARED_PREFIX}")
+    yield name, reason or ratio_interval(*(_e2e_p50(shared[0], policy) for policy in (TUNED, OURS)))
+    reason = _missing(results, OURS)
+    yield "throughput_over_default", reason or median_interval([ratios(*_throughputs(r)) for r in results])
+    for name, measure in _ERRORS.items():
+        by_workload = [] if reason else [r.measured(OURS, measure) for r in results]
+        complete = [values for values in by_workload if len(values) == len(results[0].seeds)]
+        yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} predicted nothing"
+
+
+def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Iterator[Named]:
+    halving = [r for r in results if r.workload == HALVING]
+    bins = [point.errors_over_time for r in halving if OURS in r.policies for point in r.at_load(OURS)]
+    if changed_s is None or not bins or not all(bins):
+        reason = f"needs the workload {HALVING} and predictions of {OURS}"
+        yield from (("recovery_s", reason), ("recovery_coverage_q90", reason))
+        return
+    times = [_back_after(of_seed, changed_s) for of_seed in bins]
+    yield "recovery_s", mean_interval(times)
+    covered = [coverage_after(of_seed, changed_s + after) for of_seed, after in zip(bins, times, strict=True)]
+    known = [value for value in covered if value is not None]
+    yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before the errors were back"
+
+
+def _back_after(bins: Sequence[Bin], changed_s: float) -> float:
+    """Until the end of the run, at least, where the errors never came back."""
+    found = recovery_s(bins, changed_s)
+    return found if found is not None else bins[-1][0] - changed_s
+
+
+def _missing(results: Sequence[WorkloadResult], *policies: str) -> str:
+    lacking = [policy for policy in policies if any(policy not in result.policies for result in results)]
+    return f"needs the policy {' and '.join(lacking)}" if lacking else ""
+
+
+def _e2e_p50(result: WorkloadResult, policy: str) -> list[float]:
+    return result.measured(policy, lambda point: point.e2e_ms["p50"])
+
+
+def _throughputs(result: WorkloadResult) -> tuple[list[float], list[float]]:
+    ours, base = (result.measured(policy, lambda point: point.throughput_tokens_per_s) for policy in (OURS, BASE))
+    return ours, base

@@ -1,0 +1,151 @@
+"""Calibrations as files: lines of `# key: value`, then a CSV table of times.
+
+The table's columns are part, tokens, context and ms. Of the part `dense`, tokens are a step's new ones, and the
+context is 0; of `prefill_attention`, the new tokens of one prompt and those before them; of `decode_attention`,
+sequences in the batch, and tokens of each.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from simulator.exceptions import CalibrationError
+from simulator.surface import Points
+
+TEXTS = ("gpu", "model", "source", "licence")
+LIMITS = ("num_blocks", "block_tokens", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+TIMES = ("host_ms", "kernel_factor")
+COLUMNS = ("part", "tokens", "context", "ms")
+PARTS = ("dense", "prefill_attention", "decode_attention")
+_LARGEST = 100_000_000
+# Steps and batches are looked up in lists of these lengths, the latter of rows as long as there are contexts.
+_LARGEST_OF = {"max_num_seqs": 4_096, "max_num_batched_tokens": 1_000_000}
+_MOST_CONTEXTS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Times in ms as measured; a step takes `kernel_factor` times theirs, and `host_ms`. `notes` are free text."""
+
+    texts: Mapping[str, str]
+    limits: Mapping[str, int]
+    host_ms: float
+    kernel_factor: float
+    dense: Points
+    prefill_attention: Points
+    decode_attention: Points
+    notes: tuple[str, ...] = ()
+
+
+def parse_calibration(text: str, where: str) -> Calibration:
+    """CalibrationError names the line of `where` that is wrong."""
+    lines = text.splitlines()
+    count = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    values, notes = _header(lines[:count], where)
+    points = _points(lines[count:], count, where)
+    for part in PARTS:
+        _require_some(points[part], part, where)
+    return Calibration(
+        texts={key: values[key] for key in TEXTS},
+        limits={key: _limit(values[key], f"{where}: {key}", _LARGEST_OF.get(key, _LARGEST)) for key in LIMITS},
+        host_ms=_number(values["host_ms"], f"{where}: host_ms", least=0.0),
+        kernel_factor=_number(values["kernel_factor"], f"{where}: kernel_factor", least=0.01),
+        notes=tuple(notes),
+        **points,
+    )
+
+
+def format_calibration(calibration: Calibration) -> str:
+    """What `parse_calibration` reads."""
+    header: dict[str, object] = dict(calibration.texts)
+    header |= calibration.limits
+    header |= {"host_ms": calibration.host_ms, "kernel_factor": calibration.kernel_factor}
+    lines = [f"# {key}: {value}" for key, value in header.items()]
+    lines += [f"# note: {note}" for note in calibration.notes]
+    lines.append(",".join(COLUMNS))
+    for part in PARTS:
+        points: Points = getattr(calibration, part)
+        lines += [f"{part},{tokens},{context},{ms:.5g}" for (tokens, context), ms in sorted(points.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _header(lines: list[str], where: str) -> tuple[dict[str, str], list[str]]:
+    known = {*TEXTS, *LIMITS, *TIMES}
+    values: dict[str, str] = {}
+    notes: list[str] = []
+    for number, line in enumerate(lines, 1):
+        key, colon, value = (part.strip() for part in line.lstrip("#").partition(":"))
+        if not colon or not value:
+            raise CalibrationError(f"{where}, line {number}: expected '# key: value'")
+        if key == "note":
+            notes.append(value)
+        elif key not in known or key in values:
+            problem = "given twice" if key in values else f"unknown: expected one of {', '.join(sorted(known))}, note"
+            raise CalibrationError(f"{where}, line {number}: {key} is {problem}")
+        else:
+            values[key] = value
+    missing = sorted(known - values.keys())
+    if missing:
+        raise CalibrationError(f"{where}: no line '# {missing[0]}: ...' at the top")
+    return values, notes
+
+
+def _points(lines: list[str], above: int, where: str) -> dict[str, dict[tuple[int, int], float]]:
+    reader = csv.reader(lines, strict=True)
+    points: dict[str, dict[tuple[int, int], float]] = {part: {} for part in PARTS}
+    try:
+        if tuple(next(reader, ())) != COLUMNS:
+            raise CalibrationError(f"{where}, line {above + 1}: expected the columns {','.join(COLUMNS)}")
+        for row in reader:
+            line = f"{where}, line {above + reader.line_num}"
+            part, at, ms = _row(row, line)
+            if at in points[part]:
+                raise CalibrationError(f"{line}: {part} at {at[0]} tokens and context {at[1]} is there twice")
+            points[part][at] = ms
+    except csv.Error as error:
+        raise CalibrationError(f"{where}, line {above + reader.line_num}: {error}") from error
+    return points
+
+
+def _row(row: list[str], line: str) -> tuple[str, tuple[int, int], float]:
+    if len(row) != len(COLUMNS):
+        raise CalibrationError(f"{line}: expected {len(COLUMNS)} fields, got {len(row)}")
+    part, tokens, context, ms = (field.strip() for field in row)
+    if part not in PARTS:
+        raise CalibrationError(f"{line}: part {part!r}: expected one of {', '.join(PARTS)}")
+    at = _limit(tokens, f"{line}: tokens"), _limit(context, f"{line}: context", least=0)
+    if part == "dense" and at[1]:
+        raise CalibrationError(f"{line}: context: expected 0, since dense depends on tokens alone")
+    return part, at, _number(ms, f"{line}: ms", least=0.0)
+
+
+def _require_some(points: Points, part: str, where: str) -> None:
+    """Two of each direction are what a slope takes; more than so many contexts tell nothing and take up memory."""
+    by_tokens: dict[int, int] = {}
+    for tokens, _ in points:
+        by_tokens[tokens] = by_tokens.get(tokens, 0) + 1
+    if len(by_tokens) < 2:
+        raise CalibrationError(f"{where}: {part}: expected rows of at least two numbers of tokens")
+    if part != "dense" and (lonely := [tokens for tokens, count in by_tokens.items() if count < 2]):
+        raise CalibrationError(f"{where}: {part}: expected at least two contexts with tokens {lonely[0]}")
+    if (count := len({context for _, context in points})) > _MOST_CONTEXTS:
+        raise CalibrationError(f"{where}: {part}: expected at most {_MOST_CONTEXTS} different contexts, got {count}")
+
+
+def _limit(text: str, what: str, most: int = _LARGEST, *, least: int = 1) -> int:
+    # int() takes signs, underscores and other scripts' digits too.
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
+        raise CalibrationError(f"{what}: expected a whole number from {least} to {most}, got {text!r}")
+    return int(text)
+
+
+def _number(text: str, what: str, *, least: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # Written so that not-a-number fails too.
+    if not least <= value <= 1e6:
+        raise CalibrationError(f"{what}: expected a number from {least:g} to 1e6, got {text!r}")
+    return value

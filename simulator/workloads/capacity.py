@@ -1,0 +1,66 @@
+"""What a pool can take, by arithmetic: where a search over the rate begins."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from simulator.hardware import Hardware
+from simulator.workloads.draw import Requests
+from simulator.workloads.objectives import SloMultiple, unloaded_tpot_ms, unloaded_ttft_ms
+
+# Beyond this share of its time spent on prompts, an engine's queue decides, and not its steps.
+_MOST_PREFILL = 0.9
+
+
+def pool_tokens(endpoints: Sequence[Hardware]) -> int:
+    """What the caches of all endpoints together hold."""
+    return sum(endpoint.num_blocks * endpoint.block_tokens for endpoint in endpoints)
+
+
+def cached_share(requests: Requests, hash_tokens: int, cache_tokens: int) -> float:
+    """The share of prompt tokens that one cache of this size finds, which forgets what was used least recently."""
+    held: OrderedDict[int, None] = OrderedDict()
+    found = 0
+    for hashes in requests.hashes:
+        in_a_row = True
+        for piece in hashes:
+            in_a_row = in_a_row and piece in held
+            found += in_a_row
+            held[piece] = None
+            held.move_to_end(piece)
+        while len(held) > cache_tokens // hash_tokens:
+            held.popitem(last=False)
+    return found * hash_tokens / max(1, int(requests.prompt_tokens.sum()))
+
+
+def half_in_trouble_rps(
+    endpoints: Sequence[Hardware], fast: Hardware, requests: Requests, mix: Sequence[SloMultiple], cached: float
+) -> float:
+    """The rate at which the pool's endpoints step just as fast as the classes ask for, each for its share of time."""
+    prompt, output = requests.prompt_tokens, requests.output_tokens
+    tpot_ms = float(unloaded_tpot_ms(fast, prompt, output).mean())
+    context = int(prompt.mean() + output.mean() / 2)
+
+    def endpoint_rps(hardware: Hardware) -> float:
+        prefill_ms = float(unloaded_ttft_ms(hardware, prompt).mean()) * (1 - cached)
+        rates = [_rps(hardware, prefill_ms, context, float(output.mean()), tpot_ms * one.tpot) for one in mix]
+        return float(np.average(rates, weights=[one.share for one in mix]))
+
+    by_name = {hardware.name: endpoint_rps(hardware) for hardware in endpoints}
+    return sum(by_name[hardware.name] for hardware in endpoints)
+
+
+def _rps(hardware: Hardware, prefill_ms: float, context: int, output: float, tpot_ms: float) -> float:
+    """With b sequences decoding, each step also brings b / output prompts: the largest b whose step takes `tpot_ms`."""
+    largest = min(hardware.max_num_seqs, hardware.num_blocks * hardware.block_tokens // context)
+
+    def fits(decodes: int) -> bool:
+        decode_ms = hardware.cost.dense_ms(decodes) + hardware.cost.decode_attention(decodes, decodes * context)[0]
+        return decode_ms + decodes * prefill_ms / output <= tpot_ms
+
+    low, high = 0, largest
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return min(1000 * low / (output * tpot_ms), 1000 * _MOST_PREFILL / prefill_ms)
