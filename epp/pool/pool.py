@@ -11,9 +11,18 @@ import numpy as np
 
 from epp.pool.addresses import host_of
 from epp.pool.prefix_index import PrefixIndex
-from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, tpot_slo_place
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Bools, Endpoint, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import (
+    NO_ADAPTERS,
+    TYPICAL_OUTPUT_TOKENS,
+    Adapters,
+    Bools,
+    Endpoint,
+    Floats,
+    Indices,
+    Snapshot,
+)
 from model_store import POD_TYPE_CODES
 
 logger = logging.getLogger("headroom.epp.pool")
@@ -26,14 +35,20 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _DISPATCHED,
     _DECODING,
     _DECODING_SINCE,
+    *_TPOT_SLO_ROWS,
     _TIGHTEST_TPOT_SLO,
     _RECENT_PREFILL,
     _RECENT_TPOT,
 ) = range(len(OWN))
+_TPOT_SLOS = slice(_TPOT_SLO_ROWS[0], _TPOT_SLO_ROWS[-1] + 1)
 # How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
 _FIRST_TOKEN_WEIGHT = 0.2
 # Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
 _REST_S = 2.0
+_COST_WEIGHT = 0.2
+_OUTPUT_WEIGHT = 0.02
+# The least TPOT that was ever predicted for an endpoint is forgotten by half in an hour.
+_UNLOADED_RISE_PER_S = 2 ** (1 / 3600)
 _ROLE_LABEL = "llm-d.ai/role"
 _GAP_WEIGHT = 0.02
 
@@ -51,6 +66,7 @@ class InFlight:
     tokens_ahead: int
     decode_tokens: int = 0
     decoding_since_s: float | None = None
+    tpot_slo_row: int | None = None
     has_first_token: bool = False
     done: bool = False
 
@@ -96,6 +112,9 @@ class Pool:
         self._expected: list[tuple[float, int, InFlight]] = []
         self._order = count()
         self._freed_at_s: dict[int, float] = {}
+        self._prefill_ms_per_token, self._unloaded_tpot_ms = np.full((2, CAPACITY), np.nan)
+        self._costs_learnt_at_s = -np.inf
+        self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
 
     def __len__(self) -> int:
@@ -155,6 +174,7 @@ class Pool:
             if slot not in placed or placed[slot].address != endpoint.address:
                 self._adapters.pop(slot, None)
                 self.prefix_index.forget(slot)
+                self._prefill_ms_per_token[slot] = self._unloaded_tpot_ms[slot] = np.nan
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -186,6 +206,15 @@ class Pool:
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
+
+    def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
+        """Takes over what models say of endpoints: what a prompt's token takes, and the TPOT under the present load."""
+        now_s = self._clock()
+        known, fresh = self._prefill_ms_per_token[slots], prefill_ms_per_token
+        self._prefill_ms_per_token[slots] = np.where(np.isnan(known), fresh, known + _COST_WEIGHT * (fresh - known))
+        rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
+        self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
+        self._costs_learnt_at_s = now_s
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
@@ -228,6 +257,9 @@ class Pool:
         slo_ms = request.slo_tpot_ms
         if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
             own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
+        if slo_ms is not None:
+            flight.tpot_slo_row = _TPOT_SLO_ROWS[tpot_slo_place(slo_ms)]
+            own[flight.tpot_slo_row, slot] += 1
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
@@ -272,6 +304,10 @@ class Pool:
         own[_IN_FLIGHT, slot] -= 1
         own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
         own[_DECODE_TOKENS, slot] -= flight.decode_tokens
+        if flight.tpot_slo_row is not None:
+            own[flight.tpot_slo_row, slot] -= 1
+        if (generated := flight.decode_tokens - flight.request.input_tokens) > 0:
+            self._output_tokens += _OUTPUT_WEIGHT * (generated - self._output_tokens)
         if flight.decoding_since_s is not None:
             own[_DECODING, slot] -= 1
             # Sums of floats drift; nothing left means exactly nothing.
@@ -311,8 +347,12 @@ class Pool:
             recent_tpot_ms=own[_RECENT_TPOT],
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
+            tpot_slos=own[_TPOT_SLOS].T,
+            prefill_ms_per_token=self._prefill_ms_per_token[candidates.taken],
+            unloaded_tpot_ms=self._unloaded_tpot_ms[candidates.taken],
             endpoints=candidates.endpoints,
             adapters=self._adapters_of(candidates.slots),
+            output_tokens=self._output_tokens,
         )
 
     def _adapters_of(self, slots: Indices) -> tuple[Adapters, ...]:

@@ -4,22 +4,31 @@ Every row has one writer. What is scraped is written by the one process that scr
 what it has observed, by that worker alone. Readers combine the workers' rows.
 """
 
+import math
 import mmap
 
 import numpy as np
 
-from epp.scheduling.snapshot import Floats, Indices
+from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Indices
 
 CAPACITY = 8192
 
 SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
-ADDED = ("in_flight", "prefill_tokens", "decode_tokens", "dispatched", "decoding", "decoding_since_s")
+TPOT_SLO_ROWS = tuple(f"tpot_slo_{place}" for place in range(len(TPOT_SLOS_MS)))
+ADDED = ("in_flight", "prefill_tokens", "decode_tokens", "dispatched", "decoding", "decoding_since_s", *TPOT_SLO_ROWS)
 LEAST = ("tightest_tpot_slo_ms",)
 AVERAGED = ("recent_prefill_ms_per_token", "recent_tpot_ms")
 OWN = (*ADDED, *LEAST, *AVERAGED)
 
 _EMPTY = {"updated_at_s": -np.inf, **dict.fromkeys(LEAST, np.inf), **dict.fromkeys(AVERAGED, np.nan)}
 _AVERAGED_FROM = len(ADDED) + len(LEAST)
+_FIRST_SLO_MS, _SLO_RATIO = float(TPOT_SLOS_MS[0]), float(TPOT_SLOS_MS[1] / TPOT_SLOS_MS[0])
+
+
+def tpot_slo_place(slo_ms: float) -> int:
+    """Where a TPOT objective is counted: the nearest of TPOT_SLOS_MS."""
+    place = round(math.log(max(slo_ms, _FIRST_SLO_MS) / _FIRST_SLO_MS, _SLO_RATIO))
+    return min(place, len(TPOT_SLOS_MS) - 1)
 
 
 class PoolState:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from epp.features import FeatureColumns, feature_columns
+from epp.latency.costs import Costs, with_question
 from epp.pool.pool import InFlight, Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.sampling import ObservationBudget
@@ -65,6 +66,7 @@ class Picker:
         self.predicted: dict[int, Predicted] = {}
         self._rng = np.random.default_rng(seed)
         self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
+        self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
@@ -89,9 +91,11 @@ class Picker:
         if self.trainer is None or not self.scheduler.wants_predictions(request):
             return pool
         columns = feature_columns(request, pool)
-        predictions = self.trainer.predict(columns, self._now_s)
-        self._medians = self.trainer.predict_all(columns, self._now_s)
-        return pool if predictions is None else pool.with_predictions(predictions)
+        with_costs = self.scheduler.wants_costs and self._costs.is_due(len(pool))
+        predictions = self.trainer.predict(with_question(columns) if with_costs else columns, self._now_s)
+        if predictions is None:
+            return pool
+        return pool.with_predictions(self._costs.take(pool.slots, predictions) if with_costs else predictions)
 
     def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:
         """Counts the request as in flight. Where its response is observed, it is looked at every so many tokens."""
@@ -163,8 +167,11 @@ class Picker:
     def _note_prediction(self, arrival: Arrival, pool: Snapshot, chosen: int) -> None:
         if pool.predictions is None:
             return
-        ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[chosen]), float(pool.predictions.tpot_ms[chosen])
-        self.predicted[arrival.index] = Predicted(ttft_ms, tpot_ms, ttft_ms, tpot_ms)
+        one = pool.predictions.at(slice(chosen, chosen + 1))
+        upper = one.ttft_ms, one.tpot_ms
+        middle = (one.ttft_median_ms, one.tpot_median_ms)
+        values = [*upper, *(high if median is None else median for high, median in zip(upper, middle, strict=True))]
+        self.predicted[arrival.index] = Predicted(*(float(value[0]) for value in values))
 
 
 def _request(arrival: Arrival) -> Request:

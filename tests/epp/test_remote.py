@@ -9,6 +9,7 @@ from aiohttp import web
 
 from epp.exceptions import PredictionUnavailableError
 from epp.latency.breaker import Replica
+from epp.latency.embedded import EmbeddedLatencyClient
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
@@ -218,6 +219,27 @@ async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -
     assert predictions.tpot_ms.tolist() == [109.5] * 3
     assert (predictions.generation, predictions.source) == (1, "remote")
     assert 'nv_inference_count{model="ttft"} 3' in page
+
+
+@pytest.mark.parametrize("has_median", [False, True])
+async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_median: bool) -> None:
+    open_store(str(tmp_path)).publish(pair(1.0, has_median=has_median))
+    embedded = EmbeddedLatencyClient(str(tmp_path), 60.0)
+    await embedded.start()
+    with running_predictor(tmp_path) as url:
+        remote = RemoteLatencyClient((url,), timeout_s=5)
+        answers = await remote.predict(ROWS), embedded.predict(ROWS)
+        await remote.close()
+    await embedded.close()
+    for predictions in answers:
+        medians = predictions.ttft_median_ms, predictions.tpot_median_ms
+        upper = predictions.ttft_ms, predictions.tpot_ms
+        if not has_median:
+            assert medians == (None, None)
+            continue
+        for median, value in zip(medians, upper, strict=True):
+            assert median is not None
+            np.testing.assert_allclose(median, value / 2)
 
 
 @pytest.mark.parametrize(

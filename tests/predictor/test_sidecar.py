@@ -146,6 +146,17 @@ def test_columns_are_answered_as_rows_are(url: str) -> None:
     assert np.frombuffer(numbers, "<f4").reshape(2, 2).tolist() == expected
 
 
+def test_medians_are_answered_to_who_asks_and_where_there_are_some(url: str, tmp_path: Path) -> None:
+    body = columns(NAMES, NUMBERS[:1]).replace(b"{", b'{"medians": true, ', 1)
+    assert np.frombuffer(ask_columns(url, body)[2].partition(b"\n")[2], "<f4").tolist() == [105.75, 109.5]
+    open_store(str(tmp_path)).publish(pair(1.0, has_median=True))
+    with running_predictor(tmp_path) as with_medians:
+        numbers = ask_columns(with_medians, body)[2].partition(b"\n")[2]
+        plain = ask_columns(with_medians, columns(NAMES, NUMBERS[:1]))[2].partition(b"\n")[2]
+    assert np.frombuffer(numbers, "<f4").tolist() == [105.75, 109.5, 52.875, 54.75]
+    assert np.frombuffer(plain, "<f4").tolist() == [105.75, 109.5]
+
+
 def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> None:
     names = ["recent_tpot_ms", *reversed(NAMES)]
     status, _, answer = ask_columns(url, columns(names, [[float("nan"), *reversed(ROW.values())]]))
