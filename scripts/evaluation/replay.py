@@ -21,7 +21,7 @@ from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
 
 # Both pickers' default; engines write their gauges once a step.
-_SCRAPE_S = 0.05
+SCRAPE_S = 0.05
 # The first part of a run fills the pool, and isn't judged.
 WARM_UP_SHARE = 0.2
 LEARNING = LearningSettings(
@@ -69,7 +69,7 @@ def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, see
         run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(
-        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, _SCRAPE_S
+        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, SCRAPE_S
     )
     return judge.result(
         scenario,

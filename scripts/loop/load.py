@@ -22,6 +22,10 @@ class Load:
     requests_per_s: float
     speed_factor: float
 
+    def at(self, share: float) -> "Load":
+        """A share of this load."""
+        return replace(self, requests_per_s=self.requests_per_s * share)
+
     def scenario(self, seed: int, seconds: float) -> Scenario:
         """Times and objectives as the clock on the wall shows them."""
         at_full_speed = self.workload.scenario(

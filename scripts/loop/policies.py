@@ -23,13 +23,14 @@ _TUNING_S = 30.0
 class Phase:
     """A stretch of load: every policy gets the same arrivals, lengths and objectives, in texts of its own.
 
-    `configuration` is the picker's; None where Envoy passes it by.
+    `configuration` is the picker's; None where Envoy passes it by. `share` is that of the story's load.
     """
 
     name: str
     title: str
     headers: Mapping[str, str]
     configuration: str | None = None
+    share: float = 1.0
 
 
 WARM_UP_PHASE = Phase(WARM_UP, "warm-up (profile default)", {PREDICTION_HEADER: "false"}, DEFAULT_CONFIG)

@@ -62,12 +62,13 @@ async def tell(
     config: StackConfig, narrator: Narrator, load: Load, policies: Sequence[Phase], *, phase_s: float, seed: int
 ) -> Story:
     """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""
-    stage = _Stage(config, narrator, load, phase_s, seed)
+    requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
+    stage = _Stage(config, narrator, load, phase_s, seed, narrator.begin("all requests", sum(requests)))
     first_model = asyncio.create_task(_note_first_model(stage))
     try:
         await _warm_up(stage, first_model)
         for phase in policies:
-            await stage.run(phase, stage.plan(seed + 1, phase_s, phase.name), phase_s)
+            await stage.run(phase, stage.plan(seed + 1, phase_s, phase.name, phase.share), phase_s)
     finally:
         first_model.cancel()
     stage.story.generations = await _generations(config)
@@ -84,6 +85,7 @@ class _Stage:
     load: Load
     phase_s: float
     seed: int
+    step_of_all: Callable[[], None]
     story: Story = field(default_factory=Story)
     start: float = field(default_factory=time.monotonic)
 
@@ -91,18 +93,21 @@ class _Stage:
     def now_s(self) -> float:
         return time.monotonic() - self.start
 
-    def plan(self, seed: int, span_s: float, salt: str) -> list[PlannedRequest]:
-        return sendable(self.load.scenario(seed, span_s), salt)
+    def plan(self, seed: int, span_s: float, salt: str, share: float = 1.0) -> list[PlannedRequest]:
+        return sendable(self.load.at(share).scenario(seed, span_s), salt)
 
     async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
         """Replays a phase's load, and returns when its last request has ended."""
         if phase.configuration is not None:
             await _configure(self.config, phase.configuration)
         step = self.narrator.begin(phase.title, len(planned))
+
+        def note(outcome: Outcome) -> None:
+            step()
+            self.step_of_all()
+
         started_s = self.now_s
-        outcomes = await replay(
-            self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=lambda outcome: step()
-        )
+        outcomes = await replay(self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=note)
         self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
 
 
