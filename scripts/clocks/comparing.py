@@ -21,7 +21,6 @@ class Fate(NamedTuple):
     """What became of a request on either clock; latencies in ms, None where nothing came."""
 
     number: int
-    arrival_s: float
     ttft_ms: float | None
     tpot_ms: float | None
     met: bool
@@ -75,14 +74,17 @@ class Order(msgspec.Struct, frozen=True):
 def compare(scenario: Scenario, flights: Sequence[Flight], outcomes: Sequence[Outcome], warm_up_share: float) -> Phase:
     """Of one phase. Requests of the first part of it aren't judged."""
     begin_s = warm_up_share * scenario.arrivals[-1].arrival_s
-    envoy = [_of_outcome(outcome) for outcome in outcomes]
-    replayed = [_of_flight(flight) for flight in fly_as_placed(scenario, _placed(scenario, outcomes))]
-    judged = [[fate for fate in fates if fate.arrival_s >= begin_s] for fates in (envoy, replayed)]
+    judged = {arrival.index for arrival in scenario.arrivals if arrival.arrival_s >= begin_s}
+    replayed = fly_as_placed(scenario, _placed(scenario, outcomes))
+    virtual, as_placed = (
+        [_of_flight(one) for one in some if one.arrival.index in judged] for some in (flights, replayed)
+    )
+    envoy = [_of_outcome(outcome) for outcome in outcomes if outcome.request.index in judged]
     return Phase(
-        virtual=_side([fate for flight in flights if (fate := _of_flight(flight)).arrival_s >= begin_s]),
-        envoy=_side(judged[0]),
-        replayed=_side(judged[1]),
-        apart=_apart(*judged),
+        virtual=_side(virtual),
+        envoy=_side(envoy),
+        replayed=_side(as_placed),
+        apart=_apart(envoy, as_placed),
         errors=sum(outcome.error is not None for outcome in outcomes),
     )
 
@@ -121,11 +123,11 @@ def _placed(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
 
 
 def _of_flight(flight: Flight) -> Fate:
-    return Fate(flight.arrival.index, flight.arrival.arrival_s, flight.ttft_ms, flight.tpot_ms, flight.met)
+    return Fate(flight.arrival.index, flight.ttft_ms, flight.tpot_ms, flight.met)
 
 
 def _of_outcome(outcome: Outcome) -> Fate:
-    return Fate(outcome.request.index, outcome.request.arrival_s, outcome.ttft_ms, outcome.tpot_ms, outcome.met)
+    return Fate(outcome.request.index, outcome.ttft_ms, outcome.tpot_ms, outcome.met)
 
 
 def _side(fates: Sequence[Fate]) -> Side:

@@ -58,13 +58,15 @@ def page(
 Written by `{settings["command"]}`, on {machine["cores"]} cores of {machine["cpu"] or "an unnamed CPU"}.
 
 The evaluation judges policies in virtual time. Here the same requests go through a real Envoy, the real picker, trainer
-and predictors, to servers that run the same engine by the clock on the wall: workload {settings["workload"]} with
+and predictors, to servers that run the same engine by the clock on the wall: workload {settings["workload"]}, with
 prompts cut to {settings["max_prompt_tokens"]:,} tokens and answers to {settings["max_output_tokens"]}, at
 {settings["requests_per_s"]:.3g} requests/s for {settings["phase_s"]:g} s a policy (the first
-{settings["warm_up_share"]:.0%} aren't judged), seed {settings["seed"]}, on {pool}. Time passes at
-{settings["speed_factor"]:g} times its speed on both clocks, since this machine has to send every token: all times here are those of the clock on the
-wall, and objectives are stretched like steps are. Round-robin, random, p2c and least-requests are Envoy's own load
-balancing. Models learn from a warm-up of the same length under `default`, and go on learning from phase to phase.
+{settings["warm_up_share"]:.0%} aren't judged), seed {settings["seed"]}, on {pool}.
+
+- On both clocks time passes at {settings["speed_factor"]:g} times its speed, as this machine has to send every token.
+  All times here are those of the clock on the wall, and objectives are stretched as steps are.
+- Round-robin, random, p2c and least-requests are Envoy's own load balancing, the others configurations of the picker.
+- Models learn from a warm-up of the same length under `default`, and go on learning from phase to phase.
 
 {comparison_table(phases)}
 

@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epp.scheduling.config import load_scheduler
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
-from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
+from scripts.evaluation.learning import LearningSettings, VirtualTrainer
 from scripts.evaluation.picker import Picker
 from scripts.evaluation.replay import SCRAPE_S
 from scripts.loop.load import Load
 from scripts.loop.policies import WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
+
+_PAUSE_S = 1.0
 
 
 def tell_virtually(
@@ -25,23 +27,36 @@ def tell_virtually(
     learning: LearningSettings,
     on_phase: Callable[[], None],
 ) -> dict[str, list[Flight]]:
-    """By phase, what became of the requests. Each phase goes on with the models that those before it have learnt."""
-    models: Models | None = None
-    told = {}
-    for phase, phase_seed in ((WARM_UP_PHASE, seed), *((policy, seed + 1) for policy in policies)):
-        scenario = load.at(phase.share).scenario(phase_seed, phase_s)
+    """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story."""
+    endpoints = load.workload.endpoints
+    scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
+    picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, seed, VirtualTrainer(learning))
+    told: dict[str, list[Flight]] = {}
+    now_s = 0.0
+    for number, phase in enumerate((WARM_UP_PHASE, *policies)):
+        scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            policy = HEURISTICS[phase.name](len(scenario.endpoints), phase_seed)
-            told[phase.name] = _flown(scenario, policy, scenario.arrivals)
-            on_phase()
-            continue
-        trainer = VirtualTrainer(learning, models)
-        scheduler = load_scheduler(phase.configuration, os.environ)
-        picker = Picker(len(scenario.endpoints), scheduler, scenario.hash_tokens, phase_seed, trainer)
-        told[phase.name] = _flown(scenario, picker, scenario.arrivals, picker.scrape)
-        models = trainer.models()
+            told[phase.name] = _flown(scenario, HEURISTICS[phase.name](len(endpoints), seed))
+        else:
+            picker.scheduler = load_scheduler(phase.configuration, os.environ)
+            flights = _flown(_later(scenario, number, now_s), picker, picker.scrape)
+            now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
+            told[phase.name] = flights
         on_phase()
     return told
+
+
+def _later(scenario: Scenario, number: int, by_s: float) -> Scenario:
+    """The scenario as the phase of this number: from `by_s` on, in texts that share nothing with other phases'."""
+    arrivals = tuple(
+        replace(
+            arrival,
+            arrival_s=arrival.arrival_s + by_s,
+            hashes=tuple(hash((number, piece)) for piece in arrival.hashes),
+        )
+        for arrival in scenario.arrivals
+    )
+    return replace(scenario, arrivals=arrivals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +69,17 @@ class Placed:
 
 def fly_as_placed(scenario: Scenario, placed: Sequence[Placed]) -> list[Flight]:
     """What becomes of requests on engines in virtual time when each goes where it has gone before."""
-    in_order = sorted((one.arrival for one in placed), key=lambda arrival: arrival.arrival_s)
-    return _flown(scenario, _AsPlaced({one.arrival.index: one.endpoint for one in placed}), in_order)
+    in_order = tuple(sorted((one.arrival for one in placed), key=lambda arrival: arrival.arrival_s))
+    endpoints = {one.arrival.index: one.endpoint for one in placed}
+    return _flown(replace(scenario, arrivals=in_order), _AsPlaced(endpoints))
 
 
+@dataclass(frozen=True)
 class _AsPlaced:
-    def __init__(self, endpoints: Mapping[int, int]) -> None:
-        self._endpoints = endpoints
+    endpoints: Mapping[int, int]
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:
-        return Placement(self._endpoints[arrival.index])
+        return Placement(self.endpoints[arrival.index])
 
     def first_token(self, flight: Flight, now_s: float) -> None: ...
 
@@ -73,13 +89,15 @@ class _AsPlaced:
 
 
 def _flown(
-    scenario: Scenario,
-    policy: Observer,
-    arrivals: Sequence[Arrival],
-    scrape: Callable[[Cluster, float], None] | None = None,
+    scenario: Scenario, policy: Observer, scrape: Callable[[Cluster, float], None] | None = None
 ) -> list[Flight]:
     judge = Judge(policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
-    tick = (lambda now_s: scrape(cluster, now_s)) if scrape else None
-    cluster.run(arrivals, scenario.changes, tick, SCRAPE_S)
+    begins_s = scenario.arrivals[0].arrival_s - SCRAPE_S
+
+    def tick(now_s: float) -> None:
+        if scrape and now_s >= begins_s:
+            scrape(cluster, now_s)
+
+    cluster.run(scenario.arrivals, scenario.changes, tick if scrape else None, SCRAPE_S)
     return judge.flights
