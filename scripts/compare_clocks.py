@@ -50,6 +50,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--seed", default=1, type=click.IntRange(0), help="Seed of lengths, arrivals and objectives.")
 @click.option("--max-prompt-tokens", default=MAX_PROMPT_TOKENS, type=click.IntRange(1), help="Cuts prompts.")
 @click.option("--max-output-tokens", default=MAX_OUTPUT_TOKENS, type=click.IntRange(2), help="Cuts answers.")
+@click.option("--chances", default=3, type=click.IntRange(1), help="Runs in virtual time, by other chances.")
 @click.option("--margin", default=0.1, type=click.FloatRange(0, 1), help="Attainments further apart are an order.")
 @click.option("--json", "json_file", type=_FILE, help="Write the figures here.")
 @click.option("--out", "markdown_file", type=_FILE, help="Write the page here: docs/evaluation-envoy.md is one.")
@@ -75,6 +76,7 @@ async def _compare(
     seed: int,
     max_prompt_tokens: int,
     max_output_tokens: int,
+    chances: int,
     margin: float,
     json_file: Path | None,
     markdown_file: Path | None,
@@ -90,7 +92,7 @@ async def _compare(
         quantiles=LEARNING.job.fit.quantiles,
     )
     low = replace(phases(["default"], load)[0], name=_LOW, title=_LOW, share=_LOW_SHARE)
-    compared = await _on_both_clocks(console, config, load, (low, *phases(policies, load)), seconds, seed)
+    compared = await _on_both_clocks(console, config, load, (low, *phases(policies, load)), seconds, seed, chances)
     settings = {
         "command": shlex.join(["scripts/compare_clocks.py", *sys.argv[1:]]),
         "workload": workload,
@@ -101,6 +103,7 @@ async def _compare(
         "seed": seed,
         "max_prompt_tokens": max_prompt_tokens,
         "max_output_tokens": max_output_tokens,
+        "chances": chances,
         "warm_up_share": WARM_UP_SHARE,
         "low_share": _LOW_SHARE,
     }
@@ -108,7 +111,7 @@ async def _compare(
 
 
 async def _on_both_clocks(
-    console: Console, config: StackConfig, load: Load, told: Sequence[Phase], phase_s: float, seed: int
+    console: Console, config: StackConfig, load: Load, told: Sequence[Phase], phase_s: float, seed: int, chances: int
 ) -> dict[str, Compared]:
     """By phase. The machine has its cores for Envoy alone: virtual time comes after."""
     with Terminal(console) as terminal:
@@ -118,14 +121,28 @@ async def _on_both_clocks(
         learning = msgspec.structs.replace(
             LEARNING, interval_s=config.retraining_interval_s, min_samples=config.min_samples, min_new_rows=1
         )
-        step = terminal.begin("virtual time", 1 + len(told))
-        flights = await asyncio.to_thread(
-            tell_virtually, load, told, phase_s=phase_s, seed=seed, learning=learning, on_phase=step
-        )
+        step = terminal.begin("virtual time", chances * (1 + len(told)))
+        # A thread, since what is learnt there runs event loops of its own.
+        runs = [
+            await asyncio.to_thread(
+                tell_virtually,
+                load,
+                told,
+                phase_s=phase_s,
+                seed=seed,
+                learning=learning,
+                on_phase=step,
+                chance=chance,
+            )
+            for chance in range(chances)
+        ]
     outcomes = {result.phase.name: result.outcomes for result in story.phases}
     return {
         phase.name: compare(
-            load.at(phase.share).scenario(seed + 1, phase_s), flights[phase.name], outcomes[phase.name], WARM_UP_SHARE
+            load.at(phase.share).scenario(seed + 1, phase_s),
+            [run[phase.name] for run in runs],
+            outcomes[phase.name],
+            WARM_UP_SHARE,
         )
         for phase in told
     }

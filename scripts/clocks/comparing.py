@@ -49,9 +49,10 @@ class Apart(msgspec.Struct, frozen=True):
 
 class Phase(msgspec.Struct, frozen=True):
     """`replayed` is virtual time with the placements of Envoy: it differs by the engine's clock and the path to it,
-    while `virtual` differs by decisions, too."""
+    while `virtual` differs by decisions, too: it is of several runs, whose attainments lie in `chance`."""
 
     virtual: Side
+    chance: tuple[float, float]
     envoy: Side
     replayed: Side
     apart: Apart
@@ -71,17 +72,23 @@ class Order(msgspec.Struct, frozen=True):
     reversed_pairs: list[tuple[str, str]]
 
 
-def compare(scenario: Scenario, flights: Sequence[Flight], outcomes: Sequence[Outcome], warm_up_share: float) -> Phase:
-    """Of one phase. Requests of the first part of it aren't judged."""
+def compare(
+    scenario: Scenario, runs: Sequence[Sequence[Flight]], outcomes: Sequence[Outcome], warm_up_share: float
+) -> Phase:
+    """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged."""
     begin_s = warm_up_share * scenario.arrivals[-1].arrival_s
     judged = {arrival.index for arrival in scenario.arrivals if arrival.arrival_s >= begin_s}
-    replayed = fly_as_placed(scenario, _placed(scenario, outcomes))
-    virtual, as_placed = (
-        [_of_flight(one) for one in some if one.arrival.index in judged] for some in (flights, replayed)
-    )
+
+    def fates(flights: Sequence[Flight]) -> list[Fate]:
+        return [_of_flight(flight) for flight in flights if flight.arrival.index in judged]
+
+    virtual = [fates(flights) for flights in runs]
+    attained = [_side(one).attainment for one in virtual]
+    as_placed = fates(fly_as_placed(scenario, _placed(scenario, outcomes)))
     envoy = [_of_outcome(outcome) for outcome in outcomes if outcome.request.index in judged]
     return Phase(
-        virtual=_side(virtual),
+        virtual=_side([fate for one in virtual for fate in one]),
+        chance=(min(attained), max(attained)),
         envoy=_side(envoy),
         replayed=_side(as_placed),
         apart=_apart(envoy, as_placed),

@@ -9,6 +9,7 @@ from scripts.evaluation.tables import table
 _HEAD = (
     "policy",
     "SLO met, %: virtual",
+    "by chance",
     "Envoy",
     "difference",
     "Envoy's placements in virtual time",
@@ -72,9 +73,11 @@ prompts cut to {settings["max_prompt_tokens"]:,} tokens and answers to {settings
 
 {verdict(found)} {sum(phase.errors for phase in phases.values())} requests failed.
 
-*Envoy's placements in virtual time* replays the same requests where Envoy sent them, at the times they were sent: what
-differs from Envoy then is how engines' steps and the path to them take their time on a real machine; what differs
-from virtual time are decisions: by chance, and by models that were learnt at other moments.
+- *virtual* is of {settings["chances"]} runs over the same requests, in which what policies leave to chance falls
+  otherwise; *by chance* is the range of these.
+- *Envoy's placements in virtual time* replays the same requests where Envoy sent them, at the times they were sent. It
+  differs from Envoy by how steps, and the path to them, take their time on a real machine; and from *virtual* by
+  decisions: by chance, by latencies that were observed and models that were learnt at other moments.
 
 ## Latencies of the same placements
 
@@ -91,6 +94,7 @@ def _row(name: str, phase: Phase) -> Sequence[str]:
     return (
         name,
         f"{virtual.attainment:.1%}".rstrip("%"),
+        f"{100 * phase.chance[0]:.1f} to {100 * phase.chance[1]:.1f}",
         f"{envoy.attainment:.1%}".rstrip("%"),
         f"{100 * (envoy.attainment - virtual.attainment):+.1f}",
         f"{phase.replayed.attainment:.1%}".rstrip("%"),

@@ -16,6 +16,7 @@ from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
 _PAUSE_S = 1.0
+_CHANCES = 1_000
 
 
 def tell_virtually(
@@ -25,18 +26,23 @@ def tell_virtually(
     phase_s: float,
     seed: int,
     learning: LearningSettings,
-    on_phase: Callable[[], None],
+    on_phase: Callable[[], None] = lambda: None,
+    chance: int = 0,
 ) -> dict[str, list[Flight]]:
-    """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story."""
+    """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story.
+
+    With another `chance` the same requests come, and what policies leave to chance falls otherwise.
+    """
+    chance_seed = seed + _CHANCES * chance
     endpoints = load.workload.endpoints
     scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
-    picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, seed, VirtualTrainer(learning))
+    picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, chance_seed, VirtualTrainer(learning))
     told: dict[str, list[Flight]] = {}
     now_s = 0.0
     for number, phase in enumerate((WARM_UP_PHASE, *policies)):
         scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            told[phase.name] = _flown(scenario, HEURISTICS[phase.name](len(endpoints), seed))
+            told[phase.name] = _flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed))
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
             flights = _flown(_later(scenario, number, now_s), picker, picker.scrape)
