@@ -55,8 +55,11 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--json", "json_file", type=_FILE, help="Write the figures here.")
 @click.option("--out", "markdown_file", type=_FILE, help="Write the page here: docs/evaluation-envoy.md is one.")
 def main(**options: Any) -> None:
-    """Are policies as good through a real Envoy as the evaluation says? It takes about the policies and two more phases
-    times their seconds; bars tell how long still.
+    """Are policies as good through a real Envoy as the evaluation says?
+
+    It takes --seconds and about ten more for each policy, and for a warm-up and a low load before them; then some
+    seconds for each in virtual time. The page of the documentation is made by `scripts/compare_clocks.py --out
+    docs/evaluation-envoy.md --json docs/evaluation-envoy.json`.
 
     All times are those of the clock on the wall, which virtual time follows at the same speed factor.
     """

@@ -5,6 +5,7 @@ from typing import Any
 
 from scripts.clocks.comparing import Order, Phase, Side
 from scripts.evaluation.tables import table
+from scripts.loop.report import counted
 
 _HEAD = (
     "policy",
@@ -52,7 +53,7 @@ def page(
     phases: Mapping[str, Phase], low: Mapping[str, Phase], found: Order, settings: Mapping[str, Any], about: Any
 ) -> str:
     """Markdown, whole."""
-    pool, machine = _counted(settings["hardware"]), about["machine"]
+    pool, machine = counted(settings["hardware"]), about["machine"]
     return f"""\
 # The same policies on both clocks
 
@@ -104,7 +105,3 @@ def _row(name: str, phase: Phase) -> Sequence[str]:
 
 def _latencies(side: Side, name: str) -> str:
     return " / ".join(f"{value:.0f}" for value in getattr(side, name).values())
-
-
-def _counted(names: Sequence[str]) -> str:
-    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
