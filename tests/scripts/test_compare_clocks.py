@@ -31,7 +31,7 @@ def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(
     assert document["order"]["reversed_pairs"] == []
     for phase in (document["low_load"], *document["policies"].values()):
         assert phase["errors"] == 0
-        assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 30
+        assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 20
         assert phase["apart"]["tpot_percent"] < TPOT_PERCENT
         assert abs(phase["replayed"]["attainment"] - phase["envoy"]["attainment"]) < ATTAINMENT
     # What little the path through Envoy, picker and server adds comes on top: tokens are never early.
