@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_clocks.py"
-POLICIES = ("round-robin", "default", "slo")
-# Attainments that are this far apart with some 170 requests are apart by more than chance.
+POLICIES = ("round-robin", "slo")
+# Attainments of the same 60 requests that are this far apart are apart by more than chance.
 MARGIN = 0.15
 # How exactly a busy machine of two cores keeps the engine's time, and what the path through it may add.
 TPOT_PERCENT, TTFT_LATER_MS, ATTAINMENT = 10.0, 60.0, 0.15
@@ -22,16 +22,17 @@ def compare_clocks(*flags: str) -> "subprocess.CompletedProcess[str]":
 def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(tmp_path: Path) -> None:
     figures, page = tmp_path / "clocks.json", tmp_path / "clocks.md"
     chosen = [flag for policy in POLICIES for flag in ("--policy", policy)]
-    flags = ["--seconds", "8", "--speed-factor", "1", "--chances", "1", "--margin", str(MARGIN)]
-    result = compare_clocks(*flags, *chosen, "--json", str(figures), "--out", str(page))
+    # So slow that objectives aren't missed by what a busy machine adds to a path; short answers end soon all the same.
+    flags = ["--seconds", "10", "--speed-factor", "0.25", "--max-output-tokens", "40", "--chances", "1"]
+    result = compare_clocks(*flags, *chosen, "--margin", str(MARGIN), "--json", str(figures), "--out", str(page))
     assert result.returncode == 0, result.stdout + result.stderr
     document = json.loads(figures.read_text())
     assert tuple(document["policies"]) == POLICIES
-    assert document["order"]["pairs"] >= 2
+    assert document["order"]["pairs"] == 1
     assert document["order"]["reversed_pairs"] == []
     for phase in (document["low_load"], *document["policies"].values()):
         assert phase["errors"] == 0
-        assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 20
+        assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 10
         assert phase["apart"]["tpot_percent"] < TPOT_PERCENT
         assert abs(phase["replayed"]["attainment"] - phase["envoy"]["attainment"]) < ATTAINMENT
     # What little the path through Envoy, picker and server adds comes on top: tokens are never early.
