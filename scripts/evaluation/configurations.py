@@ -45,3 +45,14 @@ CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-s
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
 # What runs where nothing is configured.
 SLO = DEFAULT_CONFIG
+
+
+def configurations(weights: Weights) -> dict[str, str]:
+    """What the picker is given, by policy; the weights are those of `tuned`."""
+    return {
+        "default": DEFAULT,
+        "tuned": heuristic(*weights),
+        "closed-formula": CLOSED_FORMULA,
+        "reference": REFERENCE,
+        "slo": SLO,
+    }
