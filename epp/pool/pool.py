@@ -26,7 +26,9 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _DISPATCHED,
     _DECODING,
     _DECODING_SINCE,
+    _OBSERVED,
     _TIGHTEST_TPOT_SLO,
+    _TOKEN_AT,
     _RECENT_PREFILL,
     _RECENT_TPOT,
 ) = range(len(OWN))
@@ -42,7 +44,8 @@ _GAP_WEIGHT = 0.02
 class InFlight:
     """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
 
-    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes.
+    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes;
+    `is_observed` from the first token on where somebody does.
     """
 
     slot: int
@@ -52,6 +55,7 @@ class InFlight:
     decode_tokens: int = 0
     decoding_since_s: float | None = None
     has_first_token: bool = False
+    is_observed: bool = False
     done: bool = False
 
 
@@ -180,12 +184,21 @@ class Pool:
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
-        """Takes an observed time to first token into the endpoint's recent speed of prefill."""
+        """Takes an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
+        if not flight.done and not flight.is_observed:
+            flight.is_observed = True
+            self._own[_OBSERVED, flight.slot] += 1
+        self.record_token(flight.slot, self._clock())
         self._average(_RECENT_PREFILL, flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
+        self.record_token(slot, self._clock())
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
+
+    def record_token(self, slot: int, at_s: float) -> None:
+        """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""
+        self._own[_TOKEN_AT, slot] = at_s
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
@@ -272,6 +285,7 @@ class Pool:
         own[_IN_FLIGHT, slot] -= 1
         own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
         own[_DECODE_TOKENS, slot] -= flight.decode_tokens
+        own[_OBSERVED, slot] -= flight.is_observed
         if flight.decoding_since_s is not None:
             own[_DECODING, slot] -= 1
             # Sums of floats drift; nothing left means exactly nothing.
@@ -309,6 +323,7 @@ class Pool:
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
             recent_prefill_ms_per_token=own[_RECENT_PREFILL],
             recent_tpot_ms=own[_RECENT_TPOT],
+            ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
             endpoints=candidates.endpoints,
@@ -348,6 +363,15 @@ def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
 
 def _roles(endpoints: Sequence[Endpoint]) -> Floats:
     return np.array([POD_TYPE_CODES.get(endpoint.labels.get(_ROLE_LABEL, ""), np.nan) for endpoint in endpoints])
+
+
+def _ms_since_token(own: Floats, now_s: float) -> Floats:
+    """What came last tells nothing of the present step once nobody watches: the endpoint may be idle since, or not.
+
+    Another worker may have seen a token after this one looked at the clock.
+    """
+    since: Floats = np.where(own[_OBSERVED] > 0, np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000, np.nan)
+    return since
 
 
 def _uncounted_tokens(own: Floats, now_s: float) -> Floats:

@@ -41,6 +41,7 @@ def build_snapshot(
         tightest_tpot_slo_ms=_column(size, tightest_tpot_slo_ms, np.inf),
         recent_prefill_ms_per_token=_column(size, None, np.nan),
         recent_tpot_ms=_column(size, None, np.nan),
+        ms_since_token=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
         role=_column(size, None, np.nan),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000", labels[i] if labels else {}) for i in range(size)),
