@@ -64,13 +64,13 @@ class Observer(Protocol):
 class _Endpoint:
     """An engine and the plan that it is carrying out since `began_s`; `version` tells a stale event from a due one.
 
-    The step before the plan began at `before_s`.
+    The last step before the plan's began at `before_s`.
     """
 
     engine: Engine
     plan: Plan | None = None
     began_s: float = 0.0
-    before_s: float = 0.0
+    before_s: float = -_NEVER
     slowdown: float = 1.0
     version: int = 0
     is_cut: bool = False
@@ -109,9 +109,9 @@ class Cluster:
         return steps, max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
 
     def step_began_s(self, index: int, at_s: float) -> float:
-        """When the step began that the endpoint, while it is busy, was in at a moment not long ago.
+        """When the step began that the endpoint was in at a moment not long ago; -inf before its first.
 
-        Known back to the last step but one before its present plan.
+        Of the steps before its present plan only the last is remembered.
         """
         endpoint = self._endpoints[index]
         if endpoint.plan is None or at_s <= endpoint.began_s:

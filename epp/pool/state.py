@@ -71,7 +71,7 @@ class PoolState:
         return float(sum(self._dispatched[:, slot].tolist()))
 
     def own_rows(self, slots: slice | Indices) -> Floats:
-        """[OWN, slots] over all workers: counts added up, the tightest objective, the latest token, the mean of the averages."""
+        """[OWN, slots] over all workers: counts added up, the tightest, the latest, the mean of the averages."""
         if len(self.workers) == 1:
             return np.array(self.own[:, slots])
         parts = self.workers[:, :, slots]
