@@ -370,7 +370,8 @@ def _ms_since_token(own: Floats, now_s: float) -> Floats:
 
     Another worker may have seen a token after this one looked at the clock.
     """
-    since: Floats = np.where(own[_OBSERVED] > 0, np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000, np.nan)
+    since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
+    since[own[_OBSERVED] == 0] = np.nan
     return since
 
 
