@@ -13,7 +13,7 @@ from model_store import POD_TYPE_CODES, ROW_NAMES
 
 LengthSource = Literal["estimate", "tokenizer"]
 _FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
-_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms"}
+_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms", "ms_since_token"}
 _ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
 _NUMBER = np.dtype("<f4")
 _COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES, "medians": True}) + b"\n"
@@ -33,6 +33,7 @@ class PredictionRow(msgspec.Struct, frozen=True):
     pod_type: str | None
     recent_prefill_ms_per_token: float | None
     recent_tpot_ms: float | None
+    ms_since_token: float | None
 
 
 class TrainingRow(PredictionRow, frozen=True):

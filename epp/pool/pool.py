@@ -35,8 +35,10 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _DISPATCHED,
     _DECODING,
     _DECODING_SINCE,
+    _OBSERVED,
     *_TPOT_SLO_ROWS,
     _TIGHTEST_TPOT_SLO,
+    _TOKEN_AT,
     _RECENT_PREFILL,
     _RECENT_TPOT,
 ) = range(len(OWN))
@@ -57,7 +59,8 @@ _GAP_WEIGHT = 0.02
 class InFlight:
     """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
 
-    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes.
+    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes;
+    `is_observed` from the first token on where somebody does.
     """
 
     slot: int
@@ -68,6 +71,7 @@ class InFlight:
     decoding_since_s: float | None = None
     tpot_slo_row: int | None = None
     has_first_token: bool = False
+    is_observed: bool = False
     done: bool = False
 
 
@@ -200,11 +204,16 @@ class Pool:
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
-        """Takes an observed time to first token into the endpoint's recent speed of prefill."""
+        """Takes an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
+        if not flight.done and not flight.is_observed:
+            flight.is_observed = True
+            self._own[_OBSERVED, flight.slot] += 1
+        self.record_token(flight.slot, self._clock())
         self._average(_RECENT_PREFILL, flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
+        self.record_token(slot, self._clock())
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
@@ -215,6 +224,10 @@ class Pool:
         rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
         self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
         self._costs_learnt_at_s = now_s
+
+    def record_token(self, slot: int, at_s: float) -> None:
+        """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""
+        self._own[_TOKEN_AT, slot] = at_s
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
@@ -308,6 +321,7 @@ class Pool:
             own[flight.tpot_slo_row, slot] -= 1
         if (generated := flight.decode_tokens - flight.request.input_tokens) > 0:
             self._output_tokens += _OUTPUT_WEIGHT * (generated - self._output_tokens)
+        own[_OBSERVED, slot] -= flight.is_observed
         if flight.decoding_since_s is not None:
             own[_DECODING, slot] -= 1
             # Sums of floats drift; nothing left means exactly nothing.
@@ -345,6 +359,7 @@ class Pool:
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
             recent_prefill_ms_per_token=own[_RECENT_PREFILL],
             recent_tpot_ms=own[_RECENT_TPOT],
+            ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
             tpot_slos=own[_TPOT_SLOS].T,
@@ -388,6 +403,16 @@ def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
 
 def _roles(endpoints: Sequence[Endpoint]) -> Floats:
     return np.array([POD_TYPE_CODES.get(endpoint.labels.get(_ROLE_LABEL, ""), np.nan) for endpoint in endpoints])
+
+
+def _ms_since_token(own: Floats, now_s: float) -> Floats:
+    """What came last tells nothing of the present step once nobody watches: the endpoint may be idle since, or not.
+
+    Another worker may have seen a token after this one looked at the clock.
+    """
+    since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
+    since[own[_OBSERVED] == 0] = np.nan
+    return since
 
 
 def _uncounted_tokens(own: Floats, now_s: float) -> Floats:

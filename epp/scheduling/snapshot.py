@@ -71,7 +71,9 @@ class Snapshot:
 
     `waiting`, `running` and `kv_usage` (0..1) are scraped, `metrics_age_s` ago (inf: never); the rest is this picker's
     own knowledge, exact and current. `tightest_tpot_slo_ms` is inf where no request in flight has such an objective;
-    what is `recent` is NaN where nothing has been observed. `role` is 1 for prefill, 2 for decode, else NaN.
+    what is `recent` is NaN where nothing has been observed. `ms_since_token` is the time since an output token was last
+    seen to come from the endpoint, which is when its present step began; NaN where no response that is being generated
+    there is observed. `role` is 1 for prefill, 2 for decode, else NaN.
 
     `tpot_slos`, of shape [candidates, TPOT_SLOS_MS], counts the requests in flight by their TPOT objectives.
     `prefill_ms_per_token` and `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked.
@@ -90,6 +92,7 @@ class Snapshot:
     tightest_tpot_slo_ms: Floats
     recent_prefill_ms_per_token: Floats
     recent_tpot_ms: Floats
+    ms_since_token: Floats
     prefix_score: Floats
     role: Floats
     tpot_slos: Floats

@@ -24,6 +24,8 @@ _OBSERVED_RESPONSES_PER_S = 50.0
 _OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
 _EVERY_TOKENS = 32
+# A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
+_TOKEN_DELAY_MS, _TOKEN_DELAY_SIGMA = 0.3, 0.5
 _MODEL = "model"
 
 
@@ -65,9 +67,15 @@ class Picker:
         self.trainer = trainer
         self.predicted: dict[int, Predicted] = {}
         self._rng = np.random.default_rng(seed)
+        self._delays = np.random.default_rng((seed, 1))
+        self._cluster: Cluster | None = None
         self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
         self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
+
+    def attach(self, cluster: Cluster) -> None:
+        """Where it sees tokens come from, without which it knows only those that it is told of."""
+        self._cluster = cluster
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
         """Reads every endpoint's gauges; in virtual time also the moment to think of a refit."""
@@ -79,6 +87,7 @@ class Picker:
 
     def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         self._now_s = now_s
+        self._see_tokens(now_s)
         request = _request(arrival)
         pool = self.predict(request, self.pool.snapshot(request), arrival)
         decision = self.scheduler.schedule(request, pool, self._rng)
@@ -96,6 +105,18 @@ class Picker:
         if predictions is None:
             return pool
         return pool.with_predictions(self._costs.take(pool.slots, predictions) if with_costs else predictions)
+
+    def _see_tokens(self, now_s: float) -> None:
+        """Of the responses that are observed, the pool learns when the last token came, as if it had seen each.
+
+        Every step brings one to all that decode, so these are the ends of the endpoints' steps, seen a little later.
+        """
+        if self.trainer is None or self._cluster is None:
+            return
+        endpoints = len(self._cluster.engines)
+        delays_ms = self._delays.lognormal(np.log(_TOKEN_DELAY_MS), _TOKEN_DELAY_SIGMA, endpoints)
+        for slot, delay_s in enumerate((delays_ms / 1000).tolist()):
+            self.pool.record_token(slot, self._cluster.step_began_s(slot, now_s - delay_s) + delay_s)
 
     def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:
         """Counts the request as in flight. Where its response is observed, it is looked at every so many tokens."""

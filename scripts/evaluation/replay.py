@@ -65,7 +65,7 @@ def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, see
     began_at = time.perf_counter()
     judge = Judge(run.policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
-    if isinstance(run.policy, Oracle):
+    if isinstance(run.policy, Oracle | Picker):
         run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(

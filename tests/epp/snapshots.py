@@ -51,6 +51,7 @@ def build_snapshot(
         tightest_tpot_slo_ms=_column(size, tightest_tpot_slo_ms, np.inf),
         recent_prefill_ms_per_token=_column(size, None, np.nan),
         recent_tpot_ms=_column(size, None, np.nan),
+        ms_since_token=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
         role=_column(size, None, np.nan),
         tpot_slos=slos,

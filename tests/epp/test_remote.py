@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -209,7 +210,7 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
 
 async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(1.0))
-    row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], [np.nan], [np.nan], [np.nan]], np.float32)
+    row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], *[[np.nan]] * 4], np.float32)
     with running_predictor(tmp_path) as url:
         client = RemoteLatencyClient((url,), timeout_s=5)
         predictions = await client.predict(np.repeat(row, 3, axis=1))
@@ -240,6 +241,26 @@ async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_
         for median, value in zip(medians, upper, strict=True):
             assert median is not None
             np.testing.assert_allclose(median, value / 2)
+
+
+async def test_an_older_predictor_that_knows_fewer_features_is_asked_by_rows() -> None:
+    asked: list[str] = []
+    known = set(ROW_NAMES) - {"ms_since_token"}
+
+    async def older(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path.endswith("/strict"):
+            return await answer(request)
+        names = json.loads((await request.read()).partition(b"\n")[0])["features"]
+        unknown = [name for name in names if name not in known]
+        return web.json_response({"detail": f"{unknown[0]}: no such feature"}, status=400)
+
+    async with server("/predict/{kind:.*}", older) as url:
+        client = RemoteLatencyClient((url,), timeout_s=5)
+        for _ in range(2):
+            assert (await client.predict(ROWS)).tpot_ms.tolist() == [0, 1, 2]
+        await client.close()
+    assert asked == ["/predict/columns", *["/predict/bulk/strict"] * 2]
 
 
 @pytest.mark.parametrize(

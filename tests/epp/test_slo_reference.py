@@ -135,7 +135,6 @@ objectives = st.one_of(st.none(), st.sampled_from([20.0, 50.0, 500.0]), st.float
 scorers = st.builds(
     SloScorer,
     strategy=st.just("reference"),
-    strategy=st.just("reference"),
     slo_buffer_factor=st.sampled_from([0.5, 1.0, 1.3]),
     headroom_ttft_weight=weights,
     headroom_tpot_weight=weights,
