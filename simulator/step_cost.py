@@ -132,7 +132,7 @@ class MeasuredCost:
     def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
         contexts, values, slopes = self._decode_table
         context = kv_tokens / decodes
-        at = np.searchsorted(contexts, context, "right") - 1
+        at = contexts.searchsorted(context, "right") - 1
         return values[decodes, at] + slopes[decodes, at] * (context - contexts[at])
 
     def _piece_ms(self, tokens: int, context: int) -> float:

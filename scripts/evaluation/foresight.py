@@ -120,7 +120,7 @@ def prompt_of(arrival: Arrival, cached_tokens: int) -> Prompt:
 def begin(load: Load) -> Reading:
     """Before any prompt is read."""
     steps = load.decodes.steps
-    ended = int(np.searchsorted(steps, 0.0, "right"))
+    ended = int(steps.searchsorted(0.0, "right"))
     return Reading([0], [load.at_s], len(steps) - ended, float(load.decodes.kv_tokens[ended:].sum()), ended)
 
 
@@ -218,7 +218,7 @@ def foresee(load: Load, reading: Reading, replaced: float = 0.0) -> Future:
         order = np.argsort(ends, kind="stable")
         requests, ends, kv_tokens, first_s = requests[order], ends[order], kv_tokens[order], first_s[order]
     step, now_s = reading.steps[-1], reading.times_s[-1]
-    first = int(np.searchsorted(ends, step, "right"))
+    first = int(ends.searchsorted(step, "right"))
     tail_s = now_s + _decode_only_s(load, ends[first:] - step, kv_tokens[first:] + step, replaced)
     if first:
         tail_s = np.concatenate((np.interp(ends[:first], reading.steps, reading.times_s), tail_s))
@@ -233,9 +233,9 @@ def _decode_only_s(load: Load, ends: Floats, kv_tokens: Floats, replaced: float)
     begins = np.concatenate(([0.0], ends[:-1]))
     steps = ends - begins
     decodes = np.arange(count, 0, -1)
-    tokens = np.cumsum(kv_tokens[::-1])[::-1] + decodes * (begins + (steps - 1) / 2)
+    tokens = kv_tokens[::-1].cumsum()[::-1] + decodes * (begins + (steps - 1) / 2)
     if replaced:
         decodes = np.rint(decodes + replaced * (count - decodes)).astype(np.int64)
         tokens += replaced * (tokens[0] - tokens)
-    passed_s: Floats = np.cumsum(steps * load.hardware.cost.decodes_ms(decodes, tokens)) * (load.slowdown / 1000)
+    passed_s: Floats = (steps * load.hardware.cost.decodes_ms(decodes, tokens)).cumsum() * (load.slowdown / 1000)
     return passed_s

@@ -1,7 +1,7 @@
 """A policy that knows how long every answer will be, and what each engine will do next: the bound of prediction.
 
-It doesn't know who will come later, so it is no bound of scheduling. What it expects of them is the three numbers below;
-`docs/evaluation.md` says over which workloads they were chosen.
+It doesn't know who will come later, so it is no bound of scheduling. What it expects of them are the numbers below.
+They were chosen by attainments over the workloads, at loads at which policies differ.
 """
 
 import random
@@ -40,7 +40,7 @@ _ARRIVED, _TTFT, _SPAN, _FIRST = range(4)
 
 @dataclass(frozen=True, slots=True)
 class _Outlook:
-    """An endpoint's future until something happens to it: before its last prompts, and what it is worth without more."""
+    """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
 
     key: tuple[int, int, float]
     load: Load
@@ -57,7 +57,7 @@ class Oracle:
         self._cluster: Cluster | None = None
         self._outlooks: list[_Outlook | None] = []
         self._rng = random.Random(f"{seed}/oracle")
-        # By request, in s: its arrival, its TTFT's objective, that of the time after its first token, and the first token.
+        # By request, in s: arrival, objective of TTFT and of the time after the first token, and when that one came.
         self._facts: Floats = np.full((4096, 4), np.nan)
 
     def attach(self, cluster: Cluster) -> None:

@@ -42,7 +42,10 @@ class PointResult(msgspec.Struct, frozen=True):
     coverage_q90: float | None = None
     """Percent of the observations that stayed below their predicted 0.9-quantile."""
     errors_over_time: list[tuple[float, float, float, float]] = []
-    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out."""
+    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out.
+
+    Of all requests, the warm-up's too; where endpoints change, of those on these endpoints alone.
+    """
     shed: int = 0
 
 
