@@ -19,10 +19,10 @@ from simulator.cluster import Cluster, Flight, Placement
 # The picker's defaults: how much of what is sent it remembers, how old metrics may be, what it observes.
 _PREFIX_INDEX_TOKENS = 500_000
 _STALENESS_S = 2.0
-_OBSERVED_RESPONSES_PER_S = 50.0
-_OBSERVED_TOKENS_PER_S = 5000.0
+OBSERVED_RESPONSES_PER_S = 50.0
+OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
-_EVERY_TOKENS = 32
+EVERY_TOKENS = 32
 _MODEL = "model"
 
 
@@ -64,7 +64,7 @@ class Picker:
         self.trainer = trainer
         self.predicted: dict[int, Predicted] = {}
         self._rng = np.random.default_rng(seed)
-        self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
+        self._budget = ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S)
         self._followed: dict[int, _Followed] = {}
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
@@ -108,7 +108,7 @@ class Picker:
         followed.is_observed = True
         if self.trainer:
             followed.features = feature_columns(request, pool.take(np.array([chosen])))
-        return Placement(slot, tuple(range(1 + _EVERY_TOKENS, arrival.output_tokens, _EVERY_TOKENS)))
+        return Placement(slot, tuple(range(1 + EVERY_TOKENS, arrival.output_tokens, EVERY_TOKENS)))
 
     def first_token(self, flight: Flight, now_s: float) -> None:
         self._now_s = now_s

@@ -21,9 +21,9 @@ from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
 
 # Both pickers' default; engines write their gauges once a step.
-_SCRAPE_S = 0.05
+SCRAPE_S = 0.05
 # The first part of a run fills the pool, and isn't judged.
-_WARM_UP_SHARE = 0.2
+WARM_UP_SHARE = 0.2
 LEARNING = LearningSettings(
     JobSettings(FitSettings(quantiles=(0.9, 0.5)), trainer_id="evaluation"), interval_s=10.0, min_new_rows=1000
 )
@@ -69,13 +69,13 @@ def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, see
         run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(
-        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, _SCRAPE_S
+        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, SCRAPE_S
     )
     return judge.result(
         scenario,
         cluster,
         run.predicted,
-        _WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
+        WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
         policy=policy,
         requests_per_s=requests_per_s,
         seed=seed,
