@@ -1,4 +1,8 @@
-#!/usr/bin/env python
+#!/bin/sh
+# The next line is a command to the shell, and to Python a string: the project's own Python runs the rest.
+"exec$(dirname $0)/../.venv/bin/python$0$@"
+
+# ruff: noqa: E402
 """Runs every routing policy over every workload in virtual time, and reports what each is good for."""
 
 import os

@@ -14,6 +14,8 @@ from simulator.cluster import Cluster, Flight, Observer, Placement
 
 _PERCENTILES = (50, 90, 95, 99)
 _BIN_S = 5.0
+# Of the requests on the few endpoints that change.
+_FEW_BIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -96,7 +98,10 @@ class Judge:
             ttft_mdape=_median(errors[:, 1]),
             tpot_mdape=_median(errors[:, 2]),
             coverage_q90=float(errors[:, 3].mean()) if len(errors) else None,
-            errors_over_time=_over_time(_errors(_concerned(self.flights, scenario.changes), predicted)),
+            errors_over_time=_over_time(
+                _errors(_concerned(self.flights, scenario.changes), predicted),
+                _FEW_BIN_S if scenario.changes else _BIN_S,
+            ),
             shed=len(shed),
         )
 
@@ -110,7 +115,7 @@ def _errors(
         one = predicted.get(flight.arrival.index)
         if one is None or flight.arrival.output_tokens < 2:
             continue
-        held = (flight.ttft_ms <= one.ttft_ms) + (flight.tpot_ms <= one.tpot_ms)
+        held = int(flight.ttft_ms <= one.ttft_ms) + int(flight.tpot_ms <= one.tpot_ms)
         rows.append(
             (
                 flight.arrival.arrival_s,
@@ -140,14 +145,16 @@ def _concerned(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Fli
     ]
 
 
-def _over_time(errors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[tuple[float, float, float, float]]:
+def _over_time(
+    errors: np.ndarray[tuple[int, int], np.dtype[np.float64]], bin_s: float
+) -> list[tuple[float, float, float, float]]:
     bins = []
     if len(errors):
-        number = (errors[:, 0] // _BIN_S).astype(int)
+        number = (errors[:, 0] // bin_s).astype(int)
         for one in np.unique(number):
             rows = errors[number == one]
             medians = np.median(rows[:, 1:3], axis=0)
-            bins.append((float(one * _BIN_S), float(medians[0]), float(medians[1]), float(rows[:, 3].mean())))
+            bins.append((float(one * bin_s), float(medians[0]), float(medians[1]), float(rows[:, 3].mean())))
     return bins
 
 
