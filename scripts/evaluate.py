@@ -48,13 +48,13 @@ _LOADS = (0.7, COMMON, 1.4)
     "--seeds",
     type=click.IntRange(1),
     show_default=f"{_SEEDS}, or {_QUICK_SEEDS} with --quick",
-    help="Repetitions with other requests: intervals are over these.",
+    help="Repetitions with other requests: intervals are over these. Costs grow in proportion.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(10),
     show_default=f"{_SECONDS:g}, or {_QUICK_SECONDS:g} with --quick",
-    help="Virtual time that requests arrive in, in each run.",
+    help="Virtual time that requests arrive in, in each run; halving has 120 at least. Costs grow in proportion.",
 )
 @click.option(
     "--requests",
@@ -100,6 +100,9 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
+
+    On two idle cores --quick takes some two minutes, and all of it some two hours: a quarter of that each for slo,
+    reference and oracle, and next to nothing for policies without a picker.
 
     An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
     The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.

@@ -64,6 +64,6 @@ ASSUMPTIONS = f"""\
   at {_listed(TUNING_LOADS)} times the typical rate ([workloads.md](workloads.md) has the workloads)."""
 QUALITY = f"""\
 Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by the slo profile; models are fitted to
-the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the bias is the
-median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper bound of
-the noise that no model of these features could predict."""
+the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
+bias is the median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper
+bound of the noise that no model of these features could predict."""
