@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scripts.evaluation.picker import EVERY_TOKENS, OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S
-from scripts.evaluation.plan import BASE
+from scripts.evaluation.plan import BASE, IF_NEVER
 from scripts.evaluation.preparing import LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
 from scripts.evaluation.rows import LOAD as ROWS_LOAD
@@ -26,7 +26,8 @@ requests with other gaps.
   Rates lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects
   to neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
 - **The common load** of a workload is the rate at which `{BASE}` attains 90%: the geometric mean over seeds, on the
-  grid.
+  grid. Where it attains that at no rate, since one of the endpoints is too slow for some whatever the load, it is
+  {IF_NEVER:g} of the typical rate, and ratios over `{BASE}` are of bounds: they could be as large as one likes.
 - **Intervals**, in brackets, are Student's t over seeds at {CONFIDENCE:.0%}; of goodputs and ratios by their
   logarithms. Ratios are paired by seed. A median over workloads is taken for each seed by itself: its interval tells
   how other draws of requests would change it, not what other workloads would give.

@@ -22,6 +22,8 @@ OURS = "slo"
 BASE = "default"
 """The policy that the loads of a workload are stated by: each evaluation has it."""
 COMMON = 1.0
+IF_NEVER = 0.5
+"""The common load, in typical rates, of a workload in which the base policy attains 90% at no rate."""
 HALVING = "halving"
 LEAST_SECONDS = {HALVING: 120.0}
 """Whether errors are back within a minute after three fifths of a run is told by no shorter one."""

@@ -5,6 +5,7 @@ rates at 90% attainment, averaged over the seeds, are the workload's common load
 """
 
 import asyncio
+import math
 import multiprocessing
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from scripts.evaluation.journal import Journal
-from scripts.evaluation.plan import BASE, Described, Plan
+from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
 from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from scripts.evaluation.progress import Meter
 from scripts.evaluation.quality import TargetQuality
@@ -83,8 +84,12 @@ class _Evaluation:
         prepared = await self._prepare(name)
         grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
         found = await self._search(name, grid, prepared, [(BASE, seed) for seed in plan.seeds], {})
-        first = {seed: grid.level(found[BASE, seed][SHARES[0]].rps) for seed in plan.seeds}
-        common_rps = geometric_interval([found[BASE, seed][SHARES[0]].rps for seed in plan.seeds]).mean
+        attained = [found[BASE, seed][SHARES[0]] for seed in plan.seeds]
+        common_rps = geometric_interval([one.rps for one in attained]).mean
+        first = {seed: grid.level(one.rps) for seed, one in zip(plan.seeds, attained, strict=True)}
+        if any(one.bound == "at most" for one in attained):
+            common_rps = IF_NEVER * described.typical_rps
+            first = {seed: grid.level(common_rps) for seed in plan.seeds}
         rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
         others = [(policy, seed) for policy, seed in product(plan.policies, plan.seeds) if policy != BASE]
         found |= await self._search(name, grid, prepared, others, first)
@@ -173,4 +178,4 @@ def _stride(ratio: float) -> int:
 
 def _reach(ratio: float) -> int:
     """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
-    return 7 * _stride(ratio)
+    return round(math.log(9, ratio))

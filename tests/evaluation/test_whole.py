@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scripts.evaluation.plan import Plan
@@ -132,3 +133,17 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     assert "one seed, so that nothing has an interval" in text
     assert "(one seed, no interval) | met |" in text
     assert "[" not in text.split("\n| slo |")[1].split("|")[0]
+
+
+def _never_at_the_base(*arguments: Any) -> PointResult:
+    point = run_point(*arguments)
+    return msgspec.structs.replace(point, attainment=0.8) if arguments[3] == "default" else point
+
+
+def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
+    plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
+    output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
+    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows)), output)
+    text = (tmp_path / "evaluation.md").read_text()
+    assert "At the common load of 5 requests/s" in text
+    assert "| default | ≤ 1.1" in text
