@@ -1,8 +1,4 @@
-#!/bin/sh
-# The next line is a command to the shell, and to Python a string: the project's own Python runs the rest.
-"exec$(dirname $0)/../.venv/bin/python$0$@"
-
-# ruff: noqa: E402
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
 """Runs every routing policy over every workload in virtual time, and reports what each is good for."""
 
 import os
