@@ -99,6 +99,10 @@ class Cluster:
     def slowdown(self, index: int) -> float:
         return self._endpoints[index].slowdown
 
+    def version(self, index: int) -> int:
+        """Of the endpoint's plan: another one whenever its steps are planned anew, or cut."""
+        return self._endpoints[index].version
+
     def steps_begun(self, index: int, now_s: float) -> tuple[int, float]:
         """Of the endpoint's plan: how many steps have begun, and the time in s until the last of these has passed."""
         endpoint = self._endpoints[index]

@@ -20,10 +20,10 @@ from simulator.cluster import Cluster, Flight, Placement
 # The picker's defaults: how much of what is sent it remembers, how old metrics may be, what it observes.
 _PREFIX_INDEX_TOKENS = 500_000
 _STALENESS_S = 2.0
-_OBSERVED_RESPONSES_PER_S = 50.0
-_OBSERVED_TOKENS_PER_S = 5000.0
+OBSERVED_RESPONSES_PER_S = 50.0
+OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
-_EVERY_TOKENS = 32
+EVERY_TOKENS = 32
 # A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
 _TOKEN_DELAY_MS, _TOKEN_DELAY_SIGMA = 0.3, 0.5
 _MODEL = "model"
@@ -69,7 +69,7 @@ class Picker:
         self._rng = np.random.default_rng(seed)
         self._delays = np.random.default_rng((seed, 1))
         self._cluster: Cluster | None = None
-        self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
+        self._budget = ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S)
         self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
 
@@ -133,7 +133,7 @@ class Picker:
         followed.is_observed = True
         if self.trainer:
             followed.features = feature_columns(request, pool.take(np.array([chosen])))
-        return Placement(slot, tuple(range(1 + _EVERY_TOKENS, arrival.output_tokens, _EVERY_TOKENS)))
+        return Placement(slot, tuple(range(1 + EVERY_TOKENS, arrival.output_tokens, EVERY_TOKENS)))
 
     def first_token(self, flight: Flight, now_s: float) -> None:
         self._now_s = now_s
