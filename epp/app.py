@@ -80,6 +80,7 @@ def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
             "tightest_tpot_slo_ms": _finite(everyone.tightest_tpot_slo_ms[i]),
             "recent_prefill_ms_per_token": _finite(everyone.recent_prefill_ms_per_token[i]),
             "recent_tpot_ms": _finite(everyone.recent_tpot_ms[i]),
+            "ms_since_token": _finite(everyone.ms_since_token[i]),
             "lora": {"active": sorted(everyone.adapters[i].active), "waiting": sorted(everyone.adapters[i].waiting)},
         }
         for i, endpoint in enumerate(everyone.endpoints)

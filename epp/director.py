@@ -14,6 +14,7 @@ from epp.exceptions import NoEndpointError, PredictionUnavailableError, RequestE
 from epp.features import feature_columns
 from epp.intake import Intake, read_request
 from epp.latency.client import LatencyClient
+from epp.latency.costs import Costs, with_question
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
 from epp.pool.objectives import Objectives
@@ -51,6 +52,10 @@ class Director:
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.perf_counter
     decided: int = 0
+    costs: Costs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.costs = Costs(self.pool)
 
     def assign(
         self, headers: Mapping[str, str], body: bytes, subset: frozenset[str] | None, started_at: float
@@ -93,15 +98,21 @@ class Director:
             return self._decide(scheduler, intake, pool, started_at, None)
         if self.latency is None:
             return self._decide(scheduler, intake, pool, started_at, _NOT_ENABLED)
+        columns = feature_columns(intake.request, pool)
+        with_costs = scheduler.wants_costs and self.costs.is_due(len(pool))
         try:
-            predicted = self.latency.predict(feature_columns(intake.request, pool))
+            predicted = self.latency.predict(with_question(columns) if with_costs else columns)
         except PredictionUnavailableError as error:
             self._note_prediction("unavailable", pool, now)
             return self._decide(scheduler, intake, pool, started_at, str(error))
         if isinstance(predicted, Predictions):
             took_ms = self._note_prediction("ok", pool, now)
-            return self._decide(scheduler, intake, pool.with_predictions(predicted), started_at, None, took_ms)
-        return self._decide_later(scheduler, intake, pool, started_at, predicted)
+            pool = self._predicted(pool, predicted, with_costs)
+            return self._decide(scheduler, intake, pool, started_at, None, took_ms)
+        return self._decide_later(scheduler, intake, pool, started_at, predicted, with_costs)
+
+    def _predicted(self, pool: Snapshot, predictions: Predictions, with_costs: bool) -> Snapshot:
+        return pool.with_predictions(self.costs.take(pool.slots, predictions) if with_costs else predictions)
 
     async def _decide_later(
         self,
@@ -110,10 +121,11 @@ class Director:
         pool: Snapshot,
         started_at: float,
         predicted: Awaitable[Predictions],
+        with_costs: bool,
     ) -> Assignment:
         asked_at, error, outcome = self.clock(), None, "cancelled"
         try:
-            pool = pool.with_predictions(await predicted)
+            pool = self._predicted(pool, await predicted, with_costs)
             outcome = "ok"
         except PredictionUnavailableError as unavailable:
             error, outcome = str(unavailable), "unavailable"

@@ -26,6 +26,7 @@ def feature_columns(request: Request, pool: Snapshot, tokens_generated: int = 0)
         "pod_type": pool.role,
         "recent_prefill_ms_per_token": pool.recent_prefill_ms_per_token,
         "recent_tpot_ms": pool.recent_tpot_ms,
+        "ms_since_token": pool.ms_since_token,
     }
     columns = np.empty((len(ROW_NAMES), len(pool)), dtype=np.float32)
     for index, name in enumerate(ROW_NAMES):

@@ -69,6 +69,13 @@ RECENT_TPOT = Feature(
     default=MISSING,
     description="time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
 )
+SINCE_TOKEN = Feature(
+    "ms_since_token",
+    "ms",
+    default=MISSING,
+    description="time since the endpoint was last seen to emit output tokens, that is since its present step began; "
+    "missing where none of the responses that it generates is observed",
+)
 
 ENCODER_MATCHED = Feature(
     "encoder_matched_size", "items", default=0.0, description="multimodal inputs whose encoding the endpoint has cached"
@@ -93,6 +100,7 @@ TTFT_FEATURES = (
     POD_TYPE,
     RECENT_PREFILL,
     RECENT_TPOT,
+    SINCE_TOKEN,
 )
 TPOT_FEATURES = (
     KV_CACHE,
@@ -120,5 +128,6 @@ ROW_FEATURES = (
     POD_TYPE,
     RECENT_PREFILL,
     RECENT_TPOT,
+    SINCE_TOKEN,
 )
 SCHEMAS: dict[str, tuple[Feature, ...]] = {"ttft": TTFT_FEATURES, "tpot": TPOT_FEATURES}

@@ -34,11 +34,12 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
     pod_type: str | None = None
     recent_prefill_ms_per_token: Milliseconds | None = None
     recent_tpot_ms: Milliseconds | None = None
+    ms_since_token: Milliseconds | None = None
 
 
 ROW_NAMES = tuple(feature.name for feature in ROW_FEATURES)
 _POD_TYPE = ROW_NAMES.index("pod_type")
-_MAY_BE_NONE = {ROW_NAMES.index(name) for name in ("pod_type", "recent_prefill_ms_per_token", "recent_tpot_ms")}
+_MAY_BE_NONE = {index for index, feature in enumerate(ROW_FEATURES) if isinstance(feature.default, str)}
 _values = attrgetter(*ROW_NAMES)
 
 

@@ -2,7 +2,8 @@
 
 A request is a line of JSON that names features, `{"features": ["kv_cache_percentage", ...]}`, and behind it their
 columns one after the other, each number a little-endian float32, NaN where nothing is known. An answer is a line of
-JSON, `{"generation": 5}`, and behind it the columns of TTFT and TPOT in ms, likewise.
+JSON, `{"generation": 5}`, and behind it the columns of TTFT and TPOT in ms, likewise. To `"medians": true` beside the
+features those of the medians of both follow, where the models have one.
 """
 
 from collections.abc import Sequence
@@ -28,14 +29,18 @@ _MAY_BE_MISSING = np.isnan(_FILL) & np.array([[not feature.required] for feature
 
 class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: list[str]
+    medians: bool = False
 
 
-def read_columns(body: bytes, max_rows: int) -> Matrix:
-    """[ROW_FEATURES, rows]; features that are not named have their defaults. InputError names what is wrong."""
+def read_columns(body: bytes, max_rows: int) -> tuple[Matrix, bool]:
+    """[ROW_FEATURES, rows], and whether medians are asked for.
+
+    Features that are not named have their defaults. InputError names what is wrong.
+    """
     end = body.find(b"\n", 0, _LONGEST_HEAD_BYTES)
     if end < 0:
         raise InputError("the body: expected a line of JSON that names features, and their columns behind it")
-    positions = _positions(body[:end])
+    positions, medians = _read_head(body[:end])
     size_bytes, row_bytes = len(body) - end - 1, len(positions) * _NUMBER.itemsize
     if size_bytes % row_bytes:
         raise InputError(f"the body: {size_bytes} bytes of numbers are no whole rows of {row_bytes} bytes")
@@ -45,22 +50,23 @@ def read_columns(body: bytes, max_rows: int) -> Matrix:
     columns = np.repeat(_FILL, count, axis=1)
     columns[positions] = np.frombuffer(body, _NUMBER, offset=end + 1).reshape(len(positions), count)
     _check(columns)
-    return columns
+    return columns, medians
 
 
 def write_columns(generation: int, latencies_ms: Sequence[Array]) -> bytes:
-    """The answer: TTFT and TPOT, never below 0."""
+    """The answer: a column each."""
     head = b'{"generation":%d}\n' % generation
-    return head + b"".join(np.maximum(values, 0).astype(_NUMBER).tobytes() for values in latencies_ms)
+    return head + b"".join(values.astype(_NUMBER).tobytes() for values in latencies_ms)
 
 
 @lru_cache(maxsize=64)
-def _positions(head: bytes) -> NDArray[np.intp]:
-    """Where the named features are in a full row."""
+def _read_head(head: bytes) -> tuple[NDArray[np.intp], bool]:
+    """Where the named features are in a full row, and whether medians are asked for."""
     try:
-        names = msgspec.json.decode(head, type=_Head).features
+        read = msgspec.json.decode(head, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"the body's first line: {error}") from error
+    names = read.features
     unknown = next((name for name in names if name not in ROW_NAMES), None)
     if unknown is not None:
         raise InputError(f"{unknown:.100}: no such feature; there are {', '.join(ROW_NAMES)}")
@@ -69,7 +75,7 @@ def _positions(head: bytes) -> NDArray[np.intp]:
     missing = next((f.name for f in ROW_FEATURES if f.required and f.name not in names), None)
     if missing:
         raise InputError(f"{missing}: missing")
-    return np.array([ROW_NAMES.index(name) for name in names])
+    return np.array([ROW_NAMES.index(name) for name in names]), read.medians
 
 
 def _check(columns: Matrix) -> None:

@@ -18,18 +18,23 @@ TARGETS = ("ttft", "tpot")
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A model, and where its features are in a full row. Features that no row knows take their defaults."""
+    """A model, and where its features are in a full row. Features that no row knows take their defaults.
+
+    `median` is the place of its 0.5-quantile among its outputs, None where it has none.
+    """
 
     model: Model
     positions: NDArray[np.intp]
     defaults: tuple[tuple[int, float], ...]
+    median: int | None
 
-    def predict(self, rows: Array) -> Array:
-        """From [all features, rows] to the first output."""
+    def predict(self, rows: Array) -> tuple[Array, Array | None]:
+        """From [all features, rows] to the first output and the median, each in ms of shape [rows]."""
         columns = rows[self.positions]
         for position, value in self.defaults:
             columns[position] = value
-        return self.model.predict(columns)[0]
+        outputs = self.model.predict(columns)
+        return outputs[0].reshape(-1), None if self.median is None else outputs[self.median].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,15 @@ class LoadedPair:
     generation: int
     about: tuple[str, str, float | None, datetime]
 
-    def predict(self, columns: Array) -> tuple[Array, Array]:
-        """From [all features, rows] to TTFT and TPOT in ms, never below 0, each of shape [rows]."""
-        ttft_ms, tpot_ms = (np.maximum(target.predict(columns).reshape(-1), 0.0) for target in self.targets)
-        return ttft_ms, tpot_ms
+    def predict(self, columns: Array) -> list[Array]:
+        """From [all features, rows] to TTFT and TPOT in ms, never below 0, each of shape [rows].
+
+        Behind them the medians of both, where both models have one.
+        """
+        return _in_order([target.predict(columns) for target in self.targets])
 
     def run(self, columns: Array, began_ns: int) -> tuple[list[Array], list[Run]]:
-        """Both models' answers to [all features, rows]; the time from `began_ns` until they run counts as the first
-        one's input.
-        """
+        """The same, and what was run; the time from `began_ns` until the first model runs counts as its input."""
         results, runs = [], []
         for target in self.targets:
             read_ns = time.perf_counter_ns()
@@ -56,7 +61,7 @@ class LoadedPair:
             ran_ns = time.perf_counter_ns()
             runs.append(Run(target.model, columns.shape[1], read_ns - began_ns, ran_ns - read_ns, 0))
             began_ns = ran_ns
-        return results, runs
+        return _in_order(results), runs
 
 
 class LatencyPair:
@@ -90,6 +95,13 @@ def _pair(models: Mapping[str, Served]) -> LoadedPair | None:
     return LoadedPair(targets, max(generations, default=0), (*kind(served[0].default), loaded_at))
 
 
+def _in_order(results: list[tuple[Array, Array | None]]) -> list[Array]:
+    medians = [median for _, median in results if median is not None]
+    if len(medians) < len(results):
+        medians = []
+    return [np.maximum(values, 0.0) for values in (*(first for first, _ in results), *medians)]
+
+
 def kind(model: Model) -> tuple[str, str, float | None]:
     """Model type, objective and quantile; a graph alone says nothing of them."""
     manifest = model.manifest
@@ -102,4 +114,5 @@ def _target(model: Model) -> _Target:
     names = [feature.name for feature in model.signature.features]
     positions = np.array([ROW_NAMES.index(name) if name in ROW_NAMES else 0 for name in names])
     unknown = [(i, f.fill_value) for i, f in enumerate(model.signature.features) if f.name not in ROW_NAMES]
-    return _Target(model, positions, tuple(unknown))
+    quantiles = [output.quantile for output in model.manifest.outputs] if model.manifest else []
+    return _Target(model, positions, tuple(unknown), quantiles.index(0.5) if 0.5 in quantiles else None)

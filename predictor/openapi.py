@@ -99,7 +99,8 @@ def _columns(refused: tuple[int, ...]) -> dict[str, Any]:
     operation["description"] = (
         'The body is a line of JSON, `{"features": ["kv_cache_percentage", ...]}`, and then the columns of these '
         "features, each number a little-endian float32, NaN where nothing is known. The answer is a line of JSON, "
-        '`{"generation": 5}`, and then the columns of TTFT and TPOT in ms.'
+        '`{"generation": 5}`, and then the columns of TTFT and TPOT in ms. With `"medians": true` in the first line, '
+        "those of the medians of both follow, where the models have one."
     )
     operation["requestBody"] = {"required": True, "content": binary}
     operation["responses"]["200"]["content"] = binary

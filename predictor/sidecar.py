@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from model_store import FeatureRow, row_columns
@@ -71,7 +70,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
         if loaded is None:
             raise _RefusedError(503, "Models not ready")
         results, runs = loaded.run(row_columns(rows), began_ns)
-        ttft, tpot = (max(float(values.flat[0]), 0.0) for values in results)
+        ttft, tpot = (float(values[0]) for values in results[:2])
         return encode(PredictionResponse(ttft, tpot, datetime.now(UTC), *loaded.about)), runs
 
     def bulk(closing: bytes, body: bytes) -> tuple[bytes, list[Run]]:
@@ -85,7 +84,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
             raise _RefusedError(503, "Models not ready")
         results, runs = loaded.run(row_columns(rows), began_ns)
         ran_ns = time.perf_counter_ns()
-        predictions = _predictions(results, encode(PredictionResponse(0, 0, datetime.now(UTC), *loaded.about)))
+        predictions = _predictions(results[:2], encode(PredictionResponse(0, 0, datetime.now(UTC), *loaded.about)))
         ended_ns = time.perf_counter_ns()
         document = (
             b'{"predictions":[%b],"total_requests":%d,"successful_predictions":%d,"failed_predictions":0,'
@@ -96,12 +95,12 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
 
     def columns(body: bytes) -> tuple[bytes, list[Run]]:
         began_ns = time.perf_counter_ns()
-        rows = read_columns(body, config.max_rows)
+        rows, medians = read_columns(body, config.max_rows)
         loaded = pair.loaded()
         if loaded is None:
             raise _RefusedError(503, "Models not ready")
         results, runs = loaded.run(rows, began_ns)
-        return write_columns(loaded.generation, results), runs
+        return write_columns(loaded.generation, results if medians else results[:2]), runs
 
     return {
         "/predict": answered(single),
@@ -115,7 +114,7 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
 def _predictions(results: list[Array], example: bytes) -> bytes:
     """The rows' predictions as JSON: what all of them have in common is taken from an example of one."""
     common = example[example.index(b',"predicted_at"') :]
-    ttft, tpot = (encode(np.maximum(values.ravel(), 0).tolist())[1:-1].split(b",") for values in results)
+    ttft, tpot = (encode(values.tolist())[1:-1].split(b",") for values in results)
     joined = [_FIELDS % pair for pair in zip(ttft, tpot, strict=True)]
     return (common + b",").join(joined) + common
 

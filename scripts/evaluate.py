@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
 """Runs every routing policy over every workload in virtual time, and reports what each is good for."""
 
 import os
@@ -12,19 +12,20 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.evaluation.journal import JournalError
-from scripts.evaluation.plan import BASE, COMMON, POLICIES, Plan
+from scripts.evaluation.plan import BASE, COMMON, HALVING, POLICIES, Plan
 from scripts.evaluation.preparing import prepare
 from scripts.evaluation.replay import run_point
+from scripts.evaluation.rows import judge_rows
 from scripts.evaluation.run import Engine
-from scripts.evaluation.summary import HALVING
 from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
-_SECONDS, _QUICK_SECONDS = 120.0, 30.0
-_REQUESTS, _QUICK_REQUESTS = 3000, 300
+_SECONDS, _QUICK_SECONDS = 60.0, 20.0
+_REQUESTS, _QUICK_REQUESTS = 2000, 600
 _SEEDS, _QUICK_SEEDS = 5, 1
-_RATE_RATIO, _QUICK_RATE_RATIO = 1.02, 1.08
-_QUICK_WORKLOADS = ("azure-conversation", "mooncake-conversation", "shared-prefix", "heterogeneous")
+_RATE_RATIO, _QUICK_RATE_RATIO = 1.04, 1.1
+_QUICK_WORKLOADS = ("azure-conversation", "shared-prefix", "heterogeneous")
+_ROWS_OF = ("azure-conversation", "shared-prefix", "heterogeneous")
 _LOADS = (0.7, COMMON, 1.4)
 
 
@@ -43,13 +44,13 @@ _LOADS = (0.7, COMMON, 1.4)
     "--seeds",
     type=click.IntRange(1),
     show_default=f"{_SEEDS}, or {_QUICK_SEEDS} with --quick",
-    help="Repetitions with other requests: intervals are over these.",
+    help="Repetitions with other requests: intervals are over these. Costs grow in proportion.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(10),
     show_default=f"{_SECONDS:g}, or {_QUICK_SECONDS:g} with --quick",
-    help="Virtual time that requests arrive in, in each run.",
+    help="Virtual time that requests arrive in, in each run; halving has 120 at least. Costs grow in proportion.",
 )
 @click.option(
     "--requests",
@@ -96,6 +97,9 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
+    On two idle cores --quick takes some two minutes, and all of it some two hours: a quarter of that each for slo,
+    reference and oracle, and next to nothing for policies without a picker.
+
     An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
     The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.
     """
@@ -109,8 +113,9 @@ def main(
         jobs=jobs,
         rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
         loads=(COMMON,) if quick else _LOADS,
+        judged_rows=_ROWS_OF[:1] if quick else _ROWS_OF,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point), _halving_s)
+    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows), _halving_s)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

@@ -62,11 +62,15 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class _Endpoint:
-    """An engine and the plan that it is carrying out since `began_s`; `version` tells a stale event from a due one."""
+    """An engine and the plan that it is carrying out since `began_s`; `version` tells a stale event from a due one.
+
+    The last step before the plan's began at `before_s`.
+    """
 
     engine: Engine
     plan: Plan | None = None
     began_s: float = 0.0
+    before_s: float = -_NEVER
     slowdown: float = 1.0
     version: int = 0
     is_cut: bool = False
@@ -95,6 +99,10 @@ class Cluster:
     def slowdown(self, index: int) -> float:
         return self._endpoints[index].slowdown
 
+    def version(self, index: int) -> int:
+        """Of the endpoint's plan: another one whenever its steps are planned anew, or cut."""
+        return self._endpoints[index].version
+
     def steps_begun(self, index: int, now_s: float) -> tuple[int, float]:
         """Of the endpoint's plan: how many steps have begun, and the time in s until the last of these has passed."""
         endpoint = self._endpoints[index]
@@ -103,6 +111,18 @@ class Cluster:
         ms_per_s = 1000 / endpoint.slowdown
         steps = endpoint.plan.steps_begun_by((now_s - endpoint.began_s) * ms_per_s)
         return steps, max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
+
+    def step_began_s(self, index: int, at_s: float) -> float:
+        """When the step began that the endpoint was in at a moment not long ago; -inf before its first.
+
+        Of the steps before its present plan only the last is remembered.
+        """
+        endpoint = self._endpoints[index]
+        if endpoint.plan is None or at_s <= endpoint.began_s:
+            return endpoint.before_s
+        ms_per_s = 1000 / endpoint.slowdown
+        steps = endpoint.plan.steps_begun_by((at_s - endpoint.began_s) * ms_per_s)
+        return endpoint.began_s + endpoint.plan.duration_ms(steps - 1) / ms_per_s
 
     def run(
         self,
@@ -203,6 +223,7 @@ class Cluster:
         endpoint = self._endpoints[index]
         plan, observer, flights = endpoint.plan, self._observer, self._flights
         assert plan is not None  # noqa: S101 (its event is due)
+        endpoint.before_s = endpoint.began_s + plan.duration_ms(plan.steps - 1) * endpoint.slowdown / 1000
         progress = endpoint.engine.apply(plan, plan.steps)
         for sequence in progress.first:
             flight = flights[sequence.id]

@@ -24,6 +24,9 @@ class StepCost(Protocol):
     def decode_attention(self, decodes: int, kv_tokens: int) -> tuple[float, float]:
         """Additional: `decodes` sequences that read `kv_tokens` in total, in ms, and its slope in ms per KV token."""
 
+    def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Whole steps, each of nothing but decodes: at most as many as may run, and at least one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearCost:
@@ -51,6 +54,9 @@ class LinearCost:
         own = (self.decode_ms_per_sequence - self.prefill_ms_per_token) * decodes
         return own + per_kv_token * kv_tokens, per_kv_token
 
+    def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.base_ms + self.decode_ms_per_sequence * decodes + self.decode_ms_per_kilotoken / 1e3 * kv_tokens
+
 
 class MeasuredCost:
     """Interpolates between measurements, linearly in each direction; immutable.
@@ -61,7 +67,17 @@ class MeasuredCost:
     looked up; larger ones take longer to find.
     """
 
-    __slots__ = ("_contexts", "_decode", "_decode_rows", "_dense", "_dense_steps", "_prefill", "_tokens", "_widths")
+    __slots__ = (
+        "_contexts",
+        "_decode",
+        "_decode_rows",
+        "_decode_table",
+        "_dense",
+        "_dense_steps",
+        "_prefill",
+        "_tokens",
+        "_widths",
+    )
 
     def __init__(
         self,
@@ -81,6 +97,9 @@ class MeasuredCost:
         self._decode = decode_attention
         rows = decode_attention.at_tokens(np.arange(max_num_seqs + 1))
         self._decode_rows = [_values_and_slopes(row, decode_attention.contexts) for row in rows]
+        values, slopes = (np.array(part) for part in zip(*self._decode_rows, strict=True))
+        dense_ms = dense.at_tokens(np.arange(max_num_seqs + 1))
+        self._decode_table = decode_attention.contexts, values + dense_ms, slopes
 
     def dense_ms(self, tokens: int) -> float:
         try:
@@ -109,6 +128,12 @@ class MeasuredCost:
         at = bisect_right(self._contexts, context) - 1
         slope = slopes[at]
         return values[at] + slope * (context - self._contexts[at]), slope / decodes
+
+    def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+        contexts, values, slopes = self._decode_table
+        context = kv_tokens / decodes
+        at = contexts.searchsorted(context, "right") - 1
+        return values[decodes, at] + slopes[decodes, at] * (context - contexts[at])
 
     def _piece_ms(self, tokens: int, context: int) -> float:
         row = bisect_right(self._tokens, tokens)

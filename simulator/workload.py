@@ -9,7 +9,7 @@ from simulator.prompt import BYTES_PER_TOKEN
 from simulator.trace import TraceRequest
 
 # What the chat template adds around one user message, in bytes.
-_TEMPLATE_BYTES = len("<|im_start|>user\n<|im_end|>\n")
+TEMPLATE_BYTES = len("<|im_start|>user\n<|im_end|>\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def plan(
                 slo_class=slo.name,
                 slo_ttft_ms=round(slo.ttft_ms + slo.ttft_ms_per_prompt_token * request.prompt_tokens, 3),
                 slo_tpot_ms=slo.tpot_ms,
-                prompt=_text(texts, request.prompt_tokens * BYTES_PER_TOKEN - _TEMPLATE_BYTES, start),
+                prompt=_text(texts, request.prompt_tokens * BYTES_PER_TOKEN - TEMPLATE_BYTES, start),
             )
         )
     return planned

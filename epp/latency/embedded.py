@@ -40,10 +40,10 @@ class EmbeddedLatencyClient:
         if loaded is None:
             reason = self._repository.last_error or "nothing has been published yet"
             raise PredictionUnavailableError(f"no models of both latencies in {self._location}: {reason}")
-        ttft_ms, tpot_ms = loaded.predict(columns)
-        if not (np.isfinite(ttft_ms).all() and np.isfinite(tpot_ms).all()):
+        ttft_ms, tpot_ms, *medians_ms = loaded.predict(columns)
+        if not all(np.isfinite(values).all() for values in (ttft_ms, tpot_ms, *medians_ms)):
             raise PredictionUnavailableError(f"generation {loaded.generation} predicted a number that is not finite")
-        return Predictions(ttft_ms, tpot_ms, loaded.generation, "embedded")
+        return Predictions(ttft_ms, tpot_ms, loaded.generation, "embedded", *medians_ms)
 
     async def close(self) -> None:
         if self._polling:

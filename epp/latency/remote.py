@@ -1,7 +1,8 @@
 """Predictions from the prediction servers, over connections that are kept open.
 
 This project's own take the features as plain columns of numbers; any other implementation of the sidecar's API is asked
-by rows in JSON, once it has said that it knows no columns.
+by rows in JSON, once it has said that it knows no columns, or none of a feature's name: of rows it ignores the fields
+that it doesn't know.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ logger = logging.getLogger("headroom.epp.latency")
 _COLUMNS, _ROWS = "/predict/columns", "/predict/bulk/strict"
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
-_UNKNOWN_PATH = (404, 405)
+# No such path; or columns of an older predictor, which doesn't know a feature that they name.
+_KNOWS_NO_SUCH_COLUMNS = (400, 404, 405)
 
 
 class RemoteLatencyClient:
@@ -75,10 +77,10 @@ class RemoteLatencyClient:
             status, answer = await self._post(replica.url + _COLUMNS, columns_body(columns), _BINARY)
             if status == 200:
                 return predictions_of_columns(answer, columns.shape[1])
-            if status not in _UNKNOWN_PATH:
+            if status not in _KNOWS_NO_SUCH_COLUMNS:
                 raise _refused(status, answer)
             replica.takes_columns = False
-            logger.info("%s doesn't know %s: it is asked by %s", replica.url, _COLUMNS, _ROWS)
+            logger.info("%s: asked by %s from now on: %s", replica.url, _ROWS, _refused(status, answer))
         status, answer = await self._post(replica.url + _ROWS, rows_body(columns), _JSON)
         if status != 200:
             raise _refused(status, answer)

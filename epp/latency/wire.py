@@ -13,10 +13,10 @@ from model_store import POD_TYPE_CODES, ROW_NAMES
 
 LengthSource = Literal["estimate", "tokenizer"]
 _FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
-_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms"}
+_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms", "ms_since_token"}
 _ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
 _NUMBER = np.dtype("<f4")
-_COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES}) + b"\n"
+_COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES, "medians": True}) + b"\n"
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
@@ -33,6 +33,7 @@ class PredictionRow(msgspec.Struct, frozen=True):
     pod_type: str | None
     recent_prefill_ms_per_token: float | None
     recent_tpot_ms: float | None
+    ms_since_token: float | None
 
 
 class TrainingRow(PredictionRow, frozen=True):
@@ -83,10 +84,10 @@ def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
     """ValueError when it isn't one for so many rows."""
     end = answer.find(b"\n")
     numbers = len(answer) - end - 1
-    if end < 0 or numbers != 2 * rows * _NUMBER.itemsize:
-        raise ValueError(f"expected a line and two columns of {rows} numbers, got {len(answer)} bytes")
-    ttft_ms, tpot_ms = np.frombuffer(answer, _NUMBER, offset=end + 1).reshape(2, rows).astype(np.float64)
-    return _believed(ttft_ms, tpot_ms, _decode_head(answer[:end]).generation)
+    if end < 0 or numbers not in (2 * rows * _NUMBER.itemsize, 4 * rows * _NUMBER.itemsize):
+        raise ValueError(f"expected a line and two or four columns of {rows} numbers, got {len(answer)} bytes")
+    latencies_ms = np.frombuffer(answer, _NUMBER, offset=end + 1).reshape(-1, rows).astype(np.float64)
+    return _believed(latencies_ms, _decode_head(answer[:end]).generation)
 
 
 def rows_body(columns: FeatureColumns) -> bytes:
@@ -100,13 +101,15 @@ def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
     values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
     if len(values) != rows:
         raise ValueError(f"expected {rows} rows, got {len(values)}")
-    return _believed(values[:, 0], values[:, 1], batch.generation)
+    return _believed(values.T, batch.generation)
 
 
-def _believed(ttft_ms: Floats, tpot_ms: Floats, generation: int) -> Predictions:
-    if not (np.isfinite(ttft_ms).all() and np.isfinite(tpot_ms).all()):
+def _believed(latencies_ms: Floats, generation: int) -> Predictions:
+    """From [TTFT, TPOT and perhaps the medians of both, rows]."""
+    if not np.isfinite(latencies_ms).all():
         raise ValueError("a prediction is no finite number")
-    return Predictions(ttft_ms, tpot_ms, generation, "remote")
+    ttft_ms, tpot_ms, *medians_ms = latencies_ms
+    return Predictions(ttft_ms, tpot_ms, generation, "remote", *medians_ms)
 
 
 def prediction_rows(columns: FeatureColumns) -> list[PredictionRow]:

@@ -11,9 +11,18 @@ import numpy as np
 
 from epp.pool.addresses import host_of
 from epp.pool.prefix_index import PrefixIndex
-from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, tpot_slo_place
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Bools, Endpoint, Floats, Indices, Snapshot
+from epp.scheduling.snapshot import (
+    NO_ADAPTERS,
+    TYPICAL_OUTPUT_TOKENS,
+    Adapters,
+    Bools,
+    Endpoint,
+    Floats,
+    Indices,
+    Snapshot,
+)
 from model_store import POD_TYPE_CODES
 
 logger = logging.getLogger("headroom.epp.pool")
@@ -26,14 +35,22 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _DISPATCHED,
     _DECODING,
     _DECODING_SINCE,
+    _OBSERVED,
+    *_TPOT_SLO_ROWS,
     _TIGHTEST_TPOT_SLO,
+    _TOKEN_AT,
     _RECENT_PREFILL,
     _RECENT_TPOT,
 ) = range(len(OWN))
+_TPOT_SLOS = slice(_TPOT_SLO_ROWS[0], _TPOT_SLO_ROWS[-1] + 1)
 # How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
 _FIRST_TOKEN_WEIGHT = 0.2
 # Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
 _REST_S = 2.0
+_COST_WEIGHT = 0.2
+_OUTPUT_WEIGHT = 0.02
+# The least TPOT that was ever predicted for an endpoint is forgotten by half in an hour.
+_UNLOADED_RISE_PER_S = 2 ** (1 / 3600)
 _ROLE_LABEL = "llm-d.ai/role"
 _GAP_WEIGHT = 0.02
 
@@ -42,7 +59,8 @@ _GAP_WEIGHT = 0.02
 class InFlight:
     """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
 
-    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes.
+    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes;
+    `is_observed` from the first token on where somebody does.
     """
 
     slot: int
@@ -51,7 +69,9 @@ class InFlight:
     tokens_ahead: int
     decode_tokens: int = 0
     decoding_since_s: float | None = None
+    tpot_slo_row: int | None = None
     has_first_token: bool = False
+    is_observed: bool = False
     done: bool = False
 
 
@@ -96,6 +116,9 @@ class Pool:
         self._expected: list[tuple[float, int, InFlight]] = []
         self._order = count()
         self._freed_at_s: dict[int, float] = {}
+        self._prefill_ms_per_token, self._unloaded_tpot_ms = np.full((2, CAPACITY), np.nan)
+        self._costs_learnt_at_s = -np.inf
+        self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
 
     def __len__(self) -> int:
@@ -155,6 +178,7 @@ class Pool:
             if slot not in placed or placed[slot].address != endpoint.address:
                 self._adapters.pop(slot, None)
                 self.prefix_index.forget(slot)
+                self._prefill_ms_per_token[slot] = self._unloaded_tpot_ms[slot] = np.nan
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -180,12 +204,30 @@ class Pool:
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
-        """Takes an observed time to first token into the endpoint's recent speed of prefill."""
+        """Takes an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
+        if not flight.done and not flight.is_observed:
+            flight.is_observed = True
+            self._own[_OBSERVED, flight.slot] += 1
+        self.record_token(flight.slot, self._clock())
         self._average(_RECENT_PREFILL, flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
+        self.record_token(slot, self._clock())
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
+
+    def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
+        """Takes over what models say of endpoints: what a prompt's token takes, and the TPOT under the present load."""
+        now_s = self._clock()
+        known, fresh = self._prefill_ms_per_token[slots], prefill_ms_per_token
+        self._prefill_ms_per_token[slots] = np.where(np.isnan(known), fresh, known + _COST_WEIGHT * (fresh - known))
+        rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
+        self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
+        self._costs_learnt_at_s = now_s
+
+    def record_token(self, slot: int, at_s: float) -> None:
+        """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""
+        self._own[_TOKEN_AT, slot] = at_s
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
@@ -228,6 +270,9 @@ class Pool:
         slo_ms = request.slo_tpot_ms
         if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
             own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
+        if slo_ms is not None:
+            flight.tpot_slo_row = _TPOT_SLO_ROWS[tpot_slo_place(slo_ms)]
+            own[flight.tpot_slo_row, slot] += 1
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
@@ -272,6 +317,11 @@ class Pool:
         own[_IN_FLIGHT, slot] -= 1
         own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
         own[_DECODE_TOKENS, slot] -= flight.decode_tokens
+        if flight.tpot_slo_row is not None:
+            own[flight.tpot_slo_row, slot] -= 1
+        if (generated := flight.decode_tokens - flight.request.input_tokens) > 0:
+            self._output_tokens += _OUTPUT_WEIGHT * (generated - self._output_tokens)
+        own[_OBSERVED, slot] -= flight.is_observed
         if flight.decoding_since_s is not None:
             own[_DECODING, slot] -= 1
             # Sums of floats drift; nothing left means exactly nothing.
@@ -309,10 +359,15 @@ class Pool:
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
             recent_prefill_ms_per_token=own[_RECENT_PREFILL],
             recent_tpot_ms=own[_RECENT_TPOT],
+            ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
+            tpot_slos=own[_TPOT_SLOS].T,
+            prefill_ms_per_token=self._prefill_ms_per_token[candidates.taken],
+            unloaded_tpot_ms=self._unloaded_tpot_ms[candidates.taken],
             endpoints=candidates.endpoints,
             adapters=self._adapters_of(candidates.slots),
+            output_tokens=self._output_tokens,
         )
 
     def _adapters_of(self, slots: Indices) -> tuple[Adapters, ...]:
@@ -348,6 +403,16 @@ def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
 
 def _roles(endpoints: Sequence[Endpoint]) -> Floats:
     return np.array([POD_TYPE_CODES.get(endpoint.labels.get(_ROLE_LABEL, ""), np.nan) for endpoint in endpoints])
+
+
+def _ms_since_token(own: Floats, now_s: float) -> Floats:
+    """What came last tells nothing of the present step once nobody watches: the endpoint may be idle since, or not.
+
+    Another worker may have seen a token after this one looked at the clock.
+    """
+    since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
+    since[own[_OBSERVED] == 0] = np.nan
+    return since
 
 
 def _uncounted_tokens(own: Floats, now_s: float) -> Floats:

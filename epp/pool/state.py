@@ -4,22 +4,48 @@ Every row has one writer. What is scraped is written by the one process that scr
 what it has observed, by that worker alone. Readers combine the workers' rows.
 """
 
+import math
 import mmap
 
 import numpy as np
 
-from epp.scheduling.snapshot import Floats, Indices
+from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Indices
 
 CAPACITY = 8192
 
 SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
-ADDED = ("in_flight", "prefill_tokens", "decode_tokens", "dispatched", "decoding", "decoding_since_s")
+TPOT_SLO_ROWS = tuple(f"tpot_slo_{place}" for place in range(len(TPOT_SLOS_MS)))
+ADDED = (
+    "in_flight",
+    "prefill_tokens",
+    "decode_tokens",
+    "dispatched",
+    "decoding",
+    "decoding_since_s",
+    "observed",
+    *TPOT_SLO_ROWS,
+)
 LEAST = ("tightest_tpot_slo_ms",)
+LATEST = ("token_at_s",)
 AVERAGED = ("recent_prefill_ms_per_token", "recent_tpot_ms")
-OWN = (*ADDED, *LEAST, *AVERAGED)
+OWN = (*ADDED, *LEAST, *LATEST, *AVERAGED)
 
-_EMPTY = {"updated_at_s": -np.inf, **dict.fromkeys(LEAST, np.inf), **dict.fromkeys(AVERAGED, np.nan)}
-_AVERAGED_FROM = len(ADDED) + len(LEAST)
+_EMPTY = {
+    "updated_at_s": -np.inf,
+    **dict.fromkeys(LEAST, np.inf),
+    **dict.fromkeys(LATEST, -np.inf),
+    **dict.fromkeys(AVERAGED, np.nan),
+}
+_LEAST_AT = len(ADDED)
+_LATEST_AT = _LEAST_AT + len(LEAST)
+_AVERAGED_FROM = _LATEST_AT + len(LATEST)
+_FIRST_SLO_MS, _SLO_RATIO = float(TPOT_SLOS_MS[0]), float(TPOT_SLOS_MS[1] / TPOT_SLOS_MS[0])
+
+
+def tpot_slo_place(slo_ms: float) -> int:
+    """Where a TPOT objective is counted: the nearest of TPOT_SLOS_MS."""
+    place = round(math.log(max(slo_ms, _FIRST_SLO_MS) / _FIRST_SLO_MS, _SLO_RATIO))
+    return min(place, len(TPOT_SLOS_MS) - 1)
 
 
 class PoolState:
@@ -63,12 +89,13 @@ class PoolState:
         return float(sum(self._dispatched[:, slot].tolist()))
 
     def own_rows(self, slots: slice | Indices) -> Floats:
-        """[OWN, slots] over all workers: counts added up, the tightest objective, the mean of the averages."""
+        """[OWN, slots] over all workers: counts added up, the tightest, the latest, the mean of the averages."""
         if len(self.workers) == 1:
             return np.array(self.own[:, slots])
         parts = self.workers[:, :, slots]
         combined: Floats = parts.sum(axis=0)
-        combined[len(ADDED)] = parts[:, len(ADDED)].min(axis=0)
+        combined[_LEAST_AT] = parts[:, _LEAST_AT].min(axis=0)
+        combined[_LATEST_AT] = parts[:, _LATEST_AT].max(axis=0)
         averaged = parts[:, _AVERAGED_FROM:]
         known = ~np.isnan(averaged)
         with np.errstate(invalid="ignore"):

@@ -20,7 +20,6 @@ from epp.scheduling.surroundings import read_surroundings, saturation_detector
 
 __all__ = ["DEFAULT_CONFIG", "load_scheduler"]
 
-# Predictions of a young model are too rough for packing, so what runs without a configuration spreads.
 DEFAULT_CONFIG = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -30,8 +29,6 @@ plugins:
 - type: prefix-cache-scorer
 - type: slo-request-tracker
 - type: slo-scorer
-  parameters:
-    headroomSelectionStrategy: most
 - type: slo-aware-profile-handler
 - type: max-score-picker
 schedulingProfiles:

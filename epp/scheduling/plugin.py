@@ -39,6 +39,11 @@ class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
         return False
 
     @property
+    def needs_costs(self) -> bool:
+        """Whether this reads what models say prompts cost on endpoints: `prefill_ms_per_token` and the like."""
+        return False
+
+    @property
     def notices(self) -> Sequence[str]:
         """What an operator should know of these parameters: which of them do nothing here, and why."""
         return ()

@@ -114,6 +114,11 @@ class Scheduler:
         return guard.choose(self.handler, request, self._names)
 
     @cached_property
+    def wants_costs(self) -> bool:
+        """Whether any plugin reads what prompts cost on endpoints."""
+        return any(plugin.needs_costs for profile in self.profiles.values() for plugin in profile.plugins)
+
+    @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
 

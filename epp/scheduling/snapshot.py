@@ -11,6 +11,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
+# TPOT objectives are counted in steps of a fifth, from 4 ms to 1.1 s; what is beyond counts as the last.
+TPOT_SLOS_MS: Floats = np.array([4.0 * 1.2**place for place in range(32)])
+TYPICAL_OUTPUT_TOKENS = 200.0
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -36,12 +40,29 @@ NO_ADAPTERS = Adapters()
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predicted latencies, a value a candidate, and where they came from; NaN where there is none."""
+    """Predicted latencies, a value a candidate, and where they came from; NaN where there is none.
+
+    The first two are whatever the models were trained for, by default 0.9-quantiles; medians are None where there are
+    none.
+    """
 
     ttft_ms: Floats
     tpot_ms: Floats
     generation: int
     source: str
+    ttft_median_ms: Floats | None = None
+    tpot_median_ms: Floats | None = None
+
+    def at(self, indices: Indices | slice) -> "Predictions":
+        """Those of some candidates."""
+        ttft, tpot = self.ttft_median_ms, self.tpot_median_ms
+        return replace(
+            self,
+            ttft_ms=self.ttft_ms[indices],
+            tpot_ms=self.tpot_ms[indices],
+            ttft_median_ms=None if ttft is None else ttft[indices],
+            tpot_median_ms=None if tpot is None else tpot[indices],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,13 @@ class Snapshot:
 
     `waiting`, `running` and `kv_usage` (0..1) are scraped, `metrics_age_s` ago (inf: never); the rest is this picker's
     own knowledge, exact and current. `tightest_tpot_slo_ms` is inf where no request in flight has such an objective;
-    what is `recent` is NaN where nothing has been observed. `role` is 1 for prefill, 2 for decode, else NaN.
+    what is `recent` is NaN where nothing has been observed. `ms_since_token` is the time since an output token was last
+    seen to come from the endpoint, which is when its present step began; NaN where no response that is being generated
+    there is observed. `role` is 1 for prefill, 2 for decode, else NaN.
+
+    `tpot_slos`, of shape [candidates, TPOT_SLOS_MS], counts the requests in flight by their TPOT objectives.
+    `prefill_ms_per_token` and `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked.
+    `output_tokens` is how long answers are on average.
     """
 
     slots: Indices
@@ -65,10 +92,15 @@ class Snapshot:
     tightest_tpot_slo_ms: Floats
     recent_prefill_ms_per_token: Floats
     recent_tpot_ms: Floats
+    ms_since_token: Floats
     prefix_score: Floats
     role: Floats
+    tpot_slos: Floats
+    prefill_ms_per_token: Floats
+    unloaded_tpot_ms: Floats
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
+    output_tokens: float = TYPICAL_OUTPUT_TOKENS
     predictions: Predictions | None = None
     _whole: "Snapshot | None" = field(default=None, init=False, repr=False, compare=False)
     _at: Indices | None = field(default=None, init=False, repr=False, compare=False)
@@ -116,5 +148,5 @@ def _taken(column: Any, at: Indices) -> Any:
     if isinstance(column, tuple):
         return tuple(column[i] for i in at)
     if isinstance(column, Predictions):
-        return replace(column, ttft_ms=column.ttft_ms[at], tpot_ms=column.tpot_ms[at])
+        return column.at(at)
     return column

@@ -17,4 +17,5 @@ class ClosedFormulaScorer(Scorer, frozen=True):
         # An endpoint that was never measured is taken to be as quick as the quickest: so it soon will be.
         rates = np.where(np.isnan(rates), known.min() if len(known) else 1.0, rates)
         uncached = request.input_tokens * (1.0 - pool.prefix_score)
-        return -(pool.prefill_tokens + uncached) * rates
+        # Scores lie within [0, 1], and are clipped to it: the shortest time comes first, none ends at a bound.
+        return 1 / (1 + (pool.prefill_tokens + uncached) * rates)

@@ -42,6 +42,17 @@ TUNED_WEIGHTS: tuple[Weights, ...] = (
 DEFAULT = heuristic(1, 1, 0)
 CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
 # The gateway API's own formula, with its defaults.
-REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n- type: max-score-picker\n"
+REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
 # What runs where nothing is configured.
 SLO = DEFAULT_CONFIG
+
+
+def configurations(weights: Weights) -> dict[str, str]:
+    """What the picker is given, by policy; the weights are those of `tuned`."""
+    return {
+        "default": DEFAULT,
+        "tuned": heuristic(*weights),
+        "closed-formula": CLOSED_FORMULA,
+        "reference": REFERENCE,
+        "slo": SLO,
+    }

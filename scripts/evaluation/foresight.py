@@ -1,27 +1,28 @@
 """What would become of an endpoint's requests if no other came: the engine's own future, told by its own costs.
 
-Nothing is guessed but one thing: that blocks suffice, so that nobody is put back.
+Two things are taken for granted: that blocks suffice, so that nobody is put back; and that between two ends of decodes
+the step halfway stands for all. Steps that read prompts are followed one by one. Where only decodes are left everything
+is arithmetic: in the order in which they end, how many there are, and their KV tokens, are sums from the end.
 """
 
-from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster
 from simulator.hardware import Hardware
 
-
-class Fate(NamedTuple):
-    """When a request will have its first token, None when it has it already, and its last; in s of virtual time."""
-
-    request: int
-    first_token_s: float | None
-    ended_s: float
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
-class _Prefill(NamedTuple):
-    """A prompt, or what is left of it, in the order of the queue."""
+class Prompt(NamedTuple):
+    """What is left of a prompt, in the order of the queue, and what comes after it."""
 
     request: int
     tokens: int
@@ -29,97 +30,212 @@ class _Prefill(NamedTuple):
     outputs: int
 
 
-class State(NamedTuple):
-    """An endpoint after the step that it is in; decodes are (outputs left, KV tokens, request)."""
+class Decodes(NamedTuple):
+    """Those that decode after the step that goes on, in the order in which they end: ids, steps left, KV tokens."""
+
+    requests: Ints
+    steps: Floats
+    kv_tokens: Floats
+
+
+@dataclass(slots=True)
+class Reading:
+    """The steps while there are prompts: `steps` and `times_s` at their ends, and what has joined the decodes.
+
+    A joined sequence is (last step, KV tokens that it would have had at step 0, request, time of its first token).
+    """
+
+    steps: list[int]
+    times_s: list[float]
+    decodes: int
+    kv_tokens: float
+    ended: int = 0
+    joined: list[tuple[int, float, int, float]] = field(default_factory=list)
+    joined_ends: list[tuple[int, float]] = field(default_factory=list)
+
+    def copy(self) -> "Reading":
+        return Reading(
+            self.steps[:],
+            self.times_s[:],
+            self.decodes,
+            self.kv_tokens,
+            self.ended,
+            self.joined[:],
+            self.joined_ends[:],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An endpoint from the end of its step at `at_s` on; step 0 is over then."""
 
     hardware: Hardware
-    at_s: float
     slowdown: float
-    decodes: list[tuple[int, int, int]]
-    prefills: list[_Prefill]
+    at_s: float
+    decodes: Decodes
+    prompts: tuple[Prompt, ...]
+
+    def later(self, steps: int, at_s: float) -> "Load":
+        """After so many more steps in which nothing but decodes happened."""
+        requests, left, kv_tokens = self.decodes
+        return Load(self.hardware, self.slowdown, at_s, Decodes(requests, left - steps, kv_tokens + steps), ())
 
 
-def state_of(cluster: Cluster, endpoint: int, now_s: float) -> State:
+class Future(NamedTuple):
+    """Of each request, in the order in which they end: its first token, NaN by the end of the step that goes on, and
+    its last.
+    """
+
+    requests: Ints
+    first_s: Floats
+    ended_s: Floats
+
+
+def load_of(cluster: Cluster, endpoint: int, now_s: float) -> Load:
     engine = cluster.engines[endpoint]
     begun, left_s = cluster.steps_begun(endpoint, now_s)
-    decodes, prefills = [], []
+    decodes: list[tuple[int, int, int]] = []
+    prompts = []
     for sequence in engine.sequences:
         assert isinstance(sequence.id, int)
         if sequence.decodes_from is not None:
             generated = engine.generated(sequence) + begun
-            left = sequence.output_tokens - generated
-            if left > 0:
-                decodes.append((left, sequence.prompt_tokens + generated - 1, sequence.id))
-            continue
-        start = sequence.computed or engine.cached_tokens(sequence.hashes, sequence.prompt_tokens)
-        outputs = sequence.end - sequence.total
-        if sequence.computed == sequence.total:
-            # Its prompt is read by the step that goes on, which yields its first token.
-            decodes.append((max(outputs - 1, 0), sequence.computed, sequence.id))
+            decodes.append((sequence.output_tokens - generated, sequence.id, sequence.prompt_tokens + generated - 1))
+        elif sequence.computed == sequence.total:
+            # Its prompt is read by the step that goes on, which yields a token.
+            decodes.append((sequence.end - sequence.total - 1, sequence.id, sequence.computed))
         else:
-            prefills.append(_Prefill(sequence.id, sequence.total - start, start, outputs))
-    return State(engine.hardware, now_s + left_s, cluster.slowdown(endpoint), decodes, prefills)
+            start = sequence.computed or engine.cached_tokens(sequence.hashes, sequence.prompt_tokens)
+            prompts.append(Prompt(sequence.id, sequence.total - start, start, sequence.end - sequence.total))
+    decodes.sort()
+    columns = np.array(decodes, dtype=np.float64).reshape(-1, 3)
+    ordered = Decodes(columns[:, 1].astype(np.int64), columns[:, 0], columns[:, 2])
+    return Load(engine.hardware, cluster.slowdown(endpoint), now_s + left_s, ordered, tuple(prompts))
 
 
-def with_arrival(state: State, arrival: Arrival, cached_tokens: int) -> State:
-    """The same with one more request at the end of the queue."""
-    more = _Prefill(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, arrival.output_tokens)
-    return state._replace(prefills=[*state.prefills, more])
+def prompt_of(arrival: Arrival, cached_tokens: int) -> Prompt:
+    return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, arrival.output_tokens)
 
 
-def fates(state: State) -> Iterable[Fate]:
-    """Of all its requests, in the order in which they end."""
-    cost, most = state.hardware.cost, state.hardware.max_num_batched_tokens
-    slowdown_s = state.slowdown / 1000
-    now_s, step = state.at_s, 0
-    # Ends by the number of the step; a decode's KV tokens are its own at step 0 plus that number.
-    ends = [(left, index, kv_tokens) for left, kv_tokens, index in state.decodes]
-    heapify(ends)
-    kv_tokens = sum(kv for _, kv, _ in state.decodes)
-    first: dict[int, float] = {}
-    prefills = list(reversed(state.prefills))
-    while ends or prefills:
-        while ends and ends[0][0] <= step:
-            _, index, kv = heappop(ends)
-            kv_tokens -= kv + step
-            yield Fate(index, first.get(index), now_s)
-        decodes = len(ends)
-        if prefills:
-            budget, pieces, attention_ms = most - decodes, 0, 0.0
-            done: list[_Prefill] = []
-            while prefills and budget > 0 and decodes + len(done) < state.hardware.max_num_seqs:
-                one = prefills.pop()
-                tokens = min(one.tokens, budget)
-                attention_ms += cost.prefill_attention_ms(tokens, one.context)
-                pieces += tokens
-                budget -= tokens
-                if tokens == one.tokens:
-                    done.append(one)
-                else:
-                    prefills.append(one._replace(tokens=one.tokens - tokens, context=one.context + tokens))
-                    break
-            if not pieces:
-                now_s, step, kv_tokens = _jump(state, decodes, kv_tokens, ends[0][0] - step, now_s, step)
-                continue
-            decode_ms = cost.decode_attention(decodes, kv_tokens)[0] if decodes else 0.0
-            now_s += (cost.dense_ms(pieces + decodes) + attention_ms + decode_ms) * slowdown_s
-            step += 1
-            kv_tokens += decodes
-            for one in done:
-                first[one.request] = now_s
-                if one.outputs <= 1:
-                    yield Fate(one.request, now_s, now_s)
-                    continue
-                kv = one.context + one.tokens
-                heappush(ends, (step + one.outputs - 1, one.request, kv - step))
-                kv_tokens += kv
-        elif ends:
-            now_s, step, kv_tokens = _jump(state, decodes, kv_tokens, ends[0][0] - step, now_s, step)
+def begin(load: Load) -> Reading:
+    """Before any prompt is read."""
+    steps = load.decodes.steps
+    ended = int(steps.searchsorted(0.0, "right"))
+    return Reading([0], [load.at_s], len(steps) - ended, float(load.decodes.kv_tokens[ended:].sum()), ended)
 
 
-def _jump(state: State, decodes: int, kv_tokens: int, steps: int, now_s: float, step: int) -> tuple[float, int, int]:
-    """Over so many steps that only decode: time, number of the step, and KV tokens afterwards."""
-    cost = state.hardware.cost
-    middle_ms = cost.decode_attention(decodes, kv_tokens + (steps - 1) * decodes // 2)[0]
-    now_s += steps * (cost.dense_ms(decodes) + middle_ms) * state.slowdown / 1000
-    return now_s, step + steps, kv_tokens + steps * decodes
+def read(load: Load, reading: Reading, prompts: Sequence[Prompt]) -> None:
+    """Takes the steps that read all prompts."""
+    queue = list(reversed(prompts))
+    while queue:
+        _step(load, reading, queue)
+
+
+def read_all_but_last(load: Load, reading: Reading) -> tuple[Prompt, ...]:
+    """Takes the load's steps that read prompts, without the last; returns what that is left to read.
+
+    Up to there another prompt at the end of the queue changes nothing.
+    """
+    queue = list(reversed(load.prompts))
+    while sum(one.tokens for one in queue) + reading.decodes > load.hardware.max_num_batched_tokens:
+        _step(load, reading, queue)
+    return tuple(reversed(queue))
+
+
+def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
+    """One step that reads prompts, or, where no more sequences may run, those until one ends."""
+    hardware, cost = load.hardware, load.hardware.cost
+    decodes = reading.decodes
+    budget, attention_ms, done, begun = hardware.max_num_batched_tokens - decodes, 0.0, [], 0
+    while queue and budget > 0 and decodes + begun < hardware.max_num_seqs:
+        one = queue.pop()
+        tokens = min(one.tokens, budget)
+        attention_ms += cost.prefill_attention_ms(tokens, one.context)
+        budget -= tokens
+        begun += 1
+        if tokens == one.tokens:
+            done.append(one)
+        else:
+            queue.append(one._replace(tokens=one.tokens - tokens, context=one.context + tokens))
+            break
+    step = reading.steps[-1]
+    if not begun:
+        _advance(load, reading, max(_next_end(load, reading) - step, 1))
+        return
+    decode_ms = cost.decode_attention(decodes, round(reading.kv_tokens))[0] if decodes else 0.0
+    duration_ms = cost.dense_ms(hardware.max_num_batched_tokens - budget) + attention_ms + decode_ms
+    now_s = reading.times_s[-1] + duration_ms * load.slowdown / 1000
+    _end_step(load, reading, step + 1, now_s)
+    for one in done:
+        kv_tokens, ends = one.context + one.tokens, step + one.outputs
+        reading.joined.append((ends, kv_tokens - step - 1, one.request, now_s))
+        if one.outputs > 1:
+            heappush(reading.joined_ends, (ends, kv_tokens - step - 1))
+            reading.decodes += 1
+            reading.kv_tokens += kv_tokens
+
+
+def _advance(load: Load, reading: Reading, steps: int) -> None:
+    cost, decodes = load.hardware.cost, reading.decodes
+    kv_tokens = reading.kv_tokens + (steps - 1) * decodes / 2
+    duration_ms = steps * (cost.dense_ms(decodes) + cost.decode_attention(decodes, round(kv_tokens))[0])
+    _end_step(load, reading, reading.steps[-1] + steps, reading.times_s[-1] + duration_ms * load.slowdown / 1000)
+
+
+def _end_step(load: Load, reading: Reading, step: int, now_s: float) -> None:
+    """All decodes have a token more for each step; those that have their last one leave."""
+    reading.kv_tokens += reading.decodes * (step - reading.steps[-1])
+    reading.steps.append(step)
+    reading.times_s.append(now_s)
+    _, ends, kv_tokens = load.decodes
+    while reading.ended < len(ends) and ends[reading.ended] <= step:
+        reading.kv_tokens -= float(kv_tokens[reading.ended]) + step
+        reading.decodes -= 1
+        reading.ended += 1
+    while reading.joined_ends and reading.joined_ends[0][0] <= step:
+        reading.kv_tokens -= heappop(reading.joined_ends)[1] + step
+        reading.decodes -= 1
+
+
+def _next_end(load: Load, reading: Reading) -> int:
+    ends = [one[0] for one in reading.joined_ends[:1]]
+    if reading.ended < len(load.decodes.steps):
+        ends.append(int(load.decodes.steps[reading.ended]))
+    return min(ends)
+
+
+def foresee(load: Load, reading: Reading, replaced: float = 0.0) -> Future:
+    """All of the load's requests, once its prompts have been read.
+
+    `replaced` is the share of those that decode then whom others like them follow, where somebody is expected to come.
+    """
+    requests, ends, kv_tokens = load.decodes
+    first_s = np.full(len(ends), np.nan)
+    if reading.joined:
+        joined = np.array(reading.joined).T
+        ends, kv_tokens = np.concatenate((ends, joined[0])), np.concatenate((kv_tokens, joined[1]))
+        requests, first_s = np.concatenate((requests, joined[2].astype(np.int64))), np.concatenate((first_s, joined[3]))
+        order = np.argsort(ends, kind="stable")
+        requests, ends, kv_tokens, first_s = requests[order], ends[order], kv_tokens[order], first_s[order]
+    step, now_s = reading.steps[-1], reading.times_s[-1]
+    first = int(ends.searchsorted(step, "right"))
+    tail_s = now_s + _decode_only_s(load, ends[first:] - step, kv_tokens[first:] + step, replaced)
+    if first:
+        tail_s = np.concatenate((np.interp(ends[:first], reading.steps, reading.times_s), tail_s))
+    return Future(requests, first_s, tail_s)
+
+
+def _decode_only_s(load: Load, ends: Floats, kv_tokens: Floats, replaced: float) -> Floats:
+    """After how much time each ends, when there are none but these, in order of their last steps."""
+    count = len(ends)
+    if not count:
+        return ends
+    begins = np.concatenate(([0.0], ends[:-1]))
+    steps = ends - begins
+    decodes = np.arange(count, 0, -1)
+    tokens = kv_tokens[::-1].cumsum()[::-1] + decodes * (begins + (steps - 1) / 2)
+    if replaced:
+        decodes = np.rint(decodes + replaced * (count - decodes)).astype(np.int64)
+        tokens += replaced * (tokens[0] - tokens)
+    passed_s: Floats = (steps * load.hardware.cost.decodes_ms(decodes, tokens)).cumsum() * (load.slowdown / 1000)
+    return passed_s

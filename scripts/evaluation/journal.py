@@ -1,7 +1,7 @@
 """The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
 
 The first line has the length of the runs and a digest of the code that made them; each other line is a result.
-What was prepared for a workload and seed lies in a folder beside it.
+What was prepared for a workload, and what its predictions came to, lies in a folder beside it.
 """
 
 import hashlib
@@ -58,22 +58,18 @@ class Journal:
         self._append(msgspec.json.encode(point))
         self.points[_key(point)] = point
 
-    def preparation(self, workload: str, seed: int) -> bytes | None:
-        """What was prepared before; None if nothing was."""
+    def kept(self, name: str) -> bytes | None:
+        """What was kept by this name before; None if nothing was."""
         try:
-            return self._prepared_file(workload, seed).read_bytes()
+            return (self._prepared / name).read_bytes()
         except FileNotFoundError:
             return None
 
-    def keep_preparation(self, workload: str, seed: int, prepared: bytes) -> None:
-        file = self._prepared_file(workload, seed)
-        file.parent.mkdir(exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_bytes(prepared)
-        part.replace(file)
-
-    def _prepared_file(self, workload: str, seed: int) -> Path:
-        return self._prepared / f"{workload}-{seed}"
+    def keep(self, name: str, data: bytes) -> None:
+        self._prepared.mkdir(exist_ok=True)
+        part = self._prepared / f"{name}.part"
+        part.write_bytes(data)
+        part.replace(self._prepared / name)
 
     def _begin(self, plan: Plan) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)

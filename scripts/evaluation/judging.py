@@ -9,11 +9,13 @@ import numpy as np
 
 from scripts.evaluation.picker import Predicted
 from scripts.evaluation.point import PointResult
-from simulator.arrival import Arrival, Scenario
+from simulator.arrival import Arrival, Change, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
 _PERCENTILES = (50, 90, 95, 99)
 _BIN_S = 5.0
+# Of the requests on the few endpoints that change.
+_FEW_BIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -57,13 +59,21 @@ class Judge:
         seed: int,
         wall_s: float,
     ) -> PointResult:
-        """Judges the requests that arrived from `begin_s` on. What was shed met nothing."""
+        """Judges the requests that arrived from `begin_s` on. What was shed met nothing.
+
+        ValueError where there is nothing to judge.
+        """
         flights = [flight for flight in self.flights if flight.arrival.arrival_s >= begin_s]
-        shed = sum(arrival.arrival_s >= begin_s for arrival in self.shed)
-        span_s = scenario.arrivals[-1].arrival_s - begin_s
+        shed = [arrival for arrival in self.shed if arrival.arrival_s >= begin_s]
+        last_s = scenario.arrivals[-1].arrival_s
+        span_s = last_s - begin_s
+        if (not flights and not shed) or span_s <= 0:
+            raise ValueError(
+                f"{scenario.name} at {requests_per_s:g} requests/s: of {len(scenario.arrivals)} requests none came "
+                "after the warm-up: give it more seconds, or a higher rate"
+            )
         met = sum(flight.met for flight in flights)
         # Every answer has its objectives to itself: throughput counts what came while requests did.
-        last_s = scenario.arrivals[-1].arrival_s
         tokens = sum(f.arrival.output_tokens for f in flights if (f.ended_s or 0.0) <= last_s)
         errors = _errors(flights, predicted)
         return PointResult(
@@ -71,9 +81,9 @@ class Judge:
             policy=policy,
             requests_per_s=requests_per_s,
             seed=seed,
-            requests=len(flights) + shed,
-            attainment=met / max(len(flights) + shed, 1),
-            attainment_by_class=_by_class(flights, self.shed),
+            requests=len(flights) + len(shed),
+            attainment=met / (len(flights) + len(shed)),
+            attainment_by_class=_by_class(flights, shed),
             goodput_rps=met / span_s,
             ttft_ms=_percentiles([flight.ttft_ms for flight in flights]),
             tpot_ms=_percentiles([flight.tpot_ms for flight in flights]),
@@ -88,8 +98,11 @@ class Judge:
             ttft_mdape=_median(errors[:, 1]),
             tpot_mdape=_median(errors[:, 2]),
             coverage_q90=float(errors[:, 3].mean()) if len(errors) else None,
-            errors_over_time=_over_time(_errors(self.flights, predicted)),
-            shed=shed,
+            errors_over_time=_over_time(
+                _errors(_concerned(self.flights, scenario.changes), predicted),
+                _FEW_BIN_S if scenario.changes else _BIN_S,
+            ),
+            shed=len(shed),
         )
 
 
@@ -102,7 +115,7 @@ def _errors(
         one = predicted.get(flight.arrival.index)
         if one is None or flight.arrival.output_tokens < 2:
             continue
-        held = (flight.ttft_ms <= one.ttft_ms) + (flight.tpot_ms <= one.tpot_ms)
+        held = int(flight.ttft_ms <= one.ttft_ms) + int(flight.tpot_ms <= one.tpot_ms)
         rows.append(
             (
                 flight.arrival.arrival_s,
@@ -114,14 +127,34 @@ def _errors(
     return np.array(rows).reshape(-1, 4)
 
 
-def _over_time(errors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[tuple[float, float, float, float]]:
+def _concerned(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Flight]:
+    """Where endpoints change, the requests on these: errors over time are asked for to see a model recover.
+
+    Left out are those under way at a change, of which no model could know.
+    """
+    if not changes:
+        return list(flights)
+    changes_s: dict[int, list[float]] = defaultdict(list)
+    for change in changes:
+        changes_s[change.endpoint].append(change.at_s)
+    return [
+        flight
+        for flight in flights
+        if flight.endpoint in changes_s
+        and not any(flight.arrival.arrival_s < at_s < (flight.ended_s or 0.0) for at_s in changes_s[flight.endpoint])
+    ]
+
+
+def _over_time(
+    errors: np.ndarray[tuple[int, int], np.dtype[np.float64]], bin_s: float
+) -> list[tuple[float, float, float, float]]:
     bins = []
     if len(errors):
-        number = (errors[:, 0] // _BIN_S).astype(int)
+        number = (errors[:, 0] // bin_s).astype(int)
         for one in np.unique(number):
             rows = errors[number == one]
             medians = np.median(rows[:, 1:3], axis=0)
-            bins.append((float(one * _BIN_S), float(medians[0]), float(medians[1]), float(rows[:, 3].mean())))
+            bins.append((float(one * bin_s), float(medians[0]), float(medians[1]), float(rows[:, 3].mean())))
     return bins
 
 

@@ -130,9 +130,11 @@ class VirtualTrainer:
         if loaded is None:
             return None
         ttft_ms, tpot_ms = loaded.predict(columns)
-        if not (np.isfinite(ttft_ms[0]).all() and np.isfinite(tpot_ms[0]).all()):
+        if not (np.isfinite(ttft_ms).all() and np.isfinite(tpot_ms).all()):
             return None
-        return Predictions(ttft_ms[0], tpot_ms[0], loaded.generation, "embedded")
+        quantiles = self._settings.job.fit.quantiles
+        medians_ms = [of[quantiles.index(0.5)] for of in (ttft_ms, tpot_ms)] if 0.5 in quantiles else []
+        return Predictions(ttft_ms[0], tpot_ms[0], loaded.generation, "embedded", *medians_ms)
 
     def predict_all(self, columns: FeatureColumns, now_s: float) -> tuple[Matrix, Matrix] | None:
         """Every output of both models, each [outputs, candidates], in the order of the settings' quantiles."""

@@ -1,7 +1,19 @@
 """How the evaluation measures, as its report tells it."""
 
-from scripts.evaluation.plan import BASE
+from collections.abc import Sequence
+
+from scripts.evaluation.picker import EVERY_TOKENS, OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S
+from scripts.evaluation.plan import BASE, IF_NEVER
+from scripts.evaluation.preparing import LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
+from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
+from scripts.evaluation.rows import LOAD as ROWS_LOAD
 from scripts.evaluation.statistics import CONFIDENCE
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    *most, last = (f"{number:g}" for number in numbers)
+    return f"{', '.join(most)} and {last}" if most else last
+
 
 METHOD = f"""\
 Requests are replayed in virtual time: a discrete-event simulation of a pool of vLLM engines, in which a policy places
@@ -14,30 +26,45 @@ requests with other gaps.
   Rates lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects
   to neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
 - **The common load** of a workload is the rate at which `{BASE}` attains 90%: the geometric mean over seeds, on the
-  grid.
+  grid. Where it attains that at no rate, since one of the endpoints is too slow for some whatever the load, it is
+  {IF_NEVER:g} of the typical rate, and ratios over `{BASE}` are of bounds: they could be as large as one likes.
 - **Intervals**, in brackets, are Student's t over seeds at {CONFIDENCE:.0%}; of goodputs and ratios by their
   logarithms. Ratios are paired by seed. A median over workloads is taken for each seed by itself: its interval tells
   how other draws of requests would change it, not what other workloads would give.
 - **Verdicts**: met and missed where the whole interval lies inside or outside the wanted range, unsure where it
   doesn't.
+- **One preparation for all seeds**: models and tuned weights that runs start from are made once a workload, from other
+  traffic than any that is judged. Intervals over seeds tell of other requests, and not of other training.
 - **Fairness** is Jain's index of output tokens over endpoints, each divided by its capacity: 1 is even.
 - **Errors** of predictions are median absolute percentage errors over requests that the model had not seen; coverage
   is the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end of the
-  first period from which on both median errors are within bounds twice in a row.
+  first period from which on both median errors are within bounds twice in a row; it looks at requests on the endpoint
+  that changed alone, without those that were under way at the change.
 - **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
 
 OBJECTIVES = """\
 Objectives are multiples of a request's unloaded latencies: alone on an idle endpoint of the pool's fastest hardware,
 with nothing cached. A prompt counts as at least as long as the workload's median prompt."""
-ASSUMPTIONS = """\
+ASSUMPTIONS = f"""\
 - Engines are vLLM's in what decides latencies: continuous batching, chunked prefill under a budget of tokens, paged KV
   with preemption, prefix caching, queues ([simulator.md](simulator.md)). What a step costs comes from published kernel
   times, composed into steps; the files in `simulator/calibration` say how, and what was assumed. Hardware is quiet: two
   equal steps take equally long.
-- Policies that read metrics read them at an interval, and see them as stale as that leaves them.
+- Policies that read metrics read them every {SCRAPE_S * 1000:g} ms, all endpoints at once, and see them as stale as
+  that leaves them.
 - A decision takes no virtual time, and neither does the network.
-- Lengths of outputs are unknown to every policy but `oracle`.
-- Learning takes what it takes in production: models are refitted at an interval, and serve only after the time that a
-  fit and its way to the predictor need.
-- The first part of each run fills the pool, and isn't judged. Warm models and tuned weights come from other traffic of
-  the same workload than that which is judged ([workloads.md](workloads.md) has the workloads)."""
+- Lengths of prompts are known exactly to every policy that asks for them, and so are the hashes of their pieces.
+  Lengths of outputs are unknown to every policy but `oracle`, which also knows every engine's state and costs.
+- Learning takes what it takes in production: models are refitted every {LEARNING.interval_s:g} s, if at least
+  {LEARNING.min_new_rows:,} rows are new, and serve {LEARNING.delay_s:g} s later, for a fit and its way to a predictor.
+  A training server waits for less: what is learnt here is rather older than there.
+- The picker observes responses within its default budget, {OBSERVED_RESPONSES_PER_S:g} responses and
+  {OBSERVED_TOKENS_PER_S:,.0f} tokens a second, and looks at each every {EVERY_TOKENS} tokens.
+- The first {WARM_UP_SHARE:.0%} of each run's time fills the pool, and isn't judged. Warm models and tuned weights come
+  from {LEARNING_S * len(LOADS):g} s of other traffic at {_listed(LOADS)} times, and {TUNING_S * len(TUNING_LOADS):g} s
+  at {_listed(TUNING_LOADS)} times the typical rate ([workloads.md](workloads.md) has the workloads)."""
+QUALITY = f"""\
+Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by the slo profile; models are fitted to
+the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
+bias is the median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper
+bound of the noise that no model of these features could predict."""

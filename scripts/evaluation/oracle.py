@@ -1,75 +1,134 @@
 """A policy that knows how long every answer will be, and what each engine will do next: the bound of prediction.
 
-It doesn't know who will come later, so it is no bound of scheduling.
+It doesn't know who will come later, so it is no bound of scheduling. What it expects of them are the numbers below.
+They were chosen by attainments over the workloads, at loads at which policies differ.
 """
 
-import math
 import random
-from collections.abc import Iterable
+from dataclasses import dataclass
 
-from scripts.evaluation.foresight import Fate, fates, state_of, with_arrival
+import numpy as np
+from scipy.special import ndtr
+
+from scripts.evaluation.foresight import (
+    Floats,
+    Future,
+    Load,
+    Prompt,
+    Reading,
+    begin,
+    foresee,
+    load_of,
+    prompt_of,
+    read,
+    read_all_but_last,
+)
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster, Flight, Placement
 
-# Later arrivals make everything slower: an objective that would just be met is as good as a coin.
-_MARGIN = 0.1
-_TIE = 0.02
+# Standard deviations of the logarithm, by which later arrivals change what is foreseen. Of TPOT it is that of an answer
+# that is still to come; what is generated already is certain. A queue is served in order: TTFT changes little.
+_TPOT_SPREAD, _TTFT_SPREAD = 0.3, 0.1
+_LEAST_SPREAD = 0.01
+# The share of the sequences whose place somebody else will have taken when they end.
+_REPLACED = 0.5
+# What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
+# where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
+_PACKING = 0.02
+_ARRIVED, _TTFT, _SPAN, _FIRST = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
+
+    key: tuple[int, int, float]
+    load: Load
+    steps_begun: int
+    reading: Reading
+    last: tuple[Prompt, ...]
+    value: float
 
 
 class Oracle:
     """Places where most requests, this one and those that are there, will meet their objectives."""
 
     def __init__(self, seed: int) -> None:
-        self._flights: dict[int, Flight] = {}
-        self._arrivals: dict[int, Arrival] = {}
         self._cluster: Cluster | None = None
+        self._outlooks: list[_Outlook | None] = []
         self._rng = random.Random(f"{seed}/oracle")
+        # By request, in s: arrival, objective of TTFT and of the time after the first token, and when that one came.
+        self._facts: Floats = np.full((4096, 4), np.nan)
 
     def attach(self, cluster: Cluster) -> None:
         """Says where to look, before the first request."""
         self._cluster = cluster
+        self._outlooks = [None] * len(cluster.engines)
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:
         assert self._cluster
-        cluster = self._cluster
-        self._arrivals[arrival.index] = arrival
-        values = []
-        for endpoint, engine in enumerate(cluster.engines):
-            state = state_of(cluster, endpoint, now_s)
-            cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
-            after = list(fates(with_arrival(state, arrival, cached)))
-            value = self._value(after) - self._value(fates(state))
-            mine = next(fate for fate in after if fate.request == arrival.index)
-            values.append((value, mine.ended_s - now_s))
-        quickest = min(took_s for _, took_s in values)
-        scores = [value - _TIE * took_s / quickest + 1e-9 * self._rng.random() for value, took_s in values]
+        self._note(arrival)
+        found = [self._with(self._cluster, endpoint, arrival, now_s) for endpoint in range(len(self._outlooks))]
+        fullest = max(decodes for _, decodes in found)
+        scores = [gain + _PACKING * decodes / fullest + 1e-9 * self._rng.random() for gain, decodes in found]
         return Placement(scores.index(max(scores)))
 
     def first_token(self, flight: Flight, now_s: float) -> None:
-        self._flights[flight.arrival.index] = flight
+        self._facts[flight.arrival.index, _FIRST] = now_s
 
     def marked(self, flight: Flight, tokens: int, now_s: float) -> None: ...
 
-    def ended(self, flight: Flight, now_s: float) -> None:
-        self._flights.pop(flight.arrival.index, None)
-        del self._arrivals[flight.arrival.index]
+    def ended(self, flight: Flight, now_s: float) -> None: ...
 
-    def _value(self, after: Iterable[Fate]) -> float:
-        return sum(self._chance(fate) for fate in after)
+    def _note(self, arrival: Arrival) -> None:
+        while arrival.index >= len(self._facts):
+            self._facts = np.concatenate((self._facts, np.full_like(self._facts, np.nan)))
+        span_ms = max(arrival.output_tokens - 1, 1) * arrival.slo_tpot_ms
+        self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, span_ms / 1000, np.nan)
 
-    def _chance(self, fate: Fate) -> float:
-        """That a request will have met its objectives."""
-        arrival = self._arrivals[fate.request]
-        known = self._flights.get(fate.request)
-        first_s = known.first_token_s if known and known.first_token_s is not None else fate.first_token_s
-        if first_s is None:
-            return 1.0
-        ttft_ms = (first_s - arrival.arrival_s) * 1000
-        tpot_ms = (fate.ended_s - first_s) * 1000 / max(arrival.output_tokens - 1, 1)
-        if known and known.first_token_s is not None and ttft_ms > arrival.slo_ttft_ms:
-            return 0.0
-        return _met(ttft_ms, arrival.slo_ttft_ms) * _met(tpot_ms, arrival.slo_tpot_ms)
+    def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
+        """How many requests more will meet their objectives with this one, and how many decode beside it."""
+        outlook = self._outlook(cluster, endpoint, now_s)
+        cached = cluster.engines[endpoint].cached_tokens(arrival.hashes, arrival.prompt_tokens)
+        if outlook.last:
+            load, reading = outlook.load, outlook.reading.copy()
+        else:
+            begun, left_s = cluster.steps_begun(endpoint, now_s)
+            load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
+            reading = begin(load)
+        read(load, reading, [*outlook.last, prompt_of(arrival, cached)])
+        return self._value(load, foresee(load, reading, _REPLACED)) - outlook.value, max(reading.decodes, 1)
+
+    def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
+        key = (cluster.version(endpoint), cluster.engines[endpoint].waiting, cluster.slowdown(endpoint))
+        known = self._outlooks[endpoint]
+        if known is not None and known.key == key:
+            return known
+        load = load_of(cluster, endpoint, now_s)
+        reading = begin(load)
+        last = read_all_but_last(load, reading)
+        whole = reading.copy()
+        read(load, whole, last)
+        value = self._value(load, foresee(load, whole, _REPLACED))
+        begun, _ = cluster.steps_begun(endpoint, now_s)
+        found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
+        return found
+
+    def _value(self, load: Load, future: Future) -> float:
+        """How many of the endpoint's requests can be expected to meet both objectives."""
+        facts = self._facts[future.requests]
+        known_s = facts[:, _FIRST]
+        is_known = ~np.isnan(known_s)
+        foreseen_s = np.where(np.isnan(future.first_s), load.at_s, future.first_s)
+        first_s = np.where(is_known, known_s, foreseen_s)
+        ttft = (first_s - facts[:, _ARRIVED]) / facts[:, _TTFT]
+        took_s = np.maximum(future.ended_s - first_s, 1e-9)
+        to_come = np.clip((future.ended_s - load.at_s) / took_s, _LEAST_SPREAD / _TPOT_SPREAD, 1.0)
+        met_ttft = np.where(is_known, ttft <= 1, _met(ttft, _TTFT_SPREAD))
+        return float(_met(took_s / facts[:, _SPAN], _TPOT_SPREAD * to_come) @ met_ttft)
 
 
-def _met(latency_ms: float, slo_ms: float) -> float:
-    return 0.5 * math.erfc(math.log(max(latency_ms, 1e-6) / slo_ms) / _MARGIN / math.sqrt(2))
+def _met(ratio: Floats, spread: Floats | float) -> Floats:
+    """The chance that a latency, foreseen at this ratio to its objective, will not exceed it."""
+    chance: Floats = ndtr(-np.log(np.maximum(ratio, 1e-9)) / spread)
+    return chance

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from epp.features import FeatureColumns, feature_columns
+from epp.latency.costs import Costs, with_question
 from epp.pool.pool import InFlight, Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.sampling import ObservationBudget
@@ -19,10 +20,12 @@ from simulator.cluster import Cluster, Flight, Placement
 # The picker's defaults: how much of what is sent it remembers, how old metrics may be, what it observes.
 _PREFIX_INDEX_TOKENS = 500_000
 _STALENESS_S = 2.0
-_OBSERVED_RESPONSES_PER_S = 50.0
-_OBSERVED_TOKENS_PER_S = 5000.0
+OBSERVED_RESPONSES_PER_S = 50.0
+OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
-_EVERY_TOKENS = 32
+EVERY_TOKENS = 32
+# A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
+_TOKEN_DELAY_MS, _TOKEN_DELAY_SIGMA = 0.3, 0.5
 _MODEL = "model"
 
 
@@ -64,8 +67,15 @@ class Picker:
         self.trainer = trainer
         self.predicted: dict[int, Predicted] = {}
         self._rng = np.random.default_rng(seed)
-        self._budget = ObservationBudget(_OBSERVED_RESPONSES_PER_S, _OBSERVED_TOKENS_PER_S)
+        self._delays = np.random.default_rng((seed, 1))
+        self._cluster: Cluster | None = None
+        self._budget = ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S)
+        self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
+
+    def attach(self, cluster: Cluster) -> None:
+        """Where it sees tokens come from, without which it knows only those that it is told of."""
+        self._cluster = cluster
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
         """Reads every endpoint's gauges; in virtual time also the moment to think of a refit."""
@@ -77,6 +87,7 @@ class Picker:
 
     def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         self._now_s = now_s
+        self._see_tokens(now_s)
         request = _request(arrival)
         pool = self.predict(request, self.pool.snapshot(request), arrival)
         decision = self.scheduler.schedule(request, pool, self._rng)
@@ -89,9 +100,23 @@ class Picker:
         if self.trainer is None or not self.scheduler.wants_predictions(request):
             return pool
         columns = feature_columns(request, pool)
-        predictions = self.trainer.predict(columns, self._now_s)
-        self._medians = self.trainer.predict_all(columns, self._now_s)
-        return pool if predictions is None else pool.with_predictions(predictions)
+        with_costs = self.scheduler.wants_costs and self._costs.is_due(len(pool))
+        predictions = self.trainer.predict(with_question(columns) if with_costs else columns, self._now_s)
+        if predictions is None:
+            return pool
+        return pool.with_predictions(self._costs.take(pool.slots, predictions) if with_costs else predictions)
+
+    def _see_tokens(self, now_s: float) -> None:
+        """Of the responses that are observed, the pool learns when the last token came, as if it had seen each.
+
+        Every step brings one to all that decode, so these are the ends of the endpoints' steps, seen a little later.
+        """
+        if self.trainer is None or self._cluster is None:
+            return
+        endpoints = len(self._cluster.engines)
+        delays_ms = self._delays.lognormal(np.log(_TOKEN_DELAY_MS), _TOKEN_DELAY_SIGMA, endpoints)
+        for slot, delay_s in enumerate((delays_ms / 1000).tolist()):
+            self.pool.record_token(slot, self._cluster.step_began_s(slot, now_s - delay_s) + delay_s)
 
     def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:
         """Counts the request as in flight. Where its response is observed, it is looked at every so many tokens."""
@@ -108,7 +133,7 @@ class Picker:
         followed.is_observed = True
         if self.trainer:
             followed.features = feature_columns(request, pool.take(np.array([chosen])))
-        return Placement(slot, tuple(range(1 + _EVERY_TOKENS, arrival.output_tokens, _EVERY_TOKENS)))
+        return Placement(slot, tuple(range(1 + EVERY_TOKENS, arrival.output_tokens, EVERY_TOKENS)))
 
     def first_token(self, flight: Flight, now_s: float) -> None:
         self._now_s = now_s
@@ -163,8 +188,11 @@ class Picker:
     def _note_prediction(self, arrival: Arrival, pool: Snapshot, chosen: int) -> None:
         if pool.predictions is None:
             return
-        ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[chosen]), float(pool.predictions.tpot_ms[chosen])
-        self.predicted[arrival.index] = Predicted(ttft_ms, tpot_ms, ttft_ms, tpot_ms)
+        one = pool.predictions.at(slice(chosen, chosen + 1))
+        upper = one.ttft_ms, one.tpot_ms
+        middle = (one.ttft_median_ms, one.tpot_median_ms)
+        values = [*upper, *(high if median is None else median for high, median in zip(upper, middle, strict=True))]
+        self.predicted[arrival.index] = Predicted(*(float(value[0]) for value in values))
 
 
 def _request(arrival: Arrival) -> Request:

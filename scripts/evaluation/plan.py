@@ -22,6 +22,11 @@ OURS = "slo"
 BASE = "default"
 """The policy that the loads of a workload are stated by: each evaluation has it."""
 COMMON = 1.0
+IF_NEVER = 0.5
+"""The common load, in typical rates, of a workload in which the base policy attains 90% at no rate."""
+HALVING = "halving"
+LEAST_SECONDS = {HALVING: 120.0}
+"""Whether errors are back within a minute after three fifths of a run is told by no shorter one."""
 
 
 class Described(Protocol):
@@ -49,7 +54,9 @@ class Plan:
     jobs: int
     rate_ratio: float
     loads: tuple[float, ...]
+    judged_rows: tuple[str, ...] = ()
+    """Workloads whose rows models are judged on, against the noise floor."""
 
-    def seconds_at(self, requests_per_s: float) -> float:
+    def seconds_at(self, workload: str, requests_per_s: float) -> float:
         """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""
-        return max(self.seconds, round(self.requests / requests_per_s, 3))
+        return max(self.seconds, LEAST_SECONDS.get(workload, 0.0), round(self.requests / requests_per_s, 3))

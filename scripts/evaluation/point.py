@@ -1,8 +1,10 @@
 """What one run of a workload at one rate by one policy came to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
+
+from scripts.evaluation.quality import TargetQuality
 
 Percentiles = dict[str, float]  # by p50, p90, p95 and p99
 
@@ -42,7 +44,10 @@ class PointResult(msgspec.Struct, frozen=True):
     coverage_q90: float | None = None
     """Percent of the observations that stayed below their predicted 0.9-quantile."""
     errors_over_time: list[tuple[float, float, float, float]] = []
-    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out."""
+    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out.
+
+    Of all requests, the warm-up's too; where endpoints change, of those on these endpoints alone.
+    """
     shed: int = 0
 
 
@@ -55,5 +60,7 @@ class PointOptions(msgspec.Struct, frozen=True):
 
 RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]
 """By workload, requests/s, seed, policy, seconds of arrivals, what was prepared, and options."""
-Prepare = Callable[[str, int], bytes | None]
-"""By workload and seed: warm models and tuned weights, for all runs of both."""
+JudgeRows = Callable[[str, bytes | None], Sequence[TargetQuality]]
+"""By workload and what was prepared: how well models of both latencies do on rows of its own."""
+Prepare = Callable[[str], bytes | None]
+"""By workload: warm models and tuned weights, for all its runs."""

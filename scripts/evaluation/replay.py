@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from epp.scheduling.config import load_scheduler
-from scripts.evaluation.configurations import CLOSED_FORMULA, DEFAULT, REFERENCE, SLO, Weights, heuristic
+from scripts.evaluation.configurations import Weights, configurations
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
 from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
@@ -21,9 +21,9 @@ from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
 
 # Both pickers' default; engines write their gauges once a step.
-_SCRAPE_S = 0.05
+SCRAPE_S = 0.05
 # The first part of a run fills the pool, and isn't judged.
-_WARM_UP_SHARE = 0.2
+WARM_UP_SHARE = 0.2
 LEARNING = LearningSettings(
     JobSettings(FitSettings(quantiles=(0.9, 0.5)), trainer_id="evaluation"), interval_s=10.0, min_new_rows=1000
 )
@@ -65,17 +65,17 @@ def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, see
     began_at = time.perf_counter()
     judge = Judge(run.policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
-    if isinstance(run.policy, Oracle):
+    if isinstance(run.policy, Oracle | Picker):
         run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(
-        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, _SCRAPE_S
+        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, SCRAPE_S
     )
     return judge.result(
         scenario,
         cluster,
         run.predicted,
-        _WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
+        WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
         policy=policy,
         requests_per_s=requests_per_s,
         seed=seed,
@@ -100,13 +100,7 @@ def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Ru
         return Run(HEURISTICS[policy](endpoints, seed), None, {})
     if policy == "oracle":
         return Run(Oracle(seed), None, {})
-    texts = {
-        "default": DEFAULT,
-        "tuned": heuristic(*prepared.weights),
-        "closed-formula": CLOSED_FORMULA,
-        "reference": REFERENCE,
-        "slo": SLO,
-    }
+    texts = configurations(prepared.weights)
     if policy not in texts:
         raise ValueError(f"no policy is called {policy!r}: expected {', '.join([*HEURISTICS, *texts, 'oracle'])}")
     trainer = VirtualTrainer(LEARNING, prepared.models) if policy in ("reference", "slo") else None

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.evaluation import plots
-from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES
-from scripts.evaluation.plan import BASE, COMMON, OURS, Described, Plan
+from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES, QUALITY
+from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
-from scripts.evaluation.summary import HALVING, Summary
-from scripts.evaluation.tables import class_table, goodput_table, latency_table, load_table, table, targets_table
+from scripts.evaluation.summary import Summary
+from scripts.evaluation.tables import (
+    class_table,
+    goodput_table,
+    latency_table,
+    load_table,
+    quality_table,
+    table,
+    targets_table,
+)
 from simulator.workloads.objectives import SloMultiple
 
 NAME = "evaluation"
@@ -47,6 +55,7 @@ def write_report(
         "## Objectives\n\n" + _objectives(plan, workloads),
         "## Assumptions\n\n" + ASSUMPTIONS,
         "## Over all workloads\n\n" + _overview(results),
+        *_quality(results),
         *(_workload(result, pictures, changed_s if result.workload == HALVING else None) for result in results),
     ]
     file = folder / f"{NAME}.md"
@@ -105,6 +114,13 @@ def _overview(results: Sequence[WorkloadResult]) -> str:
     return f"Goodput at 90% over that of `{BASE}`, geometric mean over seeds.\n\n" + table(
         ("workload", *policies), rows
     )
+
+
+def _quality(results: Sequence[WorkloadResult]) -> list[str]:
+    """Nothing where no rows were judged."""
+    if not any(result.quality for result in results):
+        return []
+    return ["## Prediction against the noise floor\n\n" + QUALITY, quality_table(results)]
 
 
 def _workload(result: WorkloadResult, pictures: Path, changed_s: float | None) -> str:

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from scripts.evaluation.plan import COMMON, OURS
 from scripts.evaluation.point import PointResult
+from scripts.evaluation.quality import TargetQuality
 from scripts.evaluation.search import Goodput, Grid
 from scripts.evaluation.statistics import Interval, geometric_interval, mean_interval, ratio_interval
 
@@ -24,6 +25,8 @@ class WorkloadResult:
     goodputs: dict[tuple[str, float], list[Goodput]]
     rates: dict[float, float]
     points: tuple[PointResult, ...]
+    quality: tuple[TargetQuality, ...] = ()
+    """Of models of each latency, where rows were judged."""
 
     def goodput(self, policy: str, share: float = 0.9) -> list[float]:
         """Requests/s by seed; where only a bound is known, the bound."""

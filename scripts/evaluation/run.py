@@ -5,6 +5,7 @@ rates at 90% attainment, averaged over the seeds, are the workload's common load
 """
 
 import asyncio
+import math
 import multiprocessing
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
+import msgspec
+
 from scripts.evaluation.journal import Journal
-from scripts.evaluation.plan import BASE, Described, Plan
-from scripts.evaluation.point import PointOptions, PointResult, Prepare, RunPoint
+from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
+from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from scripts.evaluation.progress import Meter
+from scripts.evaluation.quality import TargetQuality
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.search import SHARES, Goodput, Grid, search
 from scripts.evaluation.statistics import geometric_interval
@@ -29,19 +33,19 @@ Search = tuple[str, int]  # policy and seed
 
 @dataclass(frozen=True)
 class Engine:
-    """What makes runs; both are called in other processes, by name."""
+    """What makes runs; all three are called in other processes, by name."""
 
     prepare: Prepare
     run_point: RunPoint
+    judge_rows: JudgeRows
 
 
 def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
     """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
-    preparations = len(plan.workloads) * len(plan.seeds)
     spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
     with (
-        Meter(preparations, searches, searches * len(plan.loads)) as meter,
+        Meter(len(plan.workloads), searches, searches * len(plan.loads)) as meter,
         ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
     ):
         try:
@@ -77,16 +81,20 @@ class _Evaluation:
 
     async def workload(self, name: str, described: Described) -> WorkloadResult:
         plan = self.plan
-        prepared = dict(zip(plan.seeds, await _each(plan.seeds, lambda seed: self._prepare(name, seed)), strict=True))
+        prepared = await self._prepare(name)
         grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
         found = await self._search(name, grid, prepared, [(BASE, seed) for seed in plan.seeds], {})
-        first = {seed: grid.level(found[BASE, seed][SHARES[0]].rps) for seed in plan.seeds}
-        common_rps = geometric_interval([found[BASE, seed][SHARES[0]].rps for seed in plan.seeds]).mean
+        attained = [found[BASE, seed][SHARES[0]] for seed in plan.seeds]
+        common_rps = geometric_interval([one.rps for one in attained]).mean
+        first = {seed: grid.level(one.rps) for seed, one in zip(plan.seeds, attained, strict=True)}
+        if any(one.bound == "at most" for one in attained):
+            common_rps = IF_NEVER * described.typical_rps
+            first = {seed: grid.level(common_rps) for seed in plan.seeds}
         rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
         others = [(policy, seed) for policy, seed in product(plan.policies, plan.seeds) if policy != BASE]
         found |= await self._search(name, grid, prepared, others, first)
         wanted = list(product(plan.policies, rates.values(), plan.seeds))
-        await _each(wanted, lambda run: self._run(name, *run, prepared[run[2]]))
+        await _each(wanted, lambda run: self._run(name, *run, prepared))
         goodputs = {
             (policy, share): [found[policy, seed][share] for seed in plan.seeds]
             for policy, share in product(plan.policies, SHARES)
@@ -96,15 +104,16 @@ class _Evaluation:
             for point in self.journal.points.values()
             if point.workload == name and point.policy in plan.policies and point.seed in plan.seeds
         )
+        quality = await self._judge_rows(name, prepared)
         return WorkloadResult(
-            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points=points
+            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality
         )
 
     async def _search(
         self,
         name: str,
         grid: Grid,
-        prepared: Mapping[int, bytes | None],
+        prepared: bytes | None,
         searches: Sequence[Search],
         first: Mapping[int, int],
     ) -> dict[Search, dict[float, Goodput]]:
@@ -113,7 +122,7 @@ class _Evaluation:
 
             async def attainment_at(rate: float) -> float:
                 tried.append(rate)
-                return (await self._run(name, policy, rate, seed, prepared[seed])).attainment
+                return (await self._run(name, policy, rate, seed, prepared)).attainment
 
             found = await search(attainment_at, grid, first=first.get(seed, 0))
             self.meter.searched(len(tried))
@@ -125,20 +134,30 @@ class _Evaluation:
         point = self.journal.points.get((workload, policy, rate, seed))
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
         if point is None:
-            arguments = (workload, rate, seed, policy, self.plan.seconds_at(rate), prepared, PointOptions())
+            arguments = (workload, rate, seed, policy, self.plan.seconds_at(workload, rate), prepared, PointOptions())
             point = await self._in_pool(what, self.engine.run_point, *arguments)
             self.journal.add(point)
         self.meter.ran(what)
         return point
 
-    async def _prepare(self, workload: str, seed: int) -> bytes | None:
-        prepared = self.journal.preparation(workload, seed)
+    async def _prepare(self, workload: str) -> bytes | None:
+        prepared = self.journal.kept(workload)
         if prepared is None:
-            prepared = await self._in_pool(f"preparing {workload}, seed {seed}", self.engine.prepare, workload, seed)
+            prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload)
             if prepared is not None:
-                self.journal.keep_preparation(workload, seed, prepared)
-        self.meter.prepared(f"{workload}, seed {seed}")
+                self.journal.keep(workload, prepared)
+        self.meter.prepared(workload)
         return prepared
+
+    async def _judge_rows(self, workload: str, prepared: bytes | None) -> tuple[TargetQuality, ...]:
+        if workload not in self.plan.judged_rows:
+            return ()
+        name = f"{workload}.quality"
+        kept = self.journal.kept(name)
+        if kept is None:
+            found = await self._in_pool(f"judging rows of {workload}", self.engine.judge_rows, workload, prepared)
+            self.journal.keep(name, kept := msgspec.json.encode(found))
+        return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
 
     async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:
@@ -159,4 +178,4 @@ def _stride(ratio: float) -> int:
 
 def _reach(ratio: float) -> int:
     """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
-    return 7 * _stride(ratio)
+    return round(math.log(9, ratio))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from scripts.evaluation.plan import BASE, OURS
+from scripts.evaluation.plan import BASE, HALVING, OURS
 from scripts.evaluation.point import PointOptions, RunPoint
 from scripts.evaluation.recovery import Bin, coverage_after, recovery_s
 from scripts.evaluation.results import Measure, WorkloadResult
@@ -19,7 +19,6 @@ OVER = {
 }
 TUNED = "tuned"
 SHARED_PREFIX = "shared-prefix"
-HALVING = "halving"
 SPEED = ("poisson", "round-robin", 100)
 """Workload, policy and endpoints that the simulator's speed is measured with."""
 _POOL = 8  # endpoints of a workload, that its typical rate is for

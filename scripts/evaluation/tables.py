@@ -99,6 +99,22 @@ def class_table(result: WorkloadResult) -> str:
     return table(("policy", *classes), rows)
 
 
+def quality_table(results: Sequence[WorkloadResult]) -> str:
+    """Every kind of model and the floor, by workload and latency; errors and coverage in percent."""
+    head = ("workload", "latency", "model", "error of the median", "of the upper", "pinball loss", "coverage", "bias")
+    rows = []
+    for result in results:
+        for one in result.quality:
+            key = (result.workload, one.target.upper())
+            for q in one.models:
+                errors = (f"{100 * q.mdape:.1f}", f"{100 * q.upper_mdape:.1f}", f"{q.pinball:.4f}")
+                rows.append((*key, q.model, *errors, f"{100 * q.coverage:.1f}", f"{q.bias:+.3f}"))
+            if one.floor:
+                name = f"noise floor ({one.floor.method})"
+                rows.append((*key, name, f"{100 * one.floor.mdape:.1f}", "-", f"{one.floor.pinball:.4f}", "-", "-"))
+    return table(head, rows)
+
+
 def _percent(one: Interval) -> str:
     low, high = one.ends
     return Interval(100 * one.mean, one.seeds, *((100 * low, 100 * high) if one.low is not None else ())).text()

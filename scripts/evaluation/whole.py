@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from scripts.evaluation.journal import Journal
-from scripts.evaluation.plan import COMMON, Described, Plan
+from scripts.evaluation.plan import COMMON, HALVING, Described, Plan
 from scripts.evaluation.report import Made, write_report
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.run import Engine, evaluate
 from scripts.evaluation.search import SHARES
 from scripts.evaluation.statistics import Interval
-from scripts.evaluation.summary import HALVING, SPEED, Summary, summarise, virtual_requests_per_s
+from scripts.evaluation.summary import SPEED, Summary, summarise, virtual_requests_per_s
 from scripts.evaluation.targets import verdicts
 from scripts.figures import cpu, report, write
 
@@ -71,7 +71,7 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
 def _changed_s(plan: Plan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
     """In the runs at the common load."""
     rates = [result.rates[COMMON] for result in results if result.workload == HALVING]
-    return subject.changed_s(plan.seconds_at(rates[0])) if rates else None
+    return subject.changed_s(plan.seconds_at(HALVING, rates[0])) if rates else None
 
 
 def _speed(subject: Subject) -> dict[str, float]:

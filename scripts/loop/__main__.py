@@ -2,62 +2,30 @@
 
 import asyncio
 import json
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from scripts.loop import report
-from scripts.loop.exceptions import LoopError
+from scripts.loop.load import Load, shortened
+from scripts.loop.options import hardware_option, policy_option, pool_of, speed_option
 from scripts.loop.picture import draw
-from scripts.loop.stack import MODEL, StackConfig, parts
+from scripts.loop.policies import USUAL, phases
+from scripts.loop.running import exit_status, new_folder, running
+from scripts.loop.stack import MODEL, StackConfig
 from scripts.loop.story import Story, tell
-from scripts.loop.supervisor import Supervisor
+from scripts.loop.terminal import Terminal
+from simulator.workloads import WORKLOADS
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_INTERRUPTED = 130
-
-
-class Terminal:
-    """Tells the story by progress bars, with what happens above them."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:28}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
-
-    def __enter__(self) -> "Terminal":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def stop(self) -> None:
-        self._progress.stop()
-
-    def begin(self, title: str, total: int) -> Callable[[], None]:
-        task = self._progress.add_task(title, total=total)
-        return lambda: self._progress.advance(task)
-
-    def say(self, text: str) -> None:
-        self._progress.console.print(f"[bold]•[/] {text}", highlight=False)
+WORKLOAD = "azure-conversation"
+# Of the rate at which about half of the requests would be in trouble.
+_LOAD = 0.6
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -65,13 +33,19 @@ class Terminal:
     "--seconds",
     default=160.0,
     type=click.FloatRange(20),
-    help="Time under load, in four phases.",
+    help="Time under load, in equal phases: a warm-up, and one for each policy.",
 )
-@click.option("--rate", default=5.0, type=click.FloatRange(0.1), help="Requests a second.")
-@click.option("--seed", default=1, help="Seed of texts and objectives.")
-@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Simulated servers, half of them slow.")
-@click.option("--fast", type=click.IntRange(0, 64), default=None, help="Fast servers, instead of --replicas.")
-@click.option("--slow", type=click.IntRange(0, 64), default=None, help="Slow servers, instead of --replicas.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1),
+    show_default=f"{_LOAD:.0%} of what would bring half of the requests into trouble",
+    help="Requests a second.",
+)
+@click.option("--seed", default=1, type=click.IntRange(0), help="Seed of lengths, arrivals and objectives.")
+@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Simulated servers.")
+@hardware_option
+@speed_option
+@policy_option(USUAL)
 @click.option("--json", "json_file", type=_FILE, help="Write the figures here.")
 @click.option(
     "--picture", default="demo-out/ttft.png", type=click.Path(dir_okay=False, path_type=Path), help="PNG or SVG."
@@ -80,50 +54,40 @@ class Terminal:
 def main(**options: Any) -> None:
     """Starts Envoy, the endpoint picker, a simulated vLLM pool, the trainer and three predictors, and shows what
     predicted latencies do for the requests' objectives."""
-    sys.exit(asyncio.run(_main(**options)))
-
-
-async def _main(**options: Any) -> int:
     console = Console()
-    work = asyncio.current_task()
-    assert work
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await _demo(console, **options)
-    except LoopError as error:
-        console.print(f"[red]stopped:[/] {error}", highlight=False, soft_wrap=True)
-        return 1
-    except asyncio.CancelledError:
-        console.print("stopped: interrupted, nothing is left running")
-        return _INTERRUPTED
-    return 0
+    sys.exit(asyncio.run(exit_status(_demo(console, **options), console)))
 
 
 async def _demo(
     console: Console,
     seconds: float,
-    rate: float,
+    rate: float | None,
     seed: int,
     replicas: int,
-    fast: int | None,
-    slow: int | None,
+    hardware: Sequence[str],
+    speed_factor: float,
+    policies: Sequence[str],
     json_file: Path | None,
     picture: Path,
     keep: bool,
 ) -> None:
-    hardware = _hardware(replicas, fast, slow)
-    folder = Path(tempfile.mkdtemp(prefix="headroom-demo-"))
-    config = StackConfig(folder=folder, hardware=hardware)
-    settings = {"seconds": seconds, "rate": rate, "seed": seed, "hardware": hardware, "quantile": config.quantile}
+    pool = pool_of(hardware, replicas)
+    workload = shortened(WORKLOADS[WORKLOAD].on(*pool))
+    load = Load(workload, rate or round(_LOAD * workload.typical_rps * speed_factor, 1), speed_factor)
+    config = StackConfig(folder=new_folder(), hardware=pool, speed_factor=speed_factor)
+    settings = {
+        "seconds": seconds,
+        "rate": load.requests_per_s,
+        "seed": seed,
+        "hardware": pool,
+        "speed_factor": speed_factor,
+        "quantile": config.quantiles[0],
+    }
     with Terminal(console) as terminal:
-        supervisor = Supervisor(folder, lambda name: terminal.say(f"{name} was killed; the loop goes on without it"))
-        try:
-            terminal.say(f"logs, models and configuration are in {folder}")
-            stack = parts(config)
-            step = terminal.begin(f"starting {len(stack)} processes", len(stack))
-            await supervisor.start(stack, lambda name: step())
-            story = await supervisor.guard(tell(config, terminal, seconds=seconds, rate=rate, seed=seed))
+        async with running(config, terminal) as supervisor:
+            phase_s = seconds / (1 + len(policies))
+            telling = tell(config, terminal, load, phases(policies, load), phase_s=phase_s, seed=seed)
+            story = await supervisor.guard(telling)
             document = report.build(story, settings)
             _write(story, document, picture, json_file)
             terminal.stop()
@@ -135,10 +99,6 @@ async def _demo(
                 # Ctrl-C is how this is meant to end.
                 with suppress(asyncio.CancelledError):
                     await supervisor.guard(asyncio.sleep(1e9))
-        finally:
-            await supervisor.stop()
-    # Only who failed is asked for its logs.
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(story: Story, document: dict[str, Any], picture: Path, json_file: Path | None) -> None:
@@ -146,15 +106,6 @@ def _write(story: Story, document: dict[str, Any], picture: Path, json_file: Pat
     draw(story, picture)
     if json_file:
         json_file.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _hardware(replicas: int, fast: int | None, slow: int | None) -> list[str]:
-    if fast is None and slow is None:
-        fast, slow = (replicas + 1) // 2, replicas // 2
-    kinds = ["fast"] * (fast or 0) + ["slow"] * (slow or 0)
-    if not kinds:
-        raise LoopError("--fast 0 --slow 0 leaves no server")
-    return kinds
 
 
 def _where_to_look(config: StackConfig) -> str:

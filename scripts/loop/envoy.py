@@ -89,12 +89,13 @@ def bootstrap(
     `full_duplex` drives the picker as a gateway does; otherwise bodies are buffered, and of responses only the headers
     and what the picker asks for are sent to it. When the picker doesn't answer, `open` sends requests to the least busy
     server, and `closed` answers them with 503. `health_checking` needs a picker that runs with the flag of that name.
-    With `bypass`, requests with the header `x-headroom-policy: round-robin` go past the picker, to the servers in turn.
+    With `bypass`, requests with the header `x-headroom-policy` go past the picker, and Envoy balances them itself: the
+    header names one of `envoy_clusters.BALANCING`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
     if bypass:
-        upstreams.append(clusters.in_turn(servers))
+        upstreams += [clusters.balanced(name, servers) for name in clusters.BALANCING]
     config = Bootstrap(
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
@@ -149,16 +150,20 @@ def _without_destination() -> TypedExtensionConfig:
 
 def _routes(bypass: bool) -> list[Route]:
     past_picker = Any.pack(ExtProcPerRoute(disabled=True))
-    by_turn = HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=ROUND_ROBIN))
-    in_turn = Route(
-        match=RouteMatch(prefix="/v1/", headers=[by_turn]),
-        route=RouteAction(cluster=clusters.IN_TURN, timeout=_NO_TIMEOUT),
-        typed_per_filter_config={EXT_PROC: past_picker},
-    )
+    balanced = [
+        Route(
+            match=RouteMatch(
+                prefix="/v1/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
+            ),
+            route=RouteAction(cluster=name, timeout=_NO_TIMEOUT),
+            typed_per_filter_config={EXT_PROC: past_picker},
+        )
+        for name in clusters.BALANCING
+    ]
     picked = RouteAction(cluster=clusters.POOL, timeout=_NO_TIMEOUT, retry_policy=_retries())
     unknown = DataSource(inline_string='{"error": {"message": "unknown path: use /v1/..."}}\n')
     return [
-        *([in_turn] if bypass else []),
+        *(balanced if bypass else []),
         Route(match=RouteMatch(prefix="/v1/"), route=picked),
         Route(
             match=RouteMatch(prefix="/"),

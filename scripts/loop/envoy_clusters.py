@@ -25,11 +25,15 @@ from envoy_data_plane.envoy.config.core.v3 import (
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
-from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import (
+    LeastRequest,
+    LeastRequestSelectionMethod,
+)
 from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import (
     OverrideHost,
     OverrideHostOverrideHostSource,
 )
+from envoy_data_plane.envoy.extensions.load_balancing_policies.random.v3 import Random
 from envoy_data_plane.envoy.extensions.load_balancing_policies.round_robin.v3 import RoundRobin
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import CommonTlsContext, UpstreamTlsContext
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
@@ -40,7 +44,7 @@ from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPath
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-PICKER, POOL, IN_TURN = "picker", "pool", "in_turn"
+PICKER, POOL = "picker", "pool"
 DESTINATION = "x-gateway-destination-endpoint"
 LB_NAMESPACE = "envoy.lb"
 _SERVED = "x-gateway-destination-endpoint-served"
@@ -101,10 +105,10 @@ def pool(servers: Sequence[str]) -> Cluster:
     return cluster
 
 
-def in_turn(servers: Sequence[str]) -> Cluster:
-    """The model servers, one after the other, whatever the picker would say."""
-    cluster = _servers(IN_TURN, servers)
-    cluster.load_balancing_policy = _policy("round_robin", RoundRobin())
+def balanced(name: str, servers: Sequence[str]) -> Cluster:
+    """The model servers by one of BALANCING, whatever the picker would say. The cluster has the policy's name."""
+    cluster = _servers(name, servers)
+    cluster.load_balancing_policy = BALANCING[name]
     return cluster
 
 
@@ -155,6 +159,15 @@ def _connect_failures() -> OutlierDetection:
     )
 
 
-def _policy(name: str, config: LeastRequest | RoundRobin | OverrideHost) -> LoadBalancingPolicy:
+def _policy(name: str, config: LeastRequest | Random | RoundRobin | OverrideHost) -> LoadBalancingPolicy:
     extension = TypedExtensionConfig(name=f"envoy.load_balancing_policies.{name}", typed_config=Any.pack(config))
     return LoadBalancingPolicy(policies=[LoadBalancingPolicyPolicy(typed_extension_config=extension)])
+
+
+BALANCING = {
+    "round-robin": _policy("round_robin", RoundRobin()),
+    "random": _policy("random", Random()),
+    "p2c": _policy("least_request", LeastRequest(choice_count=2)),
+    "least-requests": _policy("least_request", LeastRequest(selection_method=LeastRequestSelectionMethod.FULL_SCAN)),
+}
+"""Envoy's own load balancing, by the names that the evaluation has for these policies."""

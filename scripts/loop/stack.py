@@ -1,12 +1,16 @@
 """The whole loop as processes on this machine: who runs, on which ports, with which flags."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from epp.scheduling.config import DEFAULT_CONFIG
+from epp.scheduling.plugin import ENTRY_POINTS
 from scripts.loop import envoy
+from scripts.loop.exceptions import LoopError
 from scripts.loop.supervisor import Part
 
 ROOT = Path(__file__).parents[2]
@@ -27,28 +31,52 @@ class Ports:
     first_server: int = 8100
 
 
+def free_ports(servers: int) -> Ports:
+    """Some that nobody listens on, all in one row."""
+    count = 9 + servers
+    for first in range(21_000, 60_000, count):
+        if all(_is_free(port) for port in range(first, first + count)):
+            one, *more = range(first, first + count)
+            return Ports(
+                envoy=one,
+                envoy_admin=more[0],
+                picker=more[1],
+                picker_health=more[2],
+                picker_metrics=more[3],
+                trainer=more[4],
+                predictors=more[5:8],
+                first_server=more[8],
+            )
+    raise LoopError(f"there are no {count} free ports in a row between 21000 and 60000")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """`hardware` names each replica's kind. The picker configuration is the built-in one unless given.
+    """`hardware` names each replica's kind. The picker follows the file that `picker_config` is first written to.
 
-    The median is predicted, so that the error of a prediction can be read as a plain percentage.
+    The median is predicted, so that the error of a prediction can be read as a plain percentage; more quantiles may
+    follow it.
     """
 
     folder: Path
     hardware: Sequence[str]
     ports: Ports = field(default_factory=Ports)
-    picker_config: str = ""
+    picker_config: str = DEFAULT_CONFIG
     full_duplex: bool = False
     prediction_timeout: str = "100ms"
     retraining_interval_s: float = 2.0
     min_samples: int = 60
     model_sync_interval_s: float = 0.5
-    quantile: float = 0.5
+    quantiles: Sequence[float] = (0.5,)
     speed_factor: float = 1.0
 
     @property
     def store(self) -> Path:
         return self.folder / "models"
+
+    @property
+    def picker_file(self) -> Path:
+        return self.folder / "picker.yaml"
 
     @property
     def gateway_url(self) -> str:
@@ -73,7 +101,7 @@ class StackConfig:
 
     @property
     def server_names(self) -> list[str]:
-        return [f"{kind}-{index}" for index, kind in enumerate(self.hardware)]
+        return [f"{Path(kind).stem if kind.endswith('.csv') else kind}-{n}" for n, kind in enumerate(self.hardware)]
 
 
 def parts(config: StackConfig) -> list[Part]:
@@ -81,11 +109,25 @@ def parts(config: StackConfig) -> list[Part]:
     return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
 
 
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def _python(
-    name: str, module: str, ports: Sequence[int], ready: str, flags: Sequence[object], redundant: bool = False
+    name: str,
+    module: str,
+    ports: Sequence[int],
+    ready: str,
+    flags: Sequence[object],
+    redundant: bool = False,
+    packages: Sequence[Path] = (ROOT,),
 ) -> Part:
     # Threads of numeric libraries would fight over the few cores that all of this shares.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, packages))}
     command = [sys.executable, "-m", module, *map(str, flags)]
     return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env, redundant)
 
@@ -103,7 +145,8 @@ def _server(config: StackConfig, index: int) -> Part:
 
 def _trainer(config: StackConfig) -> Part:
     flags = ["--host", "127.0.0.1", "--port", config.ports.trainer, "--model-store", config.store]
-    flags += ["--retraining-interval-sec", config.retraining_interval_s, "--quantile-alpha", config.quantile]
+    flags += ["--retraining-interval-sec", config.retraining_interval_s, "--quantile-alpha", config.quantiles[0]]
+    flags += ["--extra-quantiles", ",".join(map(str, config.quantiles[1:]))]
     flags += ["--min-samples-for-retrain", config.min_samples]
     return _python("trainer", "trainer", [config.ports.trainer], "/healthz", flags, redundant=True)
 
@@ -125,9 +168,21 @@ def _picker(config: StackConfig) -> Part:
     flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
     flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
     flags += ["--debug-decisions", 10_000, "--shutdown-delay", "0s", "--drain-timeout", "2s", "--health-checking"]
-    if config.picker_config:
-        flags += ["--config-text", config.picker_config]
-    return _python("epp", "epp", [ports.picker, ports.picker_health, ports.picker_metrics], "/metrics", flags)
+    config.picker_file.write_text(config.picker_config)
+    flags += ["--config-file", config.picker_file]
+    listened = [ports.picker, ports.picker_health, ports.picker_metrics]
+    return _python("epp", "epp", listened, "/metrics", flags, packages=(ROOT, _plugins(config)))
+
+
+def _plugins(config: StackConfig) -> Path:
+    """A folder in which Python finds the evaluation's scorers as an installed package's: by its entry points."""
+    folder = config.folder / "packages"
+    described = folder / "headroom_evaluation-1.dist-info"
+    described.mkdir(parents=True, exist_ok=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: headroom-evaluation\nVersion: 1\n")
+    named = f"[{ENTRY_POINTS}]\nevaluation = scripts.evaluation.closed_formula\n"
+    (described / "entry_points.txt").write_text(named)
+    return folder
 
 
 def _envoy(config: StackConfig) -> Part:

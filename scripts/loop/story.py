@@ -1,46 +1,31 @@
 """What the demo does, phase by phase, and what it measures."""
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
 
-from scripts.loop.envoy import POLICY_HEADER, ROUND_ROBIN
 from scripts.loop.exceptions import LoopError
+from scripts.loop.load import Load
+from scripts.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
 from scripts.loop.stack import MODEL, StackConfig
 from simulator.load import Outcome, replay
-from simulator.trace import TraceRequest, cap_lengths, load_trace, window
-from simulator.workload import PlannedRequest, plan
+from simulator.workload import PlannedRequest
+from simulator.workloads.texts import sendable
 
-PREDICTION_HEADER = "x-prediction-based-scheduling"
-# Longer requests of the trace are cut to these, so that a phase of some ten seconds sees them end.
-MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 2_000, 120
-WARM_UP = "warm-up"
 # When a short warm-up brings too few samples for a model, it is followed by shorter ones.
 _MORE_WARM_UPS, _MORE_WARM_UP_S = 6, 8.0
 # How long a pass and its way to the predictors may take once the samples are there.
 _PASS_S = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of load: every policy gets the same arrivals, lengths and objectives, in texts of its own."""
-
-    name: str
-    title: str
-    headers: Mapping[str, str]
-
-
-WARM_UP_PHASE = Phase(WARM_UP, "warm-up (profile default)", {PREDICTION_HEADER: "false"})
-POLICIES = (
-    Phase("round-robin", "load, round-robin", {POLICY_HEADER: ROUND_ROBIN}),
-    Phase("default", "load, profile default", {PREDICTION_HEADER: "false"}),
-    Phase("slo", "load, profile slo", {PREDICTION_HEADER: "true"}),
-)
+# The picker looks at its file once a second.
+_APPLIED_S = 20.0
+_APPLIED = re.compile(r"^headroom_epp_config_reloads_total (\S+)", re.MULTILINE)
+_REFUSED = re.compile(r"^headroom_epp_config_reload_failures_total (\S+)", re.MULTILINE)
 
 
 class Narrator(Protocol):
@@ -73,14 +58,17 @@ class Story:
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def tell(config: StackConfig, narrator: Narrator, *, seconds: float, rate: float, seed: int) -> Story:
-    """Warm-up, the first model, then the same load under each policy; a quarter of `seconds` for each."""
-    stage = _Stage(config, narrator, rate, seconds / 4, seed)
+async def tell(
+    config: StackConfig, narrator: Narrator, load: Load, policies: Sequence[Phase], *, phase_s: float, seed: int
+) -> Story:
+    """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""
+    requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
+    stage = _Stage(config, narrator, load, phase_s, seed, narrator.begin("all requests", sum(requests)))
     first_model = asyncio.create_task(_note_first_model(stage))
     try:
-        sent = await _warm_up(stage, first_model)
-        for phase in POLICIES:
-            await stage.run(phase, stage.plan(sent, stage.quarter_s, seed + 1, phase.name), stage.quarter_s)
+        await _warm_up(stage, first_model)
+        for phase in policies:
+            await stage.run(phase, stage.plan(seed + 1, phase_s, phase.name, phase.share), phase_s)
     finally:
         first_model.cancel()
     stage.story.generations = await _generations(config)
@@ -94,12 +82,10 @@ class _Stage:
 
     config: StackConfig
     narrator: Narrator
-    rate: float
-    quarter_s: float
+    load: Load
+    phase_s: float
     seed: int
-    trace: Sequence[TraceRequest] = field(
-        default_factory=lambda: cap_lengths(load_trace(), MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS)
-    )
+    step_of_all: Callable[[], None]
     story: Story = field(default_factory=Story)
     start: float = field(default_factory=time.monotonic)
 
@@ -107,29 +93,58 @@ class _Stage:
     def now_s(self) -> float:
         return time.monotonic() - self.start
 
-    def plan(self, first: int, span_s: float, seed: int, salt: str) -> list[PlannedRequest]:
-        return plan(window(self.trace, first, self.rate, span_s), seed=seed, salt=salt)
+    def plan(self, seed: int, span_s: float, salt: str, share: float = 1.0) -> list[PlannedRequest]:
+        return sendable(self.load.at(share).scenario(seed, span_s), salt)
 
     async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
         """Replays a phase's load, and returns when its last request has ended."""
+        if phase.configuration is not None:
+            await _configure(self.config, phase.configuration)
         step = self.narrator.begin(phase.title, len(planned))
+
+        def note(outcome: Outcome) -> None:
+            step()
+            self.step_of_all()
+
         started_s = self.now_s
-        outcomes = await replay(
-            self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=lambda outcome: step()
-        )
+        outcomes = await replay(self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=note)
         self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
 
 
-async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> int:
-    """Load until there is a model, and for a quarter at least; returns how many requests that took."""
-    sent, span_s = 0, stage.quarter_s
-    for _ in range(1 + _MORE_WARM_UPS):
-        load = stage.plan(sent, span_s, stage.seed, f"{WARM_UP} {sent}")
-        await stage.run(WARM_UP_PHASE, load, span_s)
-        sent, span_s = sent + len(load), _MORE_WARM_UP_S
+async def _configure(config: StackConfig, text: str) -> None:
+    """Has the picker decide by this text: as an operator does it, by the file that it follows."""
+    if config.picker_file.read_text() == text:
+        return
+    applied, refused = await _reloads(config)
+    fresh = config.picker_file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(config.picker_file)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_APPLIED_S):
+            while await _reloads(config) == (applied, refused):
+                await asyncio.sleep(0.05)
+    if await _reloads(config) != (applied + 1, refused):
+        raise LoopError(f"the picker didn't take {config.picker_file}, see {config.folder / 'epp.log'}")
+
+
+async def _reloads(config: StackConfig) -> tuple[float, float]:
+    """How many texts the picker applied and refused since its start."""
+    async with aiohttp.request("GET", f"{config.picker_url}/metrics") as response:
+        page = await response.text()
+    counts = [float(found[1]) if (found := counter.search(page)) else 0.0 for counter in (_APPLIED, _REFUSED)]
+    return counts[0], counts[1]
+
+
+async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:
+    """Load until there is a model, and for a phase at least."""
+    sent, span_s = 0, stage.phase_s
+    for number in range(1 + _MORE_WARM_UPS):
+        planned = stage.plan(stage.seed, span_s, f"{WARM_UP} {number}")
+        await stage.run(WARM_UP_PHASE, planned, span_s)
+        sent, span_s = sent + len(planned), _MORE_WARM_UP_S
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(first_model), timeout=_PASS_S)
-            return sent
+            return
     raise LoopError(f"no model was published after {sent} requests, see {stage.config.folder / 'trainer.log'}")
 
 

@@ -45,7 +45,8 @@ class Replay:
         trace = cap_lengths(load_trace(), _LONGEST_PROMPT, _LONGEST_ANSWER)
         self._planned = plan(scale_rate(trace, requests_per_s), seed=seed)
         self._rng = np.random.default_rng(seed)
-        self._pool = Pool(PrefixIndex(31_250), 1e9)
+        self._now_s = 0.0
+        self._pool = Pool(PrefixIndex(31_250), 1e9, clock=lambda: self._now_s)
         self._pool.replace_endpoints([Endpoint(f"{k}-{i}", f"10.0.0.{i}:1") for i, k in enumerate(_KINDS)])
         self._engines = [Engine(PRESETS[kind]) for kind in _KINDS]
         self._events: list[tuple[float, int, Any]] = []
@@ -60,6 +61,7 @@ class Replay:
             self._at(planned.arrival_s, planned)
         while self._events:
             now_s, _, event = heapq.heappop(self._events)
+            self._now_s = now_s
             if isinstance(event, PlannedRequest):
                 self._dispatch(event, now_s)
             else:

@@ -35,14 +35,15 @@ from epp.scheduling.snapshot import Endpoint, Predictions
 
 @dataclass
 class FixedPredictions:
-    """A latency client that answers the same for every decision, or not at all."""
+    """A latency client that answers the same for every decision, or not at all; further rows get the same again."""
 
     values: Sequence[tuple[float, float]] | None
 
     def predict(self, columns: FeatureColumns) -> Predictions:
         if self.values is None:
             raise PredictionUnavailableError("nobody answers")
-        ttft, tpot = np.array(self.values, dtype=float).T
+        rows = np.array(self.values, dtype=float)
+        ttft, tpot = np.tile(rows, (columns.shape[1] // len(rows), 1)).T
         return Predictions(ttft, tpot, 3, "remote")
 
     async def close(self) -> None: ...

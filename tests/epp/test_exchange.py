@@ -2,6 +2,7 @@ import asyncio
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpTrailers, ProcessingRequest
 from hypothesis import given, settings
@@ -158,8 +159,10 @@ async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
     await gateway.request_body(CHAT)
     await gateway.response_headers()
     for content in ("", "a", "b"):
+        assert np.isnan(director.pool.everyone().ms_since_token).all() == (content in ("", "a"))
         await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
     gateway.exchange.close()
+    assert np.isnan(director.pool.everyone().ms_since_token).all()
     (record,) = director.decisions.newest(1)
     explained = explain(record)
     assert explained["request_id"] == "r1"

@@ -24,8 +24,8 @@ CONFIGURATIONS = [text for language, text in FENCES if language == "yaml" and te
 
 
 def table_of_types() -> list[str]:
-    """A row for each type of the registry: names, kinds, parameters with defaults, first sentence."""
-    classes = {cls.type_name: cls for cls in registered().values()}
+    """A row for each type of the registry that ships: names, kinds, parameters with defaults, first sentence."""
+    classes = {cls.type_name: cls for cls in registered().values() if cls.__module__.startswith("epp.")}
     rows = []
     for type_name, cls in sorted(classes.items()):
         names = [type_name, *sorted(name for name, known in registered().items() if known is cls and name != type_name)]

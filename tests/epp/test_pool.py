@@ -1,5 +1,6 @@
 import math
 import mmap
+import time
 
 import numpy as np
 from hypothesis import given
@@ -125,6 +126,31 @@ def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> No
     assert pool.snapshot(request()).decode_tokens.tolist() == [0]
 
 
+def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
+    clock = Clock()
+    pool = Pool(PrefixIndex(10), 1e9, clock=clock)
+    pool.replace_endpoints([endpoint(0), endpoint(1)])
+
+    def since() -> list[float | None]:
+        return [None if np.isnan(ms) else round(ms, 6) for ms in pool.snapshot(request()).ms_since_token.tolist()]
+
+    assert since() == [None, None]
+    flight, unobserved = (pool.dispatch(slot, request(), 0) for slot in range(2))
+    pool.expect_first_token(unobserved, in_ms=0)
+    assert since() == [None, None]
+    pool.first_token(flight)
+    pool.record_ttft(flight, 50.0)
+    clock.now_s += 0.25
+    assert since() == [250, None]
+    pool.record_gap(0, gap_ms=250, tokens=1)
+    assert since() == [0, None]
+    # However long a step takes, it is one while someone awaits its token.
+    clock.now_s += 30
+    assert since() == [30_000, None]
+    pool.finish(flight)
+    assert since() == [None, None]
+
+
 def test_counted_tokens_are_held_until_the_end() -> None:
     pool = make_pool(1)
     flight = pool.dispatch(0, request(10), 0)
@@ -165,16 +191,22 @@ def test_a_workers_counts_are_everybodys() -> None:
     flights = [pools[0].dispatch(1, request(tpot=30), 0), pools[1].dispatch(1, request(tpot=20), 0)]
     pools[1].record_gap(0, 10, 1)
     pools[0].record_gap(0, 30, 1)
+    for worker, pool in enumerate(pools):
+        pool.record_ttft(flights[worker], 5.0)
+        pool.record_token(1, time.monotonic() - 10 * (worker + 1))
     for pool in pools:
         seen = pool.snapshot(request())
+        assert 10_000 <= seen.ms_since_token[1] < 20_000
         assert (seen.in_flight.tolist(), seen.tightest_tpot_slo_ms[1]) == ([0, 2], 20)
         assert (seen.recent_tpot_ms[0], bool(np.isnan(seen.recent_tpot_ms[1]))) == (20, True)
     pools[0].finish(flights[0])
+    assert np.isfinite(pools[0].snapshot(request()).ms_since_token).tolist() == [False, True]
     second.clear_worker(1)
     assert pools[0].snapshot(request()).in_flight.tolist() == [0, 0]
+    assert np.isnan(pools[0].snapshot(request()).ms_since_token).all()
 
 
-acts = st.sampled_from(["dispatch", "token", "expect", "generate", "finish", "churn"])
+acts = st.sampled_from(["dispatch", "token", "observe", "expect", "generate", "finish", "churn"])
 
 
 @given(st.lists(st.tuples(acts, st.integers(0, 5)), max_size=60))
@@ -192,6 +224,8 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
             match act:
                 case "token":
                     pool.first_token(flight)
+                case "observe":
+                    pool.record_ttft(flight, 5.0)
                 case "expect":
                     pool.expect_first_token(flight, in_ms=0)
                     pool.snapshot(request())
@@ -207,6 +241,7 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
     for column in (snapshot.in_flight, snapshot.prefill_tokens, snapshot.decode_tokens):
         assert not column.any()
     assert np.isinf(snapshot.tightest_tpot_slo_ms).all()
+    assert np.isnan(snapshot.ms_since_token).all()
 
 
 def test_the_score_is_the_share_of_leading_blocks() -> None:

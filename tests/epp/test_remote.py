@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from epp.exceptions import PredictionUnavailableError
 from epp.latency.breaker import Replica
+from epp.latency.embedded import EmbeddedLatencyClient
 from epp.latency.remote import RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
@@ -208,7 +210,7 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
 
 async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(1.0))
-    row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], [np.nan], [np.nan], [np.nan]], np.float32)
+    row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], *[[np.nan]] * 4], np.float32)
     with running_predictor(tmp_path) as url:
         client = RemoteLatencyClient((url,), timeout_s=5)
         predictions = await client.predict(np.repeat(row, 3, axis=1))
@@ -218,6 +220,47 @@ async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -
     assert predictions.tpot_ms.tolist() == [109.5] * 3
     assert (predictions.generation, predictions.source) == (1, "remote")
     assert 'nv_inference_count{model="ttft"} 3' in page
+
+
+@pytest.mark.parametrize("has_median", [False, True])
+async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_median: bool) -> None:
+    open_store(str(tmp_path)).publish(pair(1.0, has_median=has_median))
+    embedded = EmbeddedLatencyClient(str(tmp_path), 60.0)
+    await embedded.start()
+    with running_predictor(tmp_path) as url:
+        remote = RemoteLatencyClient((url,), timeout_s=5)
+        answers = await remote.predict(ROWS), embedded.predict(ROWS)
+        await remote.close()
+    await embedded.close()
+    for predictions in answers:
+        medians = predictions.ttft_median_ms, predictions.tpot_median_ms
+        upper = predictions.ttft_ms, predictions.tpot_ms
+        if not has_median:
+            assert medians == (None, None)
+            continue
+        for median, value in zip(medians, upper, strict=True):
+            assert median is not None
+            np.testing.assert_allclose(median, value / 2)
+
+
+async def test_an_older_predictor_that_knows_fewer_features_is_asked_by_rows() -> None:
+    asked: list[str] = []
+    known = set(ROW_NAMES) - {"ms_since_token"}
+
+    async def older(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path.endswith("/strict"):
+            return await answer(request)
+        names = json.loads((await request.read()).partition(b"\n")[0])["features"]
+        unknown = [name for name in names if name not in known]
+        return web.json_response({"detail": f"{unknown[0]}: no such feature"}, status=400)
+
+    async with server("/predict/{kind:.*}", older) as url:
+        client = RemoteLatencyClient((url,), timeout_s=5)
+        for _ in range(2):
+            assert (await client.predict(ROWS)).tpot_ms.tolist() == [0, 1, 2]
+        await client.close()
+    assert asked == ["/predict/columns", *["/predict/bulk/strict"] * 2]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_the_built_in_configuration_is_described() -> None:
         "  picker max-score-picker",
         "profile slo:",
         "  scorer prefix-cache-scorer, weight 0",
-        '  scorer slo-scorer {"sloBufferFactor":0.9,"headroomSelectionStrategy":"most"}, weight 1',
+        '  scorer slo-scorer {"sloBufferFactor":0.9}, weight 1',
         "  picker max-score-picker",
         'admission: utilization-detector, slo-scorer {"sloBufferFactor":0.9}',
         "prefix index: blocks of 64 bytes, 256 of a prompt looked at, 31250 kept for each endpoint",

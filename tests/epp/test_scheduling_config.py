@@ -39,21 +39,26 @@ def detector(scheduler: Scheduler) -> UtilizationDetector:
     return next(a for a in scheduler.admitters if isinstance(a, UtilizationDetector))
 
 
-def test_the_built_in_configuration_has_both_profiles_and_spreads() -> None:
+def test_the_built_in_configuration_has_both_profiles_and_decides_by_attainment() -> None:
     scheduler = load(DEFAULT_CONFIG)
     assert set(scheduler.profiles) == {"default", "slo"}
-    assert slo_scorer(scheduler).headroom_selection_strategy == "most"
+    assert slo_scorer(scheduler).strategy == "attainment"
+    assert not scheduler.notices
     assert not scheduler.wants_predictions(Request("1", "m"))
     assert scheduler.wants_predictions(Request("1", "m", prediction_based=True))
 
 
 def test_the_environment_wins_over_the_built_in_configuration() -> None:
-    assert slo_scorer(load(DEFAULT_CONFIG, HEADROOM_SELECTION_STRATEGY="least")).headroom_selection_strategy == "least"
+    scheduler = load(DEFAULT_CONFIG, SLO_STRATEGY="reference", HEADROOM_SELECTION_STRATEGY="most")
+    assert slo_scorer(scheduler).strategy == "reference"
+    assert slo_scorer(scheduler).headroom_selection_strategy == "most"
+    assert not scheduler.notices
 
 
-def test_the_plugin_s_own_strategy_is_to_pack() -> None:
-    text = DEFAULT_CONFIG.replace("  parameters:\n    headroomSelectionStrategy: most\n", "")
-    assert slo_scorer(load(text)).headroom_selection_strategy == "least"
+def test_parameters_of_the_other_strategy_are_told_to_do_nothing() -> None:
+    scheduler = load(DEFAULT_CONFIG, STICKY_EPSILON="0.2", NEG_HEADROOM_TTFT_WEIGHT="0.5")
+    expected = "slo-scorer: negHeadroomTtftWeight, stickyEpsilon: of use with strategy: reference alone"
+    assert scheduler.notices == (expected,)
 
 
 SEED = HEAD + (
@@ -94,7 +99,7 @@ def test_a_scorer_without_a_weight_has_weight_1_wherever_it_stands() -> None:
 
 
 def test_parameters_come_from_the_environment_and_the_file_wins() -> None:
-    text = DEFAULT_CONFIG.replace("headroomSelectionStrategy: most", "stickyEpsilon: 0.5")
+    text = DEFAULT_CONFIG.replace("slo-scorer\n", "slo-scorer\n  parameters:\n    stickyEpsilon: 0.5\n", 1)
     scorer = slo_scorer(load(text, STICKY_EPSILON="0.25", SLO_BUFFER_FACTOR=" 0.5 ", AFFINITY_GATE_TAU=""))
     assert (scorer.sticky_epsilon, scorer.slo_buffer_factor, scorer.affinity_gate_tau) == (0.5, 0.5, 0.8)
 

@@ -134,6 +134,7 @@ latencies = st.one_of(st.sampled_from([10.0, 20.0, 50.0, 400.0, 500.0, math.nan,
 objectives = st.one_of(st.none(), st.sampled_from([20.0, 50.0, 500.0]), st.floats(0.1, 1e5))
 scorers = st.builds(
     SloScorer,
+    strategy=st.just("reference"),
     slo_buffer_factor=st.sampled_from([0.5, 1.0, 1.3]),
     headroom_ttft_weight=weights,
     headroom_tpot_weight=weights,
@@ -186,7 +187,10 @@ def test_the_draw_gives_score_1_to_one_endpoint_that_can_be_drawn(
 
 def test_the_draw_is_as_frequent_as_the_branches_say() -> None:
     pool = build_snapshot(4, predicted=[(100, 10), (300, 30), (450, 45), (900, 90)], prefix_score=[0, 0.99, 0, 0])
-    request, scorer = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50), SloScorer(sticky_epsilon=0.3)
+    request, scorer = (
+        Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50),
+        SloScorer(strategy="reference", sticky_epsilon=0.3),
+    )
     rng = np.random.default_rng(5)
     counts = np.zeros(4)
     for _ in range(4000):

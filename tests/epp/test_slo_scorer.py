@@ -7,7 +7,7 @@ from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Snapshot
 from tests.epp.snapshots import build_snapshot
 
-EXACT = SloScorer(sticky_epsilon=0.0)
+EXACT = SloScorer(strategy="reference", sticky_epsilon=0.0)
 
 
 def draws(scorer: SloScorer, request: Request, pool: Snapshot, count: int = 300) -> Counter[int]:
@@ -27,7 +27,7 @@ def test_only_endpoints_that_meet_both_objectives_are_drawn() -> None:
 def test_least_packs_and_most_spreads() -> None:
     pool = build_snapshot(2, predicted=[(100, 10), (450, 45)])
     assert draws(EXACT, request(), pool).most_common(1)[0][0] == 1
-    most = SloScorer(sticky_epsilon=0.0, headroom_selection_strategy="most")
+    most = SloScorer(strategy="reference", sticky_epsilon=0.0, headroom_selection_strategy="most")
     assert draws(most, request(), pool).most_common(1)[0][0] == 0
 
 
@@ -64,7 +64,7 @@ def test_the_global_gate_keeps_a_cached_prefix_where_it_is() -> None:
 
 def test_exploration_leaves_the_positive_tier_now_and_then() -> None:
     pool = build_snapshot(2, predicted=[(900, 90), (100, 10)])
-    explored = draws(SloScorer(sticky_epsilon=0.2), request(), pool)[0]
+    explored = draws(SloScorer(strategy="reference", sticky_epsilon=0.2), request(), pool)[0]
     assert 30 < explored < 90
 
 
@@ -86,5 +86,9 @@ def test_a_request_without_a_tpot_objective_heeds_the_strictest_in_flight() -> N
 
 def test_the_buffer_factor_scales_tpot_alone() -> None:
     pool = build_snapshot(2, predicted=[(400, 45), (400, 10)])
-    assert set(draws(SloScorer(sticky_epsilon=0.0, slo_buffer_factor=0.5), request(), pool)) == {1}
-    assert set(draws(SloScorer(sticky_epsilon=0.0, slo_buffer_factor=0.5), request(tpot_ms=None), pool)) == {0, 1}
+    assert set(draws(SloScorer(strategy="reference", sticky_epsilon=0.0, slo_buffer_factor=0.5), request(), pool)) == {
+        1
+    }
+    assert set(
+        draws(SloScorer(strategy="reference", sticky_epsilon=0.0, slo_buffer_factor=0.5), request(tpot_ms=None), pool)
+    ) == {0, 1}

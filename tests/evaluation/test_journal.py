@@ -13,7 +13,7 @@ PLAN = Plan(("poisson",), ("slo",), (1,), 60.0, 600, 1, 1.02, loads=(1.0,))
 
 
 def point(seed: int) -> PointResult:
-    return run_point("poisson", 12.3, seed, "slo", 60.0, f"poisson:{seed}".encode(), PointOptions())
+    return run_point("poisson", 12.3, seed, "slo", 60.0, b"poisson", PointOptions())
 
 
 def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
@@ -22,11 +22,11 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
     assert not journal.resumed
     for seed in (1, 2):
         journal.add(point(seed))
-    journal.keep_preparation("poisson", 1, b"models")
+    journal.keep("poisson", b"models")
     again = Journal(file, PLAN, resume=True)
     assert again.points == journal.points
     assert again.points["poisson", "slo", 12.3, 2] == point(2)
-    assert (again.preparation("poisson", 1), again.preparation("poisson", 2)) == (b"models", None)
+    assert (again.kept("poisson"), again.kept("bursts")) == (b"models", None)
     assert (again.resumed, again.stale) == (True, False)
 
 
@@ -34,10 +34,10 @@ def test_without_resuming_the_old_file_is_kept_aside_and_preparations_go(tmp_pat
     file = tmp_path / "points.jsonl"
     journal = Journal(file, PLAN, resume=False)
     journal.add(point(1))
-    journal.keep_preparation("poisson", 1, b"models")
+    journal.keep("poisson", b"models")
     old = file.read_bytes()
     fresh = Journal(file, replace(PLAN, seconds=30.0), resume=False)
-    assert (fresh.points, fresh.preparation("poisson", 1)) == ({}, None)
+    assert (fresh.points, fresh.kept("poisson")) == ({}, None)
     assert (tmp_path / "points.jsonl.previous").read_bytes() == old
 
 

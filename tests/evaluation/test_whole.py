@@ -6,22 +6,31 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
-from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, prepare, run_point
+from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point
 
 WORKLOADS = ("shared-prefix", "halving")
 PLAN = Plan(
-    WORKLOADS, ("round-robin", "default", "tuned", "slo", "oracle"), (1, 2), 60.0, 600, 2, 1.02, loads=(0.7, 1.0)
+    WORKLOADS,
+    ("round-robin", "default", "tuned", "slo", "oracle"),
+    (1, 2),
+    60.0,
+    600,
+    2,
+    1.02,
+    loads=(0.7, 1.0),
+    judged_rows=("halving",),
 )
 SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
-    Engine(prepare, run_point),
-    lambda seconds: seconds,
+    Engine(prepare, run_point, judge_rows),
+    lambda seconds: seconds / 2,
 )
 
 
@@ -75,6 +84,8 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "| shared-prefix, halving | tight | 30% | 5 | 2 |" in text
     assert "(`recovery_s`) | ≤ 60 | 30.0 [30.0, 30.0] | met |" in text
     assert "(`goodput_over_round_robin`) | ≥ 1.5 |" in text
+    assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
+    assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
 
 
 def test_every_table_of_the_report_is_even(folder: Path) -> None:
@@ -86,7 +97,7 @@ def test_every_table_of_the_report_is_even(folder: Path) -> None:
 
 def test_a_finished_evaluation_is_reported_again_without_a_run(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
-    engine = Engine(prepare, _only_the_speed)
+    engine = Engine(prepare, _only_the_speed, judge_rows)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
     run_whole(PLAN, replace(SUBJECT, engine=engine), output)
     assert (folder / "points.jsonl").read_bytes() == lines
@@ -109,7 +120,7 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
-        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo)), output)
+        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows)), output)
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
@@ -122,3 +133,17 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     assert "one seed, so that nothing has an interval" in text
     assert "(one seed, no interval) | met |" in text
     assert "[" not in text.split("\n| slo |")[1].split("|")[0]
+
+
+def _never_at_the_base(*arguments: Any) -> PointResult:
+    point = run_point(*arguments)
+    return msgspec.structs.replace(point, attainment=0.8) if arguments[3] == "default" else point
+
+
+def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
+    plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
+    output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
+    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows)), output)
+    text = (tmp_path / "evaluation.md").read_text()
+    assert "At the common load of 5 requests/s" in text
+    assert "| default | ≤ 1.1" in text

@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from scripts.evaluation.configurations import CLOSED_FORMULA
+from scripts.loop.policies import ENVOYS_OWN
 from scripts.loop.stack import MODEL, Ports, StackConfig, parts
 from scripts.loop.supervisor import Supervisor
 from simulator.load import Outcome, replay
@@ -143,10 +145,21 @@ async def _idle(config: StackConfig) -> bool:
     return await in_flight(config) == 0
 
 
-async def test_round_robin_passes_the_picker_by(tmp_path: Path) -> None:
+async def test_envoys_own_policies_pass_the_picker_by(tmp_path: Path) -> None:
     config = configure(tmp_path)
     async with running(config, without=("trainer", "predictor")):
-        outcomes = await send(config, 30, "turns", {"x-headroom-policy": "round-robin"})
-        counts = [sum(o.served_by == name for o in outcomes) for name in config.server_names]
-        assert counts == [10, 10, 10]
+        for policy in ENVOYS_OWN:
+            outcomes = await send(config, 30, policy, {"x-headroom-policy": policy})
+            counts = [sum(o.served_by == name for o in outcomes) for name in config.server_names]
+            assert counts == [10, 10, 10] if policy == "round-robin" else all(counts)
         assert (await get(f"{config.picker_url}/debug/decisions"))["decisions"] == []
+
+
+async def test_the_picker_finds_the_evaluations_scorer_as_a_plugin(tmp_path: Path) -> None:
+    config = configure(tmp_path, picker_config=CLOSED_FORMULA)
+    async with running(config, without=("trainer", "predictor")):
+        assert {outcome.error for outcome in await send(config, 30, "formula")} == {None}
+        decisions = (await get(f"{config.picker_url}/debug/decisions?limit=1"))["decisions"]
+    scores = [candidate["scores"]["closed-formula-scorer"] for candidate in decisions[0]["candidates"]]
+    assert all(0 < score < 1 for score in scores)
+    assert len(set(scores)) > 1

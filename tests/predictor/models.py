@@ -18,8 +18,10 @@ from predictor.model import Model
 from tests.live import live
 
 
-def linear_onnx(features: Sequence[Feature], output: str, factor: float, offset: float = 0.0) -> bytes:
-    """factor * (sum of all inputs, a missing one counted as 0) + offset."""
+def linear_onnx(
+    features: Sequence[Feature], output: str, factor: float, offset: float = 0.0, median: str = ""
+) -> bytes:
+    """factor * (sum of all inputs, a missing one counted as 0) + offset; `median` names an output of half of that."""
     inputs = [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["rows", 1]) for f in features]
     constants = {"zero": 0.0, "factor": factor, "offset": offset}
     initializers = [
@@ -35,7 +37,12 @@ def linear_onnx(features: Sequence[Feature], output: str, factor: float, offset:
         helper.make_node("Add", ["scaled", "offset"], [output]),
     ]
     initializers.append(helper.make_tensor("axes", TensorProto.INT64, [1], [1]))
-    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", 1])]
+    names = [output]
+    if median:
+        nodes += [helper.make_node("Div", [output, "two"], [median])]
+        initializers.append(helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0]))
+        names.append(median)
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 1]) for name in names]
     graph = helper.make_graph(nodes, "linear", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     data: bytes = model.SerializeToString()
@@ -43,22 +50,26 @@ def linear_onnx(features: Sequence[Feature], output: str, factor: float, offset:
     return data
 
 
-def draft(name: str, factor: float, offset: float = 0.0, onnx_bytes: bytes | None = None) -> Draft:
+def draft(
+    name: str, factor: float, offset: float = 0.0, onnx_bytes: bytes | None = None, has_median: bool = False
+) -> Draft:
     features = SCHEMAS[name]
+    median = f"{name}_p50_ms" if has_median else ""
+    medians = (Output(median, quantile=0.5),) if has_median else ()
     manifest = Manifest(
         model=name,
         inputs=features,
-        outputs=(Output(f"{name}_ms", quantile=0.9),),
+        outputs=(Output(f"{name}_ms", quantile=0.9), *medians),
         model_type="xgboost",
         objective="quantile",
         trained_at=datetime.now(UTC),
         trainer_id="test",
     )
-    return Draft(manifest, onnx_bytes or linear_onnx(features, f"{name}_ms", factor, offset))
+    return Draft(manifest, onnx_bytes or linear_onnx(features, f"{name}_ms", factor, offset, median))
 
 
-def pair(factor: float, offset: float = 0.0) -> list[Draft]:
-    return [draft(name, factor, offset) for name in ("ttft", "tpot")]
+def pair(factor: float, offset: float = 0.0, has_median: bool = False) -> list[Draft]:
+    return [draft(name, factor, offset, has_median=has_median) for name in ("ttft", "tpot")]
 
 
 def opened(draft: Draft) -> Model:

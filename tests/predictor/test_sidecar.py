@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store import open_store
+from model_store import SCHEMAS, open_store
 from tests.live import call
 from tests.predictor.models import pair, running_predictor
 
@@ -144,6 +144,31 @@ def test_columns_are_answered_as_rows_are(url: str) -> None:
     predictions = call(f"{url}/predict/bulk/strict", {"requests": whole})[1]["predictions"]
     expected = [[row[name] for row in predictions] for name in ("ttft_ms", "tpot_ms")]
     assert np.frombuffer(numbers, "<f4").reshape(2, 2).tolist() == expected
+
+
+def test_medians_are_answered_to_who_asks_and_where_there_are_some(url: str, tmp_path: Path) -> None:
+    body = columns(NAMES, NUMBERS[:1]).replace(b"{", b'{"medians": true, ', 1)
+    assert np.frombuffer(ask_columns(url, body)[2].partition(b"\n")[2], "<f4").tolist() == [105.75, 109.5]
+    open_store(str(tmp_path)).publish(pair(1.0, has_median=True))
+    with running_predictor(tmp_path) as with_medians:
+        numbers = ask_columns(with_medians, body)[2].partition(b"\n")[2]
+        plain = ask_columns(with_medians, columns(NAMES, NUMBERS[:1]))[2].partition(b"\n")[2]
+    assert np.frombuffer(numbers, "<f4").tolist() == [105.75, 109.5, 52.875, 54.75]
+    assert np.frombuffer(plain, "<f4").tolist() == [105.75, 109.5]
+
+
+@pytest.mark.parametrize(("is_earlier", "ttft_ms"), [(True, 105.75), (False, 112.75)])
+def test_models_of_an_earlier_schema_are_asked_without_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_earlier: bool, ttft_ms: float
+) -> None:
+    if is_earlier:
+        monkeypatch.setitem(SCHEMAS, "ttft", tuple(one for one in SCHEMAS["ttft"] if one.name != "ms_since_token"))
+    open_store(str(tmp_path)).publish(pair(1.0))
+    row = {**ROW, "ms_since_token": 7}
+    with running_predictor(tmp_path) as url:
+        assert call(f"{url}/predict", row)[1]["ttft_ms"] == ttft_ms
+        answer = ask_columns(url, columns(list(row), [list(row.values())]))[2]
+    assert np.frombuffer(answer.partition(b"\n")[2], "<f4").tolist() == [ttft_ms, 109.5]
 
 
 def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> None:

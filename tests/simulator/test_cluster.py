@@ -1,6 +1,7 @@
 """The pool in virtual time, held against engines that are stepped one step at a time."""
 
 import dataclasses
+import math
 from collections import defaultdict
 
 import pytest
@@ -48,8 +49,11 @@ def replayed(arrivals: list[Arrival], observer: Watching, changes: tuple[Change,
     return sorted(observer.ended_flights, key=lambda flight: flight.arrival.index)
 
 
-def stepped(arrivals: list[Arrival]) -> dict[int, tuple[float, float]]:
-    """First and last token of each, by the slow way: one step after the other, arrivals joining between two."""
+def stepped(arrivals: list[Arrival], began: list[float] | None = None) -> dict[int, tuple[float, float]]:
+    """First and last token of each, by the slow way: one step after the other, arrivals joining between two.
+
+    When each step `began` is added to that.
+    """
     engine, now_s, pending = Engine(SMALL, 16), 0.0, list(arrivals)
     first: dict[int, float] = {}
     last: dict[int, float] = {}
@@ -61,12 +65,29 @@ def stepped(arrivals: list[Arrival]) -> dict[int, tuple[float, float]]:
         if step is None:
             now_s = pending[0].arrival_s
             continue
+        if began is not None:
+            began.append(now_s)
         now_s += step.duration_ms / 1000
         for index in step.produced:
             assert isinstance(index, int)
             first.setdefault(index, now_s)
         last |= {index: now_s for index in step.finished if isinstance(index, int)}
     return {index: (first[index], last[index]) for index in first}
+
+
+class Looking(Watching):
+    """At each arrival to a busy endpoint: when the steps began that this was in now and a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster([SMALL], 16, self)
+        self.began: dict[float, float] = {}
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
+        if self.cluster.engines[0].running:
+            for at_s in (now_s, now_s - 0.001):
+                self.began[at_s] = self.cluster.step_began_s(0, at_s)
+        return super().place(arrival, now_s)
 
 
 gaps = st.lists(st.tuples(st.floats(0.001, 2.0), st.integers(1, 200), st.integers(1, 60)), min_size=1, max_size=20)
@@ -88,6 +109,18 @@ def test_jumping_over_steps_gives_the_times_of_every_step(asked: list[tuple[floa
     for flight in replayed(arrivals, Watching()):
         times = (flight.first_token_s, flight.ended_s)
         assert times == pytest.approx(expected[flight.arrival.index], rel=1e-6)
+
+
+@settings(deadline=None)
+@given(gaps)
+def test_the_step_that_an_endpoint_is_in_is_found(asked: list[tuple[float, int, int]]) -> None:
+    arrivals, looking, every = from_gaps(asked), Looking(), list[float]()
+    looking.cluster.run(arrivals)
+    stepped(arrivals, every)
+    for at_s, began_s in looking.began.items():
+        assert began_s == -math.inf or min(abs(one - began_s) for one in every) < 1e-4
+        assert not [one for one in every if began_s + 1e-4 < one < at_s - 1e-4]
+        assert began_s <= at_s + 1e-9
 
 
 @settings(deadline=None)

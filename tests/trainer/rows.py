@@ -16,7 +16,7 @@ def make_rows(count: int, seed: int = 0) -> Matrix:
     rows = np.zeros((count, len(ROW_NAMES)), dtype=np.float32)
     for index, feature in enumerate(ROW_FEATURES):
         rows[:, index] = rng.random(count) if feature.maximum else rng.integers(0, 1000, count)
-    for name in ("recent_tpot_ms", "recent_prefill_ms_per_token"):
+    for name in ("recent_tpot_ms", "recent_prefill_ms_per_token", "ms_since_token"):
         rows[rng.random(count) < 0.3, ROW_NAMES.index(name)] = np.nan
     return rows
 

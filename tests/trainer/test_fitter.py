@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from model_store import ROW_NAMES as ROW
+from model_store import SCHEMAS
 from tests.live import until
 from tests.trainer.rows import INPUT, PREFIX, law, make_rows, rows_of, target
 from trainer.exceptions import FitError
@@ -84,6 +85,17 @@ def test_every_kind_of_model_passes_the_gate(model_type: str) -> None:
     assert learnt.importances
     assert (learnt.intercept is not None) == (model_type == "bayesian_ridge")
     assert learnt.manifest.holdout_scores["coverage_ttft_p50_ms"] > 0.2
+
+
+def test_a_served_model_of_an_earlier_schema_is_judged_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job({"ttft": target(count=1000)}, SETTINGS)
+    with monkeypatch.context() as earlier:
+        earlier.setitem(SCHEMAS, "ttft", tuple(one for one in SCHEMAS["ttft"] if one.name != "ms_since_token"))
+        (before,) = Fitter().learn(job)
+    (after,) = Fitter().learn(Job(job.data, SETTINGS, {"ttft": before.onnx}))
+    assert not after.refusal
+    new = {one.name for one in after.manifest.inputs} - {one.name for one in before.manifest.inputs}
+    assert new == {"ms_since_token"}
 
 
 def test_rare_prefixes_count_as_much_as_common_ones_when_they_are_to() -> None:

@@ -1,6 +1,9 @@
+import json
+import struct
 import subprocess
 import sys
 import urllib.request
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -85,6 +88,19 @@ def test_a_snapshot_stands_for_all_before_it(tmp_path: Path) -> None:
     journal.write_snapshot(number, batch(4, 3))
     old.write_bytes(kept)
     assert replayed(tmp_path) == [batch(4, 3).features.tobytes(), batch(10, 2).features.tobytes()]
+
+
+def test_rows_of_an_older_journal_lack_what_is_new(tmp_path: Path) -> None:
+    rows = np.arange(2 * len(ROW_FEATURES), dtype="<f4").reshape(2, -1)
+    names = [feature.name for feature in ROW_FEATURES if feature.name != "ms_since_token"]
+    header = json.dumps({"columns": [*names, "actual_ttft_ms", "actual_tpot_ms"], "snapshot": False}).encode()
+    payload = bytes(16) + np.column_stack((rows[:, : len(names)], rows[:, :2])).tobytes()
+    record = struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+    (tmp_path / "samples-00000001.journal").write_bytes(header + b"\n" + record)
+    ((_, samples),) = Journal(tmp_path).replay()
+    np.testing.assert_array_equal(samples.features[:, : len(names)], rows[:, : len(names)])
+    assert np.isnan(samples.features[:, len(names) :]).all()
+    np.testing.assert_array_equal(samples.tpot_ms, rows[:, 1])
 
 
 def test_columns_of_another_version_are_found_by_name(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Routing by headroom in one step, as the gateway API's experimental picker does it."""
+"""Routing by objectives in one step: by expected attainment, or as the gateway API's experimental picker does it."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from epp.scheduling.parameters import Factor, Share, Weight
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
+from epp.scheduling.plugins.attainment import worth
 from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Snapshot
@@ -18,13 +20,17 @@ class SloRequestTracker(Marker, frozen=True):
 
 @plugin("slo-scorer")
 class SloScorer(HeadroomReader, Scorer, frozen=True):
-    """Draws one endpoint by headroom and gives it score 1.
+    """Scores by the objectives that a placement is expected to meet and to break, or draws one endpoint by headroom.
 
-    Endpoints that meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
+    `strategy: attainment` gives 1 to the endpoint where most requests, this one and those in flight, are expected to
+    meet their objectives, and less to the others, by as many requests as it costs. The other parameters but
+    `sloBufferFactor` are those of `strategy: reference`, which draws one endpoint and gives it score 1: endpoints that
+    meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
     When none meets both, idle ones come first, then a draw by how little each one misses. `branch` has the formulas;
     the draw only follows the weights that it gives.
     """
 
+    strategy: Literal["attainment", "reference"] = "attainment"
     slo_buffer_factor: Factor = 1.0
     headroom_ttft_weight: Weight = 0.8
     headroom_tpot_weight: Weight = 0.2
@@ -36,6 +42,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     affinity_gate_tau_global: Share = 0.99
 
     environment: ClassVar[dict[str, str]] = {
+        "SLO_STRATEGY": "strategy",
         "SLO_BUFFER_FACTOR": "sloBufferFactor",
         "HEADROOM_TTFT_WEIGHT": "headroomTtftWeight",
         "HEADROOM_TPOT_WEIGHT": "headroomTpotWeight",
@@ -51,10 +58,23 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     def needs_predictions(self) -> bool:
         return True
 
+    @property
+    def notices(self) -> Sequence[str]:
+        unused = [name for name in _OF_REFERENCE if getattr(self, name) != getattr(_DEFAULTS, name)]
+        if self.strategy == "reference" or not unused:
+            return ()
+        return [f"{', '.join(map(_camel, unused))}: of use with strategy: reference alone"]
+
+    @property
+    def needs_costs(self) -> bool:
+        return self.strategy == "attainment"
+
     def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
         scores = np.zeros(len(pool))
         if pool.predictions is None:
             return scores
+        if self.strategy == "attainment":
+            return _scores(worth(request, pool, pool.predictions, self.buffer_factor))
         room = headroom(request, pool, pool.predictions, self.buffer_factor)
         gated, exploring = rng.random(2) >= self.sticky_epsilon
         tier, weights = self.branch(room, pool, bool(gated), not exploring)
@@ -116,6 +136,15 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return np.trunc((1.0 - deficit) * 80) + 2
 
 
+_DEFAULTS = SloScorer()
+_OF_REFERENCE = [name for name in SloScorer.__struct_fields__ if name not in ("strategy", "slo_buffer_factor")]
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
 class SloAdmitter(Admitter, frozen=True):
     """Sheds what can be shed when every endpoint is busy and predicted to miss; goes with slo-scorer, never by name."""
 
@@ -127,6 +156,15 @@ class SloAdmitter(Admitter, frozen=True):
         if request.priority < 0 and cannot_meet(request, pool, self.slo_buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
         return None
+
+
+def _scores(worths: Floats) -> Floats:
+    """1 for the best, and as much less as others are worth less, in requests; 0 where nothing is known."""
+    best = worths.max()
+    if best == -np.inf:
+        return np.zeros(len(worths))
+    scores: Floats = np.maximum(1.0 - (best - worths), 0.0)
+    return scores
 
 
 def _blend(ttft: Floats, tpot: Floats, ttft_weight: float, tpot_weight: float) -> Floats:

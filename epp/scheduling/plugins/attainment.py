@@ -1,0 +1,98 @@
+"""What a placement is worth: the objectives that it is expected to meet, less those of others that it puts at risk.
+
+An endpoint's requests decode together, so whoever joins slows all of them, by a share of each step and by the time that
+the uncached part of the prompt takes between steps. What that costs depends on what the others asked for: nothing
+where all have room, much where many are about to miss. So requests with strict objectives find endpoints that others
+keep off, and whom nothing can save is put where least is lost.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Predictions, Snapshot
+
+# What is predicted is surer than what comes of it: the least spread (standard deviation of the logarithm) that is
+# believed, and the one where there is no median to tell it.
+_TTFT_SPREAD, _TPOT_SPREAD = 0.3, 0.15
+_UPPER_QUANTILE_Z = 1.2816
+# The following were found by the evaluation. A prompt's time counts so many times, since whoever it delays stays
+# longer, and slows those who come later.
+_PROMPT_WEIGHT = 2.0
+# Between endpoints that are alike in all this, the quicker one; and no more than that.
+_SPEED_WEIGHT = 0.03
+# An endpoint's TPOT has at least this share that grows with its load.
+_LEAST_LOADED_SHARE = 0.02
+# The logistic curve that is nearest to the normal distribution's.
+_LOGISTIC = 1.702
+
+
+@dataclass(frozen=True, slots=True)
+class _Latency:
+    """A predicted distribution for each candidate: its median in ms, and the spread of its logarithm."""
+
+    median_ms: Floats
+    spread: Floats
+
+    def chance_within(self, slo_ms: float | None) -> Floats:
+        """Of meeting an objective; 1 where nothing is asked, 0 where nothing is predicted."""
+        if slo_ms is None:
+            return np.ones(len(self.median_ms))
+        chance = _chance(slo_ms, self.median_ms, self.spread)
+        return np.where(np.isnan(chance), 0.0, chance)
+
+
+def worth(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Floats:
+    """For each candidate, in requests; -inf where nothing is predicted. `buffer_factor` scales TPOT objectives."""
+    ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
+    tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
+    tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
+    gained = ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms)
+    lost = _lost(pool, tpot, _slowed_ms(request, pool, tpot.median_ms), buffer_factor)
+    answer_ms = ttft.median_ms + tpot.median_ms * pool.output_tokens
+    total: Floats = gained - lost - _SPEED_WEIGHT * answer_ms / np.fmin.reduce(answer_ms)
+    return np.where(np.isnan(total), -np.inf, total)
+
+
+def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) -> _Latency:
+    """Of an upper quantile alone, the median is taken to be as far below as the least spread says.
+
+    What is no finite number is as good as nothing.
+    """
+    value_ms = np.where(np.isfinite(value_ms), np.maximum(value_ms, 1e-3), np.nan)
+    if median_ms is None:
+        median_ms = value_ms * np.exp(-_UPPER_QUANTILE_Z * least_spread)
+        return _Latency(median_ms, np.full(len(value_ms), least_spread))
+    known = np.isfinite(value_ms) & np.isfinite(median_ms)
+    median_ms = np.where(known, np.maximum(median_ms, 1e-3), np.nan)
+    return _Latency(median_ms, np.maximum(np.log(value_ms / median_ms) / _UPPER_QUANTILE_Z, least_spread))
+
+
+def _slowed_ms(request: Request, pool: Snapshot, tpot_ms: Floats) -> Floats:
+    """By how much the request raises the TPOT of those that run beside it: its share of a step, and its prompt."""
+    unloaded_ms = np.where(np.isnan(pool.unloaded_tpot_ms), 0.5 * tpot_ms, pool.unloaded_tpot_ms)
+    loaded_ms = np.maximum(tpot_ms - unloaded_ms, _LEAST_LOADED_SHARE * tpot_ms)
+    prompt_ms = pool.prefill_ms_per_token * request.input_tokens * (1.0 - pool.prefix_score)
+    prompt_ms = np.where(np.isnan(prompt_ms), 0.0, prompt_ms)
+    return loaded_ms / (pool.in_flight + 1) + _PROMPT_WEIGHT * prompt_ms / max(pool.output_tokens, 1.0)
+
+
+def _lost(pool: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
+    """How many of the requests in flight are expected to miss their TPOT objective for it."""
+    asked = np.flatnonzero(pool.tpot_slos.any(axis=0))
+    if not len(asked):
+        return np.zeros(len(pool))
+    slos_ms = TPOT_SLOS_MS[asked] * buffer_factor
+    spread = tpot.spread[:, None]
+    before = _chance(slos_ms, tpot.median_ms[:, None], spread)
+    after = _chance(slos_ms, (tpot.median_ms + slowed_ms)[:, None], spread)
+    lost: Floats = (pool.tpot_slos[:, asked] * (before - after)).sum(axis=1)
+    return lost
+
+
+def _chance(slo_ms: float | Floats, median_ms: Floats, spread: Floats) -> Floats:
+    """That a latency of this distribution stays within an objective."""
+    exponent = (_LOGISTIC / spread) * np.log(median_ms / slo_ms)
+    chance: Floats = 1.0 / (1.0 + np.exp(np.clip(exponent, -50.0, 50.0)))
+    return chance

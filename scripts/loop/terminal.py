@@ -1,0 +1,40 @@
+"""Telling a story on the terminal, by progress bars, with what happens above them."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Terminal:
+    """What takes long gets a bar, with the time that it took and may still take."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def begin(self, title: str, total: int) -> Callable[[], None]:
+        task = self._progress.add_task(title, total=total)
+        return lambda: self._progress.advance(task)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(f"[bold]•[/] {text}", highlight=False)

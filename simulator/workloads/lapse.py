@@ -1,0 +1,31 @@
+"""A scenario whose time passes at another speed: what takes a second, then takes 1 / `speed_factor` seconds.
+
+Servers that can't stream as fast as the hardware that they imitate run the same scenario slowed down.
+"""
+
+from dataclasses import replace
+
+from simulator.arrival import Arrival, Change, Scenario
+
+
+def lapsed(scenario: Scenario, speed_factor: float) -> Scenario:
+    """Gaps, objectives and steps all stretched alike, so that the same objectives are met as at full speed."""
+    if speed_factor == 1:
+        return scenario
+    return replace(
+        scenario,
+        arrivals=tuple(_stretched(arrival, speed_factor) for arrival in scenario.arrivals),
+        changes=(
+            *(Change(0.0, endpoint, 1 / speed_factor) for endpoint in range(len(scenario.endpoints))),
+            *(Change(c.at_s / speed_factor, c.endpoint, c.slowdown / speed_factor) for c in scenario.changes),
+        ),
+    )
+
+
+def _stretched(arrival: Arrival, speed_factor: float) -> Arrival:
+    return replace(
+        arrival,
+        arrival_s=arrival.arrival_s / speed_factor,
+        slo_ttft_ms=round(arrival.slo_ttft_ms / speed_factor, 3),
+        slo_tpot_ms=round(arrival.slo_tpot_ms / speed_factor, 3),
+    )

@@ -1,0 +1,90 @@
+"""What prompts cost, asked of the models beside a decision, and kept by the pool."""
+
+import numpy as np
+import pytest
+
+from epp.features import feature_columns
+from epp.latency.costs import Costs, with_question
+from epp.pool.pool import Pool
+from epp.pool.prefix_index import PrefixIndex
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import TPOT_SLOS_MS, Endpoint, Predictions
+from model_store import ROW_NAMES
+
+LENGTH, PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def pool_of(count: int, clock: Clock) -> Pool:
+    pool = Pool(PrefixIndex(100), 60.0, clock=clock)
+    pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(count))
+    return pool
+
+
+def answer(columns: np.ndarray[tuple[int, int], np.dtype[np.float32]], ms_per_token: float) -> Predictions:
+    """Of models by which an uncached token takes so long, and a token of the answer 10 ms."""
+    ttft_ms = columns[LENGTH] * (1 - columns[PREFIX]) * ms_per_token + 5.0
+    tpot_ms = np.full(columns.shape[1], 10.0)
+    return Predictions(ttft_ms * 1.5, tpot_ms * 1.5, 1, "test", ttft_ms, tpot_ms)
+
+
+def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_rows() -> None:
+    clock = Clock()
+    pool = pool_of(3, clock)
+    request, costs = Request("1", "m", input_tokens=700), Costs(pool, clock)
+    columns = feature_columns(request, pool.snapshot(request))
+    assert costs.is_due(3)
+    own = costs.take(np.arange(3), answer(with_question(columns), 0.02))
+    assert own.ttft_ms.tolist() == pytest.approx([(700 * 0.02 + 5) * 1.5] * 3)
+    snapshot = pool.snapshot(request)
+    assert snapshot.prefill_ms_per_token.tolist() == pytest.approx([0.02] * 3)
+    assert snapshot.unloaded_tpot_ms.tolist() == pytest.approx([10.0] * 3)
+
+
+def test_they_are_asked_once_a_second_and_not_of_a_pool_that_predictors_would_refuse() -> None:
+    clock = Clock()
+    costs = Costs(pool_of(1, clock), clock)
+    assert [costs.is_due(1), costs.is_due(1)] == [True, False]
+    clock.now_s += 1.0
+    assert not costs.is_due(5000)
+    assert costs.is_due(1)
+
+
+def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_costs_along() -> None:
+    clock = Clock()
+    pool = pool_of(2, clock)
+    slots = np.arange(2)
+    pool.learn_costs(slots, np.array([0.02, 0.03]), np.array([8.0, 9.0]))
+    clock.now_s += 60.0
+    pool.learn_costs(slots, np.array([0.02, 0.03]), np.array([30.0, 5.0]))
+    unloaded_ms = pool.snapshot(Request("1", "m")).unloaded_tpot_ms.tolist()
+    assert unloaded_ms == pytest.approx([8.0, 5.0], rel=0.02)
+    pool.replace_endpoints([Endpoint("pod-1", "10.0.0.1:8000")])
+    clock.now_s += 10.0
+    pool.replace_endpoints([Endpoint("pod-1", "10.0.0.1:8000"), Endpoint("new", "10.0.0.9:8000")])
+    fresh = pool.snapshot(Request("1", "m"))
+    costs = dict(zip([endpoint.name for endpoint in fresh.endpoints], fresh.prefill_ms_per_token, strict=True))
+    assert costs["pod-1"] == pytest.approx(0.03)
+    assert np.isnan(costs["new"])
+
+
+def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
+    pool = pool_of(1, Clock())
+    flights = [
+        pool.dispatch(0, Request(str(i), "m", slo_tpot_ms=slo), 0.0) for i, slo in enumerate((1.0, 20.0, 21, 9e9))
+    ]
+    flights.append(pool.dispatch(0, Request("none", "m"), 0.0))
+    counts = pool.snapshot(Request("1", "m")).tpot_slos[0]
+    assert counts.sum() == 4
+    assert (counts[0], counts[-1]) == (1, 1)
+    assert {round(float(TPOT_SLOS_MS[place])) for place in np.flatnonzero(counts)[1:-1]} <= {17, 21}
+    for flight in flights:
+        pool.finish(flight)
+        pool.finish(flight)
+    assert not pool.snapshot(Request("1", "m")).tpot_slos.any()

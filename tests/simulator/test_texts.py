@@ -1,0 +1,82 @@
+"""Scenarios as requests that can be sent, and at another speed."""
+
+from itertools import takewhile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.evaluation.heuristics import RoundRobin
+from scripts.evaluation.judging import Judge
+from simulator.arrival import Arrival, Scenario
+from simulator.cluster import Cluster, Flight
+from simulator.hardware import hardware
+from simulator.prompt import block_hashes, token_count
+from simulator.wire import ChatCompletion, Message
+from simulator.workloads import WORKLOADS
+from simulator.workloads.lapse import lapsed
+from simulator.workloads.texts import sendable
+
+HASH_TOKENS, BLOCK_TOKENS = 64, 16
+POOL = ("h100-llama-3.1-8b", "l40s-llama-3.1-8b")
+
+
+def scenario_of(*prompts: tuple[int, tuple[int, ...]]) -> Scenario:
+    arrivals = tuple(
+        Arrival(index, 0.0, tokens, 10, hashes, "tight", 100.0, 10.0) for index, (tokens, hashes) in enumerate(prompts)
+    )
+    return Scenario("made-up", arrivals, (hardware(POOL[0]),), HASH_TOKENS)
+
+
+def rendered(text: str) -> bytes:
+    """The prompt as the server's chat template makes it."""
+    return ChatCompletion(model="", messages=[Message(role="user", content=text)]).text()
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> tuple[int, tuple[int, ...]]:
+    pieces = draw(st.lists(st.integers(0, 2), max_size=5))
+    # A piece's id stands for all that comes before it as well.
+    hashes = tuple(int("".join(map(str, pieces[: end + 1])), 3) + 3**end * 100 for end in range(len(pieces)))
+    return HASH_TOKENS * len(pieces) + draw(st.integers(8, HASH_TOKENS - 1)), hashes
+
+
+@given(prompts(), prompts())
+def test_texts_are_as_long_and_share_as_much_as_the_scenario_says(
+    one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]
+) -> None:
+    texts = [rendered(request.prompt) for request in sendable(scenario_of(one, other), "salt")]
+    assert [token_count(text) for text in texts] == [one[0], other[0]]
+    shared_pieces = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one[1], other[1], strict=False))))
+    blocks = [block_hashes(text, BLOCK_TOKENS) for text in texts]
+    shared_blocks = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*blocks, strict=False))))
+    assert shared_blocks == shared_pieces * HASH_TOKENS // BLOCK_TOKENS
+
+
+def test_another_salt_shares_nothing_and_the_same_one_everything() -> None:
+    scenario = scenario_of((200, (1, 2, 3)))
+    first, again, other = (sendable(scenario, salt)[0] for salt in ("a", "a", "b"))
+    assert first == again
+    assert first.id != other.id
+    assert not set(block_hashes(rendered(first.prompt), 16)) & set(block_hashes(rendered(other.prompt), 16))
+
+
+def flights(scenario: Scenario) -> list[Flight]:
+    judge = Judge(RoundRobin(len(scenario.endpoints), 0))
+    Cluster(scenario.endpoints, scenario.hash_tokens, judge).run(scenario.arrivals, scenario.changes)
+    return sorted(judge.flights, key=lambda flight: flight.arrival.index)
+
+
+@pytest.mark.parametrize("workload", ["poisson", "halving"])
+def test_a_scenario_at_another_speed_meets_the_same_objectives_at_other_times(workload: str) -> None:
+    scenario = WORKLOADS[workload].on(*POOL).scenario(20, 1, 20)
+    usual, slow = flights(scenario), flights(lapsed(scenario, 0.25))
+    assert [one.ttft_ms for one in slow] == pytest.approx([4 * one.ttft_ms for one in usual], rel=1e-6)
+    assert [one.tpot_ms for one in slow] == pytest.approx([4 * one.tpot_ms for one in usual], rel=1e-6)
+    assert [one.met for one in slow] == [one.met for one in usual]
+    assert 0 < sum(one.met for one in slow) < len(slow)
+
+
+def test_full_speed_changes_nothing() -> None:
+    scenario = scenario_of((100, ()))
+    assert lapsed(scenario, 1.0) is scenario
