@@ -10,6 +10,7 @@ from typing import Any
 from epp.features import feature_columns
 from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.scheduler import Decision
+from epp.scheduling.snapshot import Predictions
 from model_store import ROW_NAMES
 
 
@@ -115,14 +116,24 @@ def _candidate(
     }
     candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
     if pool.predictions is not None and room is not None:
-        ttft_ms, tpot_ms = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
-        candidate["predicted"] = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
+        candidate["predicted"] = _latencies(pool.predictions.at(slice(index, index + 1)))
         candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
+    candidate["prefill_ms_per_token"] = _known(pool.prefill_ms_per_token[index])
     if position is None:
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])
     candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
     return candidate
+
+
+def _latencies(one: Predictions) -> dict[str, float]:
+    values = {
+        "ttft_ms": one.ttft_ms,
+        "tpot_ms": one.tpot_ms,
+        "ttft_median_ms": one.ttft_median_ms,
+        "tpot_median_ms": one.tpot_median_ms,
+    }
+    return {name: float(value[0]) for name, value in values.items() if value is not None}
 
 
 def _known(left_ms: float) -> float | None:

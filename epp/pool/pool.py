@@ -39,7 +39,8 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     *_TPOT_SLO_ROWS,
     _TIGHTEST_TPOT_SLO,
     _TOKEN_AT,
-    _RECENT_PREFILL,
+    _RECENT_TTFT,
+    _RECENT_TOKENS_AHEAD,
     _RECENT_TPOT,
 ) = range(len(OWN))
 _TPOT_SLOS = slice(_TPOT_SLO_ROWS[0], _TPOT_SLO_ROWS[-1] + 1)
@@ -209,7 +210,8 @@ class Pool:
             flight.is_observed = True
             self._own[_OBSERVED, flight.slot] += 1
         self.record_token(flight.slot, self._clock())
-        self._average(_RECENT_PREFILL, flight.slot, ttft_ms / flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
+        self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
+        self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
@@ -285,7 +287,7 @@ class Pool:
 
     def expected_ttft_ms(self, flight: InFlight) -> float:
         """From the endpoint's recent speed of prefill; 0 where none is known."""
-        per_token_ms = self._own[_RECENT_PREFILL, flight.slot]
+        per_token_ms = self._own[_RECENT_TTFT, flight.slot] / self._own[_RECENT_TOKENS_AHEAD, flight.slot]
         return 0.0 if np.isnan(per_token_ms) else float(per_token_ms) * flight.tokens_ahead
 
     def first_token(self, flight: InFlight) -> None:
@@ -357,7 +359,8 @@ class Pool:
             prefill_tokens=own[_PREFILL_TOKENS],
             decode_tokens=own[_DECODE_TOKENS] + _uncounted_tokens(own, now_s),
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
-            recent_prefill_ms_per_token=own[_RECENT_PREFILL],
+            # The mean of the times over that of the tokens: a mean of their ratios would be that of short prompts.
+            recent_prefill_ms_per_token=own[_RECENT_TTFT] / own[_RECENT_TOKENS_AHEAD],
             recent_tpot_ms=own[_RECENT_TPOT],
             ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),

@@ -27,7 +27,7 @@ ADDED = (
 )
 LEAST = ("tightest_tpot_slo_ms",)
 LATEST = ("token_at_s",)
-AVERAGED = ("recent_prefill_ms_per_token", "recent_tpot_ms")
+AVERAGED = ("recent_ttft_ms", "recent_tokens_ahead", "recent_tpot_ms")
 OWN = (*ADDED, *LEAST, *LATEST, *AVERAGED)
 
 _EMPTY = {

@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from scripts.evaluation.picker import EVERY_TOKENS, OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S
+from scripts.evaluation.picker import (
+    EVERY_TOKENS,
+    OBSERVED_RESPONSES_PER_S,
+    OBSERVED_TOKENS_PER_S,
+    TOKEN_DELAY_MS,
+    TOKEN_DELAY_SIGMA,
+)
 from scripts.evaluation.plan import BASE, IF_NEVER
 from scripts.evaluation.preparing import LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
@@ -60,6 +66,8 @@ ASSUMPTIONS = f"""\
   A training server waits for less: what is learnt here is rather older than there.
 - The picker observes responses within its default budget, {OBSERVED_RESPONSES_PER_S:g} responses and
   {OBSERVED_TOKENS_PER_S:,.0f} tokens a second, and looks at each every {EVERY_TOKENS} tokens.
+- When an observed response is being generated on an endpoint, the picker has seen the end of its last step: a token
+  comes {TOKEN_DELAY_MS:g} ms later in the middle, lognormal with a sigma of {TOKEN_DELAY_SIGMA:g}.
 - The first {WARM_UP_SHARE:.0%} of each run's time fills the pool, and isn't judged. Warm models and tuned weights come
   from {LEARNING_S * len(LOADS):g} s of other traffic at {_listed(LOADS)} times, and {TUNING_S * len(TUNING_LOADS):g} s
   at {_listed(TUNING_LOADS)} times the typical rate ([workloads.md](workloads.md) has the workloads)."""
@@ -68,3 +76,16 @@ Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by t
 the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
 bias is the median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper
 bound of the noise that no model of these features could predict."""
+TRIED = """\
+The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
+azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails.
+
+- Kept: counting what a placement does to the requests that are there, without which strict ones are crowded out;
+  the chance of meeting an objective from the median and an upper quantile, which beats either alone; asking the models
+  what a prompt costs on each endpoint, which beats the measured time over the tokens ahead by far where lengths
+  differ; the time since an endpoint's last token as a feature, which halves the errors of TTFT and leaves attainment
+  as it is; the speed of prefill as mean time over mean tokens.
+- Not kept: a constant in place of the least TPOT that was predicted of an endpoint; a request's share of a step by its
+  tokens, beside that by requests; more weight on speed, or less; other spreads and weights, between half and twice
+  those that there are, which change little; the correction of each endpoint's bias between refits, which makes up for
+  a changed endpoint sooner and elsewhere adds noise, and changes no attainment."""

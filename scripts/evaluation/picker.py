@@ -25,7 +25,7 @@ OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
 EVERY_TOKENS = 32
 # A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
-_TOKEN_DELAY_MS, _TOKEN_DELAY_SIGMA = 0.3, 0.5
+TOKEN_DELAY_MS, TOKEN_DELAY_SIGMA = 0.3, 0.5
 _MODEL = "model"
 
 
@@ -114,7 +114,7 @@ class Picker:
         if self.trainer is None or self._cluster is None:
             return
         endpoints = len(self._cluster.engines)
-        delays_ms = self._delays.lognormal(np.log(_TOKEN_DELAY_MS), _TOKEN_DELAY_SIGMA, endpoints)
+        delays_ms = self._delays.lognormal(np.log(TOKEN_DELAY_MS), TOKEN_DELAY_SIGMA, endpoints)
         for slot, delay_s in enumerate((delays_ms / 1000).tolist()):
             self.pool.record_token(slot, self._cluster.step_began_s(slot, now_s - delay_s) + delay_s)
 

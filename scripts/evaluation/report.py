@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.evaluation import plots
-from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES, QUALITY
+from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES, QUALITY, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import Summary
@@ -55,6 +55,7 @@ def write_report(
         "## Objectives\n\n" + _objectives(plan, workloads),
         "## Assumptions\n\n" + ASSUMPTIONS,
         "## Over all workloads\n\n" + _overview(results),
+        "## What was tried\n\n" + TRIED,
         *_quality(results),
         *(_workload(result, pictures, changed_s if result.workload == HALVING else None) for result in results),
     ]

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from epp.decisions import Record, explain
 from epp.features import feature_columns
 from epp.latency.costs import Costs, with_question
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
+from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.request import Request
+from epp.scheduling.scheduler import Decision
 from epp.scheduling.snapshot import TPOT_SLOS_MS, Endpoint, Predictions
 from model_store import ROW_NAMES
 
@@ -88,3 +91,17 @@ def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
         pool.finish(flight)
         pool.finish(flight)
     assert not pool.snapshot(Request("1", "m")).tpot_slos.any()
+
+
+def test_a_decision_tells_medians_and_prices() -> None:
+    upper = np.array([300.0, 600.0]), np.array([26.0, 52.0])
+    predictions = Predictions(*upper, 1, "test", *(latency / 2 for latency in upper))
+    pool = pool_of(2, Clock())
+    pool.learn_costs(np.arange(2), np.array([0.02, 0.03]), np.array([8.0, 9.0]))
+    request = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50, prediction_based=True)
+    snapshot = pool.snapshot(request).with_predictions(predictions)
+    decision = load_scheduler(DEFAULT_CONFIG, {}).schedule(request, snapshot, np.random.default_rng(1))
+    assert isinstance(decision, Decision)
+    told = explain(Record(decision, 1.0, None))["candidates"]
+    assert told[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
+    assert [one["prefill_ms_per_token"] for one in told] == [0.02, 0.03]
