@@ -89,13 +89,13 @@ class Picker:
         self._now_s = now_s
         self._see_tokens(now_s)
         request = _request(arrival)
-        pool = self.predict(request, self.pool.snapshot(request), arrival)
+        pool = self.predict(request, self.pool.snapshot(request))
         decision = self.scheduler.schedule(request, pool, self._rng)
         if isinstance(decision, Refusal):
             return None
         return self._dispatch(arrival, request, pool, decision.chosen)
 
-    def predict(self, request: Request, pool: Snapshot, arrival: Arrival) -> Snapshot:
+    def predict(self, request: Request, pool: Snapshot) -> Snapshot:
         """The candidates with predictions, where the scheduler wants some and there are any."""
         if self.trainer is None or not self.scheduler.wants_predictions(request):
             return pool

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import msgspec
 import numpy as np
 
 from epp.scheduling.parameters import Factor, Share, Weight
@@ -60,10 +61,10 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
 
     @property
     def notices(self) -> Sequence[str]:
-        unused = [name for name in _OF_REFERENCE if getattr(self, name) != getattr(_DEFAULTS, name)]
+        unused = [one.encode_name for one in _OF_REFERENCE if getattr(self, one.name) != one.default]
         if self.strategy == "reference" or not unused:
             return ()
-        return [f"{', '.join(map(_camel, unused))}: of use with strategy: reference alone"]
+        return [f"{', '.join(unused)}: of use with strategy: reference alone"]
 
     @property
     def needs_costs(self) -> bool:
@@ -136,13 +137,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return np.trunc((1.0 - deficit) * 80) + 2
 
 
-_DEFAULTS = SloScorer()
-_OF_REFERENCE = [name for name in SloScorer.__struct_fields__ if name not in ("strategy", "slo_buffer_factor")]
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
+_OF_REFERENCE = [one for one in msgspec.structs.fields(SloScorer) if one.name not in ("strategy", "slo_buffer_factor")]
 
 
 class SloAdmitter(Admitter, frozen=True):
