@@ -111,12 +111,8 @@ class Responses:
 
     def _features_now(self, assignment: Assignment, tokens: int) -> FeatureColumns:
         """The endpoint's load at this moment as another request would see it: without this request's own share."""
-        flight, request = assignment.flight, assignment.intake.request
-        pool = self.pool.snapshot_of_slot(flight.slot, request)
-        pool.running[0] = max(pool.running[0] - 1, 0.0)
-        pool.decode_tokens[0] = max(pool.decode_tokens[0] - flight.decode_tokens, 0.0)
-        pool.prefix_score[0] = assignment.record.prefix_score
-        return feature_columns(request, pool, tokens)
+        pool = self.pool.snapshot_beside(assignment.flight, assignment.record.prefix_score)
+        return feature_columns(assignment.intake.request, pool, tokens)
 
     def _expect_first_token(self, assignment: Assignment) -> None:
         """Nobody will see the first token come, so it is taken to come when it was expected."""

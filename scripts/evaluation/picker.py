@@ -179,10 +179,7 @@ class Picker:
 
     def _features_now(self, followed: _Followed) -> FeatureColumns:
         """The endpoint's load as another request would see it, without this request's own share."""
-        pool = self.pool.snapshot_of_slot(followed.in_flight.slot, followed.request)
-        pool.running[0] = max(pool.running[0] - 1, 0.0)
-        pool.decode_tokens[0] = max(pool.decode_tokens[0] - followed.in_flight.decode_tokens, 0.0)
-        pool.prefix_score[0] = followed.prefix_score
+        pool = self.pool.snapshot_beside(followed.in_flight, followed.prefix_score)
         return feature_columns(followed.request, pool, followed.tokens)
 
     def _note_prediction(self, arrival: Arrival, pool: Snapshot, chosen: int) -> None:
