@@ -45,7 +45,7 @@ def tell_virtually(
             told[phase.name] = _flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed))
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
-            flights = _flown(_later(scenario, number, now_s), picker, picker.scrape)
+            flights = _flown(_later(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
             told[phase.name] = flights
         on_phase()
@@ -94,16 +94,18 @@ class _AsPlaced:
     def ended(self, flight: Flight, now_s: float) -> None: ...
 
 
-def _flown(
-    scenario: Scenario, policy: Observer, scrape: Callable[[Cluster, float], None] | None = None
-) -> list[Flight]:
+def _flown(scenario: Scenario, policy: Observer) -> list[Flight]:
     judge = Judge(policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
+    if not isinstance(policy, Picker):
+        cluster.run(scenario.arrivals, scenario.changes)
+        return judge.flights
     begins_s = scenario.arrivals[0].arrival_s - SCRAPE_S
+    policy.attach(cluster)
 
     def tick(now_s: float) -> None:
-        if scrape and now_s >= begins_s:
-            scrape(cluster, now_s)
+        if now_s >= begins_s:
+            policy.scrape(cluster, now_s)
 
-    cluster.run(scenario.arrivals, scenario.changes, tick if scrape else None, SCRAPE_S)
+    cluster.run(scenario.arrivals, scenario.changes, tick, SCRAPE_S)
     return judge.flights
