@@ -16,7 +16,7 @@ import numpy as np
 from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
 from trainer.derivation import RISING, design_columns, design_matrix, monotone, raw_columns
-from trainer.drift import Drift, find_drift, newest, weights
+from trainer.drift import find_drift, newest, weights
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import Verdict, check_not_worse, check_parity, check_rising, difference, losses, scores
@@ -63,23 +63,21 @@ class Fitter:
         return [self._target(name, data, job) for name, data in job.data.items()]
 
     def _target(self, name: str, data: TargetData, job: Job) -> Learnt:
-        settings, names = job.settings, tuple(feature.name for feature in SCHEMAS[name])
-        served = Graph(job.served[name]) if name in job.served else None
-        drift, began_at = _drift(data, served, job.law_began_at.get(name, 0), settings.drift_tolerance)
-        logger.debug("stage: fit %s", name)
-        started_at = time.perf_counter()
-        design = design_matrix(name, names, raw_columns(name, data.train.x))
-        training = Training(
-            design,
-            np.log(data.train.y) if settings.fit.in_logarithms else data.train.y,
-            _weights(name, data.train, began_at, settings.weigh_prefixes),
-            monotone(name),
-        )
-        models, incremental = self._fit(name, training, settings)
-        fitted_at = time.perf_counter()
-        logger.debug("stage: export %s", name)
+        settings, names = job.settings, _names(name)
         outputs = tuple(Output(_output_name(name, q, i), quantile=q) for i, q in enumerate(settings.fit.targets))
         spec = GraphSpec(names, outputs, derive=name, floor=0.0, exponential=settings.fit.in_logarithms)
+        served = Graph(job.served[name]) if name in job.served else None
+        began_at = job.law_began_at.get(name, 0)
+        rows = newest(data, began_at)
+        drift = find_drift(rows, served.predict(ROW_NAMES, rows.x)) if served else None
+        logger.debug("stage: fit %s", name)
+        started_at = time.perf_counter()
+        models, incremental = self._fit(name, data.train, began_at, settings)
+        if drift and drift.is_change(settings.drift_tolerance) and not _explain(models, spec, rows, settings):
+            began_at = drift.began_at
+            models, incremental = self._fit(name, data.train, began_at, settings)
+        fitted_at = time.perf_counter()
+        logger.debug("stage: export %s", name)
         manifest = _manifest(name, outputs, data, settings)
         onnx_bytes = export(models, spec, summary(manifest))
         exported_at = time.perf_counter()
@@ -104,9 +102,15 @@ class Fitter:
             law_factor=drift.factor if drift else 1.0,
         )
 
-    def _fit(self, name: str, training: Training, settings: JobSettings) -> tuple[list[Model], bool]:
+    def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> tuple[list[Model], bool]:
         """A whole fit, or one that goes on from the last where a whole one would take longer than the budget."""
-        last, rows = self._last.get(name), len(training.y)
+        training = Training(
+            design_matrix(name, _names(name), raw_columns(name, train.x)),
+            np.log(train.y) if settings.fit.in_logarithms else train.y,
+            _weights(name, train, began_at, settings.weigh_prefixes),
+            monotone(name),
+        )
+        last, rows = self._last.get(name), len(train)
         if last is not None and not last.is_to_go_on(rows, settings):
             last = None
         started_at = time.perf_counter()
@@ -116,13 +120,18 @@ class Fitter:
         return models, last is not None
 
 
-def _drift(data: TargetData, served: Graph | None, since: int, tolerance: float) -> tuple[Drift | None, int]:
-    """What the newest rows say of the served model, and where the present law began."""
-    if served is None:
-        return None, since
-    rows = newest(data, since)
-    drift = find_drift(rows, served.predict(ROW_NAMES, rows.x))
-    return drift, drift.began_at if drift and drift.is_change(tolerance) else since
+def _names(target: str) -> tuple[str, ...]:
+    return tuple(feature.name for feature in SCHEMAS[target])
+
+
+def _explain(models: Sequence[Model], spec: GraphSpec, rows: Rows, settings: JobSettings) -> bool:
+    """Whether models that were fitted to all rows alike leave no change among them.
+
+    Then it was the situation that changed, into one that the served model had seen little of, and not the law.
+    """
+    answers = expected(models, design_matrix(spec.derive, spec.inputs, raw_columns(spec.derive, rows.x)), spec)
+    left = find_drift(rows, answers[:, 0])
+    return left is None or not left.is_change(settings.drift_tolerance)
 
 
 def _weights(name: str, rows: Rows, began_at: int, weigh_prefixes: bool) -> Matrix | None:

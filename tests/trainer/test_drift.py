@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store import ROW_NAMES
-from tests.trainer.rows import law, make_rows, noisy, rows_of
+from tests.trainer.rows import INPUT, PREFIX, law, make_rows, noisy, rows_of
 from trainer.drift import find_drift, weights
 from trainer.fitter import Fitter
 from trainer.graph import Graph
@@ -90,3 +90,18 @@ def test_a_law_that_is_known_to_have_changed_is_not_found_again() -> None:
     first = learn(changed, {"ttft": old.onnx})
     assert first.law_began_at
     assert learn(changed, {"ttft": first.onnx}, first.law_began_at).law_began_at == first.law_began_at
+
+
+def test_a_situation_that_was_never_seen_is_no_change_of_the_law() -> None:
+    known = 2000
+    x = make_rows(known + 300)
+    x[:known, INPUT] %= 300
+    x[known:, INPUT] = 700 + x[known:, INPUT] % 300
+    x[known:, PREFIX] = 0
+    rows = rows_of(x, noisy(law(x)))
+    served = learn(rows.part(slice(known)), {}).onnx
+    drift = find_drift(rows, Graph(served).predict(ROW_NAMES, rows.x))
+    # To the served model it looks like one.
+    assert drift
+    assert drift.is_change(SETTINGS.drift_tolerance)
+    assert learn(rows, {"ttft": served}).law_began_at is None
