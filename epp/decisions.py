@@ -92,7 +92,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "decision_ms": round(record.decision_ms, 3),
         "prediction": predictions and {"source": predictions.source, "generation": predictions.generation},
         "prediction_error": record.prediction_error,
-        "predicted": record.predicted and dict(zip(("ttft_ms", "tpot_ms"), record.predicted, strict=True)),
+        "predicted": predictions and _latencies(predictions.at(slice(decision.chosen, decision.chosen + 1))),
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
     }
     if with_candidates:

@@ -109,6 +109,7 @@ async def _compare(
         "chances": chances,
         "warm_up_share": WARM_UP_SHARE,
         "low_share": _LOW_SHARE,
+        "quantiles": config.quantiles,
     }
     _tell(console, compared, margin, settings, json_file, markdown_file)
 
@@ -140,11 +141,13 @@ async def _on_both_clocks(
             for chance in range(chances)
         ]
     outcomes = {result.phase.name: result.outcomes for result in story.phases}
+    decisions = {decision["request_id"]: decision for decision in story.decisions}
     return {
         phase.name: compare(
             load.at(phase.share).scenario(seed + 1, phase_s),
             [run[phase.name] for run in runs],
             outcomes[phase.name],
+            decisions,
             WARM_UP_SHARE,
         )
         for phase in told
@@ -163,7 +166,14 @@ def _tell(
     policies = {name: phase for name, phase in compared.items() if name != _LOW}
     low = {_LOW: compared[_LOW]}
     found, about = order(policies, margin), surroundings()
-    for text in (report.comparison_table(policies), report.verdict(found), report.apart_table(compared)):
+    tables = (
+        report.comparison_table(policies),
+        report.placement_table(policies, settings["hardware"]),
+        report.prediction_table(policies),
+        report.verdict(found),
+        report.apart_table(compared),
+    )
+    for text in tables:
         console.print(Markdown(text))
     if markdown_file:
         markdown_file.write_text(report.page(policies, low, found, settings, about))

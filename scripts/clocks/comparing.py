@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from scipy.stats import spearmanr
 
-from scripts.clocks.virtual import Placed, fly_as_placed
+from scripts.clocks.predicting import Prediction, judge, of_decision, of_flight
+from scripts.clocks.virtual import Flown, Placed, fly_as_placed
 from simulator.arrival import Scenario
 from simulator.cluster import Flight
 from simulator.outcome import Outcome
@@ -21,18 +22,25 @@ class Fate(NamedTuple):
     """What became of a request on either clock; latencies in ms, None where nothing came."""
 
     number: int
+    endpoint: int | None
     ttft_ms: float | None
     tpot_ms: float | None
     met: bool
 
 
 class Side(msgspec.Struct, frozen=True):
-    """A phase on one clock, of the judged requests; percentiles by p50 and p95."""
+    """A phase on one clock, of the judged requests; percentiles by p50 and p95.
+
+    `shares` of the requests are those of the endpoints, in their order; `prediction` is None where nobody decided but
+    what had been decided before, or Envoy.
+    """
 
     requests: int
     attainment: float
     ttft_ms: dict[str, float]
     tpot_ms: dict[str, float]
+    shares: tuple[float, ...]
+    prediction: Prediction | None = None
 
 
 class Apart(msgspec.Struct, frozen=True):
@@ -73,24 +81,36 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def compare(
-    scenario: Scenario, runs: Sequence[Sequence[Flight]], outcomes: Sequence[Outcome], warm_up_share: float
+    scenario: Scenario,
+    runs: Sequence[Flown],
+    outcomes: Sequence[Outcome],
+    decisions: Mapping[str, Mapping[str, Any]],
+    warm_up_share: float,
 ) -> Phase:
-    """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged."""
+    """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged.
+
+    `decisions` of the picker behind Envoy are those of any requests, by their ids.
+    """
     begin_s = warm_up_share * scenario.arrivals[-1].arrival_s
     judged = {arrival.index for arrival in scenario.arrivals if arrival.arrival_s >= begin_s}
+    endpoints = len(scenario.endpoints)
 
-    def fates(flights: Sequence[Flight]) -> list[Fate]:
-        return [_of_flight(flight) for flight in flights if flight.arrival.index in judged]
+    def flights(all_of_them: Sequence[Flight]) -> list[Flight]:
+        return [flight for flight in all_of_them if flight.arrival.index in judged]
 
-    virtual = [fates(flights) for flights in runs]
-    attained = [_side(one).attainment for one in virtual]
-    as_placed = fates(fly_as_placed(scenario, _placed(scenario, outcomes)))
-    envoy = [_of_outcome(outcome) for outcome in outcomes if outcome.request.index in judged]
+    virtual = [flights(run.flights) for run in runs]
+    foretold = [of_flight(flight, run.predicted) for run, ours in zip(runs, virtual, strict=True) for flight in ours]
+    fates = [[_of_flight(flight) for flight in ours] for ours in virtual]
+    attained = [_side(one, endpoints).attainment for one in fates]
+    as_placed = [_of_flight(flight) for flight in flights(fly_as_placed(scenario, _placed(scenario, outcomes)))]
+    seen = [outcome for outcome in outcomes if outcome.request.index in judged]
+    envoy = [_of_outcome(outcome) for outcome in seen]
+    decided = [of_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
     return Phase(
-        virtual=_side([fate for one in virtual for fate in one]),
+        virtual=_side([fate for one in fates for fate in one], endpoints, judge(foretold) if decided else None),
         chance=(min(attained), max(attained)),
-        envoy=_side(envoy),
-        replayed=_side(as_placed),
+        envoy=_side(envoy, endpoints, judge(decided) if decided else None),
+        replayed=_side(as_placed, endpoints),
         apart=_apart(envoy, as_placed),
         errors=sum(outcome.error is not None for outcome in outcomes),
     )
@@ -118,31 +138,39 @@ def order(phases: Mapping[str, Phase], margin: float) -> Order:
 
 
 def _placed(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
-    """Servers' names end with their places. What was sent late arrives late; what no server took isn't there."""
+    """What was sent late arrives late; what no server took isn't there."""
     return [
         Placed(
             replace(scenario.arrivals[outcome.request.index], arrival_s=outcome.sent_s),
-            int(outcome.served_by.rpartition("-")[2]),
+            endpoint,
         )
         for outcome in outcomes
-        if outcome.served_by
+        if (endpoint := _served_by(outcome)) is not None
     ]
 
 
+def _served_by(outcome: Outcome) -> int | None:
+    """Servers' names end with their places."""
+    return int(outcome.served_by.rpartition("-")[2]) if outcome.served_by else None
+
+
 def _of_flight(flight: Flight) -> Fate:
-    return Fate(flight.arrival.index, flight.ttft_ms, flight.tpot_ms, flight.met)
+    return Fate(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
 
 
 def _of_outcome(outcome: Outcome) -> Fate:
-    return Fate(outcome.request.index, outcome.ttft_ms, outcome.tpot_ms, outcome.met)
+    return Fate(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
 
 
-def _side(fates: Sequence[Fate]) -> Side:
+def _side(fates: Sequence[Fate], endpoints: int, prediction: Prediction | None = None) -> Side:
+    served = [fate.endpoint for fate in fates]
     return Side(
         requests=len(fates),
         attainment=round(sum(fate.met for fate in fates) / max(len(fates), 1), 4),
         ttft_ms=_percentiles([fate.ttft_ms for fate in fates]),
         tpot_ms=_percentiles([fate.tpot_ms for fate in fates]),
+        shares=tuple(round(served.count(endpoint) / max(len(served), 1), 4) for endpoint in range(endpoints)),
+        prediction=prediction,
     )
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from scripts.clocks.comparing import Order, Phase, Side
+from scripts.clocks.predicting import Prediction
 from scripts.evaluation.tables import table
 from scripts.loop.report import counted
 
@@ -32,6 +35,43 @@ def apart_table(phases: Mapping[str, Phase]) -> str:
     rows = [
         (name, *(f"{value:.2f}" for value in (a.ttft_ms, a.ttft_percent, a.tpot_ms, a.tpot_percent)))
         for name, a in ((name, phase.apart) for name, phase in phases.items())
+    ]
+    return table(head, rows)
+
+
+def placement_table(phases: Mapping[str, Phase], hardware: Sequence[str]) -> str:
+    """Which share of the requests each kind of hardware gets on both clocks."""
+    kinds = list(dict.fromkeys(hardware))
+    head = ("policy", *(f"{kind}, %: virtual" if side == 0 else "Envoy" for kind in kinds for side in range(2)))
+    rows = [
+        (
+            name,
+            *(
+                f"{100 * sum(share for share, of in zip(side.shares, hardware, strict=True) if of == kind):.0f}"
+                for kind in kinds
+                for side in (phase.virtual, phase.envoy)
+            ),
+        )
+        for name, phase in phases.items()
+    ]
+    return table(head, rows)
+
+
+def prediction_table(phases: Mapping[str, Phase]) -> str:
+    """How the policies that ask for predictions were answered on both clocks."""
+    head = (
+        "policy",
+        "clock",
+        "decided from predictions, %",
+        "median error of TTFT, %",
+        "of TPOT, %",
+        "within the upper TTFT, %",
+        "TPOT, %",
+    )
+    rows = [
+        (name, clock, *("-" if value is None else f"{value:.1f}" for value in msgspec.structs.astuple(found)))
+        for name, phase in phases.items()
+        for clock, found in _predicting(phase)
     ]
     return table(head, rows)
 
@@ -80,6 +120,18 @@ prompts cut to {settings["max_prompt_tokens"]:,} tokens and answers to {settings
   differs from Envoy by how steps, and the path to them, take their time on a real machine; and from *virtual* by
   decisions: by chance, by latencies that were observed and models that were learnt at other moments.
 
+## Placements and predictions
+
+The share of the judged requests that each kind of hardware was given:
+
+{placement_table(phases, settings["hardware"])}
+
+Of the policies that ask for predictions, how many decisions were made from them, and how far they were from what came
+of it: errors are of the predicted median, and of latencies {max(settings["quantiles"]):.0%} should be within the
+predicted upper quantile.
+
+{prediction_table(phases)}
+
 ## Latencies of the same placements
 
 Medians over the judged requests; `low load` is {settings["low_share"]:.0%} of the rate, under `default`.
@@ -88,6 +140,13 @@ Medians over the judged requests; `low load` is {settings["low_share"]:.0%} of t
 
 `later` is what the path through Envoy, picker and servers adds; `apart` is the size of the difference.
 """
+
+
+def _predicting(phase: Phase) -> list[tuple[str, Prediction]]:
+    """Both clocks, or neither where neither has predicted anything."""
+    sides = [("virtual", phase.virtual.prediction), ("Envoy", phase.envoy.prediction)]
+    known = [(clock, found) for clock, found in sides if found]
+    return known if any(found.share for _, found in known) else []
 
 
 def _row(name: str, phase: Phase) -> Sequence[str]:

@@ -8,7 +8,7 @@ from epp.scheduling.config import load_scheduler
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
 from scripts.evaluation.learning import LearningSettings, VirtualTrainer
-from scripts.evaluation.picker import Picker
+from scripts.evaluation.picker import Picker, Predicted
 from scripts.evaluation.replay import SCRAPE_S
 from scripts.loop.load import Load
 from scripts.loop.policies import WARM_UP_PHASE, Phase
@@ -17,6 +17,14 @@ from simulator.cluster import Cluster, Flight, Observer, Placement
 
 _PAUSE_S = 1.0
 _CHANCES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Flown:
+    """What became of a phase's requests, and what was predicted of those that were placed by predictions, by index."""
+
+    flights: Sequence[Flight]
+    predicted: Mapping[int, Predicted]
 
 
 def tell_virtually(
@@ -28,7 +36,7 @@ def tell_virtually(
     learning: LearningSettings,
     on_phase: Callable[[], None] = lambda: None,
     chance: int = 0,
-) -> dict[str, list[Flight]]:
+) -> dict[str, Flown]:
     """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story.
 
     With another `chance` the same requests come, and what policies leave to chance falls otherwise.
@@ -37,17 +45,18 @@ def tell_virtually(
     endpoints = load.workload.endpoints
     scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
     picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, chance_seed, VirtualTrainer(learning))
-    told: dict[str, list[Flight]] = {}
+    told: dict[str, Flown] = {}
     now_s = 0.0
     for number, phase in enumerate((WARM_UP_PHASE, *policies)):
         scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            told[phase.name] = _flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed))
+            told[phase.name] = Flown(_flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {})
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
             flights = _flown(_later(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
-            told[phase.name] = flights
+            told[phase.name] = Flown(flights, dict(picker.predicted))
+            picker.predicted.clear()
         on_phase()
     return told
 

@@ -35,9 +35,18 @@ def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(
         assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 10
         assert phase["apart"]["tpot_percent"] < TPOT_PERCENT
         assert abs(phase["replayed"]["attainment"] - phase["envoy"]["attainment"]) < ATTAINMENT
+    envoy, virtual = (document["policies"]["slo"][clock] for clock in ("envoy", "virtual"))
+    for side in (envoy, virtual):
+        assert abs(sum(side["shares"]) - 1) < 0.01
+        assert side["prediction"]["share"] > 50
+        assert side["prediction"]["tpot_mdape"] is not None
+    assert document["policies"]["round-robin"]["envoy"]["prediction"] is None
     # What little the path through Envoy, picker and server adds comes on top: tokens are never early.
     assert 0 < document["low_load"]["apart"]["ttft_ms"] < TTFT_LATER_MS
-    assert "all of them are in the same order through Envoy" in page.read_text()
+    text = page.read_text()
+    assert "all of them are in the same order through Envoy" in text
+    assert "\n| slo | Envoy |" in text
+    assert "| round-robin | Envoy |" not in text
 
 
 @pytest.mark.parametrize(
