@@ -11,7 +11,7 @@ from scripts.evaluation.learning import LearningSettings, VirtualTrainer
 from scripts.evaluation.picker import Picker, Predicted
 from scripts.evaluation.replay import SCRAPE_S
 from scripts.loop.load import Load
-from scripts.loop.policies import WARM_UP_PHASE, Phase
+from scripts.loop.policies import PREDICTION_HEADER, WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
@@ -53,6 +53,7 @@ def tell_virtually(
             told[phase.name] = Flown(_flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {})
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
+            picker.prediction_based = phase.headers[PREDICTION_HEADER] == "true"
             flights = _flown(_later(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
             told[phase.name] = Flown(flights, dict(picker.predicted))

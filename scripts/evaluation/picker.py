@@ -54,7 +54,10 @@ class Predicted:
 
 
 class Picker:
-    """Places by a scheduler. Metrics are as old as the last `scrape`; everything else it knows by itself."""
+    """Places by a scheduler. Metrics are as old as the last `scrape`; everything else it knows by itself.
+
+    Requests ask for predictions, as long as `prediction_based` is true.
+    """
 
     def __init__(
         self, endpoints: int, scheduler: Scheduler, hash_tokens: int, seed: int, trainer: VirtualTrainer | None = None
@@ -65,6 +68,7 @@ class Picker:
         self.pool.replace_endpoints(Endpoint(f"endpoint-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
         self.scheduler = scheduler
         self.trainer = trainer
+        self.prediction_based = True
         self.predicted: dict[int, Predicted] = {}
         self._rng = np.random.default_rng(seed)
         self._delays = np.random.default_rng((seed, 1))
@@ -88,7 +92,7 @@ class Picker:
     def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         self._now_s = now_s
         self._see_tokens(now_s)
-        request = _request(arrival)
+        request = _request(arrival, self.prediction_based)
         pool = self.predict(request, self.pool.snapshot(request))
         decision = self.scheduler.schedule(request, pool, self._rng)
         if isinstance(decision, Refusal):
@@ -192,13 +196,13 @@ class Picker:
         self.predicted[arrival.index] = Predicted(*(float(value[0]) for value in values))
 
 
-def _request(arrival: Arrival) -> Request:
+def _request(arrival: Arrival, prediction_based: bool) -> Request:
     return Request(
         id=str(arrival.index),
         model=_MODEL,
         input_tokens=arrival.prompt_tokens,
         slo_ttft_ms=arrival.slo_ttft_ms,
         slo_tpot_ms=arrival.slo_tpot_ms,
-        prediction_based=True,
+        prediction_based=prediction_based,
         block_hashes=arrival.hashes,
     )

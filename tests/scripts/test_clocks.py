@@ -63,3 +63,12 @@ def test_the_picker_sees_when_tokens_come_in_every_phase(monkeypatch: pytest.Mon
         since_ms = np.concatenate([features[ROW_NAMES.index("ms_since_token")] for features, _ in part])
         # Within a step, and not since one of the 32nd tokens at which the picker is told of a response.
         assert np.nanquantile(since_ms, 0.9) < 1.5 * tpot_ms
+
+
+def test_the_warm_up_asks_for_no_predictions_when_there_are_some() -> None:
+    workload = shortened(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
+    load = Load(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
+    learning = LearningSettings(interval_s=1.0, delay_s=0.0, min_samples=20, min_new_rows=1)
+    told = virtual.tell_virtually(load, phases(["slo"], load), phase_s=PHASE_S, seed=1, learning=learning)
+    assert not told["warm-up"].predicted
+    assert len(told["slo"].predicted) == len(told["slo"].flights)
