@@ -69,7 +69,7 @@ class Fitter:
         served = Graph(job.served[name]) if name in job.served else None
         began_at = job.law_began_at.get(name, 0)
         rows = newest(data, began_at)
-        drift = find_drift(rows, served.predict(ROW_NAMES, rows.x)) if served else None
+        drift = find_drift(rows, _middle(served.outputs(ROW_NAMES, rows.x), settings.fit)) if served else None
         logger.debug("stage: fit %s", name)
         started_at = time.perf_counter()
         models, incremental = self._fit(name, data.train, began_at, settings)
@@ -130,8 +130,18 @@ def _explain(models: Sequence[Model], spec: GraphSpec, rows: Rows, settings: Job
     Then it was the situation that changed, into one that the served model had seen little of, and not the law.
     """
     answers = expected(models, design_matrix(spec.derive, spec.inputs, raw_columns(spec.derive, rows.x)), spec)
-    left = find_drift(rows, answers[:, 0])
+    left = find_drift(rows, _middle(answers, settings.fit))
     return left is None or not left.is_change(settings.drift_tolerance)
+
+
+def _middle(answers: Matrix, settings: FitSettings) -> Matrix:
+    """Of [rows, outputs] the quantile that is the nearest to the median: between it and an upper one lies a spread.
+
+    That is another in each situation, under the same law. Graphs that were fitted under other settings have other
+    outputs; whichever it is then, a spread between old and new rows is no more likely.
+    """
+    distances = [abs((quantile or 0.5) - 0.5) for quantile in settings.targets]
+    return answers[:, min(distances.index(min(distances)), answers.shape[1] - 1)]
 
 
 def _weights(name: str, rows: Rows, began_at: int, weigh_prefixes: bool) -> Matrix | None:
