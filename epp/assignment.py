@@ -9,7 +9,7 @@ from epp.intake import Intake
 from epp.metrics import ModelMetrics
 from epp.observation import StreamObserver
 from epp.pool.pool import InFlight
-from epp.windows import TokenWindows
+from epp.windows import Pace, TokenWindows
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Assignment:
-    """`observer` and `windows` are there while the response is followed token by token; `tail` is what else was kept
-    of the body, for the sake of the usage in it."""
+    """`observer`, `windows` and `pace` are there while the response is followed token by token; `tail` is what else was
+    kept of the body, for the sake of the usage in it."""
 
     intake: Intake
     record: Record
@@ -28,6 +28,7 @@ class Assignment:
     is_stream: bool = False
     observer: StreamObserver | None = None
     windows: TokenWindows = field(default_factory=TokenWindows)
+    pace: Pace | None = None
     tail: bytes = b""
     response_bytes: int = 0
     is_whole: bool = False

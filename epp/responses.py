@@ -13,6 +13,7 @@ from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.sampling import ObservationBudget
 from epp.tokens import TokenEstimator
+from epp.windows import Pace
 
 if TYPE_CHECKING:
     from epp.tracing import Tracing
@@ -66,15 +67,14 @@ class Responses:
         if observer is None:
             self._keep_usage(assignment, chunk)
             return
-        before_s = observer.last_at
         events = observer.feed(chunk, now_s)
         if not events:
             return
         self.budget.spend(events)
-        if before_s is None:
+        if assignment.pace is None:
             self._first_token(assignment, now_s)
         else:
-            self._next_tokens(assignment, events, now_s, (now_s - before_s) * 1000)
+            self._next_tokens(assignment, assignment.pace, events, now_s)
         if assignment.windows.is_due:
             features = self._features_now(assignment, observer.events)
             assignment.windows.begin(features, observer.events, now_s)
@@ -83,8 +83,10 @@ class Responses:
         """Ends the request's accounting, however it ended; harmless when called again."""
         if assignment.flight.done:
             return
-        self.pool.finish(assignment.flight)
         observer = assignment.observer
+        if observer is not None:
+            self._tell_pace(assignment, observer.last_at)
+        self.pool.finish(assignment.flight)
         if observer is None:
             usage = self._kept_usage(assignment)
             prompt, output = (usage.prompt, usage.output) if usage else (None, None)
@@ -100,14 +102,23 @@ class Responses:
     def _first_token(self, assignment: Assignment, now_s: float) -> None:
         ttft_ms = (now_s - assignment.started_at) * 1000
         flight = assignment.flight
+        assignment.pace = Pace(now_s)
         self.pool.first_token(flight)
         self.pool.record_ttft(flight, ttft_ms)
         self.outcomes.first_token(assignment, ttft_ms)
 
-    def _next_tokens(self, assignment: Assignment, events: int, now_s: float, gap_ms: float) -> None:
-        self.pool.record_gap(assignment.flight.slot, gap_ms, events)
+    def _next_tokens(self, assignment: Assignment, pace: Pace, events: int, now_s: float) -> None:
+        pace.events += events
+        if pace.is_due:
+            self._tell_pace(assignment, now_s)
+        self.pool.saw_token(assignment.flight.slot)
         self.pool.generated(assignment.flight, events)
         assignment.windows.add(events, now_s)
+
+    def _tell_pace(self, assignment: Assignment, now_s: float | None) -> None:
+        """Of the stretch that there is, if any."""
+        if assignment.pace and assignment.pace.events and now_s is not None:
+            self.pool.record_gap(assignment.flight.slot, *assignment.pace.take(now_s))
 
     def _features_now(self, assignment: Assignment, tokens: int) -> FeatureColumns:
         """The endpoint's load at this moment as another request would see it: without this request's own share."""

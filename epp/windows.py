@@ -11,6 +11,30 @@ from epp.features import FeatureColumns
 _FIRST_EVENTS = 32
 # A shorter stretch says more about the network's rhythm than about the server.
 _FEWEST_EVENTS = 8
+# A step that reads a prompt is many times as long as others, and every response that decodes meanwhile waits for it.
+PACE_EVENTS = 32
+
+
+@dataclass(slots=True)
+class Pace:
+    """The mean time between a response's tokens, over one stretch of them after another.
+
+    Single ones would say whether a prompt has just been read, and not how fast the server is.
+    """
+
+    began_s: float
+    events: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the stretch is long enough to be told."""
+        return self.events >= PACE_EVENTS
+
+    def take(self, now_s: float) -> tuple[float, int]:
+        """The stretch's time in ms and its events; another one begins."""
+        told = (now_s - self.began_s) * 1000, self.events
+        self.began_s, self.events = now_s, 0
+        return told
 
 
 @dataclass(slots=True)

@@ -209,13 +209,13 @@ class Pool:
         if not flight.done and not flight.is_observed:
             flight.is_observed = True
             self._own[_OBSERVED, flight.slot] += 1
-        self.record_token(flight.slot, self._clock())
+        self.saw_token(flight.slot)
         self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
         self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
-        self.record_token(slot, self._clock())
+        self.saw_token(slot)
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
@@ -226,6 +226,10 @@ class Pool:
         rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
         self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
         self._costs_learnt_at_s = now_s
+
+    def saw_token(self, slot: int) -> None:
+        """Takes note that output of the endpoint has come just now."""
+        self.record_token(slot, self._clock())
 
     def record_token(self, slot: int, at_s: float) -> None:
         """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""

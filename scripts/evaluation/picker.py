@@ -12,7 +12,7 @@ from epp.sampling import ObservationBudget
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Refusal, Scheduler
 from epp.scheduling.snapshot import Endpoint, Snapshot
-from epp.windows import TokenWindows
+from epp.windows import PACE_EVENTS, TokenWindows
 from scripts.evaluation.learning import VirtualTrainer
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster, Flight, Placement
@@ -23,7 +23,7 @@ _STALENESS_S = 2.0
 OBSERVED_RESPONSES_PER_S = 50.0
 OBSERVED_TOKENS_PER_S = 5000.0
 # Responses are looked at every so many tokens: the ends of TokenWindows' stretches are among these.
-EVERY_TOKENS = 32
+EVERY_TOKENS = PACE_EVENTS
 # A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
 TOKEN_DELAY_MS, TOKEN_DELAY_SIGMA = 0.3, 0.5
 _MODEL = "model"
