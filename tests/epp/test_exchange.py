@@ -176,6 +176,33 @@ async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
     assert director.pool.in_flight_total == 0
 
 
+async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() -> None:
+    director, now_s = build_director(), 0.0
+    director.clock = lambda: now_s
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+
+    async def tokens(*gaps_ms: float) -> float:
+        nonlocal now_s
+        for gap_ms in gaps_ms:
+            now_s += gap_ms / 1000
+            await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+        # What is told of the last token is taken in with the next message.
+        gateway.exchange.settle()
+        return float(np.nanmax(director.pool.everyone().recent_tpot_ms, initial=0.0))
+
+    assert await tokens(0, 650, *[10] * 30) == 0
+    mean_ms = (650 + 31 * 10) / 32
+    assert abs(await tokens(10) - mean_ms) < 1e-6
+    assert abs(await tokens(10, 10) - mean_ms) < 1e-6
+    gateway.exchange.close()
+    # The rest of a response counts by its tokens.
+    left = float(np.nanmax(director.pool.everyone().recent_tpot_ms))
+    assert 10 < left < mean_ms
+
+
 async def test_errors_of_the_model_server_teach_nothing() -> None:
     director = build_director()
     gateway = Gateway(director)
