@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from scripts.evaluation.journal import Journal
+from scripts.evaluation.misses import LEAST
 from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
 from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from scripts.evaluation.progress import Meter
@@ -122,7 +123,9 @@ class _Evaluation:
 
             async def attainment_at(rate: float) -> float:
                 tried.append(rate)
-                return (await self._run(name, policy, rate, seed, prepared)).attainment
+                point = await self._run(name, policy, rate, seed, prepared, until_decided=True)
+                # The same, whether the run was cut or an earlier search's went on to its end.
+                return max(point.attainment, LEAST)
 
             found = await search(attainment_at, grid, first=first.get(seed, 0))
             self.meter.searched(len(tried))
@@ -130,11 +133,22 @@ class _Evaluation:
 
         return dict(zip(searches, await _each(searches, lambda run: one(*run)), strict=True))
 
-    async def _run(self, workload: str, policy: str, rate: float, seed: int, prepared: bytes | None) -> PointResult:
+    async def _run(
+        self,
+        workload: str,
+        policy: str,
+        rate: float,
+        seed: int,
+        prepared: bytes | None,
+        *,
+        until_decided: bool = False,
+    ) -> PointResult:
+        """A whole run, unless one will do that ends when it is decided."""
         point = self.journal.points.get((workload, policy, rate, seed))
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
-        if point is None:
-            arguments = (workload, rate, seed, policy, self.plan.seconds_at(workload, rate), prepared, PointOptions())
+        if point is None or (point.is_cut and not until_decided):
+            seconds, options = self.plan.seconds_at(workload, rate), PointOptions(until_decided=until_decided)
+            arguments = (workload, rate, seed, policy, seconds, prepared, options)
             point = await self._in_pool(what, self.engine.run_point, *arguments)
             self.journal.add(point)
         self.meter.ran(what)

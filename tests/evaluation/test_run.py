@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from scripts.evaluation.journal import Journal
+from scripts.evaluation.misses import LEAST
+from scripts.evaluation.plan import Plan
+from scripts.evaluation.results import WorkloadResult
+from scripts.evaluation.run import Engine, evaluate
+from tests.evaluation.queue_model import Queue, judge_rows, prepare, run_point
+
+PLAN = Plan(("bursts",), ("round-robin", "default", "slo"), (1, 2, 3), 60.0, 600, 1, 1.05, loads=(0.7, 1.0, 1.4))
+
+
+def evaluated(plan: Plan, file: Path, resume: bool = False) -> WorkloadResult:
+    journal = Journal(file, plan, resume)
+    return evaluate(plan, {"bursts": Queue()}, Engine(prepare, run_point, judge_rows), journal)[0]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> WorkloadResult:
+    return evaluated(PLAN, tmp_path_factory.mktemp("run") / "points.jsonl")
+
+
+def test_searches_cut_runs_and_common_loads_have_whole_ones(result: WorkloadResult) -> None:
+    assert any(point.is_cut for point in result.points)
+    at_loads = [point for policy in PLAN.policies for load in PLAN.loads for point in result.at_load(policy, load)]
+    assert not any(point.is_cut for point in at_loads)
+    assert min(point.attainment for point in at_loads) < LEAST
