@@ -23,7 +23,7 @@ from simulator.workloads import WORKLOADS
 _SECONDS, _QUICK_SECONDS = 60.0, 20.0
 _REQUESTS, _QUICK_REQUESTS = 2000, 600
 _SEEDS, _QUICK_SEEDS = 5, 1
-_RATE_RATIO, _QUICK_RATE_RATIO = 1.04, 1.1
+_RATE_RATIO, _QUICK_RATE_RATIO = 1.06, 1.1
 _QUICK_WORKLOADS = ("azure-conversation", "shared-prefix", "heterogeneous")
 _ROWS_OF = ("azure-conversation", "shared-prefix", "heterogeneous")
 _LOADS = (0.7, COMMON, 1.4)

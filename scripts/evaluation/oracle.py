@@ -36,8 +36,8 @@ _REPLACED = 0.5
 # What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
 # where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
 _PACKING = 0.02
-# Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked. Under
-# overload that is what becomes of many, in queues that are too long to be followed.
+# Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked.
+# Under overload that is what becomes of many, in queues that are too long to be followed.
 _LOST = 1.5
 _ARRIVED, _TTFT, _SPAN, _FIRST = range(4)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,19 @@ def test_searches_cut_runs_and_common_loads_have_whole_ones(result: WorkloadResu
     at_loads = [point for policy in PLAN.policies for load in PLAN.loads for point in result.at_load(policy, load)]
     assert not any(point.is_cut for point in at_loads)
     assert min(point.attainment for point in at_loads) < LEAST
+
+
+def test_what_is_found_depends_neither_on_jobs_nor_on_what_was_there_before(
+    result: WorkloadResult, tmp_path: Path
+) -> None:
+    """Another number of jobs ends runs in another order; a resumed evaluation has some of them from the beginning."""
+    evaluated(replace(PLAN, seeds=(1,), loads=(1.4,)), tmp_path / "points.jsonl")
+    resumed = evaluated(PLAN, tmp_path / "points.jsonl", resume=True)
+    parallel = evaluated(replace(PLAN, jobs=2), tmp_path / "parallel.jsonl")
+    for other in (resumed, parallel):
+        assert other.goodputs == result.goodputs
+        assert other.rates == result.rates
+        for load in PLAN.loads:
+            assert [other.at_load(policy, load) for policy in PLAN.policies] == [
+                result.at_load(policy, load) for policy in PLAN.policies
+            ]
