@@ -6,6 +6,7 @@ import pytest
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.misses import LEAST
 from scripts.evaluation.plan import Plan
+from scripts.evaluation.plots import curve
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.run import Engine, evaluate
 from tests.evaluation.queue_model import Queue, judge_rows, prepare, run_point
@@ -44,3 +45,10 @@ def test_what_is_found_depends_neither_on_jobs_nor_on_what_was_there_before(
             assert [other.at_load(policy, load) for policy in PLAN.policies] == [
                 result.at_load(policy, load) for policy in PLAN.policies
             ]
+
+
+def test_a_picture_knows_no_attainment_below_that_of_cut_runs(result: WorkloadResult) -> None:
+    rates, intervals = curve(result, "round-robin")
+    assert rates
+    lowest = min(one.mean for one in intervals)
+    assert lowest == pytest.approx(LEAST)
