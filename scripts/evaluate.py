@@ -20,10 +20,10 @@ from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
-_SECONDS, _QUICK_SECONDS = 60.0, 20.0
-_REQUESTS, _QUICK_REQUESTS = 2000, 600
-_SEEDS, _QUICK_SEEDS = 5, 1
-_RATE_RATIO, _QUICK_RATE_RATIO = 1.04, 1.1
+_SECONDS, _QUICK_SECONDS = 40.0, 20.0
+_REQUESTS, _QUICK_REQUESTS = 1500, 600
+_SEEDS, _QUICK_SEEDS = 4, 1
+_RATE_RATIO, _QUICK_RATE_RATIO = 1.06, 1.1
 _QUICK_WORKLOADS = ("azure-conversation", "shared-prefix", "heterogeneous")
 _ROWS_OF = ("azure-conversation", "shared-prefix", "heterogeneous")
 _LOADS = (0.7, COMMON, 1.4)
@@ -97,8 +97,10 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes some two minutes, and all of it some two hours: a quarter of that each for slo,
-    reference and oracle, and next to nothing for policies without a picker.
+    On two idle cores --quick takes some two minutes, and all of it about an hour: some three tenths of that each for
+    slo, reference and oracle, next to nothing for policies without a picker; a quarter of it for the workload halving.
+
+    Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
 
     An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
     The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.

@@ -130,8 +130,9 @@ class Cluster:
         changes: Sequence[Change] = (),
         tick: Callable[[float], None] | None = None,
         tick_s: float = 0.05,
+        until: Callable[[float], bool] | None = None,
     ) -> int:
-        """Until every request has ended; how many were shed."""
+        """Until every request has ended, or `until` says so of the time of an event; how many were shed."""
         pending, shed = iter(arrivals), 0
         waiting = sorted(changes, key=lambda change: change.at_s)[::-1]
         arrival = next(pending, None)
@@ -154,6 +155,8 @@ class Cluster:
             elif arrival is not None:
                 shed += not self._arrive(arrival, arrives_at_s)
                 arrival = next(pending, None)
+            if until and until(now_s):
+                break
         return shed
 
     def _arrive(self, arrival: Arrival, now_s: float) -> bool:

@@ -10,7 +10,7 @@ in which nobody begins or ends, are planned together: they differ by the KV toke
 
 import math
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -120,6 +120,11 @@ class Engine:
         """All that run, oldest first, then all that wait, in the order in which they will be admitted."""
         ended = set(self._ended)
         return [one for one in self._running if one not in ended] + list(self._waiting)
+
+    @property
+    def queue(self) -> Iterator[Sequence]:
+        """Those of `sequences` that wait."""
+        return iter(self._waiting)
 
     def generated(self, sequence: Sequence) -> int:
         """Output tokens so far."""

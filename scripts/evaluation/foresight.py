@@ -113,6 +113,22 @@ def load_of(cluster: Cluster, endpoint: int, now_s: float) -> Load:
     return Load(engine.hardware, cluster.slowdown(endpoint), now_s + left_s, ordered, tuple(prompts))
 
 
+def begins_later(cluster: Cluster, endpoint: int, after_s: float) -> bool:
+    """Whether a prompt that came now would begin later than that even if those that wait were read at full speed.
+
+    Looks only as far into the queue as it has to.
+    """
+    engine = cluster.engines[endpoint]
+    most_tokens = engine.hardware.max_num_batched_tokens
+    ms_per_token = engine.hardware.cost.dense_ms(most_tokens) / most_tokens * cluster.slowdown(endpoint)
+    left_ms = after_s * 1000
+    for sequence in engine.queue:
+        left_ms -= ms_per_token * (sequence.total - engine.cached_tokens(sequence.hashes, sequence.prompt_tokens))
+        if left_ms < 0:
+            return True
+    return False
+
+
 def prompt_of(arrival: Arrival, cached_tokens: int) -> Prompt:
     return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, arrival.output_tokens)
 

@@ -1,5 +1,6 @@
 """From the fates of a run's requests to its result."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from scripts.evaluation.misses import Misses
 from scripts.evaluation.picker import Predicted
 from scripts.evaluation.point import PointResult
 from simulator.arrival import Arrival, Change, Scenario
@@ -23,6 +25,7 @@ class Judge:
     """Passes on what a policy is asked and told; keeps how long it thought, and what became of each request."""
 
     policy: Observer
+    misses: Misses = field(default_factory=Misses)
     flights: list[Flight] = field(default_factory=list)
     shed: list[Arrival] = field(default_factory=list)
     decided: int = 0
@@ -35,10 +38,14 @@ class Judge:
         self.decided += 1
         if placement is None:
             self.shed.append(arrival)
+            self.misses.shed(arrival)
+        else:
+            self.misses.placed(arrival)
         return placement
 
     def first_token(self, flight: Flight, now_s: float) -> None:
         self.policy.first_token(flight, now_s)
+        self.misses.first_token(flight, now_s)
 
     def marked(self, flight: Flight, tokens: int, now_s: float) -> None:
         self.policy.marked(flight, tokens, now_s)
@@ -46,6 +53,7 @@ class Judge:
     def ended(self, flight: Flight, now_s: float) -> None:
         self.policy.ended(flight, now_s)
         self.flights.append(flight)
+        self.misses.ended(flight)
 
     def result(
         self,
@@ -65,9 +73,10 @@ class Judge:
         """
         flights = [flight for flight in self.flights if flight.arrival.arrival_s >= begin_s]
         shed = [arrival for arrival in self.shed if arrival.arrival_s >= begin_s]
-        last_s = scenario.arrivals[-1].arrival_s
+        cut_s = self.misses.decided_at_s
+        last_s = min(scenario.arrivals[-1].arrival_s, math.inf if cut_s is None else cut_s)
         span_s = last_s - begin_s
-        if (not flights and not shed) or span_s <= 0:
+        if not self.misses.judged or span_s <= 0:
             raise ValueError(
                 f"{scenario.name} at {requests_per_s:g} requests/s: of {len(scenario.arrivals)} requests none came "
                 "after the warm-up: give it more seconds, or a higher rate"
@@ -81,8 +90,8 @@ class Judge:
             policy=policy,
             requests_per_s=requests_per_s,
             seed=seed,
-            requests=len(flights) + len(shed),
-            attainment=met / (len(flights) + len(shed)),
+            requests=self.misses.judged,
+            attainment=self.misses.at_most,
             attainment_by_class=_by_class(flights, shed),
             goodput_rps=met / span_s,
             ttft_ms=_percentiles([flight.ttft_ms for flight in flights]),
@@ -103,6 +112,7 @@ class Judge:
                 _FEW_BIN_S if scenario.changes else _BIN_S,
             ),
             shed=len(shed),
+            is_cut=cut_s is not None,
         )
 
 

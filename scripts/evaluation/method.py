@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from scripts.evaluation.misses import LEAST
 from scripts.evaluation.picker import (
     EVERY_TOKENS,
     OBSERVED_RESPONSES_PER_S,
@@ -30,7 +31,11 @@ requests with other gaps.
   TPOT objective. What a policy sheds has met neither.
 - **Goodput at 90% (99%)** is the largest rate at which at least that share of the requests meets its objectives.
   Rates lie on a geometric grid; the search strides until one rate attains the share and a higher one doesn't, bisects
-  to neighbouring rates, and interpolates between the two. `≥` and `≤` mark ends of the grid.
+  to neighbouring rates, and interpolates between the two. It begins where `{BASE}`, and from the second seed on the
+  same policy, was found with the first seed. `≥` and `≤` mark ends of the grid.
+- **Runs are cut** in the search, and nowhere else, as soon as fewer than {LEAST:.0%} of the judged requests can still
+  meet their objectives: those that wait for longer than their TTFT objective have missed it. Below that no attainment
+  is told from another: the search takes each for {LEAST:.0%}, and pictures end there.
 - **The common load** of a workload is the rate at which `{BASE}` attains 90%: the geometric mean over seeds, on the
   grid. Where it attains that at no rate, since one of the endpoints is too slow for some whatever the load, it is
   {IF_NEVER:g} of the typical rate, and ratios over `{BASE}` are of bounds: they could be as large as one likes.

@@ -17,6 +17,7 @@ from scripts.evaluation.foresight import (
     Prompt,
     Reading,
     begin,
+    begins_later,
     foresee,
     load_of,
     prompt_of,
@@ -35,6 +36,9 @@ _REPLACED = 0.5
 # What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
 # where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
 _PACKING = 0.02
+# Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked.
+# Under overload that is what becomes of many, in queues that are too long to be followed.
+_LOST = 1.5
 _ARRIVED, _TTFT, _SPAN, _FIRST = range(4)
 
 
@@ -88,8 +92,11 @@ class Oracle:
 
     def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
         """How many requests more will meet their objectives with this one, and how many decode beside it."""
+        engine = cluster.engines[endpoint]
+        if begins_later(cluster, endpoint, _LOST * arrival.slo_ttft_ms / 1000):
+            return 0.0, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
         outlook = self._outlook(cluster, endpoint, now_s)
-        cached = cluster.engines[endpoint].cached_tokens(arrival.hashes, arrival.prompt_tokens)
+        cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
         if outlook.last:
             load, reading = outlook.load, outlook.reading.copy()
         else:

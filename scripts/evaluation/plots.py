@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
+from scripts.evaluation.misses import LEAST
 from scripts.evaluation.plan import OURS
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
@@ -31,7 +32,6 @@ _COLOURS = {
     "oracle": "black",
 }
 _PLACES = 24  # of a line, along the rates
-_LOWEST = 0.5
 
 
 def draw_attainment(result: WorkloadResult, file: Path) -> None:
@@ -49,7 +49,7 @@ def draw_attainment(result: WorkloadResult, file: Path) -> None:
         axes.axhline(share, color="black", linestyle=":", linewidth=0.8)
     axes.axvline(result.rates[1.0], color="black", linestyle=":", linewidth=0.8)
     axes.set(xlabel="requests/s", ylabel="requests that met their objectives, %", xscale="log", title=result.workload)
-    axes.set_ylim(100 * _LOWEST, 101)
+    axes.set_ylim(100 * LEAST, 101)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
@@ -98,9 +98,9 @@ def has_errors(result: WorkloadResult) -> bool:
 
 
 def _runs(result: WorkloadResult, policy: str, seed: int) -> list[tuple[float, float]]:
-    """Rates and attainments in order of the rate."""
+    """Rates and attainments in order of the rate; those that may be of runs that were cut are all the same."""
     wanted: Sequence[PointResult] = [p for p in result.points if p.policy == policy and p.seed == seed]
-    return sorted((point.requests_per_s, point.attainment) for point in wanted)
+    return sorted((point.requests_per_s, max(point.attainment, LEAST)) for point in wanted)
 
 
 def _between(runs: Sequence[tuple[float, float]], rate: float) -> float:

@@ -12,7 +12,8 @@ Percentiles = dict[str, float]  # by p50, p90, p95 and p99
 class PointResult(msgspec.Struct, frozen=True):
     """One policy on one workload at one rate and seed.
 
-    Everything is of the judged requests: those that arrive after the warm-up. All numbers are finite.
+    Everything is of the judged requests: those that arrive after the warm-up. All numbers are finite. Of a run that was
+    cut, `attainment` is what it could have come to at most; all else is of the requests that had ended until then.
     """
 
     workload: str
@@ -49,6 +50,7 @@ class PointResult(msgspec.Struct, frozen=True):
     Of all requests, the warm-up's too; where endpoints change, of those on these endpoints alone.
     """
     shed: int = 0
+    is_cut: bool = False
 
 
 class PointOptions(msgspec.Struct, frozen=True):
@@ -56,6 +58,8 @@ class PointOptions(msgspec.Struct, frozen=True):
 
     endpoints: int | None = None
     """The workload's pool, repeated or cut to this many endpoints."""
+    until_decided: bool = False
+    """The run is cut as soon as it can attain no share that matters, wherever its rate is far too high."""
 
 
 RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-_RUNS_OF_A_SEARCH = 10
+_RUNS_OF_A_SEARCH = 6
 _RATE_OVER_S = 900
 
 

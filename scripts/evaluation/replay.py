@@ -12,6 +12,7 @@ from scripts.evaluation.configurations import Weights, configurations
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
 from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
+from scripts.evaluation.misses import Misses
 from scripts.evaluation.oracle import Oracle
 from scripts.evaluation.picker import Picker, Predicted
 from scripts.evaluation.point import PointOptions, PointResult
@@ -58,24 +59,32 @@ def run_point(
     """A run's result. ValueError for a policy that isn't known."""
     scenario = scenario_of(workload, requests_per_s, seed, seconds, options)
     given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
-    return replay(scenario, run_of(policy, scenario, seed, given), policy, requests_per_s, seed)
+    run = run_of(policy, scenario, seed, given)
+    return replay(scenario, run, policy, requests_per_s, seed, until_decided=options.until_decided)
 
 
-def replay(scenario: Scenario, run: Run, policy: str, requests_per_s: float, seed: int) -> PointResult:
+def replay(
+    scenario: Scenario, run: Run, policy: str, requests_per_s: float, seed: int, *, until_decided: bool = False
+) -> PointResult:
     began_at = time.perf_counter()
-    judge = Judge(run.policy)
+    begin_s = WARM_UP_SHARE * scenario.arrivals[-1].arrival_s
+    judge = Judge(run.policy, Misses(scenario.arrivals, begin_s))
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if isinstance(run.policy, Oracle | Picker):
         run.policy.attach(cluster)
     scrape = run.scrape
     cluster.run(
-        scenario.arrivals, scenario.changes, (lambda now_s: scrape(cluster, now_s)) if scrape else None, SCRAPE_S
+        scenario.arrivals,
+        scenario.changes,
+        (lambda now_s: scrape(cluster, now_s)) if scrape else None,
+        SCRAPE_S,
+        judge.misses.decided if until_decided else None,
     )
     return judge.result(
         scenario,
         cluster,
         run.predicted,
-        WARM_UP_SHARE * scenario.arrivals[-1].arrival_s,
+        begin_s,
         policy=policy,
         requests_per_s=requests_per_s,
         seed=seed,

@@ -1,7 +1,8 @@
 """Runs a plan: prepares each workload, searches each policy's goodput, and runs all policies at common loads.
 
-Runs are made by a pool of processes. `default` is searched first; the other searches begin where it ended, and its
-rates at 90% attainment, averaged over the seeds, are the workload's common load.
+Runs are made by a pool of processes. `default` is searched first, and its rates at 90% attainment, averaged over the
+seeds, are the workload's common load. A policy's first seed is searched from where that of `default` ended, its other
+seeds from where its first one did: what is found depends on no order in which runs end.
 """
 
 import asyncio
@@ -17,18 +18,20 @@ from typing import TypeVar
 import msgspec
 
 from scripts.evaluation.journal import Journal
+from scripts.evaluation.misses import LEAST
 from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
 from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from scripts.evaluation.progress import Meter
 from scripts.evaluation.quality import TargetQuality
 from scripts.evaluation.results import WorkloadResult
-from scripts.evaluation.search import SHARES, Goodput, Grid, search
+from scripts.evaluation.search import SHARES, Goodput, Grid, Guess, search
 from scripts.evaluation.statistics import geometric_interval
 
 _WORKLOADS_AT_ONCE = 2  # so that no process waits for the last runs of a workload
 T = TypeVar("T")
 R = TypeVar("R")
 Search = tuple[str, int]  # policy and seed
+Found = dict[float, Goodput]  # by share
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,18 @@ class _Evaluation:
         plan = self.plan
         prepared = await self._prepare(name)
         grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
-        found = await self._search(name, grid, prepared, [(BASE, seed) for seed in plan.seeds], {})
+        found = await self._search(name, grid, prepared, BASE, 0)
         attained = [found[BASE, seed][SHARES[0]] for seed in plan.seeds]
         common_rps = geometric_interval([one.rps for one in attained]).mean
-        first = {seed: grid.level(one.rps) for seed, one in zip(plan.seeds, attained, strict=True)}
+        guess_rps = attained[0].rps
         if any(one.bound == "at most" for one in attained):
-            common_rps = IF_NEVER * described.typical_rps
-            first = {seed: grid.level(common_rps) for seed in plan.seeds}
+            guess_rps = common_rps = IF_NEVER * described.typical_rps
         rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
-        others = [(policy, seed) for policy, seed in product(plan.policies, plan.seeds) if policy != BASE]
-        found |= await self._search(name, grid, prepared, others, first)
+        others = [policy for policy in plan.policies if policy != BASE]
+        for more in await _each(
+            others, lambda policy: self._search(name, grid, prepared, policy, grid.level(guess_rps))
+        ):
+            found |= more
         wanted = list(product(plan.policies, rates.values(), plan.seeds))
         await _each(wanted, lambda run: self._run(name, *run, prepared))
         goodputs = {
@@ -110,31 +115,45 @@ class _Evaluation:
         )
 
     async def _search(
-        self,
-        name: str,
-        grid: Grid,
-        prepared: bytes | None,
-        searches: Sequence[Search],
-        first: Mapping[int, int],
-    ) -> dict[Search, dict[float, Goodput]]:
-        async def one(policy: str, seed: int) -> dict[float, Goodput]:
+        self, name: str, grid: Grid, prepared: bytes | None, policy: str, level: int
+    ) -> dict[Search, Found]:
+        """All seeds of a policy, the first one from this level on."""
+
+        async def one(seed: int, guesses: Mapping[float, Guess]) -> Found:
             tried: list[float] = []
 
             async def attainment_at(rate: float) -> float:
                 tried.append(rate)
-                return (await self._run(name, policy, rate, seed, prepared)).attainment
+                point = await self._run(name, policy, rate, seed, prepared, until_decided=True)
+                # The same, whether the run was cut or an earlier search's went on to its end.
+                return max(point.attainment, LEAST)
 
-            found = await search(attainment_at, grid, first=first.get(seed, 0))
+            found = await search(attainment_at, grid, guesses)
             self.meter.searched(len(tried))
             return found
 
-        return dict(zip(searches, await _each(searches, lambda run: one(*run)), strict=True))
+        first, *others = self.plan.seeds
+        found = await one(first, dict.fromkeys(SHARES, Guess(level, grid.stride)))
+        near = {share: Guess(grid.level(goodput.rps), 1) for share, goodput in found.items()}
+        more = await _each(others, lambda seed: one(seed, near))
+        return {(policy, seed): each for seed, each in zip(self.plan.seeds, [found, *more], strict=True)}
 
-    async def _run(self, workload: str, policy: str, rate: float, seed: int, prepared: bytes | None) -> PointResult:
+    async def _run(
+        self,
+        workload: str,
+        policy: str,
+        rate: float,
+        seed: int,
+        prepared: bytes | None,
+        *,
+        until_decided: bool = False,
+    ) -> PointResult:
+        """A whole run, unless one will do that ends when it is decided."""
         point = self.journal.points.get((workload, policy, rate, seed))
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
-        if point is None:
-            arguments = (workload, rate, seed, policy, self.plan.seconds_at(workload, rate), prepared, PointOptions())
+        if point is None or (point.is_cut and not until_decided):
+            seconds, options = self.plan.seconds_at(workload, rate), PointOptions(until_decided=until_decided)
+            arguments = (workload, rate, seed, policy, seconds, prepared, options)
             point = await self._in_pool(what, self.engine.run_point, *arguments)
             self.journal.add(point)
         self.meter.ran(what)
@@ -172,7 +191,7 @@ async def _each(values: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[
 
 
 def _stride(ratio: float) -> int:
-    """As many levels as make a factor of about 1.37, a power of two, so that bisection ends evenly."""
+    """As many levels as make a factor of less than 1.4, a power of two, so that bisection ends evenly."""
     return next(stride for stride in (32, 16, 8, 4, 2) if ratio**stride < 1.4)
 
 

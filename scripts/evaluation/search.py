@@ -1,13 +1,13 @@
 """Goodput by search over rate: the largest rate at which a share of the requests meets its objectives.
 
 Rates lie on a geometric grid, so that every policy and seed of a workload tries the same ones: results are compared at
-equal rates, and a rate that was tried is never tried again. A search strides over the grid until one rate attains the
-share and a higher one doesn't, then bisects between them. Attainment is noisy: what is found is a crossing of the share
-that was measured on both of its sides, one level apart, whatever the noise did elsewhere.
+equal rates, and a rate that was tried is never tried again. A search begins at a guess and strides over the grid until
+one rate attains the share and a higher one doesn't, then bisects between them. Attainment is noisy: what is found is a
+crossing of the share that was measured on both of its sides, one level apart, whatever the noise did elsewhere.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,15 +35,23 @@ class Grid:
         """The nearest level to a rate."""
         return self._within(round(math.log(rate_rps / self.start_rps, self.ratio)))
 
-    def beyond(self, known: Known, direction: Literal[-1, 1]) -> int | None:
+    def beyond(self, known: Known, direction: Literal[-1, 1], stride: int) -> int | None:
         """The next level below or above all known ones, by longer and longer strides; None at the end of the grid."""
         edge = max(known) if direction > 0 else min(known)
-        stride = min(max(self.stride, max(known) - min(known)), _LONGEST_STRIDES * self.stride)
+        stride = min(max(stride, max(known) - min(known)), _LONGEST_STRIDES * self.stride)
         level = self._within(edge + direction * stride)
         return level if level != edge else None
 
     def _within(self, level: int) -> int:
         return max(-self.reach, min(level, self.reach))
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The level to begin at, and the first stride from there: a short one where the guess is good."""
+
+    level: int
+    stride: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +62,15 @@ class Goodput:
     bound: Literal["", "at least", "at most"] = ""
 
 
-def next_level(known: Known, share: float, grid: Grid, first: int = 0) -> int | None:
+def next_level(known: Known, share: float, grid: Grid, guess: Guess) -> int | None:
     """The level to try next, or None when enough is known."""
     if not known:
-        return first
+        return guess.level
     below, above = _bracket(known, share)
     if below is None:
-        return grid.beyond(known, -1)
+        return guess.level if guess.level < min(known) else grid.beyond(known, -1, guess.stride)
     if above is None:
-        return grid.beyond(known, 1)
+        return guess.level if guess.level > max(known) else grid.beyond(known, 1, guess.stride)
     return (below + above) // 2 if above - below > 1 else None
 
 
@@ -77,15 +85,13 @@ def goodput(known: Known, share: float, grid: Grid) -> Goodput:
     return Goodput(grid.rate(below + part * (above - below)))
 
 
-async def search(
-    attainment_at: AttainmentAt, grid: Grid, shares: Sequence[float] = SHARES, first: int = 0
-) -> dict[float, Goodput]:
-    """The goodput by share; what was tried for one serves the next. `first` is the level to begin at."""
+async def search(attainment_at: AttainmentAt, grid: Grid, guesses: Mapping[float, Guess]) -> dict[float, Goodput]:
+    """The goodput by share, each with its guess; what was tried for one share serves the next."""
     known: dict[int, float] = {}
-    for share in shares:
-        while (level := next_level(known, share, grid, first)) is not None:
+    for share, guess in guesses.items():
+        while (level := next_level(known, share, grid, guess)) is not None:
             known[level] = await attainment_at(grid.rate(level))
-    return {share: goodput(known, share, grid) for share in shares}
+    return {share: goodput(known, share, grid) for share in guesses}
 
 
 def _bracket(known: Known, share: float) -> tuple[int | None, int | None]:

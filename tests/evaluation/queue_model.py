@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
+from scripts.evaluation.misses import LEAST
 from scripts.evaluation.noise_floor import Floor
 from scripts.evaluation.point import PointOptions, PointResult
 from scripts.evaluation.quality import Quality, TargetQuality
@@ -53,6 +54,7 @@ def run_point(
         assert prepared == prepare(workload)
     noise = random.Random(f"{workload} {requests_per_s} {seed}").uniform(-0.002, 0.002)
     met = min(1.0, max(0.0, attainment(requests_per_s, policy) + noise))
+    is_cut = options.until_decided and met < LEAST
     latency = 100 / QUALITY[policy]
     percentiles = {f"p{p}": latency * p / 50 for p in (50, 90, 95, 99)}
     predicts = policy == "slo"
@@ -63,7 +65,7 @@ def run_point(
         requests_per_s=requests_per_s,
         seed=seed,
         requests=int(requests_per_s * seconds),
-        attainment=met,
+        attainment=LEAST - 0.001 if is_cut else met,
         attainment_by_class={"tight": met**2, "loose": met},
         goodput_rps=met * requests_per_s,
         ttft_ms=percentiles,
@@ -79,4 +81,5 @@ def run_point(
         tpot_mdape=4.0 if predicts else None,
         coverage_q90=90.0 if predicts else None,
         errors_over_time=bins if predicts else [],
+        is_cut=is_cut,
     )

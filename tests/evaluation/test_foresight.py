@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.evaluation.foresight import begin, foresee, load_of, prompt_of, read, read_all_but_last
+from scripts.evaluation.foresight import begin, begins_later, foresee, load_of, prompt_of, read, read_all_but_last
 from simulator.arrival import Arrival, Change
 from simulator.cluster import Cluster, Flight, Placement
 from simulator.hardware import PRESETS, Hardware, hardware
@@ -92,6 +92,45 @@ def test_the_future_is_what_the_engine_does(asked: list[tuple[float, int, int]],
 def test_measured_costs_are_foreseen_to_a_hundredth(asked: list[tuple[float, int, int]]) -> None:
     check(NARROW, arrivals_of(asked), (), 0.01)
     check(H100, arrivals_of(asked), (), 0.01)
+
+
+class Asking(Foreseeing):
+    """When the last request comes, whether it begins after each of these times is asked."""
+
+    def __init__(self, last: int, after_s: tuple[float, ...]) -> None:
+        super().__init__(last)
+        self.after_s = after_s
+        self.later: list[bool] = []
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement:
+        assert self.cluster
+        if arrival.index == self.last:
+            self.later = [begins_later(self.cluster, 0, one) for one in self.after_s]
+        return Placement(0)
+
+
+def asking(endpoint: Hardware, arrivals: list[Arrival], after_s: tuple[float, ...]) -> tuple[list[bool], float]:
+    """Also for how long the last request then waited for its first token."""
+    observer = Asking(len(arrivals) - 1, after_s)
+    observer.cluster = Cluster([endpoint], 16, observer)
+    observer.cluster.run(arrivals)
+    (last,) = (flight for flight in observer.flights if flight.arrival is arrivals[-1])
+    return observer.later, last.ttft_ms / 1000
+
+
+@given(asked, st.floats(0.001, 10))
+@settings(max_examples=150, deadline=None)
+def test_a_prompt_that_is_said_to_begin_later_does(asked: list[tuple[float, int, int]], after_s: float) -> None:
+    (later,), waited_s = asking(SMALL, arrivals_of(asked), (after_s,))
+    assert not later or waited_s > after_s
+
+
+@pytest.mark.parametrize("endpoint", [NARROW, H100])
+def test_a_long_queue_is_told_from_afar(endpoint: Hardware) -> None:
+    arrivals = arrivals_of([(0.0, 2000, 20)] * 60)
+    _, waited_s = asking(endpoint, arrivals, (1.0,))
+    later, _ = asking(endpoint, arrivals, (waited_s / 3, waited_s))
+    assert later == [True, False]
 
 
 @pytest.mark.parametrize("name", ["h100-llama-3.1-8b", "l40s-llama-3.1-8b", "fast"])

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.evaluation.search import Goodput, Grid, goodput, next_level, search
+from scripts.evaluation.search import SHARES, Goodput, Grid, Guess, goodput, next_level, search
 
 _MOST_POINTS = 24
+ROUGH = Guess(0, 16)
 
 
 def falling(half_rps: float, steepness: float) -> Callable[[float], float]:
@@ -21,23 +22,29 @@ def rate_of(share: float, half_rps: float, steepness: float) -> float:
     return half_rps * float((1 / share - 1) ** (1 / steepness))
 
 
-def found(curve: Callable[[float], float], grid: Grid, first: int = 0) -> tuple[dict[float, Goodput], list[float]]:
+def found(
+    curve: Callable[[float], float], grid: Grid, guess: Guess = ROUGH
+) -> tuple[dict[float, Goodput], list[float]]:
     tried: list[float] = []
 
     async def attainment_at(rate: float) -> float:
         tried.append(rate)
         return curve(rate)
 
-    return asyncio.run(search(attainment_at, grid, first=first)), tried
+    return asyncio.run(search(attainment_at, grid, dict.fromkeys(SHARES, guess))), tried
 
 
 @given(
-    st.floats(0.5, 2e3), st.floats(0.25, 4), st.floats(4, 60), st.sampled_from([1.01, 1.02, 1.04]), st.integers(-30, 30)
+    st.floats(0.5, 2e3),
+    st.floats(0.25, 4),
+    st.floats(4, 60),
+    st.sampled_from([1.01, 1.02, 1.04]),
+    st.builds(Guess, st.integers(-30, 30), st.sampled_from([1, 4, 16])),
 )
 def test_it_finds_the_rates_of_a_smooth_curve(
-    start: float, off: float, steepness: float, ratio: float, first: int
+    start: float, off: float, steepness: float, ratio: float, guess: Guess
 ) -> None:
-    results, tried = found(falling(start * off, steepness), Grid(start, ratio), first)
+    results, tried = found(falling(start * off, steepness), Grid(start, ratio), guess)
     for share, result in results.items():
         wanted = rate_of(share, start * off, steepness)
         if result.bound:
@@ -60,7 +67,7 @@ def test_noise_neither_prolongs_a_search_nor_leads_it_astray(off: float, steep: 
 def test_what_is_found_was_measured_on_both_sides(values: list[float], share: float) -> None:
     """Whatever the curve, even one of pure noise."""
     grid, known = Grid(10), dict[int, float]()
-    while (level := next_level(known, share, grid)) is not None:
+    while (level := next_level(known, share, grid, ROUGH)) is not None:
         assert level not in known
         assert abs(level) <= grid.reach
         known[level] = values[level % len(values)]
@@ -87,3 +94,26 @@ def test_a_share_that_is_always_or_never_attained_is_a_bound(attainment: float, 
 def test_a_rate_names_its_level(start: float, level: int) -> None:
     grid = Grid(start)
     assert grid.level(grid.rate(level)) == level
+
+
+@given(st.floats(0.5, 2), st.floats(10, 60), st.integers(-1, 1))
+def test_a_guess_that_is_a_level_off_takes_few_runs(off: float, steepness: float, error: int) -> None:
+    grid, curve = Grid(10, 1.06, 4, 37), falling(10 * off, steepness)
+    wanted = {share: grid.level(rate_of(share, 10 * off, steepness)) for share in SHARES}
+    guesses = {share: Guess(level + error, 1) for share, level in wanted.items()}
+    tried: list[float] = []
+
+    async def attainment_at(rate: float) -> float:
+        tried.append(rate)
+        return curve(rate)
+
+    results = asyncio.run(search(attainment_at, grid, guesses))
+    assert len(tried) <= 8
+    assert results[0.9].rps == pytest.approx(rate_of(0.9, 10 * off, steepness), rel=0.03)
+
+
+def test_a_guess_at_the_end_of_the_grid_is_told_by_one_run() -> None:
+    grid = Grid(10, 1.06, 4, 37)
+    results, tried = found(lambda rate: 0.5, grid, Guess(-37, 1))
+    assert tried == [grid.rate(-37)]
+    assert results[0.9] == Goodput(grid.rate(-37), "at most")
