@@ -107,12 +107,14 @@ class Director:
             return self._decide(scheduler, intake, pool, started_at, str(error))
         if isinstance(predicted, Predictions):
             took_ms = self._note_prediction("ok", pool, now)
-            pool = self._predicted(pool, predicted, with_costs)
+            pool = self._predicted(scheduler, pool, predicted, with_costs)
             return self._decide(scheduler, intake, pool, started_at, None, took_ms)
         return self._decide_later(scheduler, intake, pool, started_at, predicted, with_costs)
 
-    def _predicted(self, pool: Snapshot, predictions: Predictions, with_costs: bool) -> Snapshot:
-        return pool.with_predictions(self.costs.take(pool.slots, predictions) if with_costs else predictions)
+    def _predicted(self, scheduler: Scheduler, pool: Snapshot, predictions: Predictions, with_costs: bool) -> Snapshot:
+        if with_costs:
+            predictions = self.costs.take(pool.slots, predictions)
+        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots) if scheduler.wants_costs else None)
 
     async def _decide_later(
         self,
@@ -125,7 +127,7 @@ class Director:
     ) -> Assignment:
         asked_at, error, outcome = self.clock(), None, "cancelled"
         try:
-            pool = self._predicted(pool, await predicted, with_costs)
+            pool = self._predicted(scheduler, pool, await predicted, with_costs)
             outcome = "ok"
         except PredictionUnavailableError as unavailable:
             error, outcome = str(unavailable), "unavailable"

@@ -111,7 +111,7 @@ class Responses:
         pace.events += events
         if pace.is_due:
             self._tell_pace(assignment, now_s)
-        self.pool.saw_token(assignment.flight.slot)
+        self.pool.saw_tokens(assignment.flight.slot, events)
         self.pool.generated(assignment.flight, events)
         assignment.windows.add(events, now_s)
 

@@ -64,7 +64,7 @@ class Observer(Protocol):
 class _Endpoint:
     """An engine and the plan that it is carrying out since `began_s`; `version` tells a stale event from a due one.
 
-    The last step before the plan's began at `before_s`.
+    The last step before the plan's began at `before_s`; `steps` are all before it.
     """
 
     engine: Engine
@@ -75,6 +75,7 @@ class _Endpoint:
     version: int = 0
     is_cut: bool = False
     tokens: int = 0
+    steps: int = 0
 
 
 class Cluster:
@@ -112,17 +113,17 @@ class Cluster:
         steps = endpoint.plan.steps_begun_by((now_s - endpoint.began_s) * ms_per_s)
         return steps, max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
 
-    def step_began_s(self, index: int, at_s: float) -> float:
-        """When the step began that the endpoint was in at a moment not long ago; -inf before its first.
+    def step_at(self, index: int, at_s: float) -> tuple[int, float]:
+        """The number of the step that the endpoint was in at a moment not long ago, and when in s that step began.
 
-        Of the steps before its present plan only the last is remembered.
+        Before the first these are 0 and -inf. Of the steps before its present plan only the last is remembered.
         """
         endpoint = self._endpoints[index]
         if endpoint.plan is None or at_s <= endpoint.began_s:
-            return endpoint.before_s
+            return endpoint.steps, endpoint.before_s
         ms_per_s = 1000 / endpoint.slowdown
         steps = endpoint.plan.steps_begun_by((at_s - endpoint.began_s) * ms_per_s)
-        return endpoint.began_s + endpoint.plan.duration_ms(steps - 1) / ms_per_s
+        return endpoint.steps + steps, endpoint.began_s + endpoint.plan.duration_ms(steps - 1) / ms_per_s
 
     def run(
         self,
@@ -227,6 +228,7 @@ class Cluster:
         plan, observer, flights = endpoint.plan, self._observer, self._flights
         assert plan is not None  # noqa: S101 (its event is due)
         endpoint.before_s = endpoint.began_s + plan.duration_ms(plan.steps - 1) * endpoint.slowdown / 1000
+        endpoint.steps += plan.steps
         progress = endpoint.engine.apply(plan, plan.steps)
         for sequence in progress.first:
             flight = flights[sequence.id]

@@ -11,7 +11,8 @@ import numpy as np
 
 from epp.pool.addresses import host_of
 from epp.pool.prefix_index import PrefixIndex
-from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, tpot_slo_place
+from epp.pool.progress import Counted, Progress
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import (
     NO_ADAPTERS,
@@ -22,6 +23,7 @@ from epp.scheduling.snapshot import (
     Floats,
     Indices,
     Snapshot,
+    TpotSlos,
 )
 from model_store import POD_TYPE_CODES
 
@@ -36,14 +38,13 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _DECODING,
     _DECODING_SINCE,
     _OBSERVED,
-    *_TPOT_SLO_ROWS,
     _TIGHTEST_TPOT_SLO,
     _TOKEN_AT,
     _RECENT_TTFT,
     _RECENT_TOKENS_AHEAD,
     _RECENT_TPOT,
+    *_,
 ) = range(len(OWN))
-_TPOT_SLOS = slice(_TPOT_SLO_ROWS[0], _TPOT_SLO_ROWS[-1] + 1)
 # How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
 _FIRST_TOKEN_WEIGHT = 0.2
 # Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
@@ -60,7 +61,8 @@ _GAP_WEIGHT = 0.02
 class InFlight:
     """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
 
-    `decoding_since_s` is set where nobody counts the tokens, so that they are estimated from the time that passes;
+    `counted` is there with a TPOT objective. `decoding_since_s` is set where nobody counts the tokens, so that they
+    are estimated from the time that passes;
     `is_observed` from the first token on where somebody does.
     """
 
@@ -70,7 +72,7 @@ class InFlight:
     tokens_ahead: int
     decode_tokens: int = 0
     decoding_since_s: float | None = None
-    tpot_slo_row: int | None = None
+    counted: Counted | None = None
     has_first_token: bool = False
     is_observed: bool = False
     done: bool = False
@@ -109,6 +111,7 @@ class Pool:
         self._staleness_s = staleness_s
         self._state = state or PoolState()
         self._own = self._state.own
+        self._progress = Progress(self._state)
         self._endpoints: dict[int, Endpoint] = {}
         self._adapters: dict[int, Adapters] = {}
         self._slot_by_address: dict[str, int] = {}
@@ -206,16 +209,16 @@ class Pool:
 
     def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
         """Takes an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
+        now_s = self._clock()
         if not flight.done and not flight.is_observed:
             flight.is_observed = True
-            self._own[_OBSERVED, flight.slot] += 1
-        self.saw_token(flight.slot)
+            self._progress.observes(flight.slot, now_s)
+        self.record_token(flight.slot, now_s)
         self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
         self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
         """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
-        self.saw_token(slot)
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
@@ -227,9 +230,11 @@ class Pool:
         self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
         self._costs_learnt_at_s = now_s
 
-    def saw_token(self, slot: int) -> None:
-        """Takes note that output of the endpoint has come just now."""
-        self.record_token(slot, self._clock())
+    def saw_tokens(self, slot: int, tokens: int) -> None:
+        """Takes note that so many output tokens of an observed response have just come from the endpoint."""
+        now_s = self._clock()
+        self.record_token(slot, now_s)
+        self._progress.observed(slot, tokens, now_s)
 
     def record_token(self, slot: int, at_s: float) -> None:
         """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""
@@ -251,6 +256,12 @@ class Pool:
             candidates = candidates.only(~stale)
             age_s, stale = age_s[~stale], stale[~stale]
         return self._snapshot_of(candidates, age_s, stale, request, now_s)
+
+    def tpot_slos(self, slots: Indices) -> TpotSlos:
+        """What requests in flight ask for on these endpoints, and how far their answers have come by now."""
+        now_s = self._clock()
+        self._pass_first_tokens(now_s)
+        return self._progress.tpot_slos(slots, now_s)
 
     def everyone(self) -> Snapshot:
         """All endpoints, fresh or stale, as a request without a prompt would see them."""
@@ -285,8 +296,7 @@ class Pool:
         if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
             own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
         if slo_ms is not None:
-            flight.tpot_slo_row = _TPOT_SLO_ROWS[tpot_slo_place(slo_ms)]
-            own[flight.tpot_slo_row, slot] += 1
+            flight.counted = self._progress.dispatched(slot, slo_ms)
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
@@ -312,6 +322,8 @@ class Pool:
         flight.prefill_tokens = 0
         flight.decode_tokens += flight.request.input_tokens
         own[_DECODE_TOKENS, flight.slot] += flight.request.input_tokens
+        if flight.counted:
+            self._progress.first_token(flight.counted, self._clock())
 
     def generated(self, flight: InFlight, tokens: int) -> None:
         """Counts output tokens that were seen."""
@@ -331,8 +343,8 @@ class Pool:
         own[_IN_FLIGHT, slot] -= 1
         own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
         own[_DECODE_TOKENS, slot] -= flight.decode_tokens
-        if flight.tpot_slo_row is not None:
-            own[flight.tpot_slo_row, slot] -= 1
+        if flight.counted:
+            self._progress.ended(flight.counted)
         if (generated := flight.decode_tokens - flight.request.input_tokens) > 0:
             self._output_tokens += _OUTPUT_WEIGHT * (generated - self._output_tokens)
         own[_OBSERVED, slot] -= flight.is_observed
@@ -377,7 +389,6 @@ class Pool:
             ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
-            tpot_slos=own[_TPOT_SLOS].T,
             prefill_ms_per_token=self._prefill_ms_per_token[candidates.taken],
             unloaded_tpot_ms=self._unloaded_tpot_ms[candidates.taken],
             endpoints=candidates.endpoints,

@@ -14,7 +14,6 @@ from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Indices
 CAPACITY = 8192
 
 SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
-TPOT_SLO_ROWS = tuple(f"tpot_slo_{place}" for place in range(len(TPOT_SLOS_MS)))
 ADDED = (
     "in_flight",
     "prefill_tokens",
@@ -23,12 +22,16 @@ ADDED = (
     "decoding",
     "decoding_since_s",
     "observed",
-    *TPOT_SLO_ROWS,
 )
 LEAST = ("tightest_tpot_slo_ms",)
 LATEST = ("token_at_s",)
 AVERAGED = ("recent_ttft_ms", "recent_tokens_ahead", "recent_tpot_ms")
-OWN = (*ADDED, *LEAST, *LATEST, *AVERAGED)
+# Of use beside the same worker's own counts alone.
+COUNTED = ("steps", "steps_at_s")
+OWN = (*ADDED, *LEAST, *LATEST, *AVERAGED, *COUNTED)
+# By TPOT objectives: requests, and the sum of their objectives; those that have their first token, and sums over these:
+# when it came, and at which of the endpoint's steps.
+BY_TPOT_SLO = ("requests", "slo_ms", "decoding", "first_token_at_s", "first_token_steps")
 
 _EMPTY = {
     "updated_at_s": -np.inf,
@@ -38,7 +41,7 @@ _EMPTY = {
 }
 _LEAST_AT = len(ADDED)
 _LATEST_AT = _LEAST_AT + len(LEAST)
-_AVERAGED_FROM = _LATEST_AT + len(LATEST)
+_AVERAGED = slice(_LATEST_AT + len(LATEST), len(OWN) - len(COUNTED))
 _FIRST_SLO_MS, _SLO_RATIO = float(TPOT_SLOS_MS[0]), float(TPOT_SLOS_MS[1] / TPOT_SLOS_MS[0])
 
 
@@ -49,23 +52,27 @@ def tpot_slo_place(slo_ms: float) -> int:
 
 
 class PoolState:
-    """`scraped` is [SCRAPED, slots]; `workers` [workers, OWN, slots]; `own` is this worker's part of it."""
+    """`scraped` is [SCRAPED, slots]; `workers` [workers, OWN, slots]; `own` is this worker's part of it.
+
+    `by_tpot_slo` is [workers, BY_TPOT_SLO, TPOT_SLOS_MS, slots], and `own_by_tpot_slo` this worker's part.
+    """
 
     def __init__(self, memory: mmap.mmap | None = None, worker: int = 0, workers: int = 1) -> None:
-        rows = len(SCRAPED) + workers * len(OWN)
-        shape = (rows, CAPACITY)
+        shape = (_rows(workers), CAPACITY)
         self._memory = memory
         values: Floats = np.empty(shape) if memory is None else np.frombuffer(memory, dtype=np.float64).reshape(shape)
-        self.scraped = values[: len(SCRAPED)]
-        self.workers = values[len(SCRAPED) :].reshape(workers, len(OWN), CAPACITY)
+        self.scraped, own, by_tpot_slo = np.split(values, [len(SCRAPED), len(SCRAPED) + workers * len(OWN)])
+        self.workers = own.reshape(workers, len(OWN), CAPACITY)
         self.own = self.workers[worker]
+        self.by_tpot_slo = by_tpot_slo.reshape(workers, len(BY_TPOT_SLO), len(TPOT_SLOS_MS), CAPACITY)
+        self.own_by_tpot_slo = self.by_tpot_slo[worker]
         self._dispatched = self.workers[:, OWN.index("dispatched")]
         if memory is None:
             self.clear_all()
 
     @staticmethod
     def size_bytes(workers: int) -> int:
-        return (len(SCRAPED) + workers * len(OWN)) * CAPACITY * 8
+        return _rows(workers) * CAPACITY * 8
 
     def clear_all(self) -> None:
         """As if nothing had ever been known."""
@@ -79,6 +86,7 @@ class PoolState:
         """Forgets what a worker that ended has left in flight."""
         for row, name in enumerate(OWN):
             self.workers[worker, row] = _EMPTY.get(name, 0.0)
+        self.by_tpot_slo[worker] = 0.0
 
     def is_idle(self, slot: int) -> bool:
         """Whether no worker has anything in flight on the slot."""
@@ -96,10 +104,10 @@ class PoolState:
         combined: Floats = parts.sum(axis=0)
         combined[_LEAST_AT] = parts[:, _LEAST_AT].min(axis=0)
         combined[_LATEST_AT] = parts[:, _LATEST_AT].max(axis=0)
-        averaged = parts[:, _AVERAGED_FROM:]
+        averaged = parts[:, _AVERAGED]
         known = ~np.isnan(averaged)
         with np.errstate(invalid="ignore"):
-            combined[_AVERAGED_FROM:] = np.where(known, averaged, 0.0).sum(axis=0) / known.sum(axis=0)
+            combined[_AVERAGED] = np.where(known, averaged, 0.0).sum(axis=0) / known.sum(axis=0)
         return combined
 
     def _fill(self, slots: slice | int) -> None:
@@ -107,3 +115,8 @@ class PoolState:
             self.scraped[row, slots] = _EMPTY.get(name, 0.0)
         for row, name in enumerate(OWN):
             self.workers[:, row, slots] = _EMPTY.get(name, 0.0)
+        self.by_tpot_slo[..., slots] = 0.0
+
+
+def _rows(workers: int) -> int:
+    return len(SCRAPED) + workers * (len(OWN) + len(BY_TPOT_SLO) * len(TPOT_SLOS_MS))

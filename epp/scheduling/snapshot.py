@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-# TPOT objectives are counted in steps of a fifth, from 4 ms to 1.1 s; what is beyond counts as the last.
+# TPOT objectives are grouped in steps of a fifth, from 4 ms to 1.1 s; what is beyond is in the last group.
 TPOT_SLOS_MS: Floats = np.array([4.0 * 1.2**place for place in range(32)])
 TYPICAL_OUTPUT_TOKENS = 200.0
 
@@ -66,6 +66,24 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
+class TpotSlos:
+    """What the requests in flight ask for, and how far they have come: [candidates, groups of like TPOT objectives].
+
+    `requests` counts those of a group; the others are averages over these, 0 where there are none: the objective, the
+    output tokens so far, and the time in which these came since the first.
+    """
+
+    requests: Floats
+    slo_ms: Floats
+    tokens: Floats
+    decoding_ms: Floats
+
+    def at(self, indices: Indices) -> "TpotSlos":
+        """Of some candidates."""
+        return TpotSlos(*(column[indices] for column in (self.requests, self.slo_ms, self.tokens, self.decoding_ms)))
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The candidates' state at one moment. Every array has shape [candidates].
 
@@ -75,8 +93,8 @@ class Snapshot:
     seen to come from the endpoint, which is when its present step began; NaN where no response that is being generated
     there is observed. `role` is 1 for prefill, 2 for decode, else NaN.
 
-    `tpot_slos`, of shape [candidates, TPOT_SLOS_MS], counts the requests in flight by their TPOT objectives.
-    `prefill_ms_per_token` and `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked.
+    `tpot_slos` comes with predictions, where a plugin asks what placements cost. `prefill_ms_per_token` and
+    `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked.
     `output_tokens` is how long answers are on average.
     """
 
@@ -95,13 +113,13 @@ class Snapshot:
     ms_since_token: Floats
     prefix_score: Floats
     role: Floats
-    tpot_slos: Floats
     prefill_ms_per_token: Floats
     unloaded_tpot_ms: Floats
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
     output_tokens: float = TYPICAL_OUTPUT_TOKENS
     predictions: Predictions | None = None
+    tpot_slos: TpotSlos | None = None
     _whole: "Snapshot | None" = field(default=None, init=False, repr=False, compare=False)
     _at: Indices | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -115,8 +133,8 @@ class Snapshot:
         object.__setattr__(view, "_at", indices if self._at is None else self._at[indices])
         return view
 
-    def with_predictions(self, predictions: Predictions) -> "Snapshot":
-        return replace(self, predictions=predictions)
+    def with_predictions(self, predictions: Predictions, tpot_slos: TpotSlos | None = None) -> "Snapshot":
+        return replace(self, predictions=predictions, tpot_slos=tpot_slos)
 
     def without_predictions(self) -> "Snapshot":
         return replace(self, predictions=None)
@@ -147,6 +165,6 @@ def _taken(column: Any, at: Indices) -> Any:
         return column[at]
     if isinstance(column, tuple):
         return tuple(column[i] for i in at)
-    if isinstance(column, Predictions):
+    if isinstance(column, Predictions | TpotSlos):
         return column.at(at)
     return column

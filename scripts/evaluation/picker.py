@@ -76,6 +76,8 @@ class Picker:
         self._budget = ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S)
         self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
+        self._decoding = [0] * endpoints
+        self._steps = [0] * endpoints
 
     def attach(self, cluster: Cluster) -> None:
         """Where it sees tokens come from, without which it knows only those that it is told of."""
@@ -108,10 +110,13 @@ class Picker:
         predictions = self.trainer.predict(with_question(columns) if with_costs else columns, self._now_s)
         if predictions is None:
             return pool
-        return pool.with_predictions(self._costs.take(pool.slots, predictions) if with_costs else predictions)
+        if with_costs:
+            predictions = self._costs.take(pool.slots, predictions)
+        wants_costs = self.scheduler.wants_costs
+        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots) if wants_costs else None)
 
     def _see_tokens(self, now_s: float) -> None:
-        """Of the responses that are observed, the pool learns when the last token came, as if it had seen each.
+        """Of the responses that are observed, the pool learns when tokens came, as if it had seen each.
 
         Every step brings one to all that decode, so these are the ends of the endpoints' steps, seen a little later.
         """
@@ -120,7 +125,11 @@ class Picker:
         endpoints = len(self._cluster.engines)
         delays_ms = self._delays.lognormal(np.log(TOKEN_DELAY_MS), TOKEN_DELAY_SIGMA, endpoints)
         for slot, delay_s in enumerate((delays_ms / 1000).tolist()):
-            self.pool.record_token(slot, self._cluster.step_began_s(slot, now_s - delay_s) + delay_s)
+            step, began_s = self._cluster.step_at(slot, now_s - delay_s)
+            if self._decoding[slot] and step > self._steps[slot]:
+                self.pool.saw_tokens(slot, (step - self._steps[slot]) * self._decoding[slot])
+            self._steps[slot] = step
+            self.pool.record_token(slot, began_s + delay_s)
 
     def _dispatch(self, arrival: Arrival, request: Request, pool: Snapshot, chosen: int) -> Placement:
         """Counts the request as in flight. Where its response is observed, it is looked at every so many tokens."""
@@ -147,6 +156,7 @@ class Picker:
         self.pool.first_token(followed.in_flight)
         self.pool.record_ttft(followed.in_flight, flight.ttft_ms)
         followed.last_s, followed.tokens = now_s, 1
+        self._decoding[flight.endpoint] += 1
         if followed.features is not None and self.trainer:
             self.trainer.add(followed.features, ttft_ms=flight.ttft_ms)
             followed.windows.begin(self._features_now(followed), 1, now_s)
@@ -161,6 +171,7 @@ class Picker:
     def ended(self, flight: Flight, now_s: float) -> None:
         self._now_s = now_s
         followed = self._followed.pop(flight.arrival.index)
+        self._decoding[flight.endpoint] -= followed.is_observed
         if followed.is_observed and flight.arrival.output_tokens > 1:
             self._take_in(followed, flight.arrival.output_tokens, now_s)
             if followed.features is not None and self.trainer:

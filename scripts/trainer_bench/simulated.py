@@ -13,6 +13,7 @@ from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
+from epp.windows import Pace
 from simulator.engine import Engine, Step
 from simulator.hardware import PRESETS
 from simulator.prompt import block_hashes
@@ -35,7 +36,7 @@ class _Flight:
     features: Matrix
     sent_s: float
     first_token_s: float = 0.0
-    last_token_s: float = 0.0
+    pace: Pace | None = None
 
 
 class Replay:
@@ -93,15 +94,18 @@ class Replay:
         self._busy[index] = False
         for name in step.produced:
             flight = self._flights[name]
-            if flight.first_token_s:
-                self._pool.record_gap(flight.endpoint, (now_s - flight.last_token_s) * 1000, 1)
+            if flight.pace:
+                self._pool.saw_tokens(flight.endpoint, 1)
+                flight.pace.events += 1
+                if flight.pace.is_due:
+                    self._pool.record_gap(flight.endpoint, *flight.pace.take(now_s))
             else:
+                flight.pace = Pace(now_s)
                 flight.first_token_s = now_s
                 ttft_ms = (now_s - flight.sent_s) * 1000
                 self._pool.record_ttft(flight.ticket, ttft_ms)
                 self._pool.first_token(flight.ticket)
                 self._samples["ttft"].append((flight.features, ttft_ms))
-            flight.last_token_s = now_s
         for name in step.finished:
             flight = self._flights.pop(name)
             self._pool.finish(flight.ticket)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from epp.pool.state import tpot_slo_place
-from epp.scheduling.snapshot import NO_ADAPTERS, TPOT_SLOS_MS, Adapters, Endpoint, Floats, Predictions, Snapshot
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Endpoint, Floats, Predictions, Snapshot, TpotSlos
 
 Column = list[float] | None
 
@@ -23,21 +22,22 @@ def build_snapshot(
     adapters: list[Adapters] | None = None,
     labels: list[dict[str, str]] | None = None,
     tpot_slos: list[dict[float, int]] | None = None,
+    so_far: tuple[float, float] = (0.0, 0.0),
     prefill_ms_per_token: Column = None,
     unloaded_tpot_ms: Column = None,
     predicted: list[tuple[float, float]] | None = None,
     medians: list[tuple[float, float]] | None = None,
 ) -> Snapshot:
-    """A snapshot with the columns that matter to a test; the others are those of an idle pool."""
+    """A snapshot with the columns that matter to a test; the others are those of an idle pool.
+
+    `tpot_slos` counts requests in flight by objective, for each candidate; `so_far` is what all of them have, and since
+    when: tokens, and ms.
+    """
     predictions = None
     if predicted is not None:
         ttft, tpot = np.array(predicted, dtype=float).T
         ttft_median, tpot_median = (None, None) if medians is None else np.array(medians, dtype=float).T
         predictions = Predictions(ttft, tpot, 1, "test", ttft_median, tpot_median)
-    slos = np.zeros((size, len(TPOT_SLOS_MS)))
-    for index, counts in enumerate(tpot_slos or ()):
-        for slo_ms, count in counts.items():
-            slos[index, tpot_slo_place(slo_ms)] += count
     return Snapshot(
         slots=np.arange(size),
         waiting=_column(size, waiting),
@@ -54,13 +54,22 @@ def build_snapshot(
         ms_since_token=_column(size, None, np.nan),
         prefix_score=_column(size, prefix_score),
         role=_column(size, None, np.nan),
-        tpot_slos=slos,
+        tpot_slos=_tpot_slos(size, tpot_slos or [], so_far),
         prefill_ms_per_token=_column(size, prefill_ms_per_token, np.nan),
         unloaded_tpot_ms=_column(size, unloaded_tpot_ms, np.nan),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000", labels[i] if labels else {}) for i in range(size)),
         adapters=tuple(adapters) if adapters else (NO_ADAPTERS,) * size,
         predictions=predictions,
     )
+
+
+def _tpot_slos(size: int, in_flight: list[dict[float, int]], so_far: tuple[float, float]) -> TpotSlos:
+    slos_ms = sorted({slo_ms for counts in in_flight for slo_ms in counts})
+    requests = np.zeros((size, len(slos_ms)))
+    for index, counts in enumerate(in_flight):
+        requests[index] = [counts.get(slo_ms, 0) for slo_ms in slos_ms]
+    asked = np.where(requests > 0, slos_ms, 0.0)
+    return TpotSlos(requests, asked, *(np.full(requests.shape, value) for value in so_far))
 
 
 def _column(size: int, values: Column, default: float = 0.0) -> Floats:

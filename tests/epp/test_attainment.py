@@ -46,6 +46,25 @@ def test_a_loose_request_keeps_off_those_that_strict_ones_would_miss_for_it() ->
     assert strict < loose == 1.0
 
 
+def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> None:
+    def first_of(so_far: tuple[float, float]) -> list[float]:
+        pool = build_snapshot(
+            2,
+            in_flight=[20, 20],
+            tpot_slos=[{21.0: 20}, {200.0: 20}],
+            so_far=so_far,
+            unloaded_tpot_ms=[8, 8],
+            predicted=[(300, 26), (300, 26.5)],
+            medians=[(200, 20), (200, 20.4)],
+        )
+        return scores(request(tpot_ms=200), pool)
+
+    at_risk, with_room, too_late = first_of((0, 0)), first_of((2000, 2000 * 8.0)), first_of((2000, 2000 * 40.0))
+    assert at_risk[0] < at_risk[1] == 1.0
+    assert with_room[0] == 1.0
+    assert too_late[0] == 1.0
+
+
 def test_whom_nothing_can_save_goes_where_least_is_lost() -> None:
     pool = build_snapshot(
         2,

@@ -11,7 +11,7 @@ from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
-from epp.scheduling.snapshot import TPOT_SLOS_MS, Endpoint, Predictions
+from epp.scheduling.snapshot import Endpoint, Predictions
 from model_store import ROW_NAMES
 
 LENGTH, PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
@@ -75,22 +75,6 @@ def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_cos
     costs = dict(zip([endpoint.name for endpoint in fresh.endpoints], fresh.prefill_ms_per_token, strict=True))
     assert costs["pod-1"] == pytest.approx(0.03)
     assert np.isnan(costs["new"])
-
-
-def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
-    pool = pool_of(1, Clock())
-    flights = [
-        pool.dispatch(0, Request(str(i), "m", slo_tpot_ms=slo), 0.0) for i, slo in enumerate((1.0, 20.0, 21, 9e9))
-    ]
-    flights.append(pool.dispatch(0, Request("none", "m"), 0.0))
-    counts = pool.snapshot(Request("1", "m")).tpot_slos[0]
-    assert counts.sum() == 4
-    assert (counts[0], counts[-1]) == (1, 1)
-    assert {round(float(TPOT_SLOS_MS[place])) for place in np.flatnonzero(counts)[1:-1]} <= {17, 21}
-    for flight in flights:
-        pool.finish(flight)
-        pool.finish(flight)
-    assert not pool.snapshot(Request("1", "m")).tpot_slos.any()
 
 
 def test_a_decision_tells_medians_and_prices() -> None:

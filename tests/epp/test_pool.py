@@ -142,7 +142,7 @@ def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
     pool.record_ttft(flight, 50.0)
     clock.now_s += 0.25
     assert since() == [250, None]
-    pool.record_gap(0, gap_ms=250, tokens=1)
+    pool.saw_tokens(0, 1)
     assert since() == [0, None]
     # However long a step takes, it is one while someone awaits its token.
     clock.now_s += 30
@@ -241,6 +241,7 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
     for column in (snapshot.in_flight, snapshot.prefill_tokens, snapshot.decode_tokens):
         assert not column.any()
     assert np.isinf(snapshot.tightest_tpot_slo_ms).all()
+    assert not pool.tpot_slos(snapshot.slots).requests.size
     assert np.isnan(snapshot.ms_since_token).all()
 
 

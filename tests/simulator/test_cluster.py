@@ -76,17 +76,17 @@ def stepped(arrivals: list[Arrival], began: list[float] | None = None) -> dict[i
 
 
 class Looking(Watching):
-    """At each arrival to a busy endpoint: when the steps began that this was in now and a moment ago."""
+    """At each arrival to a busy endpoint: the steps that this was in now and a moment ago, and when they began."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cluster = Cluster([SMALL], 16, self)
-        self.began: dict[float, float] = {}
+        self.steps: dict[float, tuple[int, float]] = {}
 
     def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         if self.cluster.engines[0].running:
             for at_s in (now_s, now_s - 0.001):
-                self.began[at_s] = self.cluster.step_began_s(0, at_s)
+                self.steps[at_s] = self.cluster.step_at(0, at_s)
         return super().place(arrival, now_s)
 
 
@@ -117,10 +117,11 @@ def test_the_step_that_an_endpoint_is_in_is_found(asked: list[tuple[float, int, 
     arrivals, looking, every = from_gaps(asked), Looking(), list[float]()
     looking.cluster.run(arrivals)
     stepped(arrivals, every)
-    for at_s, began_s in looking.began.items():
+    for at_s, (step, began_s) in looking.steps.items():
         assert began_s == -math.inf or min(abs(one - began_s) for one in every) < 1e-4
         assert not [one for one in every if began_s + 1e-4 < one < at_s - 1e-4]
         assert began_s <= at_s + 1e-9
+        assert step == sum(one < began_s + 1e-4 for one in every)
 
 
 @settings(deadline=None)

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Predictions, Snapshot
+from epp.scheduling.snapshot import Floats, Predictions, Snapshot
 
 # What is predicted is surer than what comes of it: the least spread (standard deviation of the logarithm) that is
 # believed, and the one where there is no median to tell it.
-_TTFT_SPREAD, _TPOT_SPREAD = 0.3, 0.15
+_TTFT_SPREAD, _TPOT_SPREAD = 0.3, 0.25
+# Of an answer that is all but finished.
+_LEAST_SPREAD = 0.02
 _UPPER_QUANTILE_Z = 1.2816
 # The following were found by the evaluation. A prompt's time counts so many times, since whoever it delays stays
 # longer, and slows those who come later.
-_PROMPT_WEIGHT = 2.0
+_PROMPT_WEIGHT = 3.0
 # Between endpoints that are alike in all this, the quicker one; and no more than that.
-_SPEED_WEIGHT = 0.03
+_SPEED_WEIGHT = 0.01
 # An endpoint's TPOT has at least this share that grows with its load.
 _LEAST_LOADED_SHARE = 0.02
 # The logistic curve that is nearest to the normal distribution's.
@@ -79,15 +81,21 @@ def _slowed_ms(request: Request, pool: Snapshot, tpot_ms: Floats) -> Floats:
 
 
 def _lost(pool: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
-    """How many of the requests in flight are expected to miss their TPOT objective for it."""
-    asked = np.flatnonzero(pool.tpot_slos.any(axis=0))
-    if not len(asked):
+    """How many of the requests in flight are expected to miss their TPOT objective for it.
+
+    Of an answer's TPOT what is generated is certain, and as much is expected to come as of any answer.
+    """
+    asked, to_come = pool.tpot_slos, max(pool.output_tokens, 1.0)
+    if asked is None:
         return np.zeros(len(pool))
-    slos_ms = TPOT_SLOS_MS[asked] * buffer_factor
-    spread = tpot.spread[:, None]
-    before = _chance(slos_ms, tpot.median_ms[:, None], spread)
-    after = _chance(slos_ms, (tpot.median_ms + slowed_ms)[:, None], spread)
-    lost: Floats = (pool.tpot_slos[:, asked] * (before - after)).sum(axis=1)
+    tokens = asked.tokens + to_come
+    to_come_ms = tpot.median_ms[:, None] * to_come
+    answer_ms = asked.decoding_ms + to_come_ms
+    slos_ms = np.maximum(asked.slo_ms * buffer_factor, 1e-3)
+    spread = np.maximum(tpot.spread[:, None] * to_come_ms / answer_ms, _LEAST_SPREAD)
+    before = _chance(slos_ms, answer_ms / tokens, spread)
+    after = _chance(slos_ms, (answer_ms + slowed_ms[:, None] * to_come) / tokens, spread)
+    lost: Floats = (asked.requests * (before - after)).sum(axis=1)
     return lost
 
 
