@@ -97,8 +97,9 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes some two minutes, and all of it about an hour: some three tenths of that each for
-    slo, reference and oracle, next to nothing for policies without a picker; a quarter of it for the workload halving.
+    On two idle cores --quick takes some two minutes, and all of it more than an hour: about a quarter of that each for
+    slo, reference, informed and oracle, next to nothing for policies without a picker; a quarter of it for the workload
+    halving.
 
     Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.evaluation.lengths import Lengths, foreknown
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster
 from simulator.hardware import Hardware
@@ -22,27 +23,32 @@ Ints = NDArray[np.int64]
 
 
 class Prompt(NamedTuple):
-    """What is left of a prompt, in the order of the queue, and what comes after it."""
+    """What is left of a prompt, in the order of the queue, and what comes after it; `length` is the whole answer's."""
 
     request: int
     tokens: int
     context: int
     outputs: int
+    length: int
 
 
 class Decodes(NamedTuple):
-    """Those that decode after the step that goes on, in the order in which they end: ids, steps left, KV tokens."""
+    """Those that decode after the step that goes on, in the order in which they end: ids, steps left, KV tokens, and
+    the lengths of their answers.
+    """
 
     requests: Ints
     steps: Floats
     kv_tokens: Floats
+    lengths: Floats
 
 
 @dataclass(slots=True)
 class Reading:
     """The steps while there are prompts: `steps` and `times_s` at their ends, and what has joined the decodes.
 
-    A joined sequence is (last step, KV tokens that it would have had at step 0, request, time of its first token).
+    A joined sequence is (last step, KV tokens that it would have had at step 0, request, time of its first token,
+    length of its answer).
     """
 
     steps: list[int]
@@ -50,7 +56,7 @@ class Reading:
     decodes: int
     kv_tokens: float
     ended: int = 0
-    joined: list[tuple[int, float, int, float]] = field(default_factory=list)
+    joined: list[tuple[int, float, int, float, int]] = field(default_factory=list)
     joined_ends: list[tuple[int, float]] = field(default_factory=list)
 
     def copy(self) -> "Reading":
@@ -77,39 +83,43 @@ class Load:
 
     def later(self, steps: int, at_s: float) -> "Load":
         """After so many more steps in which nothing but decodes happened."""
-        requests, left, kv_tokens = self.decodes
-        return Load(self.hardware, self.slowdown, at_s, Decodes(requests, left - steps, kv_tokens + steps), ())
+        requests, left, kv_tokens, lengths = self.decodes
+        decodes = Decodes(requests, left - steps, kv_tokens + steps, lengths)
+        return Load(self.hardware, self.slowdown, at_s, decodes, ())
 
 
 class Future(NamedTuple):
-    """Of each request, in the order in which they end: its first token, NaN by the end of the step that goes on, and
-    its last.
+    """Of each request, in the order in which they end: its first token, NaN by the end of the step that goes on, its
+    last, and the length of its answer.
     """
 
     requests: Ints
     first_s: Floats
     ended_s: Floats
+    lengths: Floats
 
 
-def load_of(cluster: Cluster, endpoint: int, now_s: float) -> Load:
+def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = foreknown) -> Load:
+    """What is on an endpoint, its answers as long as `lengths` says."""
     engine = cluster.engines[endpoint]
     begun, left_s = cluster.steps_begun(endpoint, now_s)
-    decodes: list[tuple[int, int, int]] = []
+    decodes: list[tuple[int, int, int, int]] = []
     prompts = []
     for sequence in engine.sequences:
         assert isinstance(sequence.id, int)
-        if sequence.decodes_from is not None:
-            generated = engine.generated(sequence) + begun
-            decodes.append((sequence.output_tokens - generated, sequence.id, sequence.prompt_tokens + generated - 1))
-        elif sequence.computed == sequence.total:
-            # Its prompt is read by the step that goes on, which yields a token.
-            decodes.append((sequence.end - sequence.total - 1, sequence.id, sequence.computed))
+        generated = engine.generated(sequence)
+        if sequence.decodes_from is not None or sequence.computed == sequence.total:
+            # Where its prompt is read by the step that goes on, that yields a token.
+            generated += begun if sequence.decodes_from is not None else 1
+            length = lengths(sequence.output_tokens, generated)
+            decodes.append((length - generated, sequence.id, sequence.prompt_tokens + generated - 1, length))
         else:
             start = sequence.computed or engine.cached_tokens(sequence.hashes, sequence.prompt_tokens)
-            prompts.append(Prompt(sequence.id, sequence.total - start, start, sequence.end - sequence.total))
+            length = lengths(sequence.output_tokens, generated)
+            prompts.append(Prompt(sequence.id, sequence.total - start, start, length - generated, length))
     decodes.sort()
-    columns = np.array(decodes, dtype=np.float64).reshape(-1, 3)
-    ordered = Decodes(columns[:, 1].astype(np.int64), columns[:, 0], columns[:, 2])
+    columns = np.array(decodes, dtype=np.float64).reshape(-1, 4)
+    ordered = Decodes(columns[:, 1].astype(np.int64), columns[:, 0], columns[:, 2], columns[:, 3])
     return Load(engine.hardware, cluster.slowdown(endpoint), now_s + left_s, ordered, tuple(prompts))
 
 
@@ -129,8 +139,9 @@ def begins_later(cluster: Cluster, endpoint: int, after_s: float) -> bool:
     return False
 
 
-def prompt_of(arrival: Arrival, cached_tokens: int) -> Prompt:
-    return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, arrival.output_tokens)
+def prompt_of(arrival: Arrival, cached_tokens: int, lengths: Lengths = foreknown) -> Prompt:
+    length = lengths(arrival.output_tokens, 0)
+    return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, length, length)
 
 
 def begin(load: Load) -> Reading:
@@ -184,7 +195,7 @@ def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
     _end_step(load, reading, step + 1, now_s)
     for one in done:
         kv_tokens, ends = one.context + one.tokens, step + one.outputs
-        reading.joined.append((ends, kv_tokens - step - 1, one.request, now_s))
+        reading.joined.append((ends, kv_tokens - step - 1, one.request, now_s, one.length))
         if one.outputs > 1:
             heappush(reading.joined_ends, (ends, kv_tokens - step - 1))
             reading.decodes += 1
@@ -203,7 +214,7 @@ def _end_step(load: Load, reading: Reading, step: int, now_s: float) -> None:
     reading.kv_tokens += reading.decodes * (step - reading.steps[-1])
     reading.steps.append(step)
     reading.times_s.append(now_s)
-    _, ends, kv_tokens = load.decodes
+    _, ends, kv_tokens, _ = load.decodes
     while reading.ended < len(ends) and ends[reading.ended] <= step:
         reading.kv_tokens -= float(kv_tokens[reading.ended]) + step
         reading.decodes -= 1
@@ -225,20 +236,22 @@ def foresee(load: Load, reading: Reading, replaced: float = 0.0) -> Future:
 
     `replaced` is the share of those that decode then whom others like them follow, where somebody is expected to come.
     """
-    requests, ends, kv_tokens = load.decodes
+    requests, ends, kv_tokens, lengths = load.decodes
     first_s = np.full(len(ends), np.nan)
     if reading.joined:
         joined = np.array(reading.joined).T
         ends, kv_tokens = np.concatenate((ends, joined[0])), np.concatenate((kv_tokens, joined[1]))
         requests, first_s = np.concatenate((requests, joined[2].astype(np.int64))), np.concatenate((first_s, joined[3]))
+        lengths = np.concatenate((lengths, joined[4]))
         order = np.argsort(ends, kind="stable")
         requests, ends, kv_tokens, first_s = requests[order], ends[order], kv_tokens[order], first_s[order]
+        lengths = lengths[order]
     step, now_s = reading.steps[-1], reading.times_s[-1]
     first = int(ends.searchsorted(step, "right"))
     tail_s = now_s + _decode_only_s(load, ends[first:] - step, kv_tokens[first:] + step, replaced)
     if first:
         tail_s = np.concatenate((np.interp(ends[:first], reading.steps, reading.times_s), tail_s))
-    return Future(requests, first_s, tail_s)
+    return Future(requests, first_s, tail_s, lengths)
 
 
 def _decode_only_s(load: Load, ends: Floats, kv_tokens: Floats, replaced: float) -> Floats:

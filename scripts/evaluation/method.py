@@ -66,6 +66,8 @@ ASSUMPTIONS = f"""\
 - A decision takes no virtual time, and neither does the network.
 - Lengths of prompts are known exactly to every policy that asks for them, and so are the hashes of their pieces.
   Lengths of outputs are unknown to every policy but `oracle`, which also knows every engine's state and costs.
+  `informed` knows these as well, but no lengths: of each answer it expects the mean of those of the workload, in other
+  traffic, that are longer than it is so far. What it lacks of `oracle` is knowledge that no router can have.
 - Learning takes what it takes in production: models are refitted every {LEARNING.interval_s:g} s, if at least
   {LEARNING.min_new_rows:,} rows are new, and serve {LEARNING.delay_s:g} s later, for a fit and its way to a predictor.
   A training server waits for less: what is learnt here is rather older than there.

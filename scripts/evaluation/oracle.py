@@ -1,5 +1,8 @@
 """A policy that knows how long every answer will be, and what each engine will do next: the bound of prediction.
 
+With no more than the lengths that can be expected it is the bound of what a router could know: how far the two are
+apart is what nobody can get.
+
 It doesn't know who will come later, so it is no bound of scheduling. What it expects of them are the numbers below.
 They were chosen by attainments over the workloads, at loads at which policies differ.
 """
@@ -24,6 +27,7 @@ from scripts.evaluation.foresight import (
     read,
     read_all_but_last,
 )
+from scripts.evaluation.lengths import Lengths, foreknown
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster, Flight, Placement
 
@@ -39,14 +43,14 @@ _PACKING = 0.02
 # Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked.
 # Under overload that is what becomes of many, in queues that are too long to be followed.
 _LOST = 1.5
-_ARRIVED, _TTFT, _SPAN, _FIRST = range(4)
+_ARRIVED, _TTFT, _TPOT_MS, _FIRST = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outlook:
     """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
 
-    key: tuple[int, int, float]
+    key: tuple[int, int, float, int]
     load: Load
     steps_begun: int
     reading: Reading
@@ -57,11 +61,12 @@ class _Outlook:
 class Oracle:
     """Places where most requests, this one and those that are there, will meet their objectives."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, lengths: Lengths = foreknown) -> None:
+        self._lengths = lengths
         self._cluster: Cluster | None = None
         self._outlooks: list[_Outlook | None] = []
         self._rng = random.Random(f"{seed}/oracle")
-        # By request, in s: arrival, objective of TTFT and of the time after the first token, and when that one came.
+        # By request: arrival and objective of TTFT in s, of TPOT in ms, and when the first token came.
         self._facts: Floats = np.full((4096, 4), np.nan)
 
     def attach(self, cluster: Cluster) -> None:
@@ -87,8 +92,7 @@ class Oracle:
     def _note(self, arrival: Arrival) -> None:
         while arrival.index >= len(self._facts):
             self._facts = np.concatenate((self._facts, np.full_like(self._facts, np.nan)))
-        span_ms = max(arrival.output_tokens - 1, 1) * arrival.slo_tpot_ms
-        self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, span_ms / 1000, np.nan)
+        self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, arrival.slo_tpot_ms, np.nan)
 
     def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
         """How many requests more will meet their objectives with this one, and how many decode beside it."""
@@ -103,21 +107,23 @@ class Oracle:
             begun, left_s = cluster.steps_begun(endpoint, now_s)
             load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
             reading = begin(load)
-        read(load, reading, [*outlook.last, prompt_of(arrival, cached)])
+        read(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
         return self._value(load, foresee(load, reading, _REPLACED)) - outlook.value, max(reading.decodes, 1)
 
     def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
-        key = (cluster.version(endpoint), cluster.engines[endpoint].waiting, cluster.slowdown(endpoint))
+        begun, _ = cluster.steps_begun(endpoint, now_s)
+        # What is expected changes with every token, what is known beforehand with none.
+        expected_at = 0 if self._lengths is foreknown else begun
+        key = (cluster.version(endpoint), cluster.engines[endpoint].waiting, cluster.slowdown(endpoint), expected_at)
         known = self._outlooks[endpoint]
         if known is not None and known.key == key:
             return known
-        load = load_of(cluster, endpoint, now_s)
+        load = load_of(cluster, endpoint, now_s, self._lengths)
         reading = begin(load)
         last = read_all_but_last(load, reading)
         whole = reading.copy()
         read(load, whole, last)
         value = self._value(load, foresee(load, whole, _REPLACED))
-        begun, _ = cluster.steps_begun(endpoint, now_s)
         found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
         return found
 
@@ -130,9 +136,10 @@ class Oracle:
         first_s = np.where(is_known, known_s, foreseen_s)
         ttft = (first_s - facts[:, _ARRIVED]) / facts[:, _TTFT]
         took_s = np.maximum(future.ended_s - first_s, 1e-9)
+        span_s = np.maximum(future.lengths - 1, 1) * facts[:, _TPOT_MS] / 1000
         to_come = np.clip((future.ended_s - load.at_s) / took_s, _LEAST_SPREAD / _TPOT_SPREAD, 1.0)
         met_ttft = np.where(is_known, ttft <= 1, _met(ttft, _TTFT_SPREAD))
-        return float(_met(took_s / facts[:, _SPAN], _TPOT_SPREAD * to_come) @ met_ttft)
+        return float(_met(took_s / span_s, _TPOT_SPREAD * to_come) @ met_ttft)
 
 
 def _met(ratio: Floats, spread: Floats | float) -> Floats:

@@ -16,6 +16,7 @@ POLICIES = (
     "closed-formula",
     "reference",
     "slo",
+    "informed",
     "oracle",
 )
 OURS = "slo"
@@ -24,6 +25,8 @@ BASE = "default"
 COMMON = 1.0
 IF_NEVER = 0.5
 """The common load, in typical rates, of a workload in which the base policy attains 90% at no rate."""
+OTHER_TRAFFIC = 1_000_000
+"""A seed: no run is judged on the traffic that its models, weights or expectations come from."""
 HALVING = "halving"
 LEAST_SECONDS = {HALVING: 120.0}
 """Whether errors are back within a minute after three fifths of a run is told by no shorter one."""

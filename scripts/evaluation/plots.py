@@ -29,6 +29,7 @@ _COLOURS = {
     "closed-formula": "#66a182",
     "reference": "#3d5a80",
     "slo": "#00798c",
+    "informed": "#5c6670",
     "oracle": "black",
 }
 _PLACES = 24  # of a line, along the rates
@@ -40,7 +41,7 @@ def draw_attainment(result: WorkloadResult, file: Path) -> None:
     for policy in result.policies:
         rates, intervals = curve(result, policy)
         bold = policy == OURS
-        style = "--" if policy == "oracle" else "-"
+        style = "--" if policy in ("informed", "oracle") else "-"
         means = [100 * one.mean for one in intervals]
         axes.plot(rates, means, style, color=_COLOURS[policy], linewidth=2.4 if bold else 1.2, label=policy)
         lows, highs = ([100 * one.ends[end] for one in intervals] for end in (0, 1))

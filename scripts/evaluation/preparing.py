@@ -9,11 +9,10 @@ import msgspec
 
 from scripts.evaluation.configurations import TUNED_WEIGHTS, Weights
 from scripts.evaluation.learning import Models
+from scripts.evaluation.plan import OTHER_TRAFFIC
 from scripts.evaluation.replay import Prepared, Run, replay, run_of, scenario_of
 from simulator.workloads import WORKLOADS
 
-# No run is judged on the traffic that its models or weights come from.
-OTHER_TRAFFIC = 1_000_000
 # Models have seen a pool at these multiples of the typical rate, in this order, for so long.
 LOADS = (0.6, 1.1, 0.85)
 LEARNING_S = 60.0

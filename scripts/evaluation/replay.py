@@ -12,6 +12,7 @@ from scripts.evaluation.configurations import Weights, configurations
 from scripts.evaluation.heuristics import HEURISTICS
 from scripts.evaluation.judging import Judge
 from scripts.evaluation.learning import LearningSettings, Models, VirtualTrainer
+from scripts.evaluation.lengths import expected_of
 from scripts.evaluation.misses import Misses
 from scripts.evaluation.oracle import Oracle
 from scripts.evaluation.picker import Picker, Predicted
@@ -109,9 +110,12 @@ def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Ru
         return Run(HEURISTICS[policy](endpoints, seed), None, {})
     if policy == "oracle":
         return Run(Oracle(seed), None, {})
+    if policy == "informed":
+        return Run(Oracle(seed, expected_of(scenario.name)), None, {})
     texts = configurations(prepared.weights)
     if policy not in texts:
-        raise ValueError(f"no policy is called {policy!r}: expected {', '.join([*HEURISTICS, *texts, 'oracle'])}")
+        expected = ", ".join([*HEURISTICS, *texts, "informed", "oracle"])
+        raise ValueError(f"no policy is called {policy!r}: expected {expected}")
     trainer = VirtualTrainer(LEARNING, prepared.models) if policy in ("reference", "slo") else None
     picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)
     return Run(picker, picker.scrape, picker.predicted, trainer)

@@ -10,7 +10,7 @@ from epp.scheduling.config import load_scheduler
 from scripts.evaluation.configurations import SLO
 from scripts.evaluation.learning import Row, VirtualTrainer, samples_of
 from scripts.evaluation.picker import Picker
-from scripts.evaluation.preparing import OTHER_TRAFFIC
+from scripts.evaluation.plan import OTHER_TRAFFIC
 from scripts.evaluation.quality import TargetQuality, judge
 from scripts.evaluation.replay import LEARNING, Prepared, Run, replay, scenario_of
 from simulator.workloads import WORKLOADS

@@ -8,8 +8,8 @@ import msgspec
 import onnx
 import pytest
 
+from scripts.evaluation.plan import OTHER_TRAFFIC
 from scripts.evaluation.point import PointOptions, PointResult
-from scripts.evaluation.preparing import OTHER_TRAFFIC
 from scripts.evaluation.replay import Prepared, replay, run_of, run_point, scenario_of
 
 SEED, SECONDS = 2, 12.0
