@@ -202,7 +202,7 @@ class Engine:
     def _time(self, plan: Plan, most_steps: int) -> None:
         decodes, kv_tokens = plan.decodes, self._kv_tokens
         dense_ms = self._cost.dense_ms(plan.prefill_tokens + decodes)
-        attention_ms, _ = self._cost.decode_attention(decodes, kv_tokens) if decodes else (0.0, 0.0)
+        attention_ms = self._cost.decode_attention_ms(decodes, kv_tokens) if decodes else 0.0
         plan.first_ms = dense_ms + plan.attention_ms + attention_ms
         if plan.prefills or most_steps == 1 or not decodes:
             return
@@ -210,7 +210,7 @@ class Engine:
         plan.steps = steps = self._steps_with_room(steps)
         if steps > 1:
             # What lies between is taken as linear in the KV tokens.
-            last_ms, _ = self._cost.decode_attention(decodes, kv_tokens + (steps - 1) * decodes)
+            last_ms = self._cost.decode_attention_ms(decodes, kv_tokens + (steps - 1) * decodes)
             plan.growth_ms = max((last_ms - attention_ms) / (steps - 1), 0.0)
 
     def _steps_to_next_stop(self) -> int:

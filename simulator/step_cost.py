@@ -1,7 +1,7 @@
 """What an engine step costs.
 
 A step of prompt pieces and decoding sequences takes `dense_ms` of all its new tokens (each decode is one), plus
-`prefill_attention_ms` of every piece, plus `decode_attention` of the decodes together.
+`prefill_attention_ms` of every piece, plus `decode_attention_ms` of the decodes together.
 """
 
 from bisect import bisect_right
@@ -21,8 +21,8 @@ class StepCost(Protocol):
     def prefill_attention_ms(self, tokens: int, context: int) -> float:
         """Additional: a piece of `tokens` new prompt tokens, each of which attends to `context` earlier ones too."""
 
-    def decode_attention(self, decodes: int, kv_tokens: int) -> tuple[float, float]:
-        """Additional: `decodes` sequences that read `kv_tokens` in total, in ms, and its slope in ms per KV token."""
+    def decode_attention_ms(self, decodes: int, kv_tokens: int) -> float:
+        """Additional: `decodes` sequences that read `kv_tokens` in total."""
 
     def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
         """Whole steps, each of nothing but decodes: at most as many as may run, and at least one."""
@@ -33,7 +33,7 @@ class LinearCost:
     """Five parameters, in ms.
 
     Those of a decode stand for all of its own work, so that what `dense_ms` charges it as a token is taken back by
-    `decode_attention`.
+    `decode_attention_ms`.
     """
 
     base_ms: float
@@ -49,10 +49,9 @@ class LinearCost:
         """Pairs: new tokens times the context that each attends to, on average."""
         return self.prefill_ms_per_mega_pair * tokens * (context + tokens // 2) / 1e6
 
-    def decode_attention(self, decodes: int, kv_tokens: int) -> tuple[float, float]:
-        per_kv_token = self.decode_ms_per_kilotoken / 1e3
+    def decode_attention_ms(self, decodes: int, kv_tokens: int) -> float:
         own = (self.decode_ms_per_sequence - self.prefill_ms_per_token) * decodes
-        return own + per_kv_token * kv_tokens, per_kv_token
+        return own + self.decode_ms_per_kilotoken / 1e3 * kv_tokens
 
     def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.base_ms + self.decode_ms_per_sequence * decodes + self.decode_ms_per_kilotoken / 1e3 * kv_tokens
@@ -115,10 +114,9 @@ class MeasuredCost:
             context += largest
         return ms + self._piece_ms(tokens, context)
 
-    def decode_attention(self, decodes: int, kv_tokens: int) -> tuple[float, float]:
-        """The slope is that to the right, where two segments meet."""
+    def decode_attention_ms(self, decodes: int, kv_tokens: int) -> float:
         if not decodes:
-            return 0.0, 0.0
+            return 0.0
         try:
             values, slopes = self._decode_rows[decodes]
         except IndexError:
@@ -126,8 +124,7 @@ class MeasuredCost:
             values, slopes = _values_and_slopes(row, self._decode.contexts)
         context = kv_tokens / decodes
         at = bisect_right(self._contexts, context) - 1
-        slope = slopes[at]
-        return values[at] + slope * (context - self._contexts[at]), slope / decodes
+        return values[at] + slopes[at] * (context - self._contexts[at])
 
     def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
         contexts, values, slopes = self._decode_table

@@ -64,7 +64,7 @@ def decode_steps(calibration: Calibration, context: int) -> dict[str, float]:
     cost = measured("checked", calibration).cost
     found = {}
     for batch in (1, 32, 128, 256):
-        step_ms = cost.dense_ms(batch) + cost.decode_attention(batch, batch * context)[0]
+        step_ms = cost.dense_ms(batch) + cost.decode_attention_ms(batch, batch * context)
         found[f"decode_{batch}x{context}_ms"] = step_ms
         found[f"decode_{batch}x{context}_kernels_ms"] = (step_ms - calibration.host_ms) / calibration.kernel_factor
     return found

@@ -189,7 +189,7 @@ def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
     if not begun:
         _advance(load, reading, max(_next_end(load, reading) - step, 1))
         return
-    decode_ms = cost.decode_attention(decodes, round(reading.kv_tokens))[0] if decodes else 0.0
+    decode_ms = cost.decode_attention_ms(decodes, round(reading.kv_tokens)) if decodes else 0.0
     duration_ms = cost.dense_ms(hardware.max_num_batched_tokens - budget) + attention_ms + decode_ms
     now_s = reading.times_s[-1] + duration_ms * load.slowdown / 1000
     _end_step(load, reading, step + 1, now_s)
@@ -205,7 +205,7 @@ def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
 def _advance(load: Load, reading: Reading, steps: int) -> None:
     cost, decodes = load.hardware.cost, reading.decodes
     kv_tokens = reading.kv_tokens + (steps - 1) * decodes / 2
-    duration_ms = steps * (cost.dense_ms(decodes) + cost.decode_attention(decodes, round(kv_tokens))[0])
+    duration_ms = steps * (cost.dense_ms(decodes) + cost.decode_attention_ms(decodes, round(kv_tokens)))
     _end_step(load, reading, reading.steps[-1] + steps, reading.times_s[-1] + duration_ms * load.slowdown / 1000)
 
 

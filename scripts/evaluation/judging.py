@@ -191,7 +191,7 @@ def _fairness(scenario: Scenario, tokens: Sequence[int]) -> float:
     tokens of context.
     """
     shares = [
-        made * (hardware.cost.dense_ms(32) + hardware.cost.decode_attention(32, 32_000)[0])
+        made * (hardware.cost.dense_ms(32) + hardware.cost.decode_attention_ms(32, 32_000))
         for made, hardware in zip(tokens, scenario.endpoints, strict=True)
     ]
     squares = sum(share * share for share in shares)

@@ -56,7 +56,7 @@ def _rps(hardware: Hardware, prefill_ms: float, context: int, output: float, tpo
     largest = min(hardware.max_num_seqs, hardware.num_blocks * hardware.block_tokens // context)
 
     def fits(decodes: int) -> bool:
-        decode_ms = hardware.cost.dense_ms(decodes) + hardware.cost.decode_attention(decodes, decodes * context)[0]
+        decode_ms = hardware.cost.dense_ms(decodes) + hardware.cost.decode_attention_ms(decodes, decodes * context)
         return decode_ms + decodes * prefill_ms / output <= tpot_ms
 
     low, high = 0, largest

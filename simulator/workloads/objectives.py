@@ -87,7 +87,7 @@ def unloaded_tpot_ms(hardware: Hardware, prompt_tokens: Ints, output_tokens: Int
     """A step that decodes one sequence, at the context that it has in the middle of its output."""
     dense_ms = hardware.cost.dense_ms(1)
     context = prompt_tokens + output_tokens // 2
-    return _each(lambda tokens: dense_ms + hardware.cost.decode_attention(1, tokens)[0], context)
+    return _each(lambda tokens: dense_ms + hardware.cost.decode_attention_ms(1, tokens), context)
 
 
 def fastest(endpoints: Sequence[Hardware], requests: Requests) -> Hardware:

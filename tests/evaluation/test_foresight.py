@@ -138,5 +138,5 @@ def test_steps_of_decodes_together_take_what_each_takes(name: str) -> None:
     cost = hardware(name).cost
     decodes = np.array([1, 7, 100, hardware(name).max_num_seqs])
     tokens = np.array([128.0, 7 * 4000.0, 100 * 333.0, 100_000.0])
-    wanted = [cost.dense_ms(d) + cost.decode_attention(d, int(kv))[0] for d, kv in zip(decodes, tokens, strict=True)]
+    wanted = [cost.dense_ms(d) + cost.decode_attention_ms(d, int(kv)) for d, kv in zip(decodes, tokens, strict=True)]
     np.testing.assert_allclose(cost.decodes_ms(decodes, tokens), wanted)

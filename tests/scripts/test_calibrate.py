@@ -169,7 +169,7 @@ def test_one_client_waits_for_nobody() -> None:
     ours = imitate(imitated, Served(1, 1_024, 3, 0.0, 0.0))
     assert ours.ttft_ms == pytest.approx(cost.dense_ms(1_024) + cost.prefill_attention_ms(1_024, 0))
     assert ours.tpot_ms == pytest.approx(
-        cost.dense_ms(1) + sum(cost.decode_attention(1, n)[0] for n in (1024, 1025)) / 2
+        cost.dense_ms(1) + sum(cost.decode_attention_ms(1, n) for n in (1024, 1025)) / 2
     )
 
 

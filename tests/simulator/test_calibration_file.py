@@ -49,16 +49,17 @@ def test_an_operators_own_table(tmp_path: Path) -> None:
     assert cost.dense_ms(51) == pytest.approx(15)
     assert cost.dense_ms(201) == pytest.approx(30)
     assert cost.prefill_attention_ms(100, 1000) == pytest.approx(3)
-    assert cost.decode_attention(1, 600) == pytest.approx((1.5, 0.001))
+    assert cost.decode_attention_ms(1, 600) == pytest.approx(1.5)
+    assert cost.decode_attention_ms(1, 700) == pytest.approx(1.6)
 
 
 def test_contexts_that_a_row_lacks_are_filled_from_its_own(tmp_path: Path) -> None:
     cost = hardware(own(tmp_path, OWN)).cost
-    assert cost.decode_attention(8, 8 * 1_100)[0] == pytest.approx(10)
-    assert cost.decode_attention(8, 8 * 350)[0] == pytest.approx(4)
-    assert cost.decode_attention(8, 8 * 50)[0] == pytest.approx(2)
+    assert cost.decode_attention_ms(8, 8 * 1_100) == pytest.approx(10)
+    assert cost.decode_attention_ms(8, 8 * 350) == pytest.approx(4)
+    assert cost.decode_attention_ms(8, 8 * 50) == pytest.approx(2)
     # Halfway between batches of 1 and 8, at a context which only one of the two has.
-    assert cost.decode_attention(4, 4 * 600)[0] == pytest.approx(1.5 + 3 / 7 * 4.5)
+    assert cost.decode_attention_ms(4, 4 * 600) == pytest.approx(1.5 + 3 / 7 * 4.5)
 
 
 def test_times_that_fall_are_made_level(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_row_of_the_table_costs_what_it_says(name: str) -> None:
     for (tokens, context), ms in table.prefill_attention.items():
         assert cost.prefill_attention_ms(tokens, context) == pytest.approx(factor * ms, rel=1e-4)
     for (batch, context), ms in table.decode_attention.items():
-        assert cost.decode_attention(batch, batch * context)[0] == pytest.approx(factor * ms, rel=1e-4)
+        assert cost.decode_attention_ms(batch, batch * context) == pytest.approx(factor * ms, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,29 +43,16 @@ def test_a_step_of_more_tokens_never_takes_less(name: str) -> None:
 @given(names, batches, contexts, st.integers(0, 100_000))
 def test_decodes_of_more_context_never_take_less(name: str, batch: int, context: int, more: int) -> None:
     cost = hardware(name).cost
-    less_ms, slope = cost.decode_attention(batch, batch * context)
-    assert 0 < less_ms <= cost.decode_attention(batch, batch * (context + more))[0]
-    assert slope >= 0
+    less_ms = cost.decode_attention_ms(batch, batch * context)
+    assert 0 < less_ms <= cost.decode_attention_ms(batch, batch * (context + more))
 
 
 @given(names, batches, contexts, st.integers(0, 500))
 def test_a_larger_batch_of_equal_contexts_never_takes_less(name: str, batch: int, context: int, more: int) -> None:
     cost = hardware(name).cost
-    smaller_ms = cost.decode_attention(batch, batch * context)[0]
-    larger_ms = cost.decode_attention(batch + more, (batch + more) * context)[0]
+    smaller_ms = cost.decode_attention_ms(batch, batch * context)
+    larger_ms = cost.decode_attention_ms(batch + more, (batch + more) * context)
     assert smaller_ms <= larger_ms * (1 + 1e-9)
-
-
-@given(names, batches, st.integers(16, 300_000))
-def test_the_slope_is_that_of_the_next_kv_tokens(name: str, batch: int, context: int) -> None:
-    """One row of the table may lie within these 8 tokens of each: the slope changes there."""
-    cost = hardware(name).cost
-    start, end = batch * context, batch * (context + 8)
-    ms, slope = cost.decode_attention(batch, start)
-    later_ms, later_slope = cost.decode_attention(batch, end)
-    change, slopes = later_ms - ms, sorted((slope, later_slope))
-    assert slopes[0] * (end - start) <= change + 1e-9
-    assert change <= slopes[1] * (end - start) + 1e-9
 
 
 @given(names, pieces, contexts, st.integers(0, 9_000), st.integers(0, 100_000))
@@ -87,7 +74,7 @@ def test_attention_to_a_long_prompt_grows_with_its_square(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_attention_of_decodes_grows_with_their_kv_tokens_beyond_the_table(name: str) -> None:
     cost = hardware(name).cost
-    assert 1.7 < cost.decode_attention(64, 64 * 400_000)[0] / cost.decode_attention(64, 64 * 200_000)[0] < 2.1
+    assert 1.7 < cost.decode_attention_ms(64, 64 * 400_000) / cost.decode_attention_ms(64, 64 * 200_000) < 2.1
 
 
 @pytest.mark.parametrize(
@@ -103,15 +90,15 @@ def test_steps_take_what_others_have_composed_of_the_same_kernels(name: str, exp
     """Decode steps with 1,024 tokens of context each."""
     table, cost = read_calibration(FOLDER / f"{name}.csv"), hardware(name).cost
     for batch, expected in zip((1, 32, 128, 256), expected_ms, strict=True):
-        step_ms = cost.dense_ms(batch) + cost.decode_attention(batch, batch * 1_024)[0]
+        step_ms = cost.dense_ms(batch) + cost.decode_attention_ms(batch, batch * 1_024)
         assert (step_ms - table.host_ms) / table.kernel_factor == pytest.approx(expected, rel=0.07)
 
 
 def test_a_prompt_in_a_step_stretches_it() -> None:
     for name in NAMES:
         cost = hardware(name).cost
-        alone = cost.dense_ms(32) + cost.decode_attention(32, 32_000)[0]
-        shared = cost.dense_ms(32 + 2_000) + cost.prefill_attention_ms(2_000, 0) + cost.decode_attention(32, 32_000)[0]
+        alone = cost.dense_ms(32) + cost.decode_attention_ms(32, 32_000)
+        shared = cost.dense_ms(32 + 2_000) + cost.prefill_attention_ms(2_000, 0) + cost.decode_attention_ms(32, 32_000)
         assert shared > 2 * alone
 
 
@@ -119,17 +106,16 @@ def test_a_prompt_in_a_step_stretches_it() -> None:
 def test_five_parameters_add_up(prefill_tokens: int, decodes: int, kv_tokens: int) -> None:
     cost = PRESETS["fast"].cost
     assert isinstance(cost, LinearCost)
-    ms, slope = cost.decode_attention(decodes, kv_tokens)
+    ms = cost.decode_attention_ms(decodes, kv_tokens)
     step_ms = cost.dense_ms(prefill_tokens + decodes) + cost.prefill_attention_ms(prefill_tokens, 100) + ms
     pairs = prefill_tokens * (100 + prefill_tokens // 2)
     expected = 22 + 0.25 * prefill_tokens + 8.0 * pairs / 1e6 + 0.2 * decodes + 0.25 * kv_tokens / 1e3
     assert step_ms == pytest.approx(expected)
-    assert slope == 0.25 / 1e3
 
 
 def test_no_decodes_cost_nothing() -> None:
     for name in (*PRESETS, *NAMES):
-        assert hardware(name).cost.decode_attention(0, 0)[0] == 0
+        assert hardware(name).cost.decode_attention_ms(0, 0) == 0
 
 
 def test_limits_are_those_of_the_file() -> None:

@@ -137,7 +137,7 @@ def test_an_unloaded_prompt_is_prefilled_in_the_largest_steps() -> None:
         fast.cost.dense_ms(1024) + fast.cost.prefill_attention_ms(1024, 0)
     )
     assert unloaded_tpot_ms(fast, np.array([1000]), np.array([200]))[0] == pytest.approx(
-        fast.cost.dense_ms(1) + fast.cost.decode_attention(1, 1100)[0]
+        fast.cost.dense_ms(1) + fast.cost.decode_attention_ms(1, 1100)
     )
 
 
