@@ -10,8 +10,9 @@ from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from simulator.arrival import Arrival, Change
-from simulator.engine import Engine, Plan
+from simulator.engine import Engine
 from simulator.hardware import Hardware
+from simulator.plan import Plan
 from simulator.sequence import Sequence as InEngine
 
 _NEVER = float("inf")

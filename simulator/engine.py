@@ -8,68 +8,16 @@ A server plans one step at a time, since each of its tokens has to be sent. In v
 in which nobody begins or ends, are planned together: they differ by the KV tokens that each adds, and nothing else.
 """
 
-import math
 from collections import deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from simulator.blocks import BlockPool
 from simulator.hardware import Hardware
+from simulator.plan import Plan, Progress, Step
 from simulator.sequence import Sequence
 
 _MANY_STEPS = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """`produced` are the ids of the sequences that got a token, `finished` those of them that are done."""
-
-    duration_ms: float
-    produced: list[Hashable]
-    finished: list[Hashable]
-    prefill_tokens: int
-    decodes: int
-
-
-@dataclass(slots=True)
-class Plan:
-    """What comes next: `steps` alike, the first of `first_ms`, each further one `growth_ms` longer than that before.
-
-    A plan that prefills is of one step. It may be cut short to fewer steps, but not to none.
-    """
-
-    steps: int = 1
-    first_ms: float = 0.0
-    growth_ms: float = 0.0
-    decodes: int = 0
-    prefills: list[Sequence] = field(default_factory=list)
-    prefill_tokens: int = 0
-    attention_ms: float = 0.0
-
-    def duration_ms(self, steps: int) -> float:
-        return steps * self.first_ms + self.growth_ms * (steps * (steps - 1) / 2)
-
-    def steps_begun_by(self, elapsed_ms: float) -> int:
-        """How many steps have begun after so much time: the one that goes on is to be finished."""
-        if self.steps == 1 or elapsed_ms <= self.first_ms:
-            return 1
-        half = self.growth_ms / 2
-        linear = self.first_ms - half
-        if half * elapsed_ms < 1e-9 * linear * linear:
-            begun = elapsed_ms / linear
-        else:
-            begun = (math.sqrt(linear * linear + 4 * half * elapsed_ms) - linear) / (2 * half)
-        return min(max(math.ceil(begun - 1e-9), 1), self.steps)
-
-
-@dataclass(slots=True)
-class Progress:
-    """The sequences that got their first token, those that came to a mark, and those that are done."""
-
-    first: list[Sequence] = field(default_factory=list)
-    marked: list[Sequence] = field(default_factory=list)
-    finished: list[Sequence] = field(default_factory=list)
 
 
 class Engine:
@@ -179,8 +127,11 @@ class Engine:
         budget = self.hardware.max_num_batched_tokens - self._decodes
         if self._prefilling:
             budget, preempted = self._continue_prefills(plan, budget, preempted)
-        if self._waiting and not preempted:
-            self._admit_waiting(plan, budget)
+        if preempted:
+            # Nobody is admitted in this step, and perhaps in the next.
+            most_steps = 1
+        elif self._waiting and self._admit_waiting(plan, budget):
+            most_steps = min(most_steps, self._steps_to_next_block())
         # A preemption may have taken a sequence that was counted.
         plan.decodes = self._decodes
         self._time(plan, most_steps)
@@ -236,6 +187,11 @@ class Engine:
                 return max(ahead, 1)
         return steps
 
+    def _steps_to_next_block(self) -> int:
+        """Steps up to the first, if any, for which a decode takes a block."""
+        phases = (-(self._steps + ahead) % self._block_tokens for ahead in range(self._block_tokens))
+        return next((ahead + 1 for ahead, phase in enumerate(phases) if self._needing[phase]), self._block_tokens)
+
     def _take_decode_blocks(self, steps: int) -> None:
         cycles, rest = divmod(steps, self._block_tokens)
         needed = cycles * self._decodes
@@ -268,7 +224,11 @@ class Engine:
             budget -= tokens
         return budget, preempted
 
-    def _admit_waiting(self, plan: Plan, budget: int) -> None:
+    def _admit_waiting(self, plan: Plan, budget: int) -> bool:
+        """Whether someone who wants to share idle pieces lacks room.
+
+        Whoever takes their blocks lets it begin earlier in its prompt, with a piece that may need less room.
+        """
         waiting, most = self._waiting, self.hardware.max_num_seqs
         while waiting and budget > 0 and len(self._running) < most:
             sequence = waiting[0]
@@ -276,13 +236,15 @@ class Engine:
             cached = start // self._piece_tokens
             tokens = min(sequence.total - start, budget)
             needed = self._blocks_for(start + tokens) - cached * self._piece_blocks
-            if not self._has_room(needed + self.blocks.idle_among(sequence.hashes[:cached])):
-                return
+            idle = self.blocks.idle_among(sequence.hashes[:cached])
+            if not self._has_room(needed + idle):
+                return idle > 0
             self._running[waiting.popleft()] = None
             self._prefilling.append(sequence)
             self._admit(sequence, cached)
             self._prefill(plan, sequence, tokens, needed)
             budget -= tokens
+        return False
 
     def _has_room(self, blocks: int) -> bool:
         """Whether so many can be taken beside those that this step's decodes will take."""

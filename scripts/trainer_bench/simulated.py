@@ -14,8 +14,9 @@ from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
 from epp.windows import Pace
-from simulator.engine import Engine, Step
+from simulator.engine import Engine
 from simulator.hardware import PRESETS
+from simulator.plan import Step
 from simulator.prompt import block_hashes
 from simulator.sequence import Sequence
 from simulator.trace import cap_lengths, load_trace, scale_rate

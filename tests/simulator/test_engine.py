@@ -2,11 +2,12 @@ import dataclasses
 from collections.abc import Hashable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from simulator.engine import Engine, Plan
+from simulator.engine import Engine
 from simulator.hardware import PRESETS
+from simulator.plan import Plan
 from simulator.prompt import block_hashes
 from simulator.sequence import Sequence
 
@@ -88,6 +89,7 @@ def test_a_step_costs_what_the_hardware_says() -> None:
 
 @settings(deadline=None)
 @given(requests, st.sampled_from([40, 60, 1000]))
+@example([(167, 55, 1), (171, 33, 2), (157, 11, 3), (158, 24, 0)], 40)
 def test_steps_that_are_planned_together_are_those_that_come_one_by_one(
     asked: list[tuple[int, int, int]], num_blocks: int
 ) -> None:

@@ -1,0 +1,58 @@
+"""What an engine is about to do, and what came of it."""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from simulator.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`produced` are the ids of the sequences that got a token, `finished` those of them that are done."""
+
+    duration_ms: float
+    produced: list[Hashable]
+    finished: list[Hashable]
+    prefill_tokens: int
+    decodes: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What comes next: `steps` alike, the first of `first_ms`, each further one `growth_ms` longer than that before.
+
+    A plan that prefills is of one step. It may be cut short to fewer steps, but not to none.
+    """
+
+    steps: int = 1
+    first_ms: float = 0.0
+    growth_ms: float = 0.0
+    decodes: int = 0
+    prefills: list[Sequence] = field(default_factory=list)
+    prefill_tokens: int = 0
+    attention_ms: float = 0.0
+
+    def duration_ms(self, steps: int) -> float:
+        return steps * self.first_ms + self.growth_ms * (steps * (steps - 1) / 2)
+
+    def steps_begun_by(self, elapsed_ms: float) -> int:
+        """How many steps have begun after so much time: the one that goes on is to be finished."""
+        if self.steps == 1 or elapsed_ms <= self.first_ms:
+            return 1
+        half = self.growth_ms / 2
+        linear = self.first_ms - half
+        if half * elapsed_ms < 1e-9 * linear * linear:
+            begun = elapsed_ms / linear
+        else:
+            begun = (math.sqrt(linear * linear + 4 * half * elapsed_ms) - linear) / (2 * half)
+        return min(max(math.ceil(begun - 1e-9), 1), self.steps)
+
+
+@dataclass(slots=True)
+class Progress:
+    """The sequences that got their first token, those that came to a mark, and those that are done."""
+
+    first: list[Sequence] = field(default_factory=list)
+    marked: list[Sequence] = field(default_factory=list)
+    finished: list[Sequence] = field(default_factory=list)
