@@ -11,6 +11,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.evaluation.bounds import least_e2e_p50_ms
 from scripts.evaluation.journal import JournalError
 from scripts.evaluation.plan import BASE, COMMON, HALVING, POLICIES, Plan
 from scripts.evaluation.preparing import prepare
@@ -118,7 +119,7 @@ def main(
         loads=(COMMON,) if quick else _LOADS,
         judged_rows=_ROWS_OF[:1] if quick else _ROWS_OF,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows), _halving_s)
+    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows), _halving_s, least_e2e_p50_ms)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

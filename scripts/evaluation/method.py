@@ -83,6 +83,10 @@ Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by t
 the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
 bias is the median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper
 bound of the noise that no model of these features could predict."""
+BOUNDS = """\
+How much of the goodput targets there is to gain, as medians over workloads: `oracle` knows each engine's state and
+costs and how long every answer will be; `informed` knows the same but for the lengths, which nobody can. What they
+leave of a target no prediction can bring."""
 TRIED = """\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
 azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails.
@@ -92,8 +96,7 @@ azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads 
   what a prompt costs on each endpoint, which beats the measured time over the tokens ahead by far where lengths
   differ; the time since an endpoint's last token as a feature, which halves the errors of TTFT and leaves attainment
   as it is; the speed of prefill as mean time over mean tokens; how far each answer in flight has come and how fast, so
-  that what can no longer be missed, or no longer be saved, doesn't count, which gains 2 to 8 points of attainment where
-  loads are high, and most where objectives differ most.
+  that what can no longer be missed, or no longer be saved, doesn't count, which gains most where objectives differ.
 - Not kept: a constant in place of the least TPOT that was predicted of an endpoint; a request's share of a step by its
   tokens, beside that by requests; more weight on speed, or less; other spreads and weights, between half and twice
   those that there are, which change little; the correction of each endpoint's bias between refits, which makes up for

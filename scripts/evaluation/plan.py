@@ -20,6 +20,7 @@ POLICIES = (
     "oracle",
 )
 OURS = "slo"
+INFORMED, ORACLE = "informed", "oracle"
 BASE = "default"
 """The policy that the loads of a workload are stated by: each evaluation has it."""
 COMMON = 1.0

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from scripts.evaluation import plots
-from scripts.evaluation.method import ASSUMPTIONS, METHOD, OBJECTIVES, QUALITY, TRIED
+from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table
+from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import Summary
@@ -44,6 +46,7 @@ def write_report(
     made: Made,
     workloads: Mapping[str, Described],
     changed_s: float | None,
+    latency: LatencyBound | None,
 ) -> Path:
     """Writes evaluation.md into the folder, and its pictures into the folder `evaluation` there. Returns the former."""
     pictures = folder / NAME
@@ -51,6 +54,7 @@ def write_report(
     sections = [
         _head(plan, made),
         "## Targets\n\n" + targets_table(summary) + _left_out(summary),
+        "## Bounds\n\n" + _bounds(results, latency),
         "## Method\n\n" + METHOD,
         "## Objectives\n\n" + _objectives(plan, workloads),
         "## Assumptions\n\n" + ASSUMPTIONS,
@@ -90,6 +94,19 @@ def _duration(seconds: float) -> str:
 
 def _left_out(summary: Summary) -> str:
     return "".join(f"\n\n`{name}` was not measured: {reason}." for name, reason in summary.left_out.items())
+
+
+def _bounds(results: Sequence[WorkloadResult], latency: LatencyBound | None) -> str:
+    text = BOUNDS + "\n\n" + goodput_bounds_table(results)
+    if latency is None:
+        return text
+    tuned_ms, least_ms = (fmean(values) for values in (latency.tuned_ms, latency.least_ms))
+    return text + (
+        f"\n\nOf the end-to-end p50 on shared-prefix: at the common load tuned's is {tuned_ms:,.0f} ms."
+        f" Were each request alone on an idle endpoint that has its prompt in the cache, it would be"
+        f" {least_ms:,.0f} ms."
+        f" So no policy could be quicker by more than {latency.gain.text()}."
+    )
 
 
 def _objectives(plan: Plan, workloads: Mapping[str, Described]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from scripts.evaluation.bounds import LeastP50, latency_bound
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.plan import COMMON, HALVING, Described, Plan
 from scripts.evaluation.report import Made, write_report
@@ -26,11 +27,15 @@ _SPEED_S = 60.0
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: workloads, what runs them, and when `halving` halves a speed, by the length of a run."""
+    """What is evaluated: workloads, what runs them, and when `halving` halves a speed, by the length of a run.
+
+    And how long half of a run's answers take at least.
+    """
 
     workloads: Mapping[str, Described]
     engine: Engine
     changed_s: Callable[[float], float]
+    least_e2e_p50_ms: LeastP50
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
         stale=journal.stale,
         resumed=journal.resumed,
     )
-    file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s)
+    latency = latency_bound(results, plan.seconds_at, subject.least_e2e_p50_ms)
+    file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s, latency)
     _tell(plan, results, summary, extra, output)
     click.echo(f"{file} has it all", err=True)
     return summary

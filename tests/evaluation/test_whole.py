@@ -31,6 +31,7 @@ SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
     Engine(prepare, run_point, judge_rows),
     lambda seconds: seconds / 2,
+    lambda workload, requests_per_s, seed, seconds: 100.0 * seed,
 )
 
 
@@ -84,6 +85,8 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "| shared-prefix, halving | tight | 30% | 5 | 2 |" in text
     assert "(`recovery_s`) | ≤ 60 | 30.0 [30.0, 30.0] | met |" in text
     assert "(`goodput_over_round_robin`) | ≥ 1.5 |" in text
+    assert "| goodput at 90% over that of | slo | oracle |" in text
+    assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
 

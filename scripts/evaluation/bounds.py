@@ -1,0 +1,69 @@
+"""What no policy could do better, or only one that knows more: how much of a target there is to gain at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS
+from scripts.evaluation.replay import WARM_UP_SHARE, scenario_of
+from scripts.evaluation.results import WorkloadResult
+from scripts.evaluation.statistics import Interval, median_interval, ratio_interval, ratios
+from scripts.evaluation.summary import OVER, SHARED_PREFIX, TUNED
+from scripts.evaluation.tables import table
+from simulator.workloads.objectives import unloaded_tpot_ms
+
+LeastP50 = Callable[[str, float, int, float], float]
+"""In ms, by workload, requests/s, seed and seconds."""
+Seconds = Callable[[str, float], float]
+"""How long the runs of a workload at a rate are."""
+KNOWING = (OURS, INFORMED, ORACLE)
+
+
+@dataclass(frozen=True)
+class LatencyBound:
+    """By seed, in ms at the common load: the end-to-end p50 of `tuned`, and the least that it could be."""
+
+    tuned_ms: Sequence[float]
+    least_ms: Sequence[float]
+
+    @property
+    def gain(self) -> Interval:
+        """The most that any policy could be quicker by."""
+        return ratio_interval(self.tuned_ms, self.least_ms)
+
+
+def least_e2e_p50_ms(workload: str, requests_per_s: float, seed: int, seconds: float) -> float:
+    """Half of the judged answers take longer on whatever endpoint, since each token takes a step of a decode alone.
+
+    Nothing is counted for the prompt, as if it were in the cache.
+    """
+    scenario = scenario_of(workload, requests_per_s, seed, seconds)
+    judged = [a for a in scenario.arrivals if a.arrival_s >= WARM_UP_SHARE * scenario.arrivals[-1].arrival_s]
+    prompts = np.array([arrival.prompt_tokens for arrival in judged])
+    outputs = np.array([arrival.output_tokens for arrival in judged])
+    kinds = {hardware.name: hardware for hardware in scenario.endpoints}.values()
+    return min(float(np.median(unloaded_tpot_ms(hardware, prompts, outputs) * outputs)) for hardware in kinds)
+
+
+def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, least: LeastP50) -> LatencyBound | None:
+    """None without the workload that it is about, or without `tuned`."""
+    result = next((one for one in results if one.workload == SHARED_PREFIX and TUNED in one.policies), None)
+    if result is None:
+        return None
+    rate = result.rates[COMMON]
+    seconds = seconds_at(SHARED_PREFIX, rate)
+    least_ms = [least(SHARED_PREFIX, rate, seed, seconds) for seed in result.seeds]
+    return LatencyBound(result.measured(TUNED, lambda point: point.e2e_ms["p50"]), least_ms)
+
+
+def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
+    """The targets' goodput ratios, of ours and of those that know more."""
+    known = [policy for policy in KNOWING if all(policy in result.policies for result in results)]
+    over = [policy for policy in OVER.values() if policy not in known and policy in results[0].policies]
+    rows = [(policy, *(_median_ratio(results, one, policy) for one in known)) for policy in over]
+    return table(("goodput at 90% over that of", *known), rows)
+
+
+def _median_ratio(results: Sequence[WorkloadResult], policy: str, over: str) -> str:
+    return median_interval([ratios(result.goodput(policy), result.goodput(over)) for result in results]).text()
