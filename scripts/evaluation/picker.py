@@ -77,11 +77,12 @@ class Picker:
         self._costs = Costs(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
         self._decoding = [0] * endpoints
-        self._steps = [0] * endpoints
+        self._steps: list[int] = []
 
     def attach(self, cluster: Cluster) -> None:
         """Where it sees tokens come from, without which it knows only those that it is told of."""
         self._cluster = cluster
+        self._steps = [0] * len(cluster.engines)
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
         """Reads every endpoint's gauges; in virtual time also the moment to think of a refit."""
@@ -186,6 +187,7 @@ class Picker:
         if fresh <= 0:
             return
         self._budget.spend(fresh)
+        self.pool.record_token(followed.in_flight.slot, now_s)
         self.pool.record_gap(followed.in_flight.slot, (now_s - followed.last_s) * 1000, fresh)
         self.pool.generated(followed.in_flight, fresh)
         if followed.features is not None:
