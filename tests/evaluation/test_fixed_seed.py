@@ -1,7 +1,8 @@
 """Results of a fixed seed, with intervals written down: whoever changes what a policy attains has to say so here.
 
 Everything is decided by the seed. What the intervals leave room for is that another build of a library rounds
-otherwise, and one decision in a hundred falls the other way.
+otherwise, and one decision in a hundred falls the other way. Policies that learn have more of it: what they learn in
+some seconds differs with each decision, and a thousandth of a token's delay is enough to move them so far.
 """
 
 import msgspec
@@ -13,9 +14,10 @@ from scripts.evaluation.point import PointOptions, PointResult
 from scripts.evaluation.replay import Prepared, replay, run_of, run_point, scenario_of
 
 SEED, SECONDS = 2, 12.0
-RATES = {"azure-conversation": 98.0, "shared-prefix": 38.0}
+RATES = {"azure-conversation": 98.0, "shared-prefix": 30.0}
 # Half the width of an interval of attainment.
-ROOM = 0.02
+ROOM, LEARNERS_ROOM = 0.02, 0.06
+LEARNERS = ("reference", "slo")
 ATTAINMENT = {
     "azure-conversation": {
         "round-robin": 0.912,
@@ -24,21 +26,21 @@ ATTAINMENT = {
         "p2c": 0.897,
         "default": 0.914,
         "closed-formula": 0.748,
-        "reference": 0.843,
-        "slo": 0.914,
+        "reference": 0.874,
+        "slo": 0.910,
         "informed": 0.980,
         "oracle": 0.995,
     },
     "shared-prefix": {
-        "round-robin": 0.593,
-        "least-requests": 0.571,
-        "default": 0.571,
-        "tuned": 0.778,
-        "closed-formula": 0.737,
-        "reference": 0.634,
-        "slo": 0.776,
-        "informed": 0.795,
-        "oracle": 0.839,
+        "round-robin": 0.731,
+        "least-requests": 0.769,
+        "default": 0.741,
+        "tuned": 0.845,
+        "closed-formula": 0.797,
+        "reference": 0.658,
+        "slo": 0.866,
+        "informed": 0.893,
+        "oracle": 0.928,
     },
 }
 CASES = [(workload, policy) for workload, policies in ATTAINMENT.items() for policy in policies]
@@ -66,7 +68,8 @@ def ran(workload: str, policy: str, prepared: bytes | None) -> PointResult:
 @pytest.mark.slow
 @pytest.mark.parametrize(("workload", "policy"), CASES)
 def test_a_policy_attains_what_it_did(workload: str, policy: str, prepared: dict[str, bytes]) -> None:
-    assert ran(workload, policy, prepared[workload]).attainment == pytest.approx(ATTAINMENT[workload][policy], abs=ROOM)
+    room = LEARNERS_ROOM if policy in LEARNERS else ROOM
+    assert ran(workload, policy, prepared[workload]).attainment == pytest.approx(ATTAINMENT[workload][policy], abs=room)
 
 
 @pytest.mark.slow
