@@ -191,7 +191,8 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
     try:
         from epp.tracing import Tracing
     except ImportError as error:
-        raise ConfigError("--tracing needs OpenTelemetry's packages: pip install 'headroom[tracing]'") from error
+        message = f"--tracing needs OpenTelemetry's packages: pip install 'headroom[tracing]' ({error})"
+        raise ConfigError(message) from error
     tracing = Tracing()
     closing.callback(tracing.close)
     return tracing
