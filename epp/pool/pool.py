@@ -12,7 +12,7 @@ import numpy as np
 from epp.pool.addresses import host_of
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.progress import Counted, Progress
-from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, selection
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import (
     NO_ADAPTERS,
@@ -61,9 +61,8 @@ _GAP_WEIGHT = 0.02
 class InFlight:
     """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
 
-    `counted` is there with a TPOT objective. `decoding_since_s` is set where nobody counts the tokens, so that they
-    are estimated from the time that passes;
-    `is_observed` from the first token on where somebody does.
+    `counted` is there with a TPOT objective. `decoding_since_s` is set where nobody counts the tokens, so that they are
+    estimated from the time that passes; `is_observed` from the first token on where somebody does.
     """
 
     slot: int
@@ -419,12 +418,11 @@ class Pool:
 
 
 def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
-    """`endpoints` in the order of their slots; without gaps between them a slice selects them, which is cheaper."""
+    """`endpoints` in the order of their slots."""
     slots = np.array(list(endpoints), dtype=np.intp)
-    has_gaps = bool(len(slots)) and int(slots[-1]) != len(slots) - 1
     listed = tuple(endpoints.values())
     hosts = tuple(host_of(endpoint.address) for endpoint in listed)
-    return _Candidates(slots, slots if has_gaps else slice(0, len(slots)), listed, hosts, _roles(listed))
+    return _Candidates(slots, selection(slots), listed, hosts, _roles(listed))
 
 
 def _roles(endpoints: Sequence[Endpoint]) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from epp.pool.state import BY_TPOT_SLO, OWN, PoolState, tpot_slo_place
+from epp.pool.state import BY_TPOT_SLO, OWN, PoolState, selection, tpot_slo_place
 from epp.scheduling.snapshot import Floats, Indices, TpotSlos
 
 _DECODING = BY_TPOT_SLO.index("decoding")
@@ -68,12 +68,12 @@ class Progress:
 
     def tpot_slos(self, slots: Indices, now_s: float) -> TpotSlos:
         """Of endpoints in the order of their slots."""
-        taken = _taken(slots)
+        taken = selection(slots)
         counts = self._state.by_tpot_slo[..., taken]
         requests: Floats = counts[:, 0].sum(axis=0)
         asked = np.flatnonzero(requests.any(axis=1))
         slos_ms, decoding, first_at_s, first_steps = counts[:, 1:, asked].swapaxes(0, 1)
-        steps = _steps_by_worker(self._state.workers[:, :, taken][:, _PACE], now_s)
+        steps = _steps_so_far(self._state.workers[:, :, taken][:, _PACE].swapaxes(0, 1), now_s)
         tokens = np.maximum((decoding * steps[:, np.newaxis] - first_steps).sum(axis=0), 0.0)
         decoding_ms = np.maximum((decoding * now_s - first_at_s).sum(axis=0), 0.0) * 1000
         requests = requests[asked]
@@ -82,20 +82,12 @@ class Progress:
 
     def _steps(self, slot: int, now_s: float) -> float:
         """Of one endpoint, as this worker counts them."""
-        steps, at_s, observed, recent_tpot_ms = self._own[_PACE, slot].tolist()
-        is_told = not observed and recent_tpot_ms > 0
-        return float(steps + (now_s - at_s) * 1000 / recent_tpot_ms) if is_told else float(steps)
+        return float(_steps_so_far(self._own[_PACE, slot], now_s))
 
 
-def _taken(slots: Indices) -> slice | Indices:
-    """Without gaps between them a slice selects slots, which copies nothing."""
-    has_gaps = not len(slots) or slots[-1] - slots[0] != len(slots) - 1
-    return slots if has_gaps else slice(slots[0], slots[-1] + 1)
-
-
-def _steps_by_worker(pace: Floats, now_s: float) -> Floats:
-    """[workers, slots], as each of them counts; where it observes nothing, by the time and the speed that it knows."""
-    steps, at_s, observed, recent_tpot_ms = pace.swapaxes(0, 1)
+def _steps_so_far(pace: Floats, now_s: float) -> Floats:
+    """From the rows of _PACE; where no answer is observed, by the time and the speed that is known."""
+    steps, at_s, observed, recent_tpot_ms = pace
     is_told = (observed == 0) & (recent_tpot_ms > 0)
     so_far: Floats = steps + np.where(is_told, (now_s - at_s) * 1000 / np.where(is_told, recent_tpot_ms, 1.0), 0.0)
     return so_far

@@ -51,6 +51,14 @@ def tpot_slo_place(slo_ms: float) -> int:
     return min(place, len(TPOT_SLOS_MS) - 1)
 
 
+def selection(slots: Indices) -> slice | Indices:
+    """What selects slots, in their order, from an array: without gaps between them a slice, which copies nothing."""
+    if not len(slots):
+        return slice(0, 0)
+    has_gaps = slots[-1] - slots[0] != len(slots) - 1
+    return slots if has_gaps else slice(int(slots[0]), int(slots[-1]) + 1)
+
+
 class PoolState:
     """`scraped` is [SCRAPED, slots]; `workers` [workers, OWN, slots]; `own` is this worker's part of it.
 
