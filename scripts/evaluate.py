@@ -12,6 +12,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.evaluation.bounds import least_e2e_p50_ms
+from scripts.evaluation.futures import tpot_floor
 from scripts.evaluation.journal import JournalError
 from scripts.evaluation.plan import BASE, COMMON, HALVING, POLICIES, Plan
 from scripts.evaluation.preparing import prepare
@@ -118,8 +119,9 @@ def main(
         rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
         loads=(COMMON,) if quick else _LOADS,
         judged_rows=_ROWS_OF[:1] if quick else _ROWS_OF,
+        has_floors=not quick,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows), _halving_s, least_e2e_p50_ms)
+    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_floor), _halving_s, least_e2e_p50_ms)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

@@ -65,5 +65,19 @@ def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
     return table(("goodput at 90% over that of", *known), rows)
 
 
+def tpot_floor_table(results: Sequence[WorkloadResult]) -> str:
+    """By workload, at the common load and in percent; empty where nothing was repeated."""
+    rows = [
+        (result.workload, _percent(result.mean(OURS, lambda point: point.tpot_mdape)), f"{100 * floor.mdape:.1f}")
+        for result in results
+        if (floor := result.tpot_floor) and OURS in result.policies
+    ]
+    return table(("workload", f"error of {OURS}", "what only the future decides"), rows) if rows else ""
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
 def _median_ratio(results: Sequence[WorkloadResult], policy: str, over: str) -> str:
     return median_interval([ratios(result.goodput(policy), result.goodput(over)) for result in results]).text()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from scripts.evaluation.futures import FUTURES, LAST, PASTS
 from scripts.evaluation.misses import LEAST
 from scripts.evaluation.picker import (
     EVERY_TOKENS,
@@ -87,6 +88,12 @@ BOUNDS = """\
 How much of the goodput targets there is to gain, as medians over workloads: `oracle` knows each engine's state and
 costs and how long every answer will be; `informed` knows the same but for the lengths, which nobody can. What they
 leave of a target no prediction can bring."""
+TPOT_FLOOR = f"""\
+Errors of predicted TPOT at the common load, in percent. A replay is deterministic: with the same requests up to a
+moment, the pool is the same at that moment to the last token. {PASTS} such moments are each followed by {FUTURES}
+futures, requests of other seeds; what the TPOTs of the last {LAST} requests before then differ by, no predictor could
+know, were it told all of the present. Routers know less: not how long answers will be, which is the same in these
+futures."""
 TRIED = """\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
 azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails.

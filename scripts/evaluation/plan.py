@@ -60,6 +60,8 @@ class Plan:
     loads: tuple[float, ...]
     judged_rows: tuple[str, ...] = ()
     """Workloads whose rows models are judged on, against the noise floor."""
+    has_floors: bool = False
+    """Whether it is found for each workload what of TPOT only the future decides."""
 
     def seconds_at(self, workload: str, requests_per_s: float) -> float:
         """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""

@@ -69,6 +69,25 @@ def replay(
 ) -> PointResult:
     began_at = time.perf_counter()
     begin_s = WARM_UP_SHARE * scenario.arrivals[-1].arrival_s
+    judge, cluster = _played(scenario, run, begin_s, until_decided)
+    return judge.result(
+        scenario,
+        cluster,
+        run.predicted,
+        begin_s,
+        policy=policy,
+        requests_per_s=requests_per_s,
+        seed=seed,
+        wall_s=time.perf_counter() - began_at,
+    )
+
+
+def played(scenario: Scenario, run: Run) -> Judge:
+    """A run to its end, and what became of its requests."""
+    return _played(scenario, run, 0.0, until_decided=False)[0]
+
+
+def _played(scenario: Scenario, run: Run, begin_s: float, until_decided: bool) -> tuple[Judge, Cluster]:
     judge = Judge(run.policy, Misses(scenario.arrivals, begin_s))
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if isinstance(run.policy, Oracle | Picker):
@@ -81,16 +100,7 @@ def replay(
         SCRAPE_S,
         judge.misses.decided if until_decided else None,
     )
-    return judge.result(
-        scenario,
-        cluster,
-        run.predicted,
-        begin_s,
-        policy=policy,
-        requests_per_s=requests_per_s,
-        seed=seed,
-        wall_s=time.perf_counter() - began_at,
-    )
+    return judge, cluster
 
 
 def scenario_of(
@@ -104,7 +114,9 @@ def scenario_of(
     return Scenario(scenario.name, scenario.arrivals, endpoints, scenario.hash_tokens, scenario.changes)
 
 
-def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Run:
+def run_of(
+    policy: str, scenario: Scenario, seed: int, prepared: Prepared, learning: LearningSettings = LEARNING
+) -> Run:
     endpoints = len(scenario.endpoints)
     if policy in HEURISTICS:
         return Run(HEURISTICS[policy](endpoints, seed), None, {})
@@ -116,6 +128,6 @@ def run_of(policy: str, scenario: Scenario, seed: int, prepared: Prepared) -> Ru
     if policy not in texts:
         expected = ", ".join([*HEURISTICS, *texts, "informed", "oracle"])
         raise ValueError(f"no policy is called {policy!r}: expected {expected}")
-    trainer = VirtualTrainer(LEARNING, prepared.models) if policy in ("reference", "slo") else None
+    trainer = VirtualTrainer(learning, prepared.models) if policy in ("reference", "slo") else None
     picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)
     return Run(picker, picker.scrape, picker.predicted, trainer)

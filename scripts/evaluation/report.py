@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 
 from scripts.evaluation import plots
-from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table
-from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, TRIED
+from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, tpot_floor_table
+from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, TPOT_FLOOR, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import Summary
@@ -98,6 +98,8 @@ def _left_out(summary: Summary) -> str:
 
 def _bounds(results: Sequence[WorkloadResult], latency: LatencyBound | None) -> str:
     text = BOUNDS + "\n\n" + goodput_bounds_table(results)
+    if floors := tpot_floor_table(results):
+        text += "\n\n" + TPOT_FLOOR + "\n\n" + floors
     if latency is None:
         return text
     tuned_ms, least_ms = (fmean(values) for values in (latency.tuned_ms, latency.least_ms))

@@ -19,8 +19,9 @@ import msgspec
 
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.misses import LEAST
+from scripts.evaluation.noise_floor import Floor
 from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
-from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint
+from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint, TpotFloor
 from scripts.evaluation.progress import Meter
 from scripts.evaluation.quality import TargetQuality
 from scripts.evaluation.results import WorkloadResult
@@ -36,11 +37,12 @@ Found = dict[float, Goodput]  # by share
 
 @dataclass(frozen=True)
 class Engine:
-    """What makes runs; all three are called in other processes, by name."""
+    """What makes runs; all are called in other processes, by name."""
 
     prepare: Prepare
     run_point: RunPoint
     judge_rows: JudgeRows
+    tpot_floor: TpotFloor
 
 
 def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
@@ -110,8 +112,9 @@ class _Evaluation:
             if point.workload == name and point.policy in plan.policies and point.seed in plan.seeds
         )
         quality = await self._judge_rows(name, prepared)
+        floor = await self._tpot_floor(name, grid.rate(grid.level(common_rps)), prepared)
         return WorkloadResult(
-            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality
+            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, floor
         )
 
     async def _search(
@@ -177,6 +180,17 @@ class _Evaluation:
             found = await self._in_pool(f"judging rows of {workload}", self.engine.judge_rows, workload, prepared)
             self.journal.keep(name, kept := msgspec.json.encode(found))
         return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
+
+    async def _tpot_floor(self, workload: str, rate: float, prepared: bytes | None) -> Floor | None:
+        if not self.plan.has_floors:
+            return None
+        name = f"{workload}.floor"
+        kept = self.journal.kept(name)
+        if kept is None:
+            what = f"repeating moments of {workload}"
+            found = await self._in_pool(what, self.engine.tpot_floor, workload, rate, prepared)
+            self.journal.keep(name, kept := msgspec.json.encode(found))
+        return msgspec.json.decode(kept, type=Floor | None)
 
     async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:

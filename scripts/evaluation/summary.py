@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from scripts.evaluation.plan import BASE, HALVING, OURS
 from scripts.evaluation.point import PointOptions, RunPoint
@@ -40,7 +41,8 @@ class Summary:
 def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Summary:
     """`changed_s` is when an endpoint of the workload `halving` halves its speed."""
     summary = Summary()
-    for name, found in (*_goodputs(results), *_at_common_load(results), *_recovery(results, changed_s)):
+    named = (*_goodputs(results), *_at_common_load(results), *_floor(results), *_recovery(results, changed_s))
+    for name, found in named:
         if isinstance(found, str):
             summary.left_out[name] = found
         else:
@@ -77,6 +79,11 @@ def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
         by_workload = [] if reason else [r.measured(OURS, measure) for r in results]
         complete = [values for values in by_workload if len(values) == len(results[0].seeds)]
         yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} predicted nothing"
+
+
+def _floor(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    floors = [100 * result.tpot_floor.mdape for result in results if result.tpot_floor]
+    yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "moments were not repeated"
 
 
 def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Iterator[Named]:

@@ -35,6 +35,11 @@ def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
     return [TargetQuality("ttft", 0.9, 700, 300, models, floor), TargetQuality("tpot", 0.9, 700, 300, models, None)]
 
 
+def tpot_floor(workload: str, requests_per_s: float, prepared: bytes | None) -> Floor | None:
+    assert prepared == prepare(workload)
+    return Floor("repeats", 0.02 if workload == "halving" else 0.03, 0.01, 0.04, 100)
+
+
 def attainment(rate: float, policy: str) -> float:
     """Of waiting less than a second where requests are served at a rate by the policy's quality."""
     spare = SERVICE_RPS * QUALITY[policy] - rate

@@ -13,7 +13,7 @@ from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
-from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point
+from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point, tpot_floor
 
 WORKLOADS = ("shared-prefix", "halving")
 PLAN = Plan(
@@ -26,10 +26,11 @@ PLAN = Plan(
     1.02,
     loads=(0.7, 1.0),
     judged_rows=("halving",),
+    has_floors=True,
 )
 SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
-    Engine(prepare, run_point, judge_rows),
+    Engine(prepare, run_point, judge_rows, tpot_floor),
     lambda seconds: seconds / 2,
     lambda workload, requests_per_s, seed, seconds: 100.0 * seed,
 )
@@ -64,6 +65,7 @@ def test_it_finds_the_goodputs_that_the_queue_has(folder: Path) -> None:
     assert figures["recovery_s"] == 30
     assert figures["recovery_coverage_q90"] == 90
     assert (figures["ttft_mdape"], figures["tpot_mdape"], figures["throughput_over_default"]) == (8, 4, 1)
+    assert figures["tpot_floor"] == 2.5
     assert figures["virtual_requests_per_s"] == pytest.approx(10 / 2 * 100 / 8 * 60 / 0.01)
 
 
@@ -86,6 +88,7 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "(`recovery_s`) | ≤ 60 | 30.0 [30.0, 30.0] | met |" in text
     assert "(`goodput_over_round_robin`) | ≥ 1.5 |" in text
     assert "| goodput at 90% over that of | slo | oracle |" in text
+    assert "| halving | 4.0 | 2.0 |" in text
     assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
@@ -100,7 +103,7 @@ def test_every_table_of_the_report_is_even(folder: Path) -> None:
 
 def test_a_finished_evaluation_is_reported_again_without_a_run(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
-    engine = Engine(prepare, _only_the_speed, judge_rows)
+    engine = Engine(prepare, _only_the_speed, judge_rows, tpot_floor)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
     run_whole(PLAN, replace(SUBJECT, engine=engine), output)
     assert (folder / "points.jsonl").read_bytes() == lines
@@ -123,7 +126,7 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
-        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows)), output)
+        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows, tpot_floor)), output)
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
@@ -146,7 +149,7 @@ def _never_at_the_base(*arguments: Any) -> PointResult:
 def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
-    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows)), output)
+    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows, tpot_floor)), output)
     text = (tmp_path / "evaluation.md").read_text()
     assert "At the common load of 5 requests/s" in text
     assert "| default | ≤ 1.1" in text
