@@ -119,6 +119,7 @@ def _candidate(
         candidate["predicted"] = _latencies(pool.predictions.at(slice(index, index + 1)))
         candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
     candidate["prefill_ms_per_token"] = _known(pool.prefill_ms_per_token[index])
+    candidate["tpot_bias"] = round(float(pool.tpot_bias[index]), 3)
     if position is None:
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])

@@ -112,9 +112,9 @@ class Director:
         return self._decide_later(scheduler, intake, pool, started_at, predicted, with_costs)
 
     def _predicted(self, scheduler: Scheduler, pool: Snapshot, predictions: Predictions, with_costs: bool) -> Snapshot:
-        if with_costs:
-            predictions = self.costs.take(pool.slots, predictions)
-        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots) if scheduler.wants_costs else None)
+        if not scheduler.wants_costs:
+            return pool.with_predictions(predictions)
+        return self.costs.attached(pool, predictions, asked=with_costs)
 
     async def _decide_later(
         self,

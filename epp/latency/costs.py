@@ -12,7 +12,7 @@ import numpy as np
 
 from epp.features import FeatureColumns
 from epp.pool.pool import Pool
-from epp.scheduling.snapshot import Floats, Indices, Predictions
+from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 from model_store import ROW_NAMES
 
 _EVERY_S = 1.0
@@ -39,6 +39,12 @@ class Costs:
             return False
         self._asked_at_s = now_s
         return True
+
+    def attached(self, pool: Snapshot, predictions: Predictions, *, asked: bool) -> Snapshot:
+        """The candidates with their predictions and what is in flight there; `asked`: these answer the question too."""
+        if asked:
+            predictions = self.take(pool.slots, predictions)
+        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots))
 
     def take(self, slots: Indices, predictions: Predictions) -> Predictions:
         """Learns from the answer to `with_question` of as many slots, and returns the part of the decision itself."""

@@ -50,6 +50,9 @@ _FIRST_TOKEN_WEIGHT = 0.2
 # Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
 _REST_S = 2.0
 _COST_WEIGHT = 0.2
+# Of the logarithm of what differs half is the endpoint, half chance; so much is taken for the endpoint.
+_BIAS_SHARE = 0.5
+_BIAS_WEIGHT = 0.5
 _OUTPUT_WEIGHT = 0.02
 # The least TPOT that was ever predicted for an endpoint is forgotten by half in an hour.
 _UNLOADED_RISE_PER_S = 2 ** (1 / 3600)
@@ -120,6 +123,7 @@ class Pool:
         self._order = count()
         self._freed_at_s: dict[int, float] = {}
         self._prefill_ms_per_token, self._unloaded_tpot_ms = np.full((2, CAPACITY), np.nan)
+        self._tpot_bias: Floats = np.ones(CAPACITY)
         self._costs_learnt_at_s = -np.inf
         self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
@@ -182,6 +186,7 @@ class Pool:
                 self._adapters.pop(slot, None)
                 self.prefix_index.forget(slot)
                 self._prefill_ms_per_token[slot] = self._unloaded_tpot_ms[slot] = np.nan
+                self._tpot_bias[slot] = 1.0
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -228,6 +233,15 @@ class Pool:
         rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
         self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
         self._costs_learnt_at_s = now_s
+        self._learn_bias(slots, tpot_ms)
+
+    def _learn_bias(self, slots: Indices, tpot_ms: Floats) -> None:
+        """What all endpoints differ from the models by says nothing of any: the load rises, or falls."""
+        off = self._state.own_rows(slots)[_RECENT_TPOT] / tpot_ms
+        known = off[off > 0]
+        if len(known):
+            off = np.where(off > 0, (off / np.median(known)) ** _BIAS_SHARE, 1.0)
+            self._tpot_bias[slots] *= (off / self._tpot_bias[slots]) ** _BIAS_WEIGHT
 
     def saw_tokens(self, slot: int, tokens: int) -> None:
         """Takes note that so many output tokens of an observed response have just come from the endpoint."""
@@ -390,6 +404,7 @@ class Pool:
             role=candidates.roles,
             prefill_ms_per_token=self._prefill_ms_per_token[candidates.taken],
             unloaded_tpot_ms=self._unloaded_tpot_ms[candidates.taken],
+            tpot_bias=self._tpot_bias[candidates.taken],
             endpoints=candidates.endpoints,
             adapters=self._adapters_of(candidates.slots),
             output_tokens=self._output_tokens,

@@ -94,7 +94,8 @@ class Snapshot:
     there is observed. `role` is 1 for prefill, 2 for decode, else NaN.
 
     `tpot_slos` comes with predictions, where a plugin asks what placements cost. `prefill_ms_per_token` and
-    `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked.
+    `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked. `tpot_bias` is by which
+    factor an endpoint is taken to be slower than they say, beside the others: 1 where nobody can tell.
     `output_tokens` is how long answers are on average.
     """
 
@@ -115,6 +116,7 @@ class Snapshot:
     role: Floats
     prefill_ms_per_token: Floats
     unloaded_tpot_ms: Floats
+    tpot_bias: Floats
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
     output_tokens: float = TYPICAL_OUTPUT_TOKENS

@@ -96,17 +96,20 @@ know, were it told all of the present. Routers know less: not how long answers w
 futures."""
 TRIED = """\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
-azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails.
+azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails, or `slo` does.
 
 - Kept: counting what a placement does to the requests that are there, without which strict ones are crowded out;
   the chance of meeting an objective from the median and an upper quantile, which beats either alone; asking the models
   what a prompt costs on each endpoint, which beats the measured time over the tokens ahead by far where lengths
   differ; the time since an endpoint's last token as a feature, which halves the errors of TTFT and leaves attainment
   as it is; the speed of prefill as mean time over mean tokens; how far each answer in flight has come and how fast, so
-  that what can no longer be missed, or no longer be saved, doesn't count, which gains most where objectives differ.
+  that what can no longer be missed, or no longer be saved, doesn't count, which gains most where objectives differ; by
+  how much an endpoint is slower than predicted, beside the others, which gains as much where none of them changes as
+  where some do; taking an endpoint that emits nothing for one that stands still.
 - Not kept: a constant in place of the least TPOT that was predicted of an endpoint; a request's share of a step by its
   tokens, beside that by requests; more weight on speed, or less; other spreads and weights, between half and twice
-  those that there are, which change little; the correction of each endpoint's bias between refits, which makes up for
-  a changed endpoint sooner and elsewhere adds noise, and changes no attainment; expecting TPOT to rise or fall as the
-  number of requests in flight does, which gives up those that could be saved; placing whom nothing can save on the
+  those that there are, which change little; scaling predictions themselves by such a bias, or TTFT too, or all of it
+  in place of half, or only a bias beyond a twentieth or a tenth; how many requests have lately come, as a feature of
+  TPOT; expecting TPOT to rise or fall as the number of requests in flight does, which gives up those that could be
+  saved; placing whom nothing can save on the
   fullest endpoint; an endpoint's recent TPOT by single steps, which says more of its last prompt than of its speed."""

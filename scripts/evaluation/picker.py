@@ -111,10 +111,9 @@ class Picker:
         predictions = self.trainer.predict(with_question(columns) if with_costs else columns, self._now_s)
         if predictions is None:
             return pool
-        if with_costs:
-            predictions = self._costs.take(pool.slots, predictions)
-        wants_costs = self.scheduler.wants_costs
-        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots) if wants_costs else None)
+        if not self.scheduler.wants_costs:
+            return pool.with_predictions(predictions)
+        return self._costs.attached(pool, predictions, asked=with_costs)
 
     def _see_tokens(self, now_s: float) -> None:
         """Of the responses that are observed, the pool learns when tokens came, as if it had seen each.

@@ -102,6 +102,36 @@ def test_between_equals_the_quicker_is_taken() -> None:
     assert scores(request(None, None), pool)[1] > 0.9
 
 
+def test_an_endpoint_that_is_slower_than_predicted_is_taken_for_slower() -> None:
+    pool = build_snapshot(2, predicted=EVEN, medians=EVEN_MEDIANS, tpot_bias=[1.3, 1.0])
+    assert scores(request(tpot_ms=25), pool)[0] < scores(request(tpot_ms=25), pool)[1] == 1.0
+
+
+def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> None:
+    def first_of(
+        since_ms: list[float], prefill_tokens: list[float] | None = None, ms_per_token: float = 0.0
+    ) -> list[float]:
+        # The first is the quicker one by a little.
+        pool = build_snapshot(
+            2,
+            predicted=[(300, 26), (300, 26.5)],
+            medians=[(200, 20), (200, 20.4)],
+            recent_tpot_ms=[20, 20],
+            ms_since_token=since_ms,
+            prefill_tokens=prefill_tokens,
+            prefill_ms_per_token=[ms_per_token, ms_per_token],
+        )
+        return scores(request(), pool)
+
+    assert first_of([15, 5])[0] == 1.0
+    assert first_of([3000, 5])[0] < 0.1
+    # A step may be that long where prompts are read, and where nobody sees tokens nobody can tell.
+    assert first_of([3000, 5], prefill_tokens=[60_000, 0], ms_per_token=0.05)[0] == 1.0
+    assert first_of([np.nan, 5])[0] == 1.0
+    # When nothing comes from any, it is the picker that paused.
+    assert first_of([3000, 3000])[0] == 1.0
+
+
 def test_without_medians_an_upper_quantile_alone_decides() -> None:
     pool = build_snapshot(2, predicted=[(300, 70), (300, 50)])
     assert scores(request(), pool)[1] == 1.0

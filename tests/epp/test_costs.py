@@ -77,6 +77,45 @@ def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_cos
     assert np.isnan(costs["new"])
 
 
+def test_an_endpoint_is_slower_than_the_models_say_when_the_others_are_not() -> None:
+    clock = Clock()
+    pool = pool_of(4, clock)
+    slots, tpot_ms = np.arange(4), np.full(4, 10.0)
+
+    def learn(times: int) -> list[float]:
+        for _ in range(times):
+            pool.learn_costs(slots, np.full(4, 0.02), tpot_ms)
+        return [round(bias, 2) for bias in pool.snapshot(Request("1", "m")).tpot_bias.tolist()]
+
+    assert learn(1) == [1, 1, 1, 1]
+    for slot in (0, 1, 2):
+        pool.record_gap(slot, 12.0, 1)
+    # All differ alike: their load is not the models' fault. Of the last one nothing is known.
+    assert learn(5) == [1, 1, 1, 1]
+    for _ in range(600):
+        pool.record_gap(2, 24.0, 1)
+    assert 1 < learn(1)[2] < 1.41
+    assert learn(10) == [1, 1, 1.41, 1]
+    others = [endpoint for slot, endpoint in pool.endpoints.items() if slot != 2]
+    pool.replace_endpoints(others)
+    clock.now_s += 10.0
+    pool.replace_endpoints([*others, Endpoint("new", "10.0.0.9:8000")])
+    new = pool.slot_of("10.0.0.9:8000")
+    assert new == 2
+    assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, 1, 1])
+
+
+def test_once_the_models_know_of_an_endpoints_speed_there_is_no_bias_left() -> None:
+    pool = pool_of(3, Clock())
+    slots, costs = np.arange(3), np.full(3, 0.02)
+    for slot, gap_ms in ((0, 12.0), (1, 12.0), (2, 24.0)):
+        pool.record_gap(slot, gap_ms, 1)
+    for predicted_ms, bias in ((12.0, 2**0.5), (24.0, 1.0)):
+        for _ in range(20):
+            pool.learn_costs(slots, costs, np.array([12.0, 12.0, predicted_ms]))
+        assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, bias], abs=0.01)
+
+
 def test_a_decision_tells_medians_and_prices() -> None:
     upper = np.array([300.0, 600.0]), np.array([26.0, 52.0])
     predictions = Predictions(*upper, 1, "test", *(latency / 2 for latency in upper))
@@ -89,3 +128,4 @@ def test_a_decision_tells_medians_and_prices() -> None:
     told = explain(Record(decision, 1.0, None))["candidates"]
     assert told[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
     assert [one["prefill_ms_per_token"] for one in told] == [0.02, 0.03]
+    assert [one["tpot_bias"] for one in told] == [1, 1]

@@ -24,6 +24,8 @@ _UPPER_QUANTILE_Z = 1.2816
 _PROMPT_WEIGHT = 3.0
 # Between endpoints that are alike in all this, the quicker one; and no more than that.
 _SPEED_WEIGHT = 0.01
+# A step may take so many usual ones, and the prompts that are to be read, before it counts as one that stands still.
+_USUAL_STEPS = 4.0
 # An endpoint's TPOT has at least this share that grows with its load.
 _LEAST_LOADED_SHARE = 0.02
 # The logistic curve that is nearest to the normal distribution's.
@@ -49,6 +51,8 @@ def worth(request: Request, pool: Snapshot, predictions: Predictions, buffer_fac
     """For each candidate, in requests; -inf where nothing is predicted. `buffer_factor` scales TPOT objectives."""
     ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
     tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
+    ttft = _Latency(ttft.median_ms + _standing_ms(pool), ttft.spread)
+    tpot = _Latency(tpot.median_ms * pool.tpot_bias, tpot.spread)
     tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
     gained = ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms)
     lost = _lost(pool, tpot, _slowed_ms(request, pool, tpot.median_ms), buffer_factor)
@@ -71,9 +75,22 @@ def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) ->
     return _Latency(median_ms, np.maximum(np.log(value_ms / median_ms) / _UPPER_QUANTILE_Z, least_spread))
 
 
+def _standing_ms(pool: Snapshot) -> Floats:
+    """For how much longer than is usual an endpoint hasn't been seen to emit a token: it may take as long again.
+
+    What all of them have in common is this picker's own pause, or the network's.
+    """
+    step_ms = np.nan_to_num(pool.recent_tpot_ms)
+    prompts_ms = pool.prefill_tokens * np.nan_to_num(pool.prefill_ms_per_token)
+    beyond_ms = np.maximum(np.nan_to_num(pool.ms_since_token) - _USUAL_STEPS * step_ms - prompts_ms, 0.0)
+    standing_ms: Floats = beyond_ms - beyond_ms.min(initial=np.inf)
+    return standing_ms
+
+
 def _slowed_ms(request: Request, pool: Snapshot, tpot_ms: Floats) -> Floats:
     """By how much the request raises the TPOT of those that run beside it: its share of a step, and its prompt."""
-    unloaded_ms = np.where(np.isnan(pool.unloaded_tpot_ms), 0.5 * tpot_ms, pool.unloaded_tpot_ms)
+    unloaded_ms = pool.unloaded_tpot_ms * pool.tpot_bias
+    unloaded_ms = np.where(np.isnan(unloaded_ms), 0.5 * tpot_ms, unloaded_ms)
     loaded_ms = np.maximum(tpot_ms - unloaded_ms, _LEAST_LOADED_SHARE * tpot_ms)
     prompt_ms = pool.prefill_ms_per_token * request.input_tokens * (1.0 - pool.prefix_score)
     prompt_ms = np.where(np.isnan(prompt_ms), 0.0, prompt_ms)
