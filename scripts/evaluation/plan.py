@@ -21,6 +21,8 @@ POLICIES = (
 )
 OURS = "slo"
 INFORMED, ORACLE = "informed", "oracle"
+PREDICTING = ("reference", OURS)
+"""The policies that predict, by models that go on to be refitted."""
 BASE = "default"
 """The policy that the loads of a workload are stated by: each evaluation has it."""
 COMMON = 1.0

@@ -9,7 +9,7 @@ import msgspec
 
 from scripts.evaluation.configurations import TUNED_WEIGHTS, Weights
 from scripts.evaluation.learning import Models
-from scripts.evaluation.plan import OTHER_TRAFFIC
+from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
 from scripts.evaluation.replay import Prepared, Run, replay, run_of, scenario_of
 from simulator.workloads import WORKLOADS
 
@@ -30,7 +30,7 @@ def _learnt(workload: str) -> Models | None:
     """Models from some minutes of the workload, placed as the picker without models would, then by them."""
     prepared = Prepared((1, 1, 1))
     for index, load in enumerate(LOADS):
-        run = _run(workload, load, OTHER_TRAFFIC + index, LEARNING_S, "slo", prepared)
+        run = _run(workload, load, OTHER_TRAFFIC + index, LEARNING_S, OURS, prepared)
         if run.trainer:
             prepared = Prepared(prepared.weights, run.trainer.models())
     return prepared.models

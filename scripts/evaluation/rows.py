@@ -10,7 +10,7 @@ from epp.scheduling.config import load_scheduler
 from scripts.evaluation.configurations import SLO
 from scripts.evaluation.learning import Row, VirtualTrainer, samples_of
 from scripts.evaluation.picker import Picker
-from scripts.evaluation.plan import OTHER_TRAFFIC
+from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
 from scripts.evaluation.quality import TargetQuality, judge
 from scripts.evaluation.replay import LEARNING, Prepared, Run, replay, scenario_of
 from simulator.workloads import WORKLOADS
@@ -53,5 +53,5 @@ def collected(workload: str, prepared: Prepared, seconds: float) -> Samples:
     trainer = _Remembering(prepared)
     scheduler = load_scheduler(SLO, os.environ)
     picker = Picker(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
-    replay(scenario, Run(picker, picker.scrape, picker.predicted, trainer), "slo", rate, _SEED)
+    replay(scenario, Run(picker, picker.scrape, picker.predicted, trainer), OURS, rate, _SEED)
     return samples_of(trainer.rows)
