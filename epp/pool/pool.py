@@ -10,6 +10,7 @@ from itertools import count
 import numpy as np
 
 from epp.pool.addresses import host_of
+from epp.pool.model_costs import ModelCosts
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.progress import Counted, Progress
 from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, selection
@@ -49,13 +50,7 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
 _FIRST_TOKEN_WEIGHT = 0.2
 # Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
 _REST_S = 2.0
-_COST_WEIGHT = 0.2
-# Of the logarithm of what differs half is the endpoint, half chance; so much is taken for the endpoint.
-_BIAS_SHARE = 0.5
-_BIAS_WEIGHT = 0.5
 _OUTPUT_WEIGHT = 0.02
-# The least TPOT that was ever predicted for an endpoint is forgotten by half in an hour.
-_UNLOADED_RISE_PER_S = 2 ** (1 / 3600)
 _ROLE_LABEL = "llm-d.ai/role"
 _GAP_WEIGHT = 0.02
 
@@ -122,9 +117,7 @@ class Pool:
         self._expected: list[tuple[float, int, InFlight]] = []
         self._order = count()
         self._freed_at_s: dict[int, float] = {}
-        self._prefill_ms_per_token, self._unloaded_tpot_ms = np.full((2, CAPACITY), np.nan)
-        self._tpot_bias: Floats = np.ones(CAPACITY)
-        self._costs_learnt_at_s = -np.inf
+        self._model_costs = ModelCosts()
         self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
 
@@ -185,8 +178,7 @@ class Pool:
             if slot not in placed or placed[slot].address != endpoint.address:
                 self._adapters.pop(slot, None)
                 self.prefix_index.forget(slot)
-                self._prefill_ms_per_token[slot] = self._unloaded_tpot_ms[slot] = np.nan
-                self._tpot_bias[slot] = 1.0
+                self._model_costs.forget(slot)
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -227,21 +219,8 @@ class Pool:
 
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
         """Takes over what models say of endpoints: what a prompt's token takes, and the TPOT under the present load."""
-        now_s = self._clock()
-        known, fresh = self._prefill_ms_per_token[slots], prefill_ms_per_token
-        self._prefill_ms_per_token[slots] = np.where(np.isnan(known), fresh, known + _COST_WEIGHT * (fresh - known))
-        rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._costs_learnt_at_s), 2.0)
-        self._unloaded_tpot_ms[slots] = np.fmin(self._unloaded_tpot_ms[slots] * rise, tpot_ms)
-        self._costs_learnt_at_s = now_s
-        self._learn_bias(slots, tpot_ms)
-
-    def _learn_bias(self, slots: Indices, tpot_ms: Floats) -> None:
-        """What all endpoints differ from the models by says nothing of any: the load rises, or falls."""
-        off = self._state.own_rows(slots)[_RECENT_TPOT] / tpot_ms
-        known = off[off > 0]
-        if len(known):
-            off = np.where(off > 0, (off / np.median(known)) ** _BIAS_SHARE, 1.0)
-            self._tpot_bias[slots] *= (off / self._tpot_bias[slots]) ** _BIAS_WEIGHT
+        recent_tpot_ms = self._state.own_rows(slots)[_RECENT_TPOT]
+        self._model_costs.learn(slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self._clock())
 
     def saw_tokens(self, slot: int, tokens: int) -> None:
         """Takes note that so many output tokens of an observed response have just come from the endpoint."""
@@ -402,9 +381,9 @@ class Pool:
             ms_since_token=_ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
-            prefill_ms_per_token=self._prefill_ms_per_token[candidates.taken],
-            unloaded_tpot_ms=self._unloaded_tpot_ms[candidates.taken],
-            tpot_bias=self._tpot_bias[candidates.taken],
+            prefill_ms_per_token=self._model_costs.prefill_ms_per_token[candidates.taken],
+            unloaded_tpot_ms=self._model_costs.unloaded_tpot_ms[candidates.taken],
+            tpot_bias=self._model_costs.tpot_bias[candidates.taken],
             endpoints=candidates.endpoints,
             adapters=self._adapters_of(candidates.slots),
             output_tokens=self._output_tokens,
