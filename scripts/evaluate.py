@@ -22,9 +22,9 @@ from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
-_SECONDS, _QUICK_SECONDS = 40.0, 20.0
-_REQUESTS, _QUICK_REQUESTS = 1500, 600
-_SEEDS, _QUICK_SEEDS = 4, 1
+_SECONDS, _QUICK_SECONDS = 30.0, 20.0
+_REQUESTS, _QUICK_REQUESTS = 1200, 600
+_SEEDS, _QUICK_SEEDS = 3, 1
 _RATE_RATIO, _QUICK_RATE_RATIO = 1.06, 1.1
 _QUICK_WORKLOADS = ("azure-conversation", "shared-prefix", "heterogeneous")
 _ROWS_OF = ("azure-conversation", "shared-prefix", "heterogeneous")
@@ -99,8 +99,8 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes some two minutes, and all of it more than an hour: about a quarter of that each for
-    slo, reference, informed and oracle, next to nothing for policies without a picker; a quarter of it for the workload
+    On two idle cores --quick takes two and a half minutes, and all of it 70: about a quarter of that each for slo,
+    reference, informed and oracle, next to nothing for policies without a picker; a quarter of it for the workload
     halving.
 
     Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
