@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
 """Measures the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy; and its ratios to a peer."""
 
 import os

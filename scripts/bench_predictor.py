@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
 """Measures a prediction server by an external load generator, and its ratios to a peer with the same sidecar API."""
 
 import sys

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
 """Runs the same requests under the same policies in virtual time and through a real Envoy, and compares."""
 
 import asyncio
