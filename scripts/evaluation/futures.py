@@ -15,7 +15,7 @@ import numpy as np
 
 from scripts.evaluation.noise_floor import Floor, floor_of_repeats
 from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
-from scripts.evaluation.replay import LEARNING, Prepared, played, run_of, scenario_of
+from scripts.evaluation.replay import LEARNING, Prepared, played, prepared_of, run_of, scenario_of
 from simulator.arrival import Scenario
 from trainer.wire import Matrix
 
@@ -33,8 +33,7 @@ _NO_REFITS = msgspec.structs.replace(LEARNING, min_new_rows=sys.maxsize)
 
 def tpot_floor(workload: str, requests_per_s: float, prepared: bytes | None) -> Floor | None:
     """Of requests that the slo profile places; None where too few come."""
-    given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
-    return floor_of_repeats(repeated_tpot_ms(workload, requests_per_s, given))
+    return floor_of_repeats(repeated_tpot_ms(workload, requests_per_s, prepared_of(prepared)))
 
 
 def repeated_tpot_ms(workload: str, requests_per_s: float, prepared: Prepared, pasts: int = PASTS) -> list[Matrix]:
@@ -63,9 +62,9 @@ def parted(before: Scenario, after: Scenario, at_s: float = _PAST_S) -> Scenario
 def _tpot_ms(scenario: Scenario, seed: int, prepared: Prepared) -> Mapping[int, float]:
     """Of the last requests before the futures part, by index; an answer of one token has none."""
     begin = sum(arrival.arrival_s < _PAST_S for arrival in scenario.arrivals)
-    flights = played(scenario, run_of(OURS, scenario, seed, prepared, _NO_REFITS)).flights
+    judge, _ = played(scenario, run_of(OURS, scenario, seed, prepared, _NO_REFITS))
     return {
         flight.arrival.index: flight.tpot_ms
-        for flight in flights
+        for flight in judge.flights
         if begin - LAST <= flight.arrival.index < begin and flight.arrival.output_tokens > 1
     }

@@ -111,5 +111,5 @@ azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads 
   those that there are, which change little; scaling predictions themselves by such a bias, or TTFT too, or all of it
   in place of half, or only a bias beyond a twentieth or a tenth; how many requests have lately come, as a feature of
   TPOT; expecting TPOT to rise or fall as the number of requests in flight does, which gives up those that could be
-  saved; placing whom nothing can save on the
-  fullest endpoint; an endpoint's recent TPOT by single steps, which says more of its last prompt than of its speed."""
+  saved; placing whom nothing can save on the fullest endpoint; an endpoint's recent TPOT by single steps, which says
+  more of its last prompt than of its speed."""

@@ -39,6 +39,11 @@ class Prepared(msgspec.Struct, frozen=True):
     models: Models | None = None
 
 
+def prepared_of(data: bytes | None) -> Prepared:
+    """What was prepared in another process; without anything, even weights and no models."""
+    return msgspec.msgpack.decode(data, type=Prepared) if data else Prepared((1, 1, 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A policy put to work; `scrape` is called twenty times a second of virtual time, where it reads metrics at all."""
@@ -60,8 +65,7 @@ def run_point(
 ) -> PointResult:
     """A run's result. ValueError for a policy that isn't known."""
     scenario = scenario_of(workload, requests_per_s, seed, seconds, options)
-    given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
-    run = run_of(policy, scenario, seed, given)
+    run = run_of(policy, scenario, seed, prepared_of(prepared))
     return replay(scenario, run, policy, requests_per_s, seed, until_decided=options.until_decided)
 
 
@@ -70,7 +74,7 @@ def replay(
 ) -> PointResult:
     began_at = time.perf_counter()
     begin_s = WARM_UP_SHARE * scenario.arrivals[-1].arrival_s
-    judge, cluster = _played(scenario, run, begin_s, until_decided)
+    judge, cluster = played(scenario, run, begin_s, until_decided=until_decided)
     return judge.result(
         scenario,
         cluster,
@@ -83,12 +87,8 @@ def replay(
     )
 
 
-def played(scenario: Scenario, run: Run) -> Judge:
-    """A run to its end, and what became of its requests."""
-    return _played(scenario, run, 0.0, until_decided=False)[0]
-
-
-def _played(scenario: Scenario, run: Run, begin_s: float, until_decided: bool) -> tuple[Judge, Cluster]:
+def played(scenario: Scenario, run: Run, begin_s: float = 0.0, *, until_decided: bool = False) -> tuple[Judge, Cluster]:
+    """What became of a run's requests, and the pool that served them; those from `begin_s` on decide when to cut it."""
     judge = Judge(run.policy, Misses(scenario.arrivals, begin_s))
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if isinstance(run.policy, Oracle | Picker):

@@ -2,7 +2,6 @@
 
 import os
 
-import msgspec
 import numpy as np
 
 from epp.features import FeatureColumns
@@ -12,7 +11,7 @@ from scripts.evaluation.learning import Row, VirtualTrainer, samples_of
 from scripts.evaluation.picker import Picker
 from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
 from scripts.evaluation.quality import TargetQuality, judge
-from scripts.evaluation.replay import LEARNING, Prepared, Run, replay, scenario_of
+from scripts.evaluation.replay import LEARNING, Prepared, Run, prepared_of, replay, scenario_of
 from simulator.workloads import WORKLOADS
 from trainer.wire import Samples
 
@@ -37,8 +36,7 @@ class _Remembering(VirtualTrainer):
 
 def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
     """Of both latencies, placed by the slo profile; the newest rows, where there are many."""
-    given = msgspec.msgpack.decode(prepared, type=Prepared) if prepared else Prepared((1, 1, 1))
-    samples = collected(workload, given, _SECONDS)
+    samples = collected(workload, prepared_of(prepared), _SECONDS)
     found = []
     for target, y_ms in (("ttft", samples.ttft_ms), ("tpot", samples.tpot_ms)):
         carrying = np.flatnonzero(y_ms > 0)[-MOST_ROWS:]

@@ -174,23 +174,24 @@ class _Evaluation:
     async def _judge_rows(self, workload: str, prepared: bytes | None) -> tuple[TargetQuality, ...]:
         if workload not in self.plan.judged_rows:
             return ()
-        name = f"{workload}.quality"
-        kept = self.journal.kept(name)
-        if kept is None:
-            found = await self._in_pool(f"judging rows of {workload}", self.engine.judge_rows, workload, prepared)
-            self.journal.keep(name, kept := msgspec.json.encode(found))
+        what = f"judging rows of {workload}"
+        kept = await self._kept(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
         return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
 
     async def _tpot_floor(self, workload: str, rate: float, prepared: bytes | None) -> Floor | None:
         if not self.plan.has_floors:
             return None
-        name = f"{workload}.floor"
+        what = f"repeating moments of {workload}"
+        kept = await self._kept(f"{workload}.floor", what, self.engine.tpot_floor, workload, rate, prepared)
+        return msgspec.json.decode(kept, type=Floor | None)
+
+    async def _kept(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
+        """What a function finds, as JSON; an evaluation that is gone on with doesn't look for it again."""
         kept = self.journal.kept(name)
         if kept is None:
-            what = f"repeating moments of {workload}"
-            found = await self._in_pool(what, self.engine.tpot_floor, workload, rate, prepared)
-            self.journal.keep(name, kept := msgspec.json.encode(found))
-        return msgspec.json.decode(kept, type=Floor | None)
+            kept = msgspec.json.encode(await self._in_pool(what, function, *arguments))
+            self.journal.keep(name, kept)
+        return kept
 
     async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:

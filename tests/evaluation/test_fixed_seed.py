@@ -9,7 +9,7 @@ import msgspec
 import onnx
 import pytest
 
-from scripts.evaluation.plan import OTHER_TRAFFIC
+from scripts.evaluation.plan import OTHER_TRAFFIC, PREDICTING
 from scripts.evaluation.point import PointOptions, PointResult
 from scripts.evaluation.replay import Prepared, replay, run_of, run_point, scenario_of
 
@@ -17,7 +17,6 @@ SEED, SECONDS = 2, 12.0
 RATES = {"azure-conversation": 98.0, "shared-prefix": 30.0}
 # Half the width of an interval of attainment.
 ROOM, LEARNERS_ROOM = 0.02, 0.06
-LEARNERS = ("reference", "slo")
 ATTAINMENT = {
     "azure-conversation": {
         "round-robin": 0.912,
@@ -68,7 +67,7 @@ def ran(workload: str, policy: str, prepared: bytes | None) -> PointResult:
 @pytest.mark.slow
 @pytest.mark.parametrize(("workload", "policy"), CASES)
 def test_a_policy_attains_what_it_did(workload: str, policy: str, prepared: dict[str, bytes]) -> None:
-    room = LEARNERS_ROOM if policy in LEARNERS else ROOM
+    room = LEARNERS_ROOM if policy in PREDICTING else ROOM
     assert ran(workload, policy, prepared[workload]).attainment == pytest.approx(ATTAINMENT[workload][policy], abs=room)
 
 
