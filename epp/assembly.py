@@ -78,7 +78,8 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
     trust = _trust(config, background)
     latency, training = await _prediction(config, trust, closing)
-    outcomes = Outcomes(metrics, training, source.objectives.label_of)
+    slowdowns = pool.slowdowns if latency else None
+    outcomes = Outcomes(metrics, training, slowdowns, source.objectives.label_of)
     director = Director(
         pool=pool,
         scheduler=scheduler,

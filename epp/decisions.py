@@ -120,6 +120,7 @@ def _candidate(
         candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
     candidate["prefill_ms_per_token"] = _known(pool.prefill_ms_per_token[index])
     candidate["tpot_bias"] = round(float(pool.tpot_bias[index]), 3)
+    candidate["slowdown"] = round(float(pool.slowdown[index]), 3)
     if position is None:
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])

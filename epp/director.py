@@ -14,7 +14,7 @@ from epp.exceptions import NoEndpointError, PredictionUnavailableError, RequestE
 from epp.features import feature_columns
 from epp.intake import Intake, read_request
 from epp.latency.client import LatencyClient
-from epp.latency.costs import Costs, with_question
+from epp.latency.questions import Question, Questions
 from epp.metrics import Metrics
 from epp.outcomes import Outcomes
 from epp.pool.objectives import Objectives
@@ -52,10 +52,10 @@ class Director:
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.perf_counter
     decided: int = 0
-    costs: Costs = field(init=False)
+    questions: Questions = field(init=False)
 
     def __post_init__(self) -> None:
-        self.costs = Costs(self.pool)
+        self.questions = Questions(self.pool)
 
     def assign(
         self, headers: Mapping[str, str], body: bytes, subset: frozenset[str] | None, started_at: float
@@ -99,22 +99,17 @@ class Director:
         if self.latency is None:
             return self._decide(scheduler, intake, pool, started_at, _NOT_ENABLED)
         columns = feature_columns(intake.request, pool)
-        with_costs = scheduler.wants_costs and self.costs.is_due(len(pool))
+        question = self.questions.of(columns, pool, wants_costs=scheduler.wants_costs)
         try:
-            predicted = self.latency.predict(with_question(columns) if with_costs else columns)
+            predicted = self.latency.predict(question.columns)
         except PredictionUnavailableError as error:
             self._note_prediction("unavailable", pool, now)
             return self._decide(scheduler, intake, pool, started_at, str(error))
         if isinstance(predicted, Predictions):
             took_ms = self._note_prediction("ok", pool, now)
-            pool = self._predicted(scheduler, pool, predicted, with_costs)
+            pool = self.questions.answered(question, pool, predicted)
             return self._decide(scheduler, intake, pool, started_at, None, took_ms)
-        return self._decide_later(scheduler, intake, pool, started_at, predicted, with_costs)
-
-    def _predicted(self, scheduler: Scheduler, pool: Snapshot, predictions: Predictions, with_costs: bool) -> Snapshot:
-        if not scheduler.wants_costs:
-            return pool.with_predictions(predictions)
-        return self.costs.attached(pool, predictions, asked=with_costs)
+        return self._decide_later(scheduler, intake, pool, started_at, predicted, question)
 
     async def _decide_later(
         self,
@@ -123,11 +118,11 @@ class Director:
         pool: Snapshot,
         started_at: float,
         predicted: Awaitable[Predictions],
-        with_costs: bool,
+        question: Question,
     ) -> Assignment:
         asked_at, error, outcome = self.clock(), None, "cancelled"
         try:
-            pool = self._predicted(scheduler, pool, await predicted, with_costs)
+            pool = self.questions.answered(question, pool, await predicted)
             outcome = "ok"
         except PredictionUnavailableError as unavailable:
             error, outcome = str(unavailable), "unavailable"

@@ -83,6 +83,12 @@ class _PoolGauges(Collector):
         for endpoint, waiting in zip(seen.endpoints, seen.waiting.tolist(), strict=True):
             queues.add_metric([self._name, endpoint.name], waiting)
         yield queues
+        slowdowns = GaugeMetricFamily(
+            "headroom_epp_endpoint_slowdown", "Latencies over what the models know of the endpoint", labels=["endpoint"]
+        )
+        for endpoint, slowdown in zip(seen.endpoints, seen.slowdown.tolist(), strict=True):
+            slowdowns.add_metric([endpoint.name], slowdown)
+        yield slowdowns
         info = GaugeMetricFamily("inference_extension_info", "The build", labels=["commit", "build_ref"])
         info.add_metric([os.environ.get("HEADROOM_COMMIT", "unknown"), version("headroom")], 1)
         yield info

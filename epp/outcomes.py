@@ -9,6 +9,7 @@ from epp.latency.training import TrainingSink
 from epp.latency.wire import training_row
 from epp.metrics import LatencyMetrics, Metrics
 from epp.observation import StreamObserver
+from epp.pool.slowdowns import Slowdowns
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,13 @@ class Outcomes:
     TPOT is learnt with those of the tokens' time as well, and then with how many tokens there were already: the load
     changes while a response is made. With none, it means the whole response as seen from dispatch.
 
+    `slowdowns` are told of the same latencies, so that an endpoint that has become slower is known before models know.
     `objective_label` is how an objective that a request names appears in metrics: clients may name anything.
     """
 
     metrics: Metrics
     training: TrainingSink | None = None
+    slowdowns: Slowdowns | None = None
     objective_label: Callable[[str], str] = lambda name: ""
 
     def routed(self, assignment: Assignment) -> None:
@@ -81,6 +84,8 @@ class Outcomes:
             of_model.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
 
     def _teach(self, assignment: Assignment, features: FeatureColumns, **latencies_ms: float) -> None:
+        if self.slowdowns is not None:
+            self.slowdowns.observed(assignment.flight.slot, features, **latencies_ms)
         if self.training is not None:
             source = assignment.intake.length_source
             self.training.add(training_row(features, length_source=source, **latencies_ms))

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts.evaluation.bounds import least_e2e_p50_ms
 from scripts.evaluation.futures import tpot_floor
 from scripts.evaluation.journal import JournalError
-from scripts.evaluation.plan import BASE, COMMON, HALVING, POLICIES, Plan
+from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, Plan
 from scripts.evaluation.preparing import prepare
 from scripts.evaluation.replay import run_point
 from scripts.evaluation.rows import judge_rows
@@ -109,17 +109,19 @@ def main(
     The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.
     """
     wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
+    chosen = tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES))
+    rows_of = _ROWS_OF[:1] if quick else _ROWS_OF
     plan = Plan(
         workloads=tuple(name for name in WORKLOADS if name in wanted),
-        policies=tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES)),
+        policies=chosen,
         seeds=tuple(range(1, 1 + (seeds or (_QUICK_SEEDS if quick else _SEEDS)))),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
         requests=requests if requests is not None else (_QUICK_REQUESTS if quick else _REQUESTS),
         jobs=jobs,
         rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
         loads=(COMMON,) if quick else _LOADS,
-        judged_rows=_ROWS_OF[:1] if quick else _ROWS_OF,
-        has_floors=not quick,
+        judged_rows=rows_of if OURS in chosen else (),
+        has_floors=not quick and OURS in chosen,
     )
     subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_floor), _halving_s, least_e2e_p50_ms)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])

@@ -26,13 +26,22 @@ class ModelCosts:
         self._learnt_at_s = -np.inf
 
     def learn(
-        self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats, recent_tpot_ms: Floats, now_s: float
+        self,
+        slots: Indices,
+        prefill_ms_per_token: Floats,
+        tpot_ms: Floats,
+        recent_tpot_ms: Floats,
+        slowdown: Floats,
+        now_s: float,
     ) -> None:
-        """What the models say at this moment of endpoints under their load, and the TPOT that is seen there."""
+        """What is predicted at this moment of endpoints under their load, and the TPOT that is seen there.
+
+        The least TPOT is kept without the slowdown that predictions contain.
+        """
         known, fresh = self.prefill_ms_per_token[slots], prefill_ms_per_token
         self.prefill_ms_per_token[slots] = np.where(np.isnan(known), fresh, known + _COST_WEIGHT * (fresh - known))
         rise = min(_UNLOADED_RISE_PER_S ** (now_s - self._learnt_at_s), 2.0)
-        self.unloaded_tpot_ms[slots] = np.fmin(self.unloaded_tpot_ms[slots] * rise, tpot_ms)
+        self.unloaded_tpot_ms[slots] = np.fmin(self.unloaded_tpot_ms[slots] * rise, tpot_ms / slowdown)
         self._learnt_at_s = now_s
         self._learn_bias(slots, recent_tpot_ms / np.maximum(tpot_ms, 1e-3))
 

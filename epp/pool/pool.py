@@ -13,6 +13,7 @@ from epp.pool.addresses import host_of
 from epp.pool.model_costs import ModelCosts
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.progress import Counted, Progress
+from epp.pool.slowdowns import Slowdowns
 from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, selection
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import (
@@ -118,6 +119,7 @@ class Pool:
         self._order = count()
         self._freed_at_s: dict[int, float] = {}
         self._model_costs = ModelCosts()
+        self.slowdowns = Slowdowns(clock, self._log_slowdown)
         self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
 
@@ -179,6 +181,10 @@ class Pool:
                 self._adapters.pop(slot, None)
                 self.prefix_index.forget(slot)
                 self._model_costs.forget(slot)
+                self.slowdowns.forget(slot)
+        for slot in placed.keys() - self._endpoints.keys():
+            # What has come since from the endpoint that had the slot before.
+            self.slowdowns.forget(slot)
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -220,7 +226,9 @@ class Pool:
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
         """Takes over what models say of endpoints: what a prompt's token takes, and the TPOT under the present load."""
         recent_tpot_ms = self._state.own_rows(slots)[_RECENT_TPOT]
-        self._model_costs.learn(slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self._clock())
+        self._model_costs.learn(
+            slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self.slowdowns.factors[slots], self._clock()
+        )
 
     def saw_tokens(self, slot: int, tokens: int) -> None:
         """Takes note that so many output tokens of an observed response have just come from the endpoint."""
@@ -352,6 +360,15 @@ class Pool:
         if not flights:
             del self._flights[slot]
 
+    def _log_slowdown(self, slot: int, factor: float) -> None:
+        endpoint = self._endpoints.get(slot)
+        if endpoint is None:
+            return
+        if factor == 1:
+            logger.info("%s: its latencies are taken to be as the models predict again", endpoint.name)
+        else:
+            logger.warning("%s: its latencies are %.1f times what the models predict", endpoint.name, factor)
+
     def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
         self._pass_first_tokens(now_s)
@@ -363,6 +380,7 @@ class Pool:
     ) -> Snapshot:
         waiting, running, kv_usage, _, dispatched_before = self._state.scraped[:, candidates.taken]
         own = self._state.own_rows(candidates.taken)
+        slowdown = self.slowdowns.factors[candidates.taken]
         unseen = np.minimum(np.maximum(own[_DISPATCHED] - dispatched_before, 0.0), own[_IN_FLIGHT])
         return Snapshot(
             slots=candidates.slots,
@@ -382,8 +400,9 @@ class Pool:
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
             prefill_ms_per_token=self._model_costs.prefill_ms_per_token[candidates.taken],
-            unloaded_tpot_ms=self._model_costs.unloaded_tpot_ms[candidates.taken],
+            unloaded_tpot_ms=self._model_costs.unloaded_tpot_ms[candidates.taken] * slowdown,
             tpot_bias=self._model_costs.tpot_bias[candidates.taken],
+            slowdown=slowdown,
             endpoints=candidates.endpoints,
             adapters=self._adapters_of(candidates.slots),
             output_tokens=self._output_tokens,

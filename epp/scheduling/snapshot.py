@@ -53,6 +53,19 @@ class Predictions:
     ttft_median_ms: Floats | None = None
     tpot_median_ms: Floats | None = None
 
+    def times(self, factors: Floats) -> "Predictions":
+        """All latencies of each candidate multiplied by its factor."""
+        if (factors == 1).all():
+            return self
+        ttft, tpot = self.ttft_median_ms, self.tpot_median_ms
+        return replace(
+            self,
+            ttft_ms=self.ttft_ms * factors,
+            tpot_ms=self.tpot_ms * factors,
+            ttft_median_ms=None if ttft is None else ttft * factors,
+            tpot_median_ms=None if tpot is None else tpot * factors,
+        )
+
     def at(self, indices: Indices | slice) -> "Predictions":
         """Those of some candidates."""
         ttft, tpot = self.ttft_median_ms, self.tpot_median_ms
@@ -95,7 +108,8 @@ class Snapshot:
 
     `tpot_slos` comes with predictions, where a plugin asks what placements cost. `prefill_ms_per_token` and
     `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked. `tpot_bias` is by which
-    factor an endpoint is taken to be slower than they say, beside the others: 1 where nobody can tell.
+    factor an endpoint's TPOT is taken to be longer than predicted, beside the others, and `slowdown` by which its
+    latencies are longer than models know, which predictions contain: 1 where nobody can tell.
     `output_tokens` is how long answers are on average.
     """
 
@@ -117,6 +131,7 @@ class Snapshot:
     prefill_ms_per_token: Floats
     unloaded_tpot_ms: Floats
     tpot_bias: Floats
+    slowdown: Floats
     endpoints: tuple[Endpoint, ...]
     adapters: tuple[Adapters, ...]
     output_tokens: float = TYPICAL_OUTPUT_TOKENS

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scripts.evaluation.plan import OTHER_TRAFFIC
 from simulator.workloads import WORKLOADS
@@ -19,7 +20,7 @@ def foreknown(length: int, generated: int) -> int:
     return length
 
 
-def expected(answers: Sequence[int]) -> Lengths:
+def expected(answers: Sequence[int] | NDArray[np.int64]) -> Lengths:
     """Whatever the length, the mean of those of `answers` that are longer than it is so far.
 
     One that is as long as the longest of them is expected to end with the next token.
@@ -35,9 +36,21 @@ def expected(answers: Sequence[int]) -> Lengths:
     return mean_of_longer
 
 
+def longer_than(answers: NDArray[np.int64], generated: int, rng: np.random.Generator) -> int:
+    """One of `answers`, which are in order, that is longer than what is generated; if none is, one token longer."""
+    first = int(answers.searchsorted(generated, "right"))
+    return int(rng.choice(answers[first:])) if first < len(answers) else generated + 1
+
+
+@cache
+def answers_of(workload: str) -> NDArray[np.int64]:
+    """In order, the lengths of answers in other traffic than any that is judged."""
+    subject = WORKLOADS[workload]
+    scenario = subject.scenario(subject.typical_rps, OTHER_TRAFFIC, _ANSWERS / subject.typical_rps)
+    return np.sort([one.output_tokens for one in scenario.arrivals])
+
+
 @cache
 def expected_of(workload: str) -> Lengths:
     """By answers of other traffic than any that is judged."""
-    subject = WORKLOADS[workload]
-    scenario = subject.scenario(subject.typical_rps, OTHER_TRAFFIC, _ANSWERS / subject.typical_rps)
-    return expected([one.output_tokens for one in scenario.arrivals])
+    return expected(answers_of(workload))

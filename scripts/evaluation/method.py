@@ -12,7 +12,7 @@ from scripts.evaluation.picker import (
     TOKEN_DELAY_SIGMA,
 )
 from scripts.evaluation.plan import BASE, IF_NEVER
-from scripts.evaluation.preparing import LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
+from scripts.evaluation.preparing import LEARNING_REQUESTS, LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
 from scripts.evaluation.rows import LOAD as ROWS_LOAD
 from scripts.evaluation.statistics import CONFIDENCE
@@ -77,8 +77,9 @@ ASSUMPTIONS = f"""\
 - When an observed response is being generated on an endpoint, the picker has seen the end of its last step: a token
   comes {TOKEN_DELAY_MS:g} ms later in the middle, lognormal with a sigma of {TOKEN_DELAY_SIGMA:g}.
 - The first {WARM_UP_SHARE:.0%} of each run's time fills the pool, and isn't judged. Warm models and tuned weights come
-  from {LEARNING_S * len(LOADS):g} s of other traffic at {_listed(LOADS)} times, and {TUNING_S * len(TUNING_LOADS):g} s
-  at {_listed(TUNING_LOADS)} times the typical rate ([workloads.md](workloads.md) has the workloads)."""
+  from other traffic, {LEARNING_S:g} s and at least {LEARNING_REQUESTS:,} requests each at {_listed(LOADS)} times, and
+  {TUNING_S:g} s each at {_listed(TUNING_LOADS)} times the typical rate ([workloads.md](workloads.md) has the
+  workloads)."""
 QUALITY = f"""\
 Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by the slo profile; models are fitted to
 the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
@@ -91,9 +92,13 @@ leave of a target no prediction can bring."""
 TPOT_FLOOR = f"""\
 Errors of predicted TPOT at the common load, in percent. A replay is deterministic: with the same requests up to a
 moment, the pool is the same at that moment to the last token. {PASTS} such moments are each followed by {FUTURES}
-futures, requests of other seeds; what the TPOTs of the last {LAST} requests before then differ by, no predictor could
-know, were it told all of the present. Routers know less: not how long answers will be, which is the same in these
-futures."""
+futures: requests of other seeds, and other lengths of the answers under way, each drawn from those that are longer than
+what there is of it. What the TPOTs of the last {LAST} requests before then differ by no router could know, were it told
+all of the present."""
+RECOVERY = """\
+Errors and coverage of slo, in percent, on the endpoint that halves its speed, in the last period before and those after
+it, as means over seeds. Both errors are again as they were in the two periods before, or within bounds, for two periods
+in a row, {as_before_s} s after the change."""
 TRIED = """\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
 azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails, or `slo` does.
@@ -105,11 +110,14 @@ azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads 
   as it is; the speed of prefill as mean time over mean tokens; how far each answer in flight has come and how fast, so
   that what can no longer be missed, or no longer be saved, doesn't count, which gains most where objectives differ; by
   how much an endpoint is slower than predicted, beside the others, which gains as much where none of them changes as
-  where some do; taking an endpoint that emits nothing for one that stands still.
+  where some do; taking an endpoint that emits nothing for one that stands still; predicting for an endpoint that has
+  become slower as for one whose times are shorter, times a factor that its latest responses tell, once TTFT and TPOT
+  both ask for it, without which predictions there stay wrong for more than a minute.
 - Not kept: a constant in place of the least TPOT that was predicted of an endpoint; a request's share of a step by its
   tokens, beside that by requests; more weight on speed, or less; other spreads and weights, between half and twice
   those that there are, which change little; scaling predictions themselves by such a bias, or TTFT too, or all of it
-  in place of half, or only a bias beyond a twentieth or a tenth; how many requests have lately come, as a feature of
+  in place of half, or only a bias beyond a twentieth or a tenth; a factor of latencies that TPOT alone asks for, which
+  overloaded endpoints get as well; how many requests have lately come, as a feature of
   TPOT; expecting TPOT to rise or fall as the number of requests in flight does, which gives up those that could be
   saved; placing whom nothing can save on the fullest endpoint; an endpoint's recent TPOT by single steps, which says
   more of its last prompt than of its speed."""

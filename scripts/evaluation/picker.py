@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from epp.features import FeatureColumns, feature_columns
-from epp.latency.costs import Costs, with_question
+from epp.latency.questions import Questions
 from epp.pool.pool import InFlight, Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.sampling import ObservationBudget
@@ -74,7 +74,7 @@ class Picker:
         self._delays = np.random.default_rng((seed, 1))
         self._cluster: Cluster | None = None
         self._budget = ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S)
-        self._costs = Costs(self.pool, clock=lambda: self._now_s)
+        self._questions = Questions(self.pool, clock=lambda: self._now_s)
         self._followed: dict[int, _Followed] = {}
         self._decoding = [0] * endpoints
         self._steps: list[int] = []
@@ -107,13 +107,9 @@ class Picker:
         if self.trainer is None or not self.scheduler.wants_predictions(request):
             return pool
         columns = feature_columns(request, pool)
-        with_costs = self.scheduler.wants_costs and self._costs.is_due(len(pool))
-        predictions = self.trainer.predict(with_question(columns) if with_costs else columns, self._now_s)
-        if predictions is None:
-            return pool
-        if not self.scheduler.wants_costs:
-            return pool.with_predictions(predictions)
-        return self._costs.attached(pool, predictions, asked=with_costs)
+        question = self._questions.of(columns, pool, wants_costs=self.scheduler.wants_costs)
+        predictions = self.trainer.predict(question.columns, self._now_s)
+        return pool if predictions is None else self._questions.answered(question, pool, predictions)
 
     def _see_tokens(self, now_s: float) -> None:
         """Of the responses that are observed, the pool learns when tokens came, as if it had seen each.
@@ -158,7 +154,7 @@ class Picker:
         followed.last_s, followed.tokens = now_s, 1
         self._decoding[flight.endpoint] += 1
         if followed.features is not None and self.trainer:
-            self.trainer.add(followed.features, ttft_ms=flight.ttft_ms)
+            self._teach(flight, followed.features, ttft_ms=flight.ttft_ms)
             followed.windows.begin(self._features_now(followed), 1, now_s)
 
     def marked(self, flight: Flight, tokens: int, now_s: float) -> None:
@@ -175,10 +171,15 @@ class Picker:
         if followed.is_observed and flight.arrival.output_tokens > 1:
             self._take_in(followed, flight.arrival.output_tokens, now_s)
             if followed.features is not None and self.trainer:
-                self.trainer.add(followed.features, tpot_ms=flight.tpot_ms)
+                self._teach(flight, followed.features, tpot_ms=flight.tpot_ms)
                 for stretch in followed.windows.complete():
-                    self.trainer.add(stretch.features, tpot_ms=stretch.tpot_ms(1.0))
+                    self._teach(flight, stretch.features, tpot_ms=stretch.tpot_ms(1.0))
         self.pool.finish(followed.in_flight)
+
+    def _teach(self, flight: Flight, features: FeatureColumns, **latency_ms: float) -> None:
+        if self.trainer:
+            self.trainer.add(features, **latency_ms)
+            self.pool.slowdowns.observed(flight.endpoint, features, **latency_ms)
 
     def _take_in(self, followed: _Followed, tokens: int, now_s: float) -> None:
         """Output tokens since the response was last looked at."""

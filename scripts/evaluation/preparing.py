@@ -10,12 +10,16 @@ import msgspec
 from scripts.evaluation.configurations import TUNED_WEIGHTS, Weights
 from scripts.evaluation.learning import Models
 from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
-from scripts.evaluation.replay import Prepared, Run, replay, run_of, scenario_of
+from scripts.evaluation.replay import LEARNING, Prepared, replay, run_of, scenario_of
 from simulator.workloads import WORKLOADS
 
-# Models have seen a pool at these multiples of the typical rate, in this order, for so long.
+# Models have seen a pool at these multiples of the typical rate, in this order, for so long, or until so many came.
+# Three times shorter, how well they predict depends on what they happened to see.
 LOADS = (0.6, 1.1, 0.85)
-LEARNING_S = 60.0
+LEARNING_S = 180.0
+LEARNING_REQUESTS = 5000
+# What is learnt between the ends of these is only of use to place the requests of the next minutes.
+_LEARNING = msgspec.structs.replace(LEARNING, interval_s=30.0)
 # Weights are tuned under a load at which they make a difference.
 TUNING_LOADS = (0.75, 0.95)
 TUNING_S = 30.0
@@ -30,7 +34,11 @@ def _learnt(workload: str) -> Models | None:
     """Models from some minutes of the workload, placed as the picker without models would, then by them."""
     prepared = Prepared((1, 1, 1))
     for index, load in enumerate(LOADS):
-        run = _run(workload, load, OTHER_TRAFFIC + index, LEARNING_S, OURS, prepared)
+        rate, seed = WORKLOADS[workload].typical_rps * load, OTHER_TRAFFIC + index
+        seconds = max(LEARNING_S, LEARNING_REQUESTS / rate)
+        scenario = replace(scenario_of(workload, rate, seed, seconds), changes=())
+        run = run_of(OURS, scenario, seed, prepared, _LEARNING)
+        replay(scenario, run, OURS, rate, seed)
         if run.trainer:
             prepared = Prepared(prepared.weights, run.trainer.models())
     return prepared.models
@@ -51,11 +59,3 @@ def _attained(workload: str, load: float, seed: int, prepared: Prepared) -> floa
     rate = WORKLOADS[workload].typical_rps * load
     scenario = scenario_of(workload, rate, seed, TUNING_S)
     return replay(scenario, run_of("tuned", scenario, seed, prepared), "tuned", rate, seed).attainment
-
-
-def _run(workload: str, load: float, seed: int, seconds: float, policy: str, prepared: Prepared) -> Run:
-    rate = WORKLOADS[workload].typical_rps * load
-    scenario = replace(scenario_of(workload, rate, seed, seconds), changes=())
-    run = run_of(policy, scenario, seed, prepared)
-    replay(scenario, run, policy, rate, seed)
-    return run

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 
 from scripts.evaluation import plots
-from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, tpot_floor_table
-from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, TPOT_FLOOR, TRIED
+from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, recovery_table, tpot_floor_table
+from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_FLOOR, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import Summary
@@ -54,7 +54,7 @@ def write_report(
     sections = [
         _head(plan, made),
         "## Targets\n\n" + targets_table(summary) + _left_out(summary),
-        "## Bounds\n\n" + _bounds(results, latency),
+        "## Bounds\n\n" + _bounds(results, summary, changed_s, latency),
         "## Method\n\n" + METHOD,
         "## Objectives\n\n" + _objectives(plan, workloads),
         "## Assumptions\n\n" + ASSUMPTIONS,
@@ -96,10 +96,15 @@ def _left_out(summary: Summary) -> str:
     return "".join(f"\n\n`{name}` was not measured: {reason}." for name, reason in summary.left_out.items())
 
 
-def _bounds(results: Sequence[WorkloadResult], latency: LatencyBound | None) -> str:
+def _bounds(
+    results: Sequence[WorkloadResult], summary: Summary, changed_s: float | None, latency: LatencyBound | None
+) -> str:
     text = BOUNDS + "\n\n" + goodput_bounds_table(results)
     if floors := tpot_floor_table(results):
         text += "\n\n" + TPOT_FLOOR + "\n\n" + floors
+    if recovered := recovery_table(results, changed_s):
+        as_before_s = summary.figures["recovery_to_before_s"].text()
+        text += "\n\n" + RECOVERY.format(as_before_s=as_before_s) + "\n\n" + recovered
     if latency is None:
         return text
     tuned_ms, least_ms = (fmean(values) for values in (latency.tuned_ms, latency.least_ms))

@@ -6,7 +6,7 @@ from statistics import median
 
 from scripts.evaluation.plan import BASE, HALVING, OURS
 from scripts.evaluation.point import PointOptions, RunPoint
-from scripts.evaluation.recovery import Bin, coverage_after, recovery_s
+from scripts.evaluation.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, recovery_s
 from scripts.evaluation.results import Measure, WorkloadResult
 from scripts.evaluation.statistics import Interval, mean_interval, median_interval, ratio_interval, ratios
 
@@ -91,8 +91,10 @@ def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Ite
     bins = [point.errors_over_time for r in halving if OURS in r.policies for point in r.at_load(OURS)]
     if changed_s is None or not bins or not all(bins):
         reason = f"needs the workload {HALVING} and predictions of {OURS}"
-        yield from (("recovery_s", reason), ("recovery_coverage_q90", reason))
+        yield from ((name, reason) for name in ("recovery_to_before_s", "recovery_s", "recovery_coverage_q90"))
         return
+    as_before = [_back_after(of_seed, changed_s, limits_before(of_seed, changed_s)) for of_seed in bins]
+    yield "recovery_to_before_s", mean_interval(as_before)
     times = [_back_after(of_seed, changed_s) for of_seed in bins]
     yield "recovery_s", mean_interval(times)
     covered = [coverage_after(of_seed, changed_s + after) for of_seed, after in zip(bins, times, strict=True)]
@@ -100,9 +102,9 @@ def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Ite
     yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before the errors were back"
 
 
-def _back_after(bins: Sequence[Bin], changed_s: float) -> float:
+def _back_after(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -> float:
     """Until the end of the run, at least, where the errors never came back."""
-    found = recovery_s(bins, changed_s)
+    found = recovery_s(bins, changed_s, limits)
     return found if found is not None else bins[-1][0] - changed_s
 
 

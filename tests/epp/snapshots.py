@@ -61,6 +61,7 @@ def build_snapshot(
         prefill_ms_per_token=_column(size, prefill_ms_per_token, np.nan),
         unloaded_tpot_ms=_column(size, unloaded_tpot_ms, np.nan),
         tpot_bias=_column(size, tpot_bias, 1.0),
+        slowdown=_column(size, None, 1.0),
         endpoints=tuple(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000", labels[i] if labels else {}) for i in range(size)),
         adapters=tuple(adapters) if adapters else (NO_ADAPTERS,) * size,
         predictions=predictions,

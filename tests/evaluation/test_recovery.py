@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.evaluation.recovery import Bin, coverage_after, recovery_s
+from scripts.evaluation.recovery import Bin, coverage_after, limits_before, periods, recovery_s
 
 GOOD, BAD = (8.0, 4.0, 90.0), (25.0, 4.0, 70.0)
 
@@ -44,3 +44,22 @@ def test_nobody_recovers_before_the_first_good_period_has_passed(text: str, chan
 def test_coverage_is_the_mean_from_then_on() -> None:
     assert coverage_after(bins_of("bbgb"), 10.0) == 80
     assert coverage_after(bins_of("bb"), 10.0) is None
+
+
+def test_what_was_out_of_bounds_before_needs_to_come_back_no_further_than_that() -> None:
+    bins = bins_of("gbgbbggg")
+    assert recovery_s(bins, 15.0) == 15.0
+    assert recovery_s(bins_of("gbbbgg"), 15.0) is None
+    limits = limits_before(bins_of("gbbbgg"), 15.0)
+    assert limits == (25.0, 5.0)
+    assert recovery_s(bins_of("gbbbgg"), 15.0, limits) == 5.0
+    # A single bad period long before the change is no excuse.
+    assert limits_before(bins_of("bggb"), 15.0) == (10.0, 5.0)
+
+
+def test_periods_are_told_from_the_last_one_before_the_change() -> None:
+    assert periods([bins_of("ggbg"), bins_of("gggg")], 10.0) == [
+        (-5.0, *GOOD),
+        (0.0, 16.5, 4.0, 80.0),
+        (5.0, *GOOD),
+    ]

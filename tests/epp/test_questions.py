@@ -1,17 +1,17 @@
-"""What prompts cost, asked of the models beside a decision, and kept by the pool."""
+"""What the models are asked for a decision and beside it, and what the pool keeps of the answers."""
 
 import numpy as np
 import pytest
 
 from epp.decisions import Record, explain
 from epp.features import feature_columns
-from epp.latency.costs import Costs, with_question
+from epp.latency.questions import Questions
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
-from epp.scheduling.snapshot import Endpoint, Predictions
+from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
 from model_store import ROW_NAMES
 
 LENGTH, PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
@@ -40,11 +40,12 @@ def answer(columns: np.ndarray[tuple[int, int], np.dtype[np.float32]], ms_per_to
 def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_rows() -> None:
     clock = Clock()
     pool = pool_of(3, clock)
-    request, costs = Request("1", "m", input_tokens=700), Costs(pool, clock)
-    columns = feature_columns(request, pool.snapshot(request))
-    assert costs.is_due(3)
-    own = costs.take(np.arange(3), answer(with_question(columns), 0.02))
-    assert own.ttft_ms.tolist() == pytest.approx([(700 * 0.02 + 5) * 1.5] * 3)
+    request, questions = Request("1", "m", input_tokens=700), Questions(pool, clock)
+    before = pool.snapshot(request)
+    question = questions.of(feature_columns(request, before), before, wants_costs=True)
+    predictions = questions.answered(question, before, answer(question.columns, 0.02)).predictions
+    assert predictions is not None
+    assert predictions.ttft_ms.tolist() == pytest.approx([(700 * 0.02 + 5) * 1.5] * 3)
     snapshot = pool.snapshot(request)
     assert snapshot.prefill_ms_per_token.tolist() == pytest.approx([0.02] * 3)
     assert snapshot.unloaded_tpot_ms.tolist() == pytest.approx([10.0] * 3)
@@ -52,11 +53,17 @@ def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_ro
 
 def test_they_are_asked_once_a_second_and_not_of_a_pool_that_predictors_would_refuse() -> None:
     clock = Clock()
-    costs = Costs(pool_of(1, clock), clock)
-    assert [costs.is_due(1), costs.is_due(1)] == [True, False]
+    pool = pool_of(5, clock)
+    questions, request = Questions(pool, clock), Request("1", "m")
+    few, many = pool.snapshot(request), pool.snapshot(request).take(np.arange(5000) % 5)
+
+    def rows(among: Snapshot, *, wants_costs: bool = True) -> int:
+        question = questions.of(feature_columns(request, among), among, wants_costs=wants_costs)
+        return len(question.columns.T)
+
+    assert [rows(few, wants_costs=False), rows(few), rows(few)] == [5, 15, 5]
     clock.now_s += 1.0
-    assert not costs.is_due(5000)
-    assert costs.is_due(1)
+    assert [rows(many), rows(few)] == [5000, 15]
 
 
 def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_costs_along() -> None:
@@ -128,4 +135,4 @@ def test_a_decision_tells_medians_and_prices() -> None:
     told = explain(Record(decision, 1.0, None))["candidates"]
     assert told[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
     assert [one["prefill_ms_per_token"] for one in told] == [0.02, 0.03]
-    assert [one["tpot_bias"] for one in told] == [1, 1]
+    assert [(one["tpot_bias"], one["slowdown"]) for one in told] == [(1, 1)] * 2
