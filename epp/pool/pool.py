@@ -367,7 +367,7 @@ class Pool:
         if factor == 1:
             logger.info("%s: its latencies are taken to be as the models predict again", endpoint.name)
         else:
-            logger.warning("%s: its latencies are %.1f times what the models predict", endpoint.name, factor)
+            logger.info("%s: its latencies are %.1f times what the models predict", endpoint.name, factor)
 
     def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
