@@ -52,7 +52,11 @@ class _Observation:
     at_s: float
 
 
-def _none() -> tuple[deque[_Observation], deque[_Observation]]:
+_Latest = tuple[deque[_Observation], deque[_Observation]]
+"""TTFTs and TPOTs."""
+
+
+def _none() -> _Latest:
     return deque(maxlen=_OBSERVATIONS), deque(maxlen=_OBSERVATIONS)
 
 
@@ -66,9 +70,7 @@ class Slowdowns:
     clock: Callable[[], float]
     on_turn: Callable[[int, float], None] = lambda slot, factor: None
     factors: Floats = field(default_factory=lambda: np.ones(CAPACITY))
-    _observed: defaultdict[int, tuple[deque[_Observation], deque[_Observation]]] = field(
-        default_factory=lambda: defaultdict(_none)
-    )
+    _observed: defaultdict[int, _Latest] = field(default_factory=lambda: defaultdict(_none))
     _turn: int = 0
 
     def observed(
@@ -117,7 +119,7 @@ class Slowdowns:
         known = [slot for slot, kinds in rows.items() if min(kind.sum() for kind in kinds) >= _FEWEST]
         if not known:
             return
-        ttft, tpot = (float(np.median([np.median(off[0, rows[slot][kind]]) for slot in known])) for kind in (0, 1))
+        ttft, tpot = (usual(np.array([np.median(off[0, rows[slot][kind]]) for slot in known])) for kind in (0, 1))
         off -= np.where(evidence.is_tpot, tpot, ttft)
         for slot in known:
             believed = float(self.factors[slot])
@@ -143,6 +145,12 @@ class Slowdowns:
         self.factors[slot] = factor
         if turned:
             self.on_turn(slot, factor)
+
+
+def usual(off: Floats) -> float:
+    """The median of what endpoints are off by, as a logarithm; of two in the middle that which is nearer to none."""
+    ordered = np.sort(off)
+    return float(min(ordered[(len(off) - 1) // 2], ordered[len(off) // 2], key=abs))
 
 
 def _factor(believed: float, plain: list[Floats], slowed: list[Floats]) -> float:

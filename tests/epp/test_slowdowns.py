@@ -86,6 +86,13 @@ def test_what_halves_its_speed_is_predicted_right_before_any_model_knows(caplog:
     assert last.message == "pod-3: its latencies are taken to be as the models predict again"
 
 
+def test_of_two_endpoints_it_is_the_one_that_models_are_wrong_about() -> None:
+    rig = Rig()
+    rig.pool.replace_endpoints(list(rig.pool.endpoints.values())[:2])
+    rig.speeds[1] = (2.0, 2.0)
+    assert rig.run(20).slowdown.tolist() == pytest.approx([1, 2], rel=0.05)
+
+
 def test_one_latency_alone_or_all_endpoints_alike_are_not_a_slower_endpoint() -> None:
     rig = Rig(speeds={1: (1.0, 2.0), 2: (3.0, 1.0)})
     assert rig.run(20).slowdown.tolist() == [1] * 5
