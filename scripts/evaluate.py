@@ -99,7 +99,7 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes two and a half minutes, and all of it 70: about a quarter of that each for slo,
+    On two idle cores --quick takes some minutes, and all of it about 100: about a quarter of that each for slo,
     reference, informed and oracle, next to nothing for policies without a picker; a quarter of it for the workload
     halving.
 
