@@ -116,14 +116,11 @@ class Slowdowns:
             slot: [(evidence.slots == slot) & (evidence.is_tpot == is_tpot) for is_tpot in (False, True)]
             for slot in np.unique(evidence.slots).tolist()
         }
-        known = [slot for slot, kinds in rows.items() if min(kind.sum() for kind in kinds) >= _FEWEST]
-        if not known:
-            return
-        ttft, tpot = (usual(np.array([np.median(off[0, rows[slot][kind]]) for slot in known])) for kind in (0, 1))
+        ttft, tpot = (usual(np.array([np.median(off[0, kinds[kind]]) for kinds in rows.values()])) for kind in (0, 1))
         off -= np.where(evidence.is_tpot, tpot, ttft)
-        for slot in known:
+        for slot, kinds in rows.items():
             believed = float(self.factors[slot])
-            self._believe(slot, _factor(believed, *([of[kind] for kind in rows[slot]] for of in off)))
+            self._believe(slot, _factor(believed, *([of[kind] for kind in kinds] for of in off)))
 
     def _fresh(self, slot: int, latest: int) -> list[tuple[int, _Observation, bool]]:
         """The endpoint's, of both kinds. One of which too little is known counts as any other, lest it stay avoided."""

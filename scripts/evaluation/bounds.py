@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.evaluation.plan import COMMON, HALVING, INFORMED, ORACLE, OURS
+from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS
 from scripts.evaluation.recovery import periods
 from scripts.evaluation.replay import WARM_UP_SHARE, scenario_of
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.statistics import Interval, median_interval, ratio_interval, ratios
-from scripts.evaluation.summary import OVER, SHARED_PREFIX, TUNED
+from scripts.evaluation.summary import OVER, SHARED_PREFIX, TUNED, halving_bins
 from scripts.evaluation.tables import table
 from simulator.workloads.objectives import unloaded_tpot_ms
 
@@ -78,8 +78,7 @@ def tpot_floor_table(results: Sequence[WorkloadResult]) -> str:
 
 def recovery_table(results: Sequence[WorkloadResult], changed_s: float | None) -> str:
     """By period, in percent, of our policy on the endpoint that changes; empty without the workload."""
-    halving = [result for result in results if result.workload == HALVING and OURS in result.policies]
-    bins = [point.errors_over_time for result in halving for point in result.at_load(OURS)]
+    bins = halving_bins(results)
     if changed_s is None or not bins:
         return ""
     rows = [(f"{at_s:.0f}", *map(_percent, values)) for at_s, *values in periods(bins, changed_s)]

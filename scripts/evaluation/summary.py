@@ -86,9 +86,14 @@ def _floor(results: Sequence[WorkloadResult]) -> Iterator[Named]:
     yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "moments were not repeated"
 
 
+def halving_bins(results: Sequence[WorkloadResult]) -> list[list[Bin]]:
+    """Of our policy's runs at the common load, one a seed; empty without the workload."""
+    halving = [result for result in results if result.workload == HALVING and OURS in result.policies]
+    return [point.errors_over_time for result in halving for point in result.at_load(OURS)]
+
+
 def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Iterator[Named]:
-    halving = [r for r in results if r.workload == HALVING]
-    bins = [point.errors_over_time for r in halving if OURS in r.policies for point in r.at_load(OURS)]
+    bins = halving_bins(results)
     if changed_s is None or not bins or not all(bins):
         reason = f"needs the workload {HALVING} and predictions of {OURS}"
         yield from ((name, reason) for name in ("recovery_to_before_s", "recovery_s", "recovery_coverage_q90"))
