@@ -58,8 +58,10 @@ class Questions:
         parts, slowdowns = [columns, *_prompts(columns)], [pool.slowdown] * 3
         evidence = self.pool.slowdowns.evidence(pool.slots, pool.tpot_bias)
         if evidence:
-            parts += [evidence.features, quickened(evidence.features, evidence.slowdown)]
-            slowdowns += [np.ones(len(evidence.slots)), evidence.slowdown]
+            slowed = evidence.slowdown != 1
+            factors = evidence.slowdown[slowed]
+            parts += [evidence.features, quickened(evidence.features[:, slowed], factors)]
+            slowdowns += [np.ones(len(slowed)), factors]
         return Question(np.concatenate(parts, axis=1), np.concatenate(slowdowns), True, evidence)
 
     def answered(self, question: Question, pool: Snapshot, predictions: Predictions) -> Snapshot:
@@ -89,9 +91,12 @@ class Questions:
         per_token_ms = np.maximum((uncached_ms - cached_ms) / _PROMPT_TOKENS, _LEAST_MS_PER_TOKEN)
         self.pool.learn_costs(pool.slots, per_token_ms, tpot_ms[:candidates])
         if question.evidence:
-            is_tpot = np.tile(question.evidence.is_tpot, 2)
-            said_ms = np.where(is_tpot, tpot_ms[3 * candidates :], ttft_ms[3 * candidates :])
-            self.pool.slowdowns.learn(question.evidence, *said_ms.reshape(2, -1))
+            is_tpot, slowed = question.evidence.is_tpot, question.evidence.slowdown != 1
+            asked = np.concatenate([is_tpot, is_tpot[slowed]])
+            said_ms = np.where(asked, tpot_ms[3 * candidates :], ttft_ms[3 * candidates :])
+            plain_ms, slowed_ms = said_ms[: len(is_tpot)], said_ms[: len(is_tpot)].copy()
+            slowed_ms[slowed] = said_ms[len(is_tpot) :]
+            self.pool.slowdowns.learn(question.evidence, plain_ms, slowed_ms)
         return own
 
 
