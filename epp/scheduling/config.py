@@ -159,14 +159,14 @@ def _admitters(
     detector: UtilizationDetector, profiles: Mapping[str, Profile], plugins: Mapping[str, Plugin]
 ) -> tuple[Admitter, ...]:
     """Saturation first, then predictions where slo-scorer decides by them, then whatever else is declared."""
-    factors = {
-        weighted.scorer.buffer_factor: None
+    of_scorers = dict.fromkeys(
+        SloAdmitter.of(weighted.scorer)
         for profile in profiles.values()
         for weighted in profile.scorers
         if isinstance(weighted.scorer, SloScorer)
-    }
+    )
     declared = [admitter for admitter in _of_kind(plugins, Admitter) if not isinstance(admitter, UtilizationDetector)]
-    return (detector, *(SloAdmitter(slo_buffer_factor=factor) for factor in factors), *declared)
+    return (detector, *of_scorers, *declared)
 
 
 def _predict(plugins: Mapping[str, Plugin]) -> bool | None:

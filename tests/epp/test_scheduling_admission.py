@@ -91,6 +91,82 @@ def test_else_it_is_served(pool: Snapshot, request_: Request) -> None:
     assert isinstance(outcome(pool, request_), Decision)
 
 
+SHEDDING = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
+
+
+def beside(slo_tpot_ms: float, prefix_score: list[float] | None = None) -> Snapshot:
+    """Two endpoints that are predicted to meet what SHEDDABLE asks, each with thirty requests in flight."""
+    return build_snapshot(
+        2,
+        in_flight=[30, 30],
+        tpot_slos=[{slo_tpot_ms: 30}, {slo_tpot_ms: 30}],
+        predicted=[(300, 26), (300, 26)],
+        medians=[(200, 20), (200, 20)],
+        unloaded_tpot_ms=[8, 8],
+        prefill_ms_per_token=[0.2, 0.2],
+        prefix_score=prefix_score,
+    )
+
+
+LONG = replace(SHEDDABLE, input_tokens=8000)
+
+
+@pytest.mark.parametrize(
+    ("pool", "asked", "text"),
+    [
+        (beside(21), LONG, DEFAULT_CONFIG),
+        (beside(21), LONG, SHEDDING),
+        (beside(21), replace(LONG, priority=0), SHEDDING),
+        (beside(21), replace(LONG, slo_ttft_ms=None, slo_tpot_ms=None), SHEDDING),
+    ],
+    ids=["sheddable", "sheddable, all", "all", "all, no objectives"],
+)
+def test_what_costs_more_objectives_than_it_meets_is_shed(pool: Snapshot, asked: Request, text: str) -> None:
+    shed = outcome(pool, asked, text)
+    assert isinstance(shed, Refusal)
+    assert (shed.kind, shed.message, shed.retry_after_s) == (
+        "shed",
+        "more requests would miss their objectives than meet them, request dropped",
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pool", "asked", "text"),
+    [
+        (beside(21), replace(LONG, priority=0), DEFAULT_CONFIG),
+        (beside(200), LONG, SHEDDING),
+        (beside(27), replace(LONG, input_tokens=10), SHEDDING),
+        (beside(27, prefix_score=[0, 1]), LONG, SHEDDING),
+        (beside(1), LONG, SHEDDING),
+        (build_snapshot(2, in_flight=[30, 30]), replace(LONG, priority=0), SHEDDING),
+        (build_snapshot(2, predicted=[(600, 20), (100, 60)]), replace(LONG, slo_ttft_ms=1, priority=0), SHEDDING),
+        (
+            replace(beside(21), predictions=build_snapshot(2, predicted=[(300, 26), (np.nan, 26)]).predictions),
+            LONG,
+            SHEDDING,
+        ),
+    ],
+    ids=[
+        "priority 0",
+        "room",
+        "short",
+        "cached",
+        "late already",
+        "no predictions",
+        "idle, hopeless",
+        "one not predicted",
+    ],
+)
+def test_what_costs_little_or_nobody_knows_what_is_served(pool: Snapshot, asked: Request, text: str) -> None:
+    assert isinstance(outcome(pool, asked, text), Decision)
+
+
+def test_the_environment_has_all_shed() -> None:
+    scheduler = load_scheduler(DEFAULT_CONFIG, {"SLO_SHED": "all"})
+    assert isinstance(scheduler.schedule(replace(LONG, priority=0), beside(21), RNG), Refusal)
+
+
 def test_the_latency_admitter_takes_a_cold_endpoint_for_able() -> None:
     admitter = LatencySloAdmitter()
     assert admitter.admit(SHEDDABLE, BUSY_AND_LATE, RNG) is not None

@@ -22,8 +22,10 @@ _UPPER_QUANTILE_Z = 1.2816
 # The following were found by the evaluation. A prompt's time counts so many times, since whoever it delays stays
 # longer, and slows those who come later.
 _PROMPT_WEIGHT = 3.0
-# Between endpoints that are alike in all this, the quicker one; and no more than that.
-_SPEED_WEIGHT = 0.01
+# Between endpoints that are nearly alike in all this, the one where all are served sooner.
+_SPEED_WEIGHT = 0.05
+# In requests: what of a loss is none.
+_LEAST_LOSS = 0.01
 # A step may take so many usual ones, and the prompts that are to be read, before it counts as one that stands still.
 _USUAL_STEPS = 4.0
 # An endpoint's TPOT has at least this share that grows with its load.
@@ -47,18 +49,42 @@ class _Latency:
         return np.where(np.isnan(chance), 0.0, chance)
 
 
-def worth(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Floats:
-    """For each candidate, in requests; -inf where nothing is predicted. `buffer_factor` scales TPOT objectives."""
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Of each candidate, in requests: who is expected to meet objectives, and who to miss them for it.
+
+    `takes_ms` is the time of all of them together that the placement takes. NaN where nothing is predicted.
+    """
+
+    gained: Floats
+    lost: Floats
+    takes_ms: Floats
+
+    @property
+    def total(self) -> Floats:
+        """What to place by; -inf where nothing is predicted."""
+        total: Floats = self.gained - self.lost - _SPEED_WEIGHT * self.takes_ms / np.fmin.reduce(self.takes_ms)
+        return np.where(np.isnan(total), -np.inf, total)
+
+    @property
+    def is_a_loss(self) -> bool:
+        """Whether more is lost than gained wherever the request goes, as far as that is known of all candidates."""
+        return bool(((self.lost - self.gained > _LEAST_LOSS) & ~np.isnan(self.takes_ms)).all())
+
+
+def worth(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Worth:
+    """`buffer_factor` scales TPOT objectives."""
     ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
     tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
     ttft = _Latency(ttft.median_ms + _standing_ms(pool), ttft.spread)
     tpot = _Latency(tpot.median_ms * pool.tpot_bias, tpot.spread)
     tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
-    gained = ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms)
-    lost = _lost(pool, tpot, _slowed_ms(request, pool, tpot.median_ms), buffer_factor)
-    answer_ms = ttft.median_ms + tpot.median_ms * pool.output_tokens
-    total: Floats = gained - lost - _SPEED_WEIGHT * answer_ms / np.fmin.reduce(answer_ms)
-    return np.where(np.isnan(total), -np.inf, total)
+    slowed_ms = _slowed_ms(request, pool, tpot.median_ms)
+    return Worth(
+        gained=ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms),
+        lost=_lost(pool, tpot, slowed_ms, buffer_factor),
+        takes_ms=ttft.median_ms + (tpot.median_ms + pool.in_flight * slowed_ms) * max(pool.output_tokens, 1.0),
+    )
 
 
 def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) -> _Latency:

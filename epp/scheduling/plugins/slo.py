@@ -1,7 +1,7 @@
 """Routing by objectives in one step: by expected attainment, or as the gateway API's experimental picker does it."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -24,7 +24,8 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     """Scores by the objectives that a placement is expected to meet and to break, or draws one endpoint by headroom.
 
     `strategy: attainment` gives 1 to the endpoint where most requests, this one and those in flight, are expected to
-    meet their objectives, and less to the others, by as many requests as it costs. The other parameters but
+    meet their objectives, and less to the others, by as many requests as it costs. A request that would cost more
+    than it gains on every endpoint is shed, if `shed` is `all` or its priority is below 0. The other parameters but
     `sloBufferFactor` are those of `strategy: reference`, which draws one endpoint and gives it score 1: endpoints that
     meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
     When none meets both, idle ones come first, then a draw by how little each one misses. `branch` has the formulas;
@@ -32,6 +33,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     """
 
     strategy: Literal["attainment", "reference"] = "attainment"
+    shed: Literal["sheddable", "all"] = "sheddable"
     slo_buffer_factor: Factor = 1.0
     headroom_ttft_weight: Weight = 0.8
     headroom_tpot_weight: Weight = 0.2
@@ -44,6 +46,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
 
     environment: ClassVar[dict[str, str]] = {
         "SLO_STRATEGY": "strategy",
+        "SLO_SHED": "shed",
         "SLO_BUFFER_FACTOR": "sloBufferFactor",
         "HEADROOM_TTFT_WEIGHT": "headroomTtftWeight",
         "HEADROOM_TPOT_WEIGHT": "headroomTpotWeight",
@@ -61,10 +64,9 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
 
     @property
     def notices(self) -> Sequence[str]:
-        unused = [one.encode_name for one in _OF_REFERENCE if getattr(self, one.name) != one.default]
-        if self.strategy == "reference" or not unused:
-            return ()
-        return [f"{', '.join(unused)}: of use with strategy: reference alone"]
+        other = "reference" if self.strategy == "attainment" else "attainment"
+        unused = [one.encode_name for one in _OF_STRATEGY[other] if getattr(self, one.name) != one.default]
+        return [f"{', '.join(unused)}: of use with strategy: {other} alone"] if unused else ()
 
     @property
     def needs_costs(self) -> bool:
@@ -75,7 +77,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         if pool.predictions is None:
             return scores
         if self.strategy == "attainment":
-            return _scores(worth(request, pool, pool.predictions, self.buffer_factor))
+            return _scores(worth(request, pool, pool.predictions, self.buffer_factor).total)
         room = headroom(request, pool, pool.predictions, self.buffer_factor)
         gated, exploring = rng.random(2) >= self.sticky_epsilon
         tier, weights = self.branch(room, pool, bool(gated), not exploring)
@@ -137,19 +139,39 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return np.trunc((1.0 - deficit) * 80) + 2
 
 
-_OF_REFERENCE = [one for one in msgspec.structs.fields(SloScorer) if one.name not in ("strategy", "slo_buffer_factor")]
+_OF_BOTH, _OF_ATTAINMENT = ("strategy", "slo_buffer_factor"), ("shed",)
+_OF_STRATEGY = {
+    "attainment": [one for one in msgspec.structs.fields(SloScorer) if one.name in _OF_ATTAINMENT],
+    "reference": [one for one in msgspec.structs.fields(SloScorer) if one.name not in (*_OF_BOTH, *_OF_ATTAINMENT)],
+}
 
 
 class SloAdmitter(Admitter, frozen=True):
-    """Sheds what can be shed when every endpoint is busy and predicted to miss; goes with slo-scorer, never by name."""
+    """Sheds by the predictions that a slo-scorer places by; goes with it, never by name.
+
+    What can be shed is, when every endpoint is busy and predicted to miss its objectives; with `weighs` also what would
+    cost more requests their objectives than meet theirs, and with `sheds_all` that is shed whatever its priority.
+    """
 
     slo_buffer_factor: float
+    weighs: bool
+    sheds_all: bool
 
     type_name: ClassVar[str] = "slo-scorer"
 
+    @classmethod
+    def of(cls, scorer: SloScorer) -> Self:
+        weighs = scorer.strategy == "attainment"
+        return cls(scorer.buffer_factor, weighs, weighs and scorer.shed == "all")
+
     def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
-        if request.priority < 0 and cannot_meet(request, pool, self.slo_buffer_factor):
+        sheddable = request.priority < 0
+        if sheddable and cannot_meet(request, pool, self.slo_buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
+        if pool.predictions is None or not (self.sheds_all or (self.weighs and sheddable)):
+            return None
+        if worth(request, pool, pool.predictions, self.slo_buffer_factor).is_a_loss:
+            return "more requests would miss their objectives than meet them, request dropped"
         return None
 
 
