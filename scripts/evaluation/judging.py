@@ -82,9 +82,10 @@ class Judge:
                 "after the warm-up: give it more seconds, or a higher rate"
             )
         met = sum(flight.met for flight in flights)
-        # Every answer has its objectives to itself: throughput counts what came while requests did.
-        tokens = sum(f.arrival.output_tokens for f in flights if (f.ended_s or 0.0) <= last_s)
-        errors = _errors(flights, predicted)
+        # After the last request the pool empties: throughput counts what came before, and no prediction knows of it.
+        in_traffic = [flight for flight in self.flights if (flight.ended_s or 0.0) <= last_s]
+        judged = [flight for flight in in_traffic if flight.arrival.arrival_s >= begin_s]
+        errors = _errors(judged, predicted)
         return PointResult(
             workload=scenario.name,
             policy=policy,
@@ -97,7 +98,7 @@ class Judge:
             ttft_ms=_percentiles([flight.ttft_ms for flight in flights]),
             tpot_ms=_percentiles([flight.tpot_ms for flight in flights]),
             e2e_ms=_percentiles([((f.ended_s or 0.0) - f.arrival.arrival_s) * 1000 for f in flights]),
-            throughput_tokens_per_s=tokens / span_s,
+            throughput_tokens_per_s=sum(flight.arrival.output_tokens for flight in judged) / span_s,
             fairness=_fairness(scenario, cluster.output_tokens),
             cached_share=sum(e.prompt_tokens_cached for e in cluster.engines)
             / max(sum(e.prompt_tokens_queried for e in cluster.engines), 1),
@@ -108,7 +109,7 @@ class Judge:
             tpot_mdape=_median(errors[:, 2]),
             coverage_q90=float(errors[:, 3].mean()) if len(errors) else None,
             errors_over_time=_over_time(
-                _errors(_concerned(self.flights, scenario.changes), predicted),
+                _errors(_concerned(in_traffic, scenario.changes), predicted),
                 _FEW_BIN_S if scenario.changes else _BIN_S,
             ),
             shed=len(shed),
