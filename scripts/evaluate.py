@@ -12,13 +12,13 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.evaluation.bounds import least_e2e_p50_ms
-from scripts.evaluation.futures import tpot_floor
 from scripts.evaluation.journal import JournalError
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, Plan
-from scripts.evaluation.preparing import prepare
+from scripts.evaluation.preparing import LEARNING_S, prepare
 from scripts.evaluation.replay import run_point
 from scripts.evaluation.rows import judge_rows
 from scripts.evaluation.run import Engine
+from scripts.evaluation.tpot_bounds import tpot_bounds
 from scripts.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
@@ -26,6 +26,7 @@ _SECONDS, _QUICK_SECONDS = 30.0, 20.0
 _REQUESTS, _QUICK_REQUESTS = 1200, 600
 _SEEDS, _QUICK_SEEDS = 3, 1
 _RATE_RATIO, _QUICK_RATE_RATIO = 1.06, 1.1
+_QUICK_LEARNING_S = 60.0
 _QUICK_WORKLOADS = ("azure-conversation", "shared-prefix", "heterogeneous")
 _ROWS_OF = ("azure-conversation", "shared-prefix", "heterogeneous")
 _LOADS = (0.7, COMMON, 1.4)
@@ -120,10 +121,11 @@ def main(
         jobs=jobs,
         rate_ratio=_QUICK_RATE_RATIO if quick else _RATE_RATIO,
         loads=(COMMON,) if quick else _LOADS,
+        learning_s=_QUICK_LEARNING_S if quick else LEARNING_S,
         judged_rows=rows_of if OURS in chosen else (),
-        has_floors=not quick and OURS in chosen,
+        has_bounds=not quick and OURS in chosen,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_floor), _halving_s, least_e2e_p50_ms)
+    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_bounds), _halving_s, least_e2e_p50_ms)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

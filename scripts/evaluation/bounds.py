@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS
+from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS, SHEDDING
 from scripts.evaluation.recovery import periods
 from scripts.evaluation.replay import WARM_UP_SHARE, scenario_of
 from scripts.evaluation.results import WorkloadResult
@@ -18,7 +18,7 @@ LeastP50 = Callable[[str, float, int, float], float]
 """In ms, by workload, requests/s, seed and seconds."""
 Seconds = Callable[[str, float], float]
 """How long the runs of a workload at a rate are."""
-KNOWING = (OURS, INFORMED, ORACLE)
+_BOUNDED = (OURS, SHEDDING, INFORMED, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,31 @@ def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, least:
 
 
 def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
-    """The targets' goodput ratios, of ours and of those that know more."""
-    known = [policy for policy in KNOWING if all(policy in result.policies for result in results)]
+    """The targets' goodput ratios, of ours, with shedding and without, and of those that know more."""
+    known = [policy for policy in _BOUNDED if all(policy in result.policies for result in results)]
     over = [policy for policy in OVER.values() if policy not in known and policy in results[0].policies]
     rows = [(policy, *(_median_ratio(results, one, policy) for one in known)) for policy in over]
     return table(("goodput at 90% over that of", *known), rows)
 
 
-def tpot_floor_table(results: Sequence[WorkloadResult]) -> str:
-    """By workload, at the common load and in percent; empty where nothing was repeated."""
-    rows = [
-        (result.workload, _percent(result.mean(OURS, lambda point: point.tpot_mdape)), f"{100 * floor.mdape:.1f}")
-        for result in results
-        if (floor := result.tpot_floor) and OURS in result.policies
-    ]
-    return table(("workload", f"error of {OURS}", "what only the future decides"), rows) if rows else ""
+def tpot_bounds_table(results: Sequence[WorkloadResult]) -> str:
+    """By workload, at the common load and in percent; empty where no bounds were looked for."""
+    rows = []
+    for result in results:
+        if (bounds := result.tpot_bounds) and OURS in result.policies:
+            future, told = bounds.future, bounds.told
+            errors = [future.mdape if future else None]
+            errors += [told.ours_mdape, told.told_mdape] if told else [None, None]
+            ours = result.mean(OURS, lambda point: point.tpot_mdape)
+            rows.append((result.workload, _percent(ours), *(_percent(one and 100 * one) for one in errors)))
+    head = (
+        "workload",
+        f"error of {OURS}",
+        "what only the future decides",
+        "our models in one long run",
+        "told the state",
+    )
+    return table(head, rows) if rows else ""
 
 
 def recovery_table(results: Sequence[WorkloadResult], changed_s: float | None) -> str:

@@ -45,6 +45,7 @@ CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-s
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
 # What runs where nothing is configured.
 SLO = DEFAULT_CONFIG
+SLO_SHEDDING = SLO.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n")
 
 
 def configurations(weights: Weights) -> dict[str, str]:
@@ -55,4 +56,5 @@ def configurations(weights: Weights) -> dict[str, str]:
         "closed-formula": CLOSED_FORMULA,
         "reference": REFERENCE,
         "slo": SLO,
+        "slo-shedding": SLO_SHEDDING,
     }

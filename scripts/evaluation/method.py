@@ -11,11 +11,12 @@ from scripts.evaluation.picker import (
     TOKEN_DELAY_MS,
     TOKEN_DELAY_SIGMA,
 )
-from scripts.evaluation.plan import BASE, IF_NEVER
+from scripts.evaluation.plan import BASE, IF_NEVER, INFORMED, ORACLE, OURS, SHEDDING
 from scripts.evaluation.preparing import LEARNING_REQUESTS, LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
 from scripts.evaluation.rows import LOAD as ROWS_LOAD
 from scripts.evaluation.statistics import CONFIDENCE
+from scripts.evaluation.told import SECONDS as TOLD_S
 
 
 def _listed(numbers: Sequence[float]) -> str:
@@ -48,10 +49,11 @@ requests with other gaps.
 - **One preparation for all seeds**: models and tuned weights that runs start from are made once a workload, from other
   traffic than any that is judged. Intervals over seeds tell of other requests, and not of other training.
 - **Fairness** is Jain's index of output tokens over endpoints, each divided by its capacity: 1 is even.
-- **Errors** of predictions are median absolute percentage errors over requests that the model had not seen; coverage
-  is the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end of the
-  first period from which on both median errors are within bounds twice in a row; it looks at requests on the endpoint
-  that changed alone, without those that were under way at the change.
+- **Errors** of predictions are median absolute percentage errors over requests that the model had not seen, and that
+  ended before the last one came: a pool to which nobody is sent any more is quicker than any that a model has seen.
+  Coverage is the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end
+  of the first period from which on both median errors are within bounds twice in a row; it looks at requests on the
+  endpoint that changed alone, without those that were under way at the change.
 - **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
 
 OBJECTIVES = """\
@@ -85,21 +87,25 @@ Rows of a run of their own, at {ROWS_LOAD:g} of the typical rate and placed by t
 the first part of them and judged on the rest. Errors and coverage are in percent, losses of the logarithm, and the
 bias is the median of log(observed / median predicted). The floor is what neighbours among the rows differ by: an upper
 bound of the noise that no model of these features could predict."""
-BOUNDS = """\
-How much of the goodput targets there is to gain, as medians over workloads: `oracle` knows each engine's state and
-costs and how long every answer will be; `informed` knows the same but for the lengths, which nobody can. What they
-leave of a target no prediction can bring."""
-TPOT_FLOOR = f"""\
+BOUNDS = f"""\
+How much of the goodput targets there is to gain, as medians over workloads: `{ORACLE}` knows each engine's state and
+costs and how long every answer will be; `{INFORMED}` knows the same but for the lengths, which nobody can. Both serve
+all, as `{OURS}` does: what they leave of a target no prediction can bring to such a policy. `{SHEDDING}` is `{OURS}`
+told to shed what costs more requests their objectives than it meets, with which they don't compare."""
+TPOT_BOUNDS = f"""\
 Errors of predicted TPOT at the common load, in percent. A replay is deterministic: with the same requests up to a
 moment, the pool is the same at that moment to the last token. {PASTS} such moments are each followed by {FUTURES}
 futures: requests of other seeds, and other lengths of the answers under way, each drawn from those that are longer than
 what there is of it. What the TPOTs of the last {LAST} requests before then differ by no router could know, were it told
-all of the present."""
+all of the present. And what the present could tell: of a run of {TOLD_S:g} s the first part teaches two models of the
+same trees, ours, and one that is told each engine's queues, the tokens that it holds and has to make, and what the
+request's TPOT will be if no other comes, by the engine's own costs. Both are judged on the rest. Where the second is
+hardly better, no feature is missing."""
 RECOVERY = """\
 Errors and coverage of slo, in percent, on the endpoint that halves its speed, in the last period before and those after
 it, as means over seeds. Both errors are again as they were in the two periods before, or within bounds, for two periods
 in a row, {as_before_s} s after the change."""
-TRIED = """\
+TRIED = f"""\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over
 azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads where `default` fails, or `slo` does.
 
@@ -112,7 +118,12 @@ azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads 
   how much an endpoint is slower than predicted, beside the others, which gains as much where none of them changes as
   where some do; taking an endpoint that emits nothing for one that stands still; predicting for an endpoint that has
   become slower as for one whose times are shorter, times a factor that its latest responses tell, once TTFT and TPOT
-  both ask for it, without which predictions there stay wrong for more than a minute.
+  both ask for it, without which predictions there stay wrong for more than a minute; between placements that meet as
+  many objectives, the time that one takes of all, in place of what the request takes itself, which sends prompts where
+  they are cached, and makes answers quicker where all meet their objectives.
+- Kept, for those who ask for it (`shed: all`): shedding whatever is expected to make more requests miss their
+  objectives than it meets itself, which gains more than anything else, though what is shed counts as missed. That is
+  `{SHEDDING}`. No ordinary request is shed by default, as the gateway's own picker sheds none.
 - Not kept: a constant in place of the least TPOT that was predicted of an endpoint; a request's share of a step by its
   tokens, beside that by requests; more weight on speed, or less; other spreads and weights, between half and twice
   those that there are, which change little; scaling predictions themselves by such a bias, or TTFT too, or all of it
@@ -120,4 +131,6 @@ azure-conversation, heterogeneous, heavy-tails and shared-prefix near the loads 
   overloaded endpoints get as well; how many requests have lately come, as a feature of
   TPOT; expecting TPOT to rise or fall as the number of requests in flight does, which gives up those that could be
   saved; placing whom nothing can save on the fullest endpoint; an endpoint's recent TPOT by single steps, which says
-  more of its last prompt than of its speed."""
+  more of its last prompt than of its speed; shedding what is unlikely to meet its objectives wherever it goes, of which
+  there is none at such loads: the best chance is hardly ever below a third; placing one request in fifty at random, so
+  that models learn of endpoints that are avoided, which costs more than it teaches."""

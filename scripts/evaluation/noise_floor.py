@@ -32,6 +32,21 @@ class Floor(msgspec.Struct, frozen=True):
     pairs: int
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Median errors on the same rows: of models of the features, and of models that are told an engine's state too."""
+
+    ours_mdape: float
+    told_mdape: float
+    judged_rows: int
+
+
+class TpotBounds(msgspec.Struct, frozen=True):
+    """What of TPOT only the future decides, and what knowledge of the present would tell; None where too few came."""
+
+    future: Floor | None
+    told: Told | None
+
+
 def floor_of_repeats(groups: Sequence[Matrix], quantile: float = 0.9) -> Floor | None:
     """From latencies in ms of exact repeats, a group a state; None with fewer than 20 pairs.
 

@@ -16,12 +16,15 @@ POLICIES = (
     "closed-formula",
     "reference",
     "slo",
+    "slo-shedding",
     "informed",
     "oracle",
 )
 OURS = "slo"
+SHEDDING = "slo-shedding"
+"""Ours, as it is where nobody minds that requests are refused."""
 INFORMED, ORACLE = "informed", "oracle"
-PREDICTING = ("reference", OURS)
+PREDICTING = ("reference", OURS, SHEDDING)
 """The policies that predict, by models that go on to be refitted."""
 BASE = "default"
 """The policy that the loads of a workload are stated by: each evaluation has it."""
@@ -33,6 +36,17 @@ OTHER_TRAFFIC = 1_000_000
 HALVING = "halving"
 LEAST_SECONDS = {HALVING: 120.0}
 """Whether errors are back within a minute after three fifths of a run is told by no shorter one."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is made for a workload before its runs: tuned weights, and models of so many seconds a load, or none."""
+
+    tunes: bool
+    learning_s: float
+
+    def __str__(self) -> str:
+        return f"{'tuned' if self.tunes else 'even'}-{self.learning_s:g}s"
 
 
 class Described(Protocol):
@@ -50,7 +64,10 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well."""
+    """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well.
+
+    Models that policies start from have seen each of some loads for `learning_s`.
+    """
 
     workloads: tuple[str, ...]
     policies: tuple[str, ...]
@@ -60,10 +77,16 @@ class Plan:
     jobs: int
     rate_ratio: float
     loads: tuple[float, ...]
+    learning_s: float = 0.0
     judged_rows: tuple[str, ...] = ()
     """Workloads whose rows models are judged on, against the noise floor."""
-    has_floors: bool = False
-    """Whether it is found for each workload what of TPOT only the future decides."""
+    has_bounds: bool = False
+    """Whether it is found for each workload how well TPOT could be predicted."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """What the policies of the plan need."""
+        return Preparation("tuned" in self.policies, self.learning_s if set(PREDICTING) & set(self.policies) else 0.0)
 
     def seconds_at(self, workload: str, requests_per_s: float) -> float:
         """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""

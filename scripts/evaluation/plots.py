@@ -29,6 +29,7 @@ _COLOURS = {
     "closed-formula": "#66a182",
     "reference": "#3d5a80",
     "slo": "#00798c",
+    "slo-shedding": "#4cc9f0",
     "informed": "#5c6670",
     "oracle": "black",
 }

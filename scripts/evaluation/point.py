@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scripts.evaluation.noise_floor import Floor
+from scripts.evaluation.noise_floor import TpotBounds
+from scripts.evaluation.plan import Preparation
 from scripts.evaluation.quality import TargetQuality
 
 Percentiles = dict[str, float]  # by p50, p90, p95 and p99
@@ -67,7 +68,7 @@ RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], P
 """By workload, requests/s, seed, policy, seconds of arrivals, what was prepared, and options."""
 JudgeRows = Callable[[str, bytes | None], Sequence[TargetQuality]]
 """By workload and what was prepared: how well models of both latencies do on rows of its own."""
-TpotFloor = Callable[[str, float, bytes | None], Floor | None]
-"""By workload, requests/s and what was prepared: what of TPOT only the future decides."""
-Prepare = Callable[[str], bytes | None]
+FindTpotBounds = Callable[[str, float, bytes | None], TpotBounds]
+"""By workload, requests/s and what was prepared."""
+Prepare = Callable[[str, Preparation], bytes | None]
 """By workload: warm models and tuned weights, for all its runs."""

@@ -9,33 +9,36 @@ import msgspec
 
 from scripts.evaluation.configurations import TUNED_WEIGHTS, Weights
 from scripts.evaluation.learning import Models
-from scripts.evaluation.plan import OTHER_TRAFFIC, OURS
+from scripts.evaluation.plan import OTHER_TRAFFIC, OURS, Preparation
 from scripts.evaluation.replay import LEARNING, Prepared, replay, run_of, scenario_of
 from simulator.workloads import WORKLOADS
 
-# Models have seen a pool at these multiples of the typical rate, in this order, for so long, or until so many came.
-# Three times shorter, how well they predict depends on what they happened to see.
-LOADS = (0.6, 1.1, 0.85)
+# Models have seen a pool at these multiples of the typical rate, in this order, for LEARNING_S, or until so many came.
+# In a third of that, how well they predict depends on what they happened to see.
+LOADS = (0.3, 0.6, 1.1, 0.85)
 LEARNING_S = 180.0
 LEARNING_REQUESTS = 5000
 # What is learnt between the ends of these is only of use to place the requests of the next minutes.
 _LEARNING = msgspec.structs.replace(LEARNING, interval_s=30.0)
+_EVEN: Weights = (1, 1, 1)
 # Weights are tuned under a load at which they make a difference.
 TUNING_LOADS = (0.75, 0.95)
 TUNING_S = 30.0
 
 
-def prepare(workload: str) -> bytes:
+def prepare(workload: str, preparation: Preparation) -> bytes:
     """The start of every run of the workload."""
-    return msgspec.msgpack.encode(Prepared(_tuned(workload), _learnt(workload)))
+    weights = _tuned(workload) if preparation.tunes else _EVEN
+    models = _learnt(workload, preparation.learning_s) if preparation.learning_s else None
+    return msgspec.msgpack.encode(Prepared(weights, models))
 
 
-def _learnt(workload: str) -> Models | None:
+def _learnt(workload: str, least_s: float) -> Models | None:
     """Models from some minutes of the workload, placed as the picker without models would, then by them."""
-    prepared = Prepared((1, 1, 1))
+    prepared = Prepared(_EVEN)
     for index, load in enumerate(LOADS):
         rate, seed = WORKLOADS[workload].typical_rps * load, OTHER_TRAFFIC + index
-        seconds = max(LEARNING_S, LEARNING_REQUESTS / rate)
+        seconds = max(least_s, LEARNING_REQUESTS / rate * least_s / LEARNING_S)
         scenario = replace(scenario_of(workload, rate, seed, seconds), changes=())
         run = run_of(OURS, scenario, seed, prepared, _LEARNING)
         replay(scenario, run, OURS, rate, seed)

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 
 from scripts.evaluation import plots
-from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, recovery_table, tpot_floor_table
-from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_FLOOR, TRIED
+from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, recovery_table, tpot_bounds_table
+from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_BOUNDS, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.summary import Summary
@@ -100,8 +100,8 @@ def _bounds(
     results: Sequence[WorkloadResult], summary: Summary, changed_s: float | None, latency: LatencyBound | None
 ) -> str:
     text = BOUNDS + "\n\n" + goodput_bounds_table(results)
-    if floors := tpot_floor_table(results):
-        text += "\n\n" + TPOT_FLOOR + "\n\n" + floors
+    if tpot := tpot_bounds_table(results):
+        text += "\n\n" + TPOT_BOUNDS + "\n\n" + tpot
     if recovered := recovery_table(results, changed_s):
         as_before_s = summary.figures["recovery_to_before_s"].text()
         text += "\n\n" + RECOVERY.format(as_before_s=as_before_s) + "\n\n" + recovered

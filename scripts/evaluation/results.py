@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scripts.evaluation.noise_floor import Floor
+from scripts.evaluation.noise_floor import TpotBounds
 from scripts.evaluation.plan import COMMON, OURS
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.quality import TargetQuality
@@ -28,8 +28,8 @@ class WorkloadResult:
     points: tuple[PointResult, ...]
     quality: tuple[TargetQuality, ...] = ()
     """Of models of each latency, where rows were judged."""
-    tpot_floor: Floor | None = None
-    """What of TPOT only the future decides, at the common load, where that was looked for."""
+    tpot_bounds: TpotBounds | None = None
+    """At the common load, where they were looked for."""
 
     def goodput(self, policy: str, share: float = 0.9) -> list[float]:
         """Requests/s by seed; where only a bound is known, the bound."""

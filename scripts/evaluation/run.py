@@ -19,9 +19,9 @@ import msgspec
 
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.misses import LEAST
-from scripts.evaluation.noise_floor import Floor
+from scripts.evaluation.noise_floor import TpotBounds
 from scripts.evaluation.plan import BASE, IF_NEVER, Described, Plan
-from scripts.evaluation.point import JudgeRows, PointOptions, PointResult, Prepare, RunPoint, TpotFloor
+from scripts.evaluation.point import FindTpotBounds, JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from scripts.evaluation.progress import Meter
 from scripts.evaluation.quality import TargetQuality
 from scripts.evaluation.results import WorkloadResult
@@ -42,7 +42,7 @@ class Engine:
     prepare: Prepare
     run_point: RunPoint
     judge_rows: JudgeRows
-    tpot_floor: TpotFloor
+    tpot_bounds: FindTpotBounds
 
 
 def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
@@ -112,9 +112,9 @@ class _Evaluation:
             if point.workload == name and point.policy in plan.policies and point.seed in plan.seeds
         )
         quality = await self._judge_rows(name, prepared)
-        floor = await self._tpot_floor(name, grid.rate(grid.level(common_rps)), prepared)
+        bounds = await self._tpot_bounds(name, grid.rate(grid.level(common_rps)), prepared)
         return WorkloadResult(
-            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, floor
+            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, bounds
         )
 
     async def _search(
@@ -163,11 +163,13 @@ class _Evaluation:
         return point
 
     async def _prepare(self, workload: str) -> bytes | None:
-        prepared = self.journal.kept(workload)
+        preparation = self.plan.preparation
+        name = f"{workload}.{preparation}"
+        prepared = self.journal.kept(name)
         if prepared is None:
-            prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload)
+            prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload, preparation)
             if prepared is not None:
-                self.journal.keep(workload, prepared)
+                self.journal.keep(name, prepared)
         self.meter.prepared(workload)
         return prepared
 
@@ -178,12 +180,12 @@ class _Evaluation:
         kept = await self._kept(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
         return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
 
-    async def _tpot_floor(self, workload: str, rate: float, prepared: bytes | None) -> Floor | None:
-        if not self.plan.has_floors:
+    async def _tpot_bounds(self, workload: str, rate: float, prepared: bytes | None) -> TpotBounds | None:
+        if not self.plan.has_bounds:
             return None
-        what = f"repeating moments of {workload}"
-        kept = await self._kept(f"{workload}.floor", what, self.engine.tpot_floor, workload, rate, prepared)
-        return msgspec.json.decode(kept, type=Floor | None)
+        what = f"bounds of TPOT, {workload}"
+        kept = await self._kept(f"{workload}.bounds", what, self.engine.tpot_bounds, workload, rate, prepared)
+        return msgspec.json.decode(kept, type=TpotBounds)
 
     async def _kept(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
         """What a function finds, as JSON; an evaluation that is gone on with doesn't look for it again."""
@@ -195,7 +197,8 @@ class _Evaluation:
 
     async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+            # A future that is cancelled from here breaks the pool's own thread when processes are terminated.
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments))
         except Exception as error:
             error.add_note(what)
             raise

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from scripts.evaluation.plan import BASE, HALVING, OURS
+from scripts.evaluation.plan import BASE, HALVING, OURS, SHEDDING
 from scripts.evaluation.point import PointOptions, RunPoint
 from scripts.evaluation.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, recovery_s
 from scripts.evaluation.results import Measure, WorkloadResult
@@ -18,6 +18,8 @@ OVER = {
     "goodput_over_reference": "reference",
     "goodput_of_oracle": "oracle",
 }
+OF_SHEDDING = "shedding_"
+"""How the names of figures begin that are those of ours, but with shedding."""
 TUNED = "tuned"
 SHARED_PREFIX = "shared-prefix"
 SPEED = ("poisson", "round-robin", 100)
@@ -41,7 +43,13 @@ class Summary:
 def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Summary:
     """`changed_s` is when an endpoint of the workload `halving` halves its speed."""
     summary = Summary()
-    named = (*_goodputs(results), *_at_common_load(results), *_floor(results), *_recovery(results, changed_s))
+    named = (
+        *_goodputs(results, OURS),
+        *((OF_SHEDDING + name, found) for name, found in _goodputs(results, SHEDDING)),
+        *_at_common_load(results),
+        *_tpot_bounds(results),
+        *_recovery(results, changed_s),
+    )
     for name, found in named:
         if isinstance(found, str):
             summary.left_out[name] = found
@@ -61,12 +69,13 @@ def virtual_requests_per_s(run_point: RunPoint, typical_rps: float, seconds: flo
 Named = tuple[str, Interval | str]
 
 
-def _goodputs(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+def _goodputs(results: Sequence[WorkloadResult], ours: str) -> Iterator[Named]:
     for name, policy in OVER.items():
-        reason = _missing(results, OURS, policy)
-        yield name, reason or median_interval([ratios(r.goodput(OURS), r.goodput(policy)) for r in results])
-    name = "worst_goodput_over_default"
-    yield name, _missing(results, OURS) or min((r.goodput_ratio(BASE) for r in results), key=lambda ratio: ratio.mean)
+        reason = _missing(results, ours, policy)
+        yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
+    reason = _missing(results, ours)
+    over_base = () if reason else (result.goodput_ratio(BASE, policy=ours) for result in results)
+    yield "worst_goodput_over_default", reason or min(over_base, key=lambda ratio: ratio.mean)
 
 
 def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
@@ -81,9 +90,12 @@ def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
         yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} predicted nothing"
 
 
-def _floor(results: Sequence[WorkloadResult]) -> Iterator[Named]:
-    floors = [100 * result.tpot_floor.mdape for result in results if result.tpot_floor]
+def _tpot_bounds(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    bounds = [result.tpot_bounds for result in results if result.tpot_bounds]
+    floors = [100 * one.future.mdape for one in bounds if one.future]
     yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "moments were not repeated"
+    told = [100 * one.told.told_mdape for one in bounds if one.told]
+    yield "tpot_mdape_told", Interval(median(told), 1) if len(told) == len(results) else "no model was told the state"
 
 
 def halving_bins(results: Sequence[WorkloadResult]) -> list[list[Bin]]:

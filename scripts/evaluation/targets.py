@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from scripts.evaluation.plan import BASE, OURS, SHEDDING
 from scripts.evaluation.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
 from scripts.evaluation.statistics import Interval
-from scripts.evaluation.summary import OVER, Summary
+from scripts.evaluation.summary import OF_SHEDDING, OVER, Summary
 
 _LEAST_OVER = {
     "goodput_over_round_robin": 1.5,
@@ -41,12 +42,20 @@ class Target:
         return "missed" if high < self.least or low > self.most else "unsure"
 
 
+def _goodputs(ours: str, prefix: str = "") -> list[Target]:
+    over = "goodput of {} at 90% over that of {}, {}".format
+    return [
+        *(
+            Target(prefix + name, over(ours, OVER[name], "median over workloads"), least)
+            for name, least in _LEAST_OVER.items()
+        ),
+        Target(f"{prefix}worst_goodput_over_default", over(ours, BASE, "on the worst workload"), 1.0),
+    ]
+
+
 TARGETS = (
-    *(
-        Target(name, f"goodput at 90% over that of {OVER[name]}, median over workloads", least)
-        for name, least in _LEAST_OVER.items()
-    ),
-    Target("worst_goodput_over_default", "goodput at 90% over that of default, on the worst workload", 1.0),
+    *_goodputs(OURS),
+    *_goodputs(SHEDDING, OF_SHEDDING),
     Target("e2e_p50_gain_over_tuned_shared_prefix", "end-to-end p50 of tuned over ours, shared-prefix, same load", 1.5),
     Target("ttft_mdape", "median error of predicted TTFT, %, median over workloads", most=TTFT_MDAPE),
     Target("tpot_mdape", "median error of predicted TPOT, %, median over workloads", most=TPOT_MDAPE),

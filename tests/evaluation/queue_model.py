@@ -5,13 +5,22 @@ import random
 from dataclasses import dataclass
 
 from scripts.evaluation.misses import LEAST
-from scripts.evaluation.noise_floor import Floor
+from scripts.evaluation.noise_floor import Floor, Told, TpotBounds
+from scripts.evaluation.plan import Preparation
 from scripts.evaluation.point import PointOptions, PointResult
 from scripts.evaluation.quality import Quality, TargetQuality
 from simulator.workloads.objectives import SloMultiple
 
 SERVICE_RPS = 20.0
-QUALITY = {"random": 0.7, "round-robin": 0.8, "default": 1.0, "tuned": 1.2, "slo": 1.5, "oracle": 1.6}
+QUALITY = {
+    "random": 0.7,
+    "round-robin": 0.8,
+    "default": 1.0,
+    "tuned": 1.2,
+    "slo": 1.5,
+    "slo-shedding": 1.7,
+    "oracle": 1.6,
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Queue:
     )
 
 
-def prepare(workload: str) -> bytes:
+def prepare(workload: str, preparation: Preparation | None = None) -> bytes:
     return workload.encode()
 
 
@@ -35,9 +44,10 @@ def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
     return [TargetQuality("ttft", 0.9, 700, 300, models, floor), TargetQuality("tpot", 0.9, 700, 300, models, None)]
 
 
-def tpot_floor(workload: str, requests_per_s: float, prepared: bytes | None) -> Floor | None:
+def tpot_bounds(workload: str, requests_per_s: float, prepared: bytes | None) -> TpotBounds:
     assert prepared == prepare(workload)
-    return Floor("repeats", 0.02 if workload == "halving" else 0.03, 0.01, 0.04, 100)
+    noise = 0.02 if workload == "halving" else 0.03
+    return TpotBounds(Floor("repeats", noise, 0.01, 0.04, 100), Told(0.045, noise + 0.01, 300))
 
 
 def attainment(rate: float, policy: str) -> float:

@@ -9,14 +9,14 @@ from scripts.evaluation.plan import Plan
 from scripts.evaluation.plots import curve
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.run import Engine, evaluate
-from tests.evaluation.queue_model import Queue, judge_rows, prepare, run_point, tpot_floor
+from tests.evaluation.queue_model import Queue, judge_rows, prepare, run_point, tpot_bounds
 
 PLAN = Plan(("bursts",), ("round-robin", "default", "slo"), (1, 2, 3), 60.0, 600, 1, 1.05, loads=(0.7, 1.0, 1.4))
 
 
 def evaluated(plan: Plan, file: Path, resume: bool = False) -> WorkloadResult:
     journal = Journal(file, plan, resume)
-    return evaluate(plan, {"bursts": Queue()}, Engine(prepare, run_point, judge_rows, tpot_floor), journal)[0]
+    return evaluate(plan, {"bursts": Queue()}, Engine(prepare, run_point, judge_rows, tpot_bounds), journal)[0]
 
 
 @pytest.fixture(scope="module")

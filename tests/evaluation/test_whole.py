@@ -13,12 +13,12 @@ from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.run import Engine
 from scripts.evaluation.whole import Output, Subject, run_whole
-from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point, tpot_floor
+from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point, tpot_bounds
 
 WORKLOADS = ("shared-prefix", "halving")
 PLAN = Plan(
     WORKLOADS,
-    ("round-robin", "default", "tuned", "slo", "oracle"),
+    ("round-robin", "default", "tuned", "slo", "slo-shedding", "oracle"),
     (1, 2),
     60.0,
     600,
@@ -26,11 +26,11 @@ PLAN = Plan(
     1.02,
     loads=(0.7, 1.0),
     judged_rows=("halving",),
-    has_floors=True,
+    has_bounds=True,
 )
 SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
-    Engine(prepare, run_point, judge_rows, tpot_floor),
+    Engine(prepare, run_point, judge_rows, tpot_bounds),
     lambda seconds: seconds / 2,
     lambda workload, requests_per_s, seed, seconds: 100.0 * seed,
 )
@@ -60,12 +60,14 @@ def test_it_finds_the_goodputs_that_the_queue_has(folder: Path) -> None:
             assert found == pytest.approx(goodput_of_queue(policy, share), rel=0.02)
     ratio = goodput_of_queue("slo", 0.9) / goodput_of_queue("default", 0.9)
     assert figures["goodput_over_default"] == pytest.approx(ratio, rel=0.02)
+    ratio = goodput_of_queue("slo-shedding", 0.9) / goodput_of_queue("default", 0.9)
+    assert figures["shedding_goodput_over_default"] == pytest.approx(ratio, rel=0.02)
     assert figures["worst_goodput_over_default"] <= figures["goodput_over_default"]
     assert figures["e2e_p50_gain_over_tuned_shared_prefix"] == pytest.approx(1.5 / 1.2)
     assert figures["recovery_s"] == 30
     assert figures["recovery_coverage_q90"] == 90
     assert (figures["ttft_mdape"], figures["tpot_mdape"], figures["throughput_over_default"]) == (8, 4, 1)
-    assert figures["tpot_floor"] == 2.5
+    assert (figures["tpot_floor"], figures["tpot_mdape_told"]) == (2.5, 3.5)
     assert figures["virtual_requests_per_s"] == pytest.approx(10 / 2 * 100 / 8 * 60 / 0.01)
 
 
@@ -87,8 +89,9 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "| shared-prefix, halving | tight | 30% | 5 | 2 |" in text
     assert "(`recovery_s`) | ≤ 60 | 30.0 [30.0, 30.0] | met |" in text
     assert "(`goodput_over_round_robin`) | ≥ 1.5 |" in text
-    assert "| goodput at 90% over that of | slo | oracle |" in text
-    assert "| halving | 4.0 | 2.0 |" in text
+    assert "| goodput at 90% over that of | slo | slo-shedding | oracle |" in text
+    assert "(`shedding_goodput_over_default`) | ≥ 1.25 |" in text
+    assert "| halving | 4.0 | 2.0 | 4.5 | 3.0 |" in text
     assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
@@ -103,7 +106,7 @@ def test_every_table_of_the_report_is_even(folder: Path) -> None:
 
 def test_a_finished_evaluation_is_reported_again_without_a_run(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
-    engine = Engine(prepare, _only_the_speed, judge_rows, tpot_floor)
+    engine = Engine(prepare, _only_the_speed, judge_rows, tpot_bounds)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
     run_whole(PLAN, replace(SUBJECT, engine=engine), output)
     assert (folder / "points.jsonl").read_bytes() == lines
@@ -126,7 +129,7 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
-        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows, tpot_floor)), output)
+        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows, tpot_bounds)), output)
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
@@ -149,7 +152,7 @@ def _never_at_the_base(*arguments: Any) -> PointResult:
 def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
-    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows, tpot_floor)), output)
+    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output)
     text = (tmp_path / "evaluation.md").read_text()
     assert "At the common load of 5 requests/s" in text
     assert "| default | ≤ 1.1" in text
