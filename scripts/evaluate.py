@@ -100,9 +100,9 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes some minutes, and all of it about 100: about a quarter of that each for slo,
-    reference, informed and oracle, next to nothing for policies without a picker; a quarter of it for the workload
-    halving.
+    On two idle cores --quick takes less than four minutes, and all of it more than two hours: about a fifth of that
+    each for slo, slo-shedding, reference, informed and oracle, next to nothing for policies without a picker; a quarter
+    of it for the workload halving.
 
     Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
 
