@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS, SHEDDING
-from scripts.evaluation.recovery import periods
+from scripts.evaluation.recovery import over_seeds, periods
 from scripts.evaluation.replay import WARM_UP_SHARE, scenario_of
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.statistics import Interval, median_interval, ratio_interval, ratios
@@ -91,7 +91,7 @@ def recovery_table(results: Sequence[WorkloadResult], changed_s: float | None) -
     bins = halving_bins(results)
     if changed_s is None or not bins:
         return ""
-    rows = [(f"{at_s:.0f}", *map(_percent, values)) for at_s, *values in periods(bins, changed_s)]
+    rows = [(f"{at_s:.0f}", *map(_percent, values)) for at_s, *values in periods(over_seeds(bins), changed_s)]
     return table(("seconds from the change", "error of TTFT", "error of TPOT", "coverage"), rows)
 
 

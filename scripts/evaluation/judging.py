@@ -111,6 +111,7 @@ class Judge:
             errors_over_time=_over_time(
                 _errors(_concerned(in_traffic, scenario.changes), predicted),
                 _FEW_BIN_S if scenario.changes else _BIN_S,
+                last_s,
             ),
             shed=len(shed),
             is_cut=cut_s is not None,
@@ -157,9 +158,11 @@ def _concerned(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Fli
 
 
 def _over_time(
-    errors: np.ndarray[tuple[int, int], np.dtype[np.float64]], bin_s: float
+    errors: np.ndarray[tuple[int, int], np.dtype[np.float64]], bin_s: float, last_s: float
 ) -> list[tuple[float, float, float, float]]:
+    """Of the last bin before the traffic ends short answers alone are known."""
     bins = []
+    errors = errors[errors[:, 0] <= last_s - bin_s]
     if len(errors):
         number = (errors[:, 0] // bin_s).astype(int)
         for one in np.unique(number):

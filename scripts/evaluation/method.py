@@ -52,8 +52,8 @@ requests with other gaps.
 - **Errors** of predictions are median absolute percentage errors over requests that the model had not seen, and that
   ended before the last one came: a pool to which nobody is sent any more is quicker than any that a model has seen.
   Coverage is the share of latencies below their predicted 0.9-quantile. **Recovery** counts from the change to the end
-  of the first period from which on both median errors are within bounds twice in a row; it looks at requests on the
-  endpoint that changed alone, without those that were under way at the change.
+  of the first period from which on both median errors, as means over seeds, are within bounds twice in a row; it looks
+  at requests on the endpoint that changed alone, without those that were under way at the change.
 - **The cost of a decision** is wall time on this machine, and depends on it; nothing else does."""
 
 OBJECTIVES = """\
@@ -103,7 +103,7 @@ request's TPOT will be if no other comes, by the engine's own costs. Both are ju
 hardly better, no feature is missing."""
 RECOVERY = """\
 Errors and coverage of slo, in percent, on the endpoint that halves its speed, in the last period before and those after
-it, as means over seeds. Both errors are again as they were in the two periods before, or within bounds, for two periods
+it, as means over seeds. Both means are again as they were in the two periods before, or within bounds, for two periods
 in a row, {as_before_s} s after the change."""
 TRIED = f"""\
 The `slo` profile's strategy ([plugins.md](plugins.md)) is what was left of the following, tried one at a time over

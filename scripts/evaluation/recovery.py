@@ -52,13 +52,19 @@ def coverage_after(bins: Sequence[Bin], second: float) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def periods(bins_of_seeds: Sequence[Sequence[Bin]], changed_s: float) -> list[Bin]:
-    """The last bin before the change and those after it, in seconds from the change: means over the seeds."""
+def over_seeds(bins_of_seeds: Sequence[Sequence[Bin]]) -> list[Bin]:
+    """Means over the seeds: of one, a bin has so few requests on a single endpoint that chance decides."""
     found: dict[float, list[Bin]] = defaultdict(list)
     for bins in bins_of_seeds:
-        for one in (*_before(bins, changed_s)[-1:], *(one for one in bins if one[0] >= changed_s)):
-            found[one[0] - changed_s].append(one)
+        for one in bins:
+            found[one[0]].append(one)
     return [_mean(at_s, found[at_s]) for at_s in sorted(found)]
+
+
+def periods(bins: Sequence[Bin], changed_s: float) -> list[Bin]:
+    """The last bin before the change and those after it, in seconds from the change."""
+    shown = (*_before(bins, changed_s)[-1:], *(one for one in bins if one[0] >= changed_s))
+    return [(at_s - changed_s, ttft, tpot, coverage) for at_s, ttft, tpot, coverage in shown]
 
 
 def _mean(at_s: float, bins: Sequence[Bin]) -> Bin:

@@ -6,7 +6,7 @@ from statistics import median
 
 from scripts.evaluation.plan import BASE, HALVING, OURS, SHEDDING
 from scripts.evaluation.point import PointOptions, RunPoint
-from scripts.evaluation.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, recovery_s
+from scripts.evaluation.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, over_seeds, recovery_s
 from scripts.evaluation.results import Measure, WorkloadResult
 from scripts.evaluation.statistics import Interval, mean_interval, median_interval, ratio_interval, ratios
 
@@ -110,11 +110,14 @@ def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Ite
         reason = f"needs the workload {HALVING} and predictions of {OURS}"
         yield from ((name, reason) for name in ("recovery_to_before_s", "recovery_s", "recovery_coverage_q90"))
         return
-    as_before = [_back_after(of_seed, changed_s, limits_before(of_seed, changed_s)) for of_seed in bins]
-    yield "recovery_to_before_s", mean_interval(as_before)
-    times = [_back_after(of_seed, changed_s) for of_seed in bins]
-    yield "recovery_s", mean_interval(times)
-    covered = [coverage_after(of_seed, changed_s + after) for of_seed, after in zip(bins, times, strict=True)]
+    means = over_seeds(bins)
+    yield (
+        "recovery_to_before_s",
+        Interval(_back_after(means, changed_s, limits_before(means, changed_s)), len(bins)),
+    )
+    back_s = _back_after(means, changed_s)
+    yield "recovery_s", Interval(back_s, len(bins))
+    covered = [coverage_after(of_seed, changed_s + back_s) for of_seed in bins]
     known = [value for value in covered if value is not None]
     yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before the errors were back"
 

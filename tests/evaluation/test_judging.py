@@ -65,7 +65,7 @@ def test_a_run_without_judged_requests_is_refused() -> None:
 
 def test_errors_over_time_are_of_the_endpoint_that_changes() -> None:
     """Predicted are 100 ms of TPOT; it takes 9 ms, and on the slow endpoint 18 ms from the change on."""
-    changed = result(scenario(changes=(Change(20.05, 1, 2.0),))).errors_over_time
+    changed = result(scenario(50, (Change(20.05, 1, 2.0),))).errors_over_time
     errors = {at_s: tpot for at_s, _, tpot, _ in changed}
     assert list(errors) == [0.0, 10.0, 20.0, 30.0]
     usual, slow = errors[0.0], errors[30.0]
@@ -78,7 +78,17 @@ def test_errors_over_time_are_of_the_endpoint_that_changes() -> None:
 def test_requests_under_way_at_a_change_are_left_out() -> None:
     """Of the twenties, the second endpoint has 21, 23, and so on: a change in the middle of each leaves none."""
     changes = tuple(Change(second + 0.05, 1, 1.5) for second in range(20, 30))
-    assert [at_s for at_s, *_ in result(scenario(changes=changes)).errors_over_time] == [0.0, 10.0, 30.0]
+    assert [at_s for at_s, *_ in result(scenario(50, changes)).errors_over_time] == [0.0, 10.0, 30.0]
+
+
+def test_what_ends_when_nobody_comes_any_more_tells_nothing_of_predictions() -> None:
+    told = Told()
+    last = {39: Predicted(100.0, 100.0, 100.0, 100.0)}
+    found = replay(scenario(), Run(told, None, last), "told", 1.0, 1)
+    assert (found.ttft_mdape, found.errors_over_time) == (None, [])
+    before = replay(scenario(), Run(told, None, {38: last[39]}), "told", 1.0, 1)
+    # The last bin has no whole traffic behind it.
+    assert (before.ttft_mdape is not None, before.errors_over_time) == (True, [])
 
 
 def test_a_policy_that_predicts_nothing_has_no_errors() -> None:

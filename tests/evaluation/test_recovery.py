@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.evaluation.recovery import Bin, coverage_after, limits_before, periods, recovery_s
+from scripts.evaluation.recovery import Bin, coverage_after, limits_before, over_seeds, periods, recovery_s
 
 GOOD, BAD = (8.0, 4.0, 90.0), (25.0, 4.0, 70.0)
 
@@ -58,7 +58,7 @@ def test_what_was_out_of_bounds_before_needs_to_come_back_no_further_than_that()
 
 
 def test_periods_are_told_from_the_last_one_before_the_change() -> None:
-    assert periods([bins_of("ggbg"), bins_of("gggg")], 10.0) == [
+    assert periods(over_seeds([bins_of("ggbg"), bins_of("gggg")]), 10.0) == [
         (-5.0, *GOOD),
         (0.0, 16.5, 4.0, 80.0),
         (5.0, *GOOD),
