@@ -1,11 +1,13 @@
 """The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
 
 The first line has the length of the runs and a digest of the code that made them; each other line is a result.
-What was prepared for a workload, and what its predictions came to, lies in a folder beside it.
+What was prepared for a workload, and what its predictions came to, lies in a folder beside it; so does the time that
+all of it has taken.
 """
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +20,7 @@ from scripts.evaluation.point import PointResult
 Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
 _CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "scripts/evaluation")
 _ROOT = Path(__file__).parents[2]
+_SPENT = "spent_s"
 T = TypeVar("T")
 
 
@@ -53,10 +56,18 @@ class Journal:
             self._read(plan)
         else:
             self._begin(plan)
+        self._spent_before_s = float(self.kept(_SPENT) or 0)
+        self._began_at = time.monotonic()
+
+    @property
+    def spent_s(self) -> float:
+        """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
+        return self._spent_before_s + time.monotonic() - self._began_at
 
     def add(self, point: PointResult) -> None:
         self._append(msgspec.json.encode(point))
         self.points[_key(point)] = point
+        self._write(_SPENT, str(self.spent_s).encode())
 
     def kept(self, name: str) -> bytes | None:
         """What was kept by this name before; None if nothing was."""
@@ -66,6 +77,10 @@ class Journal:
             return None
 
     def keep(self, name: str, data: bytes) -> None:
+        self._write(name, data)
+        self._write(_SPENT, str(self.spent_s).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
         self._prepared.mkdir(exist_ok=True)
         part = self._prepared / f"{name}.part"
         part.write_bytes(data)

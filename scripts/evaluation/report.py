@@ -27,7 +27,7 @@ NAME = "evaluation"
 
 @dataclass(frozen=True)
 class Made:
-    """How the report came to be. `stale`: some runs are of an earlier state of the code."""
+    """How the report came to be, in so much time. `stale`: some runs are of an earlier state of the code."""
 
     command: str
     wall_s: float
@@ -73,7 +73,7 @@ def _head(plan: Plan, made: Made) -> str:
     seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "one seed, so that nothing has an interval"
     notes = []
     if made.resumed:
-        notes.append("It went on with the runs of an earlier one, whose time is not counted.")
+        notes.append("It was interrupted, and went on with the runs that it had; the time is that of all its parts.")
     if made.stale:
         notes.append("**Some of these runs were made by an earlier state of the code.**")
     return (

@@ -1,7 +1,6 @@
 """A whole evaluation: the runs, what they came to, and the files that tell it."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -50,7 +49,6 @@ class Output:
 
 def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
     """Raises JournalError before the first run if the file of points can't be gone on with."""
-    started = time.perf_counter()
     journal = Journal(output.points_file, plan, output.resume)
     if journal.stale:
         click.echo(f"the code has changed since {output.points_file} was begun: its runs may not compare", err=True)
@@ -60,7 +58,7 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
     extra = _speed(subject)
     made = Made(
         command=output.command,
-        wall_s=time.perf_counter() - started,
+        wall_s=journal.spent_s,
         cpu=cpu(),
         cores=os.cpu_count() or 1,
         versions={name: version(name) for name in _PACKAGES},

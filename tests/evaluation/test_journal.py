@@ -24,6 +24,7 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
         journal.add(point(seed))
     journal.keep("poisson", b"models")
     again = Journal(file, PLAN, resume=True)
+    assert 0 < again.spent_s < 60
     assert again.points == journal.points
     assert again.points["poisson", "slo", 12.3, 2] == point(2)
     assert (again.kept("poisson"), again.kept("bursts")) == (b"models", None)
@@ -37,7 +38,7 @@ def test_without_resuming_the_old_file_is_kept_aside_and_preparations_go(tmp_pat
     journal.keep("poisson", b"models")
     old = file.read_bytes()
     fresh = Journal(file, replace(PLAN, seconds=30.0), resume=False)
-    assert (fresh.points, fresh.kept("poisson")) == ({}, None)
+    assert (fresh.points, fresh.kept("poisson"), fresh.kept("spent_s")) == ({}, None, None)
     assert (tmp_path / "points.jsonl.previous").read_bytes() == old
 
 
@@ -50,6 +51,13 @@ def test_a_line_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
     again = Journal(file, PLAN, resume=True)
     again.add(point(2))
     assert Journal(file, PLAN, resume=True).points == journal.points
+
+
+def test_the_time_of_all_parts_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "points.jsonl"
+    Journal(file, PLAN, resume=False).add(point(1))
+    (tmp_path / "points.prepared" / "spent_s").write_text("3600")
+    assert 3600 < Journal(file, PLAN, resume=True).spent_s < 3660
 
 
 def test_other_code_is_noticed(tmp_path: Path) -> None:
