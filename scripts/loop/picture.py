@@ -11,11 +11,12 @@ from matplotlib import pyplot as plt
 from scripts.loop.policies import WARM_UP
 from scripts.loop.story import Story
 
-_COLOURS = {
+COLOURS = {
     WARM_UP: "#9aa5b1",
     "round-robin": "#d1495b",
     "default": "#edae49",
     "slo": "#00798c",
+    "slo-shedding": "#4cc9f0",
     "random": "#8f2d56",
     "p2c": "#7a5195",
     "least-requests": "#5f7f3b",
@@ -31,7 +32,7 @@ def draw(story: Story, path: Path) -> None:
     for result in story.phases:
         known = [outcome for outcome in result.outcomes if outcome.ttft_ms is not None]
         times = [result.started_s + outcome.sent_s for outcome in known]
-        colour = _COLOURS[result.phase.name]
+        colour = COLOURS[result.phase.name]
         met = [outcome.met for outcome in known]
         for wanted, marker, size in ((True, "o", 14), (False, "x", 26)):
             chosen = [index for index, value in enumerate(met) if value is wanted]

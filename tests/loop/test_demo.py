@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scripts.loop.picture import COLOURS
+from scripts.loop.policies import ENVOYS_OWN, PICKERS, WARM_UP
 from scripts.loop.report import prediction
 
 COMMAND = [sys.executable, "-m", "scripts.loop"]
@@ -133,3 +135,8 @@ def test_errors_are_those_of_predicted_and_observed_requests() -> None:
     assert (found["rows"], found["decisions"], found["decisions_from_predictions"]) == (2, 4, 3)
     assert (found["ttft_mape"], found["ttft_coverage"]) == (30.0, 50.0)
     assert "tpot_mape" not in found
+
+
+def test_every_policy_has_its_colour() -> None:
+    colours = [COLOURS[name] for name in (WARM_UP, *ENVOYS_OWN, *PICKERS)]
+    assert len(set(colours)) == len(colours)
