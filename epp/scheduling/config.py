@@ -160,7 +160,7 @@ def _admitters(
 ) -> tuple[Admitter, ...]:
     """Saturation first, then predictions where slo-scorer decides by them, then whatever else is declared."""
     of_scorers = dict.fromkeys(
-        SloAdmitter.of(weighted.scorer)
+        SloAdmitter(weighted.scorer)
         for profile in profiles.values()
         for weighted in profile.scorers
         if isinstance(weighted.scorer, SloScorer)

@@ -1,17 +1,23 @@
 """Routing by objectives in one step: by expected attainment, or as the gateway API's experimental picker does it."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from epp.scheduling.parameters import Factor, Share, Weight
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
-from epp.scheduling.plugins.attainment import worth
+from epp.scheduling.plugins.attainment import Worth, worth
 from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
 from epp.scheduling.request import Request
-from epp.scheduling.snapshot import Floats, Indices, Snapshot
+from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
+
+
+class _Kept(NamedTuple):
+    request: Request
+    pool: Snapshot
+    worth: Worth
 
 
 @plugin("slo-request-tracker")
@@ -77,12 +83,20 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         if pool.predictions is None:
             return scores
         if self.strategy == "attainment":
-            return _scores(worth(request, pool, pool.predictions, self.buffer_factor).total)
+            return _scores(self.worth(request, pool, pool.predictions).total)
         room = headroom(request, pool, pool.predictions, self.buffer_factor)
         gated, exploring = rng.random(2) >= self.sticky_epsilon
         tier, weights = self.branch(room, pool, bool(gated), not exploring)
         scores[_draw(tier, weights, rng)] = 1.0
         return scores
+
+    def worth(self, request: Request, pool: Snapshot, predictions: Predictions) -> Worth:
+        """Of each candidate; what the admitter has asked just before is not found anew."""
+        kept: _Kept | None = self.__dict__.get("kept")
+        if kept is None or kept.request is not request or kept.pool is not pool:
+            found = worth(request, pool, predictions, self.buffer_factor)
+            kept = self.__dict__["kept"] = _Kept(request, pool, found)
+        return kept.worth
 
     def branch(self, room: Headroom, pool: Snapshot, gated: bool, exploring: bool) -> tuple[Indices, Floats]:
         """Who may be drawn, and with what weights, once both coins of `sticky_epsilon` have fallen.
@@ -149,28 +163,21 @@ _OF_STRATEGY = {
 class SloAdmitter(Admitter, frozen=True):
     """Sheds by the predictions that a slo-scorer places by; goes with it, never by name.
 
-    What can be shed is, when every endpoint is busy and predicted to miss its objectives; with `weighs` also what would
-    cost more requests their objectives than meet theirs, and with `sheds_all` that is shed whatever its priority.
+    What can be shed is, when every endpoint is busy and predicted to miss its objectives; by expected attainment also
+    what would cost more requests their objectives than meet theirs, and that whatever its priority if all may be shed.
     """
 
-    slo_buffer_factor: float
-    weighs: bool
-    sheds_all: bool
+    scorer: SloScorer
 
     type_name: ClassVar[str] = "slo-scorer"
 
-    @classmethod
-    def of(cls, scorer: SloScorer) -> Self:
-        weighs = scorer.strategy == "attainment"
-        return cls(scorer.buffer_factor, weighs, weighs and scorer.shed == "all")
-
     def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
-        sheddable = request.priority < 0
-        if sheddable and cannot_meet(request, pool, self.slo_buffer_factor):
+        scorer, sheddable = self.scorer, request.priority < 0
+        if sheddable and cannot_meet(request, pool, scorer.buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
-        if pool.predictions is None or not (self.sheds_all or (self.weighs and sheddable)):
+        if pool.predictions is None or scorer.strategy != "attainment" or not (sheddable or scorer.shed == "all"):
             return None
-        if worth(request, pool, pool.predictions, self.slo_buffer_factor).is_a_loss:
+        if scorer.worth(request, pool, pool.predictions).is_a_loss:
             return "more requests would miss their objectives than meet them, request dropped"
         return None
 
