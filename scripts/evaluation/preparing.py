@@ -3,6 +3,7 @@
 All seeds start from the same, so that intervals over seeds don't contain how other training would have come out.
 """
 
+import math
 from dataclasses import replace
 
 import msgspec
@@ -43,6 +44,7 @@ def _learnt(workload: str, least_s: float) -> Models | None:
         run = run_of(OURS, scenario, seed, prepared, _LEARNING)
         replay(scenario, run, OURS, rate, seed)
         if run.trainer:
+            run.trainer.refit_if_due(math.inf)
             prepared = Prepared(prepared.weights, run.trainer.models())
     return prepared.models
 

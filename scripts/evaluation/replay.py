@@ -131,4 +131,11 @@ def run_of(
         raise ValueError(f"no policy is called {policy!r}: expected {expected}")
     trainer = VirtualTrainer(learning, prepared.models) if policy in PREDICTING else None
     picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)
-    return Run(picker, picker.scrape, picker.predicted, trainer)
+    last_s = scenario.arrivals[-1].arrival_s
+
+    def scrape(cluster: Cluster, now_s: float) -> None:
+        # What is read, and learnt, after the last request would serve nobody; fits are most of what a run costs.
+        if now_s <= last_s:
+            picker.scrape(cluster, now_s)
+
+    return Run(picker, scrape, picker.predicted, trainer)
