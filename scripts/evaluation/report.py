@@ -7,6 +7,7 @@ from statistics import fmean
 
 from scripts.evaluation import plots
 from scripts.evaluation.bounds import LatencyBound, goodput_bounds_table, recovery_table, tpot_bounds_table
+from scripts.evaluation.levels import LEVELS, write_levels
 from scripts.evaluation.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_BOUNDS, TRIED
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
 from scripts.evaluation.results import WorkloadResult
@@ -48,7 +49,10 @@ def write_report(
     changed_s: float | None,
     latency: LatencyBound | None,
 ) -> Path:
-    """Writes evaluation.md into the folder, and its pictures into the folder `evaluation` there. Returns the former."""
+    """Writes evaluation.md into the folder, and its pictures and levels.csv into the folder `evaluation` there.
+
+    Returns the former.
+    """
     pictures = folder / NAME
     pictures.mkdir(parents=True, exist_ok=True)
     sections = [
@@ -63,6 +67,7 @@ def write_report(
         *_quality(results),
         *(_workload(result, pictures, changed_s if result.workload == HALVING else None) for result in results),
     ]
+    write_levels(pictures / LEVELS, results)
     file = folder / f"{NAME}.md"
     file.write_text("\n\n".join(sections) + "\n")
     return file
@@ -136,8 +141,9 @@ def _overview(results: Sequence[WorkloadResult]) -> str:
         (f"[{r.workload}](#{r.workload})", *(f"{r.goodput_ratio(BASE, policy=policy).mean:.2f}" for policy in policies))
         for r in results
     ]
-    return f"Goodput at 90% over that of `{BASE}`, geometric mean over seeds.\n\n" + table(
-        ("workload", *policies), rows
+    return (
+        f"Goodput at 90% over that of `{BASE}`, geometric mean over seeds. All that was measured at each load is in "
+        f"[{LEVELS}]({NAME}/{LEVELS}), with intervals.\n\n" + table(("workload", *policies), rows)
     )
 
 
@@ -161,6 +167,10 @@ def _workload(result: WorkloadResult, pictures: Path, changed_s: float | None) -
         "Attainment by class, %:",
         class_table(result),
     ]
+    for load, rate in result.rates.items():
+        if load != COMMON:
+            parts.append(f"At {load:g} times the common load, {rate:.3g} requests/s:")
+            parts += [load_table(result, load), latency_table(result, load)]
     if plots.has_errors(result):
         plots.draw_errors(result, changed_s, pictures / f"{result.workload}-errors.png")
         parts.append(f"![Errors of {OURS} over time]({NAME}/{result.workload}-errors.png)")

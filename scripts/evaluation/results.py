@@ -56,8 +56,8 @@ class WorkloadResult:
         values = [measure(point) for point in self.at_load(policy, load)]
         return [value for value in values if value is not None]
 
-    def mean(self, policy: str, measure: Measure) -> float | None:
-        values = self.measured(policy, measure)
+    def mean(self, policy: str, measure: Measure, load: float = COMMON) -> float | None:
+        values = self.measured(policy, measure, load)
         return fmean(values) if values else None
 
 

@@ -50,14 +50,14 @@ def _ratio(result: WorkloadResult, policy: str, over: str, share: float) -> str:
     return result.goodput_ratio(over, share, policy).text() + (" (of bounds)" if unsure else "")
 
 
-def latency_table(result: WorkloadResult) -> str:
-    """Percentiles at the common load, in ms, means over the seeds; lower is better."""
+def latency_table(result: WorkloadResult, load: float = COMMON) -> str:
+    """Percentiles at a multiple of the common load, in ms, means over the seeds; lower is better."""
     head = (
         "policy",
         *(f"{name} {'/'.join(p[1:] for p in _PERCENTILES)}, ms" for name in ("TTFT", "TPOT", "end to end")),
     )
     rows = [
-        (policy, *(_percentiles(result.at_load(policy), name) for name in ("ttft_ms", "tpot_ms", "e2e_ms")))
+        (policy, *(_percentiles(result.at_load(policy, load), name) for name in ("ttft_ms", "tpot_ms", "e2e_ms")))
         for policy in result.policies
     ]
     return table(head, rows)
@@ -68,8 +68,8 @@ def _percentiles(points: Sequence[PointResult], name: str) -> str:
     return " / ".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in means)
 
 
-def load_table(result: WorkloadResult) -> str:
-    """What else is measured at the common load."""
+def load_table(result: WorkloadResult, load: float = COMMON) -> str:
+    """What else is measured at a multiple of the common load."""
     columns: dict[str, Measure] = {
         "output tokens/s": lambda point: point.throughput_tokens_per_s,
         "fairness": lambda point: point.fairness,
@@ -83,8 +83,8 @@ def load_table(result: WorkloadResult) -> str:
     }
     rows = []
     for policy in result.policies:
-        values = [result.mean(policy, measure) for measure in columns.values()]
-        rows.append((policy, _percent(attainment(result, policy, COMMON)), *(_number(value) for value in values)))
+        values = [result.mean(policy, measure, load) for measure in columns.values()]
+        rows.append((policy, _percent(attainment(result, policy, load)), *(_number(value) for value in values)))
     return table(("policy", "attainment, %", *columns), rows)
 
 

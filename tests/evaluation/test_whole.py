@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import re
@@ -95,6 +96,22 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
+
+
+def test_everything_is_told_of_each_load_with_its_interval(folder: Path) -> None:
+    text = (folder / "docs" / "evaluation.md").read_text()
+    assert text.count("\nAt 0.7 times the common load, ") == len(WORKLOADS)
+    assert "](evaluation/levels.csv)" in text
+    with (folder / "docs" / "evaluation" / "levels.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == len(WORKLOADS) * len(PLAN.loads) * len(PLAN.policies)
+    for row in rows:
+        latency_ms = 100 / QUALITY[row["policy"]]
+        assert [float(row[f"e2e_p90_ms{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+            [latency_ms * 90 / 50] * 3, rel=1e-4
+        )
+        assert float(row["attainment_low"]) <= float(row["attainment"]) <= float(row["attainment_high"])
+        assert (row["tpot_mdape"] == "") == (row["policy"] != "slo")
 
 
 def test_every_table_of_the_report_is_even(folder: Path) -> None:
