@@ -11,7 +11,8 @@ import msgspec
 from epp.exceptions import ConfigError
 from epp.scheduling.config import load_scheduler
 from epp.scheduling.document import DocumentError
-from epp.scheduling.plugin import Plugin
+from epp.scheduling.plugin import Admitter, Plugin
+from epp.scheduling.plugins.slo import SloAdmitter
 from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
 from epp.scheduling.traps import traps
@@ -46,7 +47,7 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
     yield f"profile handler: {_named(scheduler.handler, names)}"
     for profile in scheduler.profiles.values():
         yield from _profile(profile, names)
-    yield f"admission: {', '.join(_named(admitter, names) for admitter in scheduler.admitters)}"
+    yield f"admission: {', '.join(_named(_declared(admitter), names) for admitter in scheduler.admitters)}"
     size = scheduler.prefix
     yield (
         f"prefix index: blocks of {size.hash_block_size} bytes, {size.max_prefix_blocks_to_match} of a prompt looked "
@@ -56,6 +57,11 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
     read = sorted(name for name in _variables(scheduler) if environ.get(name, "").strip())
     if read:
         yield f"environment: {', '.join(f'{name}={environ[name]}' for name in read)}"
+
+
+def _declared(admitter: Admitter) -> Plugin:
+    """What the configuration has, of which the admitter may only be a part."""
+    return admitter.scorer if isinstance(admitter, SloAdmitter) else admitter
 
 
 def _profile(profile: Profile, names: Mapping[int, str]) -> Iterator[str]:

@@ -111,3 +111,15 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert "none.yaml: No such file or directory" in result.stderr
     (tmp_path / "latin").write_bytes(b"a: \xe9\n")
     assert "not UTF-8" in CliRunner().invoke(check, [str(tmp_path / "latin")]).stderr
+
+
+def test_shedding_of_all_is_shown_and_is_nothing_of_the_reference() -> None:
+    shedding = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
+    assert 'admission: utilization-detector, slo-scorer {"shed":"all"}\n' in run(shedding).output
+    other = run(shedding.replace("shed: all", "shed: all, strategy: reference"))
+    assert "notice: slo-scorer: shed: of use with strategy: attainment alone\n" in other.output
+    refused = run(shedding.replace("shed: all", "shed: some"))
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "<stdin>:9: $.plugins[4].parameters.shed: Invalid enum value 'some'\n",
+    )
