@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from epp.exceptions import BadRequestError, NoEndpointError, ShedError
 from tests.epp.process import picker_process
 from tests.helm.release import CHART, Object, Release, render
 from tests.live import call
@@ -71,6 +72,13 @@ def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
     asked = asked_for()
     assert len(asked) > 30
     assert {name for name in asked if not {name, _SAMPLE.sub("", name)} & served} == set()
+
+
+def test_refusals_that_an_alert_is_about_are_those_that_the_picker_counts() -> None:
+    counted = {error.code for error in (BadRequestError(""), NoEndpointError(), ShedError("", None))}
+    asked = {code for rule in alerts(SIDECARS).values() for code in re.findall(r'\bcode="(.*?)"', rule["expr"])}
+    assert asked
+    assert asked <= counted
 
 
 def test_every_alert_says_what_to_do() -> None:
