@@ -144,6 +144,8 @@ class Director:
         watch = PluginWatch(self.metrics.plugin_took) if self.decided % _TIMED_EVERY == 1 else None
         decision = scheduler.schedule(intake.request, pool, self.rng, watch)
         if isinstance(decision, Refusal):
+            if decision.kind == "shed":
+                self.metrics.shed.labels(decision.plugin).inc()
             raise _refused(decision)
         now = self.clock()
         self.metrics.observe_stage("schedule", now - began_at)

@@ -125,6 +125,9 @@ class Metrics:
         self.refusals = self._counter(
             "headroom_epp_refused_requests_total", "Requests that were answered in the model server's stead", ("code",)
         )
+        self.shed = self._counter(
+            "headroom_epp_shed_requests_total", "Requests that were shed to spare the others, by who did", ("plugin",)
+        )
         self.prediction_s = self._histogram(
             "headroom_epp_prediction_duration_seconds", "A batched prediction", _DECISION_BUCKETS_S, ("outcome",)
         )

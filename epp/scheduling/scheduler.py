@@ -52,11 +52,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no decision: no endpoint can take the request, or it was shed to spare the others."""
+    """Why there is no decision: no endpoint can take the request, or a plugin has shed it to spare the others."""
 
     kind: Literal["no-endpoint", "shed"]
     message: str
     retry_after_s: int | None = None
+    plugin: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Scheduler:
             if watch:
                 watch.lap("Admission", admitter)
             if reason is not None:
-                return Refusal("shed", reason, _RETRY_AFTER_S)
+                return Refusal("shed", reason, _RETRY_AFTER_S, admitter.type_name)
         name = wanted
         if pool.predictions is None and wanted in self.predicted_profiles:
             name = guard.fallback(self.handler, wanted, self._names)

@@ -7,6 +7,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from epp.decisions import explain
 from epp.director import Director
+from epp.scheduling.config import DEFAULT_CONFIG
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
 from tests.epp.test_scheduling_config import HEAD, LLM_D
 
@@ -33,6 +34,9 @@ async def test_a_saturated_pool_sheds_what_can_be_shed() -> None:
         shed.body == b"inference gateway: InferencePoolResourceExhausted - system saturated, sheddable request dropped"
     )
     assert {o.header.key: o.header.raw_value for o in shed.headers.set_headers}["retry-after"] == b"1"
+    page = director.metrics.page()
+    assert b'headroom_epp_shed_requests_total{plugin="utilization-detector"} 1.0' in page
+    assert b'headroom_epp_refused_requests_total{code="InferencePoolResourceExhausted"} 1.0' in page
     assert set_headers(await ask(Gateway(director), {}))["x-gateway-destination-endpoint"]
 
 
@@ -91,3 +95,16 @@ async def test_filters_that_leave_nobody_are_503() -> None:
     answer = (await ask(Gateway(build_director(config=text)), {})).immediate_response
     assert answer.status.code == 503
     assert b"no endpoint passes the filters of profile default" in answer.body
+
+
+async def test_what_costs_more_objectives_than_it_meets_is_shed_where_all_may_be() -> None:
+    shedding = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
+    director = build_director(endpoints=1, latency=FixedPredictions([(100.0, 10.0)]), config=shedding)
+    asked = {"x_prediction_based_scheduling": "true", "x_slo_ttft_ms": "500"}
+    for _ in range(3):
+        others = await ask(Gateway(director), asked | {"x_slo_tpot_ms": "7.5"})
+        assert set_headers(others)["x-gateway-destination-endpoint"]
+    # It can't be in time itself, and slows three that may be.
+    shed = (await ask(Gateway(director), asked | {"x_slo_tpot_ms": "1"})).immediate_response
+    assert (shed.status.code, b"more requests would miss their objectives" in shed.body) == (429, True)
+    assert b'headroom_epp_shed_requests_total{plugin="slo-scorer"} 1.0' in director.metrics.page()
