@@ -21,6 +21,9 @@ from simulator.hardware import Hardware
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# The share of the sequences whose place somebody else will have taken when they end, in a pool that goes on to be used.
+REPLACED = 0.5
+
 
 class Prompt(NamedTuple):
     """What is left of a prompt, in the order of the queue, and what comes after it; `length` is the whole answer's."""

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from scripts.evaluation.foresight import (
+    REPLACED,
     Floats,
     Future,
     Load,
@@ -35,8 +36,6 @@ from simulator.cluster import Cluster, Flight, Placement
 # that is still to come; what is generated already is certain. A queue is served in order: TTFT changes little.
 _TPOT_SPREAD, _TTFT_SPREAD = 0.3, 0.1
 _LEAST_SPREAD = 0.01
-# The share of the sequences whose place somebody else will have taken when they end.
-_REPLACED = 0.5
 # What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
 # where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
 _PACKING = 0.02
@@ -108,7 +107,7 @@ class Oracle:
             load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
             reading = begin(load)
         read(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
-        return self._value(load, foresee(load, reading, _REPLACED)) - outlook.value, max(reading.decodes, 1)
+        return self._value(load, foresee(load, reading, REPLACED)) - outlook.value, max(reading.decodes, 1)
 
     def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
         begun, _ = cluster.steps_begun(endpoint, now_s)
@@ -123,7 +122,7 @@ class Oracle:
         last = read_all_but_last(load, reading)
         whole = reading.copy()
         read(load, whole, last)
-        value = self._value(load, foresee(load, whole, _REPLACED))
+        value = self._value(load, foresee(load, whole, REPLACED))
         found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
         return found
 

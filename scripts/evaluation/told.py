@@ -13,7 +13,7 @@ from model_store import ROW_NAMES
 from scripts.evaluation.configurations import SLO
 from scripts.evaluation.contenders import by_plan
 from scripts.evaluation.experiment_model import Plan, TargetPlan
-from scripts.evaluation.foresight import begin, foresee, load_of, prompt_of, read
+from scripts.evaluation.foresight import REPLACED, begin, foresee, load_of, prompt_of, read
 from scripts.evaluation.learning import VirtualTrainer
 from scripts.evaluation.lengths import Lengths, expected_of
 from scripts.evaluation.noise_floor import Told
@@ -37,8 +37,6 @@ STATE = (
 SECONDS = 150.0
 # Neither the traffic that is judged nor that of models, rows and futures.
 _SEED = 4 * OTHER_TRAFFIC
-# As the pool goes on to be, half of the sequences that end have their places taken.
-_REPLACED = 0.5
 _NAMES = (*ROW_NAMES, *STATE)
 _OURS = Plan(names=_NAMES)
 _TOLD = Plan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
@@ -102,7 +100,7 @@ def state_of(cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float, le
     own = prompt_of(arrival, engine.cached_tokens(arrival.hashes, arrival.prompt_tokens), lengths)
     reading = begin(load)
     read(load, reading, [*load.prompts, own])
-    future = foresee(load, reading, _REPLACED)
+    future = foresee(load, reading, REPLACED)
     at = future.requests.tolist().index(arrival.index)
     tpot_ms = (future.ended_s[at] - future.first_s[at]) * 1000 / max(own.length - 1, 1)
     requests = sum(one.running + one.waiting for one in cluster.engines) / len(cluster.engines)
