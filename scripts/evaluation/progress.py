@@ -1,20 +1,36 @@
 """How far an evaluation is, on stderr: what is prepared, what is run, and how long it may still take."""
 
+import time
+from datetime import timedelta
 from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 _RUNS_OF_A_SEARCH = 6
 _RATE_OVER_S = 900
+_LINE_EVERY_S = 60.0
 
 
 class Meter:
-    """Two bars. How many runs a search takes is known when it ends: those to come count as its mean."""
+    """Two bars; a line a minute where stderr is no terminal.
 
-    def __init__(self, preparations: int, searches: int, other_runs: int) -> None:
+    How many runs a search takes is known when it ends: those to come count as its mean.
+    """
+
+    def __init__(
+        self, preparations: int, searches: int, other_runs: int, *, line_every_s: float = _LINE_EVERY_S
+    ) -> None:
         columns = (
             TextColumn("{task.description:12}"),
             BarColumn(bar_width=20),
@@ -24,9 +40,9 @@ class Meter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[now]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        self._progress = Progress(
-            *columns, console=Console(stderr=True), speed_estimate_period=_RATE_OVER_S, expand=True
-        )
+        self._console = Console(stderr=True)
+        self._progress = Progress(*columns, console=self._console, speed_estimate_period=_RATE_OVER_S, expand=True)
+        self._line_every_s, self._told_s = line_every_s, time.monotonic()
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")
@@ -44,11 +60,24 @@ class Meter:
 
     def ran(self, what: str) -> None:
         self._progress.update(self._running, advance=1, now=what)
+        if not self._console.is_terminal and time.monotonic() - self._told_s >= self._line_every_s:
+            self._told_s = time.monotonic()
+            self._console.print(self._line(what), highlight=False, soft_wrap=True)
 
     def searched(self, runs: int) -> None:
         """A search ended, after so many runs."""
         self._ended.append(runs)
-        self._progress.update(self._running, total=self._total())
+        # Not by update(), which would forget how fast it has been.
+        self._runs.total = self._total()
+
+    def _line(self, what: str) -> str:
+        left_s = self._runs.time_remaining
+        left = "" if left_s is None else f", {timedelta(seconds=round(left_s))} left"
+        return f"{self._runs.completed:.0f} of {self._runs.total:.0f} runs{left}: {what}"
+
+    @property
+    def _runs(self) -> Task:
+        return next(task for task in self._progress.tasks if task.id == self._running)
 
     def _total(self) -> float:
         mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
