@@ -11,7 +11,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts.evaluation.bounds import least_e2e_p50_ms
+from scripts.evaluation.bounds import p50_bounds
 from scripts.evaluation.journal import JournalError
 from scripts.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, Plan
 from scripts.evaluation.preparing import LEARNING_S, prepare
@@ -100,9 +100,9 @@ def main(
 ) -> None:
     """Finds the goodput of every policy on every workload, and what each does at a common load.
 
-    On two idle cores --quick takes less than four minutes, and all of it more than two hours: about a fifth of that
-    each for slo, slo-shedding, reference, informed and oracle, next to nothing for policies without a picker; a quarter
-    of it for the workload halving.
+    On two idle cores --quick takes less than four minutes, and all of it some two and a half hours: about a sixth of
+    that each for slo, slo-shedding, reference, informed and both oracles, next to nothing for policies without a
+    picker; a quarter of it for the workload halving.
 
     Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
 
@@ -125,7 +125,7 @@ def main(
         judged_rows=rows_of if OURS in chosen else (),
         has_bounds=not quick and OURS in chosen,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_bounds), _halving_s, least_e2e_p50_ms)
+    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_bounds), _halving_s, p50_bounds)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

@@ -5,41 +5,63 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS, SHEDDING
+from scripts.evaluation.plan import COMMON, INFORMED, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
+from scripts.evaluation.quickest import Quickest
 from scripts.evaluation.recovery import over_seeds, periods
-from scripts.evaluation.replay import WARM_UP_SHARE, scenario_of
+from scripts.evaluation.replay import WARM_UP_SHARE, Run, replay, scenario_of
 from scripts.evaluation.results import WorkloadResult
 from scripts.evaluation.statistics import Interval, median_interval, ratio_interval, ratios
 from scripts.evaluation.summary import OVER, SHARED_PREFIX, TUNED, halving_bins
 from scripts.evaluation.tables import table
+from simulator.arrival import Scenario
 from simulator.workloads.objectives import unloaded_tpot_ms
 
-LeastP50 = Callable[[str, float, int, float], float]
-"""In ms, by workload, requests/s, seed and seconds."""
+
+@dataclass(frozen=True)
+class P50Bounds:
+    """End-to-end p50s in ms: what no policy can fall short of, and that of the policy that knows all to be quick."""
+
+    least_ms: float
+    quickest_ms: float
+
+
+FindP50Bounds = Callable[[str, float, int, float], P50Bounds]
+"""By workload, requests/s, seed and seconds."""
 Seconds = Callable[[str, float], float]
 """How long the runs of a workload at a rate are."""
-_BOUNDED = (OURS, SHEDDING, INFORMED, ORACLE)
+_BOUNDED = (OURS, INFORMED, ORACLE, SHEDDING, SHEDDING_ORACLE)
 
 
 @dataclass(frozen=True)
 class LatencyBound:
-    """By seed, in ms at the common load: the end-to-end p50 of `tuned`, and the least that it could be."""
+    """By seed, in ms at the common load: the end-to-end p50 of `tuned`, and what it could be."""
 
     tuned_ms: Sequence[float]
     least_ms: Sequence[float]
+    quickest_ms: Sequence[float]
 
     @property
-    def gain(self) -> Interval:
+    def most(self) -> Interval:
         """The most that any policy could be quicker by."""
         return ratio_interval(self.tuned_ms, self.least_ms)
 
+    @property
+    def gain(self) -> Interval:
+        """By how much the one that knows all is quicker."""
+        return ratio_interval(self.tuned_ms, self.quickest_ms)
 
-def least_e2e_p50_ms(workload: str, requests_per_s: float, seed: int, seconds: float) -> float:
+
+def p50_bounds(workload: str, requests_per_s: float, seed: int, seconds: float) -> P50Bounds:
+    scenario = scenario_of(workload, requests_per_s, seed, seconds)
+    quickest = replay(scenario, Run(Quickest(seed), None, {}), "quickest", requests_per_s, seed)
+    return P50Bounds(_least_e2e_p50_ms(scenario), quickest.e2e_ms["p50"])
+
+
+def _least_e2e_p50_ms(scenario: Scenario) -> float:
     """Half of the judged answers take longer on whatever endpoint, since each token takes a step of a decode alone.
 
     Nothing is counted for the prompt, as if it were in the cache.
     """
-    scenario = scenario_of(workload, requests_per_s, seed, seconds)
     judged = [a for a in scenario.arrivals if a.arrival_s >= WARM_UP_SHARE * scenario.arrivals[-1].arrival_s]
     prompts = np.array([arrival.prompt_tokens for arrival in judged])
     outputs = np.array([arrival.output_tokens for arrival in judged])
@@ -47,19 +69,23 @@ def least_e2e_p50_ms(workload: str, requests_per_s: float, seed: int, seconds: f
     return min(float(np.median(unloaded_tpot_ms(hardware, prompts, outputs) * outputs)) for hardware in kinds)
 
 
-def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, least: LeastP50) -> LatencyBound | None:
+def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, find: FindP50Bounds) -> LatencyBound | None:
     """None without the workload that it is about, or without `tuned`."""
     result = next((one for one in results if one.workload == SHARED_PREFIX and TUNED in one.policies), None)
     if result is None:
         return None
     rate = result.rates[COMMON]
     seconds = seconds_at(SHARED_PREFIX, rate)
-    least_ms = [least(SHARED_PREFIX, rate, seed, seconds) for seed in result.seeds]
-    return LatencyBound(result.measured(TUNED, lambda point: point.e2e_ms["p50"]), least_ms)
+    bounds = [find(SHARED_PREFIX, rate, seed, seconds) for seed in result.seeds]
+    return LatencyBound(
+        tuned_ms=result.measured(TUNED, lambda point: point.e2e_ms["p50"]),
+        least_ms=[one.least_ms for one in bounds],
+        quickest_ms=[one.quickest_ms for one in bounds],
+    )
 
 
 def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
-    """The targets' goodput ratios, of ours, with shedding and without, and of those that know more."""
+    """The targets' goodput ratios, of ours, without shedding and with, and of those that know more."""
     known = [policy for policy in _BOUNDED if all(policy in result.policies for result in results)]
     over = [policy for policy in OVER.values() if policy not in known and policy in results[0].policies]
     rows = [(policy, *(_median_ratio(results, one, policy) for one in known)) for policy in over]

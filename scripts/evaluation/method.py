@@ -11,7 +11,7 @@ from scripts.evaluation.picker import (
     TOKEN_DELAY_MS,
     TOKEN_DELAY_SIGMA,
 )
-from scripts.evaluation.plan import BASE, IF_NEVER, INFORMED, ORACLE, OURS, SHEDDING
+from scripts.evaluation.plan import BASE, IF_NEVER, INFORMED, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
 from scripts.evaluation.preparing import LEARNING_REQUESTS, LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from scripts.evaluation.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
 from scripts.evaluation.rows import LOAD as ROWS_LOAD
@@ -68,7 +68,7 @@ ASSUMPTIONS = f"""\
   that leaves them.
 - A decision takes no virtual time, and neither does the network.
 - Lengths of prompts are known exactly to every policy that asks for them, and so are the hashes of their pieces.
-  Lengths of outputs are unknown to every policy but `oracle`, which also knows every engine's state and costs.
+  Lengths of outputs are unknown to every policy but the oracles, which also know every engine's state and costs.
   `informed` knows these as well, but no lengths: of each answer it expects the mean of those of the workload, in other
   traffic, that are longer than it is so far. What it lacks of `oracle` is knowledge that no router can have.
 - Learning takes what it takes in production: models are refitted every {LEARNING.interval_s:g} s, if at least
@@ -91,7 +91,7 @@ BOUNDS = f"""\
 How much of the goodput targets there is to gain, as medians over workloads: `{ORACLE}` knows each engine's state and
 costs and how long every answer will be; `{INFORMED}` knows the same but for the lengths, which nobody can. Both serve
 all, as `{OURS}` does: what they leave of a target no prediction can bring to such a policy. `{SHEDDING}` is `{OURS}`
-told to shed what costs more requests their objectives than it meets, with which they don't compare."""
+told to shed what costs more requests their objectives than it meets, and `{SHEDDING_ORACLE}` the oracle that does."""
 TPOT_BOUNDS = f"""\
 Errors of predicted TPOT at the common load, in percent. A replay is deterministic: with the same requests up to a
 moment, the pool is the same at that moment to the last token. {PASTS} such moments are each followed by {FUTURES}

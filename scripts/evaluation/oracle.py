@@ -17,6 +17,7 @@ from scripts.evaluation.foresight import (
     REPLACED,
     Floats,
     Future,
+    Ints,
     Load,
     Prompt,
     Reading,
@@ -58,10 +59,16 @@ class _Outlook:
 
 
 class Oracle:
-    """Places where most requests, this one and those that are there, will meet their objectives."""
+    """Places where most requests, this one and those that are there, will meet their objectives.
 
-    def __init__(self, seed: int, lengths: Lengths = foreknown) -> None:
-        self._lengths = lengths
+    With `sheds`, nowhere if that costs as many their objectives as it gains wherever the request goes.
+    """
+
+    of_lost = 0.0
+    """What a request gains where it would wait for so long that nothing else is asked."""
+
+    def __init__(self, seed: int, lengths: Lengths = foreknown, *, sheds: bool = False) -> None:
+        self._lengths, self._sheds = lengths, sheds
         self._cluster: Cluster | None = None
         self._outlooks: list[_Outlook | None] = []
         self._rng = random.Random(f"{seed}/oracle")
@@ -73,10 +80,12 @@ class Oracle:
         self._cluster = cluster
         self._outlooks = [None] * len(cluster.engines)
 
-    def place(self, arrival: Arrival, now_s: float) -> Placement:
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         assert self._cluster
         self._note(arrival)
         found = [self._with(self._cluster, endpoint, arrival, now_s) for endpoint in range(len(self._outlooks))]
+        if self._sheds and max(gain for gain, _ in found) <= 0:
+            return None
         fullest = max(decodes for _, decodes in found)
         scores = [gain + _PACKING * decodes / fullest + 1e-9 * self._rng.random() for gain, decodes in found]
         return Placement(scores.index(max(scores)))
@@ -88,16 +97,20 @@ class Oracle:
 
     def ended(self, flight: Flight, now_s: float) -> None: ...
 
+    def arrived_s(self, requests: Ints) -> Floats:
+        arrived_s: Floats = self._facts[requests, _ARRIVED]
+        return arrived_s
+
     def _note(self, arrival: Arrival) -> None:
         while arrival.index >= len(self._facts):
             self._facts = np.concatenate((self._facts, np.full_like(self._facts, np.nan)))
         self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, arrival.slo_tpot_ms, np.nan)
 
     def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
-        """How many requests more will meet their objectives with this one, and how many decode beside it."""
+        """By how much the endpoint is worth more with this request, and how many decode beside it."""
         engine = cluster.engines[endpoint]
         if begins_later(cluster, endpoint, _LOST * arrival.slo_ttft_ms / 1000):
-            return 0.0, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
+            return self.of_lost, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
         outlook = self._outlook(cluster, endpoint, now_s)
         cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
         if outlook.last:
@@ -107,7 +120,7 @@ class Oracle:
             load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
             reading = begin(load)
         read(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
-        return self._value(load, foresee(load, reading, REPLACED)) - outlook.value, max(reading.decodes, 1)
+        return self.value(load, foresee(load, reading, REPLACED)) - outlook.value, max(reading.decodes, 1)
 
     def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
         begun, _ = cluster.steps_begun(endpoint, now_s)
@@ -122,12 +135,12 @@ class Oracle:
         last = read_all_but_last(load, reading)
         whole = reading.copy()
         read(load, whole, last)
-        value = self._value(load, foresee(load, whole, REPLACED))
+        value = self.value(load, foresee(load, whole, REPLACED))
         found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
         return found
 
-    def _value(self, load: Load, future: Future) -> float:
-        """How many of the endpoint's requests can be expected to meet both objectives."""
+    def value(self, load: Load, future: Future) -> float:
+        """What a future is worth: how many of the endpoint's requests can be expected to meet both objectives."""
         facts = self._facts[future.requests]
         known_s = facts[:, _FIRST]
         is_known = ~np.isnan(known_s)

@@ -19,11 +19,13 @@ POLICIES = (
     "slo-shedding",
     "informed",
     "oracle",
+    "oracle-shedding",
 )
 OURS = "slo"
 SHEDDING = "slo-shedding"
 """Ours, as it is where nobody minds that requests are refused."""
-INFORMED, ORACLE = "informed", "oracle"
+INFORMED, ORACLE, SHEDDING_ORACLE = "informed", "oracle", "oracle-shedding"
+"""Those that know more than a router can. Only the last one sheds."""
 PREDICTING = ("reference", OURS, SHEDDING)
 """The policies that predict, by models that go on to be refitted."""
 BASE = "default"

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from scripts.evaluation.misses import LEAST
-from scripts.evaluation.plan import INFORMED, ORACLE, OURS
+from scripts.evaluation.plan import INFORMED, ORACLE, OURS, SHEDDING_ORACLE
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
 from scripts.evaluation.results import WorkloadResult
@@ -32,6 +32,7 @@ _COLOURS = {
     "slo-shedding": "#4cc9f0",
     "informed": "#5c6670",
     "oracle": "black",
+    "oracle-shedding": "#e76f9b",
 }
 _PLACES = 24  # of a line, along the rates
 
@@ -42,7 +43,7 @@ def draw_attainment(result: WorkloadResult, file: Path) -> None:
     for policy in result.policies:
         rates, intervals = curve(result, policy)
         bold = policy == OURS
-        style = "--" if policy in (INFORMED, ORACLE) else "-"
+        style = "--" if policy in (INFORMED, ORACLE, SHEDDING_ORACLE) else "-"
         means = [100 * one.mean for one in intervals]
         axes.plot(rates, means, style, color=_COLOURS[policy], linewidth=2.4 if bold else 1.2, label=policy)
         lows, highs = ([100 * one.ends[end] for one in intervals] for end in (0, 1))

@@ -18,7 +18,7 @@ from scripts.evaluation.lengths import expected_of
 from scripts.evaluation.misses import Misses
 from scripts.evaluation.oracle import Oracle
 from scripts.evaluation.picker import Picker, Predicted
-from scripts.evaluation.plan import INFORMED, ORACLE, PREDICTING
+from scripts.evaluation.plan import INFORMED, ORACLE, PREDICTING, SHEDDING_ORACLE
 from scripts.evaluation.point import PointOptions, PointResult
 from simulator.arrival import Scenario
 from simulator.cluster import Cluster, Observer
@@ -136,13 +136,13 @@ def run_of(
     endpoints = len(scenario.endpoints)
     if policy in HEURISTICS:
         return Run(HEURISTICS[policy](endpoints, seed), None, {})
-    if policy == ORACLE:
-        return Run(Oracle(seed), None, {})
+    if policy in (ORACLE, SHEDDING_ORACLE):
+        return Run(Oracle(seed, sheds=policy == SHEDDING_ORACLE), None, {})
     if policy == INFORMED:
         return Run(Oracle(seed, expected_of(scenario.name)), None, {})
     texts = configurations(prepared.weights)
     if policy not in texts:
-        expected = ", ".join([*HEURISTICS, *texts, INFORMED, ORACLE])
+        expected = ", ".join([*HEURISTICS, *texts, INFORMED, ORACLE, SHEDDING_ORACLE])
         raise ValueError(f"no policy is called {policy!r}: expected {expected}")
     trainer = VirtualTrainer(learning, prepared.models) if policy in PREDICTING else None
     picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer)

@@ -112,12 +112,15 @@ def _bounds(
         text += "\n\n" + RECOVERY.format(as_before_s=as_before_s) + "\n\n" + recovered
     if latency is None:
         return text
-    tuned_ms, least_ms = (fmean(values) for values in (latency.tuned_ms, latency.least_ms))
+    tuned_ms, least_ms, quickest_ms = map(fmean, (latency.tuned_ms, latency.least_ms, latency.quickest_ms))
     return text + (
         f"\n\nOf the end-to-end p50 on shared-prefix: at the common load tuned's is {tuned_ms:,.0f} ms."
         f" Were each request alone on an idle endpoint that has its prompt in the cache, it would be"
         f" {least_ms:,.0f} ms."
-        f" So no policy could be quicker by more than {latency.gain.text()}."
+        f" So no policy could be quicker by more than {latency.most.text()}. A policy that knows what the oracle knows,"
+        f" and places each where all answers together are foreseen to end soonest, has {quickest_ms:,.0f} ms:"
+        f" {latency.gain.text()} times as quick. What is between that and the least is what requests cost each"
+        f" other wherever they go."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from scripts.evaluation.plan import BASE, HALVING, OURS, SHEDDING
+from scripts.evaluation.plan import BASE, HALVING, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
 from scripts.evaluation.point import PointOptions, RunPoint
 from scripts.evaluation.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, over_seeds, recovery_s
 from scripts.evaluation.results import Measure, WorkloadResult
@@ -16,8 +16,9 @@ OVER = {
     "goodput_over_tuned": "tuned",
     "goodput_over_closed_formula": "closed-formula",
     "goodput_over_reference": "reference",
-    "goodput_of_oracle": "oracle",
 }
+BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
+"""The policy that does the same by knowing all."""
 OF_SHEDDING = "shedding_"
 """How the names of figures begin that are those of ours, but with shedding."""
 TUNED = "tuned"
@@ -70,7 +71,7 @@ Named = tuple[str, Interval | str]
 
 
 def _goodputs(results: Sequence[WorkloadResult], ours: str) -> Iterator[Named]:
-    for name, policy in OVER.items():
+    for name, policy in (OVER | {"goodput_of_oracle": BOUND_OF[ours]}).items():
         reason = _missing(results, ours, policy)
         yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
     reason = _missing(results, ours)

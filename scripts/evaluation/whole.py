@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from scripts.evaluation.bounds import LeastP50, latency_bound
+from scripts.evaluation.bounds import FindP50Bounds, latency_bound
 from scripts.evaluation.journal import Journal
 from scripts.evaluation.plan import COMMON, HALVING, Described, Plan
 from scripts.evaluation.report import Made, write_report
@@ -34,7 +34,7 @@ class Subject:
     workloads: Mapping[str, Described]
     engine: Engine
     changed_s: Callable[[float], float]
-    least_e2e_p50_ms: LeastP50
+    p50_bounds: FindP50Bounds
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
         stale=journal.stale,
         resumed=journal.resumed,
     )
-    latency = latency_bound(results, plan.seconds_at, subject.least_e2e_p50_ms)
+    latency = latency_bound(results, plan.seconds_at, subject.p50_bounds)
     file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s, latency)
     _tell(plan, results, summary, extra, output)
     click.echo(f"{file} has it all", err=True)

@@ -20,6 +20,7 @@ QUALITY = {
     "slo": 1.5,
     "slo-shedding": 1.7,
     "oracle": 1.6,
+    "oracle-shedding": 1.8,
 }
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from scripts.evaluation.bounds import p50_bounds
 from scripts.evaluation.lengths import Lengths, expected, foreknown
 from scripts.evaluation.oracle import Oracle
 from scripts.evaluation.point import PointOptions
@@ -44,6 +45,26 @@ def test_what_can_be_known_is_worth_much_and_not_all() -> None:
     assert attained["oracle"] > attained["informed"] > attained["round-robin"] + 0.05
 
 
+def test_shedding_has_more_answers_in_time_where_not_all_can_be() -> None:
+    rate = 1.3 * WORKLOADS["azure-conversation"].typical_rps
+    serving, shedding = (
+        run_point("azure-conversation", rate, 1, policy, 15.0, None, PointOptions())
+        for policy in ("oracle", "oracle-shedding")
+    )
+    assert serving.shed == 0 < shedding.shed
+    assert shedding.attainment > serving.attainment + 0.05
+
+
+def test_the_quickest_is_quicker_than_those_that_know_less_and_than_the_oracle() -> None:
+    workload = WORKLOADS["shared-prefix"]
+    bounds = p50_bounds("shared-prefix", 0.5 * workload.typical_rps, 1, 15.0)
+    others = [
+        run_point("shared-prefix", 0.5 * workload.typical_rps, 1, policy, 15.0, None, PointOptions()).e2e_ms["p50"]
+        for policy in ("least-requests", "default", "tuned", "oracle")
+    ]
+    assert bounds.least_ms < bounds.quickest_ms < min(others)
+
+
 class Recorded(Oracle):
     def __init__(self, lengths: Lengths) -> None:
         super().__init__(1, lengths)
@@ -51,6 +72,7 @@ class Recorded(Oracle):
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:
         placement = super().place(arrival, now_s)
+        assert placement
         self.endpoints.append(placement.endpoint)
         return placement
 

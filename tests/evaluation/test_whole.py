@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scripts.evaluation.bounds import P50Bounds
 from scripts.evaluation.plan import Plan
 from scripts.evaluation.point import PointResult
 from scripts.evaluation.run import Engine
@@ -19,7 +20,7 @@ from tests.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows
 WORKLOADS = ("shared-prefix", "halving")
 PLAN = Plan(
     WORKLOADS,
-    ("round-robin", "default", "tuned", "slo", "slo-shedding", "oracle"),
+    ("round-robin", "default", "tuned", "slo", "slo-shedding", "oracle", "oracle-shedding"),
     (1, 2),
     60.0,
     600,
@@ -33,7 +34,7 @@ SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
     Engine(prepare, run_point, judge_rows, tpot_bounds),
     lambda seconds: seconds / 2,
-    lambda workload, requests_per_s, seed, seconds: 100.0 * seed,
+    lambda workload, requests_per_s, seed, seconds: P50Bounds(least_ms=100.0 * seed, quickest_ms=120.0 * seed),
 )
 
 
@@ -90,10 +91,11 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "| shared-prefix, halving | tight | 30% | 5 | 2 |" in text
     assert "(`recovery_s`) | ≤ 60 | 30.0 | met |" in text
     assert "(`goodput_over_round_robin`) | ≥ 1.5 |" in text
-    assert "| goodput at 90% over that of | slo | slo-shedding | oracle |" in text
+    assert "| goodput at 90% over that of | slo | oracle | slo-shedding | oracle-shedding |" in text
     assert "(`shedding_goodput_over_default`) | ≥ 1.25 |" in text
     assert "| halving | 4.0 | 2.0 | 4.5 | 3.0 |" in text
     assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
+    assert re.search(r"end soonest, has 180 ms: [\d.]+ \[[\d., ]+\] times as quick", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
 
