@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,6 +64,11 @@ class Journal:
     def spent_s(self) -> float:
         """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
         return self._spent_before_s + time.monotonic() - self._began_at
+
+    def known(self, plan: Plan) -> int:
+        """How many of the results so far the plan can make use of."""
+        wanted = {*product(plan.workloads, plan.policies, plan.seeds)}
+        return sum((workload, policy, seed) in wanted for workload, policy, _, seed in self.points)
 
     def add(self, point: PointResult) -> None:
         self._append(msgspec.json.encode(point))

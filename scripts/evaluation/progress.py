@@ -25,11 +25,18 @@ _LINE_EVERY_S = 60.0
 class Meter:
     """Two bars; a line a minute where stderr is no terminal.
 
-    How many runs a search takes is known when it ends: those to come count as its mean.
+    How many runs a search takes is known when it ends: those to come count as its mean. The runs of the bar are those
+    that are made; `known` is how many results there are already.
     """
 
     def __init__(
-        self, preparations: int, searches: int, other_runs: int, *, line_every_s: float = _LINE_EVERY_S
+        self,
+        preparations: int,
+        searches: int,
+        other_runs: int,
+        known: int = 0,
+        *,
+        line_every_s: float = _LINE_EVERY_S,
     ) -> None:
         columns = (
             TextColumn("{task.description:12}"),
@@ -45,6 +52,7 @@ class Meter:
         self._line_every_s, self._told_s = line_every_s, time.monotonic()
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
+        self._made, self._had, self._known = 0, 0, known
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")
         self._running = self._progress.add_task("runs", total=self._total(), now="")
 
@@ -59,16 +67,22 @@ class Meter:
         self._progress.update(self._preparing, advance=1, now=what)
 
     def ran(self, what: str) -> None:
+        self._made += 1
         self._progress.update(self._running, advance=1, now=what)
+        self._set_total()
         if not self._console.is_terminal and time.monotonic() - self._told_s >= self._line_every_s:
             self._told_s = time.monotonic()
             self._console.print(self._line(what), highlight=False, soft_wrap=True)
 
+    def had(self) -> None:
+        """A run needn't be made: there was its result."""
+        self._had += 1
+        self._set_total()
+
     def searched(self, runs: int) -> None:
-        """A search ended, after so many runs."""
+        """A search ended, after so many runs that were made or had."""
         self._ended.append(runs)
-        # Not by update(), which would forget how fast it has been.
-        self._runs.total = self._total()
+        self._set_total()
 
     def _line(self, what: str) -> str:
         left_s = self._runs.time_remaining
@@ -79,6 +93,13 @@ class Meter:
     def _runs(self) -> Task:
         return next(task for task in self._progress.tasks if task.id == self._running)
 
+    def _set_total(self) -> None:
+        # Not by update(), which would forget how fast it has been.
+        self._runs.total = self._total()
+
     def _total(self) -> float:
+        """How many will have been made."""
         mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
-        return sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs
+        wanted = sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs
+        left = wanted - self._made - self._had - max(self._known - self._had, 0)
+        return self._made + max(left, 0)

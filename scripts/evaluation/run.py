@@ -50,7 +50,7 @@ def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, jou
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
     spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
     with (
-        Meter(len(plan.workloads), searches, searches * len(plan.loads)) as meter,
+        Meter(len(plan.workloads), searches, searches * len(plan.loads), journal.known(plan)) as meter,
         ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
     ):
         try:
@@ -159,7 +159,9 @@ class _Evaluation:
             arguments = (workload, rate, seed, policy, seconds, prepared, options)
             point = await self._in_pool(what, self.engine.run_point, *arguments)
             self.journal.add(point)
-        self.meter.ran(what)
+            self.meter.ran(what)
+        else:
+            self.meter.had()
         return point
 
     async def _prepare(self, workload: str) -> bytes | None:
