@@ -23,6 +23,9 @@ from serving.certificates import CertificateError, CertificateFolder, https_sett
 
 logger = logging.getLogger("headroom.predictor")
 GRACE_S = 10
+# Longer than pickers keep a connection open that nothing is asked over: who asks over one that is just being closed
+# gets no answer, and takes that for a failure.
+KEEP_ALIVE_S = 75
 
 
 def serve(config: Config) -> None:
@@ -45,6 +48,7 @@ def serve(config: Config) -> None:
         log_config=None,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
         date_header=False,

@@ -20,6 +20,8 @@ from epp.scheduling.snapshot import Predictions
 
 logger = logging.getLogger("headroom.epp.latency")
 
+# Less than a prediction server does, so that it is never the one to close.
+KEEP_OPEN_S = 60
 _COLUMNS, _ROWS = "/predict/columns", "/predict/bulk/strict"
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
@@ -35,7 +37,7 @@ class RemoteLatencyClient:
         self._trust = trust or Trust()
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_OPEN_S),
             timeout=aiohttp.ClientTimeout(total=None),
         )
 

@@ -11,10 +11,11 @@ from aiohttp import web
 from epp.exceptions import PredictionUnavailableError
 from epp.latency.breaker import Replica
 from epp.latency.embedded import EmbeddedLatencyClient
-from epp.latency.remote import RemoteLatencyClient
+from epp.latency.remote import KEEP_OPEN_S, RemoteLatencyClient
 from epp.latency.training import TrainingSink
 from epp.latency.wire import TrainingRow, training_row
 from model_store import ROW_NAMES, open_store
+from predictor.server import KEEP_ALIVE_S
 from tests.live import call
 from tests.predictor.models import pair, running_predictor
 
@@ -276,3 +277,7 @@ async def test_an_answer_in_columns_that_is_none_counts_as_a_failure(text: bytes
             assert (await client.predict(ROWS)).generation == 4
         assert client.paused()[bad] == 1
         await client.close()
+
+
+def test_no_prediction_server_closes_a_connection_that_a_picker_keeps_open() -> None:
+    assert KEEP_ALIVE_S > KEEP_OPEN_S
