@@ -119,8 +119,8 @@ def _bounds(
         f" {least_ms:,.0f} ms."
         f" So no policy could be quicker by more than {latency.most.text()}. A policy that knows what the oracle knows,"
         f" and places each where all answers together are foreseen to end soonest, has {quickest_ms:,.0f} ms:"
-        f" {latency.gain.text()} times as quick. It doesn't know who will come: hindsight could find more. What is"
-        f" between that and the least is for the most part what requests on one endpoint cost each other."
+        f" {latency.gain.text()} times as quick. Between that and the least lie the steps that requests share, and"
+        f" what could be found by one who knew who will come."
     )
 
 
