@@ -9,7 +9,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,10 +64,13 @@ class Journal:
         """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
         return self._spent_before_s + time.monotonic() - self._began_at
 
-    def known(self, plan: Plan) -> int:
-        """How many of the results so far the plan can make use of."""
-        wanted = {*product(plan.workloads, plan.policies, plan.seeds)}
-        return sum((workload, policy, seed) in wanted for workload, policy, _, seed in self.points)
+    def points_of(self, plan: Plan, workload: str) -> tuple[PointResult, ...]:
+        """The results so far that the plan can make use of."""
+        return tuple(
+            point
+            for point in self.points.values()
+            if point.workload == workload and point.policy in plan.policies and point.seed in plan.seeds
+        )
 
     def add(self, point: PointResult) -> None:
         self._append(msgspec.json.encode(point))

@@ -10,7 +10,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -52,9 +51,11 @@ class Meter:
         self._line_every_s, self._told_s = line_every_s, time.monotonic()
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
-        self._made, self._had, self._known = 0, 0, known
+        self._had, self._known = 0, known
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")
-        self._running = self._progress.add_task("runs", total=self._total(), now="")
+        self._running = self._progress.add_task("runs", total=None, now="")
+        self._runs = self._progress.tasks[-1]
+        self._set_total()
 
     def __enter__(self) -> "Meter":
         self._progress.start()
@@ -67,7 +68,6 @@ class Meter:
         self._progress.update(self._preparing, advance=1, now=what)
 
     def ran(self, what: str) -> None:
-        self._made += 1
         self._progress.update(self._running, advance=1, now=what)
         self._set_total()
         if not self._console.is_terminal and time.monotonic() - self._told_s >= self._line_every_s:
@@ -89,10 +89,6 @@ class Meter:
         left = "" if left_s is None else f", {timedelta(seconds=round(left_s))} left"
         return f"{self._runs.completed:.0f} of {self._runs.total:.0f} runs{left}: {what}"
 
-    @property
-    def _runs(self) -> Task:
-        return next(task for task in self._progress.tasks if task.id == self._running)
-
     def _set_total(self) -> None:
         # Not by update(), which would forget how fast it has been.
         self._runs.total = self._total()
@@ -101,5 +97,4 @@ class Meter:
         """How many will have been made."""
         mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
         wanted = sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs
-        left = wanted - self._made - self._had - max(self._known - self._had, 0)
-        return self._made + max(left, 0)
+        return max(wanted - max(self._known, self._had), self._runs.completed)

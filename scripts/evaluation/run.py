@@ -48,9 +48,10 @@ class Engine:
 def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
     """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
+    known = sum(len(journal.points_of(plan, workload)) for workload in plan.workloads)
     spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
     with (
-        Meter(len(plan.workloads), searches, searches * len(plan.loads), journal.known(plan)) as meter,
+        Meter(len(plan.workloads), searches, searches * len(plan.loads), known) as meter,
         ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
     ):
         try:
@@ -106,11 +107,7 @@ class _Evaluation:
             (policy, share): [found[policy, seed][share] for seed in plan.seeds]
             for policy, share in product(plan.policies, SHARES)
         }
-        points = tuple(
-            point
-            for point in self.journal.points.values()
-            if point.workload == name and point.policy in plan.policies and point.seed in plan.seeds
-        )
+        points = self.journal.points_of(plan, name)
         quality = await self._judge_rows(name, prepared)
         bounds = await self._tpot_bounds(name, grid.rate(grid.level(common_rps)), prepared)
         return WorkloadResult(
