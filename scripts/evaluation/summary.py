@@ -17,8 +17,7 @@ OVER = {
     "goodput_over_closed_formula": "closed-formula",
     "goodput_over_reference": "reference",
 }
-BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
-"""The policy that does the same by knowing all."""
+_BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
 OF_SHEDDING = "shedding_"
 """How the names of figures begin that are those of ours, but with shedding."""
 TUNED = "tuned"
@@ -70,8 +69,13 @@ def virtual_requests_per_s(run_point: RunPoint, typical_rps: float, seconds: flo
 Named = tuple[str, Interval | str]
 
 
+def opponents(ours: str) -> dict[str, str]:
+    """Whom one of ours is compared with, by figure: the oracle is that which does the same by knowing all."""
+    return OVER | {"goodput_of_oracle": _BOUND_OF[ours]}
+
+
 def _goodputs(results: Sequence[WorkloadResult], ours: str) -> Iterator[Named]:
-    for name, policy in (OVER | {"goodput_of_oracle": BOUND_OF[ours]}).items():
+    for name, policy in opponents(ours).items():
         reason = _missing(results, ours, policy)
         yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
     reason = _missing(results, ours)
