@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from epp.decisions import DecisionLog, explain
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
+from epp.request.decisions import DecisionLog, explain
 from epp.workers.siblings import Siblings
 
 _MAX_LIMIT = 10_000

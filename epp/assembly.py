@@ -14,31 +14,31 @@ from starlette.types import ASGIApp
 
 from epp.app import create_app
 from epp.config import Config
-from epp.decisions import DecisionLog
-from epp.director import Director
 from epp.endpoints import Background, Source, find_endpoints
 from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
 from epp.extproc.health import Health
 from epp.extproc.visibility import Visibility
-from epp.followed import follow_parts
-from epp.latency.client import LatencyClient
-from epp.latency.embedded import EmbeddedLatencyClient
-from epp.latency.remote import RemoteLatencyClient
-from epp.latency.training import TrainingSink
-from epp.latency.trust import Trust
+from epp.gauges import follow_parts
 from epp.metrics import Metrics
-from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
-from epp.responses import Responses
-from epp.sampling import ObservationBudget
-from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
-from epp.scheduling.reload import SchedulerFile
+from epp.prediction.client import LatencyClient
+from epp.prediction.embedded import EmbeddedLatencyClient
+from epp.prediction.remote import RemoteLatencyClient
+from epp.prediction.training import TrainingSink
+from epp.prediction.trust import Trust
+from epp.request.budget import ObservationBudget
+from epp.request.decisions import DecisionLog
+from epp.request.director import Director
+from epp.request.outcomes import Outcomes
+from epp.request.response import Responses
+from epp.request.tokens import Tokenizer
+from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.configuration.reload import SchedulerFile
+from epp.scheduling.configuration.warnings import traps
 from epp.scheduling.scheduler import Scheduler
-from epp.scheduling.traps import traps
-from epp.tokens import Tokenizer
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
 from epp.workers.supervisor import Place
@@ -190,7 +190,7 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
     if not config.tracing:
         return None
     try:
-        from epp.tracing import Tracing
+        from epp.request.tracing import Tracing
     except ImportError as error:
         message = f"--tracing needs OpenTelemetry's packages: pip install 'headroom[tracing]' ({error})"
         raise ConfigError(message) from error

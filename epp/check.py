@@ -9,13 +9,13 @@ import click
 import msgspec
 
 from epp.exceptions import ConfigError
-from epp.scheduling.config import load_scheduler
-from epp.scheduling.document import DocumentError
+from epp.scheduling.configuration.config import load_scheduler
+from epp.scheduling.configuration.document import DocumentError
+from epp.scheduling.configuration.warnings import traps
 from epp.scheduling.plugin import Admitter, Plugin
 from epp.scheduling.plugins.slo import SloAdmitter
 from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
-from epp.scheduling.traps import traps
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

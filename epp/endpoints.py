@@ -13,11 +13,11 @@ from starlette.types import ASGIApp
 
 from epp.config import Config
 from epp.exceptions import ConfigError
-from epp.pool.engines import configured_engine
 from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
-from epp.pool.scrape import ScrapeConfig, Scraper
 from epp.pool.sources import parse_endpoints, read_endpoints, watch_endpoints
+from epp.scraping.engines import configured_engine
+from epp.scraping.scrape import ScrapeConfig, Scraper
 from epp.workers.supervisor import Place
 from epp.workers.table import Table, follow_table, publish_table, read_table
 

@@ -16,7 +16,7 @@ from epp.assembly import Picker, assemble
 from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.extproc import front
-from epp.tls import Certificates
+from epp.extproc.tls import Certificates
 from epp.workers.supervisor import Place
 
 logger = logging.getLogger("headroom.epp")

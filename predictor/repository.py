@@ -14,8 +14,8 @@ from model_store import Generation, ModelStore, StoreError
 from predictor.engine import Engine, Served
 from predictor.exceptions import ConflictError, ModelError, NotLoadedError
 from predictor.loading import LIMITS, Limits
-from predictor.plain import load_plain, plain_models
 from predictor.published import load_published, publications
+from predictor.triton_folders import load_plain, plain_models
 from predictor.versions import AS_CONFIGURED, VersionPolicies
 
 logger = logging.getLogger("headroom.predictor")

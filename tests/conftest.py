@@ -1,4 +1,4 @@
-"""An S3 server for every test that asks for one."""
+"""Fixtures for every test: an S3 server here, a cluster whose pods run in tests/node."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ import pytest
 
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
+
+pytest_plugins = ["tests.node.fixtures"]
 
 _NUMBERS = itertools.count(1)
 

@@ -19,7 +19,7 @@ onnxruntime.InferenceSession(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("module", ["predictor.model", "trainer.graph", "epp.latency.embedded"])
+@pytest.mark.parametrize("module", ["predictor.model", "trainer.graph", "epp.prediction.embedded"])
 def test_onnxruntime_leaves_nothing_at_home(tmp_path: Path, module: str) -> None:
     store, home = tmp_path / "store", tmp_path / "home"
     home.mkdir()

@@ -13,14 +13,15 @@ from typing import Final
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from epp import openai, request_headers
-from epp.assignment import Assignment
-from epp.director import Director
 from epp.exceptions import RequestError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
 from epp.extproc.visibility import Visibility
-from epp.responses import Responses
+from epp.request import headers as request_headers
+from epp.request import openai
+from epp.request.director import Director
+from epp.request.response import Responses
+from epp.request.routed import Assignment
 
 logger = logging.getLogger("headroom.epp.extproc")
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from epp.extproc import grpc_front, http2_front
+from epp.extproc import grpc_front
 from epp.extproc.health import LIVENESS, READINESS, Health
 from epp.extproc.health import SERVICE as HEALTH_SERVICE
+from epp.extproc.http2 import front as http2_front
 from epp.extproc.reflection import reflection_methods
 from epp.extproc.rpc import Address, Exchange, Services
-from epp.tls import Certificates
+from epp.extproc.tls import Certificates
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 PATH: Final = f"/{SERVICE}/Process"

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from epp.exceptions import ConfigError
 from epp.extproc.rpc import Address, Exchange, Method, RpcError, Services
-from epp.tls import Certificates
+from epp.extproc.tls import Certificates
 from serving.grpc_credentials import grpc_credentials
 
 logger = logging.getLogger("headroom.epp.extproc")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from epp.assignment import Assignment
+from epp.request.routed import Assignment
 
 _USAGE = b'"usage"'
 _DATA = b"data:"

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epp.features import FeatureColumns
 from epp.pool.state import CAPACITY
+from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Bools, Floats, Indices
 
 # Of each latency the latest observations on an endpoint; the oldest of them, and the fewest that say anything.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from epp.exceptions import ConfigError
 from epp.pool.addresses import is_ip, join_address
-from epp.pool.listed import Listed, parse_file, parse_list
+from epp.pool.endpoint_list import Listed, parse_file, parse_list
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.manifests import container, deployment
 from tests.live import call, until
+from tests.node.cluster import Cluster
+from tests.node.manifests import container, deployment
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"

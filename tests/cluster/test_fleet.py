@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.installed import Release, ask, installed
 from tests.live import call, until
+from tests.node.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.installed import Release, installed, train
 from tests.live import until
+from tests.node.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.installed import CHART, Release, generation, installed, train
 from tests.live import call, until
+from tests.node.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.installed import CHART, Release, installed
 from tests.live import until
+from tests.node.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.installed import Release, ask, generation, installed
 from tests.live import until
+from tests.node.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.loop.supervisor import Part, Supervisor
 from model_store import open_store
-from scripts.loop.supervisor import Part, Supervisor
 from tests.envoy.rig import ROOT, free_ports
 from tests.predictor.models import draft
 

@@ -20,8 +20,8 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.loop import envoy
-from scripts.loop.supervisor import Part, Supervisor
+from lab.loop import envoy
+from lab.loop.supervisor import Part, Supervisor
 from tests.envoy.backends import Backend
 from tests.envoy.clients import Http2Connection, http2
 

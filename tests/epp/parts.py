@@ -14,22 +14,22 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProtocolConfiguration,
 )
 
-from epp.decisions import DecisionLog
-from epp.director import Director
 from epp.exceptions import PredictionUnavailableError
 from epp.extproc.exchange import Exchange
 from epp.extproc.messages import LB_NAMESPACE, SERVED_KEY, BodyMode
 from epp.extproc.visibility import Visibility
-from epp.features import FeatureColumns
-from epp.latency.client import LatencyClient
-from epp.latency.training import TrainingSink
 from epp.metrics import Metrics
-from epp.outcomes import Outcomes
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
-from epp.responses import Responses
-from epp.sampling import ObservationBudget
-from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.prediction.client import LatencyClient
+from epp.prediction.features import FeatureColumns
+from epp.prediction.training import TrainingSink
+from epp.request.budget import ObservationBudget
+from epp.request.decisions import DecisionLog
+from epp.request.director import Director
+from epp.request.outcomes import Outcomes
+from epp.request.response import Responses
+from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.snapshot import Endpoint, Predictions
 
 

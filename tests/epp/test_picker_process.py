@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp.extproc.messages import DESTINATION_HEADER
-from epp.tls import self_signed
+from epp.extproc.tls import self_signed
 from tests.epp.parts import set_headers
 from tests.epp.process import PickerProcess, Stream, picker_process, token
 from tests.live import until

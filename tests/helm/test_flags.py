@@ -7,7 +7,7 @@ import pytest
 
 from epp.flags import double_dashes
 from epp.options import options
-from epp.scheduling.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.plugins.slo import SloScorer
 from tests.helm.release import SLO_VALUES, HelmError, Release, env, render
 

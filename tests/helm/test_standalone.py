@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.loop import envoy
+from lab.loop import envoy
 from tests.helm.release import Object, Release, mounts, render
 
 STANDALONE = {"standalone.enabled": True}

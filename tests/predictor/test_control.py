@@ -16,9 +16,9 @@ import pytest
 from model_store import Draft, open_store
 from tests.live import call, until
 from tests.predictor.models import draft, pair, running_predictor
-from tests.predictor.plain_models import doubling, external, put, two_by_two
 from tests.predictor.process import predictor_process
 from tests.predictor.test_v1 import ROW, SUM
+from tests.predictor.triton_models import doubling, external, put, two_by_two
 
 
 def doubled(url: str, version: int | None = None) -> Any:
@@ -162,7 +162,7 @@ def test_a_bad_version_leaves_the_old_one_serving(tmp_path: Path) -> None:
 
 def test_a_model_that_hangs_while_it_loads_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reading of one model's file hangs, as on a share that is gone."""
-    from predictor import plain
+    from predictor import triton_folders as plain
 
     hang, read = threading.Event(), plain._read
 

@@ -20,7 +20,7 @@ from model_store import open_store
 from predictor.openapi import document
 from tests.live import call
 from tests.predictor.models import pair, running_predictor
-from tests.predictor.plain_models import doubling, put
+from tests.predictor.triton_models import doubling, put
 
 CHROMIUM = shutil.which("chromium")
 

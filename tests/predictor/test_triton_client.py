@@ -14,8 +14,8 @@ from tritonclient.utils import InferenceServerException
 
 from model_store import SCHEMAS, open_store
 from tests.predictor.models import pair
-from tests.predictor.plain_models import put, two_by_two
 from tests.predictor.process import Predictor, predictor_process
+from tests.predictor.triton_models import put, two_by_two
 
 LEFT = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32)
 RIGHT = np.array([10, 20, 30], dtype=np.int64)

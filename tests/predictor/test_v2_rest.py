@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from tests.live import call
 from tests.predictor.models import pair, running_predictor
-from tests.predictor.plain_models import doubling, put, two_by_two
+from tests.predictor.triton_models import doubling, put, two_by_two
 
 TWO = "/v2/models/two/infer"
 DOUBLING = "/v2/models/doubling/infer"

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.evaluation.heuristics import RoundRobin
-from scripts.evaluation.judging import Judge
+from lab.evaluation.policies.heuristics import RoundRobin
+from lab.evaluation.replay.judging import Judge
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight
 from simulator.hardware import hardware
 from simulator.prompt import block_hashes, token_count
 from simulator.wire import ChatCompletion, Message
 from simulator.workloads import WORKLOADS
-from simulator.workloads.lapse import lapsed
 from simulator.workloads.texts import sendable
+from simulator.workloads.time_scale import lapsed
 
 HASH_TOKENS, BLOCK_TOKENS = 64, 16
 POOL = ("h100-llama-3.1-8b", "l40s-llama-3.1-8b")

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from epp.flags import Duration
-from epp.scheduling.parameters import Count
+from epp.scheduling.configuration.parameters import Count
 from epp.scheduling.plugin import Admitter, Filter, plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Snapshot

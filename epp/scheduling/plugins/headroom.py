@@ -7,7 +7,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from epp.scheduling.parameters import Factor
+from epp.scheduling.configuration.parameters import Factor
 from epp.scheduling.plugin import Plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
-from epp.scheduling.parameters import Share, Weight
+from epp.scheduling.configuration.parameters import Share, Weight
 from epp.scheduling.plugin import Admitter, Filter, Marker, Scorer, plugin
 from epp.scheduling.plugins.headroom import (
     Headroom,

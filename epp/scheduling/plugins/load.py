@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from epp.scheduling.parameters import Count, Share
+from epp.scheduling.configuration.parameters import Count, Share
 from epp.scheduling.plugin import Filter, Marker, Scorer, plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from epp.scheduling.parameters import Count
+from epp.scheduling.configuration.parameters import Count
 from epp.scheduling.plugin import Picker, plugin
 from epp.scheduling.snapshot import Floats, Indices
 

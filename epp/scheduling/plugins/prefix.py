@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import msgspec
 import numpy as np
 
-from epp.scheduling.parameters import Count, Share
+from epp.scheduling.configuration.parameters import Count, Share
 from epp.scheduling.plugin import Filter, Marker, Plugin, Scorer, plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from epp.scheduling.parameters import Factor, Share, Weight
+from epp.scheduling.configuration.parameters import Factor, Share, Weight
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
 from epp.scheduling.plugins.attainment import Worth, worth
 from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread

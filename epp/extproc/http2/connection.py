@@ -1,0 +1,443 @@
+"""A server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
+
+What a peer may make this side remember is bounded: by the windows, by the number of streams, by the size of a header
+block, and by a patience that those frames use up which ask for work and carry no request.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.frames import ConnectionFault, ErrorCode, FrameReader, Setting, StreamFault
+from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock, HeaderDecoder
+from epp.extproc.http2.outbox import Outbox
+from epp.extproc.http2.stream import Stream
+
+logger = logging.getLogger("headroom.epp.http2")
+
+MAX_CONCURRENT_STREAMS: Final = 16_384
+STREAM_WINDOW_BYTES: Final = 1 << 20
+CONNECTION_WINDOW_BYTES: Final = 16 << 20
+# Streams that this side has ended, on which the peer may still send what it sent before it knew.
+_ENDED_STREAMS: Final = 1_024
+# A client that connects has to say that it speaks HTTP/2 within this time.
+_PREFACE_S: Final = 10.0
+# How long a peer gets to answer a PING or to close its end, once it is told to go.
+_FAREWELL_S: Final = 1.0
+_DRAIN_PING: Final = b"draining"
+_PREFACE: Final = h2.settings_frame(
+    {
+        Setting.HEADER_TABLE_SIZE: 0,
+        Setting.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
+        Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+        Setting.MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
+    }
+) + h2.window_update(0, CONNECTION_WINDOW_BYTES - h2.DEFAULT_WINDOW_BYTES)
+
+
+class Patience:
+    """A budget for frames that ask for work and carry no request: a burst, refilled slowly, and by every message."""
+
+    BURST: Final = 1_000.0
+    PER_SECOND: Final = 50.0
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self) -> None:
+        self._left = self.BURST
+        self._at = time.monotonic()
+
+    def restore(self) -> None:
+        self._left = self.BURST
+
+    def spend(self) -> None:
+        """ConnectionFault when none is left."""
+        now = time.monotonic()
+        self._left = min(self.BURST, self._left + (now - self._at) * self.PER_SECOND) - 1
+        self._at = now
+        if self._left < 0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames without a request")
+
+
+class Connection(asyncio.Protocol):
+    """`new_stream` makes the stream of a well-formed request; the others hear of the connection's life."""
+
+    outbox: Outbox
+
+    def __init__(
+        self,
+        new_stream: Callable[["Connection", int, HeaderBlock], Stream],
+        on_made: Callable[["Connection"], None],
+        on_lost: Callable[["Connection"], None],
+    ) -> None:
+        self._new_stream = new_stream
+        self._on_made = on_made
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader()
+        self._headers = HeaderDecoder()
+        # A header block that goes on: its stream, the flags of its first frame, and what has come.
+        self._block: tuple[int, int, bytearray] | None = None
+        self._streams: dict[int, Stream] = {}
+        self._ended: deque[int] = deque(maxlen=_ENDED_STREAMS)
+        self._last_stream_id = 0
+        self._newest_allowed_id = h2.LAST_STREAM_ID
+        self._receive_window = CONNECTION_WINDOW_BYTES
+        self._settled = False
+        self._draining = False
+        # No new streams come, by the peer's wish or ours: the connection closes with the last one.
+        self._leaving = False
+        self._closing = False
+        self.patience = Patience()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = self._loop.call_later(_PREFACE_S, self._transport.abort)
+        self.outbox = Outbox(self._transport, self._answered)
+        self.outbox.control(_PREFACE)
+        self.outbox.flush()
+        self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            self._read(data)
+        except ConnectionFault as fault:
+            logger.debug("a connection ends: %s", fault)
+            self._fail(fault.code, str(fault))
+        except Exception:
+            logger.exception("a connection ends by a fault of this server")
+            self._fail(ErrorCode.INTERNAL_ERROR, "a fault of the server")
+        self.outbox.flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self._timer.cancel()
+        for stream in list(self._streams.values()):
+            self._abort(stream)
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        self.outbox.resume()
+
+    # What streams call, beside the outbox.
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Ends a stream from this side; it is not told."""
+        self._drop(stream)
+        self._ended.append(stream.id)
+        self.outbox.control(h2.rst_stream(stream.id, code))
+
+    def credit(self, stream: Stream) -> None:
+        """Lets the peer send more on a stream, once half of its window is used up."""
+        if stream.receive_window <= STREAM_WINDOW_BYTES // 2 and not (stream.busy or stream.peer_done):
+            self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
+            stream.receive_window = STREAM_WINDOW_BYTES
+
+    def after_flush(self, callback: Callable[[], None]) -> None:
+        """Calls it when the answers of this turn have been written, at its end or by a flush that is planned."""
+        self._loop.call_soon(callback)
+
+    # What the front calls.
+
+    def drain(self) -> None:
+        """Takes no new streams, lets the open ones end, then closes (RFC 9113, 6.8)."""
+        if self._closing or self._draining:
+            return
+        self._draining = True
+        if not self._settled:
+            self._close()
+            return
+        # Streams on their way are still taken: the answer to the PING comes behind them.
+        self.outbox.control(h2.goaway(h2.LAST_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
+        self.outbox.control(h2.frame(h2.PING, 0, 0, _DRAIN_PING))
+        self._timer.cancel()
+        self._timer = self._loop.call_later(_FAREWELL_S, self._take_no_more)
+        self.outbox.flush()
+
+    def abort(self) -> None:
+        """Ends every stream, and the connection."""
+        for stream in list(self._streams.values()):
+            self.outbox.control(h2.rst_stream(stream.id, ErrorCode.CANCEL))
+            self._abort(stream)
+        self._close()
+
+    # Frames, as they come.
+
+    def _read(self, data: bytes) -> None:
+        for kind, flags, stream_id, buffer, start, end in self._reader.read(data):
+            try:
+                if kind == h2.DATA and self._settled and self._block is None:
+                    self._data(flags, stream_id, buffer, start, end)
+                else:
+                    self._other(kind, flags, stream_id, buffer, start, end)
+            except StreamFault as fault:
+                self._stream_fault(fault)
+            if self._closing:
+                return
+
+    def _data(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
+        size = end - start
+        self._take_from_window(size)
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.peer_done:
+            self._unwanted_data(stream_id)
+            return
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+        start, end = h2.unpadded(flags, buffer, start, end)
+        last = flags & h2.END_STREAM
+        if start == end and not last:
+            self.patience.spend()
+        stream.count(end - start, last=bool(last))
+        stream.data_received(buffer, start, end)
+        if last:
+            self._peer_ended(stream)
+        else:
+            self.credit(stream)
+
+    def _take_from_window(self, size: int) -> None:
+        self._receive_window -= size
+        if self._receive_window > CONNECTION_WINDOW_BYTES // 2:
+            return
+        if self._receive_window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self.outbox.control(h2.window_update(0, CONNECTION_WINDOW_BYTES - self._receive_window))
+        self._receive_window = CONNECTION_WINDOW_BYTES
+
+    def _unwanted_data(self, stream_id: int) -> None:
+        if stream_id == 0 or stream_id > self._last_stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
+        if stream_id not in self._ended:
+            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED)
+
+    def _other(self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
+        if not self._settled and kind != h2.SETTINGS:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if self._block and (kind != h2.CONTINUATION or stream_id != self._block[0]):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        match kind:
+            case h2.HEADERS:
+                self._header_frame(flags, stream_id, buffer, start, end)
+            case h2.CONTINUATION:
+                self._continuation(flags, buffer[start:end])
+            case h2.WINDOW_UPDATE:
+                self._window_update(stream_id, buffer[start:end])
+            case h2.RST_STREAM:
+                self._rst_stream(stream_id, end - start)
+            case h2.SETTINGS:
+                self._settings(flags, stream_id, buffer[start:end])
+            case h2.PING:
+                self._ping(flags, stream_id, buffer[start:end])
+            case h2.GOAWAY:
+                _expect(stream_id == 0, "GOAWAY")
+                self._leaving = True
+                self._close_when_idle()
+            case h2.PUSH_PROMISE:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
+            case h2.PRIORITY:
+                self._priority(stream_id, buffer[start:end])
+            case _:
+                self.patience.spend()
+
+    def _header_frame(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
+        if stream_id % 2 == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        start, end = h2.unpadded(flags, buffer, start, end)
+        if flags & h2.WITH_PRIORITY:
+            if end - start < 5:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without the priority that they announce")
+            self._check_dependency(stream_id, buffer, start)
+            start += 5
+        if flags & h2.END_HEADERS:
+            self._headers_complete(stream_id, flags, buffer[start:end])
+        else:
+            self._block = stream_id, flags, bytearray(buffer[start:end])
+
+    def _continuation(self, flags: int, fragment: bytes) -> None:
+        if not self._block:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self.patience.spend()
+        stream_id, first_flags, block = self._block
+        block += fragment
+        if len(block) > MAX_BLOCK_BYTES:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block of more than {MAX_BLOCK_BYTES} bytes")
+        if flags & h2.END_HEADERS:
+            self._block = None
+            self._headers_complete(stream_id, first_flags, bytes(block))
+
+    def _headers_complete(self, stream_id: int, flags: int, block: bytes) -> None:
+        headers = self._headers.decode(block)
+        stream = self._streams.get(stream_id)
+        if stream:
+            self._trailers(stream, flags, headers)
+        elif stream_id > self._last_stream_id:
+            self._open(stream_id, flags, headers)
+        elif stream_id not in self._ended:
+            raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that has ended")
+
+    def _open(self, stream_id: int, flags: int, headers: HeaderBlock) -> None:
+        self._last_stream_id = stream_id
+        if stream_id > self._newest_allowed_id or len(self._streams) >= MAX_CONCURRENT_STREAMS:
+            raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
+        if headers.fault:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
+        stream = self._new_stream(self, stream_id, headers)
+        stream.send_window = self.outbox.stream_window
+        stream.receive_window = STREAM_WINDOW_BYTES
+        stream.declare(headers.content_length)
+        self._streams[stream_id] = stream
+        if flags & h2.END_STREAM:
+            stream.peer_done = True
+            stream.count(0, last=True)
+        stream.opened()
+        if flags & h2.END_STREAM and stream_id in self._streams:
+            stream.peer_ended()
+
+    def _trailers(self, stream: Stream, flags: int, headers: HeaderBlock) -> None:
+        if stream.peer_done:
+            raise StreamFault(stream.id, ErrorCode.STREAM_CLOSED)
+        if headers.trailers_fault or not flags & h2.END_STREAM:
+            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR)
+        stream.count(0, last=True)
+        self._peer_ended(stream)
+
+    def _window_update(self, stream_id: int, payload: bytes) -> None:
+        _expect(len(payload) == 4, "WINDOW_UPDATE", ErrorCode.FRAME_SIZE_ERROR)
+        increment = h2.uint31(payload, 0)
+        if stream_id == 0:
+            self.outbox.widen(increment)
+        elif stream := self._streams.get(stream_id):
+            self.outbox.widen_stream(stream, increment)
+        else:
+            self._expect_known(stream_id)
+        # Windows that are opened in tiny steps cost as much as those that are opened in large ones.
+        if increment < 1_024:
+            self.patience.spend()
+
+    def _rst_stream(self, stream_id: int, size: int) -> None:
+        _expect(size == 4, "RST_STREAM", ErrorCode.FRAME_SIZE_ERROR)
+        self._expect_known(stream_id)
+        if stream := self._streams.get(stream_id):
+            # Gateways reset streams all the time, but such as carried messages; a flood only opens and resets.
+            self.patience.spend()
+            self._abort(stream)
+            self._close_when_idle()
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _expect(stream_id == 0, "SETTINGS")
+        if flags & h2.ACK:
+            _expect(not payload, "SETTINGS", ErrorCode.FRAME_SIZE_ERROR)
+            self._headers.forbid_table()
+            return
+        if self._settled:
+            self.patience.spend()
+        else:
+            self._settled = True
+            self._timer.cancel()
+        for identifier, value in h2.read_settings(payload):
+            if identifier == Setting.INITIAL_WINDOW_SIZE:
+                self.outbox.resize_windows(value, self._streams.values())
+            elif identifier == Setting.MAX_FRAME_SIZE:
+                self.outbox.limit_frames(value)
+        self.outbox.control(h2.frame(h2.SETTINGS, h2.ACK, 0, b""))
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        _expect(stream_id == 0, "PING")
+        _expect(len(payload) == 8, "PING", ErrorCode.FRAME_SIZE_ERROR)
+        if not flags & h2.ACK:
+            self.patience.spend()
+            self.outbox.control(h2.frame(h2.PING, h2.ACK, 0, payload))
+        elif payload == _DRAIN_PING and self._draining:
+            self._take_no_more()
+
+    def _priority(self, stream_id: int, payload: bytes) -> None:
+        _expect(stream_id != 0, "PRIORITY")
+        self.patience.spend()
+        if len(payload) != 5:
+            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
+        self._check_dependency(stream_id, payload, 0)
+
+    def _check_dependency(self, stream_id: int, buffer: bytes, start: int) -> None:
+        if h2.uint31(buffer, start) == stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+
+    def _expect_known(self, stream_id: int) -> None:
+        if stream_id == 0 or stream_id > self._last_stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame for a stream that was never opened")
+
+    # Streams and the connection end.
+
+    def _peer_ended(self, stream: Stream) -> None:
+        stream.peer_done = True
+        # A stream may have ended over what it just received.
+        if stream.id in self._streams:
+            stream.peer_ended()
+
+    def _answered(self, stream: Stream) -> None:
+        """A stream's last frame is out: a peer that still sends is told that nobody listens."""
+        if stream.peer_done:
+            self._drop(stream)
+        else:
+            self.reset(stream, ErrorCode.NO_ERROR)
+        self._close_when_idle()
+
+    def _stream_fault(self, fault: StreamFault) -> None:
+        self.patience.spend()
+        self._ended.append(fault.stream_id)
+        self.outbox.control(h2.rst_stream(fault.stream_id, fault.code))
+        if stream := self._streams.get(fault.stream_id):
+            self._abort(stream)
+            self._close_when_idle()
+
+    def _abort(self, stream: Stream) -> None:
+        self._drop(stream)
+        stream.aborted()
+
+    def _drop(self, stream: Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self.outbox.forget(stream)
+
+    def _take_no_more(self) -> None:
+        """The second step of draining: streams newer than those that came so far are refused."""
+        if self._leaving or self._closing:
+            return
+        self._leaving = True
+        self._timer.cancel()
+        self._newest_allowed_id = self._last_stream_id
+        self.outbox.control(h2.goaway(self._last_stream_id, ErrorCode.NO_ERROR, "draining"))
+        self.outbox.flush()
+        self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self._leaving and not self._streams and not self._closing:
+            self._close()
+
+    def _fail(self, code: ErrorCode, text: str) -> None:
+        self.outbox.control(h2.goaway(self._last_stream_id, code, text))
+        for stream in list(self._streams.values()):
+            self._abort(stream)
+        self._close()
+
+    def _close(self) -> None:
+        """Says farewell, and leaves it to the peer to close: what it sends meanwhile must not undo the farewell."""
+        self._closing = True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)
+        self.outbox.close()
+
+
+def _expect(condition: bool, kind: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
+    if not condition:
+        raise ConnectionFault(code, f"a malformed {kind} frame")

@@ -1,0 +1,360 @@
+"""gRPC over an HTTP/2 stream: messages out of DATA frames, answers and statuses back.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from struct import Struct
+from typing import Any, Final
+from urllib.parse import quote
+
+from google.protobuf.message import DecodeError
+
+from epp.extproc.http2.connection import Connection
+from epp.extproc.http2.frames import END_HEADERS, HEADERS, frame
+from epp.extproc.http2.headers import HeaderBlock, write_headers
+from epp.extproc.http2.stream import Stream
+from epp.extproc.rpc import Exchange, Method, RpcError, Services, Status
+
+logger = logging.getLogger("headroom.epp.extproc")
+
+_PREFIX: Final = Struct(">BI")
+_PREFIX_BYTES: Final = _PREFIX.size
+# With this much of an answer unsent, a stream's further messages wait.
+_UNSENT_BYTES: Final = 1 << 20
+_FAILED: Final = "the server failed; its log says how"
+_UNESCAPED: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+_HEADERS: Final = (
+    (":status", "200"),
+    ("content-type", "application/grpc"),
+    ("grpc-accept-encoding", "identity"),
+)
+_ANSWER_HEADERS: Final = write_headers(_HEADERS)
+_OK: Final = write_headers([("grpc-status", "0")])
+_WRONG_METHOD: Final = write_headers([(":status", "405"), ("allow", "POST")])
+_WRONG_CONTENT: Final = write_headers([(":status", "415")])
+
+
+def new_stream(
+    services: Services, tasks: set[asyncio.Future[Any]], connection: Connection, stream_id: int, headers: HeaderBlock
+) -> Stream:
+    """The stream that serves a request; `tasks` holds whatever still runs for one."""
+    if headers.method != "POST":
+        return _Refusal(connection, stream_id, _WRONG_METHOD)
+    if not _is_grpc(headers.content_type):
+        return _Refusal(connection, stream_id, _WRONG_CONTENT)
+    if new_exchange := services.exchanges.get(headers.path):
+        try:
+            return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
+        except Exception:
+            logger.exception("no exchange could be made")
+            return _Refusal(connection, stream_id, _trailers_only(Status.INTERNAL, _FAILED))
+    if method := services.methods.get(headers.path):
+        return _MethodStream(connection, stream_id, services, tasks, method)
+    return _Refusal(connection, stream_id, _trailers_only(Status.UNIMPLEMENTED, f"{headers.path} is not served here"))
+
+
+def _is_grpc(content_type: str) -> bool:
+    return content_type == "application/grpc" or content_type.startswith(("application/grpc+", "application/grpc;"))
+
+
+def _trailers(status: Status, text: str) -> bytes:
+    return write_headers([("grpc-status", str(int(status))), ("grpc-message", quote(text, safe=_UNESCAPED))])
+
+
+def _trailers_only(status: Status, text: str) -> bytes:
+    return write_headers(_HEADERS[:2]) + _trailers(status, text)
+
+
+class _Refusal(Stream):
+    """Answers the request's headers, and takes nothing."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, connection: Connection, stream_id: int, block: bytes) -> None:
+        super().__init__(connection, stream_id)
+        self._block = block
+
+    def opened(self) -> None:
+        self.connection.outbox.end(self, self._block)
+
+
+class _MessageStream(Stream):
+    """Cuts what comes into messages. Subclasses answer them."""
+
+    __slots__ = ("_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
+
+    def __init__(
+        self, connection: Connection, stream_id: int, services: Services, tasks: set[asyncio.Future[Any]]
+    ) -> None:
+        super().__init__(connection, stream_id)
+        self._services = services
+        self._tasks = tasks
+        self._ended = False
+        self._headers_sent = False
+        # A message of which a part has come, with its prefix, and how long it will be at least.
+        self._part: bytearray | None = None
+        self._needed = 0
+
+    def message(self, message: bytes) -> None:
+        """A whole message has come."""
+        raise NotImplementedError
+
+    def messages_ended(self) -> None:
+        """The last message has come."""
+        raise NotImplementedError
+
+    def data_received(self, buffer: bytes | bytearray, start: int, end: int) -> None:
+        if self.trailers is not None:
+            return
+        if self._part is not None:
+            self._part += memoryview(buffer)[start:end]
+            if len(self._part) < self._needed:
+                return
+            buffer, start, end, self._part = self._part, 0, len(self._part), None
+        view, needed = memoryview(buffer), _PREFIX_BYTES
+        while end - start >= _PREFIX_BYTES:
+            compressed, size = _PREFIX.unpack_from(buffer, start)
+            if compressed or size > self._services.max_message_bytes:
+                self._refuse(compressed, size)
+                return
+            needed = _PREFIX_BYTES + size
+            if needed > end - start:
+                break
+            self.connection.patience.restore()
+            self.message(view[start + _PREFIX_BYTES : start + needed].tobytes())
+            if self._ended:
+                return
+            start, needed = start + needed, _PREFIX_BYTES
+        if start < end:
+            self._part, self._needed = bytearray(view[start:end]), needed
+
+    def peer_ended(self) -> None:
+        if self.trailers is not None:
+            return
+        if self._part is not None:
+            self.fail(Status.INTERNAL, "the last message is cut short")
+        else:
+            self.messages_ended()
+
+    def answer(self, message: bytes) -> None:
+        if not self._headers_sent:
+            self._headers_sent = True
+            self.connection.outbox.control(frame(HEADERS, END_HEADERS, self.id, _ANSWER_HEADERS))
+        self.connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
+
+    def end(self, status: Status, text: str = "") -> None:
+        """Ends the stream with a status, after what is queued for it; without effect on one that has ended."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._headers_sent:
+            self.connection.outbox.end(self, _trailers(status, text) if status else _OK)
+        else:
+            self.connection.outbox.end(self, _trailers_only(status, text))
+
+    def fail(self, status: Status, text: str) -> None:
+        """Ends the stream for a fault of the client's or of this server's."""
+        self.busy = True
+        self.end(status, text)
+
+    def _refuse(self, compressed: int, size: int) -> None:
+        if compressed:
+            self.fail(Status.UNIMPLEMENTED, "compressed messages are not taken: send them as they are")
+        else:
+            limit = self._services.max_message_bytes
+            self.fail(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes; the limit is {limit}")
+
+
+class _ExchangeStream(_MessageStream):
+    """Hands messages to an exchange one after the other, and waits where it doesn't answer at once."""
+
+    __slots__ = ("_exchange", "_inbox", "_settling", "_task")
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream_id: int,
+        services: Services,
+        tasks: set[asyncio.Future[Any]],
+        exchange: Exchange,
+    ) -> None:
+        super().__init__(connection, stream_id, services, tasks)
+        self._exchange: Exchange | None = exchange
+        self._inbox: deque[bytes] | None = None
+        self._task: asyncio.Future[list[bytes]] | None = None
+        self._settling = False
+
+    def message(self, message: bytes) -> None:
+        if not self.busy:
+            self._receive(message)
+        elif self._inbox is None:
+            self._inbox = deque((message,))
+        else:
+            self._inbox.append(message)
+
+    def messages_ended(self) -> None:
+        if not (self._task or self._inbox):
+            self.end(Status.OK)
+            self._close()
+
+    def drained(self) -> None:
+        self._go_on()
+
+    def aborted(self) -> None:
+        self._ended = True
+        self._close()
+
+    def fail(self, status: Status, text: str) -> None:
+        super().fail(status, text)
+        self._close()
+
+    def _receive(self, message: bytes) -> None:
+        if self._exchange is None:
+            return
+        try:
+            answers = self._exchange.receive(message)
+        except Exception as error:
+            self._failed(error)
+            return
+        if isinstance(answers, list):
+            self._answers(answers)
+        else:
+            self.busy = True
+            self._task = asyncio.ensure_future(answers)
+            self._tasks.add(self._task)
+            self._task.add_done_callback(self._awaited)
+
+    def _answers(self, answers: list[bytes]) -> None:
+        for answer in answers:
+            self.answer(answer)
+        if self.queued_bytes > _UNSENT_BYTES:
+            self.busy = True
+        if not self._settling:
+            self._settling = True
+            self.connection.after_flush(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._exchange:
+            self._exchange.settle()
+
+    def _awaited(self, task: asyncio.Future[list[bytes]]) -> None:
+        self._tasks.discard(task)
+        self._task = None
+        if self._ended:
+            self._close()
+            return
+        self.connection.outbox.flush_soon()
+        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
+            self._failed(error)
+        else:
+            self._answers(task.result())
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Takes up what had to wait, until there is something to wait for again."""
+        self.busy = self._ended or self._task is not None or self.queued_bytes > _UNSENT_BYTES
+        while self._inbox and not self.busy:
+            self._receive(self._inbox.popleft())
+        if self._ended:
+            return
+        if self.peer_done and self._part is None:
+            self.messages_ended()
+        elif not self.busy:
+            self.connection.credit(self)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, DecodeError):
+            self.fail(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
+        else:
+            logger.error("an exchange failed", exc_info=error)
+            self.fail(Status.INTERNAL, _FAILED)
+
+    def _close(self) -> None:
+        """Closes the exchange, but not under the hands of its own unfinished answer."""
+        if self._task:
+            self._task.cancel()
+        elif self._exchange:
+            exchange, self._exchange = self._exchange, None
+            try:
+                exchange.close()
+            except Exception:
+                logger.exception("an exchange failed to close")
+
+
+class _MethodStream(_MessageStream):
+    """Runs a method in a task of its own."""
+
+    __slots__ = ("_drained", "_messages", "_method", "_task")
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream_id: int,
+        services: Services,
+        tasks: set[asyncio.Future[Any]],
+        method: Method,
+    ) -> None:
+        super().__init__(connection, stream_id, services, tasks)
+        self._method = method
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._drained = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def opened(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        self._tasks.add(self._task)
+        self._task.add_done_callback(self._tasks.discard)
+
+    def message(self, message: bytes) -> None:
+        self._messages.put_nowait(message)
+        self.busy = True
+
+    def messages_ended(self) -> None:
+        self._messages.put_nowait(None)
+
+    def drained(self) -> None:
+        self._drained.set()
+
+    def aborted(self) -> None:
+        self._ended = True
+        if self._task:
+            self._task.cancel()
+
+    def fail(self, status: Status, text: str) -> None:
+        super().fail(status, text)
+        if self._task:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            async with aclosing(self._method(self._requests())) as answers:
+                async for answer in answers:
+                    await self._send(answer)
+            self.end(Status.OK)
+        except RpcError as error:
+            self.end(error.status, str(error))
+        except DecodeError as error:
+            self.end(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
+        except Exception:
+            logger.exception("a method failed")
+            self.end(Status.INTERNAL, _FAILED)
+        self.connection.outbox.flush_soon()
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while (message := await self._messages.get()) is not None:
+            yield message
+            self.busy = not self._messages.empty()
+            self.connection.credit(self)
+
+    async def _send(self, message: bytes) -> None:
+        self.answer(message)
+        self.connection.outbox.flush_soon()
+        while self.queued_bytes > _UNSENT_BYTES:
+            self._drained.clear()
+            await self._drained.wait()

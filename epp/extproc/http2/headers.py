@@ -1,0 +1,124 @@
+"""Header blocks of HTTP/2: requests read and checked, answers written.
+
+Peers are told to keep no dynamic table (SETTINGS_HEADER_TABLE_SIZE 0). Once a peer keeps none, equal blocks mean equal
+headers, so that those that come again and again (a gateway's are all alike) are decoded once. A peer that ignores the
+wish and goes on with the table that it has is served as well. Answers use no dynamic table, and are written in advance.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from hpack import Decoder, HPACKError
+
+from epp.extproc.http2.frames import ConnectionFault, ErrorCode
+
+MAX_BLOCK_BYTES: Final = 65_536
+_REMEMBERED_BLOCKS: Final = 512
+_REMEMBERED_BYTES: Final = 1_024
+_PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path"))
+# What belongs to one connection of HTTP/1 (RFC 9113, 8.2.2).
+_CONNECTION_SPECIFIC: Final = frozenset(
+    ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
+)
+# A block that starts so resizes the dynamic table (RFC 7541, 6.3).
+_RESIZE: Final = 0x20
+_RESIZE_MASK: Final = 0xE0
+_MAX_LENGTH_IN_PREFIX: Final = 126
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderBlock:
+    """What is used of a header block; `fault` says what makes it malformed as a request, `trailers_fault` as trailers.
+
+    `content_length` is -1 when the peer did not say.
+    """
+
+    method: str = ""
+    path: str = ""
+    content_type: str = ""
+    content_length: int = -1
+    fault: str = ""
+    trailers_fault: str = ""
+
+
+class HeaderDecoder:
+    """Decodes the header blocks of one connection, in their order."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
+        self._known: dict[bytes, HeaderBlock] = {}
+        self._table_forbidden = False
+
+    def forbid_table(self) -> None:
+        """The peer has acknowledged that it may keep no dynamic table."""
+        self._table_forbidden = True
+
+    def decode(self, block: bytes) -> HeaderBlock:
+        """ConnectionFault when it can't be decoded: the peer's state is lost then."""
+        stateless = self._decoder.header_table_size == 0
+        if stateless and (known := self._known.get(block)):
+            return known
+        if self._table_forbidden and block and block[0] & _RESIZE_MASK == _RESIZE:
+            self._decoder.max_allowed_table_size = 0
+        try:
+            pairs = self._decoder.decode(block, raw=True)
+        except HPACKError as error:
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"a header block can't be decoded: {error}") from error
+        headers = read_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
+        if stateless and self._decoder.header_table_size == 0 and len(block) <= _REMEMBERED_BYTES:
+            if len(self._known) >= _REMEMBERED_BLOCKS:
+                self._known.clear()
+            self._known[block] = headers
+        return headers
+
+
+def read_headers(pairs: Iterable[tuple[str, str]]) -> HeaderBlock:
+    """What is used of the headers, and what is wrong with them (RFC 9113, 8.2 and 8.3)."""
+    pseudo: dict[str, str] = {}
+    regular: dict[str, str] = {}
+    field_fault, pseudo_fault = "", ""
+    for name, value in pairs:
+        if name.startswith(":"):
+            if name not in _PSEUDO or name in pseudo or regular:
+                pseudo_fault = pseudo_fault or f"the pseudo-header {name} is unknown, doubled or late"
+            pseudo[name] = value
+            continue
+        field_fault = field_fault or _field_fault(name, value)
+        regular[name] = value
+    if not pseudo_fault and not (pseudo.get(":method") and pseudo.get(":scheme") and pseudo.get(":path")):
+        pseudo_fault = "one of :method, :scheme and :path is missing"
+    length = regular.get("content-length", "")
+    return HeaderBlock(
+        method=pseudo.get(":method", ""),
+        path=pseudo.get(":path", ""),
+        content_type=regular.get("content-type", ""),
+        content_length=int(length) if length.isascii() and length.isdigit() and len(length) < 19 else -1,
+        fault=field_fault or pseudo_fault,
+        trailers_fault=field_fault or ("trailers with a pseudo-header" if pseudo else ""),
+    )
+
+
+def _field_fault(name: str, value: str) -> str:
+    if not name or name != name.lower():
+        return f"the header name {name!r} is not in lower case"
+    if name in _CONNECTION_SPECIFIC or (name == "te" and value != "trailers"):
+        return f"the header {name} has no place in HTTP/2"
+    return ""
+
+
+def write_headers(headers: Iterable[tuple[str, str]]) -> bytes:
+    """A header block of literals without indexing (RFC 7541, 6.2.2), which changes no state at the peer."""
+    return b"".join(b"\x00" + _string(name.encode()) + _string(value.encode()) for name, value in headers)
+
+
+def _string(value: bytes) -> bytes:
+    length = len(value)
+    if length <= _MAX_LENGTH_IN_PREFIX:
+        return bytes((length,)) + value
+    prefix, length = bytearray((127,)), length - 127
+    while length > 127:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + value

@@ -1,0 +1,52 @@
+"""Predictions in the picker's own process: the predictor's engine, following the same model store."""
+
+import asyncio
+
+import numpy as np
+
+from epp.exceptions import PredictionUnavailableError
+from epp.prediction.features import FeatureColumns
+from epp.scheduling.snapshot import Predictions
+from model_store import open_store
+from predictor.engine import Engine
+from predictor.latency_pair import LatencyPair
+from predictor.repository import Repository
+
+
+class EmbeddedLatencyClient:
+    """Answers at once. What is new in the store is read and loaded by other threads, and swapped in."""
+
+    def __init__(self, location: str, sync_interval_s: float) -> None:
+        self._engine = Engine()
+        self._pair = LatencyPair(self._engine)
+        self._repository = Repository(open_store(location), self._engine)
+        self._location = location
+        self._sync_interval_s = sync_interval_s
+        self._polling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """The first look at the store; an empty one is no failure, it may be filled later."""
+        await self._repository.start()
+        self._polling = asyncio.create_task(self._repository.run(self._sync_interval_s))
+
+    @property
+    def generation(self) -> int:
+        """Of the models that predict; 0 while there are none."""
+        loaded = self._pair.loaded()
+        return loaded.generation if loaded else 0
+
+    def predict(self, columns: FeatureColumns) -> Predictions:
+        loaded = self._pair.loaded()
+        if loaded is None:
+            reason = self._repository.last_error or "nothing has been published yet"
+            raise PredictionUnavailableError(f"no models of both latencies in {self._location}: {reason}")
+        ttft_ms, tpot_ms, *medians_ms = loaded.predict(columns)
+        if not all(np.isfinite(values).all() for values in (ttft_ms, tpot_ms, *medians_ms)):
+            raise PredictionUnavailableError(f"generation {loaded.generation} predicted a number that is not finite")
+        return Predictions(ttft_ms, tpot_ms, loaded.generation, "embedded", *medians_ms)
+
+    async def close(self) -> None:
+        if self._polling:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+        await self._repository.close()

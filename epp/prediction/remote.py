@@ -1,0 +1,97 @@
+"""Predictions from the prediction servers, over connections that are kept open.
+
+This project's own take the features as plain columns of numbers; any other implementation of the sidecar's API is asked
+by rows in JSON, once it has said that it knows no columns, or none of a feature's name: of rows it ignores the fields
+that it doesn't know.
+"""
+
+import asyncio
+import logging
+
+import aiohttp
+import msgspec
+
+from epp.exceptions import PredictionUnavailableError
+from epp.prediction.breaker import Replica, Replicas
+from epp.prediction.features import FeatureColumns
+from epp.prediction.trust import Trust
+from epp.prediction.wire import columns_body, predictions_of_columns, predictions_of_rows, rows_body
+from epp.scheduling.snapshot import Predictions
+
+logger = logging.getLogger("headroom.epp.latency")
+
+# Less than a prediction server does, so that it is never the one to close.
+KEEP_OPEN_S = 60
+_COLUMNS, _ROWS = "/predict/columns", "/predict/bulk/strict"
+_BINARY = {"content-type": "application/octet-stream"}
+_JSON = {"content-type": "application/json"}
+# No such path; or columns of an older predictor, which doesn't know a feature that they name.
+_KNOWS_NO_SUCH_COLUMNS = (400, 404, 405)
+
+
+class RemoteLatencyClient:
+    """One bulk request a decision. A replica that refuses is passed over at once; one that hangs costs the deadline."""
+
+    def __init__(self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None) -> None:
+        self._replicas = Replicas(urls)
+        self._trust = trust or Trust()
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_OPEN_S),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def predict(self, columns: FeatureColumns) -> Predictions:
+        asked: Replica | None = None
+        reason = "every prediction server is paused after failures"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for asked in self._replicas.in_order():
+                    asked.asked()
+                    try:
+                        predictions = await self._ask(asked, columns)
+                    except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
+                        asked.failed()
+                        reason = f"{asked.url}: {error or type(error).__name__}"
+                        continue
+                    asked.succeeded()
+                    return predictions
+        except TimeoutError:
+            reason = f"no answer within {self._timeout_s * 1000:g} ms"
+            if asked:
+                asked.failed()
+                reason = f"{asked.url}: {reason}"
+        except asyncio.CancelledError:
+            if asked:
+                asked.gave_up()
+            raise
+        raise PredictionUnavailableError(reason)
+
+    def paused(self) -> dict[str, float]:
+        """1 for each replica that isn't asked just now, after failures."""
+        return {replica.url: float(not replica.available()) for replica in self._replicas}
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _ask(self, replica: Replica, columns: FeatureColumns) -> Predictions:
+        if replica.takes_columns:
+            status, answer = await self._post(replica.url + _COLUMNS, columns_body(columns), _BINARY)
+            if status == 200:
+                return predictions_of_columns(answer, columns.shape[1])
+            if status not in _KNOWS_NO_SUCH_COLUMNS:
+                raise _refused(status, answer)
+            replica.takes_columns = False
+            logger.info("%s: asked by %s from now on: %s", replica.url, _ROWS, _refused(status, answer))
+        status, answer = await self._post(replica.url + _ROWS, rows_body(columns), _JSON)
+        if status != 200:
+            raise _refused(status, answer)
+        return predictions_of_rows(answer, columns.shape[1])
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        async with self._session.post(url, data=body, headers=headers, ssl=self._trust.context) as response:
+            return response.status, await response.read()
+
+
+def _refused(status: int, answer: bytes) -> ValueError:
+    return ValueError(f"status {status}: {answer[:200].decode(errors='replace')}")

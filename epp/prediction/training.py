@@ -1,0 +1,108 @@
+"""Sending observed rows to the trainer: collected, bounded, sent in batches, kept for the next try after a failure."""
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from epp.prediction.trust import Trust
+from epp.prediction.wire import TrainingBatch, TrainingRow
+
+logger = logging.getLogger("headroom.epp.training")
+
+_PATH = "/add_training_data_bulk"
+_REFUSED = (400, 413, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    key: str
+    body: bytes
+    rows: int
+
+
+class TrainingSink:
+    """A queue of at most `capacity` rows; when it is full the oldest row makes room, and is counted as dropped.
+
+    A batch that may have arrived is sent again as it was, under the same key, so that the trainer counts it once.
+    `lost` counts dropped rows by reason, `failures` the failed sends in a row.
+    """
+
+    def __init__(
+        self, url: str, capacity: int, interval_s: float, timeout_s: float, trust: Trust | None = None
+    ) -> None:
+        self._url = url.rstrip("/") + _PATH
+        self._rows: deque[TrainingRow] = deque(maxlen=capacity)
+        self._pending: _Batch | None = None
+        self._interval_s = interval_s
+        self._trust = trust or Trust()
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self.sent = 0
+        self.lost = {"full": 0, "refused": 0}
+        self.failures = 0
+        self.failed_sends = 0
+
+    def __len__(self) -> int:
+        return len(self._rows) + (self._pending.rows if self._pending else 0)
+
+    def queued(self) -> list[TrainingRow]:
+        """What waits to be sent for the first time."""
+        return list(self._rows)
+
+    def add(self, row: TrainingRow) -> None:
+        if len(self._rows) == self._rows.maxlen:
+            self.lost["full"] += 1
+        self._rows.append(row)
+
+    async def run(self) -> None:
+        """Sends until cancelled, then once more."""
+        async with aiohttp.ClientSession(timeout=self._timeout) as session:
+            try:
+                while True:
+                    await asyncio.sleep(self._interval_s)
+                    await self._flush(session)
+            except asyncio.CancelledError:
+                await self._flush(session)
+                raise
+
+    async def _flush(self, session: aiohttp.ClientSession) -> None:
+        if self._pending is None and self._rows:
+            body = msgspec.json.encode(TrainingBatch(list(self._rows)))
+            self._pending = _Batch(uuid.uuid4().hex, body, len(self._rows))
+            self._rows.clear()
+        batch = self._pending
+        if batch is None:
+            return
+        try:
+            refusal = await self._post(session, batch)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if not self.failures:
+                logger.warning("can't send %d rows to the trainer, will retry: %s", batch.rows, error or type(error))
+            self.failures += 1
+            self.failed_sends += 1
+            return
+        self._pending = None
+        if refusal:
+            # Sent again, the same rows would be refused again, and would hold up all that follow.
+            self.lost["refused"] += batch.rows
+            logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
+            return
+        if self.failures:
+            logger.info("the trainer takes rows again")
+        self.failures = 0
+        self.sent += batch.rows
+
+    async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
+        """None when the trainer took the batch, its reason when it never will; raises when it may later."""
+        headers = {"content-type": "application/json", "idempotency-key": batch.key}
+        async with session.post(self._url, data=batch.body, headers=headers, ssl=self._trust.context) as response:
+            if response.status == 202:
+                return None
+            answer = f"status {response.status}: {(await response.text())[:300]}"
+        if response.status in _REFUSED:
+            return answer
+        raise ValueError(answer)

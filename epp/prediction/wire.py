@@ -1,0 +1,140 @@
+"""What travels to predictors and to the trainer: rows as JSON, by the sidecar API's names, or plain columns."""
+
+import math
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from epp.prediction.features import FeatureColumns
+from epp.scheduling.snapshot import Floats, Predictions
+from model_store import POD_TYPE_CODES, ROW_NAMES
+
+LengthSource = Literal["estimate", "tokenizer"]
+_FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
+_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms", "ms_since_token"}
+_ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
+_NUMBER = np.dtype("<f4")
+_COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES, "medians": True}) + b"\n"
+
+
+class PredictionRow(msgspec.Struct, frozen=True):
+    kv_cache_percentage: float
+    input_token_length: int
+    num_request_waiting: int
+    num_request_running: int
+    num_tokens_generated: int
+    prefix_cache_score: float
+    prefill_tokens_in_flight: int
+    decode_tokens_in_flight: int
+    encoder_matched_size: int
+    encoder_input_size: int
+    pod_type: str | None
+    recent_prefill_ms_per_token: float | None
+    recent_tpot_ms: float | None
+    ms_since_token: float | None
+
+
+class TrainingRow(PredictionRow, frozen=True):
+    """A zero latency means that the row doesn't carry that target."""
+
+    actual_ttft_ms: float = 0.0
+    actual_tpot_ms: float = 0.0
+    input_length_source: LengthSource = "estimate"
+
+
+class PredictionBatch(msgspec.Struct, frozen=True):
+    requests: list[PredictionRow]
+
+
+class ColumnsHead(msgspec.Struct, frozen=True):
+    """The first line of an answer in columns."""
+
+    generation: int
+
+
+class Predicted(msgspec.Struct, frozen=True):
+    ttft_ms: float
+    tpot_ms: float
+
+
+class PredictedBatch(msgspec.Struct, frozen=True):
+    """`generation` is absent when another implementation answers."""
+
+    predictions: list[Predicted]
+    generation: int = 0
+
+
+class TrainingBatch(msgspec.Struct, frozen=True):
+    entries: list[TrainingRow]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_batch = msgspec.json.Decoder(PredictedBatch).decode
+_decode_head = msgspec.json.Decoder(ColumnsHead).decode
+
+
+def columns_body(columns: FeatureColumns) -> bytes:
+    """[features, rows] for /predict/columns: a line that names the features, and their numbers as they are."""
+    return _COLUMNS_HEAD + columns.astype(_NUMBER, copy=False).tobytes()
+
+
+def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
+    """ValueError when it isn't one for so many rows."""
+    end = answer.find(b"\n")
+    numbers = len(answer) - end - 1
+    if end < 0 or numbers not in (2 * rows * _NUMBER.itemsize, 4 * rows * _NUMBER.itemsize):
+        raise ValueError(f"expected a line and two or four columns of {rows} numbers, got {len(answer)} bytes")
+    latencies_ms = np.frombuffer(answer, _NUMBER, offset=end + 1).reshape(-1, rows).astype(np.float64)
+    return _believed(latencies_ms, _decode_head(answer[:end]).generation)
+
+
+def rows_body(columns: FeatureColumns) -> bytes:
+    """[features, rows] for /predict/bulk/strict."""
+    return _encode(PredictionBatch(prediction_rows(columns)))
+
+
+def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
+    """ValueError or msgspec.DecodeError when it isn't one for so many rows."""
+    batch = _decode_batch(answer)
+    values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
+    if len(values) != rows:
+        raise ValueError(f"expected {rows} rows, got {len(values)}")
+    return _believed(values.T, batch.generation)
+
+
+def _believed(latencies_ms: Floats, generation: int) -> Predictions:
+    """From [TTFT, TPOT and perhaps the medians of both, rows]."""
+    if not np.isfinite(latencies_ms).all():
+        raise ValueError("a prediction is no finite number")
+    ttft_ms, tpot_ms, *medians_ms = latencies_ms
+    return Predictions(ttft_ms, tpot_ms, generation, "remote", *medians_ms)
+
+
+def prediction_rows(columns: FeatureColumns) -> list[PredictionRow]:
+    """From [features, rows]: counts as whole numbers, roles as texts, what is missing as None."""
+    return [PredictionRow(*values) for values in _rows(columns)]
+
+
+def training_row(
+    features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0, length_source: LengthSource = "estimate"
+) -> TrainingRow:
+    """From [features, 1] and what was then observed."""
+    (values,) = _rows(features)
+    return TrainingRow(*(*values, ttft_ms, tpot_ms, length_source))
+
+
+def _rows(columns: FeatureColumns) -> "zip[tuple[Any, ...]]":
+    return zip(*(_wire_values(name, column) for name, column in zip(ROW_NAMES, columns, strict=True)), strict=True)
+
+
+def _wire_values(name: str, column: NDArray[np.float32]) -> list[Any]:
+    values: list[Any] = column.tolist()
+    if name in _FRACTIONS:
+        return values
+    if name in _OPTIONAL:
+        return [None if math.isnan(value) else value for value in values]
+    if name == "pod_type":
+        return [_ROLES.get(value) for value in values]
+    return [round(value) for value in values]

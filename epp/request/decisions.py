@@ -1,0 +1,143 @@
+"""The latest decisions, kept so that each can be explained: candidates, features, predictions, choice, outcome."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from epp.prediction.features import feature_columns
+from epp.scheduling.plugins.headroom import Headroom
+from epp.scheduling.scheduler import Decision
+from epp.scheduling.snapshot import Predictions
+from model_store import ROW_NAMES
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request; None where it was not observed."""
+
+    status: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    output_tokens: int | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decision and, later, its outcome. `prediction_error` says why there is no prediction, `prediction_ms` how long
+    one took."""
+
+    decision: Decision
+    decision_ms: float
+    prediction_error: str | None
+    prediction_ms: float = 0.0
+    decided_at: float = field(default_factory=time.time)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def predicted(self) -> tuple[float, float] | None:
+        """TTFT and TPOT in ms that were predicted for the chosen endpoint."""
+        predictions = self.decision.pool.predictions
+        if predictions is None:
+            return None
+        chosen = self.decision.chosen
+        return float(predictions.ttft_ms[chosen]), float(predictions.tpot_ms[chosen])
+
+    @property
+    def prefix_score(self) -> float:
+        """Of the chosen endpoint."""
+        return float(self.decision.pool.prefix_score[self.decision.chosen])
+
+
+class DecisionLog:
+    """The newest decisions. Bounded by candidate rows as well, so that a large pool doesn't take much memory."""
+
+    def __init__(self, capacity: int, capacity_rows: int = 200_000) -> None:
+        self._records: deque[Record] = deque()
+        self._capacity = capacity
+        self._capacity_rows = capacity_rows
+        self._rows = 0
+
+    def add(self, record: Record) -> None:
+        self._records.append(record)
+        self._rows += len(record.decision.pool)
+        while len(self._records) > self._capacity or self._rows > self._capacity_rows:
+            self._rows -= len(self._records.popleft().decision.pool)
+
+    def newest(self, limit: int) -> Iterator[Record]:
+        """Newest first."""
+        for index in range(1, min(limit, len(self._records)) + 1):
+            yield self._records[-index]
+
+
+def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
+    """The decision as JSON-ready values."""
+    decision = record.decision
+    request, pool = decision.request, decision.pool
+    predictions = pool.predictions
+    explanation: dict[str, Any] = {
+        "request_id": request.id,
+        "decided_at": record.decided_at,
+        "model": request.model,
+        "input_tokens": request.input_tokens,
+        "slo_ttft_ms": request.slo_ttft_ms,
+        "slo_tpot_ms": request.slo_tpot_ms,
+        "wanted_profile": decision.wanted_profile,
+        "profile": decision.profile,
+        "endpoint": decision.endpoints[0].name,
+        "address": decision.endpoints[0].address,
+        "decision_ms": round(record.decision_ms, 3),
+        "prediction": predictions and {"source": predictions.source, "generation": predictions.generation},
+        "prediction_error": record.prediction_error,
+        "predicted": predictions and _latencies(predictions.at(slice(decision.chosen, decision.chosen + 1))),
+        "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
+    }
+    if with_candidates:
+        features = feature_columns(request, pool).T.tolist()
+        room = decision.headroom
+        positions = {index: position for position, index in enumerate(decision.result.kept.tolist())}
+        explanation["candidates"] = [
+            _candidate(record, index, features[index], room, positions.get(index)) for index in range(len(pool))
+        ]
+    return explanation
+
+
+def _candidate(
+    record: Record, index: int, values: list[float], room: Headroom | None, position: int | None
+) -> dict[str, Any]:
+    """One of the decision's candidates; `position` is its place among those that the filters kept."""
+    decision = record.decision
+    pool = decision.pool
+    features = {
+        name: None if math.isnan(value) else round(value, 6) for name, value in zip(ROW_NAMES, values, strict=True)
+    }
+    candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
+    if pool.predictions is not None and room is not None:
+        candidate["predicted"] = _latencies(pool.predictions.at(slice(index, index + 1)))
+        candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
+    candidate["prefill_ms_per_token"] = _known(pool.prefill_ms_per_token[index])
+    candidate["tpot_bias"] = round(float(pool.tpot_bias[index]), 3)
+    candidate["slowdown"] = round(float(pool.slowdown[index]), 3)
+    if position is None:
+        return {**candidate, "filtered": True}
+    candidate["score"] = float(decision.result.scores[position])
+    candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
+    return candidate
+
+
+def _latencies(one: Predictions) -> dict[str, float]:
+    values = {
+        "ttft_ms": one.ttft_ms,
+        "tpot_ms": one.tpot_ms,
+        "ttft_median_ms": one.ttft_median_ms,
+        "tpot_median_ms": one.tpot_median_ms,
+    }
+    return {name: float(value[0]) for name, value in values.items() if value is not None}
+
+
+def _known(left_ms: float) -> float | None:
+    """None where nothing is asked, or nothing was predicted."""
+    return float(left_ms) if math.isfinite(left_ms) else None

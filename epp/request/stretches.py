@@ -1,0 +1,77 @@
+"""A response's output tokens in stretches, each with the features of the moment when it began.
+
+The time per output token depends on the load while the tokens are made. So a long response teaches several times: its
+stretches double in length, which keeps their number small and the early ones, that all responses have, frequent.
+"""
+
+from dataclasses import dataclass, field
+
+from epp.prediction.features import FeatureColumns
+
+_FIRST_EVENTS = 32
+# A shorter stretch says more about the network's rhythm than about the server.
+_FEWEST_EVENTS = 8
+# A step that reads a prompt is many times as long as others, and every response that decodes meanwhile waits for it.
+PACE_EVENTS = 32
+
+
+@dataclass(slots=True)
+class Pace:
+    """The mean time between a response's tokens, over one stretch of them after another.
+
+    Single ones would say whether a prompt has just been read, and not how fast the server is.
+    """
+
+    began_s: float
+    events: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the stretch is long enough to be told."""
+        return self.events >= PACE_EVENTS
+
+    def take(self, now_s: float) -> tuple[float, int]:
+        """The stretch's time in ms and its events; another one begins."""
+        told = (now_s - self.began_s) * 1000, self.events
+        self.began_s, self.events = now_s, 0
+        return told
+
+
+@dataclass(slots=True)
+class Stretch:
+    """`events` after `before` earlier ones; times in seconds of a monotonic clock."""
+
+    features: FeatureColumns
+    before: int
+    began_s: float
+    ended_s: float
+    events: int = 0
+
+    def tpot_ms(self, tokens_per_event: float) -> float:
+        return (self.ended_s - self.began_s) * 1000 / (self.events * tokens_per_event)
+
+
+@dataclass(slots=True)
+class TokenWindows:
+    """Told of every chunk with output; `is_due` says when the features of the moment are wanted."""
+
+    stretches: list[Stretch] = field(default_factory=list)
+    _room: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        return self._room <= 0
+
+    def begin(self, features: FeatureColumns, before: int, now_s: float) -> None:
+        self._room = _FIRST_EVENTS << len(self.stretches)
+        self.stretches.append(Stretch(features, before, now_s, now_s))
+
+    def add(self, events: int, now_s: float) -> None:
+        stretch = self.stretches[-1]
+        stretch.events += events
+        stretch.ended_s = now_s
+        self._room -= events
+
+    def complete(self) -> list[Stretch]:
+        """Those long enough to teach; the first one also when the whole response was short."""
+        return [s for i, s in enumerate(self.stretches) if s.events >= _FEWEST_EVENTS or (i == 0 and s.events)]

@@ -1,0 +1,77 @@
+"""Scheduling that follows its file: read again when it changes, and kept as it was when the new text is wrong."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from epp.exceptions import ConfigError
+from epp.scheduling.configuration.config import load_scheduler
+from epp.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger("headroom.epp")
+
+Stamp = tuple[int, int, int]
+
+
+class SchedulerFile:
+    """An EndpointPickerConfig file. `reloads` counts the texts that were applied later, `failures` those that weren't.
+
+    A mounted ConfigMap changes by renaming a symbolic link, so it is the inode that tells, not the path. A file that
+    is gone for a moment is waited for.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.reloads = 0
+        self.failures = 0
+        self._path = path
+        self._environ = environ
+        self._seen: Stamp | None = None
+        self._readable = True
+
+    def load(self) -> Scheduler:
+        """The file's scheduler; ConfigError when it can't be read, or is wrong."""
+        try:
+            self._seen = self._stamp()
+            text = self._path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"can't read {self._path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self._path} is not UTF-8: {error.reason} at byte {error.start}") from error
+        return load_scheduler(text, self._environ)
+
+    async def watch(self, apply: Callable[[Scheduler], None], interval_s: float = 1.0) -> None:
+        """Gives `apply` the file's scheduler whenever that changes, for ever."""
+        while True:
+            await asyncio.sleep(interval_s)
+            if not self._changed():
+                continue
+            try:
+                scheduler = await asyncio.to_thread(self.load)
+                apply(scheduler)
+            except Exception as error:  # A plugin of another package may raise anything, and must not end the picker.
+                self.failures += 1
+                details = None if isinstance(error, ConfigError) else error
+                logger.error(
+                    "%s: not applied, the configuration in force stays: %s", self._path, error, exc_info=details
+                )
+            else:
+                self.reloads += 1
+                logger.info("%s: applied", self._path)
+
+    def _changed(self) -> bool:
+        try:
+            stamp = self._stamp()
+        except OSError as error:
+            if self._readable:
+                logger.warning("%s: %s; the configuration in force stays", self._path, error.strerror)
+            self._readable = False
+            return False
+        self._readable = True
+        return stamp != self._seen
+
+    def _stamp(self) -> Stamp:
+        """What tells one file from another: inode, time and size."""
+        status = os.stat(self._path)
+        return status.st_ino, status.st_mtime_ns, status.st_size

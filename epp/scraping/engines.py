@@ -1,0 +1,113 @@
+"""Under which names the model servers tell their load, and which of them an endpoint runs.
+
+Names and units are those of the model server protocol of the Gateway API's inference extension. All of these servers
+tell the usage of their KV cache as a fraction of 1, whatever the metric is called.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epp.exceptions import ConfigError
+from epp.scraping.metrics_page import Gauge
+
+# A pod says by one of these labels what it runs.
+ENGINE_LABELS = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
+
+Gauges = tuple[Gauge, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model server's names. Of several for one thing the first on the page counts; none switches it off."""
+
+    name: str
+    waiting: Gauges
+    running: Gauges
+    kv_usage: Gauges
+    lora: Gauges
+
+
+def _engine(name: str, waiting: str, running: str, kv_usage: Sequence[str], lora: Sequence[str] = ()) -> Engine:
+    return Engine(name, _gauges([waiting]), _gauges([running]), _gauges(kv_usage), _gauges(lora))
+
+
+def _gauges(names: Sequence[str]) -> Gauges:
+    return tuple(gauge for gauge in map(Gauge.parse, names) if gauge)
+
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        _engine(
+            "vllm",
+            "vllm:num_requests_waiting",
+            "vllm:num_requests_running",
+            # Renamed in vLLM 0.10; the old name was dropped some releases later.
+            ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"],
+            ["vllm:lora_requests_info"],
+        ),
+        _engine("sglang", "sglang:num_queue_reqs", "sglang:num_running_reqs", ["sglang:token_usage"]),
+        _engine(
+            "triton-tensorrt-llm",
+            "nv_trt_llm_request_metrics{request_type=waiting}",
+            "nv_trt_llm_request_metrics{request_type=scheduled}",
+            ["nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}"],
+        ),
+        # Serves this page at /prometheus/metrics; its /metrics is JSON.
+        _engine(
+            "trtllm-serve",
+            "trtllm_num_requests_waiting",
+            "trtllm_num_requests_running",
+            ["trtllm_kv_cache_utilization"],
+        ),
+    )
+}
+
+
+def configured_engine(
+    server_type: str,
+    *,
+    waiting: str | None = None,
+    running: str | None = None,
+    kv_usage: str | None = None,
+    lora: str | None = None,
+) -> Engine:
+    """The model server that an endpoint is taken to run when it doesn't say: a preset, and what names replace in it.
+
+    None keeps the preset's name, an empty text switches the metric off. ConfigError for an unknown type or a bad name.
+    """
+    preset = ENGINES.get(server_type)
+    if preset is None:
+        raise ConfigError(f"model server type {server_type!r}: expected one of {', '.join(ENGINES)}")
+    return Engine(
+        server_type,
+        _replaced(waiting, preset.waiting),
+        _replaced(running, preset.running),
+        _replaced(kv_usage, preset.kv_usage),
+        _replaced(lora, preset.lora),
+    )
+
+
+def _replaced(text: str | None, preset: Gauges) -> Gauges:
+    """What was named; followed by the preset's other names for the same thing, if it is one of them."""
+    if text is None:
+        return preset
+    gauge = Gauge.parse(text)
+    if gauge is None:
+        return ()
+    return (gauge, *(other for other in preset if other != gauge)) if gauge in preset else (gauge,)
+
+
+def labelled_engine(labels: Mapping[str, str]) -> str:
+    """The model server that an endpoint's labels name; empty when they name none."""
+    return next((labels[label] for label in ENGINE_LABELS if labels.get(label)), "")
+
+
+def engines_to_try(default: Engine, labels: Mapping[str, str]) -> tuple[Engine, ...]:
+    """The model servers that an endpoint may run: the labelled one, or else the default one first, then all others."""
+    named = labelled_engine(labels)
+    if named == default.name:
+        return (default,)
+    if named in ENGINES:
+        return (ENGINES[named],)
+    return (default, *(engine for name, engine in ENGINES.items() if name != default.name))

@@ -1,0 +1,145 @@
+"""Reading an endpoint's load from its metrics pages, one after another."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from epp.exceptions import ScrapeError
+from epp.scheduling.snapshot import NO_ADAPTERS, Adapters
+from epp.scraping.engines import Engine, Gauges
+from epp.scraping.metrics_page import Gauge, parse_adapters
+
+# A series that isn't there costs a search of the whole page: it is looked for on one page of so many.
+_PAGES_PER_LOOK = 20
+_MAX_REQUESTS = 1e6
+# Rounding takes a full cache a little above 1. What is far above it is a percentage, or something else altogether.
+_MAX_USAGE = 1.1
+
+
+class Load(NamedTuple):
+    """What an endpoint says of itself; `kv_usage` is a fraction of 1. What its page lacks is as it was before, or 0."""
+
+    waiting: float
+    running: float
+    kv_usage: float
+    adapters: Adapters
+
+
+class PageReader:
+    """Remembers from page to page which engine an endpoint turned out to run, and where its series were."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
+        self._page: _EnginePage | None = None
+
+    @property
+    def values(self) -> "tuple[Value, ...]":
+        """What the last page told of waiting and running requests and of KV cache usage."""
+        return self._page.values if self._page else ()
+
+    def read(self, page: bytes) -> Load:
+        """The load; ScrapeError when the page has nothing that is wanted."""
+        for candidate in chain((self._page,) if self._page else (), map(_EnginePage, self._engines)):
+            if candidate.read(page):
+                self._page = candidate
+                return candidate.load
+        self._page = None
+        first = self._engines[0]
+        if page[:1] in (b"[", b"{"):
+            raise ScrapeError("page", "the page is JSON: trtllm-serve has the wanted one at /prometheus/metrics")
+        names = ", ".join(str(gauges[0]) for gauges in (first.waiting, first.running, first.kv_usage) if gauges)
+        raise ScrapeError("page", f"the page has no plausible value of any of {names}")
+
+
+class Value:
+    """A number that is wanted, as last told; `missing` and `rejected` say why it isn't the last page's."""
+
+    __slots__ = ("_limit", "missing", "number", "purpose", "rejected", "series")
+
+    def __init__(self, purpose: str, gauges: Gauges, limit: float) -> None:
+        self.purpose = purpose
+        self.series = _Series(gauges)
+        self.number = 0.0
+        self.missing = self.rejected = False
+        self._limit = limit
+
+    @property
+    def gauge(self) -> Gauge:
+        return self.series.gauges[0]
+
+    def read(self, page: bytes) -> bool:
+        """Whether the page has a plausible number, or none is wanted."""
+        if not self.series.gauges:
+            return True
+        at = self.series.find(page)
+        number = self.series.gauge.read(page, at) if at >= 0 else None
+        self.missing = number is None
+        self.rejected = number is not None and not 0 <= number <= self._limit
+        if number is None or self.rejected:
+            return False
+        self.number = number
+        return True
+
+
+class _EnginePage:
+    """The pages of an endpoint that runs a certain engine."""
+
+    __slots__ = ("_labels", "_lora", "load", "values")
+
+    def __init__(self, engine: Engine) -> None:
+        self.values = (
+            Value("waiting", engine.waiting, _MAX_REQUESTS),
+            Value("running", engine.running, _MAX_REQUESTS),
+            Value("kv_usage", engine.kv_usage, _MAX_USAGE),
+        )
+        self._lora = _Series(engine.lora)
+        self._labels: bytes | None = None
+        self.load = Load(0.0, 0.0, 0.0, NO_ADAPTERS)
+
+    def read(self, page: bytes) -> bool:
+        """Takes over what the page tells; whether it tells anything."""
+        waiting, running, kv_usage = self.values
+        # All three are read, whatever the first says.
+        if not any([waiting.read(page), running.read(page), kv_usage.read(page)]):
+            return False
+        self.load = Load(waiting.number, running.number, kv_usage.number, self._adapters(page))
+        return True
+
+    def _adapters(self, page: bytes) -> Adapters:
+        """A server tells nothing of adapters before it has loaded one. Parsed again only when they change."""
+        at = self._lora.find(page) if self._lora.gauges else -1
+        labels = self._lora.gauge.newest_labels(page, at) if at >= 0 else None
+        adapters = self.load.adapters
+        if labels != self._labels:
+            self._labels = labels
+            adapters = parse_adapters(labels) if labels else NO_ADAPTERS
+        return adapters
+
+
+class _Series:
+    """A series under one of several names: which of them the endpoint uses, and where it was on the last page."""
+
+    __slots__ = ("_near", "_skip", "gauge", "gauges")
+
+    def __init__(self, gauges: Gauges) -> None:
+        self.gauges = gauges
+        self.gauge = gauges[0] if gauges else Gauge(b"", {})
+        self._near = -1
+        self._skip = 0
+
+    def find(self, page: bytes) -> int:
+        """Where its first line begins, or -1."""
+        if self._skip:
+            self._skip -= 1
+            return -1
+        if self._near >= 0:
+            self._near = self.gauge.find(page, self._near)
+        if self._near < 0:
+            for gauge in self.gauges:
+                self._near = gauge.find(page)
+                if self._near >= 0:
+                    self.gauge = gauge
+                    break
+            else:
+                self._skip = _PAGES_PER_LOOK - 1
+        return self._near

@@ -1,0 +1,232 @@
+"""Keeping the pool's metrics fresh: endpoints are asked in turn, evenly over time, and often only while it matters."""
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+
+from epp.exceptions import ConfigError
+from epp.pool.pool import Pool
+from epp.scheduling.snapshot import Endpoint
+from epp.scraping.engines import ENGINE_LABELS, ENGINES, Engine, configured_engine, engines_to_try, labelled_engine
+from epp.scraping.page_address import PageLocator
+from epp.scraping.page_reader import Load, PageReader, Value
+from epp.scraping.target import Patience, ScrapeCounts, Target
+
+logger = logging.getLogger("headroom.epp.scrape")
+
+# Endpoints that come and go, and requests that take too long, are looked for this often.
+_SWEEP_S = 0.1
+# Between decisions endpoints are asked one by one, or a few at once where a tick for each would come too often.
+_MIN_TICK_S = 0.004
+_FLAGS = {
+    "waiting": "--total-queued-requests-metric",
+    "running": "--total-running-requests-metric",
+    "kv_usage": "--kv-cache-usage-percentage-metric",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeConfig:
+    """What to read, where, and how often. `port` 0 is the endpoint's own.
+
+    Each endpoint is asked every `interval_s` while decisions are made and for `linger_s` after the last one, and
+    otherwise every `idle_interval_s`, or twice in `staleness_s` if that is more often. When there are more endpoints
+    than `max_pages_per_s` allows, each is asked less often.
+    """
+
+    engine: Engine = field(default_factory=lambda: configured_engine("vllm"))
+    interval_s: float = 0.05
+    idle_interval_s: float = 1.0
+    linger_s: float = 2.0
+    staleness_s: float = 2.0
+    max_pages_per_s: float = 4000.0
+    patience: Patience = field(default_factory=Patience)
+    scheme: str = "http"
+    port: int = 0
+    path: str = "/metrics"
+    verify_tls: bool = False
+
+
+class Scraper:
+    """Asks the pool's endpoints in rotation. `run` it, and call `wanted` at every decision."""
+
+    def __init__(self, pool: Pool, config: ScrapeConfig) -> None:
+        self._pool = pool
+        self._config = config
+        if min(config.interval_s, config.max_pages_per_s) <= 0:
+            raise ConfigError("--refresh-metrics-interval: expected a time longer than 0")
+        self._idle_interval_s = max(config.interval_s, min(config.idle_interval_s, config.staleness_s / 2))
+        self._locator = PageLocator(config.scheme, config.port, config.path, config.verify_tls)
+        self._targets: dict[int, Target] = {}
+        self._rotation: list[Target] = []
+        self._next = 0
+        self._credit = 0.0
+        self._jitter = 1.0
+        self._wanted_at = self._ticked_at = self._sweep_at = 0.0
+        self._resting = False
+        self._nap: asyncio.Future[None] | None = None
+        self._told: set[str] = set()
+        self.counts = ScrapeCounts()
+
+    @property
+    def resting(self) -> bool:
+        """Whether no decision has come for so long that the metrics may age."""
+        return self._resting
+
+    @property
+    def stale(self) -> int:
+        """How many endpoints have told nothing for longer than metrics may age."""
+        return sum(target.stale for target in self._targets.values())
+
+    @property
+    def max_age_s(self) -> float:
+        """The age of the oldest metrics, or the time since an endpoint came that has told none yet."""
+        if not self._targets:
+            return 0.0
+        return time.monotonic() - min(target.page_at for target in self._targets.values())
+
+    def wanted(self) -> None:
+        """Says that a decision is being made: the metrics are kept fresh for the next while. Cheap."""
+        self._wanted_at = time.monotonic()
+        if self._resting and self._nap is not None:
+            _end(self._nap)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        self._wanted_at = self._ticked_at = time.monotonic()
+        try:
+            while True:
+                await self._sleep(self._tick())
+        finally:
+            for target in self._targets.values():
+                target.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until the time is over or a decision wakes a resting scraper."""
+        loop = asyncio.get_running_loop()
+        self._nap = nap = loop.create_future()
+        timer = loop.call_later(seconds, _end, nap)
+        try:
+            await nap
+        finally:
+            timer.cancel()
+
+    def _tick(self) -> float:
+        """Asks as many endpoints as the time since the last tick is worth; returns how long until the next one."""
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._sweep(now)
+        resting, self._resting = self._resting, now - self._wanted_at > self._config.linger_s
+        if resting and not self._resting:
+            self._ticked_at = now
+        count = len(self._rotation)
+        interval_s = self._interval_s(count)
+        # What a busy event loop missed is not caught up with: nothing piles up, the interval gets longer.
+        self._credit = min(self._credit + (now - self._ticked_at) / interval_s * count, max(count / 2, 1.0))
+        self._ticked_at = now
+        while self._credit >= 1.0 and count:
+            self._credit -= 1.0
+            self._turn().ask(now)
+        pause_s = min(_SWEEP_S, interval_s / 10)
+        return pause_s if self._resting else max(_MIN_TICK_S, min(pause_s, interval_s / max(count, 1)))
+
+    def _interval_s(self, count: int) -> float:
+        config = self._config
+        interval_s = self._idle_interval_s if self._resting else config.interval_s
+        return max(interval_s, count / config.max_pages_per_s) * self._jitter
+
+    def _turn(self) -> Target:
+        """The next one in the rotation. Each round takes a little more or less, so that pickers don't ask in step."""
+        if self._next >= len(self._rotation):
+            self._next = 0
+            self._jitter = random.uniform(0.9, 1.1)
+        self._next += 1
+        return self._rotation[self._next - 1]
+
+    def _sweep(self, now: float) -> None:
+        self._sweep_at = now + _SWEEP_S
+        if self._follow():
+            self._wanted_at = now
+        for target in self._rotation:
+            target.expire(now)
+            stale = now - target.page_at > self._config.staleness_s
+            if stale != target.stale:
+                target.stale = stale
+                self._tell_age(target)
+
+    def _follow(self) -> bool:
+        """Takes over which endpoints there are; whether any is new."""
+        endpoints = self._pool.endpoints
+        gone = [slot for slot, target in self._targets.items() if endpoints.get(slot) is not target.endpoint]
+        for slot in gone:
+            target = self._targets[slot]
+            if endpoints.get(slot) == target.endpoint:
+                target.endpoint = endpoints[slot]
+            else:
+                self._targets.pop(slot).close()
+        new = [slot for slot in endpoints if slot not in self._targets]
+        for slot in new:
+            self._targets[slot] = self._target(endpoints[slot], slot)
+        if gone or new:
+            self._rotation = list(self._targets.values())
+        if new and self._interval_s(len(self._rotation)) > self._config.staleness_s:
+            logger.warning(
+                "%d endpoints at %g pages a second can't be kept fresher than %g s",
+                len(self._rotation), self._config.max_pages_per_s, self._config.staleness_s,
+            )  # fmt: skip
+        return bool(new)
+
+    def _target(self, endpoint: Endpoint, slot: int) -> Target:
+        config = self._config
+        engine = labelled_engine(endpoint.labels)
+        if engine and engine not in ENGINES:
+            self._tell_once(engine, "%s runs %r, which is none of %s", endpoint.name, engine, ", ".join(ENGINES))
+        return Target(
+            endpoint,
+            self._locator.locate(endpoint),
+            PageReader(engines_to_try(config.engine, endpoint.labels)),
+            config.patience,
+            self.counts,
+            lambda target, load: self._record(slot, target, load),
+        )
+
+    def _record(self, slot: int, target: Target, load: Load) -> None:
+        # Between two sweeps the slot may have become another endpoint's.
+        endpoint = self._pool.endpoints.get(slot)
+        if endpoint is not None and endpoint.address == target.endpoint.address:
+            self._pool.record_metrics(slot, *load)
+        for value in target.reader.values:
+            if value.missing or value.rejected:
+                self._tell_value(target, value)
+
+    def _tell_value(self, target: Target, value: Value) -> None:
+        self.counts.rejected_values += value.rejected
+        if value.missing:
+            self._tell_once(
+                str(value.gauge),
+                "%s has no %s: name the server's own by %s, or the server by --model-server-type or the label %s",
+                target.address.url, value.gauge, _FLAGS[value.purpose], ENGINE_LABELS[0],
+            )  # fmt: skip
+        else:
+            text = "%s: a %s that can't be is ignored (negative, no number or too large)"
+            self._tell_once(f"{value.gauge} rejected", text, target.address.url, value.series.gauge)
+
+    def _tell_once(self, key: str, text: str, *values: object) -> None:
+        """Says it of the first endpoint only, for all are likely to be the same."""
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning(text, *values)
+
+    def _tell_age(self, target: Target) -> None:
+        if target.stale:
+            reason = target.last_error or "no answer yet"
+            logger.warning("no metrics of %s for %g s: %s", target.address.url, self._config.staleness_s, reason)
+        else:
+            logger.info("metrics of %s come again", target.address.url)
+
+
+def _end(nap: asyncio.Future[None]) -> None:
+    if not nap.done():
+        nap.set_result(None)

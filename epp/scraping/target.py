@@ -1,0 +1,147 @@
+"""One endpoint as the scraper sees it: its connection, when it last told its load, and how it fails."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from epp.exceptions import ScrapeError
+from epp.scheduling.snapshot import Endpoint
+from epp.scraping.page_address import PageAddress
+from epp.scraping.page_connection import PageConnection
+from epp.scraping.page_reader import Load, PageReader
+
+_FIRST_BACKOFF_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a connection, for the page on it, and at most until the next try after failures."""
+
+    connect_s: float = 2.0
+    page_s: float = 5.0
+    backoff_s: float = 3.0
+
+
+@dataclass(slots=True)
+class ScrapeCounts:
+    """What has happened since the start. `failures` by kind: connect, timeout, status and page."""
+
+    pages: int = 0
+    page_bytes: int = 0
+    rejected_values: int = 0
+    connections: int = 0
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("connect", "timeout", "status", "page"), 0))
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+
+class Target:
+    """Asks for the page when told to, unless it still awaits one or has just failed."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        address: PageAddress,
+        reader: PageReader,
+        patience: Patience,
+        counts: ScrapeCounts,
+        record: Callable[["Target", Load], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.address = address
+        self.reader = reader
+        self.stale = False
+        self.last_error: ScrapeError | None = None
+        self._patience = patience
+        self._counts = counts
+        self._record = record
+        self._connection: PageConnection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._deadline: float | None = None
+        self._retry_at = 0.0
+        self._failures = 0
+        self.page_at = time.monotonic()
+
+    def ask(self, now: float) -> None:
+        """Asks for the page if it is time to; `now` by the monotonic clock."""
+        if self._deadline is not None or now < self._retry_at:
+            return
+        if self._connection is None:
+            self._open(now)
+        else:
+            self._deadline = now + self._patience.page_s
+            self._connection.ask()
+
+    def expire(self, now: float) -> None:
+        """Gives up a request that takes too long."""
+        if self._deadline is not None and now >= self._deadline:
+            kind, what = ("connect", "connection") if self._opening else ("timeout", "whole page")
+            self.close()
+            self.page_failed(ScrapeError(kind, f"no {what} in time"), True)
+
+    def close(self) -> None:
+        """Drops the connection and what is awaited of it."""
+        if self._opening is not None and self._opening is not asyncio.current_task():
+            self._opening.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        self._opening = self._connection = self._deadline = None
+
+    # The connection's callbacks
+
+    def connection_began(self) -> None:
+        self._opening = None
+        self._counts.connections += 1
+        self._deadline = time.monotonic() + self._patience.page_s
+
+    def connection_ended(self) -> None:
+        self._connection = None
+
+    def page_came(self, page: bytes) -> None:
+        self._deadline = None
+        self._counts.page_bytes += len(page)
+        try:
+            load = self.reader.read(page)
+        except ScrapeError as error:
+            self.page_failed(error, True)
+            return
+        self._counts.pages += 1
+        self._failures, self.last_error = 0, None
+        self.page_at = time.monotonic()
+        self._record(self, load)
+
+    def page_failed(self, error: ScrapeError, fresh: bool) -> None:
+        now = time.monotonic()
+        if not fresh:
+            # A server may close a connection that it thinks idle at the moment at which it is used again.
+            self._open(now)
+            return
+        self._deadline = None
+        self._counts.failures[error.kind] += 1
+        self.last_error = error
+        self._failures += 1
+        pause_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures - 1, 16), self._patience.backoff_s)
+        self._retry_at = now + pause_s * random.uniform(0.75, 1.0)
+
+    # Opening
+
+    def _open(self, now: float) -> None:
+        self._deadline = now + self._patience.connect_s
+        self._connection = PageConnection(self.address.request, self)
+        self._opening = asyncio.get_running_loop().create_task(self._connect(self._connection))
+
+    async def _connect(self, connection: PageConnection) -> None:
+        address = self.address
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, address.host, address.port, ssl=address.tls
+            )
+        except (OSError, UnicodeError) as error:
+            if self._connection is connection:
+                self.close()
+                reason = (isinstance(error, OSError) and error.strerror) or error or type(error).__name__
+                self.page_failed(ScrapeError("connect", f"can't connect: {reason}"), True)

@@ -1,0 +1,226 @@
+"""A load client for ext_proc: requests as a gateway plays them, so many at once or so many a second.
+
+It is a process of its own, and what it spends itself is told: it must not be what limits.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import uvloop
+
+from lab.bench.epp.gateway import METHOD, VARIANTS, Played, Shape, Tally, script
+from lab.bench.epp.http2 import CallFailedError, Connection
+from lab.bench.epp.target import Target
+
+_ROOT = Path(__file__).parents[3]
+_WARM_UP_S = 0.5
+_PATIENCE_S = 20.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much is asked: `at_once` requests follow each other, or `per_s` come at random times whatever happens."""
+
+    address: str
+    shape: Shape
+    seconds: float
+    at_once: int = 1
+    per_s: float = 0.0
+    connections: int = 1
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What came of it. Times in ms, of the requests that went well; `reason` is the first failure's."""
+
+    seconds: float
+    picked_ms: list[float]
+    took_ms: list[float]
+    chunks: int
+    client_cpu_s: float
+    failed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """One measurement. `cpu_s` is what all processes of the picker spent meanwhile, `watched` how far that went."""
+
+    plan: Plan
+    counted: Counted
+    cpu_s: float
+    watched: float
+
+    @property
+    def requests(self) -> float:
+        """Of long answers many are under way at both ends of the measurement: their chunks say how far."""
+        if self.plan.shape.full_duplex:
+            return self.counted.chunks / self.plan.shape.tokens
+        return len(self.counted.took_ms)
+
+    @property
+    def per_s(self) -> float:
+        return self.requests / self.counted.seconds
+
+    @property
+    def client_cores(self) -> float:
+        return self.counted.client_cpu_s / self.counted.seconds
+
+    def picked_ms(self, percentile: float) -> float:
+        return float(np.percentile(self.counted.picked_ms, percentile))
+
+    def cpu_us_per_request(self, idle_cores: float) -> float:
+        """Without what the picker spends anyway, on scraping above all."""
+        return (self.cpu_s - idle_cores * self.counted.seconds) * 1e6 / self.requests
+
+
+def load(target: Target, plan: Plan, watch: Callable[[], float] = lambda: 0.0) -> Load:
+    """Runs the client beside the target, and looks at what `watch` counts before and after.
+
+    RuntimeError when none, or fewer than 99 in 100 requests, went well.
+    """
+    command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdin
+        assert client.stdout
+        if client.stdout.readline() != "warm\n":
+            raise RuntimeError(f"the load client did not come up: run `{' '.join(command)}`")
+        before, before_s = watch(), target.cpu_s
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        client.stdout.readline()
+        spent_s, watched = target.cpu_s - before_s, watch() - before
+        told = client.stdout.readline()
+    if not told:
+        raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
+    counted = msgspec.json.decode(told, type=Counted)
+    well = len(counted.took_ms)
+    if not well or counted.failed > well / 100:
+        reason = counted.reason or "none ended in time"
+        raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
+    return Load(plan, counted, spent_s, watched)
+
+
+class _Client:
+    """Plays requests on a few connections in turn, and remembers those that ended since it was last told to forget."""
+
+    def __init__(self, shape: Shape, connections: list[Connection]) -> None:
+        self._shape = shape
+        self._connections = connections
+        self._sent = 0
+        self.tally = Tally()
+        self.forget()
+
+    def forget(self) -> None:
+        self.picked_ms: list[float] = []
+        self.took_ms: list[float] = []
+        self.tally.chunks = 0
+        self.failed = 0
+        self.reason = ""
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether there is a whole request to tell of, or a failure."""
+        return bool(self.failed or (self.took_ms and (self.tally.chunks or not self._shape.full_duplex)))
+
+    async def play(self) -> None:
+        """One request from beginning to end."""
+        played, index = Played(self.tally), self._sent
+        self._sent += 1
+        connection = self._connections[index % len(self._connections)]
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await connection.call(script(self._shape, str(uuid.uuid4()), index, played))
+        except (CallFailedError, TimeoutError) as error:
+            self.failed += 1
+            self.reason = self.reason or str(error) or f"no end within {_PATIENCE_S:g} s"
+            # A picker that refuses at once would be asked without end.
+            await asyncio.sleep(0.01)
+            return
+        self.picked_ms.append((played.picked_s - played.began_s) * 1000)
+        self.took_ms.append((time.perf_counter() - played.began_s) * 1000)
+
+    async def closed(self, at_once: int, stopped: asyncio.Event) -> None:
+        """As much as the picker can answer, by so many at once."""
+
+        async def repeat() -> None:
+            while not stopped.is_set():
+                await self.play()
+
+        await asyncio.gather(*(repeat() for _ in range(at_once)))
+
+    async def open(self, per_s: float, stopped: asyncio.Event) -> None:
+        """So many a second, at the same random times in each run."""
+        random = np.random.default_rng(1)
+        due_s = time.perf_counter()
+        requests: set[asyncio.Task[None]] = set()
+        while not stopped.is_set():
+            due_s += random.exponential(1 / per_s)
+            await asyncio.sleep(due_s - time.perf_counter())
+            task = asyncio.create_task(self.play())
+            requests.add(task)
+            task.add_done_callback(requests.discard)
+        await asyncio.gather(*requests)
+
+
+async def _run(plan: Plan) -> None:
+    connections = await _connect(plan)
+    # Every message is built before the first one is sent.
+    for variant in range(VARIANTS):
+        next(script(plan.shape, "", variant, Played(Tally())))
+    client, stopped = _Client(plan.shape, connections), asyncio.Event()
+    asking = client.open(plan.per_s, stopped) if plan.per_s else client.closed(plan.at_once, stopped)
+    task = asyncio.create_task(asking)
+    await asyncio.sleep(min(_WARM_UP_S, plan.seconds))
+    _say("warm")
+    await asyncio.to_thread(sys.stdin.readline)
+    counted = await _count(client, plan.seconds)
+    _say("done")
+    stopped.set()
+    await task
+    for connection in connections:
+        connection.close()
+    _say(msgspec.json.encode(counted).decode())
+
+
+async def _connect(plan: Plan) -> list[Connection]:
+    loop = asyncio.get_running_loop()
+    host, _, port = plan.address.rpartition(":")
+    pairs = [
+        await loop.create_connection(lambda: Connection(plan.address, METHOD), host, int(port))
+        for _ in range(plan.connections)
+    ]
+    return [connection for _, connection in pairs]
+
+
+async def _count(client: _Client, seconds: float) -> Counted:
+    """For so long, and until a request has ended: a slow picker may not have ended one in a short time."""
+    client.forget()
+    began_s, cpu_before_s = time.perf_counter(), time.process_time()
+    await asyncio.sleep(seconds)
+    while not client.has_counted and time.perf_counter() < began_s + _PATIENCE_S:
+        await asyncio.sleep(seconds)
+    return Counted(
+        seconds=time.perf_counter() - began_s,
+        picked_ms=list(client.picked_ms),
+        took_ms=list(client.took_ms),
+        chunks=client.tally.chunks,
+        client_cpu_s=time.process_time() - cpu_before_s,
+        failed=client.failed,
+        reason=client.reason,
+    )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(_run(msgspec.json.decode(sys.argv[1], type=Plan)))

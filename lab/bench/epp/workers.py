@@ -1,0 +1,32 @@
+"""Several worker processes on one port: decisions a second over those of one."""
+
+from lab.bench.epp.bench import Bench, Figures
+from lab.bench.epp.cases import Case, pickers, run
+from lab.bench.epp.extproc import REFRESH
+from lab.bench.epp.gateway import Shape
+from lab.bench.epp.pickers import Setting, knows
+from lab.bench.epp.servers import model_servers
+
+_WORKERS = (1, 2)
+
+
+def measure(bench: Bench) -> Figures:
+    """The load client takes a part of the same cores, so that on two of them the ratio stays well below 2."""
+    if not knows("--workers"):
+        bench.leave_out("workers_2_over_1", "the picker has no flag --workers")
+        return {}
+    per_s: dict[int, float] = {}
+    figures: Figures = {}
+    # Many connections, as of many Envoys, for the kernel to spread over the workers.
+    case = Case("c32", Shape(), at_once=32, connections=16)
+    with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
+        for workers in _WORKERS:
+            setting = Setting(endpoints, refresh=REFRESH, flags=[f"--workers={workers}"])
+            with pickers(bench, setting) as targets:
+                found = run(bench, targets, [case], f"{workers} workers").get("c32", {})
+                figures[f"workers_{workers}_rss_mib"] = targets["ours"].rss_mib
+            if "ours" in found:
+                per_s[workers] = figures[f"workers_{workers}_streams_per_s"] = found["ours"].per_s
+    if len(per_s) == len(_WORKERS):
+        figures["workers_2_over_1"] = per_s[2] / per_s[1]
+    return figures

@@ -1,0 +1,70 @@
+"""Whole passes by window size, and what a fit that is cut short costs in accuracy."""
+
+import tempfile
+import time
+
+import numpy as np
+from rich.progress import track
+
+from lab.bench.trainer.law import make_target
+from model_store import SCHEMAS, open_store
+from trainer.derivation import design_matrix, monotone, raw_columns
+from trainer.fitter import Fitter
+from trainer.gate import losses
+from trainer.learners import Model, Training, fit
+from trainer.settings import FitSettings, JobSettings
+from trainer.training_pass import PassSettings, run_pass
+from trainer.window import Rows
+
+_CHANGED = 1.3
+
+
+def passes(sizes: list[int]) -> dict[str, float]:
+    """Fit, export, gate and publish of both targets; the median of three."""
+    figures: dict[str, float] = {}
+    settings = PassSettings(JobSettings(FitSettings(), trainer_id="bench"), 100, 100, 5)
+    for size in track(sizes, "passes"):
+        data = {name: make_target(size, name) for name in SCHEMAS}
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(folder)
+            results = [run_pass(data, {}, {}, store, settings, Fitter().learn) for _ in range(3)]
+        for stage in ("fit", "export", "gate", "publish", "pass"):
+            figures[f"{stage}_{size}_s"] = float(np.median([result.seconds[stage] for result in results]))
+    return figures
+
+
+def cut_short(size: int) -> dict[str, float]:
+    """After latencies grew by three tenths: a whole fit, one that goes on from the last, and one of as few new trees.
+
+    Times and losses (of the logarithm) are ratios to the whole fit's.
+    """
+    settings = FitSettings()
+    few = settings.further_trees
+    # Fewer steps have to be longer ones.
+    fewer = FitSettings(trees=few, learning_rate=min(1.0, settings.learning_rate * settings.trees / few / 2))
+    before, after = make_target(size, "ttft"), make_target(size, "ttft", _CHANGED)
+    last = fit(_training(before.train), settings)
+    found = {}
+    for name, kind, previous in (("whole", settings, ()), ("going_on", settings, last), ("fewer_trees", fewer, ())):
+        started_at = time.perf_counter()
+        models = fit(_training(after.train), kind, previous)
+        found[name] = (time.perf_counter() - started_at, _loss(models[0], after.holdout))
+    whole = found.pop("whole")
+    return {
+        f"{name}_{what}_over_whole_{size}": value[index] / whole[index]
+        for name, value in found.items()
+        for index, what in enumerate(("fit_s", "loss"))
+    }
+
+
+def _training(rows: Rows) -> Training:
+    return Training(_design(rows), np.log(rows.y), None, monotone("ttft"))
+
+
+def _design(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    names = tuple(feature.name for feature in SCHEMAS["ttft"])
+    return design_matrix("ttft", names, raw_columns("ttft", rows.x))
+
+
+def _loss(model: Model, rows: Rows) -> float:
+    return float(losses(model.predict(_design(rows)), np.log(rows.y), FitSettings().quantiles[0]).mean())

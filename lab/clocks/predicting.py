@@ -1,0 +1,76 @@
+"""How decisions were predicted: how many of them, and how far from what came of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.evaluation.policies.picker import Predicted
+from simulator.cluster import Flight
+
+
+class Foretold(NamedTuple):
+    """A decision's prediction, if it had one, and what was observed in ms, as the picker sees it."""
+
+    predicted: Predicted | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """Of some decisions. `share` is that of those made from predictions, all in percent.
+
+    Errors are median absolute percentage errors of the predicted median; coverage is the share of latencies that are no
+    longer than their predicted upper quantile. None where there is nothing to compare.
+    """
+
+    share: float
+    ttft_mdape: float | None
+    tpot_mdape: float | None
+    ttft_coverage: float | None
+    tpot_coverage: float | None
+
+
+def of_flight(flight: Flight, predicted: Mapping[int, Predicted]) -> Foretold:
+    """In virtual time."""
+    return Foretold(predicted.get(flight.arrival.index), flight.ttft_ms, flight.tpot_ms)
+
+
+def of_decision(decision: Mapping[str, Any]) -> Foretold:
+    """From what the picker says of a decision at /debug/decisions; without a median the quantile stands for it."""
+    told, outcome = decision["predicted"], decision["outcome"]
+    predicted = told and Predicted(
+        ttft_ms=told["ttft_ms"],
+        tpot_ms=told["tpot_ms"],
+        ttft_median_ms=told.get("ttft_median_ms", told["ttft_ms"]),
+        tpot_median_ms=told.get("tpot_median_ms", told["tpot_ms"]),
+    )
+    return Foretold(predicted, outcome["ttft_ms"], outcome["tpot_ms"])
+
+
+def judge(decisions: Sequence[Foretold]) -> Prediction:
+    known = [(one, one.predicted) for one in decisions if one.predicted]
+    ttft = _compared([(said.ttft_median_ms, said.ttft_ms, one.ttft_ms) for one, said in known])
+    tpot = _compared([(said.tpot_median_ms, said.tpot_ms, one.tpot_ms) for one, said in known])
+    return Prediction(
+        share=round(100 * len(known) / max(len(decisions), 1), 1),
+        ttft_mdape=_error(ttft),
+        tpot_mdape=_error(tpot),
+        ttft_coverage=_coverage(ttft),
+        tpot_coverage=_coverage(tpot),
+    )
+
+
+def _compared(rows: Sequence[tuple[float, float, float | None]]) -> NDArray[np.float64]:
+    """[latencies that were observed, (predicted median, its upper quantile, observed)]."""
+    return np.array([row for row in rows if row[2]], dtype=np.float64).reshape(-1, 3)
+
+
+def _error(rows: NDArray[np.float64]) -> float | None:
+    return round(float(np.median(np.abs(rows[:, 0] / rows[:, 2] - 1))) * 100, 1) if len(rows) else None
+
+
+def _coverage(rows: NDArray[np.float64]) -> float | None:
+    return round(float((rows[:, 2] <= rows[:, 1]).mean()) * 100, 1) if len(rows) else None

@@ -1,0 +1,136 @@
+"""The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
+
+The first line has the length of the runs and a digest of the code that made them; each other line is a result.
+What was prepared for a workload, and what its predictions came to, lies in a folder beside it; so does the time that
+all of it has taken.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from lab.evaluation.plan import Plan
+from lab.evaluation.replay.point import PointResult
+
+Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
+_CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "scripts/evaluation")
+_ROOT = Path(__file__).parents[2]
+_SPENT = "spent_s"
+T = TypeVar("T")
+
+
+class JournalError(Exception):
+    """The file can't be gone on with: the text says why, and what to do."""
+
+
+class _Header(msgspec.Struct, frozen=True):
+    seconds: float
+    requests: int
+    code: str
+
+
+def code_digest() -> str:
+    """Of everything that decides what a run comes to."""
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for file in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """All results so far, by what was run. `stale` says that some were made by other code than today's."""
+
+    def __init__(self, file: Path, plan: Plan, resume: bool) -> None:
+        """Begins anew, with the old file kept as `.previous`; or goes on with it. Raises JournalError."""
+        self._file, self._prepared = file, file.with_suffix(".prepared")
+        self.points: dict[Key, PointResult] = {}
+        self.stale = False
+        self.resumed = resume and file.exists()
+        if self.resumed:
+            self._read(plan)
+        else:
+            self._begin(plan)
+        self._spent_before_s = float(self.kept(_SPENT) or 0)
+        self._began_at = time.monotonic()
+
+    @property
+    def spent_s(self) -> float:
+        """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
+        return self._spent_before_s + time.monotonic() - self._began_at
+
+    def points_of(self, plan: Plan, workload: str) -> tuple[PointResult, ...]:
+        """The results so far that the plan can make use of."""
+        return tuple(
+            point
+            for point in self.points.values()
+            if point.workload == workload and point.policy in plan.policies and point.seed in plan.seeds
+        )
+
+    def add(self, point: PointResult) -> None:
+        self._append(msgspec.json.encode(point))
+        self.points[_key(point)] = point
+        self._write(_SPENT, str(self.spent_s).encode())
+
+    def kept(self, name: str) -> bytes | None:
+        """What was kept by this name before; None if nothing was."""
+        try:
+            return (self._prepared / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep(self, name: str, data: bytes) -> None:
+        self._write(name, data)
+        self._write(_SPENT, str(self.spent_s).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._prepared.mkdir(exist_ok=True)
+        part = self._prepared / f"{name}.part"
+        part.write_bytes(data)
+        part.replace(self._prepared / name)
+
+    def _begin(self, plan: Plan) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if self._file.exists():
+            self._file.replace(self._file.with_name(self._file.name + ".previous"))
+        for file in self._prepared.glob("*"):
+            file.unlink()
+        self._append(msgspec.json.encode(_Header(plan.seconds, plan.requests, code_digest())))
+
+    def _read(self, plan: Plan) -> None:
+        lines = self._file.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            # The writer was ended in the middle of a line: that run is made again.
+            os.truncate(self._file, sum(map(len, lines[:-1])))
+            lines.pop()
+        if not lines:
+            raise JournalError(f"{self._file} is empty: leave out --resume")
+        header = self._decode(msgspec.json.Decoder(_Header).decode, lines[0], 1)
+        for name in ("seconds", "requests"):
+            was, wanted = getattr(header, name), getattr(plan, name)
+            if was != wanted:
+                advice = f"give --{name} {was:g}, or leave out --resume"
+                raise JournalError(f"{self._file} has runs of {was:g} {name}, not {wanted:g}: {advice}")
+        self.stale = header.code != code_digest()
+        decode = msgspec.json.Decoder(PointResult).decode
+        found = [self._decode(decode, line, number) for number, line in enumerate(lines[1:], 2)]
+        self.points = {_key(point): point for point in found}
+
+    def _decode(self, decode: Callable[[bytes], T], line: bytes, number: int) -> T:
+        try:
+            return decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise JournalError(f"{self._file}:{number}: {error}: mend or delete the line") from error
+
+    def _append(self, line: bytes) -> None:
+        with self._file.open("ab") as file:
+            file.write(line + b"\n")
+
+
+def _key(point: PointResult) -> Key:
+    return point.workload, point.policy, point.requests_per_s, point.seed

@@ -1,0 +1,59 @@
+"""The schedulers that are compared, each as the configuration that an operator would write."""
+
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
+
+Weights = tuple[float, float, float]
+
+_HEAD = """\
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+"""
+
+
+def heuristic(queue: float, kv_cache: float, prefix: float) -> str:
+    """Weighted queue, KV cache and prefix scorers, as the default profile has them; a weight of 0 leaves one out."""
+    weights = {"queue-scorer": queue, "kv-cache-utilization-scorer": kv_cache, "prefix-cache-scorer": prefix}
+    return _profile({scorer: weight for scorer, weight in weights.items() if weight})
+
+
+def _profile(scorers: dict[str, float]) -> str:
+    declared = "".join(f"- type: {scorer}\n" for scorer in scorers)
+    used = "".join(f"  - pluginRef: {scorer}\n    weight: {weight:g}\n" for scorer, weight in scorers.items())
+    return (
+        f"{_HEAD}plugins:\n{declared}- type: max-score-picker\n"
+        f"schedulingProfiles:\n- name: default\n  plugins:\n{used}  - pluginRef: max-score-picker\n"
+    )
+
+
+# The weights that are tried for each workload: queue, KV cache, prefix.
+TUNED_WEIGHTS: tuple[Weights, ...] = (
+    (1, 1, 0),
+    (1, 1, 1),
+    (1, 1, 3),
+    (2, 1, 1),
+    (1, 3, 1),
+    (1, 3, 3),
+    (1, 0, 1),
+    (0, 1, 1),
+    (0, 1, 3),
+    (0, 3, 1),
+)
+DEFAULT = heuristic(1, 1, 0)
+CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
+# The gateway API's own formula, with its defaults.
+REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
+# What runs where nothing is configured.
+SLO = DEFAULT_CONFIG
+SLO_SHEDDING = SLO.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n")
+
+
+def configurations(weights: Weights) -> dict[str, str]:
+    """What the picker is given, by policy; the weights are those of `tuned`."""
+    return {
+        "default": DEFAULT,
+        "tuned": heuristic(*weights),
+        "closed-formula": CLOSED_FORMULA,
+        "reference": REFERENCE,
+        "slo": SLO,
+        "slo-shedding": SLO_SHEDDING,
+    }

@@ -1,0 +1,160 @@
+"""A policy that knows how long every answer will be, and what each engine will do next: the bound of prediction.
+
+With no more than the lengths that can be expected it is the bound of what a router could know: how far the two are
+apart is what nobody can get.
+
+It doesn't know who will come later, so it is no bound of scheduling. What it expects of them are the numbers below.
+They were chosen by attainments over the workloads, at loads at which policies differ.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from lab.evaluation.policies.foresight import (
+    REPLACED,
+    Floats,
+    Future,
+    Ints,
+    Load,
+    Prompt,
+    Reading,
+    begin,
+    begins_later,
+    foresee,
+    load_of,
+    prompt_of,
+    read,
+    read_all_but_last,
+)
+from lab.evaluation.policies.lengths import Lengths, foreknown
+from simulator.arrival import Arrival
+from simulator.cluster import Cluster, Flight, Placement
+
+# Standard deviations of the logarithm, by which later arrivals change what is foreseen. Of TPOT it is that of an answer
+# that is still to come; what is generated already is certain. A queue is served in order: TTFT changes little.
+_TPOT_SPREAD, _TTFT_SPREAD = 0.3, 0.1
+_LEAST_SPREAD = 0.01
+# What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
+# where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
+_PACKING = 0.02
+# Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked.
+# Under overload that is what becomes of many, in queues that are too long to be followed.
+_LOST = 1.5
+_ARRIVED, _TTFT, _TPOT_MS, _FIRST = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
+
+    key: tuple[int, int, float, int]
+    load: Load
+    steps_begun: int
+    reading: Reading
+    last: tuple[Prompt, ...]
+    value: float
+
+
+class Oracle:
+    """Places where most requests, this one and those that are there, will meet their objectives.
+
+    With `sheds`, nowhere if that costs as many their objectives as it gains wherever the request goes.
+    """
+
+    of_lost = 0.0
+    """What a request gains where it would wait for so long that nothing else is asked."""
+
+    def __init__(self, seed: int, lengths: Lengths = foreknown, *, sheds: bool = False) -> None:
+        self._lengths, self._sheds = lengths, sheds
+        self._cluster: Cluster | None = None
+        self._outlooks: list[_Outlook | None] = []
+        self._rng = random.Random(f"{seed}/oracle")
+        # By request: arrival and objective of TTFT in s, of TPOT in ms, and when the first token came.
+        self._facts: Floats = np.full((4096, 4), np.nan)
+
+    def attach(self, cluster: Cluster) -> None:
+        """Says where to look, before the first request."""
+        self._cluster = cluster
+        self._outlooks = [None] * len(cluster.engines)
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
+        assert self._cluster
+        self._note(arrival)
+        found = [self._with(self._cluster, endpoint, arrival, now_s) for endpoint in range(len(self._outlooks))]
+        if self._sheds and max(gain for gain, _ in found) <= 0:
+            return None
+        fullest = max(decodes for _, decodes in found)
+        scores = [gain + _PACKING * decodes / fullest + 1e-9 * self._rng.random() for gain, decodes in found]
+        return Placement(scores.index(max(scores)))
+
+    def first_token(self, flight: Flight, now_s: float) -> None:
+        self._facts[flight.arrival.index, _FIRST] = now_s
+
+    def marked(self, flight: Flight, tokens: int, now_s: float) -> None: ...
+
+    def ended(self, flight: Flight, now_s: float) -> None: ...
+
+    def arrived_s(self, requests: Ints) -> Floats:
+        arrived_s: Floats = self._facts[requests, _ARRIVED]
+        return arrived_s
+
+    def _note(self, arrival: Arrival) -> None:
+        while arrival.index >= len(self._facts):
+            self._facts = np.concatenate((self._facts, np.full_like(self._facts, np.nan)))
+        self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, arrival.slo_tpot_ms, np.nan)
+
+    def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
+        """By how much the endpoint is worth more with this request, and how many decode beside it."""
+        engine = cluster.engines[endpoint]
+        if begins_later(cluster, endpoint, _LOST * arrival.slo_ttft_ms / 1000):
+            return self.of_lost, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
+        outlook = self._outlook(cluster, endpoint, now_s)
+        cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
+        if outlook.last:
+            load, reading = outlook.load, outlook.reading.copy()
+        else:
+            begun, left_s = cluster.steps_begun(endpoint, now_s)
+            load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
+            reading = begin(load)
+        read(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
+        return self.value(load, foresee(load, reading, REPLACED)) - outlook.value, max(reading.decodes, 1)
+
+    def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
+        begun, _ = cluster.steps_begun(endpoint, now_s)
+        # What is expected changes with every token, what is known beforehand with none.
+        expected_at = 0 if self._lengths is foreknown else begun
+        key = (cluster.version(endpoint), cluster.engines[endpoint].waiting, cluster.slowdown(endpoint), expected_at)
+        known = self._outlooks[endpoint]
+        if known is not None and known.key == key:
+            return known
+        load = load_of(cluster, endpoint, now_s, self._lengths)
+        reading = begin(load)
+        last = read_all_but_last(load, reading)
+        whole = reading.copy()
+        read(load, whole, last)
+        value = self.value(load, foresee(load, whole, REPLACED))
+        found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
+        return found
+
+    def value(self, load: Load, future: Future) -> float:
+        """What a future is worth: how many of the endpoint's requests can be expected to meet both objectives."""
+        facts = self._facts[future.requests]
+        known_s = facts[:, _FIRST]
+        is_known = ~np.isnan(known_s)
+        foreseen_s = np.where(np.isnan(future.first_s), load.at_s, future.first_s)
+        first_s = np.where(is_known, known_s, foreseen_s)
+        ttft = (first_s - facts[:, _ARRIVED]) / facts[:, _TTFT]
+        took_s = np.maximum(future.ended_s - first_s, 1e-9)
+        span_s = np.maximum(future.lengths - 1, 1) * facts[:, _TPOT_MS] / 1000
+        to_come = np.clip((future.ended_s - load.at_s) / took_s, _LEAST_SPREAD / _TPOT_SPREAD, 1.0)
+        met_ttft = np.where(is_known, ttft <= 1, _met(ttft, _TTFT_SPREAD))
+        return float(_met(took_s / span_s, _TPOT_SPREAD * to_come) @ met_ttft)
+
+
+def _met(ratio: Floats, spread: Floats | float) -> Floats:
+    """The chance that a latency, foreseen at this ratio to its objective, will not exceed it."""
+    chance: Floats = ndtr(-np.log(np.maximum(ratio, 1e-9)) / spread)
+    return chance

@@ -1,0 +1,147 @@
+"""What the evaluation as a whole came to, by name: medians over workloads, with intervals over seeds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from lab.evaluation.plan import BASE, HALVING, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
+from lab.evaluation.replay.point import PointOptions, RunPoint
+from lab.evaluation.report.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, over_seeds, recovery_s
+from lab.evaluation.report.results import Measure, WorkloadResult
+from lab.evaluation.report.statistics import Interval, mean_interval, median_interval, ratio_interval, ratios
+
+OVER = {
+    "goodput_over_round_robin": "round-robin",
+    "goodput_over_default": BASE,
+    "goodput_over_tuned": "tuned",
+    "goodput_over_closed_formula": "closed-formula",
+    "goodput_over_reference": "reference",
+}
+_BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
+OF_SHEDDING = "shedding_"
+"""How the names of figures begin that are those of ours, but with shedding."""
+TUNED = "tuned"
+SHARED_PREFIX = "shared-prefix"
+SPEED = ("poisson", "round-robin", 100)
+"""Workload, policy and endpoints that the simulator's speed is measured with."""
+_POOL = 8  # endpoints of a workload, that its typical rate is for
+_ERRORS: dict[str, Measure] = {
+    "ttft_mdape": lambda point: point.ttft_mdape,
+    "tpot_mdape": lambda point: point.tpot_mdape,
+    "coverage_q90": lambda point: point.coverage_q90,
+}
+
+
+@dataclass
+class Summary:
+    """Figures by name, and why others are left out."""
+
+    figures: dict[str, Interval] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Summary:
+    """`changed_s` is when an endpoint of the workload `halving` halves its speed."""
+    summary = Summary()
+    named = (
+        *_goodputs(results, OURS),
+        *((OF_SHEDDING + name, found) for name, found in _goodputs(results, SHEDDING)),
+        *_at_common_load(results),
+        *_tpot_bounds(results),
+        *_recovery(results, changed_s),
+    )
+    for name, found in named:
+        if isinstance(found, str):
+            summary.left_out[name] = found
+        else:
+            summary.figures[name] = found
+    return summary
+
+
+def virtual_requests_per_s(run_point: RunPoint, typical_rps: float, seconds: float) -> float:
+    """Simulated requests per second of wall time, of one process; the pool is larger and the rate with it."""
+    workload, policy, endpoints = SPEED
+    rate = typical_rps / 2 * endpoints / _POOL  # half: a pool that copes
+    point = run_point(workload, rate, 0, policy, seconds, None, PointOptions(endpoints=endpoints))
+    return rate * seconds / point.wall_s
+
+
+Named = tuple[str, Interval | str]
+
+
+def opponents(ours: str) -> dict[str, str]:
+    """Whom one of ours is compared with, by figure: the oracle is that which does the same by knowing all."""
+    return OVER | {"goodput_of_oracle": _BOUND_OF[ours]}
+
+
+def _goodputs(results: Sequence[WorkloadResult], ours: str) -> Iterator[Named]:
+    for name, policy in opponents(ours).items():
+        reason = _missing(results, ours, policy)
+        yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
+    reason = _missing(results, ours)
+    over_base = () if reason else (result.goodput_ratio(BASE, policy=ours) for result in results)
+    yield "worst_goodput_over_default", reason or min(over_base, key=lambda ratio: ratio.mean)
+
+
+def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    name, shared = "e2e_p50_gain_over_tuned_shared_prefix", [r for r in results if r.workload == SHARED_PREFIX]
+    reason = _missing(results, OURS, TUNED) or ("" if shared else f"needs the workload {SHARED_PREFIX}")
+    yield name, reason or ratio_interval(*(_e2e_p50(shared[0], policy) for policy in (TUNED, OURS)))
+    reason = _missing(results, OURS)
+    yield "throughput_over_default", reason or median_interval([ratios(*_throughputs(r)) for r in results])
+    for name, measure in _ERRORS.items():
+        by_workload = [] if reason else [r.measured(OURS, measure) for r in results]
+        complete = [values for values in by_workload if len(values) == len(results[0].seeds)]
+        yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} predicted nothing"
+
+
+def _tpot_bounds(results: Sequence[WorkloadResult]) -> Iterator[Named]:
+    bounds = [result.tpot_bounds for result in results if result.tpot_bounds]
+    floors = [100 * one.future.mdape for one in bounds if one.future]
+    yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "moments were not repeated"
+    told = [100 * one.told.told_mdape for one in bounds if one.told]
+    yield "tpot_mdape_told", Interval(median(told), 1) if len(told) == len(results) else "no model was told the state"
+
+
+def halving_bins(results: Sequence[WorkloadResult]) -> list[list[Bin]]:
+    """Of our policy's runs at the common load, one a seed; empty without the workload."""
+    halving = [result for result in results if result.workload == HALVING and OURS in result.policies]
+    return [point.errors_over_time for result in halving for point in result.at_load(OURS)]
+
+
+def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Iterator[Named]:
+    bins = halving_bins(results)
+    if changed_s is None or not bins or not all(bins):
+        reason = f"needs the workload {HALVING} and predictions of {OURS}"
+        yield from ((name, reason) for name in ("recovery_to_before_s", "recovery_s", "recovery_coverage_q90"))
+        return
+    means = over_seeds(bins)
+    yield (
+        "recovery_to_before_s",
+        Interval(_back_after(means, changed_s, limits_before(means, changed_s)), len(bins)),
+    )
+    back_s = _back_after(means, changed_s)
+    yield "recovery_s", Interval(back_s, len(bins))
+    covered = [coverage_after(of_seed, changed_s + back_s) for of_seed in bins]
+    known = [value for value in covered if value is not None]
+    yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before the errors were back"
+
+
+def _back_after(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -> float:
+    """Until the end of the run, at least, where the errors never came back."""
+    found = recovery_s(bins, changed_s, limits)
+    return found if found is not None else bins[-1][0] - changed_s
+
+
+def _missing(results: Sequence[WorkloadResult], *policies: str) -> str:
+    lacking = [policy for policy in policies if any(policy not in result.policies for result in results)]
+    return f"needs the policy {' and '.join(lacking)}" if lacking else ""
+
+
+def _e2e_p50(result: WorkloadResult, policy: str) -> list[float]:
+    return result.measured(policy, lambda point: point.e2e_ms["p50"])
+
+
+def _throughputs(result: WorkloadResult) -> tuple[list[float], list[float]]:
+    ours, base = (result.measured(policy, lambda point: point.throughput_tokens_per_s) for policy in (OURS, BASE))
+    return ours, base

@@ -1,0 +1,217 @@
+"""Runs a plan: prepares each workload, searches each policy's goodput, and runs all policies at common loads.
+
+Runs are made by a pool of processes. `default` is searched first, and its rates at 90% attainment, averaged over the
+seeds, are the workload's common load. A policy's first seed is searched from where that of `default` ended, its other
+seeds from where its first one did: what is found depends on no order in which runs end.
+"""
+
+import asyncio
+import math
+import multiprocessing
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
+
+import msgspec
+
+from lab.evaluation.journal import Journal
+from lab.evaluation.plan import BASE, IF_NEVER, Described, Plan
+from lab.evaluation.progress import Meter
+from lab.evaluation.replay.misses import LEAST
+from lab.evaluation.replay.point import FindTpotBounds, JudgeRows, PointOptions, PointResult, Prepare, RunPoint
+from lab.evaluation.report.results import WorkloadResult
+from lab.evaluation.report.statistics import geometric_interval
+from lab.evaluation.search import SHARES, Goodput, Grid, Guess, search
+from lab.evaluation.studies.noise_floor import TpotBounds
+from lab.evaluation.studies.quality import TargetQuality
+
+_WORKLOADS_AT_ONCE = 2  # so that no process waits for the last runs of a workload
+T = TypeVar("T")
+R = TypeVar("R")
+Search = tuple[str, int]  # policy and seed
+Found = dict[float, Goodput]  # by share
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What makes runs; all are called in other processes, by name."""
+
+    prepare: Prepare
+    run_point: RunPoint
+    judge_rows: JudgeRows
+    tpot_bounds: FindTpotBounds
+
+
+def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
+    """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
+    searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
+    known = sum(len(journal.points_of(plan, workload)) for workload in plan.workloads)
+    spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
+    with (
+        Meter(len(plan.workloads), searches, searches * len(plan.loads), known) as meter,
+        ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
+    ):
+        try:
+            return asyncio.run(_all(_Evaluation(plan, engine, journal, meter, pool), workloads))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def _all(evaluation: "_Evaluation", workloads: Mapping[str, Described]) -> list[WorkloadResult]:
+    turns = asyncio.Semaphore(_WORKLOADS_AT_ONCE)
+
+    async def one(name: str) -> WorkloadResult:
+        async with turns:
+            return await evaluation.workload(name, workloads[name])
+
+    return await asyncio.gather(*(one(name) for name in evaluation.plan.workloads))
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    plan: Plan
+    engine: Engine
+    journal: Journal
+    meter: Meter
+    pool: ProcessPoolExecutor
+
+    async def workload(self, name: str, described: Described) -> WorkloadResult:
+        plan = self.plan
+        prepared = await self._prepare(name)
+        grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
+        found = await self._search(name, grid, prepared, BASE, 0)
+        attained = [found[BASE, seed][SHARES[0]] for seed in plan.seeds]
+        common_rps = geometric_interval([one.rps for one in attained]).mean
+        guess_rps = attained[0].rps
+        if any(one.bound == "at most" for one in attained):
+            guess_rps = common_rps = IF_NEVER * described.typical_rps
+        rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
+        others = [policy for policy in plan.policies if policy != BASE]
+        for more in await _each(
+            others, lambda policy: self._search(name, grid, prepared, policy, grid.level(guess_rps))
+        ):
+            found |= more
+        wanted = list(product(plan.policies, rates.values(), plan.seeds))
+        await _each(wanted, lambda run: self._run(name, *run, prepared))
+        goodputs = {
+            (policy, share): [found[policy, seed][share] for seed in plan.seeds]
+            for policy, share in product(plan.policies, SHARES)
+        }
+        points = self.journal.points_of(plan, name)
+        quality = await self._judge_rows(name, prepared)
+        bounds = await self._tpot_bounds(name, grid.rate(grid.level(common_rps)), prepared)
+        return WorkloadResult(
+            name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, bounds
+        )
+
+    async def _search(
+        self, name: str, grid: Grid, prepared: bytes | None, policy: str, level: int
+    ) -> dict[Search, Found]:
+        """All seeds of a policy, the first one from this level on."""
+
+        async def one(seed: int, guesses: Mapping[float, Guess]) -> Found:
+            tried: list[float] = []
+
+            async def attainment_at(rate: float) -> float:
+                tried.append(rate)
+                point = await self._run(name, policy, rate, seed, prepared, until_decided=True)
+                # The same, whether the run was cut or an earlier search's went on to its end.
+                return max(point.attainment, LEAST)
+
+            found = await search(attainment_at, grid, guesses)
+            self.meter.searched(len(tried))
+            return found
+
+        first, *others = self.plan.seeds
+        found = await one(first, dict.fromkeys(SHARES, Guess(level, grid.stride)))
+        near = {share: Guess(grid.level(goodput.rps), 1) for share, goodput in found.items()}
+        more = await _each(others, lambda seed: one(seed, near))
+        return {(policy, seed): each for seed, each in zip(self.plan.seeds, [found, *more], strict=True)}
+
+    async def _run(
+        self,
+        workload: str,
+        policy: str,
+        rate: float,
+        seed: int,
+        prepared: bytes | None,
+        *,
+        until_decided: bool = False,
+    ) -> PointResult:
+        """A whole run, unless one will do that ends when it is decided."""
+        point = self.journal.points.get((workload, policy, rate, seed))
+        what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
+        if point is None or (point.is_cut and not until_decided):
+            seconds, options = self.plan.seconds_at(workload, rate), PointOptions(until_decided=until_decided)
+            arguments = (workload, rate, seed, policy, seconds, prepared, options)
+            point = await self._in_pool(what, self.engine.run_point, *arguments)
+            self.journal.add(point)
+            self.meter.ran(what)
+        else:
+            self.meter.had()
+        return point
+
+    async def _prepare(self, workload: str) -> bytes | None:
+        preparation = self.plan.preparation
+        name = f"{workload}.{preparation}"
+        prepared = self.journal.kept(name)
+        if prepared is None:
+            prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload, preparation)
+            if prepared is not None:
+                self.journal.keep(name, prepared)
+        self.meter.prepared(workload)
+        return prepared
+
+    async def _judge_rows(self, workload: str, prepared: bytes | None) -> tuple[TargetQuality, ...]:
+        if workload not in self.plan.judged_rows:
+            return ()
+        what = f"judging rows of {workload}"
+        kept = await self._kept(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
+        return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
+
+    async def _tpot_bounds(self, workload: str, rate: float, prepared: bytes | None) -> TpotBounds | None:
+        if not self.plan.has_bounds:
+            return None
+        what = f"bounds of TPOT, {workload}"
+        kept = await self._kept(f"{workload}.bounds", what, self.engine.tpot_bounds, workload, rate, prepared)
+        return msgspec.json.decode(kept, type=TpotBounds)
+
+    async def _kept(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
+        """What a function finds, as JSON; an evaluation that is gone on with doesn't look for it again."""
+        kept = self.journal.kept(name)
+        if kept is None:
+            kept = msgspec.json.encode(await self._in_pool(what, function, *arguments))
+            self.journal.keep(name, kept)
+        return kept
+
+    async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            # A future that is cancelled from here breaks the pool's own thread when processes are terminated.
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments))
+        except Exception as error:
+            error.add_note(what)
+            raise
+
+
+async def _each(values: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    return await asyncio.gather(*(work(value) for value in values))
+
+
+def _stride(ratio: float) -> int:
+    """As many levels as make a factor of less than 1.4, a power of two, so that bisection ends evenly."""
+    return next(stride for stride in (32, 16, 8, 4, 2) if ratio**stride < 1.4)
+
+
+def _reach(ratio: float) -> int:
+    """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
+    return round(math.log(9, ratio))

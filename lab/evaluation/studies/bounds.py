@@ -1,0 +1,129 @@
+"""What no policy could do better, or only one that knows more: how much of a target there is to gain at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lab.evaluation.plan import COMMON, INFORMED, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
+from lab.evaluation.policies.quickest import Quickest
+from lab.evaluation.replay.replay import WARM_UP_SHARE, Run, replay, scenario_of
+from lab.evaluation.report.recovery import over_seeds, periods
+from lab.evaluation.report.results import WorkloadResult
+from lab.evaluation.report.statistics import Interval, median_interval, ratio_interval, ratios
+from lab.evaluation.report.summary import OVER, SHARED_PREFIX, TUNED, halving_bins
+from lab.evaluation.report.tables import table
+from simulator.arrival import Scenario
+from simulator.workloads.objectives import unloaded_tpot_ms
+
+
+@dataclass(frozen=True)
+class P50Bounds:
+    """End-to-end p50s in ms: what no policy can fall short of, and that of the policy that knows all to be quick."""
+
+    least_ms: float
+    quickest_ms: float
+
+
+FindP50Bounds = Callable[[str, float, int, float], P50Bounds]
+"""By workload, requests/s, seed and seconds."""
+Seconds = Callable[[str, float], float]
+"""How long the runs of a workload at a rate are."""
+_BOUNDED = (OURS, INFORMED, ORACLE, SHEDDING, SHEDDING_ORACLE)
+
+
+@dataclass(frozen=True)
+class LatencyBound:
+    """By seed, in ms at the common load: the end-to-end p50 of `tuned`, and what it could be."""
+
+    tuned_ms: Sequence[float]
+    least_ms: Sequence[float]
+    quickest_ms: Sequence[float]
+
+    @property
+    def most(self) -> Interval:
+        """The most that any policy could be quicker by."""
+        return ratio_interval(self.tuned_ms, self.least_ms)
+
+    @property
+    def gain(self) -> Interval:
+        """By how much the one that knows all is quicker."""
+        return ratio_interval(self.tuned_ms, self.quickest_ms)
+
+
+def p50_bounds(workload: str, requests_per_s: float, seed: int, seconds: float) -> P50Bounds:
+    scenario = scenario_of(workload, requests_per_s, seed, seconds)
+    quickest = replay(scenario, Run(Quickest(seed), None, {}), "quickest", requests_per_s, seed)
+    return P50Bounds(_least_e2e_p50_ms(scenario), quickest.e2e_ms["p50"])
+
+
+def _least_e2e_p50_ms(scenario: Scenario) -> float:
+    """Half of the judged answers take longer on whatever endpoint, since each token takes a step of a decode alone.
+
+    Nothing is counted for the prompt, as if it were in the cache.
+    """
+    judged = [a for a in scenario.arrivals if a.arrival_s >= WARM_UP_SHARE * scenario.arrivals[-1].arrival_s]
+    prompts = np.array([arrival.prompt_tokens for arrival in judged])
+    outputs = np.array([arrival.output_tokens for arrival in judged])
+    kinds = {hardware.name: hardware for hardware in scenario.endpoints}.values()
+    return min(float(np.median(unloaded_tpot_ms(hardware, prompts, outputs) * outputs)) for hardware in kinds)
+
+
+def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, find: FindP50Bounds) -> LatencyBound | None:
+    """None without the workload that it is about, or without `tuned`."""
+    result = next((one for one in results if one.workload == SHARED_PREFIX and TUNED in one.policies), None)
+    if result is None:
+        return None
+    rate = result.rates[COMMON]
+    seconds = seconds_at(SHARED_PREFIX, rate)
+    bounds = [find(SHARED_PREFIX, rate, seed, seconds) for seed in result.seeds]
+    return LatencyBound(
+        tuned_ms=result.measured(TUNED, lambda point: point.e2e_ms["p50"]),
+        least_ms=[one.least_ms for one in bounds],
+        quickest_ms=[one.quickest_ms for one in bounds],
+    )
+
+
+def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
+    """The targets' goodput ratios, of ours, without shedding and with, and of those that know more."""
+    known = [policy for policy in _BOUNDED if all(policy in result.policies for result in results)]
+    over = [policy for policy in OVER.values() if policy in results[0].policies]
+    rows = [(policy, *(_median_ratio(results, one, policy) for one in known)) for policy in over]
+    return table(("goodput at 90% over that of", *known), rows)
+
+
+def tpot_bounds_table(results: Sequence[WorkloadResult]) -> str:
+    """By workload, at the common load and in percent; empty where no bounds were looked for."""
+    rows = []
+    for result in results:
+        if (bounds := result.tpot_bounds) and OURS in result.policies:
+            future, told = bounds.future, bounds.told
+            errors = [future.mdape if future else None]
+            errors += [told.ours_mdape, told.told_mdape] if told else [None, None]
+            ours = result.mean(OURS, lambda point: point.tpot_mdape)
+            rows.append((result.workload, _percent(ours), *(_percent(one and 100 * one) for one in errors)))
+    head = (
+        "workload",
+        f"error of {OURS}",
+        "what only the future decides",
+        "our models in one long run",
+        "told the state",
+    )
+    return table(head, rows) if rows else ""
+
+
+def recovery_table(results: Sequence[WorkloadResult], changed_s: float | None) -> str:
+    """By period, in percent, of our policy on the endpoint that changes; empty without the workload."""
+    bins = halving_bins(results)
+    if changed_s is None or not bins:
+        return ""
+    rows = [(f"{at_s:.0f}", *map(_percent, values)) for at_s, *values in periods(over_seeds(bins), changed_s)]
+    return table(("seconds from the change", "error of TTFT", "error of TPOT", "coverage"), rows)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _median_ratio(results: Sequence[WorkloadResult], policy: str, over: str) -> str:
+    return median_interval([ratios(result.goodput(policy), result.goodput(over)) for result in results]).text()

@@ -1,0 +1,106 @@
+"""Kinds of latency model that are compared: plans of our own, and the reference's features, trees and loss."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import xgboost as xgb
+
+from lab.evaluation.studies.experiment_model import Plan, TargetPlan, fit_target, target_matrix
+from trainer.derivation import RISING, design_columns
+from trainer.wire import Matrix
+
+REFERENCE_COLUMNS = {
+    "ttft": (
+        "kv_cache_percentage",
+        "input_token_length",
+        "num_request_waiting",
+        "num_request_running",
+        "prefix_cache_score",
+        "effective_input_tokens",
+        "prefill_score_bucket",
+    ),
+    "tpot": (
+        "kv_cache_percentage",
+        "input_token_length",
+        "num_request_waiting",
+        "num_request_running",
+        "num_tokens_generated",
+    ),
+}
+# Those of the reference's training server; its classes of prefix scores are ordered, and so are numbers here.
+_REFERENCE = {
+    "objective": "reg:quantileerror",
+    "max_depth": 6,
+    "eta": 0.05,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "min_child_weight": 5,
+    "gamma": 0.2,
+    "alpha": 0.01,
+    "lambda": 0.1,
+    "tree_method": "hist",
+    "seed": 42,
+    "nthread": 1,
+}
+_REFERENCE_TREES = 200
+
+
+class Predict(Protocol):
+    def __call__(self, rows: Matrix) -> tuple[Matrix, Matrix]:
+        """From rows [rows, plan.names] to the median and the upper quantile in ms, each [rows]."""
+
+
+class Contender(Protocol):
+    def __call__(self, target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
+        """A model of a target, fitted to rows [rows, plan.names]."""
+
+
+def by_plan(plan: Plan) -> Contender:
+    """A plan's columns, derivations, trees and options; its quantiles are the median and the one that is asked for."""
+
+    def contend(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
+        wanted = plan.target(target)
+        wanted = replace(wanted, fit=msgspec.structs.replace(wanted.fit, quantiles=(0.5, quantile)))
+        fitted = fit_target(wanted, target_matrix(plan, target, rows), y_ms)
+
+        def predict(rows: Matrix) -> tuple[Matrix, Matrix]:
+            answers = fitted.predict(target_matrix(plan, target, rows))
+            median, upper = np.exp(answers) if wanted.in_logarithms else np.maximum(answers, 1e-3)
+            return median, np.maximum(median, upper)
+
+        return predict
+
+    return contend
+
+
+def reference(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
+    """The reference's features, trees and loss, of the latency itself; its median is another model of the same kind."""
+    plan = REFERENCE_PLAN
+    matrix = xgb.QuantileDMatrix(target_matrix(plan, target, rows), y_ms, nthread=1)
+    median, upper = (
+        xgb.train(_REFERENCE | {"quantile_alpha": share}, matrix, _REFERENCE_TREES) for share in (0.5, quantile)
+    )
+
+    def predict(rows: Matrix) -> tuple[Matrix, Matrix]:
+        x = target_matrix(plan, target, rows)
+        answers = [np.maximum(model.inplace_predict(x), 1e-3) for model in (median, upper)]
+        return answers[0], answers[1]
+
+    return predict
+
+
+OURS = Plan()
+REFERENCE_PLAN = Plan(ttft=TargetPlan(REFERENCE_COLUMNS["ttft"]), tpot=TargetPlan(REFERENCE_COLUMNS["tpot"]))
+MEAN_FIRST = Plan(
+    ttft=TargetPlan(design_columns("ttft"), RISING["ttft"], mean_first=True, calibrating_share=0.1),
+    tpot=TargetPlan(design_columns("tpot"), mean_first=True, calibrating_share=0.1),
+)
+CONTENDERS: Mapping[str, Contender] = {
+    "ours": by_plan(OURS),
+    "ours, mean first": by_plan(MEAN_FIRST),
+    "reference": reference,
+    "reference columns, our trees": by_plan(REFERENCE_PLAN),
+}

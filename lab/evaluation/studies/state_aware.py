@@ -1,0 +1,114 @@
+"""What of TPOT more knowledge of the present would tell: models that are told an engine's state beside what ours are.
+
+Beside the features of the picker they get what an engine alone knows, and what becomes of the request on it if no other
+comes: its steps are foreseen by the engine's own costs. Answers under way are as long as can be expected of them.
+"""
+
+import os
+
+import numpy as np
+
+from epp.scheduling.configuration.config import load_scheduler
+from lab.evaluation.plan import OTHER_TRAFFIC
+from lab.evaluation.policies.configurations import SLO
+from lab.evaluation.policies.foresight import REPLACED, begin, foresee, load_of, prompt_of, read
+from lab.evaluation.policies.lengths import Lengths, expected_of
+from lab.evaluation.policies.picker import Picker
+from lab.evaluation.replay.learning import VirtualTrainer
+from lab.evaluation.replay.replay import LEARNING, Run, played, prepared_of, scenario_of
+from lab.evaluation.studies.contenders import by_plan
+from lab.evaluation.studies.experiment_model import Plan, TargetPlan
+from lab.evaluation.studies.noise_floor import Told
+from lab.evaluation.studies.quality import judge
+from model_store import ROW_NAMES
+from simulator.arrival import Arrival
+from simulator.cluster import Cluster, Flight, Placement
+from trainer.derivation import design_columns
+from trainer.wire import Matrix
+
+STATE = (
+    "engine_decodes",
+    "engine_kv_tokens",
+    "engine_tokens_to_come",
+    "engine_prompt_tokens",
+    "pool_requests",
+    "foreseen_tpot_ms",
+)
+SECONDS = 150.0
+# Neither the traffic that is judged nor that of models, rows and futures.
+_SEED = 4 * OTHER_TRAFFIC
+_NAMES = (*ROW_NAMES, *STATE)
+_OURS = Plan(names=_NAMES)
+_TOLD = Plan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
+
+
+def told_tpot(workload: str, requests_per_s: float, prepared: bytes | None) -> Told | None:
+    """Of answers that the slo profile places, fitted to the first part of a run; None where too few are observed."""
+    rows, tpot_ms = told_rows(workload, requests_per_s, prepared, SECONDS)
+    try:
+        found = judge("tpot", rows, tpot_ms, contenders={"ours": by_plan(_OURS), "told": by_plan(_TOLD)}, plan=_OURS)
+    except ValueError:
+        return None
+    ours, told = found.models
+    return Told(ours.mdape, told.mdape, found.judged_rows)
+
+
+def told_rows(workload: str, requests_per_s: float, prepared: bytes | None, seconds: float) -> tuple[Matrix, Matrix]:
+    """Features and state [answers, ROW_NAMES + STATE] when each was placed, in the order of their ends, and TPOTs."""
+    scenario = scenario_of(workload, requests_per_s, _SEED, seconds)
+    trainer = VirtualTrainer(LEARNING, prepared_of(prepared).models)
+    scheduler = load_scheduler(SLO, os.environ)
+    picker = _Witness(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
+    picker.lengths = expected_of(scenario.name)
+    picker.until_s = scenario.arrivals[-1].arrival_s
+    played(scenario, Run(picker, picker.scrape, picker.predicted, trainer))
+    rows = np.array(picker.rows, dtype=np.float32).reshape(-1, len(_NAMES))
+    return rows, np.array(picker.tpot_ms, dtype=np.float32)
+
+
+class _Witness(Picker):
+    """Keeps the rows of whole answers that end in time, with the state of the engine that each was sent to."""
+
+    lengths: Lengths
+    until_s: float = float("inf")
+
+    def attach(self, cluster: Cluster) -> None:
+        super().attach(cluster)
+        self.rows: list[list[float]] = []
+        self.tpot_ms: list[float] = []
+        self._states: dict[int, list[float]] = {}
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement | None:
+        placement = super().place(arrival, now_s)
+        if placement and self._cluster and self._followed[arrival.index].features is not None:
+            self._states[arrival.index] = state_of(self._cluster, placement.endpoint, arrival, now_s, self.lengths)
+        return placement
+
+    def ended(self, flight: Flight, now_s: float) -> None:
+        features = self._followed[flight.arrival.index].features
+        state = self._states.pop(flight.arrival.index, None)
+        super().ended(flight, now_s)
+        if features is not None and state and flight.arrival.output_tokens > 1 and now_s <= self.until_s:
+            self.rows.append([*features[:, 0].tolist(), *state])
+            self.tpot_ms.append(flight.tpot_ms)
+
+
+def state_of(cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float, lengths: Lengths) -> list[float]:
+    """Of an engine before the request is there, in the order of STATE."""
+    engine = cluster.engines[endpoint]
+    load = load_of(cluster, endpoint, now_s, lengths)
+    own = prompt_of(arrival, engine.cached_tokens(arrival.hashes, arrival.prompt_tokens), lengths)
+    reading = begin(load)
+    read(load, reading, [*load.prompts, own])
+    future = foresee(load, reading, REPLACED)
+    at = future.requests.tolist().index(arrival.index)
+    tpot_ms = (future.ended_s[at] - future.first_s[at]) * 1000 / max(own.length - 1, 1)
+    requests = sum(one.running + one.waiting for one in cluster.engines) / len(cluster.engines)
+    return [
+        float(len(load.decodes.steps)),
+        float(load.decodes.kv_tokens.sum()),
+        float(load.decodes.steps.sum()),
+        float(sum(one.tokens for one in load.prompts)),
+        requests,
+        float(tpot_ms),
+    ]

@@ -1,0 +1,9 @@
+"""How well TPOT could be predicted on a workload: by what the future decides, and by what the present could tell."""
+
+from lab.evaluation.studies.futures import tpot_floor
+from lab.evaluation.studies.noise_floor import TpotBounds
+from lab.evaluation.studies.state_aware import told_tpot
+
+
+def tpot_bounds(workload: str, requests_per_s: float, prepared: bytes | None) -> TpotBounds:
+    return TpotBounds(tpot_floor(workload, requests_per_s, prepared), told_tpot(workload, requests_per_s, prepared))

@@ -1,0 +1,129 @@
+"""A whole evaluation: the runs, what they came to, and the files that tell it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from lab.bench.figures import cpu, report, write
+from lab.evaluation.journal import Journal
+from lab.evaluation.plan import COMMON, HALVING, Described, Plan
+from lab.evaluation.report.report import Made, write_report
+from lab.evaluation.report.results import WorkloadResult
+from lab.evaluation.report.statistics import Interval
+from lab.evaluation.report.summary import SPEED, Summary, summarise, virtual_requests_per_s
+from lab.evaluation.report.targets import verdicts
+from lab.evaluation.run import Engine, evaluate
+from lab.evaluation.search import SHARES
+from lab.evaluation.studies.bounds import FindP50Bounds, latency_bound
+
+_PACKAGES = ("numpy", "onnxruntime", "msgspec")
+_SPEED_S = 60.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: workloads, what runs them, and when `halving` halves a speed, by the length of a run.
+
+    And how long half of a run's answers take at least.
+    """
+
+    workloads: Mapping[str, Described]
+    engine: Engine
+    changed_s: Callable[[float], float]
+    p50_bounds: FindP50Bounds
+
+
+@dataclass(frozen=True)
+class Output:
+    folder: Path
+    """Of evaluation.md, and of the pictures in its folder `evaluation`."""
+    points_file: Path
+    json_file: Path | None = None
+    resume: bool = False
+    command: str = field(default="scripts/evaluate.py")
+
+
+def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
+    """Raises JournalError before the first run if the file of points can't be gone on with."""
+    journal = Journal(output.points_file, plan, output.resume)
+    if journal.stale:
+        click.echo(f"the code has changed since {output.points_file} was begun: its runs may not compare", err=True)
+    results = evaluate(plan, subject.workloads, subject.engine, journal)
+    changed_s = _changed_s(plan, results, subject)
+    summary = summarise(results, changed_s)
+    extra = _speed(subject)
+    made = Made(
+        command=output.command,
+        wall_s=journal.spent_s,
+        cpu=cpu(),
+        cores=os.cpu_count() or 1,
+        versions={name: version(name) for name in _PACKAGES},
+        stale=journal.stale,
+        resumed=journal.resumed,
+    )
+    latency = latency_bound(results, plan.seconds_at, subject.p50_bounds)
+    file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s, latency)
+    _tell(plan, results, summary, extra, output)
+    click.echo(f"{file} has it all", err=True)
+    return summary
+
+
+def _changed_s(plan: Plan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
+    """In the runs at the common load."""
+    rates = [result.rates[COMMON] for result in results if result.workload == HALVING]
+    return subject.changed_s(plan.seconds_at(HALVING, rates[0])) if rates else None
+
+
+def _speed(subject: Subject) -> dict[str, float]:
+    """By a run of its own, in this process, when no other runs."""
+    described = subject.workloads.get(SPEED[0])
+    if described is None:
+        return {}
+    return {"virtual_requests_per_s": virtual_requests_per_s(subject.engine.run_point, described.typical_rps, _SPEED_S)}
+
+
+def _tell(
+    plan: Plan, results: Sequence[WorkloadResult], summary: Summary, extra: Mapping[str, float], output: Output
+) -> None:
+    report({**extra, **{name: found.mean for name, found in summary.figures.items()}})
+    for target, found, verdict in verdicts(summary):
+        click.echo(f"{target.name:40} {verdict}: {found}, wanted {target.wanted}")
+    for name, reason in summary.left_out.items():
+        click.echo(f"{name} is left out: {reason}", err=True)
+    if output.json_file:
+        figures = {**extra, **_bounds(summary.figures), **_bounds(_goodputs(results))}
+        settings = {
+            "workloads": plan.workloads,
+            "policies": plan.policies,
+            "seeds": plan.seeds,
+            "seconds": plan.seconds,
+            "requests": plan.requests,
+            "rate_ratio": plan.rate_ratio,
+            "loads": plan.loads,
+            "jobs": plan.jobs,
+            "left_out": summary.left_out,
+        }
+        write(output.json_file, figures, _PACKAGES, settings)
+
+
+def _goodputs(results: Sequence[WorkloadResult]) -> dict[str, Interval]:
+    return {
+        f"goodput{share * 100:.0f}_rps.{result.workload}.{policy}": result.goodput_interval(policy, share)
+        for result in results
+        for policy in result.policies
+        for share in SHARES
+    }
+
+
+def _bounds(figures: Mapping[str, Interval]) -> dict[str, float]:
+    """The means, and the ends of their intervals where they have one."""
+    flat: dict[str, float] = {}
+    for name, one in figures.items():
+        flat[name] = one.mean
+        if one.low is not None and one.high is not None:
+            flat |= {f"{name}_low": one.low, f"{name}_high": one.high}
+    return flat

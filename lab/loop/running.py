@@ -1,0 +1,55 @@
+"""A command's life around the loop: everything is started, and whatever happens, nothing is left running."""
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lab.loop.exceptions import LoopError
+from lab.loop.stack import StackConfig, parts
+from lab.loop.supervisor import Supervisor
+from lab.loop.terminal import Terminal
+
+_INTERRUPTED = 130
+
+
+async def exit_status(work: Coroutine[Any, Any, None], console: Console) -> int:
+    """Of a command that does this work: an error is told in one line, and a signal ends it in order."""
+    task = asyncio.current_task()
+    assert task
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await work
+    except LoopError as error:
+        console.print(f"[red]stopped:[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+    except asyncio.CancelledError:
+        console.print("stopped: interrupted, nothing is left running")
+        return _INTERRUPTED
+    return 0
+
+
+def new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="headroom-demo-"))
+
+
+@asynccontextmanager
+async def running(config: StackConfig, terminal: Terminal) -> AsyncIterator[Supervisor]:
+    """The loop's processes, from ready to ended. The folder is removed, unless something fails: then logs matter."""
+    supervisor = Supervisor(config.folder, lambda name: terminal.say(f"{name} was killed; the loop goes on without it"))
+    try:
+        terminal.say(f"logs, models and configuration are in {config.folder}")
+        stack = parts(config)
+        step = terminal.begin(f"starting {len(stack)} processes", len(stack))
+        await supervisor.start(stack, lambda name: step())
+        yield supervisor
+    finally:
+        await supervisor.stop()
+    shutil.rmtree(config.folder, ignore_errors=True)

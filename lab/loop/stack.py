@@ -1,0 +1,195 @@
+"""The whole loop as processes on this machine: who runs, on which ports, with which flags."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from lab.loop import envoy
+from lab.loop.exceptions import LoopError
+from lab.loop.supervisor import Part
+
+ROOT = Path(__file__).parents[2]
+MODEL = "simulated-70b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Defaults are the ports that the chart uses."""
+
+    envoy: int = 8080
+    envoy_admin: int = 9901
+    picker: int = 9002
+    picker_health: int = 9003
+    picker_metrics: int = 9090
+    trainer: int = 8000
+    predictors: Sequence[int] = (8001, 8002, 8003)
+    first_server: int = 8100
+
+
+def free_ports(servers: int) -> Ports:
+    """Some that nobody listens on, all in one row."""
+    count = 9 + servers
+    for first in range(21_000, 60_000, count):
+        if all(_is_free(port) for port in range(first, first + count)):
+            one, *more = range(first, first + count)
+            return Ports(
+                envoy=one,
+                envoy_admin=more[0],
+                picker=more[1],
+                picker_health=more[2],
+                picker_metrics=more[3],
+                trainer=more[4],
+                predictors=more[5:8],
+                first_server=more[8],
+            )
+    raise LoopError(f"there are no {count} free ports in a row between 21000 and 60000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """`hardware` names each replica's kind. The picker follows the file that `picker_config` is first written to.
+
+    The median is predicted, so that the error of a prediction can be read as a plain percentage; more quantiles may
+    follow it.
+    """
+
+    folder: Path
+    hardware: Sequence[str]
+    ports: Ports = field(default_factory=Ports)
+    picker_config: str = DEFAULT_CONFIG
+    full_duplex: bool = False
+    prediction_timeout: str = "100ms"
+    retraining_interval_s: float = 2.0
+    min_samples: int = 60
+    model_sync_interval_s: float = 0.5
+    quantiles: Sequence[float] = (0.5,)
+    speed_factor: float = 1.0
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def picker_file(self) -> Path:
+        return self.folder / "picker.yaml"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.envoy}"
+
+    @property
+    def picker_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.picker_metrics}"
+
+    @property
+    def trainer_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.trainer}"
+
+    @property
+    def predictor_urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{port}" for port in self.ports.predictors]
+
+    @property
+    def servers(self) -> list[str]:
+        """ip:port of each replica."""
+        return [f"127.0.0.1:{self.ports.first_server + index}" for index in range(len(self.hardware))]
+
+    @property
+    def server_names(self) -> list[str]:
+        return [f"{Path(kind).stem if kind.endswith('.csv') else kind}-{n}" for n, kind in enumerate(self.hardware)]
+
+
+def parts(config: StackConfig) -> list[Part]:
+    """Every process of the loop, in the order in which they are started."""
+    return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _python(
+    name: str,
+    module: str,
+    ports: Sequence[int],
+    ready: str,
+    flags: Sequence[object],
+    redundant: bool = False,
+) -> Part:
+    # Threads of numeric libraries would fight over the few cores that all of this shares.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env, redundant)
+
+
+def _servers(config: StackConfig) -> list[Part]:
+    return [_server(config, index) for index in range(len(config.hardware))]
+
+
+def _server(config: StackConfig, index: int) -> Part:
+    name, port = config.server_names[index], config.ports.first_server + index
+    flags = ["--port", port, "--name", name, "--model", MODEL]
+    flags += ["--hardware", config.hardware[index], "--speed-factor", config.speed_factor]
+    return _python(name, "simulator", [port], "/health", flags)
+
+
+def _trainer(config: StackConfig) -> Part:
+    flags = ["--host", "127.0.0.1", "--port", config.ports.trainer, "--model-store", config.store]
+    flags += ["--retraining-interval-sec", config.retraining_interval_s, "--quantile-alpha", config.quantiles[0]]
+    flags += ["--extra-quantiles", ",".join(map(str, config.quantiles[1:]))]
+    flags += ["--min-samples-for-retrain", config.min_samples]
+    return _python("trainer", "trainer", [config.ports.trainer], "/healthz", flags, redundant=True)
+
+
+def _predictors(config: StackConfig) -> list[Part]:
+    flags = ["--host", "127.0.0.1", "--model-store", config.store, "--training-server-url", config.trainer_url]
+    flags += ["--model-sync-interval-sec", config.model_sync_interval_s, "--grpc-port", 0]
+    return [
+        _python(f"predictor-{n}", "predictor", [port], "/healthz", [*flags, "--port", port], redundant=True)
+        for n, port in enumerate(config.ports.predictors, start=1)
+    ]
+
+
+def _picker(config: StackConfig) -> Part:
+    ports = config.ports
+    endpoints = ",".join(f"{name}={server}" for name, server in zip(config.server_names, config.servers, strict=True))
+    flags = ["--host", "127.0.0.1", "--grpc-port", ports.picker, "--grpc-health-port", ports.picker_health]
+    flags += ["--metrics-port", ports.picker_metrics, "--pool-name", "demo", "--endpoints", endpoints]
+    flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
+    flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
+    flags += ["--debug-decisions", 10_000, "--shutdown-delay", "0s", "--drain-timeout", "2s", "--health-checking"]
+    config.picker_file.write_text(config.picker_config)
+    flags += ["--config-file", config.picker_file]
+    listened = [ports.picker, ports.picker_health, ports.picker_metrics]
+    return _python("epp", "lab.loop.picker", listened, "/metrics", flags)
+
+
+def _envoy(config: StackConfig) -> Part:
+    ports = config.ports
+    file = config.folder / "envoy.json"
+    file.write_text(
+        envoy.bootstrap(
+            port=ports.envoy,
+            admin_port=ports.envoy_admin,
+            picker_port=ports.picker,
+            servers=config.servers,
+            full_duplex=config.full_duplex,
+            # The few cores that all of this shares are at times taken.
+            message_timeout_s=2.0,
+            bypass=True,
+        )
+    )
+    command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning"]
+    # One port decides the shared memory that hot restarts use; several Envoys on a machine must not meet there.
+    command += ["--use-dynamic-base-id"]
+    return Part(
+        "envoy", command, [ports.envoy, ports.envoy_admin], f"http://127.0.0.1:{ports.envoy_admin}/ready", os.environ
+    )

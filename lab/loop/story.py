@@ -1,0 +1,182 @@
+"""What the demo does, phase by phase, and what it measures."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import aiohttp
+
+from lab.loop.exceptions import LoopError
+from lab.loop.load import Load
+from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
+from lab.loop.stack import MODEL, StackConfig
+from simulator.load import Outcome, replay
+from simulator.workload import PlannedRequest
+from simulator.workloads.texts import sendable
+
+# When a short warm-up brings too few samples for a model, it is followed by shorter ones.
+_MORE_WARM_UPS, _MORE_WARM_UP_S = 6, 8.0
+# How long a pass and its way to the predictors may take once the samples are there.
+_PASS_S = 4.0
+# The picker looks at its file once a second.
+_APPLIED_S = 20.0
+_APPLIED = re.compile(r"^headroom_epp_config_reloads_total (\S+)", re.MULTILINE)
+_REFUSED = re.compile(r"^headroom_epp_config_reload_failures_total (\S+)", re.MULTILINE)
+
+
+class Narrator(Protocol):
+    """Who tells the story while it happens."""
+
+    def begin(self, title: str, total: int) -> Callable[[], None]:
+        """A stretch of `total` steps begins; call the answer at each step."""
+
+    def say(self, text: str) -> None:
+        """Something happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """`started_s` is the phase's place in the story; `span_s` the time over which its requests arrived."""
+
+    phase: Phase
+    started_s: float
+    span_s: float
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(slots=True)
+class Story:
+    """All that happened."""
+
+    phases: list[PhaseResult] = field(default_factory=list)
+    first_model_s: float | None = None
+    generations: int = 0
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def tell(
+    config: StackConfig, narrator: Narrator, load: Load, policies: Sequence[Phase], *, phase_s: float, seed: int
+) -> Story:
+    """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""
+    requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
+    stage = _Stage(config, narrator, load, phase_s, seed, narrator.begin("all requests", sum(requests)))
+    first_model = asyncio.create_task(_note_first_model(stage))
+    try:
+        await _warm_up(stage, first_model)
+        for phase in policies:
+            await stage.run(phase, stage.plan(seed + 1, phase_s, phase.name, phase.share), phase_s)
+    finally:
+        first_model.cancel()
+    stage.story.generations = await _generations(config)
+    stage.story.decisions = await _decisions(config)
+    return stage.story
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where a story is told: the loop that runs, and the load that it is given."""
+
+    config: StackConfig
+    narrator: Narrator
+    load: Load
+    phase_s: float
+    seed: int
+    step_of_all: Callable[[], None]
+    story: Story = field(default_factory=Story)
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic() - self.start
+
+    def plan(self, seed: int, span_s: float, salt: str, share: float = 1.0) -> list[PlannedRequest]:
+        return sendable(self.load.at(share).scenario(seed, span_s), salt)
+
+    async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
+        """Replays a phase's load, and returns when its last request has ended."""
+        if phase.configuration is not None:
+            await _configure(self.config, phase.configuration)
+        step = self.narrator.begin(phase.title, len(planned))
+
+        def note(outcome: Outcome) -> None:
+            step()
+            self.step_of_all()
+
+        started_s = self.now_s
+        outcomes = await replay(self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=note)
+        self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
+
+
+async def _configure(config: StackConfig, text: str) -> None:
+    """Has the picker decide by this text: as an operator does it, by the file that it follows."""
+    if config.picker_file.read_text() == text:
+        return
+    applied, refused = await _reloads(config)
+    fresh = config.picker_file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(config.picker_file)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_APPLIED_S):
+            while await _reloads(config) == (applied, refused):
+                await asyncio.sleep(0.05)
+    if await _reloads(config) != (applied + 1, refused):
+        raise LoopError(f"the picker didn't take {config.picker_file}, see {config.folder / 'epp.log'}")
+
+
+async def _reloads(config: StackConfig) -> tuple[float, float]:
+    """How many texts the picker applied and refused since its start."""
+    async with aiohttp.request("GET", f"{config.picker_url}/metrics") as response:
+        page = await response.text()
+    counts = [float(found[1]) if (found := counter.search(page)) else 0.0 for counter in (_APPLIED, _REFUSED)]
+    return counts[0], counts[1]
+
+
+async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:
+    """Load until there is a model, and for a phase at least."""
+    sent, span_s = 0, stage.phase_s
+    for number in range(1 + _MORE_WARM_UPS):
+        planned = stage.plan(stage.seed, span_s, f"{WARM_UP} {number}")
+        await stage.run(WARM_UP_PHASE, planned, span_s)
+        sent, span_s = sent + len(planned), _MORE_WARM_UP_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(first_model), timeout=_PASS_S)
+            return
+    raise LoopError(f"no model was published after {sent} requests, see {stage.config.folder / 'trainer.log'}")
+
+
+async def _note_first_model(stage: _Stage) -> None:
+    """Returns when every predictor that answers serves a generation."""
+    while True:
+        served = [await _get(f"{url}/status") for url in stage.config.predictor_urls]
+        alive = [status for status in served if status is not None]
+        if alive and all(status["is_ready"] for status in alive):
+            stage.story.first_model_s = stage.now_s
+            stage.narrator.say(f"first model published, and served by {len(alive)} predictors")
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _generations(config: StackConfig) -> int:
+    """As many as a predictor has seen go by; the trainer may have been killed."""
+    served = [await _get(f"{url}/status") for url in config.predictor_urls]
+    return max((status["generation"] or 0 for status in served if status), default=0)
+
+
+async def _decisions(config: StackConfig) -> list[dict[str, Any]]:
+    answer = await _get(f"{config.picker_url}/debug/decisions?limit=10000&candidates=false")
+    decisions: list[dict[str, Any]] = answer["decisions"] if answer else []
+    return decisions
+
+
+async def _get(url: str) -> dict[str, Any] | None:
+    """The JSON at a URL; None when nobody answers."""
+    try:
+        async with aiohttp.request("GET", url, timeout=aiohttp.ClientTimeout(total=10)) as response:
+            answer: dict[str, Any] = await response.json()
+            return answer
+    except (aiohttp.ClientError, TimeoutError):
+        return None

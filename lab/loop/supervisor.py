@@ -1,0 +1,144 @@
+"""Starting processes, waiting until they are ready, noticing when one ends, and stopping them all."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from lab.loop.exceptions import LoopError
+
+T = TypeVar("T")
+
+_READY_S = 60.0
+_STOP_S = 8.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process: `ports` it listens on, `ready_url` that answers 200 when it is up.
+
+    The loop goes on without a `redundant` part that somebody kills; one that fails by itself ends the loop.
+    """
+
+    name: str
+    command: Sequence[str]
+    ports: Sequence[int]
+    ready_url: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    redundant: bool = False
+
+
+class Supervisor:
+    """Runs parts, each with a log of its own in `folder`. `on_loss` hears of redundant parts that were killed."""
+
+    def __init__(self, folder: Path, on_loss: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._on_loss = on_loss
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
+        """Starts all parts and returns when all are ready. LoopError when a port is taken or a part doesn't come up."""
+        for part in parts:
+            _check_ports(part)
+        for part in parts:
+            await self._start(part)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            await self.guard(self._all_ready(session, parts, on_ready))
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs `work` to its end, unless a part fails first: then LoopError."""
+        task = asyncio.create_task(work)
+        await asyncio.wait((task, self._failed), return_when=asyncio.FIRST_COMPLETED)
+        if self._failed.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._failed.result()
+        return await task
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends a part as the kernel would when memory runs out, or sends it another signal."""
+        self._processes[name].send_signal(number)
+
+    def log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    async def stop(self) -> None:
+        """Ends every part: asks first, then kills."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        alive = [process for process in self._processes.values() if process.returncode is None]
+        for process in alive:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        waits = [asyncio.create_task(process.wait()) for process in alive]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=_STOP_S)
+            for process in alive:
+                if late and process.returncode is None:
+                    process.kill()
+            await asyncio.gather(*waits)
+
+    async def _start(self, part: Part) -> None:
+        with self.log(part.name).open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *part.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(part.env),
+                # Out of the terminal's process group, so that Ctrl-C reaches this process alone.
+                start_new_session=True,
+            )
+        self._processes[part.name] = process
+        self._watchers.append(asyncio.create_task(self._watch(part, process)))
+
+    async def _watch(self, part: Part, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        if part.redundant and status < 0:
+            self._on_loss(part.name)
+        elif not self._failed.done():
+            self._failed.set_exception(
+                LoopError(f"{part.name} ended with status {status}{self._last_words(part.name)}")
+            )
+
+    def _last_words(self, name: str) -> str:
+        lines = self.log(name).read_text(errors="replace").strip().splitlines()
+        return f": {lines[-1]} (all of it: {self.log(name)})" if lines else ""
+
+    async def _all_ready(
+        self, session: aiohttp.ClientSession, parts: Sequence[Part], on_ready: Callable[[str], None]
+    ) -> None:
+        await asyncio.gather(*(self._until_ready(session, part, on_ready) for part in parts))
+
+    async def _until_ready(self, session: aiohttp.ClientSession, part: Part, on_ready: Callable[[str], None]) -> None:
+        try:
+            async with asyncio.timeout(_READY_S):
+                while not await _answers(session, part.ready_url):
+                    await asyncio.sleep(0.1)
+        except TimeoutError as error:
+            raise LoopError(f"{part.name} is not ready after {_READY_S:g} s{self._last_words(part.name)}") from error
+        on_ready(part.name)
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _check_ports(part: Part) -> None:
+    for port in part.ports:
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError as error:
+            raise LoopError(f"port {port}, which {part.name} needs, is taken: {error.strerror}") from error

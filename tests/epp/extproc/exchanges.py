@@ -1,0 +1,65 @@
+"""Exchanges for tests of the fronts: what they do is written in the messages that they receive."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait")
+
+
+@dataclass
+class Book:
+    """What happened to the exchanges of a test."""
+
+    opened: int = 0
+    closed: int = 0
+    settled: int = 0
+    received: list[bytes] = field(default_factory=list)
+    # Later messages `wait...` are answered once this is set.
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def new_exchange(self) -> "Echo":
+        self.opened += 1
+        return Echo(self)
+
+
+class Echo:
+    """Answers a message with the same message, and obeys those that begin with one of COMMANDS."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._open = True
+
+    def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
+        assert self._open, "a message after the end"
+        self._book.received.append(message)
+        if message == b"junk":
+            raise DecodeError("not a message")
+        if message == b"fail":
+            raise ValueError("as it was told")
+        if message == b"none":
+            return []
+        if message.startswith(b"twice"):
+            return [message, message]
+        if message.startswith((b"later", b"wait")):
+            return self._later(message)
+        return [message]
+
+    def settle(self) -> None:
+        assert self._open, "settled after the end"
+        self._book.settled += 1
+
+    async def _later(self, message: bytes) -> list[bytes]:
+        if message.startswith(b"wait"):
+            await self._book.released.wait()
+        await asyncio.sleep(0)
+        if message == b"later fail":
+            raise ValueError("as it was told")
+        return [message]
+
+    def close(self) -> None:
+        assert self._open, "closed twice"
+        self._open = False
+        self._book.closed += 1

@@ -1,0 +1,150 @@
+"""A client of a connection in memory: it sends any frames at all, and reads what comes back."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from struct import pack
+from typing import Any
+
+from hpack import Decoder
+
+from epp.extproc.front import PATH
+from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.connection import Connection
+from epp.extproc.http2.grpc import new_stream
+from epp.extproc.http2.headers import write_headers
+from epp.extproc.rpc import Services
+from tests.epp.extproc.exchanges import Book
+
+REQUEST = (
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", PATH),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+)
+REQUEST_BLOCK = write_headers(REQUEST)
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written. With `slow`, nothing leaves its buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = False
+        self.slow = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written) if self.slow else 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Peer:
+    """Frames that come back are (type, flags, stream, payload)."""
+
+    book: Book = field(default_factory=Book)
+    wire: Wire = field(default_factory=Wire)
+    max_message_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        services = Services(exchanges={PATH: self.book.new_exchange}, max_message_bytes=self.max_message_bytes)
+        self.connection = Connection(partial(new_stream, services, set()), lambda _: None, lambda _: None)
+        self.connection.connection_made(self.wire)
+
+    def send(self, *frames: bytes) -> list[tuple[int, int, int, bytes]]:
+        return self.send_bytes(b"".join(frames))
+
+    def send_bytes(self, data: bytes) -> list[tuple[int, int, int, bytes]]:
+        self.connection.data_received(data)
+        return self.take()
+
+    def greet(self, **settings: int) -> None:
+        """The preface and settings by name; what comes back to that is dropped."""
+        values = {h2.Setting[name.upper()]: value for name, value in settings.items()}
+        self.send(h2.PREFACE, h2.settings_frame(values), h2.frame(h2.SETTINGS, h2.ACK, 0, b""))
+
+    def take(self) -> list[tuple[int, int, int, bytes]]:
+        """What has come back since."""
+        data, self.wire.written = bytes(self.wire.written), bytearray()
+        return read_all(data)
+
+    def lose(self) -> None:
+        self.connection.connection_lost(None)
+
+
+def read_all(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    frames = []
+    while data:
+        size = int.from_bytes(data[:3], "big")
+        frames.append((data[3], data[4], int.from_bytes(data[5:9], "big"), data[9 : 9 + size]))
+        data = data[9 + size :]
+    return frames
+
+
+def request(stream_id: int, *messages: bytes, end: bool = True) -> bytes:
+    """A whole stream: headers, and all messages in as few frames as take them."""
+    data = b"".join(grpc_message(message) for message in messages)
+    starts = range(0, max(1, len(data)), h2.MAX_FRAME_BYTES)
+    pieces = [h2.frame(h2.DATA, 0, stream_id, data[start : start + h2.MAX_FRAME_BYTES]) for start in starts[:-1]]
+    last = h2.frame(h2.DATA, h2.END_STREAM if end else 0, stream_id, data[starts[-1] :])
+    return b"".join([open_stream(stream_id), *pieces, last])
+
+
+def open_stream(stream_id: int, block: bytes = REQUEST_BLOCK, flags: int = h2.END_HEADERS) -> bytes:
+    return h2.frame(h2.HEADERS, flags, stream_id, block)
+
+
+def grpc_message(message: bytes) -> bytes:
+    return pack(">BI", 0, len(message)) + message
+
+
+def answers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) -> list[bytes]:
+    """The messages that came on a stream."""
+    data = b"".join(payload for kind, _, stream, payload in frames if (kind, stream) == (h2.DATA, stream_id))
+    found = []
+    while data:
+        size = int.from_bytes(data[1:5], "big")
+        found.append(data[5 : 5 + size])
+        data = data[5 + size :]
+    return found
+
+
+def trailers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) -> dict[str, str]:
+    """The headers that ended a stream."""
+    (block,) = [
+        payload
+        for kind, flags, stream, payload in frames
+        if (kind, stream) == (h2.HEADERS, stream_id) and flags & h2.END_STREAM
+    ]
+    return {str(name): str(value) for name, value in Decoder().decode(block)}
+
+
+def fault(frames: Sequence[tuple[int, int, int, bytes]]) -> tuple[str, h2.ErrorCode] | None:
+    """What the last frame ends, `stream` or `connection`, and why; None when it ends nothing."""
+    kind, _, _, payload = frames[-1]
+    if kind == h2.GOAWAY:
+        return "connection", h2.ErrorCode(int.from_bytes(payload[4:8], "big"))
+    return ("stream", h2.ErrorCode(int.from_bytes(payload, "big"))) if kind == h2.RST_STREAM else None

@@ -1,0 +1,407 @@
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from envoy.service.ext_proc.v3.external_processor_pb2 import HttpTrailers, ProcessingRequest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epp.app import describe_endpoints
+from epp.extproc.messages import CHUNK_BYTES, SCORES_KEY, BodyMode
+from epp.extproc.visibility import Visibility
+from epp.prediction.features import FeatureColumns
+from epp.request.decisions import explain
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from epp.scheduling.snapshot import Predictions
+from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
+
+DESTINATION = "x-gateway-destination-endpoint"
+SLO_HEADERS = {"x_slo_ttft_ms": "500", "x_slo_tpot_ms": "50", "x_prediction_based_scheduling": "true"}
+
+
+async def test_a_buffered_request_is_picked_in_the_answer_to_its_body() -> None:
+    gateway = Gateway(build_director())
+    (first,) = await gateway.request_headers()
+    assert first.HasField("request_headers")
+    assert not set_headers(first)
+    (second,) = await gateway.request_body(CHAT)
+    assert set_headers(second)[DESTINATION] in ("10.0.0.0:8000", "10.0.0.1:8000")
+    assert not second.request_body.response.HasField("body_mutation")
+    lb = second.dynamic_metadata.fields["envoy.lb"].struct_value
+    assert lb.fields[DESTINATION].string_value == set_headers(second)[DESTINATION]
+
+
+async def test_in_full_duplex_nothing_is_answered_until_the_body_has_ended() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    body = json.dumps({"model": "m", "prompt": "x" * 150_000}).encode()
+    assert await gateway.request_headers() == []
+    assert await gateway.request_body(body[:70_000], end_of_stream=False) == []
+    headers, *pieces = await gateway.request_body(body[70_000:])
+    assert DESTINATION in set_headers(headers)
+    streamed = [piece.request_body.response.body_mutation.streamed_response for piece in pieces]
+    assert b"".join(piece.body for piece in streamed) == body
+    assert max(len(piece.body) for piece in streamed) <= CHUNK_BYTES
+    assert [piece.end_of_stream for piece in streamed] == [False] * (len(streamed) - 1) + [True]
+
+
+async def test_a_full_duplex_body_that_ends_in_trailers_is_passed_on_before_them() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT, end_of_stream=False)
+    headers, body, trailers = await gateway.send(ProcessingRequest(request_trailers=HttpTrailers()))
+    assert DESTINATION in set_headers(headers)
+    assert not body.request_body.response.body_mutation.streamed_response.end_of_stream
+    assert trailers.HasField("request_trailers")
+
+
+async def test_a_full_duplex_response_is_handed_back_byte_for_byte() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    (answer,) = await gateway.response_body(b"data: x\n\n", end_of_stream=True)
+    streamed = answer.response_body.response.body_mutation.streamed_response
+    assert (streamed.body, streamed.end_of_stream) == (b"data: x\n\n", True)
+
+
+async def test_a_request_without_a_body_is_routed_by_its_headers() -> None:
+    (answer,) = await Gateway(build_director()).bodiless_request()
+    assert DESTINATION in set_headers(answer)
+
+
+async def test_the_model_is_rewritten_and_the_pickers_headers_go() -> None:
+    gateway = Gateway(build_director())
+    await gateway.request_headers(x_gateway_model_name_rewrite="other", x_gateway_inference_objective="o")
+    (answer,) = await gateway.request_body(CHAT)
+    response = answer.request_body.response
+    assert json.loads(response.body_mutation.body)["model"] == "other"
+    assert set_headers(answer)["content-length"] == str(len(response.body_mutation.body))
+    removed = set(response.header_mutation.remove_headers)
+    assert removed == {"x-gateway-model-name-rewrite", "x-gateway-inference-objective"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "text"),
+    [
+        (b"{", {}, 400, "BadRequest - Error unmarshaling request body"),
+        (b"{}", {}, 400, "BadRequest - model not found in request body"),
+        (CHAT, {"x_slo_ttft_ms": "Inf"}, 400, "x-slo-ttft-ms"),
+    ],
+)
+async def test_a_bad_request_is_answered_at_once(body: bytes, headers: dict[str, str], status: int, text: str) -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers(**headers)
+    (answer,) = await gateway.request_body(body)
+    assert answer.immediate_response.status.code == status
+    assert text in answer.immediate_response.body.decode()
+    assert director.pool.in_flight_total == 0
+
+
+async def test_without_endpoints_the_client_is_told() -> None:
+    gateway = Gateway(build_director(endpoints=0))
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(CHAT)
+    assert answer.immediate_response.status.code == 503
+    assert answer.immediate_response.body.decode().startswith("inference gateway: ServiceUnavailable - ")
+
+
+async def test_an_slo_request_goes_where_the_prediction_says() -> None:
+    director = build_director(latency=FixedPredictions([(900, 90), (100, 10)]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    (answer,) = await gateway.request_body(CHAT)
+    (record,) = director.decisions.newest(1)
+    assert record.decision.profile == "slo"
+    if set_headers(answer)[DESTINATION] == "10.0.0.0:8000":
+        pytest.skip("the one draw in a hundred that explores")
+    assert record.prediction_ms > 0
+    assert record.predicted == (100, 10)
+
+
+async def test_an_slo_request_without_predictions_is_decided_by_default() -> None:
+    director = build_director(latency=FixedPredictions(None))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    (answer,) = await gateway.request_body(CHAT)
+    (record,) = director.decisions.newest(1)
+    assert DESTINATION in set_headers(answer)
+    assert (record.decision.profile, record.prediction_error) == ("default", "nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("response_mode", "per_second", "expected"),
+    [
+        (BodyMode.NONE, 100, BodyMode.STREAMED),
+        (BodyMode.NONE, 0, None),
+        (BodyMode.STREAMED, 0, BodyMode.NONE),
+        (BodyMode.STREAMED, 100, None),
+    ],
+)
+async def test_envoy_is_told_which_responses_are_observed(
+    response_mode: int, per_second: float, expected: int | None
+) -> None:
+    gateway = Gateway(build_director(), response_mode=response_mode, observed_per_second=per_second)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    answer = await gateway.response_headers()
+    assert answer.HasField("mode_override") == (expected is not None)
+    if expected is not None:
+        assert answer.mode_override.response_body_mode == expected
+
+
+async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
+    director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS, x_request_id="r1")
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    for content in ("", "a", "b"):
+        assert np.isnan(director.pool.everyone().ms_since_token).all() == (content in ("", "a"))
+        await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
+    gateway.exchange.close()
+    assert np.isnan(director.pool.everyone().ms_since_token).all()
+    (record,) = director.decisions.newest(1)
+    explained = explain(record)
+    assert explained["request_id"] == "r1"
+    assert explained["outcome"]["output_tokens"] == 2
+    assert explained["outcome"]["ttft_ms"] > 0
+    assert explained["candidates"][0]["headroom"] == {"ttft_ms": 400, "tpot_ms": 40}
+    assert director.outcomes.training is not None
+    rows = director.outcomes.training.queued()
+    taught = [(row.num_tokens_generated, row.actual_ttft_ms > 0, row.actual_tpot_ms > 0) for row in rows]
+    assert taught == [(0, True, False), (0, False, True), (1, False, True)]
+    assert director.pool.in_flight_total == 0
+
+
+async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() -> None:
+    director, now_s = build_director(), 0.0
+    director.clock = lambda: now_s
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+
+    async def tokens(*gaps_ms: float) -> float:
+        nonlocal now_s
+        for gap_ms in gaps_ms:
+            now_s += gap_ms / 1000
+            await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+        # What is told of the last token is taken in with the next message.
+        gateway.exchange.settle()
+        return float(np.nanmax(director.pool.everyone().recent_tpot_ms, initial=0.0))
+
+    assert await tokens(0, 650, *[10] * 30) == 0
+    mean_ms = (650 + 31 * 10) / 32
+    assert abs(await tokens(10) - mean_ms) < 1e-6
+    assert abs(await tokens(10, 10) - mean_ms) < 1e-6
+    gateway.exchange.close()
+    # The rest of a response counts by its tokens.
+    left = float(np.nanmax(director.pool.everyone().recent_tpot_ms))
+    assert 10 < left < mean_ms
+
+
+async def test_errors_of_the_model_server_teach_nothing() -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    assert not (await gateway.response_headers(500)).HasField("mode_override")
+    gateway.exchange.close()
+    assert director.outcomes.training is not None
+    assert len(director.outcomes.training) == 0
+    assert b'error_code="500"' in director.metrics.page()
+
+
+acts = st.sampled_from(["headers", "body", "part", "trailers", "response", "chunk", "junk"])
+
+
+@settings(deadline=None)
+@given(st.lists(acts, max_size=12), st.booleans())
+async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_duplex: bool) -> None:
+    director = build_director()
+    gateway = Gateway(director, full_duplex=full_duplex)
+    for act in sequence:
+        match act:
+            case "headers":
+                await gateway.request_headers()
+            case "body" | "part":
+                await gateway.request_body(CHAT, end_of_stream=act == "body")
+            case "trailers":
+                await gateway.send(ProcessingRequest(request_trailers=HttpTrailers()))
+            case "response":
+                await gateway.response_headers()
+            case "chunk":
+                await gateway.response_body(b"data: {}\n\n")
+            case "junk":
+                await gateway.send(ProcessingRequest())
+    gateway.exchange.close()
+    assert director.pool.in_flight_total == 0
+
+
+async def test_a_path_that_is_not_understood_passes_through_at_once() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    (picked,) = await gateway.request_headers(**{":path": "/v1/audio/transcriptions"})
+    assert DESTINATION in set_headers(picked)
+    (piece,) = await gateway.request_body(b"\xff not JSON", end_of_stream=False)
+    streamed = piece.request_body.response.body_mutation.streamed_response
+    assert (streamed.body, streamed.end_of_stream) == (b"\xff not JSON", False)
+    (last,) = await gateway.request_body(b"", end_of_stream=True)
+    assert last.request_body.response.body_mutation.streamed_response.end_of_stream
+
+
+async def test_a_shape_that_only_the_model_server_understands_is_routed_without_its_prompt() -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(b'{"model": "m", "messages": {"new": "shape"}}')
+    assert DESTINATION in set_headers(answer)
+    (record,) = director.decisions.newest(1)
+    assert (record.decision.request.model, record.decision.request.input_tokens) == ("m", 0)
+
+
+async def test_a_body_beyond_the_limit_is_refused_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.extproc.exchange.MAX_BODY_BYTES", 1000)
+    gateway = Gateway(build_director(), full_duplex=True)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(b" " * 1001, end_of_stream=False)
+    assert answer.immediate_response.status.code == 413
+
+
+async def test_several_choices_are_a_list_and_the_one_that_served_is_charged() -> None:
+    config = DEFAULT_CONFIG.replace(
+        "- type: max-score-picker", "- type: max-score-picker\n  parameters: {maxNumOfEndpoints: 2}"
+    )
+    director = build_director(config=config)
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(CHAT)
+    first, second = set_headers(answer)[DESTINATION].split(",")
+    await gateway.response_headers(served=second)
+    loads = {e["address"]: e["in_flight"] for e in describe_endpoints(director.pool)}
+    assert loads == {first: 0, second: 1}
+    gateway.exchange.close()
+    assert director.pool.in_flight_total == 0
+
+
+async def test_predictions_are_shown_in_headers_where_wanted() -> None:
+    director = build_director(latency=FixedPredictions([(100.5, 10), (100.5, 10)]))
+    gateway = Gateway(director, visibility=Visibility(in_headers=True))
+    await gateway.request_headers(**SLO_HEADERS)
+    await gateway.request_body(CHAT)
+    answer = await gateway.response_headers()
+    shown = {o.header.key: o.header.raw_value for o in answer.response_headers.response.header_mutation.set_headers}
+    assert shown["x-headroom-predicted-ttft-ms"] == b"100.500"
+    assert b'ttft;desc="predicted";dur=100.500' in shown["server-timing"]
+
+
+async def test_predictions_are_shown_in_usage_where_wanted() -> None:
+    director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
+    gateway = Gateway(director, full_duplex=True, visibility=Visibility(in_usage=True))
+    await gateway.request_headers(**SLO_HEADERS)
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    for content in ("a", "b"):
+        await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+    (answer,) = await gateway.response_body(usage, end_of_stream=True)
+    body = answer.response_body.response.body_mutation.streamed_response.body
+    first, done = body.split(b"\n\n")[:2]
+    shown = json.loads(first.removeprefix(b"data: "))["usage"]
+    assert (shown["prompt_tokens"], shown["predicted_ttft_ms"], shown["avg_predicted_tpot_ms"]) == (7, 100, 10)
+    assert shown["ttft_ms"] > 0
+    assert shown["avg_tpot_ms"] > 0
+    assert done == b"data: [DONE]"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(content_type: str) -> None:
+    director = build_director()
+    gateway = Gateway(director, full_duplex=True, observed_per_second=0)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers(content_type=content_type)
+    body = b'{"id":"x","usage":{"prompt_tokens":70,"completion_tokens":25}}'
+    chunks = [body[:20], body[20:]] if content_type == "application/json" else [b"data: " + body + b"\n\n", b""]
+    await gateway.response_body(chunks[0])
+    await gateway.response_body(chunks[1], end_of_stream=True)
+    gateway.exchange.close()
+    (record,) = director.decisions.newest(1)
+    assert record.outcome.output_tokens == 25
+    assert b'inference_model_output_tokens_sum{model_name="m",target_model_name="m"} 25.0' in director.metrics.page()
+
+
+async def test_a_stream_that_ends_while_its_prediction_is_awaited_leaves_nothing() -> None:
+    answered = asyncio.Event()
+
+    class Slow(FixedPredictions):
+        def predict(self, columns: FeatureColumns) -> Any:
+            async def later() -> Predictions:
+                await answered.wait()
+                return super(Slow, self).predict(columns)
+
+            return later()
+
+    director = build_director(latency=Slow([(1, 1), (1, 1)]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    picking = asyncio.create_task(gateway.request_body(CHAT))
+    await asyncio.sleep(0)
+    gateway.exchange.close()
+    answered.set()
+    await picking
+    assert director.pool.in_flight_total == 0
+
+
+async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
+    class Broken(FixedPredictions):
+        def predict(self, columns: FeatureColumns) -> Predictions:
+            raise ZeroDivisionError
+
+    director = build_director(latency=Broken([]))
+    gateway = Gateway(director)
+    await gateway.request_headers(**SLO_HEADERS)
+    (answer,) = await gateway.request_body(CHAT)
+    assert answer.immediate_response.status.code == 500
+    assert b"Internal" in answer.immediate_response.body
+    assert director.pool.in_flight_total == 0
+
+
+async def test_the_gateway_is_told_every_candidates_score_where_wanted() -> None:
+    gateway = Gateway(build_director(endpoints=3), visibility=Visibility(scores=True))
+    await gateway.request_headers()
+    (answer,) = await gateway.request_body(CHAT)
+    told = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields[SCORES_KEY].struct_value.fields
+    assert {address: score.number_value for address, score in told.items()} == {
+        f"10.0.0.{number}:8000": 2.0 for number in range(3)
+    }
+
+
+async def test_what_clients_call_their_models_cannot_fill_the_metrics() -> None:
+    director = build_director()
+    for name in ("m", "n" * 10_000, *(f"m{index}" for index in range(1_100))):
+        gateway = Gateway(director)
+        await gateway.request_headers()
+        await gateway.request_body(json.dumps({"model": name, "prompt": "p"}).encode())
+    counts = {
+        sample.labels["model_name"]: sample.value
+        for family in director.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "inference_model_request_total"
+    }
+    assert len(counts) == 1_000
+    assert (counts["m"], counts["other"]) == (1, 103)
+
+
+async def test_what_fails_in_the_accounting_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    monkeypatch.setattr(director.decisions, "add", None)
+    (answer,) = await gateway.request_body(CHAT)
+    assert DESTINATION in set_headers(answer)
+    await gateway.response_headers()
+    gateway.exchange.close()
+    assert director.pool.in_flight_total == 0

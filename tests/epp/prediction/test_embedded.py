@@ -1,0 +1,56 @@
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from epp.exceptions import PredictionUnavailableError
+from epp.prediction.embedded import EmbeddedLatencyClient
+from model_store import ROW_NAMES, SCHEMAS, open_store
+from tests.predictor.models import pair
+
+COLUMNS = np.arange(len(ROW_NAMES) * 3, dtype=np.float32).reshape(len(ROW_NAMES), 3)
+
+
+async def test_predictions_are_those_of_the_stores_models(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).publish(pair(2.0, offset=1.0))
+    client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=60)
+    await client.start()
+    predictions = client.predict(COLUMNS)
+    await client.close()
+    for name, values in (("ttft", predictions.ttft_ms), ("tpot", predictions.tpot_ms)):
+        wanted = [ROW_NAMES.index(feature.name) for feature in SCHEMAS[name]]
+        np.testing.assert_allclose(values, 2 * COLUMNS[wanted].sum(axis=0) + 1, rtol=1e-6)
+    assert (predictions.generation, predictions.source) == (1, "embedded")
+
+
+async def test_an_empty_store_is_said_to_be_empty_until_it_is_filled(tmp_path: Path) -> None:
+    client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=0.02)
+    await client.start()
+    with pytest.raises(PredictionUnavailableError, match="nothing has been published"):
+        client.predict(COLUMNS)
+    open_store(str(tmp_path)).publish(pair(1.0))
+    await served(client, 1)
+    open_store(str(tmp_path)).publish(pair(3.0))
+    await served(client, 2)
+    await client.close()
+
+
+async def served(client: EmbeddedLatencyClient, generation: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                if client.predict(COLUMNS).generation == generation:
+                    return
+            except PredictionUnavailableError:
+                pass
+            await asyncio.sleep(0.01)
+
+
+async def test_a_model_that_predicts_no_number_is_not_believed(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).publish(pair(1e38))
+    client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=60)
+    await client.start()
+    with pytest.raises(PredictionUnavailableError, match="finite"):
+        client.predict(COLUMNS * 100)
+    await client.close()

@@ -1,0 +1,138 @@
+"""What the models are asked for a decision and beside it, and what the pool keeps of the answers."""
+
+import numpy as np
+import pytest
+
+from epp.pool.pool import Pool
+from epp.pool.prefix_index import PrefixIndex
+from epp.prediction.features import feature_columns
+from epp.prediction.questions import Questions
+from epp.request.decisions import Record, explain
+from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
+from epp.scheduling.request import Request
+from epp.scheduling.scheduler import Decision
+from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
+from model_store import ROW_NAMES
+
+LENGTH, PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def pool_of(count: int, clock: Clock) -> Pool:
+    pool = Pool(PrefixIndex(100), 60.0, clock=clock)
+    pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(count))
+    return pool
+
+
+def answer(columns: np.ndarray[tuple[int, int], np.dtype[np.float32]], ms_per_token: float) -> Predictions:
+    """Of models by which an uncached token takes so long, and a token of the answer 10 ms."""
+    ttft_ms = columns[LENGTH] * (1 - columns[PREFIX]) * ms_per_token + 5.0
+    tpot_ms = np.full(columns.shape[1], 10.0)
+    return Predictions(ttft_ms * 1.5, tpot_ms * 1.5, 1, "test", ttft_ms, tpot_ms)
+
+
+def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_rows() -> None:
+    clock = Clock()
+    pool = pool_of(3, clock)
+    request, questions = Request("1", "m", input_tokens=700), Questions(pool, clock)
+    before = pool.snapshot(request)
+    question = questions.of(feature_columns(request, before), before, wants_costs=True)
+    predictions = questions.answered(question, before, answer(question.columns, 0.02)).predictions
+    assert predictions is not None
+    assert predictions.ttft_ms.tolist() == pytest.approx([(700 * 0.02 + 5) * 1.5] * 3)
+    snapshot = pool.snapshot(request)
+    assert snapshot.prefill_ms_per_token.tolist() == pytest.approx([0.02] * 3)
+    assert snapshot.unloaded_tpot_ms.tolist() == pytest.approx([10.0] * 3)
+
+
+def test_they_are_asked_once_a_second_and_not_of_a_pool_that_predictors_would_refuse() -> None:
+    clock = Clock()
+    pool = pool_of(5, clock)
+    questions, request = Questions(pool, clock), Request("1", "m")
+    few, many = pool.snapshot(request), pool.snapshot(request).take(np.arange(5000) % 5)
+
+    def rows(among: Snapshot, *, wants_costs: bool = True) -> int:
+        question = questions.of(feature_columns(request, among), among, wants_costs=wants_costs)
+        return len(question.columns.T)
+
+    assert [rows(few, wants_costs=False), rows(few), rows(few)] == [5, 15, 5]
+    clock.now_s += 1.0
+    assert [rows(many), rows(few)] == [5000, 15]
+
+
+def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_costs_along() -> None:
+    clock = Clock()
+    pool = pool_of(2, clock)
+    slots = np.arange(2)
+    pool.learn_costs(slots, np.array([0.02, 0.03]), np.array([8.0, 9.0]))
+    clock.now_s += 60.0
+    pool.learn_costs(slots, np.array([0.02, 0.03]), np.array([30.0, 5.0]))
+    unloaded_ms = pool.snapshot(Request("1", "m")).unloaded_tpot_ms.tolist()
+    assert unloaded_ms == pytest.approx([8.0, 5.0], rel=0.02)
+    pool.replace_endpoints([Endpoint("pod-1", "10.0.0.1:8000")])
+    clock.now_s += 10.0
+    pool.replace_endpoints([Endpoint("pod-1", "10.0.0.1:8000"), Endpoint("new", "10.0.0.9:8000")])
+    fresh = pool.snapshot(Request("1", "m"))
+    costs = dict(zip([endpoint.name for endpoint in fresh.endpoints], fresh.prefill_ms_per_token, strict=True))
+    assert costs["pod-1"] == pytest.approx(0.03)
+    assert np.isnan(costs["new"])
+
+
+def test_an_endpoint_is_slower_than_the_models_say_when_the_others_are_not() -> None:
+    clock = Clock()
+    pool = pool_of(4, clock)
+    slots, tpot_ms = np.arange(4), np.full(4, 10.0)
+
+    def learn(times: int) -> list[float]:
+        for _ in range(times):
+            pool.learn_costs(slots, np.full(4, 0.02), tpot_ms)
+        return [round(bias, 2) for bias in pool.snapshot(Request("1", "m")).tpot_bias.tolist()]
+
+    assert learn(1) == [1, 1, 1, 1]
+    for slot in (0, 1, 2):
+        pool.record_gap(slot, 12.0, 1)
+    # All differ alike: their load is not the models' fault. Of the last one nothing is known.
+    assert learn(5) == [1, 1, 1, 1]
+    for _ in range(600):
+        pool.record_gap(2, 24.0, 1)
+    assert 1 < learn(1)[2] < 1.41
+    assert learn(10) == [1, 1, 1.41, 1]
+    others = [endpoint for slot, endpoint in pool.endpoints.items() if slot != 2]
+    pool.replace_endpoints(others)
+    clock.now_s += 10.0
+    pool.replace_endpoints([*others, Endpoint("new", "10.0.0.9:8000")])
+    new = pool.slot_of("10.0.0.9:8000")
+    assert new == 2
+    assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, 1, 1])
+
+
+def test_once_the_models_know_of_an_endpoints_speed_there_is_no_bias_left() -> None:
+    pool = pool_of(3, Clock())
+    slots, costs = np.arange(3), np.full(3, 0.02)
+    for slot, gap_ms in ((0, 12.0), (1, 12.0), (2, 24.0)):
+        pool.record_gap(slot, gap_ms, 1)
+    for predicted_ms, bias in ((12.0, 2**0.5), (24.0, 1.0)):
+        for _ in range(20):
+            pool.learn_costs(slots, costs, np.array([12.0, 12.0, predicted_ms]))
+        assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, bias], abs=0.01)
+
+
+def test_a_decision_tells_medians_and_prices() -> None:
+    upper = np.array([300.0, 600.0]), np.array([26.0, 52.0])
+    predictions = Predictions(*upper, 1, "test", *(latency / 2 for latency in upper))
+    pool = pool_of(2, Clock())
+    pool.learn_costs(np.arange(2), np.array([0.02, 0.03]), np.array([8.0, 9.0]))
+    request = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50, prediction_based=True)
+    snapshot = pool.snapshot(request).with_predictions(predictions)
+    decision = load_scheduler(DEFAULT_CONFIG, {}).schedule(request, snapshot, np.random.default_rng(1))
+    assert isinstance(decision, Decision)
+    told = explain(Record(decision, 1.0, None))["candidates"]
+    assert told[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
+    assert [one["prefill_ms_per_token"] for one in told] == [0.02, 0.03]
+    assert [(one["tpot_bias"], one["slowdown"]) for one in told] == [(1, 1)] * 2

@@ -1,0 +1,35 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp.request.budget import ObservationBudget
+
+
+def test_a_burst_is_followed_and_then_so_many_a_second() -> None:
+    budget = ObservationBudget(10, 1e9)
+    assert sum(budget.take(0.0) for _ in range(100)) == 20
+    assert sum(budget.take(1.0) for _ in range(100)) == 10
+
+
+def test_long_responses_use_up_the_tokens() -> None:
+    budget = ObservationBudget(100, 1000)
+    assert budget.take(0.0)
+    budget.spend(5000)
+    assert not budget.take(2.9)
+    assert budget.take(3.1)
+
+
+def test_nothing_is_followed_where_nothing_may_be() -> None:
+    assert not ObservationBudget(0, 1000).take(1.0)
+    assert not ObservationBudget(10, 0).take(1.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.1), st.integers(0, 300)), max_size=300))
+def test_over_time_no_more_tokens_are_followed_than_allowed(requests: list[tuple[float, int]]) -> None:
+    budget, now_s, followed = ObservationBudget(1e6, 500), 0.0, 0
+    for pause_s, tokens in requests:
+        now_s += pause_s
+        if budget.take(now_s):
+            budget.spend(tokens)
+            followed += tokens
+    # Two seconds' room to begin with, and one response that overdraws.
+    assert followed <= 1000 + 500 * now_s + 300

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Built
+from tokenizers import models, pre_tokenizers
+
+from epp.exceptions import ConfigError
+from epp.request.tokens import TokenEstimator, Tokenizer
+from tests.epp.parts import CHAT, Gateway, build_director
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tokenizer to which every word is a token."""
+    built = Built(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    built.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    built.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def test_an_estimate_follows_what_the_servers_count() -> None:
+    tokens = TokenEstimator()
+    assert tokens.estimate("m", 400) == 100
+    for _ in range(500):
+        tokens.learn("m", 3000, 1000)
+    assert tokens.estimate("m", 300) == 100
+    assert tokens.estimate("other", 400) == 100
+
+
+def test_client_made_model_names_take_no_endless_memory() -> None:
+    tokens = TokenEstimator()
+    for number in range(1500):
+        tokens.learn(f"m{number}", 3000, 100)
+    assert tokens.estimate("m1400", 400) == 100
+    assert tokens.estimate("m10", 400) < 100
+
+
+async def test_a_configured_tokenizer_counts_and_the_trainer_is_told(folder: Path) -> None:
+    director = build_director()
+    director.tokenizer = Tokenizer(folder)
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+    (record,) = director.decisions.newest(1)
+    # The prompt's forty words, and the template's two marks with what stands beside them.
+    assert record.decision.request.input_tokens == 42
+    assert director.outcomes.training is not None
+    (row,) = director.outcomes.training.queued()
+    assert (row.input_token_length, row.input_length_source) == (42, "tokenizer")
+
+
+async def test_token_ids_are_counted_and_not_encoded(folder: Path) -> None:
+    director = build_director()
+    director.tokenizer = Tokenizer(folder)
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(b'{"model": "m", "prompt": [1, 2, 3, 4, 5]}')
+    (record,) = director.decisions.newest(1)
+    assert record.decision.request.input_tokens == 5
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match="--tokenizer"):
+        Tokenizer(tmp_path)
+    with pytest.raises(ConfigError, match="absent"):
+        Tokenizer(tmp_path / "absent.json")

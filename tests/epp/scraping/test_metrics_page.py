@@ -1,0 +1,146 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp.exceptions import ConfigError
+from epp.scheduling.snapshot import Adapters
+from epp.scraping.metrics_page import Gauge, parse_adapters
+
+PAGE = b"""\
+# HELP vllm:num_requests_waiting Number of requests waiting.
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="a"} 3.0
+vllm:num_requests_waiting{engine="1",model_name="b, {c}"} 4.0
+vllm:num_requests_waiting_by_reason{reason="x"} 9.0
+plain 2.5e-1
+timed{a="1"} 7 1700000000000
+timed{a="2"} 8 1700000000002
+timed{a="3"} 9 1700000000001
+broken x
+empty
+"""
+
+
+def parsed(spec: str) -> Gauge:
+    gauge = Gauge.parse(spec)
+    assert gauge is not None
+    return gauge
+
+
+def read(spec: str, page: bytes, near: int = 0) -> float | None:
+    gauge = parsed(spec)
+    at = gauge.find(page, near)
+    return gauge.read(page, at) if at >= 0 else None
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("vllm:num_requests_waiting", 3.0),
+        ("vllm:num_requests_waiting{engine=1}", 4.0),
+        ('vllm:num_requests_waiting{engine="1"}', 4.0),
+        ("vllm:num_requests_waiting{engine=0,model_name=a}", 3.0),
+        ("vllm:num_requests_waiting{ engine = 0 , model_name = a }", 3.0),
+        ("vllm:num_requests_waiting{engine=2}", None),
+        ("vllm:num_requests", None),
+        ("plain", 0.25),
+        ("timed", 8.0),
+        ("timed{a=1}", 7.0),
+        ("absent", None),
+        ("empty", None),
+    ],
+)
+def test_the_wanted_series_is_read(spec: str, expected: float | None) -> None:
+    assert read(spec, PAGE) == expected
+
+
+def test_what_is_no_number_is_told_apart_from_what_is_not_there() -> None:
+    value = read("broken", PAGE)
+    assert value is not None
+    assert math.isnan(value)
+
+
+def test_an_empty_name_switches_a_metric_off() -> None:
+    assert Gauge.parse("") is None
+
+
+@pytest.mark.parametrize("spec", ["a b", 'a{b="c"', "9a", "a{{}}", "a{b}", "a{b=c,=d}", 'a{b="c}', "{a=b}"])
+def test_a_name_that_is_none_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Gauge.parse(spec)
+
+
+NAMES = ["load", "load_total", "my:load", "loads", "l"]
+series = st.tuples(
+    st.dictionaries(st.sampled_from(["a", "b"]), st.text('x"\\\n{}, =#', max_size=4), max_size=2),
+    st.floats(allow_nan=False),
+    st.none() | st.integers(0, 5),
+)
+families = st.lists(st.tuples(st.sampled_from(NAMES), st.lists(series, max_size=3)), unique_by=lambda family: family[0])
+
+
+def escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def written(families_: list[tuple[str, list[tuple[dict[str, str], float, int | None]]]], comments: bool) -> str:
+    lines = []
+    for name, samples in families_:
+        if comments:
+            lines += [f"# HELP {name} What {name} is.", f"# TYPE {name} gauge"]
+        for labels, value, timestamp in samples:
+            inside = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
+            lines.append(f"{name}{{{inside}}} {value!r}" + ("" if timestamp is None else f" {timestamp}"))
+    return "\n".join(lines) + "\n"
+
+
+@given(families, st.booleans(), st.sampled_from(NAMES), st.integers(0, 200), st.none() | st.text("x,{", max_size=2))
+def test_finding_one_series_agrees_with_parsing_the_whole_page(
+    families_: list[tuple[str, list[tuple[dict[str, str], float, int | None]]]],
+    comments: bool,
+    name: str,
+    near: int,
+    label: str | None,
+) -> None:
+    text = written(families_, comments)
+    gauge = Gauge(name.encode(), {} if label is None else {b"a": label.encode()})
+    at = gauge.find(text.encode(), near)
+    found = gauge.read(text.encode(), at) if at >= 0 else None
+    samples = [
+        sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and (label is None or sample.labels.get("a") == label)
+    ]
+    latest = max(samples, key=lambda sample: float(sample.timestamp or 0), default=None)
+    assert found == (None if latest is None else latest.value)
+
+
+@given(st.integers(0, 6000), st.integers(0, 6000))
+def test_a_series_is_found_wherever_it_was_before(before: int, near: int) -> None:
+    """Beyond what a page is searched for at first, too."""
+    head = b"x 1\n" * (before // 4)
+    page = head + b'load{a="1"} 1\nload{a="2"} 2\n' + b"y 1\n" * 1000
+    gauge = parsed("load")
+    assert gauge.find(page, near) == len(head)
+    assert gauge.read(page, gauge.find(page, near)) == 1.0
+
+
+def test_the_newest_lora_series_tells_the_adapters() -> None:
+    page = (
+        b'lora{max_lora="4",running_lora_adapters="old",waiting_lora_adapters=""} 1.7e9\n'
+        b'lora{max_lora="4",running_lora_adapters="a, b",waiting_lora_adapters="c"} 1.8e9\n'
+        b'lora{max_lora="4",running_lora_adapters="",waiting_lora_adapters="older"} 1.6e9\n'
+    )
+    gauge = parsed("lora")
+    labels = gauge.newest_labels(page, gauge.find(page))
+    assert labels is not None
+    assert parse_adapters(labels) == Adapters(frozenset({"a", "b"}), frozenset({"c"}), 4)
+
+
+@pytest.mark.parametrize("labels", [b"", b'max_lora="-1"', b'max_lora="many"', b'max_lora="99999999999999"'])
+def test_adapters_that_make_no_sense_are_none(labels: bytes) -> None:
+    assert parse_adapters(labels) == Adapters()

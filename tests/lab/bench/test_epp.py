@@ -1,0 +1,67 @@
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_epp.py"
+_PEER = (
+    'exec "$PYTHON" -m epp --host 127.0.0.1 --pool-name peer --grpc-port $GRPC_PORT --grpc-health-port $HEALTH_PORT '
+    "--metrics-port $METRICS_PORT --endpoints $ENDPOINTS --secure-serving=$SECURE_SERVING "
+    "--refresh-metrics-interval $REFRESH_METRICS_INTERVAL --enable-latency-predictor "
+    "--prediction-server-url $PREDICTION_SERVER_URL --training-server-url $TRAINING_SERVER_URL"
+)
+
+
+def _figures(folder: Path, *flags: str, env: Mapping[str, str] | None = None) -> dict[str, float]:
+    file = folder / "figures.json"
+    command = [sys.executable, str(SCRIPT), "--quick", "--seconds", "0.1", "--json", str(file), *flags]
+    result = subprocess.run(command, env=env, capture_output=True, timeout=110)
+    assert result.returncode == 0, result.stderr.decode()[-1000:]
+    document = json.loads(file.read_text())
+    assert {"figures", "machine", "versions", "settings"} == set(document)
+    assert document["settings"]["left_out"] == {}
+    figures: dict[str, float] = document["figures"]
+    assert all(math.isfinite(value) for value in figures.values())
+    return figures
+
+
+@pytest.mark.slow
+def test_it_measures_decisions_chunks_scraping_and_what_is_added_behind_envoy(tmp_path: Path) -> None:
+    measured = _figures(tmp_path, "--only", "decide,chunks,scrape,envoy")
+    wanted = {"decide_default_100_p50_ms", "decide_slo_remote_100_p50_ms", "cpu_ratio_1000_to_1_tokens"}
+    wanted |= {f"decide_slo_embedded_{n}_{p}_ms" for n in (10, 100, 1000) for p in ("p50", "p99")}
+    wanted |= {"extproc_cpu_us_per_request_slo_200_chunks", "observed_chunk_cpu_us", "scrape_cores_20_endpoints"}
+    assert wanted | {"envoy_added_p50_ms", "envoy_added_p99_ms"} <= set(measured)
+    # A page for each endpoint takes its pause at least: more pages than that would be counted wrongly.
+    assert measured["scrape_freshness_ms_20_endpoints"] > 40
+
+
+@pytest.mark.slow
+def test_a_peer_is_measured_in_the_same_run(tmp_path: Path) -> None:
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": str(tmp_path)}
+    measured = _figures(tmp_path, "--only", "extproc", "--peer-command", f"sh -c '{_PEER}'", env=env)
+    cpu = {f"extproc_cpu_us_per_request_{profile}" for profile in ("default", "slo")}
+    ours = cpu | {"extproc_streams_per_s", "pick_slo_p50_ms", "cpu_us_per_request_400k_prompt", "rss_mib"}
+    ratios = {"peer_cpu_ratio_default", "peer_cpu_ratio_slo", "peer_cpu_ratio_400k_prompt"}
+    assert ours | {f"peer_{name}" for name in ours} | ratios <= set(measured)
+    assert measured["slo_predicted_share"] == 1
+    ratio = measured["extproc_cpu_us_per_request_slo"] / measured["peer_extproc_cpu_us_per_request_slo"]
+    assert measured["peer_cpu_ratio_slo"] == pytest.approx(ratio, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--only", "chunks,nonsense"], b"nonsense is no part: give some of decide"),
+        (["--peer", "127.0.0.1:1", "--peer-command", "true"], b"exclude each other"),
+        (["--peer", "nowhere"], b"nowhere"),
+    ],
+)
+def test_what_can_not_be_done_is_refused(flags: list[str], said: bytes) -> None:
+    result = subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, timeout=60)
+    assert result.returncode == 2
+    assert said in result.stderr

@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "compare_clocks.py"
+POLICIES = ("round-robin", "slo")
+# Attainments of the same 60 requests that are this far apart are apart by more than chance.
+MARGIN = 0.15
+# How exactly a busy machine of two cores keeps the engine's time, and what the path through it may add.
+TPOT_PERCENT, TTFT_LATER_MS, ATTAINMENT = 10.0, 60.0, 0.15
+
+
+def compare_clocks(*flags: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=170)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(tmp_path: Path) -> None:
+    figures, page = tmp_path / "clocks.json", tmp_path / "clocks.md"
+    chosen = [flag for policy in POLICIES for flag in ("--policy", policy)]
+    # So slow that objectives aren't missed by what a busy machine adds to a path; short answers end soon all the same.
+    flags = ["--seconds", "10", "--speed-factor", "0.25", "--max-output-tokens", "40", "--chances", "1"]
+    result = compare_clocks(*flags, *chosen, "--margin", str(MARGIN), "--json", str(figures), "--out", str(page))
+    assert result.returncode == 0, result.stdout + result.stderr
+    document = json.loads(figures.read_text())
+    assert tuple(document["policies"]) == POLICIES
+    assert document["order"]["pairs"] == 1
+    assert document["order"]["reversed_pairs"] == []
+    for phase in (document["low_load"], *document["policies"].values()):
+        assert phase["errors"] == 0
+        assert phase["envoy"]["requests"] == phase["replayed"]["requests"] == phase["virtual"]["requests"] > 10
+        assert phase["apart"]["tpot_percent"] < TPOT_PERCENT
+        assert abs(phase["replayed"]["attainment"] - phase["envoy"]["attainment"]) < ATTAINMENT
+    envoy, virtual = (document["policies"]["slo"][clock] for clock in ("envoy", "virtual"))
+    for side in (envoy, virtual):
+        assert abs(sum(side["shares"]) - 1) < 0.01
+        assert side["prediction"]["share"] > 50
+        assert side["prediction"]["tpot_mdape"] is not None
+    assert document["policies"]["round-robin"]["envoy"]["prediction"] is None
+    # What little the path through Envoy, picker and server adds comes on top: tokens are never early.
+    assert 0 < document["low_load"]["apart"]["ttft_ms"] < TTFT_LATER_MS
+    text = page.read_text()
+    assert "all of them are in the same order through Envoy" in text
+    assert "\n| slo | Envoy |" in text
+    assert "| round-robin | Envoy |" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--hardware", "h200"], "no hardware is called 'h200': expected fast, slow"),
+        (["--policy", "oracle"], "'oracle' is not one of 'round-robin'"),
+        (["--workload", "halving"], "'halving' is not one of"),
+        (["--speed-factor", "0"], "0 is not in the range"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(flags: list[str], said: str) -> None:
+    result = compare_clocks(*flags)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,142 @@
+"""What is foreseen, held against what the cluster then does when nobody else comes."""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.evaluation.policies.foresight import begin, begins_later, foresee, load_of, prompt_of, read, read_all_but_last
+from simulator.arrival import Arrival, Change
+from simulator.cluster import Cluster, Flight, Placement
+from simulator.hardware import PRESETS, Hardware, hardware
+
+H100 = hardware("h100-llama-3.1-8b")
+# Small budgets, so that prompts come in pieces and have to wait for a place; blocks enough for all.
+SMALL = replace(PRESETS["fast"], num_blocks=10_000, max_num_seqs=4, max_num_batched_tokens=64)
+NARROW = replace(H100, max_num_batched_tokens=256, max_num_seqs=6)
+
+gaps = st.tuples(st.floats(0.0, 0.5), st.integers(1, 600), st.integers(1, 80))
+asked = st.lists(gaps, min_size=1, max_size=15)
+
+
+def arrivals_of(asked: list[tuple[float, int, int]]) -> list[Arrival]:
+    at_s = accumulate(gap_s for gap_s, _, _ in asked)
+    return [
+        Arrival(index, second, prompt, output, (), "normal", 1000.0, 100.0)
+        for index, (second, (_, prompt, output)) in enumerate(zip(at_s, asked, strict=True))
+    ]
+
+
+class Foreseeing:
+    """Foresees all when the last request comes: as if it had not, and, as the oracle does, with it."""
+
+    def __init__(self, last: int) -> None:
+        self.cluster: Cluster | None = None
+        self.last = last
+        self.first_s: dict[int, float] = {}
+        self.ended_s: dict[int, float] = {}
+        self.flights: list[Flight] = []
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement:
+        assert self.cluster
+        if arrival.index == self.last:
+            load = load_of(self.cluster, 0, now_s)
+            reading = begin(load)
+            last = read_all_but_last(load, reading)
+            read(load, reading, [*last, prompt_of(arrival, 0)])
+            future = foresee(load, reading)
+            first_s = np.where(np.isnan(future.first_s), load.at_s, future.first_s)
+            self.first_s = dict(zip(future.requests.tolist(), first_s.tolist(), strict=True))
+            self.ended_s = dict(zip(future.requests.tolist(), future.ended_s.tolist(), strict=True))
+        return Placement(0)
+
+    def first_token(self, flight: Flight, now_s: float) -> None: ...
+
+    def marked(self, flight: Flight, tokens: int, now_s: float) -> None: ...
+
+    def ended(self, flight: Flight, now_s: float) -> None:
+        self.flights.append(flight)
+
+
+def check(endpoint: Hardware, arrivals: list[Arrival], changes: tuple[Change, ...], relative: float) -> None:
+    observer = Foreseeing(len(arrivals) - 1)
+    observer.cluster = Cluster([endpoint], 16, observer)
+    observer.cluster.run(arrivals, changes)
+    now_s = arrivals[-1].arrival_s
+    for flight in observer.flights:
+        assert flight.first_token_s is not None
+        assert flight.ended_s is not None
+        index = flight.arrival.index
+        if index not in observer.ended_s:
+            assert flight.ended_s <= now_s
+            continue
+        assert observer.ended_s[index] - now_s == pytest.approx(flight.ended_s - now_s, rel=relative, abs=1e-6)
+        if flight.first_token_s > now_s:
+            assert observer.first_s[index] - now_s == pytest.approx(
+                flight.first_token_s - now_s, rel=relative, abs=1e-6
+            )
+
+
+@given(asked, st.sampled_from([1.0, 2.5]))
+@settings(max_examples=150, deadline=None)
+def test_the_future_is_what_the_engine_does(asked: list[tuple[float, int, int]], slowdown: float) -> None:
+    """Costs that are linear leave nothing to approximate."""
+    check(SMALL, arrivals_of(asked), (Change(0.0, 0, slowdown),), 1e-6)
+
+
+@given(asked)
+@settings(max_examples=100, deadline=None)
+def test_measured_costs_are_foreseen_to_a_hundredth(asked: list[tuple[float, int, int]]) -> None:
+    check(NARROW, arrivals_of(asked), (), 0.01)
+    check(H100, arrivals_of(asked), (), 0.01)
+
+
+class Asking(Foreseeing):
+    """When the last request comes, whether it begins after each of these times is asked."""
+
+    def __init__(self, last: int, after_s: tuple[float, ...]) -> None:
+        super().__init__(last)
+        self.after_s = after_s
+        self.later: list[bool] = []
+
+    def place(self, arrival: Arrival, now_s: float) -> Placement:
+        assert self.cluster
+        if arrival.index == self.last:
+            self.later = [begins_later(self.cluster, 0, one) for one in self.after_s]
+        return Placement(0)
+
+
+def asking(endpoint: Hardware, arrivals: list[Arrival], after_s: tuple[float, ...]) -> tuple[list[bool], float]:
+    """Also for how long the last request then waited for its first token."""
+    observer = Asking(len(arrivals) - 1, after_s)
+    observer.cluster = Cluster([endpoint], 16, observer)
+    observer.cluster.run(arrivals)
+    (last,) = (flight for flight in observer.flights if flight.arrival is arrivals[-1])
+    return observer.later, last.ttft_ms / 1000
+
+
+@given(asked, st.floats(0.001, 10))
+@settings(max_examples=150, deadline=None)
+def test_a_prompt_that_is_said_to_begin_later_does(asked: list[tuple[float, int, int]], after_s: float) -> None:
+    (later,), waited_s = asking(SMALL, arrivals_of(asked), (after_s,))
+    assert not later or waited_s > after_s
+
+
+@pytest.mark.parametrize("endpoint", [NARROW, H100])
+def test_a_long_queue_is_told_from_afar(endpoint: Hardware) -> None:
+    arrivals = arrivals_of([(0.0, 2000, 20)] * 60)
+    _, waited_s = asking(endpoint, arrivals, (1.0,))
+    later, _ = asking(endpoint, arrivals, (waited_s / 3, waited_s))
+    assert later == [True, False]
+
+
+@pytest.mark.parametrize("name", ["h100-llama-3.1-8b", "l40s-llama-3.1-8b", "fast"])
+def test_steps_of_decodes_together_take_what_each_takes(name: str) -> None:
+    cost = hardware(name).cost
+    decodes = np.array([1, 7, 100, hardware(name).max_num_seqs])
+    tokens = np.array([128.0, 7 * 4000.0, 100 * 333.0, 100_000.0])
+    wanted = [cost.dense_ms(d) + cost.decode_attention_ms(d, int(kv)) for d, kv in zip(decodes, tokens, strict=True)]
+    np.testing.assert_allclose(cost.decodes_ms(decodes, tokens), wanted)

@@ -1,0 +1,29 @@
+"""What the picker learns of endpoints in virtual time."""
+
+import numpy as np
+
+from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
+from lab.evaluation.policies.picker import Picker
+from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
+from model_store import ROW_NAMES
+from simulator.cluster import Cluster
+from simulator.workloads import WORKLOADS
+
+
+def test_rows_know_when_the_endpoints_step_began() -> None:
+    scenario = WORKLOADS["poisson"].scenario(40.0, 1, 8.0)
+    trainer = VirtualTrainer(LearningSettings(min_new_rows=1 << 30))
+    picker = Picker(len(scenario.endpoints), load_scheduler(DEFAULT_CONFIG, {}), scenario.hash_tokens, 1, trainer)
+    cluster = Cluster(scenario.endpoints, scenario.hash_tokens, picker)
+    picker.attach(cluster)
+    cluster.run(scenario.arrivals, tick=lambda now_s: picker.scrape(cluster, now_s))
+    samples = trainer.models().samples()
+    ttft_ms, tpot_ms = (column[column > 0] for column in (samples.ttft_ms, samples.tpot_ms))
+    since_ms = samples.features[samples.ttft_ms > 0, ROW_NAMES.index("ms_since_token")]
+    known = since_ms[np.isfinite(since_ms)]
+    # Nothing is known where nobody is being answered, as in the beginning.
+    assert len(since_ms) / 2 < len(known) < len(since_ms)
+    # A request comes somewhere within a step: steps of decodes take about a TPOT, and those that prefill longer.
+    assert 0.2 < np.median(known) / np.median(tpot_ms) < 1
+    assert known.min() >= 0
+    assert known.max() < np.quantile(ttft_ms, 0.99)

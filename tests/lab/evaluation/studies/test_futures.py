@@ -1,0 +1,46 @@
+import numpy as np
+
+from lab.evaluation.replay.replay import Prepared, scenario_of
+from lab.evaluation.studies.futures import FUTURES, futures_of, parted, repeated_tpot_ms
+
+RATE, EVEN = 60.0, Prepared((1, 1, 1))
+
+
+def test_the_past_is_the_one_and_the_future_the_other() -> None:
+    before, after = (scenario_of("bursts", RATE, seed, 4.0) for seed in (1, 2))
+    both = parted(before, after, at_s=2.0)
+    assert [arrival.index for arrival in both.arrivals] == list(range(len(both.arrivals)))
+    taken = [(arrival.arrival_s, arrival.prompt_tokens) for arrival in both.arrivals]
+    past, future = (
+        [(arrival.arrival_s, arrival.prompt_tokens) for arrival in scenario.arrivals] for scenario in (before, after)
+    )
+    assert taken == [one for one in past if one[0] < 2] + [one for one in future if one[0] >= 2]
+
+
+def test_nothing_before_the_moment_tells_the_futures_apart() -> None:
+    one, other = (
+        {flight.arrival.index: flight for flight in flights} for flights in futures_of("bursts", RATE, EVEN, 7)
+    )
+    ended, under_way = 0, 0
+    for index in one.keys() & other.keys():
+        first, second = one[index], other[index]
+        if first.arrival.arrival_s >= 15:
+            continue
+        assert (first.arrival.arrival_s, first.endpoint) == (second.arrival.arrival_s, second.endpoint)
+        if min(first.ended_s or 0, second.ended_s or 0) < 15:
+            assert (first.ttft_ms, first.ended_s) == (second.ttft_ms, second.ended_s)
+            ended += 1
+        else:
+            under_way += first.arrival.output_tokens != second.arrival.output_tokens
+    assert ended > 500
+    assert under_way > 50
+
+
+def test_only_the_future_makes_the_same_requests_differ() -> None:
+    groups = repeated_tpot_ms("bursts", RATE, EVEN, pasts=2)
+    assert {len(group) for group in groups} == {FUTURES}
+    assert 10 < len(groups) <= 20
+    assert any(group.min() < group.max() for group in groups)
+    # They have most of their past in common.
+    assert all(group.max() < 3 * group.min() for group in groups)
+    assert np.median([group.max() / group.min() for group in groups]) < 1.5

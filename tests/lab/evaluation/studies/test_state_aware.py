@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from lab.evaluation.studies.state_aware import STATE, told_rows, told_tpot
+from model_store import ROW_NAMES
+
+
+def test_alone_a_request_takes_what_is_foreseen() -> None:
+    """But for the steps that another answer's length would have."""
+    rows, tpot_ms = told_rows("poisson", 0.2, None, 60.0)
+    state = dict(zip(STATE, rows[:, len(ROW_NAMES) :].T, strict=True))
+    assert len(tpot_ms) >= 5
+    assert not state["engine_decodes"].any()
+    assert state["foreseen_tpot_ms"] == pytest.approx(tpot_ms, rel=0.03)
+
+
+def test_of_a_busy_pool_the_state_is_told() -> None:
+    rows, tpot_ms = told_rows("bursts", 120.0, None, 12.0)
+    assert rows.shape == (len(tpot_ms), len(ROW_NAMES) + len(STATE))
+    assert len(tpot_ms) > 200
+    state = dict(zip(STATE, rows[:, len(ROW_NAMES) :].T, strict=True))
+    assert (state["engine_kv_tokens"] >= state["engine_decodes"]).all()
+    assert np.median(state["engine_decodes"]) > 1
+    assert np.corrcoef(np.log(state["foreseen_tpot_ms"]), np.log(tpot_ms))[0, 1] > 0.5
+
+
+def test_too_few_answers_tell_nothing() -> None:
+    assert told_tpot("poisson", 0.2, None) is None

@@ -1,0 +1,68 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "evaluate.py"
+
+
+def _evaluate(*flags: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPT), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, env={"COLUMNS": "200"})
+
+
+@pytest.mark.slow
+def test_it_compares_two_policies_and_goes_on_with_a_third(tmp_path: Path) -> None:
+    points, figures = tmp_path / "points.jsonl", tmp_path / "figures.json"
+    flags = ["--quick", "--workload", "poisson", "--seconds", "10", "--points", str(points), "--out", str(tmp_path)]
+    first = _evaluate(*flags, "--policy", "random")
+    assert first.returncode == 0, first.stderr
+    assert "goodput_over_tuned is left out: needs the policy slo and tuned" in first.stderr
+    made = points.read_bytes()
+    again = _evaluate(*flags, "--policy", "random", "--policy", "round-robin", "--resume", "--json", str(figures))
+    assert again.returncode == 0, again.stderr
+    assert points.read_bytes().startswith(made)
+    document = json.loads(figures.read_text())
+    assert document["settings"]["policies"] == ["random", "round-robin", "default"]
+    random, in_turn = (document["figures"][f"goodput90_rps.poisson.{name}"] for name in ("random", "round-robin"))
+    assert 0 < random < in_turn
+    assert document["figures"]["virtual_requests_per_s"] > 1000
+    assert "went on with the runs that it had" in (tmp_path / "evaluation.md").read_text()
+    other = _evaluate(*flags, "--resume", "--seconds", "20")
+    assert other.returncode == 1
+    assert "has runs of 10 seconds, not 20: give --seconds 10, or leave out --resume" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--policy", "magic"], "'magic' is not one of"),
+        (["--workload", "calm"], "'calm' is not one of"),
+        (["--seeds", "0"], "0 is not in the range"),
+        (["--seconds", "1"], "1.0 is not in the range"),
+    ],
+)
+def test_what_is_not_there_is_refused(flags: list[str], said: str) -> None:
+    result = _evaluate(*flags)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_help_names_every_option() -> None:
+    text = _evaluate("--help").stdout
+    for option in (
+        "quick",
+        "json",
+        "out",
+        "workload",
+        "policy",
+        "seeds",
+        "seconds",
+        "requests",
+        "jobs",
+        "resume",
+        "points",
+    ):
+        assert f"--{option}" in text

@@ -1,0 +1,165 @@
+"""The loop through real Envoy: each part is a process of its own, and only the model servers' clock runs faster."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from lab.evaluation.policies.configurations import CLOSED_FORMULA
+from lab.loop.policies import ENVOYS_OWN
+from lab.loop.stack import MODEL, Ports, StackConfig, parts
+from lab.loop.supervisor import Supervisor
+from simulator.load import Outcome, replay
+from simulator.trace import TraceRequest
+from simulator.workload import plan
+
+pytestmark = pytest.mark.slow
+
+SLO = {"x-prediction-based-scheduling": "true"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, in one row where the last ones have to be consecutive."""
+    for first in range(21_000, 60_000, count):
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return list(range(first, first + count))
+    raise AssertionError("no free ports")
+
+
+def configure(folder: Path, **settings: Any) -> StackConfig:
+    envoy, admin, picker, health, metrics, trainer, *predictors_and_servers = free_ports(12)
+    ports = Ports(
+        envoy=envoy,
+        envoy_admin=admin,
+        picker=picker,
+        picker_health=health,
+        picker_metrics=metrics,
+        trainer=trainer,
+        predictors=predictors_and_servers[:3],
+        first_server=predictors_and_servers[3],
+    )
+    return StackConfig(folder=folder, hardware=["fast", "fast", "slow"], ports=ports, speed_factor=10.0, **settings)
+
+
+@asynccontextmanager
+async def running(config: StackConfig, *, without: tuple[str, ...] = ()) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(config.folder, lambda name: None)
+    try:
+        wanted = [part for part in parts(config) if not part.name.startswith(without or ("-",))]
+        await supervisor.start(wanted, lambda name: None)
+        yield supervisor
+    finally:
+        await supervisor.stop()
+
+
+def load(count: int, salt: str, rate: float = 40.0) -> Any:
+    return plan([TraceRequest(i / rate, 200 + 37 * (i % 20), 20) for i in range(count)], seed=1, salt=salt)
+
+
+async def send(config: StackConfig, count: int, salt: str, headers: dict[str, str] | None = None) -> list[Outcome]:
+    return await replay(config.gateway_url, load(count, salt), model=MODEL, headers=headers or {})
+
+
+async def get(url: str) -> Any:
+    async with aiohttp.request("GET", url) as response:
+        return json.loads(await response.text())
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def in_flight(config: StackConfig) -> int:
+    return int((await get(f"{config.picker_url}/debug/endpoints"))["in_flight"])
+
+
+async def all_serve(config: StackConfig, urls: list[str], at_least: int = 1) -> bool:
+    statuses = [await get(f"{url}/status") for url in urls]
+    return all((status["generation"] or 0) >= at_least for status in statuses)
+
+
+@pytest.mark.timeout(180)
+async def test_the_loop_learns_routes_by_what_it_learnt_and_survives_losses(tmp_path: Path) -> None:
+    config = configure(tmp_path, retraining_interval_s=0.5, model_sync_interval_s=0.2)
+    async with running(config) as supervisor:
+        warm_up = await send(config, 150, "warm-up", SLO)
+        assert {(outcome.error, outcome.status) for outcome in warm_up} == {(None, 200)}
+        status = await get(f"{config.trainer_url}/data/status")
+        assert status["training_data"]["total_samples"] + status["test_data"]["total_samples"] > 100
+        await until(lambda: all_serve(config, config.predictor_urls))
+
+        supervisor.kill("predictor-2")
+        outcomes = await send(config, 100, "slo", SLO)
+        assert {outcome.error for outcome in outcomes} == {None}
+        served_by = {outcome.request.id: outcome.served_by for outcome in outcomes}
+        decisions = (await get(f"{config.picker_url}/debug/decisions?limit=100"))["decisions"]
+        assert {d["request_id"]: d["endpoint"] for d in decisions} == served_by
+        predicted = [d for d in decisions if d["profile"] == "slo" and d["prediction"]["source"] == "remote"]
+        assert len(predicted) > 80
+        assert all(d["prediction"]["generation"] >= 1 and d["outcome"]["ttft_ms"] > 0 for d in predicted)
+        assert len(decisions[0]["candidates"]) == 3
+
+        supervisor.kill("trainer")
+        assert {outcome.error for outcome in await send(config, 30, "later", SLO)} == {None}
+        assert await all_serve(config, [config.predictor_urls[0], config.predictor_urls[2]])
+        assert await in_flight(config) == 0
+        async with aiohttp.request("GET", f"{config.predictor_urls[0]}/v1/ttft") as response:
+            assert (await response.json())["generation"] >= 1
+
+
+@pytest.mark.parametrize("full_duplex", [False, True])
+async def test_envoys_modes_carry_every_kind_of_request(tmp_path: Path, full_duplex: bool) -> None:
+    config = configure(tmp_path, full_duplex=full_duplex)
+    url = f"{config.gateway_url}/v1/chat/completions"
+    chat: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi " * 30_000}], "max_tokens": 5}
+    async with running(config, without=("trainer", "predictor")), aiohttp.ClientSession() as session:
+        assert {outcome.error for outcome in await send(config, 30, "streamed")} == {None}
+        async with session.post(url, json=chat) as response:
+            assert (await response.json())["usage"]["completion_tokens"] == 5
+        async with session.get(f"{config.gateway_url}/v1/models") as response:
+            assert response.status == 200
+        async with session.post(url, data=b"{") as response:
+            assert (response.status, "BadRequest" in await response.text()) == (400, True)
+        async with session.get(f"{config.gateway_url}/elsewhere") as response:
+            assert response.status == 404
+        async with session.post(url, json={**chat, "stream": True, "max_tokens": 5000}) as response:
+            await response.content.readany()
+            assert await in_flight(config) == 1
+            response.close()
+        await until(lambda: _idle(config))
+
+
+async def _idle(config: StackConfig) -> bool:
+    return await in_flight(config) == 0
+
+
+async def test_envoys_own_policies_pass_the_picker_by(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    async with running(config, without=("trainer", "predictor")):
+        for policy in ENVOYS_OWN:
+            outcomes = await send(config, 30, policy, {"x-headroom-policy": policy})
+            counts = [sum(o.served_by == name for o in outcomes) for name in config.server_names]
+            assert counts == [10, 10, 10] if policy == "round-robin" else all(counts)
+        assert (await get(f"{config.picker_url}/debug/decisions"))["decisions"] == []
+
+
+async def test_the_picker_finds_the_evaluations_scorer_as_a_plugin(tmp_path: Path) -> None:
+    config = configure(tmp_path, picker_config=CLOSED_FORMULA)
+    async with running(config, without=("trainer", "predictor")):
+        assert {outcome.error for outcome in await send(config, 30, "formula")} == {None}
+        decisions = (await get(f"{config.picker_url}/debug/decisions?limit=1"))["decisions"]
+    scores = [candidate["scores"]["closed-formula-scorer"] for candidate in decisions[0]["candidates"]]
+    assert all(0 < score < 1 for score in scores)
+    assert len(set(scores)) > 1

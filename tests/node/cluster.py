@@ -1,0 +1,233 @@
+"""A cluster whose pods run: the control plane of tests.kubernetes, and a node that this package's agent is."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.helm.binaries import tool
+from tests.kubernetes.control_plane import ApiError, ControlPlane
+from tests.live import until
+from tests.node.certificates import write_certificate
+from tests.node.images import ROOT
+from tests.node.network import Subnet, free_subnet, remove_bridge
+from tests.node.provisioner import PROVISIONER
+
+_NUMBERS = itertools.count(1)
+_LONGEST_S = 300.0
+
+
+class Cluster:
+    """What tests do in it. Everything is done as the admin."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, subnet: Subnet) -> None:
+        self.plane = plane
+        self.folder = folder
+        self.subnet = subnet
+        self.kubeconfig = plane.kubeconfig()
+        self._last_words: list[str] = []
+
+    def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0) -> str:
+        """What it prints; with its errors when it fails, as an AssertionError if `check` is set."""
+        return self._run("kubectl", words, check, stdin, timeout_s)
+
+    def helm(self, *words: str, check: bool = True, timeout_s: float = _LONGEST_S) -> str:
+        """As `kubectl`. Its caches and settings are the cluster's own."""
+        return self._run("helm", words, check, None, timeout_s)
+
+    def _run(self, name: str, words: Sequence[str], check: bool, stdin: str | None, timeout_s: float) -> str:
+        done = subprocess.run(
+            [str(tool(name)), *words],
+            env=self.environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if done.returncode == 0:
+            return done.stdout
+        said = done.stdout + done.stderr
+        assert not check, f"{name} {' '.join(words)}: {done.returncode}\n{said}"
+        return said
+
+    def start(self, name: str, *words: str) -> subprocess.Popen[str]:
+        """A tool that goes on, such as `kubectl logs -f`."""
+        command = [str(tool(name)), *words]
+        return subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
+
+    def processes(self, uid: str) -> list[int]:
+        """Of the pod of that uid, as the machine has them."""
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/mountinfo") if uid in _read(path)]
+
+    def environment(self) -> dict[str, str]:
+        """For a tool that is to talk to this cluster."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        return {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
+
+    def apply(self, *manifests: dict[str, Any], namespace: str = "default") -> None:
+        self.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
+        """The object; nothing when it isn't there."""
+        text = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        found: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return found
+
+    def pods(self, namespace: str, labels: str = "") -> list[dict[str, Any]]:
+        """Those that are not about to go, oldest first."""
+        text = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
+        found = [pod for pod in json.loads(text)["items"] if "deletionTimestamp" not in pod["metadata"]]
+        return sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+
+    @contextlib.contextmanager
+    def namespace(self, prefix: str = "test") -> Iterator[str]:
+        """A new one, whose pods must keep to the restricted standard. It is deleted with all that is in it."""
+        name = f"{prefix}-{next(_NUMBERS)}"
+        self.kubectl("create", "namespace", name)
+        until(lambda: bool(self.get("serviceaccount", "default", name)))
+        try:
+            yield name
+        except BaseException:
+            self._last_words.append(self._state("-n", name))
+            raise
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
+
+    def wait_ready(self, what: str, namespace: str, timeout_s: int = 60) -> None:
+        """Until a Deployment has all of its replicas, by `kubectl rollout status`, or a pod is ready."""
+        kind = what.partition("/")[0]
+        command = ("rollout", "status", what) if kind != "pod" else ("wait", "--for=condition=Ready", what)
+        self.kubectl(*command, "-n", namespace, f"--timeout={timeout_s}s", timeout_s=timeout_s + 10)
+
+    def report(self, since: float) -> str:
+        """What pods have said since that time (Unix), for whoever has to find out why a test failed."""
+        parts = [*self._last_words, self._state("-A")]
+        self._last_words.clear()
+        logs = sorted(log for log in self._logs() if log.stat().st_mtime >= since)
+        return "\n".join((*parts, *(f"{log.relative_to(self.folder)}\n{_tail(log)}" for log in logs)))
+
+    def _state(self, *where: str) -> str:
+        pods = self.kubectl("get", "pods,pvc", "-o", "wide", *where, check=False)
+        return pods + self.kubectl("get", "events", "--sort-by=.lastTimestamp", *where, check=False)
+
+    def _logs(self) -> Iterator[Path]:
+        yield self.folder / "agent.log"
+        yield from self.folder.glob("pods/*/logs/*/*.log")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-60:])
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """A control plane with controllers and scheduler, one node, and a StorageClass. Stopped and cleaned up at the end.
+
+    NetworkError where this process may not make networks.
+    """
+    with free_subnet() as subnet:
+        write_certificate(folder, "node", subnet.gateway)
+        write_certificate(folder, "api-server-client")
+        with ControlPlane(folder / "plane", api_server_flags=_api_server_flags(folder, subnet)) as plane:
+            plane.start_controller_manager("--leader-elect=false")
+            plane.start_scheduler("--leader-elect=false")
+            cluster = Cluster(plane, folder, subnet)
+            with _agent(cluster):
+                cluster.apply(*_storage_classes())
+                until(lambda: _is_ready(plane))
+                yield cluster
+
+
+def _api_server_flags(folder: Path, subnet: Subnet) -> list[str]:
+    admission = folder / "admission.yaml"
+    admission.write_text(yaml.safe_dump(_pod_security()))
+    return [
+        f"--service-cluster-ip-range={subnet.services}",
+        f"--admission-control-config-file={admission}",
+        f"--kubelet-certificate-authority={folder / 'node.crt'}",
+        f"--kubelet-client-certificate={folder / 'api-server-client.crt'}",
+        f"--kubelet-client-key={folder / 'api-server-client.key'}",
+        "--kubelet-preferred-address-types=InternalIP",
+        # kubectl's WebSockets go through to the node, which knows no SPDY.
+        "--feature-gates=TranslateStreamCloseWebsocketRequests=false",
+    ]
+
+
+def _pod_security() -> dict[str, Any]:
+    """The restricted standard for each namespace that does not say otherwise."""
+    configuration = {
+        "apiVersion": "pod-security.admission.config.k8s.io/v1",
+        "kind": "PodSecurityConfiguration",
+        "defaults": {"enforce": "restricted", "enforce-version": "latest"},
+        "exemptions": {"namespaces": ["kube-system"]},
+    }
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": configuration}],
+    }
+
+
+def _storage_classes() -> list[dict[str, Any]]:
+    """`standard`, the default one, and one whose volumes stay when their claims go."""
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    return [
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": name, "annotations": annotations},
+            "provisioner": PROVISIONER,
+            "reclaimPolicy": policy,
+        }
+        for name, annotations, policy in (("standard", default, "Delete"), ("retained", {}, "Retain"))
+    ]
+
+
+@contextlib.contextmanager
+def _agent(cluster: Cluster) -> Iterator[None]:
+    words = (str(cluster.kubeconfig), str(cluster.folder), str(cluster.subnet.number), str(cluster.plane.port))
+    with (cluster.folder / "agent.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.node", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout
+        assert process.stdout.readline().strip().isdigit(), (cluster.folder / "agent.log").read_text()[-4000:]
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+        remove_bridge(cluster.subnet)
+
+
+def _is_ready(plane: ControlPlane) -> bool:
+    """Whether pods can be scheduled: the controllers have seen the node."""
+    try:
+        node = plane.call("GET", "/api/v1/nodes/node-1")
+        plane.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")
+    except ApiError:
+        return False
+    return not node["spec"].get("taints")

@@ -1,0 +1,304 @@
+"""A container's life on the node: started, probed, restarted and ended, and what its status says of it."""
+
+import asyncio
+import dataclasses
+import hashlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx2
+
+from tests.node.environment import ConfigurationError
+from tests.node.events import now
+from tests.node.images import ImageError, find_image
+from tests.node.logs import keep
+from tests.node.objects import Container, Probe
+from tests.node.probes import Target, attempt, verdicts
+from tests.node.process import Process, StartError, finish, start
+from tests.node.process_spec import ProcessSpec
+
+# The kubelet's are 10 s and 5 min.
+_FIRST_DELAY_S = 0.25
+_LONGEST_DELAY_S = 4.0
+
+
+class Record(Protocol):
+    """Records an event of this pod."""
+
+    def __call__(self, reason: str, message: str, container: str = "", warning: bool = False) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a container has of its pod. `make` says how its process starts; `changed` is called with its status."""
+
+    address: Callable[[], str]
+    folder: Path
+    restart_policy: str
+    grace_s: float
+    make: Callable[[Container], Awaitable[ProcessSpec]]
+    record: Record
+    changed: Callable[[], None]
+
+
+class ContainerLife:
+    """`run` is its life; `end` ends it."""
+
+    def __init__(self, container: Container, around: Surroundings) -> None:
+        self.container = container
+        self._around = around
+        self._state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
+        self._last: dict[str, Any] = {}
+        self._stop = asyncio.Event()
+        self._id = ""
+        self._keeping: asyncio.Task[None] | None = None
+        self.finished = False
+        self.restarts = 0
+        self.ready = False
+        self.started = asyncio.Event()
+        self.process: Process | None = None
+        self.spec: ProcessSpec | None = None
+
+    def _ending(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it isn't over."""
+        return self._state["terminated"]["exitCode"] if "terminated" in self._state else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a process of it has ever run."""
+        return bool(self._id)
+
+    def log(self, previous: bool = False) -> Path:
+        """Of this run, or of the last one that has ended; between two runs they are the same."""
+        number = self.restarts - (previous and "waiting" not in self._state)
+        return self._around.folder / "logs" / self.container.name / f"{number}.log"
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "name": self.container.name,
+            "image": self.container.image,
+            "imageID": f"headroom://{self.container.image}" if self._id else "",
+            "containerID": f"headroom://{self._id}" if self._id else "",
+            "ready": self.ready,
+            "started": self.started.is_set(),
+            "restartCount": self.restarts,
+            "state": self._state,
+            "lastState": self._last,
+        }
+
+    async def run(self) -> None:
+        """Until it has ended for good."""
+        await self._run()
+        self.finished = True
+        self._around.changed()
+
+    async def _run(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while not self._ending():
+            code = await self._once()
+            policy = self._around.restart_policy
+            if self._ending() or policy == "Never" or (policy == "OnFailure" and code == 0):
+                return
+            await self._back_off(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def end(self, grace_s: float) -> None:
+        """Its hook, SIGTERM, and SIGKILL when it takes longer than that. Returns when no process is left."""
+        self._stop.set()
+        if self.process is not None:
+            await self._record("Killing", f"Stopping container {self.container.name}")
+            await self._end_process(grace_s)
+
+    async def execute(self, command: list[str], timeout_s: float) -> tuple[int, bytes]:
+        """Runs a command in the container. StartError when it can't."""
+        process = await start(self.beside(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        return await finish(process, timeout_s)
+
+    def beside(self, command: list[str]) -> ProcessSpec:
+        """A process in the container's namespaces, as the same user. StartError when the container doesn't run."""
+        if self.process is None or self.spec is None:
+            raise StartError(f"container {self.container.name} is not running")
+        return dataclasses.replace(self.spec, argv=command, beside=self.process.pid, mounts=[])
+
+    async def _once(self) -> int:
+        """One run; its exit code."""
+        await self._pull()
+        if self._ending():
+            return 0
+        started_at = now()
+        try:
+            self.spec = await self._configured()
+            self.process = await self._start(self.spec)
+        except StartError as error:
+            await self._record("Failed", f"Error: failed to start container: {error}", warning=True)
+            return self._terminate(128, "StartError", started_at, str(error))
+        if self._ending():
+            self.process.send(signal.SIGKILL)
+        self._set({"running": {"startedAt": started_at}})
+        watching = asyncio.create_task(self._watch())
+        try:
+            code = await self.process.wait()
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            self.process.send(signal.SIGKILL)
+            if self._keeping:
+                await self._keeping
+            self.process = None
+        return self._terminate(code, "Error" if code else "Completed", started_at)
+
+    async def _pull(self) -> None:
+        """Returns when the image is known, or when the container is to end: an image never turns up later."""
+        image = self.container.image
+        try:
+            find_image(image)
+        except ImageError as error:
+            message = f'Failed to pull image "{image}": {error}'
+            await self._record("Pulling", f'Pulling image "{image}"')
+            await self._record("Failed", message, warning=True)
+            await self._record("Failed", "Error: ErrImagePull", warning=True)
+            self._set({"waiting": {"reason": "ErrImagePull", "message": message}})
+            await asyncio.sleep(2 * _FIRST_DELAY_S)
+            await self._record("BackOff", f'Back-off pulling image "{image}"', warning=True)
+            self._set({"waiting": {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}})
+            await self._stop.wait()
+            return
+        await self._record("Pulled", f'Container image "{image}" already present on machine')
+
+    async def _configured(self) -> ProcessSpec:
+        """Waits for what its environment refers to."""
+        while True:
+            try:
+                return await self._around.make(self.container)
+            except (ConfigurationError, httpx2.HTTPError) as error:
+                if self._ending():
+                    raise StartError("ended before it was configured") from error
+                self._set({"waiting": {"reason": "CreateContainerConfigError", "message": str(error)}})
+                await self._record("Failed", f"Error: {error}", warning=True)
+                await asyncio.sleep(2 * _FIRST_DELAY_S)
+
+    async def _start(self, spec: ProcessSpec) -> Process:
+        name = self.container.name
+        log = self.log()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        reader, writer = os.pipe()
+        # A process may open /dev/stdout anew.
+        os.fchown(writer, spec.uid, spec.gid)
+        self._keeping = asyncio.create_task(keep(reader, log))
+        try:
+            await self._record("Created", f"Created container: {name}")
+            process = await start(spec, stdout=writer, stderr=writer)
+        finally:
+            os.close(writer)
+        self._id = hashlib.sha256(f"{log}".encode()).hexdigest()
+        await self._record("Started", f"Started container {name}")
+        return process
+
+    def _terminate(self, code: int, reason: str, started_at: str, message: str = "") -> int:
+        self.ready = False
+        self.started.clear()
+        ended = {"exitCode": code, "reason": reason, "startedAt": started_at, "finishedAt": now(), "message": message}
+        if self._id:
+            ended["containerID"] = f"headroom://{self._id}"
+        self._set({"terminated": ended})
+        return code
+
+    async def _back_off(self, delay_s: float) -> None:
+        """The first restart is at once, as the kubelet's."""
+        self._last = self._state
+        if self.restarts:
+            name = self.container.name
+            message = f"back-off {delay_s:g}s restarting failed container={name}"
+            await self._record("BackOff", f"Back-off restarting failed container {name}", warning=True)
+            self._set({"waiting": {"reason": "CrashLoopBackOff", "message": message}})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._stop.wait()
+        self.restarts += 1
+
+    async def _watch(self) -> None:
+        """Startup, then readiness and liveness."""
+        container = self.container
+        target = Target(container, self._around.address(), self.execute)
+        if container.startup_probe and not await self._probe_startup(container.startup_probe, target):
+            return
+        self.started.set()
+        self.ready = container.readiness_probe is None
+        self._around.changed()
+        async with asyncio.TaskGroup() as group:
+            if container.readiness_probe:
+                group.create_task(self._probe_readiness(container.readiness_probe, target))
+            if container.liveness_probe:
+                group.create_task(self._probe_liveness(container.liveness_probe, target, "liveness"))
+
+    async def _probe_startup(self, probe: Probe, target: Target) -> bool:
+        async for well in verdicts(probe, target, self._unhealthy("Startup")):
+            if not well:
+                await self._kill("startup", probe)
+            return well
+        return False
+
+    async def _probe_readiness(self, probe: Probe, target: Target) -> None:
+        async for well in verdicts(probe, target, self._unhealthy("Readiness")):
+            if well != self.ready:
+                self.ready = well
+                self._around.changed()
+
+    async def _probe_liveness(self, probe: Probe, target: Target, kind: str) -> None:
+        async for well in verdicts(probe, target, self._unhealthy("Liveness")):
+            if not well and not self._ending():
+                await self._kill(kind, probe)
+                return
+
+    def _unhealthy(self, kind: str) -> Callable[[str], Awaitable[None]]:
+        async def record(failure: str) -> None:
+            if not self._ending():
+                await self._record("Unhealthy", f"{kind} probe failed: {failure}", warning=True)
+
+        return record
+
+    async def _kill(self, kind: str, probe: Probe) -> None:
+        await self._record("Killing", f"Container {self.container.name} failed {kind} probe, will be restarted")
+        own = probe.termination_grace_period_seconds
+        await self._end_process(self._around.grace_s if own is None else own)
+
+    async def _end_process(self, grace_s: float) -> None:
+        process = self.process
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._pre_stop(grace_s)
+                process.send(signal.SIGTERM)
+                await process.wait()
+        except TimeoutError:
+            process.send(signal.SIGKILL)
+            await process.wait()
+
+    async def _pre_stop(self, grace_s: float) -> None:
+        hook = self.container.lifecycle.pre_stop
+        if hook is None:
+            return
+        if hook.sleep:
+            await asyncio.sleep(hook.sleep.seconds)
+            return
+        failure = await attempt(hook, Target(self.container, self._around.address(), self.execute), grace_s)
+        if failure:
+            await self._record("FailedPreStopHook", f"PreStopHook failed: {failure}", warning=True)
+
+    def _set(self, state: dict[str, Any]) -> None:
+        self._state = state
+        self._around.changed()
+
+    async def _record(self, reason: str, message: str, warning: bool = False) -> None:
+        await self._around.record(reason, message, self.container.name, warning)

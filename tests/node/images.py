@@ -1,0 +1,101 @@
+"""What runs under an image's name: processes of this project's own interpreter, since no image is ever pulled.
+
+`images/<name>/Dockerfile` says how a container of ours starts; some names that only tests use are listed here.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_OURS = {"epp": "epp", "latency-training": "trainer", "latency-prediction": "predictor"}
+_NONROOT = 65532
+_PYTHON = str(Path(sys.prefix).resolve() / "bin" / "python")
+
+
+class ImageError(Exception):
+    """There is no image of that name."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """`user` and `group` are those of a process that nobody gives others."""
+
+    entrypoint: list[str]
+    command: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    user: int = _NONROOT
+    group: int = _NONROOT
+    cwd: str = "/"
+
+
+def find_image(reference: str) -> Image:
+    """By the last part of its name; registry, tag and digest are not looked at. ImageError when it isn't known."""
+    return _named(reference.split("@")[0].rpartition("/")[2].split(":")[0])
+
+
+@cache
+def _named(name: str) -> Image:
+    dockerfile = ROOT / "images" / name / "Dockerfile"
+    if dockerfile.exists():
+        return from_dockerfile(dockerfile.read_text())
+    if name in _OURS:
+        return Image([_PYTHON, "-m", _OURS[name]], env=_python_env())
+    if name == "simulator":
+        return Image([_PYTHON, "-m", "simulator", "--host", "0.0.0.0"], env=_python_env())
+    if name == "envoy":
+        # Found only when asked for: the package comes with its own API's classes.
+        from lab.loop.envoy import binary
+
+        path = binary().resolve()
+        env = _python_env()
+        return Image([str(path)], env={**env, "PATH": f"{path.parent}:{env['PATH']}"})
+    if name == "busybox":
+        return Image([], ["sh"], _python_env())
+    if name == "curl":
+        return Image(["curl"], env=_python_env())
+    raise ImageError(f'failed to pull and unpack image: no "{name}" among the images of this project')
+
+
+def from_dockerfile(text: str) -> Image:
+    """The last stage's ENTRYPOINT, CMD, ENV and USER. Its interpreter is this one; paths of the image aren't here."""
+    entrypoint: list[str] = []
+    command: list[str] = []
+    env: dict[str, str] = {}
+    user = group = _NONROOT
+    for line in text.replace("\\\n", " ").splitlines():
+        word, _, rest = line.strip().partition(" ")
+        match word.upper():
+            case "FROM":
+                entrypoint, command, env = [], [], {}
+            case "ENTRYPOINT":
+                entrypoint = json.loads(rest)
+            case "CMD":
+                command = json.loads(rest)
+            case "ENV":
+                env |= dict(pair.split("=", 1) for pair in shlex.split(rest))
+            case "USER":
+                numbers = [int(part) if part.isdigit() else _NONROOT for part in rest.split(":")]
+                user, group = numbers[0], numbers[-1]
+    if entrypoint and Path(entrypoint[0]).name.startswith("python"):
+        entrypoint = [_PYTHON, *entrypoint[1:]]
+    return Image(entrypoint, command, {**env, **_python_env()}, user, group)
+
+
+def visible() -> list[str]:
+    """Folders that each container sees, read-only: the interpreter, its packages and this project."""
+    found = {ROOT.resolve(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    return sorted(str(path) for path in found if not path.is_relative_to("/usr"))
+
+
+def _python_env() -> dict[str, str]:
+    folder = Path(sys.prefix).resolve() / "bin"
+    return {
+        "PATH": f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": str(ROOT.resolve()),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,142 @@
+"""Becomes a container's process: `python -m tests.node.launch SPEC STATUS`, two inherited descriptors.
+
+SPEC has a ProcessSpec. STATUS gets why the process could not be started; it is closed without a word when it runs. The
+process is the first one of a PID namespace, and its parent, which stays outside, hands SIGTERM on and ends as it ends:
+with its code, or 128 and the signal's number. Only the standard library is needed here, and little of it: it starts in
+some hundredths of a second.
+"""
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tests.node import linux
+from tests.node.process_spec import Mount, ProcessSpec, decode
+
+# What of the machine's root an image would have; anything else is hidden, and the mounts say what is brought back.
+_SYSTEM = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "var", "dev", "proc", "sys"}
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_HOST = "/.host"
+
+
+def main(spec_descriptor: int, status_descriptor: int) -> None:
+    with open(spec_descriptor, "rb") as file:
+        spec = decode(file.read())
+    os.set_inheritable(status_descriptor, False)
+    try:
+        linux.end_with_parent()
+        enter_namespaces(spec)
+        child = os.fork()
+        if child:
+            os.close(status_descriptor)
+            os._exit(outlast(child))
+        if not spec.beside:
+            linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+            build_root(spec)
+        take_identity(spec)
+        os.chdir(spec.cwd)
+        os.execvpe(spec.argv[0], spec.argv, spec.env)  # noqa: S606
+    except Exception as error:
+        os.write(status_descriptor, f"{error}".encode())
+        os._exit(128)
+
+
+def outlast(child: int) -> int:
+    """Waits for the process's end. Returns its code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda which, _: os.kill(child, which))
+    for descriptor in range(3):
+        os.close(descriptor)
+    return _code(os.waitpid(child, 0)[1])
+
+
+def _code(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def enter_namespaces(spec: ProcessSpec) -> None:
+    own = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
+    if spec.beside:
+        process = os.pidfd_open(spec.beside)
+        linux.setns(process, own | linux.CLONE_NEWNET)
+        os.close(process)
+        return
+    linux.setns(spec.network, linux.CLONE_NEWNET)
+    os.close(spec.network)
+    linux.unshare(own)
+    socket.sethostname(spec.hostname)
+
+
+def build_root(spec: ProcessSpec) -> None:
+    """The machine's system folders below, a layer in memory above, and the mounts."""
+    linux.mount("tmpfs", spec.scratch, "tmpfs", options="mode=755")
+    upper, work, root = (Path(spec.scratch) / name for name in ("upper", "work", "root"))
+    for folder in (upper, work, root):
+        folder.mkdir()
+    _hide(upper)
+    linux.mount("overlay", str(root), "overlay", options=f"lowerdir=/,upperdir={upper},workdir={work}")
+    (root / _HOST[1:]).mkdir()
+    linux.pivot_root(str(root), f"{root}{_HOST}")
+    os.chdir("/")
+    linux.mount("proc", "/proc", "proc")
+    linux.mount("sysfs", "/sys", "sysfs", linux.MS_RDONLY)
+    _make_devices()
+    # A mount may lie in another one: shorter paths first, and read-only is last.
+    ordered = sorted(spec.mounts, key=lambda mount: len(mount.target))
+    for mount in ordered:
+        _bind(mount)
+    Path(spec.cwd).mkdir(parents=True, exist_ok=True)
+    linux.detach(_HOST)
+    os.rmdir(_HOST)
+    for target in [*(mount.target for mount in ordered if mount.read_only), *(["/"] if spec.read_only_root else [])]:
+        linux.mount("none", target, flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY)
+
+
+def _hide(upper: Path) -> None:
+    for name in os.listdir("/"):
+        found = Path("/", name)
+        if name not in _SYSTEM and found.is_dir() and not found.is_symlink():
+            hidden = upper / name
+            hidden.mkdir(mode=0o755)
+            os.setxattr(hidden, "trusted.overlay.opaque", b"y")
+    for name in ("tmp", "var/tmp"):
+        (upper / name).mkdir(parents=True, exist_ok=True)
+        (upper / name).chmod(0o1777)
+
+
+def _make_devices() -> None:
+    linux.mount("tmpfs", "/dev", "tmpfs", linux.MS_NOSUID, "mode=755")
+    for name in _DEVICES:
+        Path("/dev", name).touch()
+        linux.mount(f"{_HOST}/dev/{name}", f"/dev/{name}", flags=linux.MS_BIND)
+    for name, target in {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}.items():
+        Path("/dev", name).symlink_to(f"/proc/self/fd{target}")
+    Path("/dev/shm").mkdir()  # noqa: S108
+    linux.mount("tmpfs", "/dev/shm", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")  # noqa: S108
+
+
+def _bind(mount: Mount) -> None:
+    source, target = Path(f"{_HOST}{mount.source}"), Path(mount.target)
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    elif not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    linux.mount(str(source), mount.target, flags=linux.MS_BIND)
+
+
+def take_identity(spec: ProcessSpec) -> None:
+    linux.limit_capabilities(frozenset(spec.capabilities))
+    os.setgroups(spec.groups)
+    os.setgid(spec.gid)
+    os.setuid(spec.uid)
+    # Only now: a change of identity forgets it.
+    linux.end_with_parent()
+    if spec.no_new_privileges:
+        linux.forgo_privileges()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
