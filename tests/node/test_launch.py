@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 KILLED = """
 import asyncio, json, sys
 from pathlib import Path
-from tests.cluster import linux
+from tests.node import linux
 from tests.node.network import Subnet, bridged, pod_network
 from tests.node.process import start
 from tests.node.process_spec import ProcessSpec
