@@ -28,7 +28,7 @@ class Visibility:
             return None
         decision = assignment.record.decision
         totals = zip(decision.result.kept.tolist(), decision.result.scores.tolist(), strict=True)
-        return {decision.pool.endpoints[index].address: score for index, score in totals}
+        return {decision.candidates.endpoints[index].address: score for index, score in totals}
 
     def headers(self, assignment: Assignment) -> dict[str, str]:
         """What is added to the response's headers."""

@@ -276,11 +276,11 @@ class Pool:
 
     def snapshot_beside(self, flight: InFlight, prefix_score: float) -> Snapshot:
         """A request's endpoint as another like it would see it now: without this one's own share of the load."""
-        pool = self.snapshot_of_slot(flight.slot, flight.request)
-        pool.running[0] = max(pool.running[0] - 1, 0.0)
-        pool.decode_tokens[0] = max(pool.decode_tokens[0] - flight.decode_tokens, 0.0)
-        pool.prefix_score[0] = prefix_score
-        return pool
+        candidates = self.snapshot_of_slot(flight.slot, flight.request)
+        candidates.running[0] = max(candidates.running[0] - 1, 0.0)
+        candidates.decode_tokens[0] = max(candidates.decode_tokens[0] - flight.decode_tokens, 0.0)
+        candidates.prefix_score[0] = prefix_score
+        return candidates
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
         """Counts a request as sent to the endpoint; only the part of its prompt that isn't cached is prefill."""

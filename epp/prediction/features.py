@@ -12,25 +12,25 @@ FeatureColumns = NDArray[np.float32]
 _TIMES = [index for index, feature in enumerate(ROW_FEATURES) if feature.unit.startswith("ms")]
 
 
-def feature_columns(request: Request, pool: Snapshot, tokens_generated: int = 0) -> FeatureColumns:
+def feature_columns(request: Request, candidates: Snapshot, tokens_generated: int = 0) -> FeatureColumns:
     """Shape [features, candidates], features in the order of ROW_FEATURES; NaN where nothing is known."""
     values: dict[str, Floats | float] = {
-        "kv_cache_percentage": pool.kv_usage,
+        "kv_cache_percentage": candidates.kv_usage,
         "input_token_length": request.input_tokens,
-        "num_request_waiting": pool.waiting,
-        "num_request_running": pool.running,
+        "num_request_waiting": candidates.waiting,
+        "num_request_running": candidates.running,
         "num_tokens_generated": tokens_generated,
-        "prefix_cache_score": pool.prefix_score,
-        "prefill_tokens_in_flight": pool.prefill_tokens,
-        "decode_tokens_in_flight": pool.decode_tokens,
+        "prefix_cache_score": candidates.prefix_score,
+        "prefill_tokens_in_flight": candidates.prefill_tokens,
+        "decode_tokens_in_flight": candidates.decode_tokens,
         "encoder_matched_size": 0,
         "encoder_input_size": request.media_items,
-        "pod_type": pool.role,
-        "recent_prefill_ms_per_token": pool.recent_prefill_ms_per_token,
-        "recent_tpot_ms": pool.recent_tpot_ms,
-        "ms_since_token": pool.ms_since_token,
+        "pod_type": candidates.role,
+        "recent_prefill_ms_per_token": candidates.recent_prefill_ms_per_token,
+        "recent_tpot_ms": candidates.recent_tpot_ms,
+        "ms_since_token": candidates.ms_since_token,
     }
-    columns = np.empty((len(ROW_NAMES), len(pool)), dtype=np.float32)
+    columns = np.empty((len(ROW_NAMES), len(candidates)), dtype=np.float32)
     for index, name in enumerate(ROW_NAMES):
         columns[index] = values[name]
     return columns

@@ -45,18 +45,18 @@ class Questions:
     clock: Callable[[], float] = time.monotonic
     _more_at_s: float = field(default=-np.inf, init=False)
 
-    def of(self, columns: FeatureColumns, pool: Snapshot, *, wants_costs: bool) -> Question:
-        """The question of a decision among `pool`, by its `feature_columns`; `wants_costs`: by the strategy of worths.
+    def of(self, columns: FeatureColumns, candidates: Snapshot, *, wants_costs: bool) -> Question:
+        """Build the question of a decision among `candidates`, whose `feature_columns` are `columns`.
 
-        Other strategies are told what the models say, and no more.
+        `wants_costs`: the strategy weighs costs. Other strategies are told what the models say, and no more.
         """
         if not wants_costs:
             return Question(columns)
-        columns = quickened(columns, pool.slowdown)
-        if not self._is_due(len(pool)):
-            return Question(columns, pool.slowdown)
-        parts, slowdowns = [columns, *_prompts(columns)], [pool.slowdown] * 3
-        evidence = self.pool.slowdowns.evidence(pool.slots, pool.tpot_bias)
+        columns = quickened(columns, candidates.slowdown)
+        if not self._is_due(len(candidates)):
+            return Question(columns, candidates.slowdown)
+        parts, slowdowns = [columns, *_prompts(columns)], [candidates.slowdown] * 3
+        evidence = self.pool.slowdowns.evidence(candidates.slots, candidates.tpot_bias)
         if evidence:
             slowed = evidence.slowdown != 1
             factors = evidence.slowdown[slowed]
@@ -64,36 +64,36 @@ class Questions:
             slowdowns += [np.ones(len(slowed)), factors]
         return Question(np.concatenate(parts, axis=1), np.concatenate(slowdowns), True, evidence)
 
-    def answered(self, question: Question, pool: Snapshot, predictions: Predictions) -> Snapshot:
+    def answered(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Snapshot:
         """The candidates with their part of the answer, and what is in flight there where it was asked with costs."""
         if question.slowdown is None:
-            return pool.with_predictions(predictions)
+            return candidates.with_predictions(predictions)
         predictions = predictions.times(question.slowdown)
         if question.has_more:
-            predictions = self._learn(question, pool, predictions)
-        return pool.with_predictions(predictions, self.pool.tpot_slos(pool.slots))
+            predictions = self._learn(question, candidates, predictions)
+        return candidates.with_predictions(predictions, self.pool.tpot_slos(candidates.slots))
 
-    def _is_due(self, candidates: int) -> bool:
+    def _is_due(self, count: int) -> bool:
         """Whether more is to be asked; says so once for each time."""
         now_s = self.clock()
-        if now_s - self._more_at_s < _BESIDE_EVERY_S or candidates > _MOST_CANDIDATES:
+        if now_s - self._more_at_s < _BESIDE_EVERY_S or count > _MOST_CANDIDATES:
             return False
         self._more_at_s = now_s
         return True
 
-    def _learn(self, question: Question, pool: Snapshot, predictions: Predictions) -> Predictions:
+    def _learn(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Predictions:
         """From what was asked beside the decision, whose own part is returned."""
-        candidates = len(pool)
-        own = predictions.at(slice(0, candidates))
+        count = len(candidates)
+        own = predictions.at(slice(0, count))
         ttft_ms = _middle(predictions.ttft_ms, predictions.ttft_median_ms)
         tpot_ms = _middle(predictions.tpot_ms, predictions.tpot_median_ms)
-        uncached_ms, cached_ms = ttft_ms[candidates : 3 * candidates].reshape(2, candidates)
+        uncached_ms, cached_ms = ttft_ms[count : 3 * count].reshape(2, count)
         per_token_ms = np.maximum((uncached_ms - cached_ms) / _PROMPT_TOKENS, _LEAST_MS_PER_TOKEN)
-        self.pool.learn_costs(pool.slots, per_token_ms, tpot_ms[:candidates])
+        self.pool.learn_costs(candidates.slots, per_token_ms, tpot_ms[:count])
         if question.evidence:
             is_tpot, slowed = question.evidence.is_tpot, question.evidence.slowdown != 1
             asked = np.concatenate([is_tpot, is_tpot[slowed]])
-            said_ms = np.where(asked, tpot_ms[3 * candidates :], ttft_ms[3 * candidates :])
+            said_ms = np.where(asked, tpot_ms[3 * count :], ttft_ms[3 * count :])
             plain_ms, slowed_ms = said_ms[: len(is_tpot)], said_ms[: len(is_tpot)].copy()
             slowed_ms[slowed] = said_ms[len(is_tpot) :]
             self.pool.slowdowns.learn(question.evidence, plain_ms, slowed_ms)

@@ -40,7 +40,7 @@ class Record:
     @property
     def predicted(self) -> tuple[float, float] | None:
         """TTFT and TPOT in ms that were predicted for the chosen endpoint."""
-        predictions = self.decision.pool.predictions
+        predictions = self.decision.candidates.predictions
         if predictions is None:
             return None
         chosen = self.decision.chosen
@@ -49,7 +49,7 @@ class Record:
     @property
     def prefix_score(self) -> float:
         """Of the chosen endpoint."""
-        return float(self.decision.pool.prefix_score[self.decision.chosen])
+        return float(self.decision.candidates.prefix_score[self.decision.chosen])
 
 
 class DecisionLog:
@@ -63,9 +63,9 @@ class DecisionLog:
 
     def add(self, record: Record) -> None:
         self._records.append(record)
-        self._rows += len(record.decision.pool)
+        self._rows += len(record.decision.candidates)
         while len(self._records) > self._capacity or self._rows > self._capacity_rows:
-            self._rows -= len(self._records.popleft().decision.pool)
+            self._rows -= len(self._records.popleft().decision.candidates)
 
     def newest(self, limit: int) -> Iterator[Record]:
         """Newest first."""
@@ -76,8 +76,8 @@ class DecisionLog:
 def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
     """The decision as JSON-ready values."""
     decision = record.decision
-    request, pool = decision.request, decision.pool
-    predictions = pool.predictions
+    request, candidates = decision.request, decision.candidates
+    predictions = candidates.predictions
     explanation: dict[str, Any] = {
         "request_id": request.id,
         "decided_at": record.decided_at,
@@ -96,11 +96,11 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
     }
     if with_candidates:
-        features = feature_columns(request, pool).T.tolist()
+        features = feature_columns(request, candidates).T.tolist()
         room = decision.headroom
         positions = {index: position for position, index in enumerate(decision.result.kept.tolist())}
         explanation["candidates"] = [
-            _candidate(record, index, features[index], room, positions.get(index)) for index in range(len(pool))
+            _candidate(record, index, features[index], room, positions.get(index)) for index in range(len(candidates))
         ]
     return explanation
 
@@ -110,17 +110,17 @@ def _candidate(
 ) -> dict[str, Any]:
     """One of the decision's candidates; `position` is its place among those that the filters kept."""
     decision = record.decision
-    pool = decision.pool
+    candidates = decision.candidates
     features = {
         name: None if math.isnan(value) else round(value, 6) for name, value in zip(ROW_NAMES, values, strict=True)
     }
-    candidate: dict[str, Any] = {"endpoint": pool.endpoints[index].name, "features": features}
-    if pool.predictions is not None and room is not None:
-        candidate["predicted"] = _latencies(pool.predictions.at(slice(index, index + 1)))
+    candidate: dict[str, Any] = {"endpoint": candidates.endpoints[index].name, "features": features}
+    if candidates.predictions is not None and room is not None:
+        candidate["predicted"] = _latencies(candidates.predictions.at(slice(index, index + 1)))
         candidate["headroom"] = {"ttft_ms": _known(room.ttft_ms[index]), "tpot_ms": _known(room.tpot_ms[index])}
-    candidate["prefill_ms_per_token"] = _known(pool.prefill_ms_per_token[index])
-    candidate["tpot_bias"] = round(float(pool.tpot_bias[index]), 3)
-    candidate["slowdown"] = round(float(pool.slowdown[index]), 3)
+    candidate["prefill_ms_per_token"] = _known(candidates.prefill_ms_per_token[index])
+    candidate["tpot_bias"] = round(float(candidates.tpot_bias[index]), 3)
+    candidate["slowdown"] = round(float(candidates.slowdown[index]), 3)
     if position is None:
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])

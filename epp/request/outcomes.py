@@ -31,7 +31,7 @@ class Outcomes:
     def routed(self, assignment: Assignment) -> None:
         record, intake, of_model = assignment.record, assignment.intake, assignment.metrics
         decision = record.decision
-        predictions = decision.pool.predictions
+        predictions = decision.candidates.predictions
         source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
         self.metrics.decision_of(decision.profile, source).inc()
         self.metrics.decision_s.observe(record.decision_ms / 1000)
@@ -115,7 +115,7 @@ class Outcomes:
 
 def _at_dispatch(assignment: Assignment) -> FeatureColumns:
     decision = assignment.record.decision
-    return feature_columns(decision.request, decision.pool.take(decision.result.picked[:1]))
+    return feature_columns(decision.request, decision.candidates.take(decision.result.picked[:1]))
 
 
 def _predicted(metrics: LatencyMetrics, predicted_ms: float, duration_ms: float) -> None:

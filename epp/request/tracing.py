@@ -86,7 +86,7 @@ def _chosen(assignment: Assignment) -> dict[str, Any]:
     decision = record.decision
     chosen: dict[str, Any] = {
         "headroom.profile": decision.profile,
-        "headroom.candidates": len(decision.pool),
+        "headroom.candidates": len(decision.candidates),
         "headroom.endpoint": decision.endpoints[0].name,
     }
     if record.predicted:

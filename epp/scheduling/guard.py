@@ -17,38 +17,38 @@ FAULTS: Counter[str] = Counter()
 """How often plugins went wrong since the process began, by type."""
 
 
-def keep(candidate_filter: Filter, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+def keep(candidate_filter: Filter, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
     """The filter's mask; all candidates when it fails."""
     try:
-        mask = candidate_filter.keep(request, pool, rng)
-        if mask.dtype == bool and mask.shape == (len(pool),):
+        mask = candidate_filter.keep(request, candidates, rng)
+        if mask.dtype == bool and mask.shape == (len(candidates),):
             return mask
-        problem: object = f"expected a mask of {len(pool)} bools, got {mask.dtype} of shape {mask.shape}"
+        problem: object = f"expected a mask of {len(candidates)} bools, got {mask.dtype} of shape {mask.shape}"
     except Exception as error:
         problem = error
     _note(candidate_filter, problem, "all candidates stay")
-    return np.ones(len(pool), dtype=bool)
+    return np.ones(len(candidates), dtype=bool)
 
 
-def score(scorer: Scorer, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+def score(scorer: Scorer, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
     """The scorer's scores within [0, 1]; 0 for all when it fails, and for each that is NaN."""
     try:
-        scores = np.minimum(np.maximum(scorer.score(request, pool, rng), 0.0), 1.0)
-        if scores.shape == (len(pool),):
+        scores = np.minimum(np.maximum(scorer.score(request, candidates, rng), 0.0), 1.0)
+        if scores.shape == (len(candidates),):
             if math.isnan(np.add.reduce(scores)):
                 _note(scorer, "some scores are NaN", "these are 0")
                 scores = np.nan_to_num(scores)
             return scores
-        problem: object = f"expected {len(pool)} scores, got shape {scores.shape}"
+        problem: object = f"expected {len(candidates)} scores, got shape {scores.shape}"
     except Exception as error:
         problem = error
     _note(scorer, problem, "its scores are 0")
-    return np.zeros(len(pool))
+    return np.zeros(len(candidates))
 
 
-def decided(scorer: Scorer, request: Request, pool: Snapshot, chosen: int) -> None:
+def decided(scorer: Scorer, request: Request, candidates: Snapshot, chosen: int) -> None:
     try:
-        scorer.decided(request, pool, chosen)
+        scorer.decided(request, candidates, chosen)
     except Exception as error:
         _note(scorer, error, "it misses a decision")
 
@@ -101,10 +101,10 @@ def fallback(handler: ProfileHandler, wanted: str, profiles: tuple[str, ...]) ->
     return wanted
 
 
-def admit(admitter: Admitter, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+def admit(admitter: Admitter, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
     """Why the request is shed; it is admitted when the admitter fails."""
     try:
-        return admitter.admit(request, pool, rng)
+        return admitter.admit(request, candidates, rng)
     except Exception as error:
         _note(admitter, error, "the request is admitted")
     return None

@@ -60,7 +60,7 @@ class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 class Filter(Plugin, frozen=True):
     """Keeps some of the candidates."""
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         """True where a candidate stays; shape [candidates]."""
         raise NotImplementedError
 
@@ -68,11 +68,11 @@ class Filter(Plugin, frozen=True):
 class Scorer(Plugin, frozen=True):
     """Scores every candidate between 0 (worst) and 1 (best)."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         """Scores of shape [candidates]; they are clipped to [0, 1] before they are weighted."""
         raise NotImplementedError
 
-    def decided(self, request: Request, pool: Snapshot, chosen: int) -> None:
+    def decided(self, request: Request, candidates: Snapshot, chosen: int) -> None:
         """Called when this scorer's profile has decided for the candidate at `chosen`."""
 
 
@@ -101,7 +101,7 @@ class ProfileHandler(Plugin, frozen=True):
 class Admitter(Plugin, frozen=True):
     """Decides whether a request is served at all; those of every declared admitter are asked, before any profile."""
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
         """Why the request is shed; None when it may go on. By custom only those with a priority below 0 are shed."""
         raise NotImplementedError
 

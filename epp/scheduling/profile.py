@@ -52,21 +52,21 @@ class ProfileResult:
 
 
 def run_profile(
-    profile: Profile, request: Request, pool: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+    profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
 ) -> ProfileResult | None:
     """The profile's choice, or None when its filters leave nobody."""
     for candidate_filter in profile.filters:
-        mask = guard.keep(candidate_filter, request, pool, rng)
+        mask = guard.keep(candidate_filter, request, candidates, rng)
         if watch:
             watch.lap("Filter", candidate_filter)
         if not mask.all():
-            pool = pool.take(mask.nonzero()[0])
-            if not len(pool):
+            candidates = candidates.take(mask.nonzero()[0])
+            if not len(candidates):
                 return None
-    total = np.zeros(len(pool))
+    total = np.zeros(len(candidates))
     by_plugin: dict[str, Floats] = {}
     for weighted in profile.scorers:
-        scores = guard.score(weighted.scorer, request, pool, rng)
+        scores = guard.score(weighted.scorer, request, candidates, rng)
         by_plugin[weighted.name] = scores
         if watch:
             watch.lap("Scorer", weighted.scorer, weighted.name)
@@ -77,8 +77,8 @@ def run_profile(
         watch.lap("Picker", profile.picker)
     for weighted in profile.scorers:
         if type(weighted.scorer).decided is not Scorer.decided:
-            guard.decided(weighted.scorer, request, pool, int(picked[0]))
-    kept = pool.positions
+            guard.decided(weighted.scorer, request, candidates, int(picked[0]))
+    kept = candidates.positions
     if kept is None:
-        return ProfileResult(picked, np.arange(len(pool)), total, by_plugin)
+        return ProfileResult(picked, np.arange(len(candidates)), total, by_plugin)
     return ProfileResult(kept[picked], kept, total, by_plugin)

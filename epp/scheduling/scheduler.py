@@ -25,7 +25,7 @@ class Decision:
     """The choice, best endpoint first, with all that explains it."""
 
     request: Request
-    pool: Snapshot
+    candidates: Snapshot
     profile: str
     wanted_profile: str
     result: ProfileResult
@@ -35,14 +35,14 @@ class Decision:
     @property
     def headroom(self) -> Headroom | None:
         """What the predictions leave of the objectives, for each candidate; None without predictions."""
-        predictions = self.pool.predictions
+        predictions = self.candidates.predictions
         if predictions is None:
             return None
-        return headroom(self.request, self.pool, predictions, self.slo_buffer_factor)
+        return headroom(self.request, self.candidates, predictions, self.slo_buffer_factor)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        return tuple(self.pool.endpoints[i] for i in self.result.picked)
+        return tuple(self.candidates.endpoints[i] for i in self.result.picked)
 
     @property
     def chosen(self) -> int:
@@ -80,30 +80,30 @@ class Scheduler:
         return self.predict if self.predict is not None else self._wanted(request) in self.predicted_profiles
 
     def schedule(
-        self, request: Request, pool: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+        self, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
     ) -> Decision | Refusal:
         """The decision, or why there is none. Without predictions, the handler's fallback decides."""
-        if not len(pool):
+        if not len(candidates):
             return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
         wanted = self._wanted(request)
         if wanted not in self.profiles:
             return Refusal("no-endpoint", f"no scheduling profile is named {wanted!r}")
-        if pool.predictions is not None and _empty(pool.predictions):
-            pool = pool.without_predictions()
+        if candidates.predictions is not None and _empty(candidates.predictions):
+            candidates = candidates.without_predictions()
         for admitter in self.admitters:
-            reason = guard.admit(admitter, request, pool, rng)
+            reason = guard.admit(admitter, request, candidates, rng)
             if watch:
                 watch.lap("Admission", admitter)
             if reason is not None:
                 return Refusal("shed", reason, _RETRY_AFTER_S, admitter.type_name)
         name = wanted
-        if pool.predictions is None and wanted in self.predicted_profiles:
+        if candidates.predictions is None and wanted in self.predicted_profiles:
             name = guard.fallback(self.handler, wanted, self._names)
-        result = run_profile(self.profiles[name], request, pool, rng, watch)
+        result = run_profile(self.profiles[name], request, candidates, rng, watch)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
-        headers = self._response_headers(name, pool.endpoints[int(result.picked[0])])
-        return Decision(request, pool, name, wanted, result, self._buffer_factors[name], headers)
+        headers = self._response_headers(name, candidates.endpoints[int(result.picked[0])])
+        return Decision(request, candidates, name, wanted, result, self._buffer_factors[name], headers)
 
     def _response_headers(self, profile: str, endpoint: Endpoint) -> Mapping[str, str]:
         headers: dict[str, str] = {}

@@ -50,27 +50,27 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
     def staleness_s(self) -> float:
         return Duration().convert(self.metrics_staleness_threshold, None, None)
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
         if request.priority >= 0:
             return None
         available = (
-            self._fresh(pool)
-            & (pool.waiting <= self.queue_depth_threshold)
-            & (pool.kv_usage <= self.kv_cache_util_threshold)
+            self._fresh(candidates)
+            & (candidates.waiting <= self.queue_depth_threshold)
+            & (candidates.kv_usage <= self.kv_cache_util_threshold)
         )
         return None if available.any() else "system saturated, sheddable request dropped"
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         raised = 1.0 + self.headroom
         keep: Bools = (
-            self._fresh(pool)
-            & (pool.waiting < self.queue_depth_threshold * raised)
-            & (pool.kv_usage < self.kv_cache_util_threshold * raised)
+            self._fresh(candidates)
+            & (candidates.waiting < self.queue_depth_threshold * raised)
+            & (candidates.kv_usage < self.kv_cache_util_threshold * raised)
         )
-        return keep if keep.any() else np.ones(len(pool), dtype=bool)
+        return keep if keep.any() else np.ones(len(candidates), dtype=bool)
 
-    def _fresh(self, pool: Snapshot) -> Bools:
-        fresh: Bools = (pool.metrics_age_s < self.staleness_s) | (~pool.stale & (pool.in_flight == 0))
+    def _fresh(self, candidates: Snapshot) -> Bools:
+        fresh: Bools = (candidates.metrics_age_s < self.staleness_s) | (~candidates.stale & (candidates.in_flight == 0))
         return fresh
 
 
@@ -86,15 +86,15 @@ class ProbabilisticAdmitter(Admitter, frozen=True):
     power: Positive = 5.0
     k: Positive = 300.0
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
-        if request.priority >= 0 or rng.random() >= self.probability(pool):
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
+        if request.priority >= 0 or rng.random() >= self.probability(candidates):
             return None
         return "system saturated, sheddable request dropped"
 
-    def probability(self, pool: Snapshot) -> float:
+    def probability(self, candidates: Snapshot) -> float:
         """With which a sheddable request is shed."""
-        queue = pool.waiting / self.queue_depth_threshold
-        saturation = float(np.maximum(queue, pool.kv_usage / self.kv_cache_util_threshold).mean())
+        queue = candidates.waiting / self.queue_depth_threshold
+        saturation = float(np.maximum(queue, candidates.kv_usage / self.kv_cache_util_threshold).mean())
         if saturation <= 0:
             return 0.0
         return math.exp(min(math.log(self.k) + self.power * math.log(saturation), 0.0))

@@ -72,18 +72,19 @@ class Worth:
         return bool(((self.lost - self.gained > _LEAST_LOSS) & ~np.isnan(self.takes_ms)).all())
 
 
-def worth(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Worth:
+def worth(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Worth:
     """`buffer_factor` scales TPOT objectives."""
     ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
     tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
-    ttft = _Latency(ttft.median_ms + _standing_ms(pool), ttft.spread)
-    tpot = _Latency(tpot.median_ms * pool.tpot_bias, tpot.spread)
+    ttft = _Latency(ttft.median_ms + _standing_ms(candidates), ttft.spread)
+    tpot = _Latency(tpot.median_ms * candidates.tpot_bias, tpot.spread)
     tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
-    slowed_ms = _slowed_ms(request, pool, tpot.median_ms)
+    slowed_ms = _slowed_ms(request, candidates, tpot.median_ms)
     return Worth(
         gained=ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms),
-        lost=_lost(pool, tpot, slowed_ms, buffer_factor),
-        takes_ms=ttft.median_ms + (tpot.median_ms + pool.in_flight * slowed_ms) * max(pool.output_tokens, 1.0),
+        lost=_lost(candidates, tpot, slowed_ms, buffer_factor),
+        takes_ms=ttft.median_ms
+        + (tpot.median_ms + candidates.in_flight * slowed_ms) * max(candidates.output_tokens, 1.0),
     )
 
 
@@ -101,36 +102,36 @@ def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) ->
     return _Latency(median_ms, np.maximum(np.log(value_ms / median_ms) / _UPPER_QUANTILE_Z, least_spread))
 
 
-def _standing_ms(pool: Snapshot) -> Floats:
+def _standing_ms(candidates: Snapshot) -> Floats:
     """For how much longer than is usual an endpoint hasn't been seen to emit a token: it may take as long again.
 
     What all of them have in common is this picker's own pause, or the network's.
     """
-    step_ms = np.nan_to_num(pool.recent_tpot_ms)
-    prompts_ms = pool.prefill_tokens * np.nan_to_num(pool.prefill_ms_per_token)
-    beyond_ms = np.maximum(np.nan_to_num(pool.ms_since_token) - _USUAL_STEPS * step_ms - prompts_ms, 0.0)
+    step_ms = np.nan_to_num(candidates.recent_tpot_ms)
+    prompts_ms = candidates.prefill_tokens * np.nan_to_num(candidates.prefill_ms_per_token)
+    beyond_ms = np.maximum(np.nan_to_num(candidates.ms_since_token) - _USUAL_STEPS * step_ms - prompts_ms, 0.0)
     standing_ms: Floats = beyond_ms - beyond_ms.min(initial=np.inf)
     return standing_ms
 
 
-def _slowed_ms(request: Request, pool: Snapshot, tpot_ms: Floats) -> Floats:
+def _slowed_ms(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Floats:
     """By how much the request raises the TPOT of those that run beside it: its share of a step, and its prompt."""
-    unloaded_ms = pool.unloaded_tpot_ms * pool.tpot_bias
+    unloaded_ms = candidates.unloaded_tpot_ms * candidates.tpot_bias
     unloaded_ms = np.where(np.isnan(unloaded_ms), 0.5 * tpot_ms, unloaded_ms)
     loaded_ms = np.maximum(tpot_ms - unloaded_ms, _LEAST_LOADED_SHARE * tpot_ms)
-    prompt_ms = pool.prefill_ms_per_token * request.input_tokens * (1.0 - pool.prefix_score)
+    prompt_ms = candidates.prefill_ms_per_token * request.input_tokens * (1.0 - candidates.prefix_score)
     prompt_ms = np.where(np.isnan(prompt_ms), 0.0, prompt_ms)
-    return loaded_ms / (pool.in_flight + 1) + _PROMPT_WEIGHT * prompt_ms / max(pool.output_tokens, 1.0)
+    return loaded_ms / (candidates.in_flight + 1) + _PROMPT_WEIGHT * prompt_ms / max(candidates.output_tokens, 1.0)
 
 
-def _lost(pool: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
+def _lost(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
     """How many of the requests in flight are expected to miss their TPOT objective for it.
 
     Of an answer's TPOT what is generated is certain, and as much is expected to come as of any answer.
     """
-    asked, to_come = pool.tpot_slos, max(pool.output_tokens, 1.0)
+    asked, to_come = candidates.tpot_slos, max(candidates.output_tokens, 1.0)
     if asked is None:
-        return np.zeros(len(pool))
+        return np.zeros(len(candidates))
     tokens = asked.tokens + to_come
     to_come_ms = tpot.median_ms[:, None] * to_come
     answer_ms = asked.decoding_ms + to_come_ms

@@ -51,7 +51,7 @@ class HeadroomSource(Plugin, frozen=True):
     slo_buffer_factor: Factor = 1.0
 
 
-def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:
+def headroom(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:
     """Headroom of each candidate; the TPOT limit is also that of the strictest request running there.
 
     The buffer factor scales TPOT limits. A request without any objective is measured against zero, which orders
@@ -59,7 +59,8 @@ def headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_
     """
     if request.slo_ttft_ms is None and request.slo_tpot_ms is None:
         return Headroom(-predictions.ttft_ms, -predictions.tpot_ms)
-    return Headroom(_ttft_headroom(request, predictions), _tpot_headroom(request, pool, predictions, buffer_factor))
+    tpot_ms = _tpot_headroom(request, candidates, predictions, buffer_factor)
+    return Headroom(_ttft_headroom(request, predictions), tpot_ms)
 
 
 def _ttft_headroom(request: Request, predictions: Predictions) -> Floats:
@@ -68,8 +69,8 @@ def _ttft_headroom(request: Request, predictions: Predictions) -> Floats:
     return request.slo_ttft_ms - predictions.ttft_ms
 
 
-def _tpot_headroom(request: Request, pool: Snapshot, predictions: Predictions, buffer_factor: float) -> Floats:
-    limit = pool.tightest_tpot_slo_ms * buffer_factor
+def _tpot_headroom(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Floats:
+    limit = candidates.tightest_tpot_slo_ms * buffer_factor
     if request.slo_tpot_ms is not None:
         return np.minimum(limit, request.slo_tpot_ms * buffer_factor) - predictions.tpot_ms
     left = np.full(len(limit), np.inf)
@@ -77,17 +78,17 @@ def _tpot_headroom(request: Request, pool: Snapshot, predictions: Predictions, b
     return left
 
 
-def cannot_meet(request: Request, pool: Snapshot, buffer_factor: float) -> bool:
+def cannot_meet(request: Request, candidates: Snapshot, buffer_factor: float) -> bool:
     """Whether every candidate is busy, and is predicted to miss an objective of the request.
 
     A candidate without a prediction might meet them, and a request without objectives can't miss any.
     """
-    predictions = pool.predictions
+    predictions = candidates.predictions
     if predictions is None or (request.slo_ttft_ms is None and request.slo_tpot_ms is None):
         return False
-    if not pool.in_flight.all():
+    if not candidates.in_flight.all():
         return False
-    room = headroom(request, pool, predictions, buffer_factor)
+    room = headroom(request, candidates, predictions, buffer_factor)
     return bool(((room.ttft_ms <= 0) | (room.tpot_ms <= 0)).all())
 
 

@@ -20,23 +20,23 @@ T = TypeVar("T", bound=np.generic)
 
 
 def by_endpoint(
-    owner: Plugin, pool: Snapshot, read: Callable[[tuple[Endpoint, ...]], NDArray[T]], key: object = None
+    owner: Plugin, candidates: Snapshot, read: Callable[[tuple[Endpoint, ...]], NDArray[T]], key: object = None
 ) -> NDArray[T]:
     """`read` of the candidates, as an array whose last axis they are; read again when the endpoints or `key` change."""
-    endpoints = pool.whole.endpoints
+    endpoints = candidates.whole.endpoints
     known = owner.__dict__.get("by_endpoint")
     if known is None or known[0] is not endpoints or known[1] != key:
         known = owner.__dict__["by_endpoint"] = (endpoints, key, read(endpoints))
     values: NDArray[T] = known[2]
-    return values if pool.positions is None else values[..., pool.positions]
+    return values if candidates.positions is None else values[..., candidates.positions]
 
 
 class _LabelFilter(Filter, frozen=True):
     def matches(self, labels: Labels) -> bool:
         raise NotImplementedError
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
-        return by_endpoint(self, pool, self._read)
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
+        return by_endpoint(self, candidates, self._read)
 
     def _read(self, endpoints: tuple[Endpoint, ...]) -> Bools:
         return np.fromiter((self.matches(endpoint.labels) for endpoint in endpoints), bool, len(endpoints))
@@ -124,11 +124,11 @@ class EncodeFilter(_LabelFilter, frozen=True):
 class HeaderBasedTestingFilter(Filter, frozen=True):
     """Keeps the endpoints that the header `test-epp-endpoint-selection` lists, as ip or ip:port; without it, none."""
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         listed = {item.strip() for item in request.headers.get(_TEST_HEADER, "").split(",")} - {""}
         bare = {item.strip("[]") for item in listed}
-        keep = (e.address in listed or e.address.rpartition(":")[0].strip("[]") in bare for e in pool.endpoints)
-        return np.fromiter(keep, bool, len(pool))
+        keep = (e.address in listed or e.address.rpartition(":")[0].strip("[]") in bare for e in candidates.endpoints)
+        return np.fromiter(keep, bool, len(candidates))
 
 
 @plugin("header-label-affinity-scorer")
@@ -138,16 +138,16 @@ class HeaderLabelAffinityScorer(Scorer, frozen=True):
     header_name: Name
     label_key: Name
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         wanted = request.headers.get(self.header_name.lower(), "").strip()
         if not wanted:
-            return np.zeros(len(pool))
+            return np.zeros(len(candidates))
 
         def read(endpoints: tuple[Endpoint, ...]) -> Floats:
             same = (endpoint.labels.get(self.label_key) == wanted for endpoint in endpoints)
             return np.fromiter(same, float, len(endpoints))
 
-        return by_endpoint(self, pool, read, wanted)
+        return by_endpoint(self, candidates, read, wanted)
 
 
 @plugin("context-length-aware")
@@ -162,15 +162,15 @@ class ContextLengthAware(Filter, Scorer, frozen=True):
     label: Name = "llm-d.ai/context-length-range"
     enable_filtering: bool = False
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         if not self.enable_filtering:
-            return np.ones(len(pool), dtype=bool)
-        low, high, unlabelled = by_endpoint(self, pool, self._read)
+            return np.ones(len(candidates), dtype=bool)
+        low, high, unlabelled = by_endpoint(self, candidates, self._read)
         takes: Bools = (unlabelled > 0) | ((low <= request.input_tokens) & (request.input_tokens <= high))
         return takes
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        low, high, unlabelled = by_endpoint(self, pool, self._read)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        low, high, unlabelled = by_endpoint(self, candidates, self._read)
         tokens = request.input_tokens
         width = np.maximum(high - low, 0.0)
         raw = 0.7 / (1.0 + width / 10_000) + 0.3 * (high - tokens) / np.maximum(width, 1.0)

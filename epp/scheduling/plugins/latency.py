@@ -82,12 +82,12 @@ class SloHeadroomTierFilter(HeadroomReader, Filter, frozen=True):
     def needs_predictions(self) -> bool:
         return True
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
-        if len(pool) == 1 or pool.predictions is None:
-            return np.ones(len(pool), dtype=bool)
-        meets = _meets(headroom(request, pool, pool.predictions, self.buffer_factor))
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
+        if len(candidates) == 1 or candidates.predictions is None:
+            return np.ones(len(candidates), dtype=bool)
+        meets = _meets(headroom(request, candidates, candidates.predictions, self.buffer_factor))
         if meets.all() or not meets.any():
-            return np.ones(len(pool), dtype=bool)
+            return np.ones(len(candidates), dtype=bool)
         return ~meets if rng.random() < self.epsilon_explore_neg else meets
 
 
@@ -115,21 +115,21 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
     def needs_predictions(self) -> bool:
         return True
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        if pool.predictions is None:
-            return self._composite(pool)
-        room = headroom(request, pool, pool.predictions, self.buffer_factor)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        if candidates.predictions is None:
+            return self._composite(candidates)
+        room = headroom(request, candidates, candidates.predictions, self.buffer_factor)
         known = ~(np.isnan(room.ttft_ms) | np.isnan(room.tpot_ms))
         if not known.any():
-            return self._composite(pool)
+            return self._composite(candidates)
         meets = _meets(room)
-        scores = np.zeros(len(pool))
+        scores = np.zeros(len(candidates))
         if meets.any():
             chosen = np.flatnonzero(meets)
             most = self.headroom_selection_strategy == "most"
             scores[chosen] = self._within(room.ttft_ms[chosen], room.tpot_ms[chosen], most)
         else:
-            chosen = np.flatnonzero(_least_missing(room, pool.in_flight == 0, known))
+            chosen = np.flatnonzero(_least_missing(room, candidates.in_flight == 0, known))
             scores[chosen] = self._within(deficits(room.ttft_ms[chosen]), deficits(room.tpot_ms[chosen]), False)
         return scores
 
@@ -149,12 +149,14 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
         scores: Floats = np.minimum((np.trunc(share * 100) + 1) / 100, 1.0)
         return scores
 
-    def _composite(self, pool: Snapshot) -> Floats:
+    def _composite(self, candidates: Snapshot) -> Floats:
         weights = (self.composite_kv_weight, self.composite_queue_weight, self.composite_prefix_weight)
         kv_weight, queue_weight, prefix_weight = weights if sum(weights) > 0 else (1.0, 0.0, 0.0)
-        longest = pool.waiting.max()
-        queue = (longest - pool.waiting) / longest if longest > 0 else np.ones(len(pool))
-        composite: Floats = kv_weight * (1.0 - pool.kv_usage) + queue_weight * queue + prefix_weight * pool.prefix_score
+        longest = candidates.waiting.max()
+        queue = (longest - candidates.waiting) / longest if longest > 0 else np.ones(len(candidates))
+        composite: Floats = (
+            kv_weight * (1.0 - candidates.kv_usage) + queue_weight * queue + prefix_weight * candidates.prefix_score
+        )
         composite /= kv_weight + queue_weight + prefix_weight
         return composite
 
@@ -174,10 +176,10 @@ class LatencySloAdmitter(HeadroomReader, Admitter, frozen=True):
     def needs_predictions(self) -> bool:
         return True
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
-        if request.priority >= 0 or (pool.kv_usage < _COLD_KV_USAGE).any():
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
+        if request.priority >= 0 or (candidates.kv_usage < _COLD_KV_USAGE).any():
             return None
-        if cannot_meet(request, pool, self.buffer_factor):
+        if cannot_meet(request, candidates, self.buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
         return None
 

@@ -25,24 +25,24 @@ _COLUMNS = {
 class QueueScorer(Scorer, frozen=True):
     """Prefers the shorter queue, relative to the candidates' longest and shortest; equal queues all score 1."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return _fewest(pool.waiting)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        return _fewest(candidates.waiting)
 
 
 @plugin("running-requests-size-scorer")
 class RunningRequestsSizeScorer(Scorer, frozen=True):
     """Prefers the endpoint that runs fewer requests, relative to the candidates' most and fewest."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return _fewest(pool.running)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        return _fewest(candidates.running)
 
 
 @plugin("kv-cache-utilization-scorer")
 class KvCacheUtilizationScorer(Scorer, frozen=True):
     """Prefers the emptier KV cache."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return 1.0 - pool.kv_usage
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        return 1.0 - candidates.kv_usage
 
 
 @plugin("load-aware-scorer")
@@ -51,8 +51,8 @@ class LoadAwareScorer(Scorer, frozen=True):
 
     threshold: Count = 128
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return np.maximum(0.5 - pool.waiting * (0.5 / self.threshold), 0.0)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        return np.maximum(0.5 - candidates.waiting * (0.5 / self.threshold), 0.0)
 
 
 @plugin("active-request-scorer", "least-in-flight-scorer")
@@ -73,11 +73,11 @@ class ActiveRequestScorer(Scorer, frozen=True):
     def notices(self) -> Sequence[str]:
         return ["requestTimeout does nothing: requests in flight are counted exactly"] if self.request_timeout else ()
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        in_flight = pool.in_flight
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        in_flight = candidates.in_flight
         most = in_flight.max()
         if most <= self.idle_threshold:
-            return np.ones(len(pool))
+            return np.ones(len(candidates))
         return np.where(in_flight <= self.idle_threshold, 1.0, (most - in_flight) * (self.max_busy_score / most))
 
 
@@ -90,8 +90,9 @@ class TokenLoadScorer(Scorer, frozen=True):
 
     producers: ClassVar[dict[str, str]] = _PRODUCERS
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        tokens = pool.prefill_tokens + pool.decode_tokens + request.input_tokens * (1.0 - pool.prefix_score)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        own_tokens = request.input_tokens * (1.0 - candidates.prefix_score)
+        tokens = candidates.prefill_tokens + candidates.decode_tokens + own_tokens
         return np.maximum(1.0 - tokens / self.queue_threshold_tokens, 0.0)
 
 
@@ -115,23 +116,23 @@ class NoHitLruScorer(Scorer, frozen=True):
             return ()
         return ["lruSize, prefixPluginType and prefixPluginName do nothing: every endpoint of the pool is remembered"]
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        if pool.prefix_score.any():
-            return np.full(len(pool), 0.5)
-        order = self._taken_at(pool)[pool.slots].argsort(kind="stable")
-        scores = np.empty(len(pool))
-        scores[order] = np.linspace(1.0, 0.0, len(pool))
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        if candidates.prefix_score.any():
+            return np.full(len(candidates), 0.5)
+        order = self._taken_at(candidates)[candidates.slots].argsort(kind="stable")
+        scores = np.empty(len(candidates))
+        scores[order] = np.linspace(1.0, 0.0, len(candidates))
         return scores
 
-    def decided(self, request: Request, pool: Snapshot, chosen: int) -> None:
-        if not pool.prefix_score.any():
-            taken_at = self._taken_at(pool)
-            taken_at[pool.slots[chosen]] = taken_at.max() + 1
+    def decided(self, request: Request, candidates: Snapshot, chosen: int) -> None:
+        if not candidates.prefix_score.any():
+            taken_at = self._taken_at(candidates)
+            taken_at[candidates.slots[chosen]] = taken_at.max() + 1
 
-    def _taken_at(self, pool: Snapshot) -> Floats:
+    def _taken_at(self, candidates: Snapshot) -> Floats:
         """When each of the pool's slots last took a prompt that nobody had, in an order of its own; 0 for never."""
         known: Floats = self.__dict__.get("taken_at", np.zeros(0))
-        needed = int(pool.slots.max()) + 1
+        needed = int(candidates.slots.max()) + 1
         if len(known) < needed:
             known = self.__dict__["taken_at"] = np.concatenate([known, np.zeros(needed - len(known))])
         return known
@@ -158,11 +159,11 @@ class UtilizationFilter(Filter, frozen=True):
 
     producers: ClassVar[dict[str, str]] = _PRODUCERS
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
-        keep = np.ones(len(pool), dtype=bool)
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
+        keep = np.ones(len(candidates), dtype=bool)
         for condition in self.conditions:
-            keep &= getattr(pool, _COLUMNS[condition.metric]) <= condition.max_value
-        return np.ones(len(pool), dtype=bool) if self.fallback_on_empty and not keep.any() else keep
+            keep &= getattr(candidates, _COLUMNS[condition.metric]) <= condition.max_value
+        return np.ones(len(candidates), dtype=bool) if self.fallback_on_empty and not keep.any() else keep
 
 
 @plugin(PRODUCER)

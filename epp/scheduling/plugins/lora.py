@@ -11,11 +11,11 @@ from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Floats, Snapshot
 class LoraAffinityScorer(Scorer, frozen=True):
     """1 where the request's adapter is loaded, 0.8 where there is room for one more, 0.6 where it waits, else 0."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        adapters = pool.adapters
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        adapters = candidates.adapters
         if adapters.count(NO_ADAPTERS) == len(adapters):
-            return np.zeros(len(pool))
-        return np.fromiter((_score(request.model, each) for each in adapters), float, len(pool))
+            return np.zeros(len(candidates))
+        return np.fromiter((_score(request.model, each) for each in adapters), float, len(candidates))
 
 
 def _score(model: str, adapters: Adapters) -> float:

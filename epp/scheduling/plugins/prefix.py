@@ -86,8 +86,8 @@ class PrefixCacheScorer(Scorer, frozen=True):
             lru_capacity_per_server=size.lru_capacity_per_server,
         )
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        ratio = pool.prefix_score
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        ratio = candidates.prefix_score
         if not self.match_length_weight:
             return ratio
         block_tokens = self.hash_block_size / _BYTES_PER_TOKEN
@@ -127,23 +127,23 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
     def needs_predictions(self) -> bool:
         return self.ttft_source == "latencyPredictor" and self.max_ttft_penalty_ms > 0
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
-        sticky: Bools = pool.prefix_score >= self.affinity_threshold
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
+        sticky: Bools = candidates.prefix_score >= self.affinity_threshold
         if sticky.all() or not sticky.any():
-            return np.ones(len(pool), dtype=bool)
+            return np.ones(len(candidates), dtype=bool)
         if self.exploration_probability and rng.random() < self.exploration_probability:
-            return np.ones(len(pool), dtype=bool)
-        return np.ones(len(pool), dtype=bool) if self._too_slow(sticky, pool) else sticky
+            return np.ones(len(candidates), dtype=bool)
+        return np.ones(len(candidates), dtype=bool) if self._too_slow(sticky, candidates) else sticky
 
-    def _too_slow(self, sticky: Bools, pool: Snapshot) -> bool:
+    def _too_slow(self, sticky: Bools, candidates: Snapshot) -> bool:
         """Whether waiting for a cached prefix costs too much; what is not predicted tells nothing."""
         if not self.max_ttft_penalty_ms:
             return False
-        ttft_ms = pool.prefill_tokens * (1000.0 / (self.peak_prefill_throughput or 1.0))
+        ttft_ms = candidates.prefill_tokens * (1000.0 / (self.peak_prefill_throughput or 1.0))
         if self.ttft_source == "latencyPredictor":
-            if pool.predictions is None:
+            if candidates.predictions is None:
                 return False
-            ttft_ms = pool.predictions.ttft_ms
+            ttft_ms = candidates.predictions.ttft_ms
         best, best_other = float(np.fmin.reduce(ttft_ms[sticky])), float(np.fmin.reduce(ttft_ms[~sticky]))
         return best - best_other > self.max_ttft_penalty_ms
 

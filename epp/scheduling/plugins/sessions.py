@@ -40,32 +40,32 @@ class _SessionAffinity(Plugin, frozen=True):
     def response_headers(self, endpoint: Endpoint) -> Mapping[str, str]:
         return {self.header: base64.b64encode(endpoint.name.encode()).decode()}
 
-    def holder(self, request: Request, pool: Snapshot) -> Bools:
+    def holder(self, request: Request, candidates: Snapshot) -> Bools:
         """True for the endpoint that the session was last at, if it is a candidate."""
         token = request.headers.get(self.header, "")
         try:
             name = base64.b64decode(token, validate=True).decode()
         except (binascii.Error, ValueError):
             name = ""
-        holder: Bools = by_endpoint(self, pool, _names) == name
-        return holder if name else np.zeros(len(pool), dtype=bool)
+        holder: Bools = by_endpoint(self, candidates, _names) == name
+        return holder if name else np.zeros(len(candidates), dtype=bool)
 
 
 @plugin("session-affinity-scorer")
 class SessionAffinityScorer(_SessionAffinity, Scorer, frozen=True):
     """1 for the endpoint that the session was last at, as the request's header tells; 0 for all others."""
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        return self.holder(request, pool).astype(np.float64)
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        return self.holder(request, candidates).astype(np.float64)
 
 
 @plugin("session-affinity-filter")
 class SessionAffinityFilter(_SessionAffinity, Filter, frozen=True):
     """Keeps the endpoint that the session was last at, as the request's header tells; all when it is no candidate."""
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
-        holder = self.holder(request, pool)
-        return holder if holder.any() else np.ones(len(pool), dtype=bool)
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
+        holder = self.holder(request, candidates)
+        return holder if holder.any() else np.ones(len(candidates), dtype=bool)
 
 
 def _names(endpoints: tuple[Endpoint, ...]) -> NDArray[np.str_]:

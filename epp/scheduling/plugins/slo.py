@@ -16,7 +16,7 @@ from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 
 class _Kept(NamedTuple):
     request: Request
-    pool: Snapshot
+    candidates: Snapshot
     worth: Worth
 
 
@@ -78,27 +78,27 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     def needs_costs(self) -> bool:
         return self.strategy == "attainment"
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
-        scores = np.zeros(len(pool))
-        if pool.predictions is None:
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
+        scores = np.zeros(len(candidates))
+        if candidates.predictions is None:
             return scores
         if self.strategy == "attainment":
-            return _scores(self.worth(request, pool, pool.predictions).total)
-        room = headroom(request, pool, pool.predictions, self.buffer_factor)
+            return _scores(self.worth(request, candidates, candidates.predictions).total)
+        room = headroom(request, candidates, candidates.predictions, self.buffer_factor)
         gated, exploring = rng.random(2) >= self.sticky_epsilon
-        tier, weights = self.branch(room, pool, bool(gated), not exploring)
+        tier, weights = self.branch(room, candidates, bool(gated), not exploring)
         scores[_draw(tier, weights, rng)] = 1.0
         return scores
 
-    def worth(self, request: Request, pool: Snapshot, predictions: Predictions) -> Worth:
+    def worth(self, request: Request, candidates: Snapshot, predictions: Predictions) -> Worth:
         """Of each candidate; what the admitter has asked just before is not found anew."""
         kept: _Kept | None = self.__dict__.get("kept")
-        if kept is None or kept.request is not request or kept.pool is not pool:
-            found = worth(request, pool, predictions, self.buffer_factor)
-            kept = self.__dict__["kept"] = _Kept(request, pool, found)
+        if kept is None or kept.request is not request or kept.candidates is not candidates:
+            found = worth(request, candidates, predictions, self.buffer_factor)
+            kept = self.__dict__["kept"] = _Kept(request, candidates, found)
         return kept.worth
 
-    def branch(self, room: Headroom, pool: Snapshot, gated: bool, exploring: bool) -> tuple[Indices, Floats]:
+    def branch(self, room: Headroom, candidates: Snapshot, gated: bool, exploring: bool) -> tuple[Indices, Floats]:
         """Who may be drawn, and with what weights, once both coins of `sticky_epsilon` have fallen.
 
         `gated`: only endpoints that hold the whole prefix, if there are any. `exploring`: an endpoint that does not
@@ -106,23 +106,25 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         """
         meets = (room.ttft_ms > 0) & (room.tpot_ms > 0)
         if gated:
-            held = pool.prefix_score >= self.affinity_gate_tau_global
+            held = candidates.prefix_score >= self.affinity_gate_tau_global
             if held.any():
-                return self._within(np.flatnonzero(held & meets), np.flatnonzero(held & ~meets), room, pool, exploring)
-        return self._within(np.flatnonzero(meets), np.flatnonzero(~meets), room, pool, exploring)
+                return self._within(
+                    np.flatnonzero(held & meets), np.flatnonzero(held & ~meets), room, candidates, exploring
+                )
+        return self._within(np.flatnonzero(meets), np.flatnonzero(~meets), room, candidates, exploring)
 
     def _within(
-        self, positive: Indices, negative: Indices, room: Headroom, pool: Snapshot, exploring: bool
+        self, positive: Indices, negative: Indices, room: Headroom, candidates: Snapshot, exploring: bool
     ) -> tuple[Indices, Floats]:
         if len(positive) and not (exploring and len(negative)):
-            tier = self._gate(positive, pool)
+            tier = self._gate(positive, candidates)
             return tier, self._positive_weights(room.at(tier))
-        idle = negative[pool.in_flight[negative] == 0]
-        tier = self._gate(idle if len(idle) else negative, pool)
+        idle = negative[candidates.in_flight[negative] == 0]
+        tier = self._gate(idle if len(idle) else negative, candidates)
         return tier, self._negative_weights(room.at(tier))
 
-    def _gate(self, tier: Indices, pool: Snapshot) -> Indices:
-        held = tier[pool.prefix_score[tier] >= self.affinity_gate_tau]
+    def _gate(self, tier: Indices, candidates: Snapshot) -> Indices:
+        held = tier[candidates.prefix_score[tier] >= self.affinity_gate_tau]
         return held if len(held) else tier
 
     def _positive_weights(self, room: Headroom) -> Floats:
@@ -171,13 +173,13 @@ class SloAdmitter(Admitter, frozen=True):
 
     type_name: ClassVar[str] = "slo-scorer"
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
         scorer, sheddable = self.scorer, request.priority < 0
-        if sheddable and cannot_meet(request, pool, scorer.buffer_factor):
+        if sheddable and cannot_meet(request, candidates, scorer.buffer_factor):
             return "no endpoint can meet the objectives, sheddable request dropped"
-        if pool.predictions is None or scorer.strategy != "attainment" or not (sheddable or scorer.shed == "all"):
+        if candidates.predictions is None or scorer.strategy != "attainment" or not (sheddable or scorer.shed == "all"):
             return None
-        if scorer.worth(request, pool, pool.predictions).is_a_loss:
+        if scorer.worth(request, candidates, candidates.predictions).is_a_loss:
             return "more requests would miss their objectives than meet them, request dropped"
         return None
 

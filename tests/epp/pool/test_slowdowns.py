@@ -44,9 +44,9 @@ class Rig:
         self.questions = Questions(self.pool, lambda: self.now_s)
 
     def decide(self) -> Snapshot:
-        pool = self.pool.snapshot(REQUEST)
-        question = self.questions.of(feature_columns(REQUEST, pool), pool, wants_costs=True)
-        return self.questions.answered(question, pool, models(question.columns))
+        candidates = self.pool.snapshot(REQUEST)
+        question = self.questions.of(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
+        return self.questions.answered(question, candidates, models(question.columns))
 
     def run(self, seconds: int, silent: frozenset[int] = frozenset()) -> Snapshot:
         """As many seconds of traffic; returns the candidates of the last decision."""
@@ -63,10 +63,10 @@ class Rig:
         return self.decide()
 
 
-def tpot_medians_ms(pool: Snapshot) -> list[float]:
-    assert pool.predictions is not None
-    assert pool.predictions.tpot_median_ms is not None
-    medians_ms: list[float] = pool.predictions.tpot_median_ms.tolist()
+def tpot_medians_ms(candidates: Snapshot) -> list[float]:
+    assert candidates.predictions is not None
+    assert candidates.predictions.tpot_median_ms is not None
+    medians_ms: list[float] = candidates.predictions.tpot_median_ms.tolist()
     return medians_ms
 
 
@@ -124,8 +124,8 @@ def test_while_no_endpoint_is_suspected_the_models_are_asked_nothing_about_it() 
     rig = Rig()
     rig.run(10)
     rig.now_s += 1.0
-    pool = rig.pool.snapshot(REQUEST)
-    question = rig.questions.of(feature_columns(REQUEST, pool), pool, wants_costs=True)
+    candidates = rig.pool.snapshot(REQUEST)
+    question = rig.questions.of(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
     assert question.evidence is None
     assert question.columns.shape[1] == 15
 

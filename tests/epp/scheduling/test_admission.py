@@ -19,8 +19,8 @@ RNG = np.random.default_rng(1)
 SHEDDABLE = Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50, priority=-1)
 
 
-def outcome(pool: Snapshot, request: Request = SHEDDABLE, text: str = DEFAULT_CONFIG) -> Decision | Refusal:
-    return load_scheduler(text, {}).schedule(request, pool, RNG)
+def outcome(candidates: Snapshot, request: Request = SHEDDABLE, text: str = DEFAULT_CONFIG) -> Decision | Refusal:
+    return load_scheduler(text, {}).schedule(request, candidates, RNG)
 
 
 SATURATED = {
@@ -32,9 +32,9 @@ SATURATED = {
 }
 
 
-@pytest.mark.parametrize("pool", SATURATED.values(), ids=SATURATED.keys())
-def test_a_sheddable_request_is_shed_when_the_pool_is_saturated(pool: Snapshot) -> None:
-    shed = outcome(pool)
+@pytest.mark.parametrize("candidates", SATURATED.values(), ids=SATURATED.keys())
+def test_a_sheddable_request_is_shed_when_the_pool_is_saturated(candidates: Snapshot) -> None:
+    shed = outcome(candidates)
     assert isinstance(shed, Refusal)
     assert (shed.kind, shed.message, shed.retry_after_s) == (
         "shed",
@@ -43,10 +43,10 @@ def test_a_sheddable_request_is_shed_when_the_pool_is_saturated(pool: Snapshot) 
     )
 
 
-@pytest.mark.parametrize("pool", SATURATED.values(), ids=SATURATED.keys())
+@pytest.mark.parametrize("candidates", SATURATED.values(), ids=SATURATED.keys())
 @pytest.mark.parametrize("priority", [0, 1])
-def test_no_other_request_is_shed(pool: Snapshot, priority: int) -> None:
-    assert isinstance(outcome(pool, replace(SHEDDABLE, priority=priority)), Decision)
+def test_no_other_request_is_shed(candidates: Snapshot, priority: int) -> None:
+    assert isinstance(outcome(candidates, replace(SHEDDABLE, priority=priority)), Decision)
 
 
 def test_one_endpoint_with_room_is_enough() -> None:
@@ -60,9 +60,9 @@ def test_without_traffic_older_metrics_count_while_they_are_believed() -> None:
 
 
 def test_the_environment_sets_the_thresholds() -> None:
-    pool = build_snapshot(2, waiting=[6, 7], metrics_age_s=[1, 1], in_flight=[1, 1])
+    candidates = build_snapshot(2, waiting=[6, 7], metrics_age_s=[1, 1], in_flight=[1, 1])
     environ = {"SD_QUEUE_DEPTH_THRESHOLD": "6", "SD_METRICS_STALENESS_THRESHOLD": "1m30s"}
-    assert isinstance(load_scheduler(DEFAULT_CONFIG, environ).schedule(SHEDDABLE, pool, RNG), Decision)
+    assert isinstance(load_scheduler(DEFAULT_CONFIG, environ).schedule(SHEDDABLE, candidates, RNG), Decision)
 
 
 BUSY_AND_LATE = build_snapshot(2, in_flight=[1, 2], kv_usage=[0.5, 0.5], predicted=[(600, 20), (100, 60)])
@@ -75,7 +75,7 @@ def test_a_sheddable_request_is_shed_when_every_endpoint_is_busy_and_late() -> N
 
 
 @pytest.mark.parametrize(
-    ("pool", "request_"),
+    ("candidates", "request_"),
     [
         (BUSY_AND_LATE, replace(SHEDDABLE, priority=0)),
         (BUSY_AND_LATE, replace(SHEDDABLE, slo_tpot_ms=None)),
@@ -87,8 +87,8 @@ def test_a_sheddable_request_is_shed_when_every_endpoint_is_busy_and_late() -> N
     ],
     ids=["priority 0", "TTFT met", "no objectives", "one idle", "one not predicted", "none predicted", "no answer"],
 )
-def test_else_it_is_served(pool: Snapshot, request_: Request) -> None:
-    assert isinstance(outcome(pool, request_), Decision)
+def test_else_it_is_served(candidates: Snapshot, request_: Request) -> None:
+    assert isinstance(outcome(candidates, request_), Decision)
 
 
 SHEDDING = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
@@ -112,7 +112,7 @@ LONG = replace(SHEDDABLE, input_tokens=8000)
 
 
 @pytest.mark.parametrize(
-    ("pool", "asked", "text"),
+    ("candidates", "asked", "text"),
     [
         (beside(21), LONG, DEFAULT_CONFIG),
         (beside(21), LONG, SHEDDING),
@@ -121,8 +121,8 @@ LONG = replace(SHEDDABLE, input_tokens=8000)
     ],
     ids=["sheddable", "sheddable, all", "all", "all, no objectives"],
 )
-def test_what_costs_more_objectives_than_it_meets_is_shed(pool: Snapshot, asked: Request, text: str) -> None:
-    shed = outcome(pool, asked, text)
+def test_what_costs_more_objectives_than_it_meets_is_shed(candidates: Snapshot, asked: Request, text: str) -> None:
+    shed = outcome(candidates, asked, text)
     assert isinstance(shed, Refusal)
     assert (shed.kind, shed.message, shed.retry_after_s) == (
         "shed",
@@ -132,7 +132,7 @@ def test_what_costs_more_objectives_than_it_meets_is_shed(pool: Snapshot, asked:
 
 
 @pytest.mark.parametrize(
-    ("pool", "asked", "text"),
+    ("candidates", "asked", "text"),
     [
         (beside(21), replace(LONG, priority=0), DEFAULT_CONFIG),
         (beside(200), LONG, SHEDDING),
@@ -158,8 +158,8 @@ def test_what_costs_more_objectives_than_it_meets_is_shed(pool: Snapshot, asked:
         "one not predicted",
     ],
 )
-def test_what_costs_little_or_nobody_knows_what_is_served(pool: Snapshot, asked: Request, text: str) -> None:
-    assert isinstance(outcome(pool, asked, text), Decision)
+def test_what_costs_little_or_nobody_knows_what_is_served(candidates: Snapshot, asked: Request, text: str) -> None:
+    assert isinstance(outcome(candidates, asked, text), Decision)
 
 
 def test_the_environment_has_all_shed() -> None:
@@ -183,29 +183,29 @@ def test_the_probability_of_shedding_is_k_times_a_power_of_saturation(
     columns: list[tuple[float, float]], power: float, k: float
 ) -> None:
     waiting, kv_usage = (list(column) for column in zip(*columns, strict=True))
-    pool = build_snapshot(len(columns), waiting=waiting, kv_usage=kv_usage)
+    candidates = build_snapshot(len(columns), waiting=waiting, kv_usage=kv_usage)
     saturation = sum(max(queue / 5, kv / 0.8) for queue, kv in columns) / len(columns)
     try:
         expected = min(k * saturation**power, 1.0)
     except OverflowError:
         expected = 1.0
-    assert ProbabilisticAdmitter(power=power, k=k).probability(pool) == pytest.approx(expected, rel=1e-6)
+    assert ProbabilisticAdmitter(power=power, k=k).probability(candidates) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_probabilistic_admitter_sheds_at_random_and_only_what_can_be_shed() -> None:
-    pool, rng = build_snapshot(1, waiting=[5 * (0.5 / 300) ** 0.2]), np.random.default_rng(4)
+    candidates, rng = build_snapshot(1, waiting=[5 * (0.5 / 300) ** 0.2]), np.random.default_rng(4)
     admitter = ProbabilisticAdmitter()
-    shed = [admitter.admit(SHEDDABLE, pool, rng) is not None for _ in range(400)]
+    shed = [admitter.admit(SHEDDABLE, candidates, rng) is not None for _ in range(400)]
     assert 150 < sum(shed) < 250
-    assert not any(admitter.admit(replace(SHEDDABLE, priority=0), pool, rng) for _ in range(50))
+    assert not any(admitter.admit(replace(SHEDDABLE, priority=0), candidates, rng) for _ in range(50))
 
 
 def test_the_detector_is_a_filter_too() -> None:
     detector = UtilizationDetector(headroom=0.2)
-    pool = build_snapshot(
+    candidates = build_snapshot(
         4, waiting=[5, 6, 0, 0], kv_usage=[0.9, 0.1, 0.97, 0.1], metrics_age_s=[0, 0, 0, 9], in_flight=[1, 1, 1, 1]
     )
-    assert detector.keep(SHEDDABLE, pool, RNG).tolist() == [True, False, False, False]
+    assert detector.keep(SHEDDABLE, candidates, RNG).tolist() == [True, False, False, False]
     assert detector.keep(SHEDDABLE, build_snapshot(2, waiting=[9, 9]), RNG).all()
 
 

@@ -474,8 +474,8 @@ def test_without_predictions_the_default_profile_decides() -> None:
     scheduler = load(DEFAULT_CONFIG)
     asked = Request("1", "m", prediction_based=True)
     for predicted in (None, [(np.nan, np.nan)] * 2):
-        pool = build_snapshot(2, waiting=[5, 0], predicted=predicted)
-        decision = scheduler.schedule(asked, pool, np.random.default_rng(1))
+        candidates = build_snapshot(2, waiting=[5, 0], predicted=predicted)
+        decision = scheduler.schedule(asked, candidates, np.random.default_rng(1))
         assert isinstance(decision, Decision)
         assert (decision.wanted_profile, decision.profile, decision.chosen) == ("slo", "default", 1)
 
@@ -483,13 +483,13 @@ def test_without_predictions_the_default_profile_decides() -> None:
 def test_a_header_chooses_the_profile() -> None:
     text = QUEUE + "- type: header-profile-handler\n" + profile("pluginRef: queue-scorer")
     text += "- name: decode\n  plugins: [{pluginRef: queue-scorer}]\n"
-    scheduler, pool, rng = load(text), build_snapshot(1), np.random.default_rng(1)
+    scheduler, candidates, rng = load(text), build_snapshot(1), np.random.default_rng(1)
     for headers, expected in (({"epp-profile": " a "}, "a"), ({}, "decode")):
-        decision = scheduler.schedule(Request("1", "m", headers=headers), pool, rng)
+        decision = scheduler.schedule(Request("1", "m", headers=headers), candidates, rng)
         assert isinstance(decision, Decision)
         assert decision.profile == expected
     unknown = Request("1", "m", headers={"epp-profile": "x"})
     assert not scheduler.wants_predictions(unknown)
-    assert scheduler.schedule(unknown, pool, rng) == Refusal("no-endpoint", "no scheduling profile is named 'x'")
+    assert scheduler.schedule(unknown, candidates, rng) == Refusal("no-endpoint", "no scheduling profile is named 'x'")
     with pytest.raises(DocumentError, match="defaultProfile"):
         load(text.replace("decode", "other"))

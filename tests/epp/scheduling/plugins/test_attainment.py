@@ -20,21 +20,23 @@ def request(ttft_ms: float | None = 1000, tpot_ms: float | None = 60, tokens: in
     return Request("1", "m", input_tokens=tokens, slo_ttft_ms=ttft_ms, slo_tpot_ms=tpot_ms)
 
 
-def scores(asked: Request, pool: Snapshot, scorer: SloScorer = SCORER) -> list[float]:
-    found: list[float] = scorer.score(asked, pool, RNG).tolist()
+def scores(asked: Request, candidates: Snapshot, scorer: SloScorer = SCORER) -> list[float]:
+    found: list[float] = scorer.score(asked, candidates, RNG).tolist()
     return found
 
 
 def test_an_endpoint_that_meets_both_is_preferred_and_the_rest_is_less_by_what_it_costs() -> None:
-    pool = build_snapshot(3, predicted=[(300, 26), (3000, 26), (300, 260)], medians=[(200, 20), (2000, 20), (200, 200)])
-    best, late, slow = scores(request(), pool)
+    candidates = build_snapshot(
+        3, predicted=[(300, 26), (3000, 26), (300, 260)], medians=[(200, 20), (2000, 20), (200, 200)]
+    )
+    best, late, slow = scores(request(), candidates)
     assert best == 1.0
     assert late < 0.1
     assert slow < 0.1
 
 
 def test_a_loose_request_keeps_off_those_that_strict_ones_would_miss_for_it() -> None:
-    pool = build_snapshot(
+    candidates = build_snapshot(
         2,
         in_flight=[20, 20],
         tpot_slos=[{21.0: 20}, {200.0: 20}],
@@ -42,13 +44,13 @@ def test_a_loose_request_keeps_off_those_that_strict_ones_would_miss_for_it() ->
         predicted=EVEN,
         medians=EVEN_MEDIANS,
     )
-    strict, loose = scores(request(tpot_ms=200), pool)
+    strict, loose = scores(request(tpot_ms=200), candidates)
     assert strict < loose == 1.0
 
 
 def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> None:
     def first_of(so_far: tuple[float, float]) -> list[float]:
-        pool = build_snapshot(
+        candidates = build_snapshot(
             2,
             in_flight=[20, 20],
             tpot_slos=[{21.0: 20}, {200.0: 20}],
@@ -57,7 +59,7 @@ def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> N
             predicted=[(300, 26), (300, 26.5)],
             medians=[(200, 20), (200, 20.4)],
         )
-        return scores(request(tpot_ms=200), pool)
+        return scores(request(tpot_ms=200), candidates)
 
     at_risk, with_room, too_late = first_of((0, 0)), first_of((2000, 2000 * 8.0)), first_of((2000, 2000 * 40.0))
     assert at_risk[0] < at_risk[1] == 1.0
@@ -66,7 +68,7 @@ def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> N
 
 
 def test_whom_nothing_can_save_goes_where_least_is_lost() -> None:
-    pool = build_snapshot(
+    candidates = build_snapshot(
         2,
         in_flight=[20, 20],
         tpot_slos=[{22.0: 20}, {100.0: 20}],
@@ -74,12 +76,12 @@ def test_whom_nothing_can_save_goes_where_least_is_lost() -> None:
         predicted=[(300, 26), (500, 80)],
         medians=[(200, 20), (400, 60)],
     )
-    assert scores(request(tpot_ms=5), pool)[1] == 1.0
+    assert scores(request(tpot_ms=5), candidates)[1] == 1.0
 
 
 def test_a_prompt_goes_where_it_is_cached_when_reading_it_would_hold_others_up() -> None:
     def with_cost(ms_per_token: float) -> list[float]:
-        pool = build_snapshot(
+        candidates = build_snapshot(
             2,
             in_flight=[30, 30],
             tpot_slos=[{22.0: 30}, {22.0: 30}],
@@ -90,21 +92,21 @@ def test_a_prompt_goes_where_it_is_cached_when_reading_it_would_hold_others_up()
             predicted=[(300, 26), (300, 26.5)],
             medians=[(200, 20), (200, 20.4)],
         )
-        return scores(request(tokens=8000), pool)
+        return scores(request(tokens=8000), candidates)
 
     assert with_cost(0.05)[1] == 1.0
     assert with_cost(0.0)[0] == 1.0
 
 
 def test_between_equals_the_quicker_is_taken() -> None:
-    pool = build_snapshot(2, predicted=[(300, 12), (300, 13)], medians=[(200, 10), (200, 11)])
-    assert scores(request(None, None), pool)[0] == 1.0
-    assert scores(request(None, None), pool)[1] > 0.9
+    candidates = build_snapshot(2, predicted=[(300, 12), (300, 13)], medians=[(200, 10), (200, 11)])
+    assert scores(request(None, None), candidates)[0] == 1.0
+    assert scores(request(None, None), candidates)[1] > 0.9
 
 
 def test_an_endpoint_that_is_slower_than_predicted_is_taken_for_slower() -> None:
-    pool = build_snapshot(2, predicted=EVEN, medians=EVEN_MEDIANS, tpot_bias=[1.3, 1.0])
-    assert scores(request(tpot_ms=25), pool)[0] < scores(request(tpot_ms=25), pool)[1] == 1.0
+    candidates = build_snapshot(2, predicted=EVEN, medians=EVEN_MEDIANS, tpot_bias=[1.3, 1.0])
+    assert scores(request(tpot_ms=25), candidates)[0] < scores(request(tpot_ms=25), candidates)[1] == 1.0
 
 
 def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> None:
@@ -112,7 +114,7 @@ def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> Non
         since_ms: list[float], prefill_tokens: list[float] | None = None, ms_per_token: float = 0.0
     ) -> list[float]:
         # The first is the quicker one by a little.
-        pool = build_snapshot(
+        candidates = build_snapshot(
             2,
             predicted=[(300, 26), (300, 26.5)],
             medians=[(200, 20), (200, 20.4)],
@@ -121,7 +123,7 @@ def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> Non
             prefill_tokens=prefill_tokens,
             prefill_ms_per_token=[ms_per_token, ms_per_token],
         )
-        return scores(request(), pool)
+        return scores(request(), candidates)
 
     assert first_of([15, 5])[0] == 1.0
     assert first_of([3000, 5])[0] < 0.1
@@ -133,14 +135,14 @@ def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> Non
 
 
 def test_without_medians_an_upper_quantile_alone_decides() -> None:
-    pool = build_snapshot(2, predicted=[(300, 70), (300, 50)])
-    assert scores(request(), pool)[1] == 1.0
+    candidates = build_snapshot(2, predicted=[(300, 70), (300, 50)])
+    assert scores(request(), candidates)[1] == 1.0
 
 
 def test_the_buffer_factor_scales_tpot_objectives() -> None:
-    pool = build_snapshot(2, predicted=[(300, 26), (800, 13)], medians=[(200, 20), (700, 10)])
-    assert scores(request(ttft_ms=750), pool)[0] == 1.0
-    assert scores(request(ttft_ms=750), pool, SloScorer(slo_buffer_factor=0.3))[1] == 1.0
+    candidates = build_snapshot(2, predicted=[(300, 26), (800, 13)], medians=[(200, 20), (700, 10)])
+    assert scores(request(ttft_ms=750), candidates)[0] == 1.0
+    assert scores(request(ttft_ms=750), candidates, SloScorer(slo_buffer_factor=0.3))[1] == 1.0
 
 
 latency = st.one_of(st.just(np.nan), st.just(np.inf), st.floats(0, 1e6))
@@ -157,14 +159,14 @@ def test_scores_keep_to_the_range_and_nothing_known_is_the_worst(
     ttft_ms: float | None,
     tpot_ms: float | None,
 ) -> None:
-    pool = build_snapshot(
+    candidates = build_snapshot(
         4,
         in_flight=[float(sum(one.values())) for one in in_flight],
         tpot_slos=in_flight,
         predicted=predicted,
         medians=medians,
     )
-    found = scores(request(ttft_ms, tpot_ms), pool)
+    found = scores(request(ttft_ms, tpot_ms), candidates)
     known = [bool(np.isfinite([*predicted[i], *(medians[i] if medians else ())]).all()) for i in range(4)]
     assert all(0 <= score <= 1 for score in found)
     assert not any(score for score, is_known in zip(found, known, strict=True) if not is_known)
@@ -174,7 +176,7 @@ def test_scores_keep_to_the_range_and_nothing_known_is_the_worst(
 @given(st.integers(1, 60), st.floats(8, 200))
 def test_another_request_in_flight_never_makes_an_endpoint_better(more: int, slo_ms: float) -> None:
     def first_less_second(extra: int) -> float:
-        pool = build_snapshot(
+        candidates = build_snapshot(
             2,
             in_flight=[20, 20],
             tpot_slos=[{slo_ms: 5 + extra}, {40.0: 10}],
@@ -182,7 +184,7 @@ def test_another_request_in_flight_never_makes_an_endpoint_better(more: int, slo
             predicted=EVEN,
             medians=EVEN_MEDIANS,
         )
-        first, second = scores(request(), pool)
+        first, second = scores(request(), candidates)
         return first - second
 
     assert first_less_second(more) <= first_less_second(0) + 1e-9

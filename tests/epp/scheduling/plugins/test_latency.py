@@ -12,7 +12,7 @@ from epp.scheduling.plugins.latency import LatencyScorer, PredictedLatencyProduc
 from epp.scheduling.plugins.prefix import PrefixCacheAffinityFilter
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Snapshot
-from tests.epp.scheduling.plugins.test_slo_reference import latencies, objectives, pools
+from tests.epp.scheduling.plugins.test_slo_reference import latencies, objectives, snapshots
 from tests.epp.scheduling.snapshots import build_snapshot
 
 RNG = np.random.default_rng(3)
@@ -23,13 +23,15 @@ def request(ttft_ms: float | None = 500, tpot_ms: float | None = 50) -> Request:
     return Request("1", "m", slo_ttft_ms=ttft_ms, slo_tpot_ms=tpot_ms)
 
 
-def rooms(asked: Request, pool: Snapshot) -> list[tuple[float, float]]:
+def rooms(asked: Request, candidates: Snapshot) -> list[tuple[float, float]]:
     """TTFT and TPOT headroom of each endpoint: inf where nothing is asked, NaN where nothing is known."""
-    assert pool.predictions is not None
+    assert candidates.predictions is not None
     room = []
-    for index in range(len(pool)):
-        ttft, tpot = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
-        limit = min(INF if asked.slo_tpot_ms is None else asked.slo_tpot_ms, float(pool.tightest_tpot_slo_ms[index]))
+    for index in range(len(candidates)):
+        ttft, tpot = float(candidates.predictions.ttft_ms[index]), float(candidates.predictions.tpot_ms[index])
+        limit = min(
+            INF if asked.slo_tpot_ms is None else asked.slo_tpot_ms, float(candidates.tightest_tpot_slo_ms[index])
+        )
         if asked.slo_ttft_ms is None and asked.slo_tpot_ms is None:
             room.append((-ttft, -tpot))
         else:
@@ -38,8 +40,8 @@ def rooms(asked: Request, pool: Snapshot) -> list[tuple[float, float]]:
     return room
 
 
-def reference_scores(scorer: LatencyScorer, asked: Request, pool: Snapshot) -> list[float]:
-    room = rooms(asked, pool)
+def reference_scores(scorer: LatencyScorer, asked: Request, candidates: Snapshot) -> list[float]:
+    room = rooms(asked, candidates)
     known = [i for i, (g, h) in enumerate(room) if not (math.isnan(g) or math.isnan(h))]
     scores = [0.0] * len(room)
     meeting = [i for i in known if room[i][0] >= 0 and room[i][1] >= 0]
@@ -51,7 +53,7 @@ def reference_scores(scorer: LatencyScorer, asked: Request, pool: Snapshot) -> l
         return scores
     tpot_alone = [i for i in known if room[i][0] >= 0 > room[i][1]]
     ttft_alone = [i for i in known if room[i][1] >= 0 > room[i][0]]
-    chosen = [i for i in known if pool.in_flight[i] == 0] or tpot_alone or ttft_alone or known
+    chosen = [i for i in known if candidates.in_flight[i] == 0] or tpot_alone or ttft_alone or known
     ttft = [max(0.0, -room[i][0]) for i in chosen]
     tpot = [max(0.0, -room[i][1]) for i in chosen]
     for i, combined in zip(chosen, within(scorer, ttft, tpot), strict=True):
@@ -89,28 +91,30 @@ scorers = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(scorer=scorers, pool=pools(), ttft=objectives, tpot=objectives)
+@given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_latency_scores_are_those_of_the_formulas(
-    scorer: LatencyScorer, pool: Snapshot, ttft: float | None, tpot: float | None
+    scorer: LatencyScorer, candidates: Snapshot, ttft: float | None, tpot: float | None
 ) -> None:
     asked = request(ttft, tpot)
-    if all(math.isnan(g) or math.isnan(h) for g, h in rooms(asked, pool)):
+    if all(math.isnan(g) or math.isnan(h) for g, h in rooms(asked, candidates)):
         return
-    assert scorer.score(asked, pool, RNG).tolist() == pytest.approx(reference_scores(scorer, asked, pool), abs=1e-9)
+    assert scorer.score(asked, candidates, RNG).tolist() == pytest.approx(
+        reference_scores(scorer, asked, candidates), abs=1e-9
+    )
 
 
 @settings(max_examples=100, deadline=None)
-@given(pool=pools(), ttft=objectives, tpot=objectives)
+@given(candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_the_tier_filter_keeps_who_meets_the_objectives_unless_it_explores(
-    pool: Snapshot, ttft: float | None, tpot: float | None
+    candidates: Snapshot, ttft: float | None, tpot: float | None
 ) -> None:
     asked = request(ttft, tpot)
-    meeting = [g >= 0 and h >= 0 for g, h in rooms(asked, pool)]
+    meeting = [g >= 0 and h >= 0 for g, h in rooms(asked, candidates)]
     alike = len(set(meeting)) == 1
-    kept = SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(asked, pool, RNG).tolist()
-    explored = SloHeadroomTierFilter(epsilon_explore_neg=1.0).keep(asked, pool, RNG).tolist()
-    assert kept == ([True] * len(pool) if alike else meeting)
-    assert explored == ([True] * len(pool) if alike else [not meets for meets in meeting])
+    kept = SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(asked, candidates, RNG).tolist()
+    explored = SloHeadroomTierFilter(epsilon_explore_neg=1.0).keep(asked, candidates, RNG).tolist()
+    assert kept == ([True] * len(candidates) if alike else meeting)
+    assert explored == ([True] * len(candidates) if alike else [not meets for meets in meeting])
 
 
 @settings(max_examples=100, deadline=None)
@@ -125,7 +129,7 @@ def test_the_affinity_filter_sticks_unless_that_is_too_slow(
     data: list[tuple[float, float, float]], source: str, penalty: float
 ) -> None:
     prefix, ttft, tokens = (list(column) for column in zip(*data, strict=True))
-    pool = build_snapshot(
+    candidates = build_snapshot(
         len(data), prefix_score=prefix, prefill_tokens=tokens, predicted=[(value, 1.0) for value in ttft]
     )
     plugin = PrefixCacheAffinityFilter(
@@ -140,56 +144,57 @@ def test_the_affinity_filter_sticks_unless_that_is_too_slow(
         return
     too_slow = penalty > 0 and best is not None and other is not None and best - other > penalty
     expected = sticky if any(sticky) and not too_slow else [True] * len(data)
-    assert plugin.keep(request(), pool, RNG).tolist() == expected
+    assert plugin.keep(request(), candidates, RNG).tolist() == expected
 
 
 def test_exploration_ignores_the_affinity() -> None:
-    pool = build_snapshot(2, prefix_score=[1.0, 0.0])
-    assert PrefixCacheAffinityFilter().keep(request(), pool, RNG).tolist() == [True, False]
-    assert PrefixCacheAffinityFilter(exploration_probability=1.0).keep(request(), pool, RNG).all()
+    candidates = build_snapshot(2, prefix_score=[1.0, 0.0])
+    assert PrefixCacheAffinityFilter().keep(request(), candidates, RNG).tolist() == [True, False]
+    assert PrefixCacheAffinityFilter(exploration_probability=1.0).keep(request(), candidates, RNG).all()
 
 
 def test_a_missing_objective_is_not_an_objective_of_0() -> None:
-    pool = build_snapshot(2, predicted=[(900, 20), (400, 5000)])
-    assert SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(tpot_ms=None), pool, RNG).tolist() == [0, 1]
-    assert SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(ttft_ms=None), pool, RNG).tolist() == [1, 0]
+    candidates = build_snapshot(2, predicted=[(900, 20), (400, 5000)])
+    tiers = SloHeadroomTierFilter(epsilon_explore_neg=0.0)
+    assert tiers.keep(request(tpot_ms=None), candidates, RNG).tolist() == [0, 1]
+    assert tiers.keep(request(ttft_ms=None), candidates, RNG).tolist() == [1, 0]
 
 
 def test_headroom_is_told_apart_below_a_millisecond() -> None:
-    pool = build_snapshot(2, predicted=[(499.9, 20.0), (499.4, 20.0)])
-    assert LatencyScorer().score(request(), pool, RNG).tolist() == [1.0, 0.01]
-    pool = build_snapshot(2, predicted=[(500.3, 20.0), (499.9, 20.0)])
-    assert SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(), pool, RNG).tolist() == [False, True]
+    candidates = build_snapshot(2, predicted=[(499.9, 20.0), (499.4, 20.0)])
+    assert LatencyScorer().score(request(), candidates, RNG).tolist() == [1.0, 0.01]
+    candidates = build_snapshot(2, predicted=[(500.3, 20.0), (499.9, 20.0)])
+    assert SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(), candidates, RNG).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("size", [101, 1000])
 def test_large_pools_are_predicted_and_scored_as_small_ones(size: int) -> None:
-    pool = build_snapshot(size, predicted=[(100.0 + index, 20.0) for index in range(size)])
-    kept = SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(), pool, RNG)
+    candidates = build_snapshot(size, predicted=[(100.0 + index, 20.0) for index in range(size)])
+    kept = SloHeadroomTierFilter(epsilon_explore_neg=0.0).keep(request(), candidates, RNG)
     assert kept.sum() == min(size, 401)
-    scores = LatencyScorer(headroom_selection_strategy="most").score(request(), pool, RNG)
+    scores = LatencyScorer(headroom_selection_strategy="most").score(request(), candidates, RNG)
     assert (scores > 0).sum() == min(size, 401)
     assert scores.argmax() == 0
 
 
 def test_idle_endpoints_come_before_those_that_miss_less() -> None:
-    pool = build_snapshot(3, in_flight=[1, 0, 0], predicted=[(501, 50), (900, 90), (700, 70)])
-    scores = LatencyScorer().score(request(), pool, RNG)
+    candidates = build_snapshot(3, in_flight=[1, 0, 0], predicted=[(501, 50), (900, 90), (700, 70)])
+    scores = LatencyScorer().score(request(), candidates, RNG)
     assert scores.tolist() == [0.0, 0.01, 1.0]
 
 
 def test_missing_tpot_alone_is_better_than_missing_ttft() -> None:
-    pool = build_snapshot(3, in_flight=[1, 1, 1], predicted=[(600, 40), (400, 60), (600, 60)])
-    assert LatencyScorer().score(request(), pool, RNG).nonzero()[0].tolist() == [1]
+    candidates = build_snapshot(3, in_flight=[1, 1, 1], predicted=[(600, 40), (400, 60), (600, 60)])
+    assert LatencyScorer().score(request(), candidates, RNG).nonzero()[0].tolist() == [1]
 
 
 @pytest.mark.parametrize("predicted", [None, [(math.nan, math.nan), (math.nan, 5.0)]])
 def test_without_predictions_load_and_prefix_decide(predicted: list[tuple[float, float]] | None) -> None:
-    pool = build_snapshot(2, waiting=[4, 1], kv_usage=[0.5, 0.2], prefix_score=[0.9, 0], predicted=predicted)
+    candidates = build_snapshot(2, waiting=[4, 1], kv_usage=[0.5, 0.2], prefix_score=[0.9, 0], predicted=predicted)
     expected = [(0.5 + 0.0 + 0.9) / 3, (0.8 + 0.75 + 0.0) / 3]
-    assert LatencyScorer().score(request(), pool, RNG).tolist() == pytest.approx(expected)
+    assert LatencyScorer().score(request(), candidates, RNG).tolist() == pytest.approx(expected)
     assert LatencyScorer(composite_kv_weight=0, composite_queue_weight=0, composite_prefix_weight=0).score(
-        request(), pool, RNG
+        request(), candidates, RNG
     ).tolist() == pytest.approx([0.5, 0.8])
 
 

@@ -24,9 +24,9 @@ from epp.scheduling.plugins.pickers import MaxScorePicker, RandomPicker, Weighte
 from epp.scheduling.plugins.prefix import PrefixCacheScorer
 from epp.scheduling.profile import Profile, WeightedScorer, run_profile
 from epp.scheduling.request import Request
-from epp.scheduling.scheduler import Decision, Scheduler
+from epp.scheduling.scheduler import Decision, Refusal, Scheduler
 from epp.scheduling.snapshot import Adapters, Bools, Endpoint, Floats, Indices, Snapshot
-from tests.epp.scheduling.plugins.test_slo_reference import objectives, pools
+from tests.epp.scheduling.plugins.test_slo_reference import objectives, snapshots
 from tests.epp.scheduling.snapshots import build_snapshot
 
 RNG = np.random.default_rng(1)
@@ -60,20 +60,20 @@ def build(type_name: str, **parameters: Any) -> Any:
     ids=lambda value: getattr(value, "type_name", None),
 )
 def test_a_scorer_of_load(scorer: Scorer, columns: dict[str, list[float]], expected: list[float]) -> None:
-    pool = build_snapshot(3, **columns)  # type: ignore[arg-type]
-    assert scorer.score(REQUEST, pool, RNG).tolist() == pytest.approx(expected)
+    candidates = build_snapshot(3, **columns)  # type: ignore[arg-type]
+    assert scorer.score(REQUEST, candidates, RNG).tolist() == pytest.approx(expected)
 
 
 def test_a_long_match_has_a_say_of_its_own() -> None:
     scorer = PrefixCacheScorer(match_length_weight=0.5, match_length_scale_tokens=800)
     asked = Request("1", "m", block_hashes=tuple(range(50)))
-    pool = build_snapshot(2, prefix_score=[0.5, 1.0])
+    candidates = build_snapshot(2, prefix_score=[0.5, 1.0])
     # 50 blocks of 64 bytes are 800 tokens of four characters.
-    assert scorer.score(asked, pool, RNG).tolist() == pytest.approx([0.5 * 0.25 + 0.5 * 0.5, 1.0])
+    assert scorer.score(asked, candidates, RNG).tolist() == pytest.approx([0.5 * 0.25 + 0.5 * 0.5, 1.0])
 
 
 def test_a_loaded_adapter_is_best_then_room_then_waiting_for_it() -> None:
-    pool = build_snapshot(
+    candidates = build_snapshot(
         5,
         adapters=[
             Adapters(frozenset({"m"}), frozenset(), 1),
@@ -83,16 +83,16 @@ def test_a_loaded_adapter_is_best_then_room_then_waiting_for_it() -> None:
             Adapters(),
         ],
     )
-    assert LoraAffinityScorer().score(REQUEST, pool, RNG).tolist() == [1.0, 0.8, 0.6, 0.0, 0.0]
+    assert LoraAffinityScorer().score(REQUEST, candidates, RNG).tolist() == [1.0, 0.8, 0.6, 0.0, 0.0]
     assert LoraAffinityScorer().score(REQUEST, build_snapshot(2), RNG).tolist() == [0.0, 0.0]
 
 
 def test_cold_prompts_go_to_whoever_took_one_longest_ago() -> None:
     profile = Profile("p", (), (WeightedScorer("lru", load.NoHitLruScorer(), 1.0),), MaxScorePicker())
-    pool, rng = build_snapshot(4), np.random.default_rng(2)
+    candidates, rng = build_snapshot(4), np.random.default_rng(2)
     chosen = []
     for _ in range(8):
-        result = run_profile(profile, REQUEST, pool, rng)
+        result = run_profile(profile, REQUEST, candidates, rng)
         assert result is not None
         chosen.append(int(result.picked[0]))
     assert sorted(chosen[:4]) == [0, 1, 2, 3]
@@ -120,9 +120,9 @@ SELECTOR = "label-selector-filter"
     ],
 )
 def test_a_filter_by_label(candidate_filter: Filter, expected: list[int]) -> None:
-    pool = build_snapshot(4, labels=LABELS)
-    assert candidate_filter.keep(REQUEST, pool, RNG).tolist() == [bool(kept) for kept in expected]
-    view = pool.take(np.array([3, 0]))
+    candidates = build_snapshot(4, labels=LABELS)
+    assert candidate_filter.keep(REQUEST, candidates, RNG).tolist() == [bool(kept) for kept in expected]
+    view = candidates.take(np.array([3, 0]))
     assert candidate_filter.keep(REQUEST, view, RNG).tolist() == [bool(expected[3]), bool(expected[0])]
     swapped = build_snapshot(4, labels=LABELS[::-1])
     assert candidate_filter.keep(REQUEST, swapped, RNG).tolist() == [bool(kept) for kept in expected[::-1]]
@@ -135,14 +135,14 @@ def test_a_bad_selector_is_refused() -> None:
 
 def test_a_header_prefers_a_label() -> None:
     scorer = build("header-label-affinity-scorer", headerName="X-Tier", labelKey="tier")
-    pool = build_snapshot(4, labels=LABELS)
-    assert scorer.score(REQUEST, pool, RNG).tolist() == [1, 0, 0, 0]
-    assert scorer.score(Request("1", "m", headers={"x-tier": "tin"}), pool, RNG).tolist() == [0, 0, 1, 0]
-    assert scorer.score(Request("1", "m"), pool, RNG).tolist() == [0, 0, 0, 0]
+    candidates = build_snapshot(4, labels=LABELS)
+    assert scorer.score(REQUEST, candidates, RNG).tolist() == [1, 0, 0, 0]
+    assert scorer.score(Request("1", "m", headers={"x-tier": "tin"}), candidates, RNG).tolist() == [0, 0, 1, 0]
+    assert scorer.score(Request("1", "m"), candidates, RNG).tolist() == [0, 0, 0, 0]
 
 
 def test_the_testing_filter_takes_ips_and_addresses() -> None:
-    pool = build_snapshot(4)
+    candidates = build_snapshot(4)
     for listed, expected in {
         "10.0.0.2": [2],
         "10.0.0.3, 10.0.0.1:8000,10.0.0.2:1": [1, 3],
@@ -150,19 +150,19 @@ def test_the_testing_filter_takes_ips_and_addresses() -> None:
         "": [],
     }.items():
         asked = Request("1", "m", headers={"test-epp-endpoint-selection": listed})
-        assert labels.HeaderBasedTestingFilter().keep(asked, pool, RNG).nonzero()[0].tolist() == expected
-    assert not labels.HeaderBasedTestingFilter().keep(REQUEST, pool, RNG).any()
+        assert labels.HeaderBasedTestingFilter().keep(asked, candidates, RNG).nonzero()[0].tolist() == expected
+    assert not labels.HeaderBasedTestingFilter().keep(REQUEST, candidates, RNG).any()
 
 
 def test_a_session_stays_where_it_was() -> None:
     scorer, candidate_filter = build("session-affinity-scorer"), build("session-affinity-filter")
-    pool = build_snapshot(3)
-    (header, token), *_ = scorer.response_headers(pool.endpoints[1]).items()
+    candidates = build_snapshot(3)
+    (header, token), *_ = scorer.response_headers(candidates.endpoints[1]).items()
     asked = Request("1", "m", headers={header: token})
     assert header == "x-session-token"
-    assert scorer.score(asked, pool, RNG).tolist() == [0, 1, 0]
-    assert candidate_filter.keep(asked, pool, RNG).tolist() == [False, True, False]
-    without = pool.take(np.array([2, 0]))
+    assert scorer.score(asked, candidates, RNG).tolist() == [0, 1, 0]
+    assert candidate_filter.keep(asked, candidates, RNG).tolist() == [False, True, False]
+    without = candidates.take(np.array([2, 0]))
     assert scorer.score(asked, without, RNG).tolist() == [0, 0]
     assert candidate_filter.keep(asked, without, RNG).all()
 
@@ -176,12 +176,12 @@ def test_a_token_of_nobody_tells_nothing(token: str) -> None:
 def test_a_decision_tells_what_the_response_gets() -> None:
     profile = Profile("p", (build("session-affinity-filter"),), (), MaxScorePicker())
     scheduler = Scheduler({"p": profile}, build("single-profile-handler"), build("prefix-cache-scorer").parameters)
-    pool = build_snapshot(3)
-    decision = scheduler.schedule(REQUEST, pool, RNG)
+    candidates = build_snapshot(3)
+    decision = scheduler.schedule(REQUEST, candidates, RNG)
     assert isinstance(decision, Decision)
     again = Request("2", "m", headers=decision.response_headers)
     for _ in range(9):
-        stays = scheduler.schedule(again, pool, RNG)
+        stays = scheduler.schedule(again, candidates, RNG)
         assert isinstance(stays, Decision)
         assert stays.chosen == decision.chosen
 
@@ -196,12 +196,12 @@ ranges = st.one_of(
 @given(texts=st.lists(ranges, min_size=1, max_size=6), tokens=st.integers(0, 12_000), filtering=st.booleans())
 def test_context_lengths_prefer_the_narrowest_range(texts: list[str | None], tokens: int, filtering: bool) -> None:
     key = "llm-d.ai/context-length-range"
-    pool = build_snapshot(len(texts), labels=[{} if text is None else {key: text} for text in texts])
+    candidates = build_snapshot(len(texts), labels=[{} if text is None else {key: text} for text in texts])
     plugin = labels.ContextLengthAware(enable_filtering=filtering)
     asked = Request("1", "m", input_tokens=tokens)
     expected, kept = zip(*(context_score(text, tokens) for text in texts), strict=True)
-    assert plugin.score(asked, pool, RNG).tolist() == pytest.approx(expected)
-    assert plugin.keep(asked, pool, RNG).tolist() == (list(kept) if filtering else [True] * len(texts))
+    assert plugin.score(asked, candidates, RNG).tolist() == pytest.approx(expected)
+    assert plugin.keep(asked, candidates, RNG).tolist() == (list(kept) if filtering else [True] * len(texts))
 
 
 def context_score(text: str | None, tokens: int) -> tuple[float, bool]:
@@ -220,9 +220,9 @@ def context_score(text: str | None, tokens: int) -> tuple[float, bool]:
 
 
 def test_the_utilization_filter_drops_who_exceeds_any_cap() -> None:
-    pool = build_snapshot(3, waiting=[0, 3, 0], kv_usage=[0.5, 0.5, 0.9])
+    candidates = build_snapshot(3, waiting=[0, 3, 0], kv_usage=[0.5, 0.5, 0.9])
     caps = [{"metric": "waiting-queue", "maxValue": 2}, {"metric": "kv-cache-utilization", "maxValue": 0.5}]
-    assert build("utilization-filter", conditions=caps).keep(REQUEST, pool, RNG).tolist() == [True, False, False]
+    assert build("utilization-filter", conditions=caps).keep(REQUEST, candidates, RNG).tolist() == [True, False, False]
     none = [{"metric": "active-requests", "maxValue": 0}, {"metric": "running-requests", "maxValue": 0}]
     busy = build_snapshot(2, in_flight=[1, 0], running=[0, 2])
     assert not build("utilization-filter", conditions=none).keep(REQUEST, busy, RNG).any()
@@ -274,42 +274,44 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("type_name", every(Scorer))
 @settings(max_examples=12, deadline=None)
-@given(pool=pools(), ttft=objectives, tpot=objectives)
+@given(candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_every_scorer_keeps_to_the_range(
-    type_name: str, pool: Snapshot, ttft: float | None, tpot: float | None
+    type_name: str, candidates: Snapshot, ttft: float | None, tpot: float | None
 ) -> None:
     scorer = build(type_name, **REQUIRED.get(type_name, {}))
     asked = Request("1", "m", slo_ttft_ms=ttft, slo_tpot_ms=tpot)
-    scores = scorer.score(asked, pool, RNG)
-    assert scores.shape == (len(pool),)
+    scores = scorer.score(asked, candidates, RNG)
+    assert scores.shape == (len(candidates),)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
 @pytest.mark.parametrize("type_name", every(Filter))
 @settings(max_examples=12, deadline=None)
-@given(pool=pools(), ttft=objectives, tpot=objectives)
-def test_every_filter_gives_a_mask(type_name: str, pool: Snapshot, ttft: float | None, tpot: float | None) -> None:
+@given(candidates=snapshots(), ttft=objectives, tpot=objectives)
+def test_every_filter_gives_a_mask(
+    type_name: str, candidates: Snapshot, ttft: float | None, tpot: float | None
+) -> None:
     candidate_filter = build(type_name, **REQUIRED.get(type_name, {}))
     asked = Request("1", "m", slo_ttft_ms=ttft, slo_tpot_ms=tpot)
-    mask = candidate_filter.keep(asked, pool, RNG)
-    assert (mask.dtype, mask.shape) == (bool, (len(pool),))
+    mask = candidate_filter.keep(asked, candidates, RNG)
+    assert (mask.dtype, mask.shape) == (bool, (len(candidates),))
 
 
 @settings(deadline=None)
-@given(pool=pools(), data=st.data())
-def test_a_view_of_a_view_has_the_columns_of_the_candidates_it_took(pool: Snapshot, data: st.DataObject) -> None:
-    positions = st.lists(st.integers(0, len(pool) - 1), min_size=1, max_size=6)
+@given(candidates=snapshots(), data=st.data())
+def test_a_view_of_a_view_has_the_columns_of_the_candidates_it_took(candidates: Snapshot, data: st.DataObject) -> None:
+    positions = st.lists(st.integers(0, len(candidates) - 1), min_size=1, max_size=6)
     first = data.draw(positions)
     second = data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1, max_size=6))
-    view = pool.take(np.array(first)).take(np.array(second))
+    view = candidates.take(np.array(first)).take(np.array(second))
     taken = [first[index] for index in second]
     assert len(view) == len(taken)
-    assert view.whole is pool
-    assert view.prefix_score.tolist() == [pool.prefix_score[index] for index in taken]
-    assert [endpoint.name for endpoint in view.endpoints] == [pool.endpoints[index].name for index in taken]
+    assert view.whole is candidates
+    assert view.prefix_score.tolist() == [candidates.prefix_score[index] for index in taken]
+    assert [endpoint.name for endpoint in view.endpoints] == [candidates.endpoints[index].name for index in taken]
     assert view.predictions is not None
-    assert pool.predictions is not None
-    expected = [float(pool.predictions.ttft_ms[index]) for index in taken]
+    assert candidates.predictions is not None
+    expected = [float(candidates.predictions.ttft_ms[index]) for index in taken]
     assert view.predictions.ttft_ms.tolist() == pytest.approx(expected, nan_ok=True)
     assert view.without_predictions().predictions is None
     with pytest.raises(AttributeError):
@@ -317,29 +319,58 @@ def test_a_view_of_a_view_has_the_columns_of_the_candidates_it_took(pool: Snapsh
 
 
 class Raises(Filter, Scorer, Admitter, frozen=True):
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         raise RuntimeError("no")
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         raise RuntimeError("no")
 
-    def decided(self, request: Request, pool: Snapshot, chosen: int) -> None:
+    def decided(self, request: Request, candidates: Snapshot, chosen: int) -> None:
         raise RuntimeError("no")
 
-    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+    def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
         raise RuntimeError("no")
 
     def response_headers(self, endpoint: Endpoint) -> dict[str, str]:
         raise RuntimeError("no")
 
 
+class Older(Filter, Scorer, Admitter, frozen=True):
+    """Written when the candidates were called the pool."""
+
+    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+        return pool.waiting < 3
+
+    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+        return pool.kv_usage
+
+    def decided(self, request: Request, pool: Snapshot, chosen: int) -> None:
+        self.__dict__["decided_for"] = pool.endpoints[chosen].name
+
+    def admit(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> str | None:
+        return None if len(pool) > 1 else "too few"
+
+
+def test_a_plugin_names_its_parameters_as_it_likes() -> None:
+    older = Older()
+    profile = Profile("p", (older,), (WeightedScorer("older", older, 1.0),), MaxScorePicker())
+    handler, size = build("single-profile-handler"), build("prefix-cache-scorer").parameters
+    scheduler = Scheduler({"p": profile}, handler, size, (older,))
+    candidates = build_snapshot(3, waiting=[4, 0, 1], kv_usage=[0.9, 0.1, 0.5])
+    decision = scheduler.schedule(REQUEST, candidates, RNG)
+    assert isinstance(decision, Decision)
+    assert decision.chosen == 2
+    assert older.__dict__["decided_for"] == candidates.endpoints[2].name
+    assert isinstance(scheduler.schedule(REQUEST, build_snapshot(1), RNG), Refusal)
+
+
 class Misshapen(Filter, Scorer, Picker, ProfileHandler, frozen=True):
     answer: Any
 
-    def keep(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Bools:
+    def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         return self.answer  # type: ignore[no-any-return]
 
-    def score(self, request: Request, pool: Snapshot, rng: np.random.Generator) -> Floats:
+    def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         return self.answer  # type: ignore[no-any-return]
 
     def pick(self, scores: Floats, rng: np.random.Generator) -> Indices:

@@ -20,10 +20,10 @@ INF = math.inf
 class Pod:
     """One endpoint, and how it stands to one request."""
 
-    def __init__(self, pool: Snapshot, index: int, request: Request, scorer: SloScorer) -> None:
-        assert pool.predictions is not None
-        ttft, tpot = float(pool.predictions.ttft_ms[index]), float(pool.predictions.tpot_ms[index])
-        tightest = float(pool.tightest_tpot_slo_ms[index]) * scorer.slo_buffer_factor
+    def __init__(self, candidates: Snapshot, index: int, request: Request, scorer: SloScorer) -> None:
+        assert candidates.predictions is not None
+        ttft, tpot = float(candidates.predictions.ttft_ms[index]), float(candidates.predictions.tpot_ms[index])
+        tightest = float(candidates.tightest_tpot_slo_ms[index]) * scorer.slo_buffer_factor
         own = INF if request.slo_tpot_ms is None else request.slo_tpot_ms * scorer.slo_buffer_factor
         if request.slo_ttft_ms is None and request.slo_tpot_ms is None:
             self.ttft, self.tpot = -ttft, -tpot
@@ -32,17 +32,17 @@ class Pod:
             limit = min(own, tightest)
             self.tpot = INF if limit == INF else limit - tpot
         self.index = index
-        self.prefix = float(pool.prefix_score[index])
-        self.idle = pool.in_flight[index] == 0
+        self.prefix = float(candidates.prefix_score[index])
+        self.idle = candidates.in_flight[index] == 0
 
     @property
     def positive(self) -> bool:
         return self.ttft > 0 and self.tpot > 0
 
 
-def reference(scorer: SloScorer, request: Request, pool: Snapshot) -> list[float]:
+def reference(scorer: SloScorer, request: Request, candidates: Snapshot) -> list[float]:
     """The probability with which each endpoint is drawn."""
-    pods = [Pod(pool, index, request, scorer) for index in range(len(pool))]
+    pods = [Pod(candidates, index, request, scorer) for index in range(len(candidates))]
     chances = [0.0] * len(pods)
     epsilon = scorer.sticky_epsilon
     for gated, gate_chance in ((True, 1 - epsilon), (False, epsilon)):
@@ -112,15 +112,15 @@ def blend(g: float, h: float, a: float, b: float) -> float:
     return (a * g + b * h) / (a + b) if a + b > 0 else g
 
 
-def exact(scorer: SloScorer, request: Request, pool: Snapshot) -> list[float]:
+def exact(scorer: SloScorer, request: Request, candidates: Snapshot) -> list[float]:
     """The same from the branches that the scorer's draw follows."""
-    assert pool.predictions is not None
-    room = headroom(request, pool, pool.predictions, scorer.slo_buffer_factor)
-    chances = np.zeros(len(pool))
+    assert candidates.predictions is not None
+    room = headroom(request, candidates, candidates.predictions, scorer.slo_buffer_factor)
+    chances = np.zeros(len(candidates))
     epsilon = scorer.sticky_epsilon
     for gated in (True, False):
         for exploring in (True, False):
-            tier, weights = scorer.branch(room, pool, gated, exploring)
+            tier, weights = scorer.branch(room, candidates, gated, exploring)
             chance = (1 - epsilon if gated else epsilon) * (epsilon if exploring else 1 - epsilon)
             chances[tier] += chance * weights / weights.sum()
     values: list[float] = chances.tolist()
@@ -148,7 +148,7 @@ scorers = st.builds(
 
 
 @st.composite
-def pools(draw: st.DrawFn) -> Snapshot:
+def snapshots(draw: st.DrawFn) -> Snapshot:
     size = draw(st.integers(1, 9))
 
     def column(values: st.SearchStrategy[float]) -> list[float]:
@@ -164,29 +164,29 @@ def pools(draw: st.DrawFn) -> Snapshot:
 
 
 @settings(max_examples=150, deadline=None)
-@given(scorer=scorers, pool=pools(), ttft=objectives, tpot=objectives)
+@given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_every_endpoint_is_drawn_as_often_as_the_formulas_say(
-    scorer: SloScorer, pool: Snapshot, ttft: float | None, tpot: float | None
+    scorer: SloScorer, candidates: Snapshot, ttft: float | None, tpot: float | None
 ) -> None:
     request = Request("1", "m", slo_ttft_ms=ttft, slo_tpot_ms=tpot)
-    expected = reference(scorer, request, pool)
-    assert exact(scorer, request, pool) == pytest.approx(expected, abs=1e-9)
+    expected = reference(scorer, request, candidates)
+    assert exact(scorer, request, candidates) == pytest.approx(expected, abs=1e-9)
     assert sum(expected) == pytest.approx(1)
 
 
 @settings(max_examples=100, deadline=None)
-@given(scorer=scorers, pool=pools(), ttft=objectives, tpot=objectives, seed=st.integers(0, 1000))
+@given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives, seed=st.integers(0, 1000))
 def test_the_draw_gives_score_1_to_one_endpoint_that_can_be_drawn(
-    scorer: SloScorer, pool: Snapshot, ttft: float | None, tpot: float | None, seed: int
+    scorer: SloScorer, candidates: Snapshot, ttft: float | None, tpot: float | None, seed: int
 ) -> None:
     request = Request("1", "m", slo_ttft_ms=ttft, slo_tpot_ms=tpot)
-    scores = scorer.score(request, pool, np.random.default_rng(seed))
-    assert sorted(scores.tolist()) == [0.0] * (len(pool) - 1) + [1.0]
-    assert reference(scorer, request, pool)[int(scores.argmax())] > 0
+    scores = scorer.score(request, candidates, np.random.default_rng(seed))
+    assert sorted(scores.tolist()) == [0.0] * (len(candidates) - 1) + [1.0]
+    assert reference(scorer, request, candidates)[int(scores.argmax())] > 0
 
 
 def test_the_draw_is_as_frequent_as_the_branches_say() -> None:
-    pool = build_snapshot(4, predicted=[(100, 10), (300, 30), (450, 45), (900, 90)], prefix_score=[0, 0.99, 0, 0])
+    candidates = build_snapshot(4, predicted=[(100, 10), (300, 30), (450, 45), (900, 90)], prefix_score=[0, 0.99, 0, 0])
     request, scorer = (
         Request("1", "m", slo_ttft_ms=500, slo_tpot_ms=50),
         SloScorer(strategy="reference", sticky_epsilon=0.3),
@@ -194,5 +194,5 @@ def test_the_draw_is_as_frequent_as_the_branches_say() -> None:
     rng = np.random.default_rng(5)
     counts = np.zeros(4)
     for _ in range(4000):
-        counts += scorer.score(request, pool, rng)
-    assert (counts / 4000).tolist() == pytest.approx(reference(scorer, request, pool), abs=0.03)
+        counts += scorer.score(request, candidates, rng)
+    assert (counts / 4000).tolist() == pytest.approx(reference(scorer, request, candidates), abs=0.03)
