@@ -1,4 +1,4 @@
-"""What a published model is, and where published models live."""
+"""The model store: published models, their manifests and features, in a folder or an S3 bucket."""
 
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
 from model_store.features import POD_TYPE_CODES, ROW_FEATURES, SCHEMAS, Feature

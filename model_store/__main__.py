@@ -1,4 +1,4 @@
-"""`python -m model_store`: look at a store, check it, move its pointer, copy its models."""
+"""`python -m model_store`: commands that list, verify, roll back, clean up and copy a model store."""
 
 from datetime import datetime
 
@@ -14,7 +14,7 @@ _LOCATION = click.argument("store")
 
 
 class _Commands(click.Group):
-    """Any failure of a store ends a command with one line."""
+    """A command group that reports a StoreError as one line on standard error."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -25,17 +25,17 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings=_SETTINGS)
 def main() -> None:
-    """Commands over a model store, which trainer and predictors share.
+    """Inspect and manage the model store that the trainer and the predictors share.
 
-    STORE is a folder, or s3://bucket/prefix; endpoint, region and credentials of S3 are taken from the environment
-    (AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, ...) or from wherever else boto3 finds them.
+    STORE is a folder, or s3://bucket/prefix. For S3, boto3 reads the endpoint, the region and the credentials from
+    the environment (AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, ...) or from its other usual sources.
     """
 
 
 @main.command("ls")
 @_LOCATION
 def list_generations(store: str) -> None:
-    """The generations that can be rolled back to; * marks the one in force."""
+    """List the generations that can be rolled back to; * marks the one in force."""
     opened = open_store(store)
     current = _current(opened)
     for number in opened.generations():
@@ -48,9 +48,9 @@ def list_generations(store: str) -> None:
 @main.command()
 @_LOCATION
 @click.argument("model")
-@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+@click.option("--generation", type=int, help="Generation number; default: the one in force.")
 def show(store: str, model: str, generation: int | None) -> None:
-    """A model's manifest, as JSON."""
+    """Print a model's manifest as JSON."""
     opened = open_store(store)
     manifest = opened.read(_generation(opened, generation), model).manifest
     click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
@@ -59,7 +59,7 @@ def show(store: str, model: str, generation: int | None) -> None:
 @main.command()
 @_LOCATION
 def verify(store: str) -> None:
-    """Reads every model of every generation, and compares sizes and hashes. Status 1 when one is damaged."""
+    """Read every model of every generation and check its size and hash. Exit with status 1 if any is damaged."""
     opened = open_store(store)
     damaged = 0
     for number in opened.generations():
@@ -72,14 +72,14 @@ def verify(store: str) -> None:
                 damaged += 1
                 click.echo(f"{number:>6}  {model}/{generation.models[model].version}  DAMAGED: {error}")
     if damaged:
-        raise click.ClickException(f"{damaged} damaged; the generations that name none of them can be rolled back to")
+        raise click.ClickException(f"{damaged} damaged; roll back only to a generation that names none of them")
 
 
 @main.command()
 @_LOCATION
 @click.argument("generation", type=int)
 def rollback(store: str, generation: int) -> None:
-    """Makes an older generation the one in force again, after verifying it."""
+    """Verify an older generation and put it in force again."""
     opened = open_store(store)
     opened.rollback(generation)
     click.echo(f"generation {generation} is in force")
@@ -87,9 +87,9 @@ def rollback(store: str, generation: int) -> None:
 
 @main.command()
 @_LOCATION
-@click.option("--keep", default=KEEP_GENERATIONS, type=click.IntRange(1), help="Newest generations to keep.")
+@click.option("--keep", default=KEEP_GENERATIONS, type=click.IntRange(1), help="Number of newest generations to keep.")
 def gc(store: str, keep: int) -> None:
-    """Removes older generations, and whatever an interrupted publication left behind."""
+    """Remove older generations, and the leftovers of interrupted publications."""
     removed = open_store(store).collect(keep)
     click.echo(f"removed {len(removed)} generations" + (f": {', '.join(map(str, removed))}" if removed else ""))
 
@@ -97,18 +97,18 @@ def gc(store: str, keep: int) -> None:
 @main.command()
 @_LOCATION
 @click.argument("destination")
-@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+@click.option("--generation", type=int, help="Generation number; default: the one in force.")
 def push(store: str, destination: str, generation: int | None) -> None:
-    """Publishes a generation of STORE in DESTINATION, where it becomes the newest."""
+    """Publish a generation of STORE in DESTINATION, where it becomes the newest."""
     _copy(store, destination, generation)
 
 
 @main.command()
 @_LOCATION
 @click.argument("source")
-@click.option("--generation", type=int, help="Number of the generation; default: the one in force.")
+@click.option("--generation", type=int, help="Generation number; default: the one in force.")
 def pull(store: str, source: str, generation: int | None) -> None:
-    """Publishes a generation of SOURCE in STORE, where it becomes the newest."""
+    """Publish a generation of SOURCE in STORE, where it becomes the newest."""
     _copy(source, store, generation)
 
 
@@ -116,11 +116,13 @@ def _copy(source: str, destination: str, number: int | None) -> None:
     opened = open_store(source)
     wanted = _generation(opened, number)
     stored = [opened.read(wanted, model) for model in sorted(wanted.models)]
-    published = open_store(destination).publish([Draft(_fresh(model.manifest), model.onnx) for model in stored])
+    published = open_store(destination).publish(
+        [Draft(_without_version(model.manifest), model.onnx) for model in stored]
+    )
     click.echo(f"generation {wanted.generation} of {source} is generation {published.generation} of {destination}")
 
 
-def _fresh(manifest: Manifest) -> Manifest:
+def _without_version(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, version=0, parent_version=None)
 
 

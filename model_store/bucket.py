@@ -1,4 +1,4 @@
-"""Objects under a prefix of an S3 bucket: read whole, written and removed on conditions."""
+"""A client of the objects under one prefix of an S3 bucket, with conditional writes and removals."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ _CONFIG = Config(
     connect_timeout=3,
     read_timeout=10,
     retries={"mode": "standard", "total_max_attempts": 3},
-    # The store compares sha256 itself, and some servers don't know the checksums that boto3 would add.
+    # The store verifies sha256 itself, and some S3-compatible servers don't know the checksums that boto3 would add.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
@@ -25,111 +25,115 @@ _REFUSALS = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An object's bytes, and the ETag that stands for them in conditions."""
+class S3Object:
+    """An object's bytes, and the ETag that identifies them in conditional requests."""
 
     data: bytes
     etag: str
 
 
 class Bucket:
-    """A client of one prefix. Endpoint, region and credentials are found as boto3 finds them.
+    """A client of one prefix. boto3 finds the endpoint, the region and the credentials.
 
-    Every method may be called from any thread, and raises StoreUnavailableError when S3 can't be reached or refuses.
+    Every method is thread-safe, and raises StoreUnavailableError when S3 can't be reached or refuses the request.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._lock = threading.Lock()
-        self._made: Any = None
+        self._cached_client: Any = None
 
     @property
     def location(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def get(self, key: str) -> Stored:
-        """NotFoundError when there is no such object."""
-        with self._reported(key):
+    def get(self, key: str) -> S3Object:
+        """Return the object; raise NotFoundError when it does not exist."""
+        with self._store_errors(key):
             answer = self._client().get_object(Bucket=self._bucket, Key=self._prefix + key)
             with answer["Body"] as body:
-                return Stored(body.read(), answer["ETag"])
+                return S3Object(body.read(), answer["ETag"])
 
-    def find(self, key: str) -> Stored | None:
-        """The object, or None when there is no such object."""
+    def find(self, key: str) -> S3Object | None:
+        """Return the object, or None when it does not exist."""
         try:
             return self.get(key)
         except NotFoundError:
             return None
 
     def etag(self, key: str) -> str | None:
-        """The object's ETag, or None when there is no such object."""
+        """Return the object's ETag, or None when the object does not exist."""
         try:
-            with self._reported(key):
+            with self._store_errors(key):
                 etag: str = self._client().head_object(Bucket=self._bucket, Key=self._prefix + key)["ETag"]
                 return etag
         except NotFoundError:
-            # The answer to a HEAD has no body, hence can't tell a missing object from a missing bucket.
+            # A HEAD response has no body, so it can't tell a missing object from a missing bucket. A GET can.
             found = self.find(key)
             return found.etag if found else None
 
     def create(self, key: str, data: bytes) -> str:
-        """Writes an object that must not be there yet, and returns its ETag; ConflictError when it is."""
+        """Write a new object and return its ETag; raise ConflictError when the object exists already."""
         return self._put(key, data, IfNoneMatch="*")
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        """Writes over the object of that ETag, and returns the new ETag; ConflictError when it has changed or gone."""
+        """Overwrite the object that has this ETag, and return the new ETag.
+
+        Raise ConflictError when the object has changed or was removed.
+        """
         try:
             return self._put(key, data, IfMatch=etag)
         except NotFoundError as error:
-            raise ConflictError(f"{self.location}/{key} has been removed meanwhile") from error
+            raise ConflictError(f"{self.location}/{key} was removed meanwhile") from error
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes an object, whatever was there."""
+        """Write an object, replacing any that exists."""
         self._put(key, data)
 
     def remove(self, key: str, etag: str | None = None) -> None:
-        """Removes an object, if it is there; ConflictError when `etag` is not its ETag."""
+        """Remove an object if it exists; raise ConflictError when its ETag is not `etag`."""
         condition = {"IfMatch": etag} if etag else {}
-        with self._reported(key):
+        with self._store_errors(key):
             self._client().delete_object(Bucket=self._bucket, Key=self._prefix + key, **condition)
 
     def listing(self) -> list[str]:
-        """The keys of all objects under the prefix, without it."""
-        with self._reported(""):
+        """Return the keys of all objects under the prefix, with the prefix stripped."""
+        with self._store_errors(""):
             pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             return [entry["Key"][len(self._prefix) :] for page in pages for entry in page.get("Contents", ())]
 
     def _put(self, key: str, data: bytes, **condition: str) -> str:
-        with self._reported(key):
+        with self._store_errors(key):
             client = self._client()
             etag: str = client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition)["ETag"]
             return etag
 
     def _client(self) -> Any:
-        # Making a client is not thread-safe, using it is.
+        # boto3: creating a client is not thread-safe, using one is.
         with self._lock:
-            if self._made is None:
-                self._made = boto3.session.Session().client("s3", config=_CONFIG)
-            return self._made
+            if self._cached_client is None:
+                self._cached_client = boto3.session.Session().client("s3", config=_CONFIG)
+            return self._cached_client
 
     @contextmanager
-    def _reported(self, key: str) -> Iterator[None]:
+    def _store_errors(self, key: str) -> Iterator[None]:
+        """Turn boto3's errors into the store's."""
         try:
             yield
         except ClientError as error:
-            raise self._refused(key, error) from error
+            raise self._error_for(key, error) from error
         except (BotoCoreError, ValueError) as error:  # boto3 raises ValueError for an endpoint that is no URL
             raise StoreUnavailableError(f"model store {self.location}: {_one_line(str(error))}") from error
 
-    def _refused(self, key: str, error: ClientError) -> StoreUnavailableError | ConflictError | NotFoundError:
+    def _error_for(self, key: str, error: ClientError) -> StoreUnavailableError | ConflictError | NotFoundError:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if code == "NoSuchBucket":
             return StoreUnavailableError(f"model store {self.location}: there is no bucket {self._bucket!r}; create it")
         if status in (409, 412):
-            return ConflictError(f"{self.location}/{key} was written by another meanwhile; look again")
-        # Any other 404 is that of a server which is no S3, and must not pass for an empty store.
+            return ConflictError(f"{self.location}/{key} was written by another process meanwhile; read it again")
+        # Any other 404 comes from a server that is not S3. It must not pass for an empty store.
         if code == "NoSuchKey" or (status == 404 and error.operation_name == "HeadObject"):
             return NotFoundError(f"{self.location}/{key} does not exist")
         if status in (401, 403) or code in _REFUSALS:
@@ -138,5 +142,5 @@ class Bucket:
 
 
 def _one_line(text: str) -> str:
-    """The text without line breaks, and without the user and password that a URL in it may carry."""
+    """Return the text on one line, without any user and password in its URLs."""
     return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))

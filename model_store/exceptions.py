@@ -1,4 +1,4 @@
-"""What can go wrong with a model store."""
+"""The errors of a model store."""
 
 
 class StoreError(Exception):
@@ -10,7 +10,7 @@ class StoreUnavailableError(StoreError):
 
 
 class DamagedError(StoreError):
-    """A file of the store is not what its manifest says: torn, altered or of an unknown format."""
+    """A file of the store differs from its manifest: truncated, altered or of an unknown format."""
 
 
 class NotFoundError(StoreError):
@@ -18,8 +18,8 @@ class NotFoundError(StoreError):
 
 
 class ConflictError(StoreError):
-    """Another writer was faster: what was to be written has been written or changed meanwhile."""
+    """Another writer was faster: it wrote or changed the object meanwhile."""
 
 
 class TooLargeError(StoreError):
-    """A file of the store is larger than the reader wants."""
+    """A file of the store is larger than the reader's limit."""

@@ -1,6 +1,6 @@
-"""What the latency models are told: the raw features, by name, with their units and ranges.
+"""The raw input features of the latency models, with their units and ranges.
 
-Derived features are not listed: the exported graph computes them from these, so that training and serving can't differ.
+Derived features are not listed: the exported graph computes them, so training and serving can't differ.
 """
 
 import math
@@ -9,7 +9,10 @@ import msgspec
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input column of a model; `default` None means that a row must carry it, NaN is spelled "missing"."""
+    """One input column of a model.
+
+    `default=None`: every row must carry the feature. `default="missing"`: an absent value becomes NaN.
+    """
 
     name: str
     unit: str
@@ -24,12 +27,12 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def fill_value(self) -> float:
-        """The value that stands for an absent one; NaN where the model itself handles missing values."""
+        """The value that replaces an absent one; NaN where the model handles missing values itself."""
         return math.nan if isinstance(self.default, str) or self.default is None else self.default
 
     @property
     def plausible_value(self) -> float:
-        """A value that a row may have: the middle of the range, or a little above its minimum where it has no end."""
+        """A valid example value: the middle of the range, or the minimum plus 1 when the range has no upper end."""
         if self.maximum is not None:
             return (self.minimum + self.maximum) / 2
         return max(self.minimum, 0.0) + 1

@@ -17,21 +17,22 @@ from model_store.publication import (
     MODEL,
     Version,
     named_versions,
-    outdated,
+    outdated_generations,
     read_verified,
     record_name,
     record_numbers,
-    verified,
+    verify_generation,
     write_generation,
 )
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
 
-# Held by the trainer while it lives, and by any writer while it writes. The kernel frees both with the process.
+# Lock files. The trainer holds the first while it runs, a writer the second while it writes.
+# The kernel releases both when the process ends.
 _LEADER, _WRITER = ".leader", ".writer"
 
 
 class FolderStore:
-    """A store in a local or shared folder. Writers take turns; readers never wait."""
+    """A store in a local or shared folder. Writers wait for each other; readers never wait."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -42,7 +43,7 @@ class FolderStore:
         return str(self._root)
 
     def stamp(self) -> Hashable:
-        # A rename always brings a new inode, so that even two publications within the clock's grain differ.
+        # Each publication renames a new inode into place, so two within one tick of the file clock still differ.
         try:
             status = os.stat(self._root / CURRENT)
         except FileNotFoundError:
@@ -74,7 +75,7 @@ class FolderStore:
 
     def lead(self, owner: str) -> bool:
         if self._leadership is None:
-            with _reported(self._root):
+            with _store_errors(self._root):
                 self._root.mkdir(parents=True, exist_ok=True)
                 self._leadership = _lock(self._root / _LEADER, wait=False)
                 if self._leadership is not None:
@@ -96,7 +97,7 @@ class FolderStore:
     def publish(self, drafts: Sequence[Draft]) -> Generation:
         if not drafts:
             raise StoreError("nothing to publish")
-        with _reported(self._root), _writing(self._root):
+        with _store_errors(self._root), _writer_lock(self._root):
             before = self.current()
             generation = write_generation(self._next_number(), drafts, before, self._write_version)
             _write_atomically(self._root / record_name(generation.generation), encode(generation))
@@ -104,16 +105,16 @@ class FolderStore:
         return generation
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
-        with _reported(self._root), _writing(self._root):
-            removed = outdated(self, keep)
+        with _store_errors(self._root), _writer_lock(self._root):
+            removed = outdated_generations(self, keep)
             for number in removed:
                 (self._root / record_name(number)).unlink(missing_ok=True)
             self._remove_unnamed_versions()
         return removed
 
     def rollback(self, number: int) -> Generation:
-        generation = verified(self, number)
-        with _reported(self._root), _writing(self._root):
+        generation = verify_generation(self, number)
+        with _store_errors(self._root), _writer_lock(self._root):
             _write_atomically(self._root / CURRENT, encode(generation))
         return generation
 
@@ -134,7 +135,7 @@ class FolderStore:
         folder = self._root / version.model
         folder.mkdir(exist_ok=True)
         _write_atomically(folder / CONFIG, version.config)
-        # Triton ignores folders whose names are not numbers, so the version appears to it whole, by the rename.
+        # Triton ignores folders whose names are not numbers, so the rename shows it the whole version at once.
         partial = folder / f".partial-{version.ref.version}-{secrets.token_hex(4)}"
         partial.mkdir()
         _write_synced(partial / MODEL, version.onnx)
@@ -156,7 +157,8 @@ def _unavailable(root: Path, error: OSError) -> StoreUnavailableError:
 
 
 @contextmanager
-def _reported(root: Path) -> Iterator[None]:
+def _store_errors(root: Path) -> Iterator[None]:
+    """Turn an OSError into StoreUnavailableError."""
     try:
         yield
     except OSError as error:
@@ -164,8 +166,8 @@ def _reported(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    """One writer at a time: numbers are given and the pointer is moved in turn."""
+def _writer_lock(root: Path) -> Iterator[None]:
+    """Hold the writer's lock, so that numbering a generation and moving the pointer are one step."""
     root.mkdir(parents=True, exist_ok=True)
     descriptor = _lock(root / _WRITER, wait=True)
     try:
@@ -176,7 +178,7 @@ def _writing(root: Path) -> Iterator[None]:
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """A descriptor that holds the file's lock until it is closed; None when another process holds it."""
+    """Return a descriptor that holds the file's lock until closed, or None when another process holds the lock."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -194,7 +196,10 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """A reader finds the old file or the new one: data first, then the name, then the folder that holds the name."""
+    """Write so that a reader finds the old file or the new one, even after a crash.
+
+    The data is synced first, then the file is renamed, then the folder that holds the name is synced.
+    """
     partial = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
     try:
         _write_synced(partial, data)

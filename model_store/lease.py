@@ -1,8 +1,9 @@
-"""Leadership by a lease: an object that its holder writes again and again, and a contender takes when that stops.
+"""Leadership by a lease: an object that the holder keeps rewriting, and that a contender takes when it stops changing.
 
-No machine's clock is compared with another's. A contender takes the lease only after it has itself seen the very same
-object for as long as the lease is good, and by a write on the condition that it is still that object. The holder may
-have been paused for longer than that, so it renews once more before it does what only a leader may do.
+The protocol never compares clocks of two machines. A contender watches the object on its own clock, and takes the
+lease once the object has stayed the same for the lease's whole time. The write that takes it is conditional: it fails
+if the object has changed. A holder may have been paused for longer than the lease, so `confirm` renews the lease
+before the holder publishes.
 """
 
 import secrets
@@ -12,14 +13,14 @@ from contextlib import suppress
 
 import msgspec
 
-from model_store.bucket import Bucket, Stored
+from model_store.bucket import Bucket, S3Object
 from model_store.exceptions import ConflictError, StoreError
 
 _KEY = ".leader"
 
 
 class _Document(msgspec.Struct, frozen=True):
-    """What is in the object. `renewals` makes each write differ from the one before, and with it the ETag."""
+    """The content of the lease object. `renewals` makes each write, and hence its ETag, differ from the last."""
 
     owner: str
     token: str
@@ -28,7 +29,7 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """One contender's view of the lease; its methods may be called from any thread."""
+    """One contender's view of the lease. All methods are thread-safe."""
 
     def __init__(self, bucket: Bucket, lease_s: float, monotonic: Callable[[], float]) -> None:
         self._bucket = bucket
@@ -39,79 +40,80 @@ class Lease:
         self._renewals = 0
         self._owner = ""
         self._has_led = False
-        # The ETag of the lease while it is ours; else that of another's, and when we first saw it.
-        self._held: str | None = None
+        # The lease's ETag while this contender holds it, else None.
+        self._held_etag: str | None = None
+        # The ETag of another's lease, and when this contender first saw that ETag.
         self._watched: tuple[str, float] = "", 0.0
 
     def acquire(self, owner: str) -> bool:
-        """Takes the lease when it is free or has run out, renews it when it is ours; whether it is ours now."""
+        """Renew the lease if held, else take it if it is free or has run out. Return true if it is held now."""
         with self._lock:
             self._owner = owner
-            if not self._renewed():
-                self._contend()
-            self._has_led = self._has_led or self._held is not None
-            return self._held is not None
+            if not self._renew():
+                self._take_if_free()
+            self._has_led = self._has_led or self._held_etag is not None
+            return self._held_etag is not None
 
     def confirm(self) -> None:
-        """Renews the lease; StoreError when it was ours once and is no longer. Who never led need not lead."""
+        """Renew the lease; raise StoreError if it was held once and is lost. Do nothing if it was never held."""
         with self._lock:
-            if not self._has_led or self._renewed():
+            if not self._has_led or self._renew():
                 return
         holder = self.holder()
-        lost = f"lost the lead to {holder}" if holder else "has given up the lead"
+        lost = f"lost the lead to {holder}" if holder else "gave up the lead"
         raise StoreError(f"can't publish in {self._bucket.location}: {self._owner} {lost}")
 
     def release(self) -> None:
-        """Lets another take the lease at once, if it is ours; where that fails, it runs out."""
+        """Remove the lease if held, so that another can take it at once. If the removal fails, the lease runs out."""
         with self._lock:
-            if self._held is not None:
+            if self._held_etag is not None:
                 with suppress(StoreError):
-                    self._bucket.remove(_KEY, self._held)
-            self._held = None
+                    self._bucket.remove(_KEY, self._held_etag)
+            self._held_etag = None
 
     def holder(self) -> str:
-        """The owner that the lease names; nothing when there is no lease."""
+        """Return the owner that the lease names, or "" when there is no lease."""
         found = self._bucket.find(_KEY)
         document = _decode(found) if found else None
         return document.owner if document else ""
 
-    def _renewed(self) -> bool:
-        if self._held is not None:
+    def _renew(self) -> bool:
+        if self._held_etag is not None:
             try:
-                self._held = self._bucket.replace(_KEY, self._document(), self._held)
+                self._held_etag = self._bucket.replace(_KEY, self._next_document(), self._held_etag)
             except ConflictError:
-                self._held = self._own(self._bucket.find(_KEY))
-        return self._held is not None
+                self._held_etag = self._etag_if_ours(self._bucket.find(_KEY))
+        return self._held_etag is not None
 
-    def _contend(self) -> None:
+    def _take_if_free(self) -> None:
         found = self._bucket.find(_KEY)
-        self._held = self._own(found)
-        if self._held is None and (found is None or self._has_run_out(found)):
+        self._held_etag = self._etag_if_ours(found)
+        if self._held_etag is None and (found is None or self._has_run_out(found)):
             with suppress(ConflictError):
-                write = self._document()
-                self._held = (
+                write = self._next_document()
+                self._held_etag = (
                     self._bucket.replace(_KEY, write, found.etag) if found else self._bucket.create(_KEY, write)
                 )
 
-    def _own(self, found: Stored | None) -> str | None:
-        """The ETag of a lease that is ours after all: a write may succeed although its answer is lost."""
+    def _etag_if_ours(self, found: S3Object | None) -> str | None:
+        """Return the object's ETag if it is this contender's lease: a write can succeed although its answer is lost."""
         document = _decode(found) if found else None
         return found.etag if found and document and document.token == self._token else None
 
-    def _has_run_out(self, found: Stored) -> bool:
+    def _has_run_out(self, found: S3Object) -> bool:
         now = self._monotonic()
         if found.etag != self._watched[0]:
             self._watched = found.etag, now
         document = _decode(found)
         return now - self._watched[1] >= (document.lease_s if document else self._lease_s)
 
-    def _document(self) -> bytes:
+    def _next_document(self) -> bytes:
         self._renewals += 1
         return msgspec.json.encode(_Document(self._owner, self._token, self._lease_s, self._renewals))
 
 
-def _decode(found: Stored) -> _Document | None:
-    """None for what is no lease; it is waited out like another's."""
+def _decode(found: S3Object) -> _Document | None:
+    """Return the lease document, or None for a malformed one, which runs out like any other's lease."""
     try:
         return msgspec.json.decode(found.data, type=_Document)
     except msgspec.DecodeError:

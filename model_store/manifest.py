@@ -1,4 +1,4 @@
-"""The documents of a model store: a manifest beside each model, and the record of each generation."""
+"""The documents of a model store: the manifest of each model version and the record of each generation."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ FORMAT = 1
 
 
 class ModelFile(msgspec.Struct, frozen=True):
-    """The model's file and what its bytes must be."""
+    """The name, sha256 and size of a model's file."""
 
     name: str
     sha256: str
@@ -29,9 +29,9 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a reader needs to serve a model and to say where it came from.
+    """Everything a reader needs to serve a model and to tell its origin.
 
-    `inputs` are the graph's inputs in their order, each a float32 column of shape [rows, 1]; `outputs` likewise.
+    `inputs` are the graph's inputs in order, each a float32 column of shape [rows, 1]; `outputs` likewise.
     """
 
     format: int = FORMAT
@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ModelRef(msgspec.Struct, frozen=True):
-    """A model's version in a generation, and the hash of that version's manifest."""
+    """A model version that a generation names, and the hash of that version's manifest."""
 
     version: int
     manifest_sha256: str
@@ -78,23 +78,23 @@ def sha256_of(data: bytes) -> str:
 
 
 def encode(document: Manifest | Generation) -> bytes:
-    """JSON that a person can read, ending in a newline."""
+    """Return the document as indented JSON with a final newline."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def decode(data: bytes, kind: type[T], where: str) -> T:
-    """The document in `data`; raises DamagedError naming `where` and the field that is wrong."""
+    """Decode and check a document; raise DamagedError that names `where` and the wrong field."""
     try:
         document = msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
         raise DamagedError(f"{where} is not a {kind.__name__.lower()}: {error}") from error
     if document.format != FORMAT:
-        raise DamagedError(f"{where} has format {document.format}, this version reads {FORMAT}")
+        raise DamagedError(f"{where} has format {document.format}, but this version reads format {FORMAT}")
     return document
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
-    """The manifest's essentials as short texts, for a model file's own metadata."""
+    """Return the manifest's main fields as short texts, for the metadata inside a model file."""
     return {
         "model": manifest.model,
         "model_type": manifest.model_type,

@@ -1,7 +1,7 @@
-"""What every kind of store does alike: names of files, a draft made final, a model verified, what may be removed.
+"""The parts of publishing, reading and collecting that all kinds of store share. The files of a store:
 
-current.json                  the generation in force
-generation-<n>.json           every generation that can be rolled back to
+current.json                  the generation in force ("the pointer")
+generation-<n>.json           one record for each generation that can be rolled back to
 <model>/config.pbtxt
 <model>/<version>/model.onnx, manifest.json
 """
@@ -29,7 +29,7 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 @dataclass(frozen=True)
 class Version:
-    """A draft made final: the bytes of a model version's files, and how a generation names it."""
+    """A model version ready to write: the bytes of its files, and the reference for the generation's record."""
 
     model: str
     ref: ModelRef
@@ -39,7 +39,7 @@ class Version:
 
 
 def finalise(draft: Draft, version: int, parent: ModelRef | None) -> Version:
-    """Fills in what only the store knows; StoreError for a model's name that would not do as a folder's."""
+    """Complete a draft with its version, parent and file hash; raise StoreError for an unsafe model name."""
     name = draft.manifest.model
     if not _MODEL_NAME.fullmatch(name):
         raise StoreError(f"model name {name!r}: use letters, digits, '-' and '_'")
@@ -57,7 +57,7 @@ def finalise(draft: Draft, version: int, parent: ModelRef | None) -> Version:
 def write_generation(
     number: int, drafts: Sequence[Draft], before: Generation | None, write: Callable[[Version], None]
 ) -> Generation:
-    """Writes a version of each draft; returns the generation of these, and of what `before` had besides."""
+    """Write a version of each draft. Return their generation, which keeps the other models of `before`."""
     models: dict[str, ModelRef] = dict(before.models) if before else {}
     for draft in drafts:
         version = finalise(draft, number, models.get(draft.manifest.model))
@@ -69,26 +69,26 @@ def write_generation(
 def read_verified(
     generation: Generation, model: str, read: Callable[[str], bytes], limit_bytes: int | None
 ) -> StoredModel:
-    """A model read by path; NotFoundError, or DamagedError when its bytes are not those that were published."""
+    """Read a model and check its hashes; raise NotFoundError, or DamagedError when its bytes have changed."""
     ref = generation.models.get(model)
     if ref is None:
         raise NotFoundError(f"generation {generation.generation} has no model {model!r}")
     where = f"{model}/{ref.version}/{MANIFEST}"
     document = read(where)
     if sha256_of(document) != ref.manifest_sha256:
-        raise DamagedError(f"{where} is not the one that generation {generation.generation} names")
+        raise DamagedError(f"{where} is not the manifest that generation {generation.generation} names")
     manifest = decode(document, Manifest, where)
     path = f"{model}/{ref.version}/{manifest.file.name}"
     if limit_bytes is not None and manifest.file.size_bytes > limit_bytes:
-        raise TooLargeError(f"{path} has {manifest.file.size_bytes} bytes, the limit is {limit_bytes}")
+        raise TooLargeError(f"{path} has {manifest.file.size_bytes} bytes, but the limit is {limit_bytes}")
     onnx = read(path)
     if len(onnx) != manifest.file.size_bytes or sha256_of(onnx) != manifest.file.sha256:
         raise DamagedError(f"{path} differs from its manifest's size or sha256")
     return StoredModel(manifest, onnx)
 
 
-def verified(store: ModelStore, number: int) -> Generation:
-    """A generation of which every model has been read; NotFoundError or DamagedError otherwise."""
+def verify_generation(store: ModelStore, number: int) -> Generation:
+    """Read every model of a generation and return it; raise NotFoundError or DamagedError if one fails."""
     generation = store.generation(number)
     for model in generation.models:
         store.read(generation, model)
@@ -100,12 +100,12 @@ def record_name(number: int) -> str:
 
 
 def record_numbers(names: Iterable[str]) -> list[int]:
-    """The numbers of the generations whose records are among the names, in order."""
+    """Return the generation numbers of the record names among `names`, in ascending order."""
     return sorted(int(match[1]) for match in map(_RECORD.fullmatch, names) if match)
 
 
-def outdated(store: ModelStore, keep: int) -> list[int]:
-    """All generations but the newest `keep` and the current one."""
+def outdated_generations(store: ModelStore, keep: int) -> list[int]:
+    """Return all generations except the newest `keep` and the current one."""
     current = store.current()
     numbers = store.generations()
     kept = set(numbers[-keep:]) | ({current.generation} if current else set())
@@ -113,11 +113,11 @@ def outdated(store: ModelStore, keep: int) -> list[int]:
 
 
 def named_versions(store: ModelStore) -> set[tuple[str, int]]:
-    """The model versions that the current generation names, or one that can be rolled back to."""
+    """Return the (model, version) pairs that the current generation or any recorded one names."""
     current = store.current()
     named = [current] if current else []
     for number in store.generations():
-        # A damaged record names nothing that could be rolled back to.
+        # Nobody can roll back to a damaged record, so its versions need not be kept.
         with suppress(DamagedError, NotFoundError):
             named.append(store.generation(number))
     return {(model, ref.version) for generation in named for model, ref in generation.models.items()}

@@ -1,4 +1,4 @@
-"""A row of features as it travels in JSON and MessagePack, and the matrix that many of them make."""
+"""The feature row of JSON and MessagePack messages, and its conversion to a matrix."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -13,13 +13,13 @@ from model_store.features import POD_TYPE_CODES, ROW_FEATURES
 Matrix = NDArray[np.float32]
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-# Far above anything real, and far below what a float32 can't hold.
+# The limits are far above any real value, and far below the largest float32.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The raw features by their names. Unknown fields are ignored, so that newer clients are understood."""
+    """The raw features of one request on one endpoint. Unknown fields are ignored, so newer clients are accepted."""
 
     kv_cache_percentage: Fraction
     input_token_length: Count
@@ -44,7 +44,7 @@ _values = attrgetter(*ROW_NAMES)
 
 
 def row_columns(rows: Sequence[FeatureRow]) -> Matrix:
-    """[ROW_FEATURES, rows]; a role becomes its code, and what is missing NaN."""
+    """Return the rows as float32 [ROW_FEATURES, rows]; `pod_type` becomes its code, a missing value NaN."""
     columns = np.empty((len(ROW_NAMES), len(rows)), dtype=np.float32)
     for index, values in enumerate(zip(*map(_values, rows), strict=True)):
         if index not in _MAY_BE_NONE:
@@ -53,11 +53,11 @@ def row_columns(rows: Sequence[FeatureRow]) -> Matrix:
             columns[index] = np.nan
         else:
             known = tuple(map(POD_TYPE_CODES.get, values)) if index == _POD_TYPE else values
-            # float64 first, since that is how numpy takes None for NaN.
+            # numpy converts None to NaN only for float64.
             columns[index] = np.array(known, dtype=np.float64)
     return columns
 
 
 def row_matrix(rows: Sequence[FeatureRow]) -> Matrix:
-    """[rows, ROW_FEATURES] of the same."""
+    """Return the rows as float32 [rows, ROW_FEATURES]; see `row_columns`."""
     return np.ascontiguousarray(row_columns(rows).T)

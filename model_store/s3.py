@@ -1,8 +1,9 @@
-"""A model store in a bucket of S3, or of what speaks its protocol. Object keys are a folder store's paths.
+"""A model store in an S3 bucket, or on a server that speaks the S3 protocol. Object keys equal a folder store's paths.
 
-There are no locks: every write is on the condition that nothing has been written there meanwhile. Writing a version's
-manifest first reserves its number. All of it becomes visible by one conditional write, that of the pointer; a writer
-that fails there finds out that another has published, and begins anew upon what the other has published.
+There are no locks: each write is conditional, and fails if another process has written that object meanwhile.
+A version's manifest is written first, which reserves the number. The last write moves the pointer, which makes the
+generation visible. If that write fails, another process has published, so the writer starts again from the generation
+now in force.
 """
 
 import random
@@ -10,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Hashable, Sequence
 
-from model_store.bucket import Bucket, Stored
+from model_store.bucket import Bucket, S3Object
 from model_store.exceptions import ConflictError, StoreError
 from model_store.lease import Lease
 from model_store.manifest import Generation, decode, encode
@@ -21,24 +22,26 @@ from model_store.publication import (
     MODEL,
     Version,
     named_versions,
-    outdated,
+    outdated_generations,
     read_verified,
     record_name,
     record_numbers,
-    verified,
+    verify_generation,
     write_generation,
 )
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
 
+# How long a lease stays good after its last renewal.
 LEASE_S = 15.0
+# Tries of one publication that conflicts with other writers.
 _ATTEMPTS = 5
-# Writers that have met wait for a random time of about this long, twice as long each time, so that one goes first.
+# The longest random wait after the first conflict, in seconds; it doubles with each conflict.
 _PAUSE_S = 0.05
 _VERSION_FILE = re.compile(r"([^/]+)/(\d+)/.+")
 
 
 class S3Store:
-    """A store under a prefix of a bucket. Neither readers nor writers ever wait for another."""
+    """A store under a prefix of a bucket. Neither readers nor writers wait for each other."""
 
     def __init__(
         self, bucket: str, prefix: str, lease_s: float = LEASE_S, monotonic: Callable[[], float] = time.monotonic
@@ -54,7 +57,7 @@ class S3Store:
         return self._bucket.etag(CURRENT)
 
     def current(self) -> Generation | None:
-        return _pointed(self._bucket.find(CURRENT))
+        return _decode_pointer(self._bucket.find(CURRENT))
 
     def generation(self, number: int) -> Generation:
         name = record_name(number)
@@ -83,14 +86,14 @@ class S3Store:
                 return self._publish_once(drafts)
             except ConflictError:
                 time.sleep(random.uniform(0, _PAUSE_S * 2**attempt))
-        raise StoreError(f"others published in {self.location} during each of {_ATTEMPTS} attempts; try again")
+        raise StoreError(f"other writers published in {self.location} during each of {_ATTEMPTS} attempts; try again")
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
-        removed = outdated(self, keep)
+        removed = outdated_generations(self, keep)
         for number in removed:
             self._bucket.remove(record_name(number))
-        # Another writer may be at work on any number above the current one. Which one that is has to be read before
-        # what is named: a version published in between is then above it.
+        # Another writer may be writing versions above the current generation. Read the current one before the named
+        # versions: a version published in between is then above the limit, and stays.
         current = self.current()
         if current:
             self._remove_unnamed_versions(current.generation)
@@ -98,28 +101,28 @@ class S3Store:
 
     def rollback(self, number: int) -> Generation:
         before = self._bucket.find(CURRENT)
-        generation = verified(self, number)
-        self._point(before, generation)
+        generation = verify_generation(self, number)
+        self._move_pointer(before, generation)
         return generation
 
     def _publish_once(self, drafts: Sequence[Draft]) -> Generation:
-        """ConflictError when another writer took the number or moved the pointer."""
+        """Publish; raise ConflictError when another writer took the number or moved the pointer."""
         before = self._bucket.find(CURRENT)
-        current = _pointed(before)
+        current = _decode_pointer(before)
         number = self._next_number(current)
         generation = write_generation(number, drafts, current, self._write_version)
         self._lease.confirm()
         self._bucket.create(record_name(number), encode(generation))
         try:
-            self._point(before, generation)
+            self._move_pointer(before, generation)
         except ConflictError:
-            # It never was in force. Its versions stay until they are collected.
+            # The generation was never in force. `collect` removes its versions later.
             self._bucket.remove(record_name(number))
             raise
         return generation
 
-    def _point(self, before: Stored | None, generation: Generation) -> None:
-        """Moves the pointer; ConflictError when it is no longer what it was `before`."""
+    def _move_pointer(self, before: S3Object | None, generation: Generation) -> None:
+        """Point to a generation; raise ConflictError when the pointer is no longer the object `before`."""
         document = encode(generation)
         try:
             if before:
@@ -127,7 +130,7 @@ class S3Store:
             else:
                 self._bucket.create(CURRENT, document)
         except ConflictError:
-            # When the answer to a successful write is lost, the client writes again and meets its own first write.
+            # If the answer to a successful write is lost, boto3 writes again and conflicts with its own first write.
             if self.current() != generation:
                 raise
 
@@ -153,5 +156,5 @@ class S3Store:
         return self._bucket.get(key).data
 
 
-def _pointed(pointer: Stored | None) -> Generation | None:
+def _decode_pointer(pointer: S3Object | None) -> Generation | None:
     return decode(pointer.data, Generation, CURRENT) if pointer else None

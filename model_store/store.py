@@ -1,4 +1,4 @@
-"""The one interface to a model store, whatever holds it."""
+"""The interface of a model store, and `open_store`, which opens one by its location."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ KEEP_GENERATIONS = 5
 
 @dataclass(frozen=True)
 class Draft:
-    """A model to publish; the store fills in the manifest's version, parent and file."""
+    """A model to publish. The store fills in the manifest's version, parent and file."""
 
     manifest: Manifest
     onnx: bytes
@@ -21,64 +21,64 @@ class Draft:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model as read back, its bytes verified against its manifest."""
+    """A model read from a store, its bytes verified against its manifest."""
 
     manifest: Manifest
     onnx: bytes
 
 
 class ModelStore(Protocol):
-    """Generations of models. Publishing is one atomic act; a reader sees a whole generation or the one before."""
+    """Generations of models. Publishing is atomic: a reader sees the whole new generation or the whole previous one."""
 
     @property
     def location(self) -> str:
-        """The folder or URL, for messages."""
+        """The store's folder or URL, for messages."""
 
     def stamp(self) -> Hashable:
-        """A cheap value that changes when another generation becomes current; None when there is none."""
+        """Return a cheap value that changes whenever another generation becomes current; None in an empty store."""
 
     def current(self) -> Generation | None:
-        """The generation in force, or None in an empty store."""
+        """Return the generation in force, or None in an empty store."""
 
     def generation(self, number: int) -> Generation:
-        """A published generation that has not been collected yet; NotFoundError otherwise."""
+        """Return a published generation; raise NotFoundError if it does not exist or was collected."""
 
     def generations(self) -> list[int]:
-        """The generations that can be rolled back to, oldest first."""
+        """Return the numbers of the generations that can be rolled back to, oldest first."""
 
     def read(self, generation: Generation, model: str, limit_bytes: int | None = None) -> StoredModel:
-        """A model of a generation, verified by size and sha256; NotFoundError or DamagedError otherwise.
+        """Return a model of a generation, verified by size and sha256; raise NotFoundError or DamagedError.
 
-        One that says that it is larger than the limit is a TooLargeError, and isn't read.
+        Raise TooLargeError, without reading the model, if its manifest says that it is larger than the limit.
         """
 
     def lead(self, owner: str) -> bool:
-        """Whether this store object is the one that may train for the store; it stays so until it resigns or dies.
+        """Try to become or stay the one process that trains for the store; return true if it leads now.
 
-        A leader calls it again and again, every few seconds: where leading is a lease, that is what renews it.
+        Call `lead` every few seconds: on S3 each call renews the lease. The lead ends with `resign` or the process.
         """
 
     def resign(self) -> None:
-        """Lets another lead."""
+        """Give up the lead, so that another process can take it."""
 
     def leader(self) -> str:
-        """Who last led, as it named itself."""
+        """Return the name that the latest leader gave as `owner`, or "" if there is none."""
 
     def publish(self, drafts: Sequence[Draft]) -> Generation:
-        """Makes the drafts current together. Models of the current generation that have no draft are carried over.
+        """Make the drafts current together. Models of the current generation without a draft are carried over.
 
-        StoreError when this store object has led and no longer does; one that has never led may publish.
+        Raise StoreError if this store object led once and no longer does. One that never led may publish.
         """
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
-        """Removes all but the newest `keep` generations, never the current one; returns the removed numbers."""
+        """Remove all but the newest `keep` generations and the current one; return the removed numbers."""
 
     def rollback(self, number: int) -> Generation:
-        """Makes an older generation current again."""
+        """Verify an older generation and make it current again."""
 
 
 def open_store(location: str) -> ModelStore:
-    """The store at a folder's path or at s3://bucket/prefix; StoreError for any other kind of location."""
+    """Open the store at a folder's path or at s3://bucket/prefix; raise StoreError for any other location."""
     from model_store.folder import FolderStore
 
     scheme, separator, path = location.partition("://")

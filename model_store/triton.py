@@ -1,4 +1,4 @@
-"""The `config.pbtxt` that lets Triton itself serve a store's models."""
+"""The `config.pbtxt` files with which Triton can serve a store's models."""
 
 from model_store.manifest import Manifest
 
@@ -6,9 +6,9 @@ _MAX_BATCH_SIZE = 16384
 
 
 def config_pbtxt(manifest: Manifest) -> str:
-    """Triton's model configuration: every input and output a float32 column, rows the batch dimension.
+    """Return Triton's model configuration: each input and output is a float32 column, rows are the batch dimension.
 
-    Field names are those of Triton's ModelConfig message (model_config.proto).
+    Field names come from Triton's ModelConfig message (model_config.proto).
     """
     inputs = ",\n".join(_tensor(feature.name) for feature in manifest.inputs)
     outputs = ",\n".join(_tensor(output.name) for output in manifest.outputs)

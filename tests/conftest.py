@@ -1,4 +1,4 @@
-"""Fixtures for every test: an S3 server here, a cluster whose pods run in tests/node."""
+"""Fixtures for all tests: an S3 server, defined here, and a cluster with a node that runs pods, from tests/node."""
 
 import itertools
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ def s3(
     }.items():
         monkeypatch.setenv(name, value)
     yield server
-    server.calm()
+    server.remove_hooks()
 
 
 @pytest.fixture
 def bucket(s3: S3Server) -> BucketPlace:
-    """A place in a bucket of its own."""
+    """A place for a store, in a bucket of its own."""
     name = f"bucket-{next(_NUMBERS)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return BucketPlace(name)

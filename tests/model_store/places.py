@@ -1,4 +1,4 @@
-"""Where the tests keep stores, and the raw files in them: what may be altered behind a store's back."""
+"""Places that hold a store, with access to its raw files so that a test can alter them."""
 
 import tempfile
 from pathlib import Path
@@ -16,10 +16,10 @@ class Place(Protocol):
     def write(self, name: str, data: bytes) -> None: ...
 
     def names(self) -> list[str]:
-        """The files of models and generations, sorted; not those that only hold locks."""
+        """Return the sorted names of the models' and generations' files; lock files are left out."""
 
     def another(self) -> str:
-        """The location of another store of the same kind, empty."""
+        """Return the location of another, empty store of the same kind."""
 
 
 class FolderPlace:

@@ -1,4 +1,4 @@
-"""An S3 server in a thread: moto's, over real HTTP, with a place for a test to meddle with single requests."""
+"""moto's S3 server in a thread, over real HTTP, with hooks that let a test interfere with single requests."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -9,44 +9,44 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 Error = tuple[int, str]
-# Given a request's method and path, an error to answer with; None lets it pass.
-Meddler = Callable[[str, str], Error | None]
+# Takes a request's method and path; returns the error to answer with, or None to let the request pass.
+Hook = Callable[[str, str], Error | None]
 
 
 def _pass(method: str, path: str) -> None:
     return None
 
 
-def once(method: str, path: str, act: Callable[[], object] = lambda: None, error: Error | None = None) -> Meddler:
-    """Acts, and then errs, at the first request of that method to a path that ends so."""
+def once(method: str, path: str, act: Callable[[], object] = lambda: None, error: Error | None = None) -> Hook:
+    """Return a hook that calls `act` and answers `error` at the first request with this method and path ending."""
     acted = threading.Event()
 
-    def meddle(met: str, at: str) -> Error | None:
-        if met != method or not at.endswith(path) or acted.is_set():
+    def hook(request_method: str, request_path: str) -> Error | None:
+        if request_method != method or not request_path.endswith(path) or acted.is_set():
             return None
         acted.set()
         act()
         return error
 
-    return meddle
+    return hook
 
 
 class S3Server:
-    """`before` is asked before a request has its effect, which an error prevents; `after` when it has had it.
+    """moto's application with two hooks: `before` runs before a request takes effect, `after` once it has.
 
-    Both run in the server's threads and may use the server themselves. moto looks at a condition and writes in two
-    steps, which its threads would mix: where S3 itself lets one writer win, only a lock makes moto do so.
+    An error from `before` prevents the effect. Both hooks run in the server's threads and may use the server.
+    S3 lets exactly one conditional writer win. moto checks and writes in two steps, so a lock keeps requests apart.
     """
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
-        self.calm()
+        self.remove_hooks()
 
-    def calm(self) -> None:
-        """Ends all meddling."""
-        self.before: Meddler = _pass
-        self.after: Meddler = _pass
+    def remove_hooks(self) -> None:
+        """Remove both hooks."""
+        self.before: Hook = _pass
+        self.after: Hook = _pass
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
@@ -73,12 +73,12 @@ def _answer(error: Error, start_response: Callable[..., Any]) -> Iterable[bytes]
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
     def log(self, type: str, message: str, *args: object) -> None:
-        """Not a word on requests."""
+        """Log nothing."""
 
 
 @contextmanager
 def serving() -> Iterator[tuple[S3Server, str]]:
-    """The server, and its URL."""
+    """Run the server; yield it and its URL."""
     app = S3Server()
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
     thread = threading.Thread(target=server.serve_forever)

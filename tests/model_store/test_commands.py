@@ -22,25 +22,25 @@ def damage(place: Place, name: str) -> None:
 
 @pytest.fixture
 def store(place: Place) -> str:
-    """The location of a store of three generations."""
+    """The location of a store with three generations."""
     opened = open_store(place.location)
     for content in (b"one", b"two", b"three"):
         opened.publish([draft("ttft", content), draft("tpot", content)])
     return place.location
 
 
-def test_the_generations_are_listed_and_the_one_in_force_marked(store: str) -> None:
+def test_ls_marks_the_generation_in_force(store: str) -> None:
     lines = run("ls", store).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "*"]
     assert "ttft/3" in lines[-1]
 
 
-def test_a_manifest_is_shown(store: str) -> None:
+def test_show_prints_a_manifest(store: str) -> None:
     assert json.loads(run("show", store, "ttft").stdout)["version"] == 3
     assert json.loads(run("show", store, "tpot", "--generation", 1).stdout)["version"] == 1
 
 
-def test_verify_finds_what_is_damaged(store: str, place: Place) -> None:
+def test_verify_finds_a_damaged_model(store: str, place: Place) -> None:
     assert run("verify", store).returncode == 0
     damage(place, "tpot/2/model.onnx")
     result = run("verify", store)
@@ -48,7 +48,7 @@ def test_verify_finds_what_is_damaged(store: str, place: Place) -> None:
     assert [line.split()[1] for line in result.stdout.splitlines() if "DAMAGED" in line] == ["tpot/2"]
 
 
-def test_rollback_moves_the_pointer_unless_the_goal_is_damaged(store: str, place: Place) -> None:
+def test_rollback_moves_the_pointer_unless_the_target_is_damaged(store: str, place: Place) -> None:
     assert run("rollback", store, 1).returncode == 0
     assert in_force(open_store(store)).generation == 1
     damage(place, "tpot/2/model.onnx")
@@ -73,7 +73,7 @@ def test_a_generation_is_copied_to_another_store(
     assert opened.read(in_force(opened), "ttft").onnx == b"two"
 
 
-def test_a_folders_generation_is_pushed_into_a_bucket(bucket: BucketPlace, tmp_path: Path) -> None:
+def test_push_copies_a_folders_generation_to_a_bucket(bucket: BucketPlace, tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish([draft(onnx=b"from a folder")])
     assert "is generation 1 of s3://" in run("push", tmp_path, bucket.location).stdout
     opened = open_store(bucket.location)
@@ -89,7 +89,7 @@ def test_a_folders_generation_is_pushed_into_a_bucket(bucket: BucketPlace, tmp_p
         (["ls", "ftp://x"], "only folders"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(store: str, arguments: list[str], expected: str) -> None:
+def test_an_error_is_reported_in_one_line(store: str, arguments: list[str], expected: str) -> None:
     result = run(*(argument.format(store) for argument in arguments))
     assert result.returncode == 1
     assert expected in result.stderr
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_told_in_one_line(store: str, arguments: list[str], exp
 @pytest.mark.parametrize(
     "arguments", [("ls",), ("show", "ttft"), ("verify",), ("rollback", 1), ("gc",), ("push", "s3://absent/other")]
 )
-def test_a_missing_bucket_is_told_in_one_line(s3: S3Server, arguments: tuple[object, ...]) -> None:
+def test_a_missing_bucket_is_reported_in_one_line(s3: S3Server, arguments: tuple[object, ...]) -> None:
     command, *rest = arguments
     result = run(command, "s3://absent/models", *rest)
     assert (result.returncode, result.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""What only a store in a folder has to do."""
+"""Tests that apply only to a store in a folder."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,7 @@ from model_store import ModelStore, StoreUnavailableError, open_store
 from tests.model_store.drafts import draft, in_force
 
 
-def test_the_stamp_tells_even_a_return_from_having_stayed(tmp_path: Path) -> None:
+def test_the_stamp_changes_even_when_the_pointer_returns_to_an_old_generation(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.publish([draft()])
     first = store.stamp()
@@ -18,7 +18,7 @@ def test_the_stamp_tells_even_a_return_from_having_stayed(tmp_path: Path) -> Non
     assert store.stamp() != first
 
 
-def test_what_is_no_folder_is_not_an_empty_store(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_not_an_empty_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = open_store(str(tmp_path / "file"))
 
@@ -39,7 +39,7 @@ def test_an_interrupted_publication_is_collected(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "ttft").iterdir()) == ["1", "config.pbtxt"]
 
 
-def test_writers_in_turn_lose_no_generation(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_no_generation(tmp_path: Path) -> None:
     def publish(name: str) -> None:
         store: ModelStore = open_store(str(tmp_path))
         for number in range(15):

@@ -1,4 +1,4 @@
-"""Who leads a store in a bucket, by clocks that the tests set."""
+"""Tests of leadership in a bucket, with clocks that the tests set."""
 
 import json
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_a_leader_that_renews_is_never_replaced(first: S3Store, second: S3Store,
 def test_a_lease_that_is_not_renewed_runs_out(first: S3Store, second: S3Store, clock: Clock) -> None:
     assert first.lead("first")
     clock.now_s += 1000
-    assert not second.lead("second"), "it has only begun to watch"
+    assert not second.lead("second"), "the second has only begun to watch"
     clock.now_s += 14.9
     assert not second.lead("second")
     clock.now_s += 0.1
@@ -63,7 +63,7 @@ def test_a_lease_that_is_not_renewed_runs_out(first: S3Store, second: S3Store, c
     assert not first.lead("first")
 
 
-def test_the_holder_says_for_how_long_its_lease_is_good(bucket: BucketPlace, second: S3Store, clock: Clock) -> None:
+def test_the_holders_own_lease_time_counts(bucket: BucketPlace, second: S3Store, clock: Clock) -> None:
     assert contender(bucket, clock, lease_s=60).lead("patient")
     assert not second.lead("second")
     clock.now_s += 59
@@ -107,11 +107,11 @@ def test_publishing_without_ever_having_led_stays_allowed(first: S3Store, second
     assert second.publish([draft()]).generation == 1
 
 
-def test_who_resigns_hands_over_and_publishes_no_more(first: S3Store, second: S3Store) -> None:
+def test_a_leader_that_resigns_hands_over_and_can_no_longer_publish(first: S3Store, second: S3Store) -> None:
     assert first.lead("first")
     assert not second.lead("second")
     first.resign()
-    with pytest.raises(StoreError, match="first has given up the lead"):
+    with pytest.raises(StoreError, match="first gave up the lead"):
         first.publish([draft()])
     assert second.lead("second")
     first.resign()
@@ -119,7 +119,7 @@ def test_who_resigns_hands_over_and_publishes_no_more(first: S3Store, second: S3
     assert second.leader() == "second"
 
 
-def test_resigning_leaves_anothers_lease_alone(first: S3Store, second: S3Store, clock: Clock) -> None:
+def test_resigning_leaves_another_holders_lease_alone(first: S3Store, second: S3Store, clock: Clock) -> None:
     assert first.lead("first")
     assert not second.lead("second")
     clock.now_s += 15
@@ -129,37 +129,38 @@ def test_resigning_leaves_anothers_lease_alone(first: S3Store, second: S3Store, 
 
 
 @pytest.mark.parametrize("leads_already", [False, True])
-def test_a_lease_whose_answer_was_lost_is_still_ours(
+def test_a_lease_write_whose_answer_was_lost_still_counts(
     first: S3Store, second: S3Store, s3: S3Server, leads_already: bool
 ) -> None:
     if leads_already:
         assert first.lead("first")
     s3.after = once("PUT", LEASE, error=(500, "InternalError"))
-    # The client has written again, and met its own first write. A renewal looks whose it is; a newcomer does so next.
+    # boto3 wrote again and conflicted with its own first write. A renewal then checks whose lease it is; a newcomer
+    # checks at its next call.
     assert first.lead("first") is leads_already
     assert not second.lead("second")
     assert first.lead("first")
     assert first.publish([draft()])
 
 
-def test_a_renewal_whose_answer_was_lost_keeps_no_leader_from_publishing(first: S3Store, s3: S3Server) -> None:
+def test_a_leader_publishes_although_a_renewals_answer_was_lost(first: S3Store, s3: S3Server) -> None:
     assert first.lead("first")
     s3.after = once("PUT", LEASE, error=(500, "InternalError"))
     assert first.publish([draft()]).generation == 1
 
 
-def test_a_leader_whom_no_answer_reaches_leads_on_afterwards(first: S3Store, second: S3Store, s3: S3Server) -> None:
+def test_a_leader_that_got_no_answers_for_a_while_still_leads(first: S3Store, second: S3Store, s3: S3Server) -> None:
     assert first.lead("first")
     s3.after = lambda method, path: (500, "InternalError") if method == "PUT" else None
     with pytest.raises(StoreUnavailableError, match="InternalError"):
         first.lead("first")
-    s3.calm()
+    s3.remove_hooks()
     assert not second.lead("second")
     assert first.lead("first")
     assert first.publish([draft()])
 
 
-def test_what_is_no_lease_is_waited_out(bucket: BucketPlace, first: S3Store, clock: Clock) -> None:
+def test_a_malformed_lease_runs_out(bucket: BucketPlace, first: S3Store, clock: Clock) -> None:
     bucket.write(LEASE, b"{")
     assert first.leader() == ""
     assert not first.lead("first")

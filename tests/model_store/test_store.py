@@ -1,4 +1,4 @@
-"""What every kind of store has to do."""
+"""Tests that apply to every kind of store."""
 
 import sys
 import threading
@@ -40,12 +40,12 @@ def test_an_empty_store_has_no_generation(store: ModelStore) -> None:
     assert store.collect() == []
 
 
-def test_nothing_is_not_published(store: ModelStore) -> None:
+def test_publishing_no_drafts_is_refused(store: ModelStore) -> None:
     with pytest.raises(StoreError, match="nothing"):
         store.publish([])
 
 
-def test_a_lone_model_carries_the_others_over(store: ModelStore) -> None:
+def test_publishing_one_model_carries_the_others_over(store: ModelStore) -> None:
     store.publish([draft("ttft", b"a"), draft("tpot", b"b")])
     second = store.publish([draft("ttft", b"c")])
     assert {name: ref.version for name, ref in second.models.items()} == {"ttft": 2, "tpot": 1}
@@ -63,7 +63,7 @@ def test_the_stamp_changes_with_each_publication_and_rollback(store: ModelStore)
     assert all(before != after for before, after in pairwise(stamps))
 
 
-def test_rollback_makes_the_older_generation_current_and_numbers_go_on(store: ModelStore) -> None:
+def test_rollback_makes_an_older_generation_current_and_numbering_continues(store: ModelStore) -> None:
     store.publish([draft(onnx=b"old")])
     store.publish([draft(onnx=b"new")])
     assert store.read(store.rollback(1), "ttft").onnx == b"old"
@@ -76,7 +76,7 @@ def test_rollback_to_an_unknown_generation_is_refused(store: ModelStore) -> None
         store.rollback(7)
 
 
-def test_collect_keeps_the_newest_and_what_they_name(store: ModelStore, place: Place) -> None:
+def test_collect_keeps_the_newest_generations_and_their_versions(store: ModelStore, place: Place) -> None:
     store.publish([draft("tpot", b"lone")])
     for _ in range(6):
         store.publish([draft("ttft")])
@@ -104,7 +104,7 @@ def test_collect_goes_on_past_a_damaged_record(store: ModelStore, place: Place) 
 
 @pytest.mark.parametrize("damage", [truncated, flipped])
 @pytest.mark.parametrize("file", ["ttft/1/model.onnx", "ttft/1/manifest.json"])
-def test_damage_is_noticed(store: ModelStore, place: Place, file: str, damage: Damage) -> None:
+def test_damage_is_detected(store: ModelStore, place: Place, file: str, damage: Damage) -> None:
     generation = store.publish([draft()])
     place.write(file, damage(place.read(file)))
     with pytest.raises(DamagedError, match="ttft/1"):
@@ -113,7 +113,7 @@ def test_damage_is_noticed(store: ModelStore, place: Place, file: str, damage: D
         store.rollback(1)
 
 
-def test_another_versions_manifest_is_noticed(store: ModelStore, place: Place) -> None:
+def test_another_versions_manifest_is_detected(store: ModelStore, place: Place) -> None:
     store.publish([draft(onnx=b"one")])
     second = store.publish([draft(onnx=b"two")])
     for file in ("manifest.json", "model.onnx"):
@@ -144,13 +144,13 @@ def test_a_reader_beside_a_writer_sees_whole_generations_only(store: ModelStore)
     writer.join()
 
 
-def test_names_that_would_leave_the_store_are_refused(store: ModelStore, place: Place) -> None:
+def test_model_names_that_leave_the_store_are_refused(store: ModelStore, place: Place) -> None:
     with pytest.raises(StoreError, match="model name"):
         store.publish([draft("../evil")])
     assert place.names() == []
 
 
-def test_one_leads_until_it_is_gone(place: Place) -> None:
+def test_one_leads_until_it_resigns(place: Place) -> None:
     first, second = open_store(place.location), open_store(place.location)
     assert first.lead("first")
     assert first.lead("first")
@@ -167,7 +167,7 @@ def test_an_unknown_kind_of_location_is_refused(location: str) -> None:
         open_store(location)
 
 
-def test_without_boto3_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_boto3_the_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("model_store.s3", "model_store.lease", "model_store.bucket"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "boto3", None)

@@ -183,7 +183,7 @@ def test_a_look_at_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) ->
         for looks in range(1, 4):
             call(f"{url}/reload", b"")
             assert [method for method, _ in asked] == ["HEAD"] * looks
-        s3.calm()
+        s3.remove_hooks()
         open_store(bucket.location).publish(pair(2.0))
         assert call(f"{url}/reload", b"")[1]["loaded"]
         assert ttft(url) == 2 * SUM

@@ -163,7 +163,7 @@ def test_an_s3_that_is_away_keeps_the_last_generation_and_is_recovered_from(
         assert call(f"{predictor}/v1/ttft", ROW)[0] == 200
         until(lambda: failed_loads(predictor) >= 1)
         assert bucket.location in caplog.text
-        s3.calm()
+        s3.remove_hooks()
         fed(url, lambda: generation(url) > before)
         until(lambda: serves(predictor) > before)
 
