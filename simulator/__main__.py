@@ -32,8 +32,8 @@ def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> 
 @click.command(context_settings=_SETTINGS)
 @click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on.")
 @click.option("--port", default=8100, type=click.IntRange(0, 65535), show_envvar=True, help="Port to listen on.")
-@click.option("--name", default="", show_envvar=True, help="Name in responses; default: the hardware's and the port.")
-@click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model that is served.")
+@click.option("--name", default="", show_envvar=True, help="Server name in responses; default: HARDWARE-PORT.")
+@click.option("--model", default="simulated-model", show_envvar=True, help="Name of the served model.")
 @click.option(
     "--hardware",
     "imitated",
@@ -42,30 +42,40 @@ def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> 
     metavar="NAME",
     callback=_hardware,
     show_envvar=True,
-    help=f"What to imitate: {', '.join([*PRESETS, *shipped_names()])}, or a calibration of your own.",
+    help=f"Hardware to imitate: {', '.join([*PRESETS, *shipped_names()])}, or the path of a calibration (.csv).",
 )
-@click.option("--speed-factor", default=1.0, type=click.FloatRange(0.01, 1000), show_envvar=True, help="Time lapse.")
-@click.option("--base-ms", type=_COST, show_envvar=True, help="Cost of a step.")
-@click.option("--prefill-ms-per-token", type=_COST, show_envvar=True, help="... of a prompt token.")
-@click.option("--prefill-ms-per-mega-pair", type=_COST, show_envvar=True, help="... of its attention.")
-@click.option("--decode-ms-per-sequence", type=_COST, show_envvar=True, help="... of a decoding sequence.")
-@click.option("--decode-ms-per-kilotoken", type=_COST, show_envvar=True, help="... of the KV tokens that it reads.")
-@click.option("--num-blocks", type=_COUNT, show_envvar=True, help="KV cache blocks.")
-@click.option("--block-tokens", type=_COUNT, show_envvar=True, help="Tokens a block.")
-@click.option("--max-num-seqs", type=_COUNT, show_envvar=True, help="Largest running batch.")
-@click.option("--max-num-batched-tokens", type=_COUNT, show_envvar=True, help="Tokens a step.")
-@click.option("--max-model-len", type=_COUNT, show_envvar=True, help="Prompt and output tokens of a request.")
+@click.option(
+    "--speed-factor",
+    default=1.0,
+    type=click.FloatRange(0.01, 1000),
+    show_envvar=True,
+    help="Speed of time: with 2, every step takes half as long.",
+)
+@click.option("--base-ms", type=_COST, show_envvar=True, help="Fixed cost of a step.")
+@click.option("--prefill-ms-per-token", type=_COST, show_envvar=True, help="Cost of a prompt token.")
+@click.option(
+    "--prefill-ms-per-mega-pair", type=_COST, show_envvar=True, help="Cost of a million pairs in prompt attention."
+)
+@click.option("--decode-ms-per-sequence", type=_COST, show_envvar=True, help="Cost of a decoding sequence.")
+@click.option("--decode-ms-per-kilotoken", type=_COST, show_envvar=True, help="Cost of reading 1,000 KV tokens.")
+@click.option("--num-blocks", type=_COUNT, show_envvar=True, help="Blocks in the KV cache.")
+@click.option("--block-tokens", type=_COUNT, show_envvar=True, help="Tokens per block.")
+@click.option("--max-num-seqs", type=_COUNT, show_envvar=True, help="Most sequences in the running batch.")
+@click.option("--max-num-batched-tokens", type=_COUNT, show_envvar=True, help="Most tokens per step.")
+@click.option("--max-model-len", type=_COUNT, show_envvar=True, help="Most tokens of a request, prompt and output.")
 def main(imitated: Hardware, **options: Any) -> None:
-    """A server that answers like vLLM and takes as long as a continuous-batching engine would.
+    """Serve answers like vLLM's, and take as long as a continuous-batching engine would.
 
-    Options without a default override the hardware's own value; `simulator/hardware.py` has them. Those of costs are
-    for fast and slow: a calibration's costs are its table.
+    An option without a default overrides the hardware's own value (see `simulator/hardware.py`). The options for costs
+    work with fast and slow only: the other hardware has a table of measured costs.
     """
     costs, limits = _given(options, LinearCost), _given(options, Hardware)
     cost = imitated.cost
     if costs and not isinstance(cost, LinearCost):
         flag = f"--{min(costs).replace('_', '-')}"
-        raise click.UsageError(f"{flag} is for the hardware {' and '.join(PRESETS)}; {imitated.name} is a table")
+        raise click.UsageError(
+            f"{flag} works only with the hardware {' and '.join(PRESETS)}; {imitated.name} has a table of costs"
+        )
     if isinstance(cost, LinearCost):
         cost = dataclasses.replace(cost, **costs)
     options["name"] = options["name"] or f"{imitated.name}-{options['port']}"
@@ -78,7 +88,7 @@ def main(imitated: Hardware, **options: Any) -> None:
 
 
 def _given(options: dict[str, Any], kind: type[LinearCost] | type[Hardware]) -> dict[str, Any]:
-    """Takes out of the options those that override a field of `kind`."""
+    """Remove from `options` those that override a field of `kind`, and return those that were given."""
     names = {field.name for field in dataclasses.fields(kind)} - {"name", "cost"}
     return {name: value for name in sorted(names) if (value := options.pop(name)) is not None}
 

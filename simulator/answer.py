@@ -1,4 +1,4 @@
-"""What the OpenAI API's answers look like, whole or in chunks, as vLLM writes them."""
+"""Answers of the OpenAI API, whole or as a stream of chunks, as vLLM writes them."""
 
 from typing import Any
 
@@ -6,15 +6,18 @@ import msgspec
 
 from simulator.sequence import Sequence
 
-# Every token says the same. A space before the word, as most tokens of English text have it.
+# The text of every token. It begins with a space, as most tokens of English text do.
 WORD = " token"
 DONE = b"data: [DONE]\n\n"
-# The only reason to stop: whoever asks for a number of tokens gets them.
+# The only finish reason: every request gets as many tokens as it asks for.
 _LENGTH = "length"
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """What every part of an answer repeats. A stream makes its chunks once, and sends the same bytes for each token."""
+    """The fields that every part of an answer repeats.
+
+    A stream encodes its token chunk once and sends the same bytes for each token.
+    """
 
     request_id: str
     model: str
@@ -22,18 +25,18 @@ class Frame(msgspec.Struct, frozen=True):
     created: int
 
     def whole(self, sequence: Sequence) -> bytes:
-        """The answer in one piece."""
+        """Return the answer as one JSON document."""
         text = WORD * sequence.output_tokens
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": _LENGTH}
         return msgspec.json.encode({**self._head(), "choices": [choice], "usage": usage(sequence)})
 
     def role_chunk(self) -> bytes:
-        """A chat's first chunk, which carries no text; nothing for a completion."""
+        """Return a chat's first chunk, which carries no text, or no bytes for a completion."""
         return self._chunk({"delta": {"role": "assistant", "content": ""}}) if self.chat else b""
 
     def token_chunk(self, last: bool = False) -> bytes:
-        """One token; with the last one comes the reason to stop, as in vLLM."""
+        """Return the chunk of one token. The last one carries the finish reason, as in vLLM."""
         said = {"delta": {"content": WORD}} if self.chat else {"text": WORD}
         return self._chunk(said, _LENGTH if last else None)
 

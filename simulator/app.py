@@ -28,12 +28,12 @@ from simulator.sequence import Sequence
 from simulator.wire import ChatCompletion, Completion, decode
 
 MAX_BODY_BYTES = 16 << 20
-# The client has gone, and nobody reads it.
+# nginx's status for a client that closed the connection. Nobody reads it.
 _CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(config: Config) -> Starlette:
-    """The server of one replica; its engine runs while the application lives."""
+    """Return the server of one replica. Its engine runs as long as the application."""
     engine = Engine(config.hardware)
     metrics = Metrics(engine, config.model)
     replica = Replica(engine, metrics, config.speed_factor)
@@ -115,7 +115,7 @@ def _sequence(asked: Completion, hardware: Hardware, engine: Engine) -> Sequence
     if prompt + output > hardware.max_model_len:
         parts = f"{prompt} tokens in the prompt, {output} in the completion"
         raise RequestError(400, f"this model's maximum context length is {hardware.max_model_len} tokens: {parts}")
-    # A client may send one x-request-id twice; the engine must still tell the two apart.
+    # The engine needs a unique id, and a client may send the same x-request-id twice.
     return Sequence(str(uuid.uuid4()), block_hashes(text, hardware.block_tokens), prompt, output)
 
 
@@ -139,7 +139,7 @@ async def _drain(replica: Replica, sequence: Sequence) -> None:
 
 
 async def _refuse(request: Request, error: Any) -> Response:
-    """An unknown path or a wrong method, in the API's own shape."""
+    """Answer an unknown path or a wrong method with the API's error format."""
     return _error(error.status_code, error.detail, error.headers)
 
 

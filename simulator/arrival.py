@@ -1,4 +1,4 @@
-"""What a replay in virtual time is given: requests with their objectives, endpoints, and how these change."""
+"""The input of a replay in virtual time: requests with objectives, endpoints, and changes of the endpoints' speed."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from simulator.hardware import Hardware
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request as virtual time knows it.
+    """A request of a replay in virtual time.
 
-    `hashes` are ids of the prompt's leading whole pieces of the scenario's `hash_tokens` tokens; equal ids mean equal
-    prompts up to and including that piece. There are none where nothing can ever be shared.
+    `hashes` are ids of the prompt's leading whole pieces. A piece has the scenario's `hash_tokens` tokens. Equal ids
+    mean equal prompts up to and including that piece. `hashes` is empty where no prompts share a prefix.
     """
 
     index: int
@@ -25,9 +25,9 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From `at_s` on an endpoint's steps take `slowdown` times as long as its hardware's.
+    """A change of speed: from `at_s` on, the endpoint's steps take `slowdown` times as long as its hardware's.
 
-    A step that goes on ends as it began, unless the endpoint becomes faster: what is left of it takes the new time.
+    A step in progress ends at its old speed. If the endpoint becomes faster, the rest of the step has the new speed.
     """
 
     at_s: float
@@ -37,7 +37,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`arrivals` and `changes` in order of time; an endpoint is named by its place in `endpoints`."""
+    """A whole replay. `arrivals` and `changes` are in order of time.
+
+    An endpoint is identified by its index in `endpoints`.
+    """
 
     name: str
     arrivals: tuple[Arrival, ...]

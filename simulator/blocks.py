@@ -1,14 +1,14 @@
-"""Paged KV memory with a prefix cache: pieces of prompts are counted by holder, and stay when nobody holds them."""
+"""Paged KV memory with a prefix cache: pieces of prompts are reference-counted, and stay cached when unreferenced."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
 
 class BlockPool:
-    """`capacity` blocks. A hashed piece of a prompt, `piece_blocks` long, can be shared; a private block belongs to one
-    sequence.
+    """A pool of `capacity` blocks.
 
-    Pieces that nobody holds keep their content until room is needed, least recently used first.
+    A hashed piece of a prompt takes `piece_blocks` blocks and can be shared. A private block belongs to one sequence.
+    A piece that no sequence holds stays cached until its room is needed; the least recently used piece goes first.
     """
 
     def __init__(self, capacity: int, piece_blocks: int = 1) -> None:
@@ -20,11 +20,11 @@ class BlockPool:
 
     @property
     def free(self) -> int:
-        """Blocks that can be taken, cached ones included."""
+        """The number of blocks that can be taken, including those of cached pieces that no sequence holds."""
         return self.capacity - self.used
 
     def cached_prefix(self, hashes: Sequence[int]) -> int:
-        """How many of the leading pieces are there."""
+        """Return how many of the leading pieces are cached."""
         holders, idle = self._holders, self._idle
         for depth, piece in enumerate(hashes):
             if piece not in holders and piece not in idle:
@@ -32,11 +32,11 @@ class BlockPool:
         return len(hashes)
 
     def idle_among(self, hashes: Sequence[int]) -> int:
-        """Blocks of these cached pieces that nobody holds: holding them takes room."""
+        """Return how many blocks the idle pieces among `hashes` occupy. To hold them takes that many free blocks."""
         return sum(piece in self._idle for piece in hashes) * self._piece_blocks
 
     def hold(self, hashes: Sequence[int]) -> None:
-        """Shares cached pieces."""
+        """Count one more holder for each of these cached pieces."""
         for piece in hashes:
             if piece in self._idle:
                 del self._idle[piece]
@@ -44,7 +44,7 @@ class BlockPool:
             self._holders[piece] = self._holders.get(piece, 0) + 1
 
     def take(self, count: int) -> bool:
-        """Takes private blocks, or none when there are too few."""
+        """Take `count` private blocks, and return True. If too few are free, take none and return False."""
         if count > self.capacity - self.used:
             return False
         self.used += count
@@ -53,14 +53,14 @@ class BlockPool:
         return True
 
     def publish(self, piece: int) -> bool:
-        """Lets a piece of private blocks be shared from now on; False when the same content is there already."""
+        """Make a piece of private blocks sharable, and return True. Return False if its content is cached already."""
         if piece in self._holders or piece in self._idle:
             return False
         self._holders[piece] = 1
         return True
 
     def release(self, held: Sequence[int], private: int) -> None:
-        """Gives back a sequence's blocks; the shared ones stay cached."""
+        """Give back a sequence's blocks. Pieces without other holders stay cached."""
         self.used -= private
         for piece in reversed(held):
             self._holders[piece] -= 1

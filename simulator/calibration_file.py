@@ -1,8 +1,10 @@
-"""Calibrations as files: lines of `# key: value`, then a CSV table of times.
+"""Calibration files: lines of `# key: value`, then a CSV table of times.
 
-The table's columns are part, tokens, context and ms. Of the part `dense`, tokens are a step's new ones, and the
-context is 0; of `prefill_attention`, the new tokens of one prompt and those before them; of `decode_attention`,
-sequences in the batch, and tokens of each.
+The table's columns are part, tokens, context and ms. The meaning of tokens and context depends on the part:
+
+- `dense`: tokens are the new tokens of a step; context is 0.
+- `prefill_attention`: tokens are the new tokens of one prompt; context is the tokens before them.
+- `decode_attention`: tokens are the sequences in the batch; context is the tokens of each.
 """
 
 import csv
@@ -19,14 +21,19 @@ TIMES = ("host_ms", "kernel_factor")
 COLUMNS = ("part", "tokens", "context", "ms")
 PARTS = ("dense", "prefill_attention", "decode_attention")
 _LARGEST = 100_000_000
-# Steps and batches are looked up in lists of these lengths, the latter of rows as long as there are contexts.
+# Bounds of memory: `MeasuredCost` keeps a row of times per batch size, and one time per step size.
 _LARGEST_OF = {"max_num_seqs": 4_096, "max_num_batched_tokens": 1_000_000}
+# Bounds the length of these rows.
 _MOST_CONTEXTS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Times in ms as measured; a step takes `kernel_factor` times theirs, and `host_ms`. `notes` are free text."""
+    """A calibration file's content.
+
+    Times are in ms, as measured. A step takes `kernel_factor` times the kernels' time, plus `host_ms`.
+    `notes` are free text.
+    """
 
     texts: Mapping[str, str]
     limits: Mapping[str, int]
@@ -39,7 +46,7 @@ class Calibration:
 
 
 def parse_calibration(text: str, where: str) -> Calibration:
-    """CalibrationError names the line of `where` that is wrong."""
+    """Parse a calibration file. CalibrationError names the wrong line of the file `where`."""
     lines = text.splitlines()
     count = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     values, notes = _header(lines[:count], where)
@@ -57,7 +64,7 @@ def parse_calibration(text: str, where: str) -> Calibration:
 
 
 def format_calibration(calibration: Calibration) -> str:
-    """What `parse_calibration` reads."""
+    """Format a calibration so that `parse_calibration` can read it."""
     header: dict[str, object] = dict(calibration.texts)
     header |= calibration.limits
     header |= {"host_ms": calibration.host_ms, "kernel_factor": calibration.kernel_factor}
@@ -81,7 +88,7 @@ def _header(lines: list[str], where: str) -> tuple[dict[str, str], list[str]]:
         if key == "note":
             notes.append(value)
         elif key not in known or key in values:
-            problem = "given twice" if key in values else f"unknown: expected one of {', '.join(sorted(known))}, note"
+            problem = "given twice" if key in values else f"unknown: expected {', '.join(sorted(known))} or note"
             raise CalibrationError(f"{where}, line {number}: {key} is {problem}")
         else:
             values[key] = value
@@ -101,7 +108,7 @@ def _points(lines: list[str], above: int, where: str) -> dict[str, dict[tuple[in
             line = f"{where}, line {above + reader.line_num}"
             part, at, ms = _row(row, line)
             if at in points[part]:
-                raise CalibrationError(f"{line}: {part} at {at[0]} tokens and context {at[1]} is there twice")
+                raise CalibrationError(f"{line}: {part} with {at[0]} tokens and context {at[1]} is given twice")
             points[part][at] = ms
     except csv.Error as error:
         raise CalibrationError(f"{where}, line {above + reader.line_num}: {error}") from error
@@ -121,7 +128,10 @@ def _row(row: list[str], line: str) -> tuple[str, tuple[int, int], float]:
 
 
 def _require_some(points: Points, part: str, where: str) -> None:
-    """Two of each direction are what a slope takes; more than so many contexts tell nothing and take up memory."""
+    """Check that the part has enough rows for slopes, and not too many contexts.
+
+    A slope needs two points in each direction. Contexts beyond `_MOST_CONTEXTS` add memory and no information.
+    """
     by_tokens: dict[int, int] = {}
     for tokens, _ in points:
         by_tokens[tokens] = by_tokens.get(tokens, 0) + 1
@@ -134,7 +144,7 @@ def _require_some(points: Points, part: str, where: str) -> None:
 
 
 def _limit(text: str, what: str, most: int = _LARGEST, *, least: int = 1) -> int:
-    # int() takes signs, underscores and other scripts' digits too.
+    # int() alone would also accept signs, underscores and digits of other scripts.
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
         raise CalibrationError(f"{what}: expected a whole number from {least} to {most}, got {text!r}")
     return int(text)
@@ -145,7 +155,7 @@ def _number(text: str, what: str, *, least: float) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    # Written so that not-a-number fails too.
+    # Written so that NaN fails too.
     if not least <= value <= 1e6:
         raise CalibrationError(f"{what}: expected a number from {least:g} to 1e6, got {text!r}")
     return value

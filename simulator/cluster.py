@@ -1,7 +1,7 @@
-"""A pool of engines in virtual time: requests arrive, someone places them, and events say what became of them.
+"""A pool of engines in virtual time: requests arrive, an observer places them and is told about each event.
 
-It is a discrete-event simulation: an engine's next steps are one event, cut short when something happens to the engine
-before it is due. Nothing depends on the machine's clock, so a seed decides everything.
+The pool is a discrete-event simulation. An engine's next steps are one event. The event is cut short when something
+happens to the engine before the event is due. Nothing depends on the machine's clock, so a run repeats exactly.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -20,7 +20,7 @@ _NEVER = float("inf")
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A placed request; times are seconds of virtual time, None until it comes to that."""
+    """A placed request. Times are in seconds of virtual time, and None until the event has happened."""
 
     arrival: Arrival
     endpoint: int
@@ -30,30 +30,30 @@ class Flight:
 
     @property
     def ttft_ms(self) -> float:
-        """Of a request that has its first token."""
+        """The time to first token; valid once there is one."""
         return ((self.first_token_s or 0.0) - self.arrival.arrival_s) * 1000
 
     @property
     def tpot_ms(self) -> float:
-        """Of a request that has ended; 0 when it had one token."""
+        """The time per output token after the first; valid once the request has ended. 0 for a single token."""
         tokens = self.arrival.output_tokens - 1
         return ((self.ended_s or 0.0) - (self.first_token_s or 0.0)) * 1000 / tokens if tokens else 0.0
 
     @property
     def met(self) -> bool:
-        """Whether an ended request kept both objectives."""
+        """Whether the request met both objectives; valid once the request has ended."""
         return self.ttft_ms <= self.arrival.slo_ttft_ms and self.tpot_ms <= self.arrival.slo_tpot_ms
 
 
 class Placement(NamedTuple):
-    """Where a request goes, and at which counts of its output tokens the observer wants to be told."""
+    """A decision: the endpoint for a request, and the output token counts at which to call `Observer.marked`."""
 
     endpoint: int
     marks: tuple[int, ...] = ()
 
 
 class Observer(Protocol):
-    """Who places requests, and is told what becomes of them. None sheds a request."""
+    """Places requests and receives their events. `place` returns None to shed a request."""
 
     def place(self, arrival: Arrival, now_s: float) -> Placement | None: ...
     def first_token(self, flight: Flight, now_s: float) -> None: ...
@@ -63,15 +63,16 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class _Endpoint:
-    """An engine and the plan that it is carrying out since `began_s`; `version` tells a stale event from a due one.
+    """An engine, and the plan that it has carried out since `began_s`.
 
-    The last step before the plan's began at `before_s`; `steps` are all before it.
+    `version` tells a stale event from a due one. `steps` counts the steps before the plan; the last of these began at
+    `last_step_s`. `tokens` counts the output tokens of ended requests.
     """
 
     engine: Engine
     plan: Plan | None = None
     began_s: float = 0.0
-    before_s: float = -_NEVER
+    last_step_s: float = -_NEVER
     slowdown: float = 1.0
     version: int = 0
     is_cut: bool = False
@@ -80,7 +81,7 @@ class _Endpoint:
 
 
 class Cluster:
-    """`tick` is called every `tick_s` of virtual time, in order with all other events: what scrapes does so there."""
+    """A pool of engines, one for each of `hardware`, that share a virtual clock."""
 
     def __init__(self, hardware: Sequence[Hardware], hash_tokens: int, observer: Observer) -> None:
         self._endpoints = [_Endpoint(Engine(one, hash_tokens)) for one in hardware]
@@ -95,18 +96,18 @@ class Cluster:
 
     @property
     def output_tokens(self) -> list[int]:
-        """Output tokens of ended requests, an endpoint each."""
+        """The output tokens of ended requests, by endpoint."""
         return [endpoint.tokens for endpoint in self._endpoints]
 
     def slowdown(self, index: int) -> float:
         return self._endpoints[index].slowdown
 
     def version(self, index: int) -> int:
-        """Of the endpoint's plan: another one whenever its steps are planned anew, or cut."""
+        """Return the version of the endpoint's plan. It changes whenever the steps are planned anew or cut."""
         return self._endpoints[index].version
 
     def steps_begun(self, index: int, now_s: float) -> tuple[int, float]:
-        """Of the endpoint's plan: how many steps have begun, and the time in s until the last of these has passed."""
+        """Return how many steps of the endpoint's plan have begun, and the seconds until the last of these ends."""
         endpoint = self._endpoints[index]
         if endpoint.plan is None:
             return 0, 0.0
@@ -115,13 +116,14 @@ class Cluster:
         return steps, max(endpoint.began_s + endpoint.plan.duration_ms(steps) / ms_per_s - now_s, 0.0)
 
     def step_at(self, index: int, at_s: float) -> tuple[int, float]:
-        """The number of the step that the endpoint was in at a moment not long ago, and when in s that step began.
+        """Return the number of the step that the endpoint was in at `at_s`, and when that step began, in s.
 
-        Before the first these are 0 and -inf. Of the steps before its present plan only the last is remembered.
+        Before the first step these are 0 and -inf. `at_s` must be recent: an endpoint remembers its present plan and
+        the last step before it.
         """
         endpoint = self._endpoints[index]
         if endpoint.plan is None or at_s <= endpoint.began_s:
-            return endpoint.steps, endpoint.before_s
+            return endpoint.steps, endpoint.last_step_s
         ms_per_s = 1000 / endpoint.slowdown
         steps = endpoint.plan.steps_begun_by((at_s - endpoint.began_s) * ms_per_s)
         return endpoint.steps + steps, endpoint.began_s + endpoint.plan.duration_ms(steps - 1) / ms_per_s
@@ -134,7 +136,10 @@ class Cluster:
         tick_s: float = 0.05,
         until: Callable[[float], bool] | None = None,
     ) -> int:
-        """Until every request has ended, or `until` says so of the time of an event; how many were shed."""
+        """Run until every request has ended, or `until(now_s)` is true after an event. Return how many were shed.
+
+        `tick` is called every `tick_s` of virtual time, in order with all other events. Scrapes belong there.
+        """
         pending, shed = iter(arrivals), 0
         waiting = sorted(changes, key=lambda change: change.at_s)[::-1]
         arrival = next(pending, None)
@@ -192,7 +197,7 @@ class Cluster:
         heappush(self._events, (at_s, self._order, index, endpoint.version))
 
     def _cut(self, index: int, now_s: float) -> None:
-        """Ends the plan with the step that goes on, since the next one will be another."""
+        """End the plan with the step in progress, because the steps after it will differ."""
         endpoint = self._endpoints[index]
         plan = endpoint.plan
         assert plan is not None  # noqa: S101 (called while there is one)
@@ -202,9 +207,9 @@ class Cluster:
         self._expect(index, plan.duration_ms(plan.steps))
 
     def _change(self, change: Change) -> None:
-        """A step that goes on ends as it began; those after it take so many times as long.
+        """Set the endpoint's speed. A step in progress ends at its old speed, unless the endpoint becomes faster.
 
-        What stands still is expected to go on by its last change: that ends the step.
+        A stalled endpoint's step would last very long. The change that ends the stall also ends that step.
         """
         endpoint = self._endpoints[change.endpoint]
         if endpoint.plan is not None:
@@ -214,7 +219,7 @@ class Cluster:
         endpoint.slowdown = change.slowdown
 
     def _hasten(self, change: Change) -> None:
-        """An endpoint that becomes faster finishes what is left of its step at the new speed."""
+        """Finish the rest of the step in progress at the new, higher speed."""
         endpoint = self._endpoints[change.endpoint]
         plan = endpoint.plan
         assert plan is not None  # noqa: S101 (called while there is one)
@@ -228,7 +233,7 @@ class Cluster:
         endpoint = self._endpoints[index]
         plan, observer, flights = endpoint.plan, self._observer, self._flights
         assert plan is not None  # noqa: S101 (its event is due)
-        endpoint.before_s = endpoint.began_s + plan.duration_ms(plan.steps - 1) * endpoint.slowdown / 1000
+        endpoint.last_step_s = endpoint.began_s + plan.duration_ms(plan.steps - 1) * endpoint.slowdown / 1000
         endpoint.steps += plan.steps
         progress = endpoint.engine.apply(plan, plan.steps)
         for sequence in progress.first:

@@ -1,11 +1,11 @@
-"""A continuous-batching engine that knows no clock: it plans its next steps, says how long they take, and applies them.
+"""A continuous-batching engine without a clock: it plans its next steps, says how long they take, and applies them.
 
-The order of work is that of vLLM's V1 scheduler: running sequences first (a token for each that decodes, a piece of
-the prompt for each that is still being prefilled), then waiting ones in order of arrival, all within one budget of
-tokens a step. When blocks run out, the newest running sequence is put back and will be computed again.
+The order of work is that of vLLM's V1 scheduler. Running sequences come first: one token for each that decodes, then a
+piece of the prompt for each that prefills. Waiting sequences follow in order of arrival. All share one budget of tokens
+per step. When blocks run out, the newest running sequence is preempted: it waits again and is computed anew.
 
-A server plans one step at a time, since each of its tokens has to be sent. In virtual time steps that only decode, and
-in which nobody begins or ends, are planned together: they differ by the KV tokens that each adds, and nothing else.
+A server plans one step at a time, because it must send each token. In virtual time, steps that only decode are planned
+together while no sequence begins or ends. Such steps differ only by the KV tokens that each adds.
 """
 
 from collections import deque
@@ -17,14 +17,16 @@ from simulator.hardware import Hardware
 from simulator.plan import Plan, Progress, Step
 from simulator.sequence import Sequence
 
+# More steps than a plan ever has.
 _MANY_STEPS = 1 << 30
 
 
 class Engine:
-    """Submit and abort at any time; plan while there is work, and apply every plan before the next.
+    """An engine. Callers submit and abort at any time, and apply every plan before they ask for the next one.
 
-    A step's sequences hold their place until the next one is planned: whoever lets the time pass in between sees
-    gauges that count what is being computed. `hash_tokens` is the length of the hashed pieces of prompts.
+    A sequence that ends in a step counts as running until the next plan. A caller that applies a step and then waits
+    for its duration therefore sees gauges of what is being computed. `hash_tokens` is the length of the prompts' hashed
+    pieces.
     """
 
     def __init__(self, hardware: Hardware, hash_tokens: int | None = None) -> None:
@@ -40,7 +42,8 @@ class Engine:
         self._running: dict[Sequence, None] = {}
         self._prefilling: list[Sequence] = []
         self._ended: list[Sequence] = []
-        # Of those that decode: how many, their KV tokens, and how many need a block at steps of each phase.
+        # The decoding sequences: their number, their KV tokens, and how many need a new block at a step of each phase.
+        # A step's phase is minus its number, modulo the block's tokens.
         self._decodes = 0
         self._kv_tokens = 0
         self._needing = [0] * self._block_tokens
@@ -65,41 +68,41 @@ class Engine:
 
     @property
     def sequences(self) -> list[Sequence]:
-        """All that run, oldest first, then all that wait, in the order in which they will be admitted."""
+        """The running sequences, oldest first, then the waiting ones in order of admission."""
         ended = set(self._ended)
         return [one for one in self._running if one not in ended] + list(self._waiting)
 
     @property
     def queue(self) -> Iterator[Sequence]:
-        """Those of `sequences` that wait."""
+        """The waiting sequences, in order of admission."""
         return iter(self._waiting)
 
     def generated(self, sequence: Sequence) -> int:
-        """Output tokens so far."""
+        """Return how many output tokens the sequence has so far."""
         since = sequence.decodes_from
         return sequence.total - sequence.prompt_tokens + (0 if since is None else self._steps - since)
 
     def cached_tokens(self, hashes: tuple[int, ...], prompt_tokens: int) -> int:
-        """How much of such a prompt would not have to be computed now.
+        """Return how many tokens of such a prompt are cached now.
 
-        Never all of it: its last token is computed for the logits that the first new token needs.
+        The last token never counts: it must be computed, because the first new token needs its logits.
         """
         if not hashes:
             return 0
         return min(self.blocks.cached_prefix(hashes), (prompt_tokens - 1) // self._piece_tokens) * self._piece_tokens
 
     def fits(self, tokens: int) -> bool:
-        """Whether a sequence of so many tokens, prompt and output, can ever be finished."""
+        """Return whether a sequence of so many tokens, prompt and output, can ever be completed."""
         return self._blocks_for(tokens) <= self.blocks.capacity
 
     def submit(self, sequence: Sequence) -> None:
-        """Queues a sequence; ValueError when it could never be finished."""
+        """Queue a sequence. Raise ValueError if it could never be completed."""
         if not self.fits(sequence.end):
             raise ValueError(f"sequence {sequence.id} needs more KV blocks than there are")
         self._waiting.append(sequence)
 
     def abort(self, sequence_id: Hashable) -> None:
-        """Forgets a sequence and frees its blocks; unknown ids are ignored."""
+        """Drop a sequence and free its blocks. Ignore an unknown id."""
         for sequence in self._running:
             if sequence.id == sequence_id:
                 self._take_out(sequence)
@@ -107,7 +110,7 @@ class Engine:
         self._waiting = deque(sequence for sequence in self._waiting if sequence.id != sequence_id)
 
     def step(self) -> Step | None:
-        """Plans and applies one step, whose tokens are there when it has passed; None without work."""
+        """Plan and apply one step. Its tokens exist once its duration has passed. Return None without work."""
         plan = self.plan(1)
         if plan is None:
             return None
@@ -118,7 +121,7 @@ class Engine:
         return Step(plan.first_ms, produced, finished, plan.prefill_tokens, plan.decodes)
 
     def plan(self, most_steps: int = _MANY_STEPS) -> Plan | None:
-        """The next steps, at most so many together; None without work."""
+        """Return the next steps, at most `most_steps` of them; None without work."""
         self._retire()
         if not self._running and not self._waiting:
             return None
@@ -128,17 +131,17 @@ class Engine:
         if self._prefilling:
             budget, preempted = self._continue_prefills(plan, budget, preempted)
         if preempted:
-            # Nobody is admitted in this step, and perhaps in the next.
+            # A preempted sequence can't be admitted in this step, but perhaps in the next.
             most_steps = 1
         elif self._waiting and self._admit_waiting(plan, budget):
             most_steps = min(most_steps, self._steps_to_next_block())
-        # A preemption may have taken a sequence that was counted.
+        # A preemption since may have removed a decoding sequence.
         plan.decodes = self._decodes
         self._time(plan, most_steps)
         return plan
 
     def apply(self, plan: Plan, steps: int) -> Progress:
-        """Lets so many of the plan's steps have happened."""
+        """Apply the first `steps` steps of the plan."""
         self._take_decode_blocks(steps)
         self._steps += steps
         self._kv_tokens += self._decodes * steps
@@ -160,7 +163,7 @@ class Engine:
         steps = min(most_steps, self._steps_to_next_stop())
         plan.steps = steps = self._steps_with_room(steps)
         if steps > 1:
-            # What lies between is taken as linear in the KV tokens.
+            # The steps between the first and the last are taken as linear in the KV tokens.
             last_ms = self._cost.decode_attention_ms(decodes, kv_tokens + (steps - 1) * decodes)
             plan.growth_ms = max((last_ms - attention_ms) / (steps - 1), 0.0)
 
@@ -171,13 +174,13 @@ class Engine:
         return stops[0][0] - self._steps
 
     def _is_due(self, stop: tuple[int, int, Sequence]) -> bool:
-        """Whether a stop still holds: its sequence may have been put back, or taken out."""
+        """Return whether a stop is still valid: its sequence may have been preempted or aborted since."""
         step, _, sequence = stop
         since = sequence.decodes_from
         return since is not None and since + sequence.next_stop - sequence.total == step
 
     def _steps_with_room(self, steps: int) -> int:
-        """How many of these steps the free blocks suffice for; at least one, for which room was made."""
+        """Return for how many of `steps` the free blocks suffice; at least one, for which room was made."""
         free, period = self.blocks.free, self._block_tokens
         if (steps // period + 1) * self._decodes <= free:
             return steps
@@ -188,7 +191,7 @@ class Engine:
         return steps
 
     def _steps_to_next_block(self) -> int:
-        """Steps up to the first, if any, for which a decode takes a block."""
+        """Return the number of steps up to the first in which a decode takes a block; at most a block's tokens."""
         phases = (-(self._steps + ahead) % self._block_tokens for ahead in range(self._block_tokens))
         return next((ahead + 1 for ahead, phase in enumerate(phases) if self._needing[phase]), self._block_tokens)
 
@@ -201,7 +204,7 @@ class Engine:
             raise AssertionError("planned steps ran out of blocks")
 
     def _make_room_for_decodes(self) -> bool:
-        """Puts the newest back until the next step's decodes have their blocks; whether that was needed."""
+        """Preempt the newest sequences until the next step's decodes have their blocks. Return whether any was."""
         phase = -self._steps % self._block_tokens
         preempted = False
         while self._needing[phase] > self.blocks.free:
@@ -225,9 +228,10 @@ class Engine:
         return budget, preempted
 
     def _admit_waiting(self, plan: Plan, budget: int) -> bool:
-        """Whether someone who wants to share idle pieces lacks room.
+        """Admit waiting sequences. Return whether the first one left lacks room and would share idle pieces.
 
-        Whoever takes their blocks lets it begin earlier in its prompt, with a piece that may need less room.
+        Such a sequence may fit after a decode takes an idle piece's blocks. Its cached prefix is then shorter, and its
+        first piece may need less room.
         """
         waiting, most = self._waiting, self.hardware.max_num_seqs
         while waiting and budget > 0 and len(self._running) < most:
@@ -247,7 +251,7 @@ class Engine:
         return False
 
     def _has_room(self, blocks: int) -> bool:
-        """Whether so many can be taken beside those that this step's decodes will take."""
+        """Return whether `blocks` are free besides those that this step's decodes will take."""
         return blocks + self._needing[-self._steps % self._block_tokens] <= self.blocks.free
 
     def _admit(self, sequence: Sequence, cached: int) -> None:
@@ -255,7 +259,7 @@ class Engine:
         self.blocks.hold(sequence.held)
         sequence.published = cached
         sequence.computed = cached * self._piece_tokens
-        # As in vLLM, one that comes back after a preemption isn't counted again.
+        # As in vLLM, a sequence that is admitted again after a preemption isn't counted again.
         if sequence.cached_tokens is None:
             sequence.cached_tokens = sequence.computed
             self.prompt_tokens_queried += sequence.prompt_tokens
@@ -278,7 +282,7 @@ class Engine:
             self._publish(sequence)
 
     def _publish(self, sequence: Sequence) -> None:
-        """Lets the prompt's whole pieces be shared; a copy of what is there already stays the sequence's own."""
+        """Publish the prompt's computed whole pieces. A piece that is cached already stays private."""
         whole = min(sequence.computed // self._piece_tokens, len(sequence.hashes))
         for piece in sequence.hashes[sequence.published : whole]:
             if self.blocks.publish(piece):
@@ -287,7 +291,7 @@ class Engine:
         sequence.published = max(whole, sequence.published)
 
     def _begin_decoding(self, sequence: Sequence, progress: Progress) -> None:
-        """The token that a whole prefill yields, the first one unless the sequence had been put back."""
+        """Add the token that a completed prefill yields: the first one, unless the sequence was preempted before."""
         self._prefilling.remove(sequence)
         if sequence.total == sequence.prompt_tokens:
             progress.first.append(sequence)
@@ -302,7 +306,7 @@ class Engine:
         self._pass_marks(sequence)
 
     def _stop(self, progress: Progress) -> None:
-        """Takes the sequences that came to their end or to a mark."""
+        """Collect the decoding sequences that reached their end or a mark."""
         stops = self._stops
         while stops and stops[0][0] <= self._steps:
             stop = heappop(stops)
@@ -318,7 +322,7 @@ class Engine:
                 self._pass_marks(sequence)
 
     def _pass_marks(self, sequence: Sequence) -> None:
-        """Sets the next stop of a sequence that decodes from now on."""
+        """Drop the marks that the sequence has reached, and schedule its next stop."""
         generated = sequence.total - sequence.prompt_tokens
         while sequence.passed_marks < len(sequence.marks) and sequence.marks[sequence.passed_marks] <= generated:
             sequence.passed_marks += 1
@@ -326,7 +330,7 @@ class Engine:
         heappush(self._stops, (self._steps + sequence.next_stop - sequence.total, self._order, sequence))
 
     def _settle(self, sequence: Sequence) -> None:
-        """Writes down what the steps since `decodes_from` have brought."""
+        """Add the tokens and blocks of the steps since `decodes_from` to the sequence."""
         assert sequence.decodes_from is not None  # noqa: S101 (called for those that decode)
         steps = self._steps - sequence.decodes_from
         sequence.private += self._growth(sequence, steps)
@@ -356,7 +360,7 @@ class Engine:
         self._free(sequence)
 
     def _retire(self) -> None:
-        """Takes out the sequences that the last step finished."""
+        """Remove the sequences that the last step completed, and free their blocks."""
         for sequence in self._ended:
             if sequence in self._running:
                 del self._running[sequence]

@@ -1,4 +1,4 @@
-"""Work for a client that may leave: it ends with the connection, and events go straight to the ASGI server."""
+"""Work that stops when the client disconnects, and a response that sends events straight to the ASGI server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether the work came to its end; it is cancelled when the client leaves."""
+    """Run `work`, and cancel it when the client disconnects. Return whether `work` was completed."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_client_left(receive))
     try:
@@ -24,7 +24,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
 
 
 class EventStream(Response):
-    """A response whose body is what `events` yields; the generator is closed when the client has left."""
+    """A response whose body is what `events` yields. The generator is closed when the client disconnects."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
         super().__init__(headers=headers, media_type="text/event-stream")
@@ -32,7 +32,7 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Cancelled from outside, the server stops and cuts what is still open.
+        # A cancellation from outside means that the server stops and closes open connections.
         with suppress(asyncio.CancelledError):
             await while_connected(receive, self._send(send))
 

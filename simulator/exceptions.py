@@ -1,4 +1,4 @@
-"""What can go wrong in the simulator."""
+"""The simulator's exceptions."""
 
 
 class StartError(Exception):
@@ -10,7 +10,7 @@ class TraceError(Exception):
 
 
 class RequestError(Exception):
-    """A request can't be served; `status` is the answer's."""
+    """A request can't be served; `status` is the HTTP status of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -18,4 +18,4 @@ class RequestError(Exception):
 
 
 class CalibrationError(Exception):
-    """A calibration can't be read; the text names the line, or the names that there are."""
+    """A calibration can't be read or found; the text names the wrong line, or lists the known names."""

@@ -1,8 +1,8 @@
-"""What is imitated: what an engine's steps cost, and the engine's limits.
+"""The hardware to imitate: the cost of an engine's steps, and the engine's limits.
 
-The two presets stand for a model of some 70 billion parameters on two pairs of accelerators, a newer and an older one.
-They are assumptions with the right shape, chosen for a demonstration, and not measurements of a product. The
-calibrations that ship are made of measurements; `simulator/calibration/README.md` says of which.
+The two presets stand for a model of some 70 billion parameters on a newer and on an older pair of accelerators.
+They are assumptions with the right shape, chosen for a demonstration. They measure no product. The shipped
+calibrations come from measurements; `simulator/calibration/README.md` names the sources.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SHIPPED = resources.files("simulator") / "calibration"
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The limits are named as vLLM names them."""
+    """Hardware to imitate. The limits have vLLM's names."""
 
     name: str
     cost: StepCost
@@ -69,7 +69,7 @@ PRESETS = {
 
 
 def hardware(name: str) -> Hardware:
-    """A preset, a calibration that ships, or that of a CSV file. CalibrationError says what is wrong with it."""
+    """Return a preset, a shipped calibration, or the calibration in a CSV file. CalibrationError says what is wrong."""
     if name in PRESETS:
         return PRESETS[name]
     if name in shipped_names():
@@ -95,7 +95,10 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def measured(name: str, calibration: Calibration) -> Hardware:
-    """A step takes `host_ms`, and `kernel_factor` times what its parts take by the table."""
+    """Return the hardware of a calibration.
+
+    A step takes `kernel_factor` times the table's times of its parts, plus `host_ms`.
+    """
     factor, limits = calibration.kernel_factor, calibration.limits
     cost = MeasuredCost(
         surface(calibration.dense).scaled(factor, calibration.host_ms),

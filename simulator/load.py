@@ -1,6 +1,6 @@
-"""An open-loop load generator: requests go out at their time, whatever became of those before.
+"""An open-loop load generator: it sends each request at its time, and doesn't wait for earlier answers.
 
-`python -m simulator.load URL` replays a trace against one server or gateway, and prints what its clients saw.
+`python -m simulator.load URL` replays a trace against one server or gateway, and prints the latencies of its clients.
 """
 
 import asyncio
@@ -26,7 +26,10 @@ async def replay(
     on_outcome: Callable[[Outcome], None] | None = None,
     timeout_s: float = 300.0,
 ) -> list[Outcome]:
-    """Sends every request, streamed, to `url`/v1/chat/completions; a failed one is an outcome with an error."""
+    """Send every request to `url`/v1/chat/completions, and read its answer as a stream.
+
+    Return the outcomes in the order of `planned`. A failed request is an outcome with an error.
+    """
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=1 << 20) as session:
@@ -56,7 +59,7 @@ async def _send(
         "max_tokens": request.output_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # A real model would stop where it likes; a replay wants the trace's lengths.
+        # A real model would stop at its own end; a replay needs the trace's lengths.
         "ignore_eos": True,
     }
     all_headers = {

@@ -1,4 +1,4 @@
-"""The command behind `python -m simulator.load`: a trace against a URL, and a table of what its clients saw."""
+"""The command `python -m simulator.load`: replay a trace against a URL, and print the latencies of its clients."""
 
 import asyncio
 import sys
@@ -34,21 +34,42 @@ def _header(context: click.Context, option: click.Parameter, values: Sequence[st
 
 @click.command(context_settings=_SETTINGS)
 @click.argument("url")
-@click.option("--rate", default=2.0, type=_POSITIVE, show_envvar=True, help="Requests a second, in the mean.")
-@click.option("--seconds", default=30.0, type=_POSITIVE, show_envvar=True, help="For how long requests are sent.")
-@click.option("--seed", default=0, type=int, show_envvar=True, help="Decides objectives and texts.")
-@click.option("--salt", default="", show_envvar=True, help="Another one gives other texts, and so no cached prefix.")
+@click.option("--rate", default=2.0, type=_POSITIVE, show_envvar=True, help="Mean requests per second.")
+@click.option("--seconds", default=30.0, type=_POSITIVE, show_envvar=True, help="How long to send requests.")
+@click.option("--seed", default=0, type=int, show_envvar=True, help="Random seed for objectives and texts.")
+@click.option("--salt", default="", show_envvar=True, help="A new salt gives new texts, so no prefix is cached yet.")
 @click.option("--model", default="simulated-model", show_envvar=True, help="Name of the model to ask for.")
-@click.option("--trace", type=click.Path(path_type=Path), show_envvar=True, help="CSV or JSON lines; default: Azure's.")
-@click.option("--first", default=0, type=click.IntRange(0), show_envvar=True, help="The trace's first request to send.")
-@click.option("--max-prompt-tokens", default=4000, type=click.IntRange(1), show_envvar=True, help="Cuts prompts.")
-@click.option("--max-output-tokens", default=400, type=click.IntRange(1), show_envvar=True, help="Cuts answers.")
 @click.option(
-    "--shared-prefix-share", default=0.0, type=click.FloatRange(0, 1), show_envvar=True, help="Share that have one."
+    "--trace",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Trace to replay, CSV or JSON lines; default: the shipped sample of Azure's.",
 )
-@click.option("--shared-prefix-tokens", default=512, type=click.IntRange(0), show_envvar=True, help="How long it is.")
-@click.option("--header", multiple=True, callback=_header, help="NAME:VALUE to send along; may be repeated.")
-@click.option("--timeout-s", default=300.0, type=_POSITIVE, show_envvar=True, help="For one request.")
+@click.option(
+    "--first", default=0, type=click.IntRange(0), show_envvar=True, help="Index of the trace's first request to send."
+)
+@click.option(
+    "--max-prompt-tokens", default=4000, type=click.IntRange(1), show_envvar=True, help="Longer prompts are cut."
+)
+@click.option(
+    "--max-output-tokens", default=400, type=click.IntRange(1), show_envvar=True, help="Longer answers are cut."
+)
+@click.option(
+    "--shared-prefix-share",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    show_envvar=True,
+    help="Share of requests that begin with one common prefix.",
+)
+@click.option(
+    "--shared-prefix-tokens",
+    default=512,
+    type=click.IntRange(0),
+    show_envvar=True,
+    help="Length of the common prefix.",
+)
+@click.option("--header", multiple=True, callback=_header, help="Additional header, NAME:VALUE; may be repeated.")
+@click.option("--timeout-s", default=300.0, type=_POSITIVE, show_envvar=True, help="Timeout of one request.")
 def main(
     url: str,
     trace: Path | None,
@@ -65,7 +86,7 @@ def main(
     salt: str,
     timeout_s: float,
 ) -> None:
-    """Replays a request trace against URL (http://host:port) and tells what its clients saw.
+    """Replay a request trace against URL (http://host:port) and print the latencies of its clients.
 
     The exit status is 1 when no request was answered.
     """
@@ -85,7 +106,7 @@ def main(
 
 
 def table(outcomes: Sequence[Outcome], span_s: float) -> str:
-    """One line for all requests, and where servers tell their names, one for each."""
+    """Return a table with one line for all requests, and one for each server that names itself."""
     names = sorted({outcome.served_by for outcome in outcomes if outcome.served_by})
     served = [(name, [outcome for outcome in outcomes if outcome.served_by == name]) for name in names]
     rows = [_HEADERS, *(_row(name, summarise(part, span_s)) for name, part in [("all", outcomes), *served])]

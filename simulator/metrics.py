@@ -1,7 +1,7 @@
-"""The metrics page, with the names, labels and buckets of vLLM's.
+"""The metrics page, with vLLM's names, labels and buckets.
 
-A router reads it twenty times a second, so it is written by hand, in a small part of the time that
-`prometheus_client` takes for the same page. It shows the engine as it is at that moment.
+A router reads the page twenty times a second. This module therefore writes the page by hand, which takes a small part
+of the time that `prometheus_client` takes. Gauges show the engine at the moment of the scrape.
 """
 
 import time
@@ -17,7 +17,7 @@ _TPOT_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75
 
 
 class Metrics:
-    """What a router scrapes, and what an operator of vLLM would look for."""
+    """The metrics that a router scrapes, and those that an operator of vLLM looks for."""
 
     def __init__(self, engine: Engine, model: str) -> None:
         self._prompt_tokens = self._generation_tokens = 0
@@ -36,11 +36,11 @@ class Metrics:
             _value("vllm:num_requests_running", "gauge", "Running requests", labels, lambda: engine.running),
             _value("vllm:num_requests_waiting", "gauge", "Waiting requests", labels, lambda: engine.waiting),
             _value("vllm:kv_cache_usage_perc", "gauge", "KV cache usage, 1 is full", labels, lambda: engine.kv_usage),
-            _value("vllm:gpu_cache_usage_perc", "gauge", "The same, as once named", labels, lambda: engine.kv_usage),
-            _value("vllm:lora_requests_info", "gauge", "When LoRA requests were last looked at", lora, time.time),
+            _value("vllm:gpu_cache_usage_perc", "gauge", "KV cache usage, old name", labels, lambda: engine.kv_usage),
+            _value("vllm:lora_requests_info", "gauge", "Time of the last look at LoRA requests", lora, time.time),
             _value("vllm:cache_config_info", "gauge", "The KV cache's configuration", cache, lambda: 1),
             _value("vllm:prompt_tokens", "counter", "Prompt tokens processed", labels, lambda: self._prompt_tokens),
-            _value("vllm:generation_tokens", "counter", "Tokens made", labels, lambda: self._generation_tokens),
+            _value("vllm:generation_tokens", "counter", "Tokens generated", labels, lambda: self._generation_tokens),
             _value(
                 "vllm:prefix_cache_queries",
                 "counter",
@@ -108,7 +108,7 @@ class _Histogram:
 def _value(
     name: str, kind: str, description: str, labels: Mapping[str, str], value: Callable[[], float]
 ) -> tuple[str, Callable[[], float]]:
-    """What comes before a value on the page, and the value's source."""
+    """Return the text that comes before a value on the page, and the function that returns the value."""
     sample = f"{name}_total" if kind == "counter" else name
     return f"{_about(sample, kind, description)}{sample}{_braces(labels)} ", value
 

@@ -1,4 +1,4 @@
-"""What a client saw of one request."""
+"""The outcome of one request, as its client saw it."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from simulator.workload import PlannedRequest
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`sent_s` counts from the start of the replay; latencies are None where nothing came.
+    """The outcome of one request.
 
-    `served_by` is the server's own name for itself, from the header `x-inference-pod`.
+    `sent_s` counts from the start of the replay. A latency is None if it couldn't be measured: no token came, or
+    for `tpot_ms`, fewer than two. `served_by` is the server's name for itself, from the header `x-inference-pod`.
     """
 
     request: PlannedRequest
@@ -24,7 +25,7 @@ class Outcome:
 
     @property
     def met(self) -> bool:
-        """Whether the request was answered whole and within both objectives."""
+        """Whether the request was answered completely and within both objectives."""
         return (
             self.error is None
             and self.ttft_ms is not None

@@ -1,4 +1,4 @@
-"""What an engine is about to do, and what came of it."""
+"""An engine's next steps, and the results of steps."""
 
 import math
 from collections.abc import Hashable
@@ -9,7 +9,7 @@ from simulator.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`produced` are the ids of the sequences that got a token, `finished` those of them that are done."""
+    """One applied step. `produced` are the ids of sequences that got a token; `finished` those that are complete."""
 
     duration_ms: float
     produced: list[Hashable]
@@ -20,9 +20,10 @@ class Step:
 
 @dataclass(slots=True)
 class Plan:
-    """What comes next: `steps` alike, the first of `first_ms`, each further one `growth_ms` longer than that before.
+    """An engine's next `steps` steps, which do the same work.
 
-    A plan that prefills is of one step. It may be cut short to fewer steps, but not to none.
+    The first takes `first_ms`, and each further one takes `growth_ms` longer than the one before. A plan with prefills
+    has one step. A plan may be cut short, to one step at least.
     """
 
     steps: int = 1
@@ -37,7 +38,7 @@ class Plan:
         return steps * self.first_ms + self.growth_ms * (steps * (steps - 1) / 2)
 
     def steps_begun_by(self, elapsed_ms: float) -> int:
-        """How many steps have begun after so much time: the one that goes on is to be finished."""
+        """Return how many steps have begun after `elapsed_ms`, including the one in progress; at least 1."""
         if self.steps == 1 or elapsed_ms <= self.first_ms:
             return 1
         half = self.growth_ms / 2
@@ -51,7 +52,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Progress:
-    """The sequences that got their first token, those that came to a mark, and those that are done."""
+    """The sequences that got their first token, those that reached a mark, and those that are complete."""
 
     first: list[Sequence] = field(default_factory=list)
     marked: list[Sequence] = field(default_factory=list)

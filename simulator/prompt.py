@@ -1,4 +1,4 @@
-"""From text to what the engine counts: four bytes are a token, and sixteen tokens a block."""
+"""Token counts and block hashes of a text. Four bytes count as one token."""
 
 import xxhash
 
@@ -6,12 +6,12 @@ BYTES_PER_TOKEN = 4
 
 
 def token_count(text: bytes) -> int:
-    """At least one token, as every model server puts one before the text."""
+    """Return the text's tokens; at least one, because every model server puts one before the text."""
     return max(1, -(-len(text) // BYTES_PER_TOKEN))
 
 
 def block_hashes(text: bytes, block_tokens: int) -> tuple[int, ...]:
-    """Chained hashes of the whole blocks, so that equal hashes mean equal text from the beginning."""
+    """Return chained hashes of the text's whole blocks: equal hashes mean equal text from the beginning."""
     size = block_tokens * BYTES_PER_TOKEN
     digest, hashes = 0, []
     for start in range(0, len(text) // size * size, size):

@@ -1,4 +1,4 @@
-"""The engine in real time: one task steps it, lets each step's time pass, and hands out the tokens."""
+"""The engine in real time: one task runs the steps, waits for as long as each step takes, and hands out tokens."""
 
 import asyncio
 import time
@@ -8,12 +8,12 @@ from simulator.engine import Engine
 from simulator.metrics import Metrics
 from simulator.sequence import Sequence
 
-# How late a step may end before the schedule stops trying to catch up.
+# Seconds that a step may end late and the schedule still catch up.
 _CATCH_UP_S = 0.05
 
 
 class Replica:
-    """Runs an engine. `speed_factor` 2 makes everything take half the time."""
+    """Runs an engine in real time. With `speed_factor` 2, everything takes half the time."""
 
     def __init__(self, engine: Engine, metrics: Metrics, speed_factor: float = 1.0) -> None:
         self.engine = engine
@@ -23,7 +23,7 @@ class Replica:
         self._work = asyncio.Event()
 
     async def run(self) -> None:
-        """Steps until cancelled."""
+        """Run steps until cancelled."""
         due = time.perf_counter()
         while True:
             step = self.engine.step()
@@ -37,12 +37,12 @@ class Replica:
             finished = set(step.finished)
             self._metrics.generated(len(step.produced))
             for sequence_id in step.produced:
-                # Its client may have left while the step went on.
+                # The client may have left during the step.
                 if sequence_id in self._streams:
                     self._streams[sequence_id].put_nowait(sequence_id in finished)
 
     async def generate(self, sequence: Sequence) -> AsyncGenerator[bool, None]:
-        """Yields once a token, True with the last one. Leaving the loop early aborts the request."""
+        """Yield once per token: True for the last, else False. Closing the generator early aborts the request."""
         tokens: asyncio.Queue[bool] = asyncio.Queue()
         self.engine.submit(sequence)
         self._streams[sequence.id] = tokens
@@ -50,12 +50,12 @@ class Replica:
         before, last = time.perf_counter(), False
         try:
             last = await tokens.get()
-            before, gap_s = _lap(before)
+            before, gap_s = _now_and_elapsed(before)
             self._metrics.first_token(sequence, gap_s)
             yield last
             while not last:
                 last = await tokens.get()
-                before, gap_s = _lap(before)
+                before, gap_s = _now_and_elapsed(before)
                 self._metrics.later_token(gap_s)
                 yield last
         finally:
@@ -65,6 +65,6 @@ class Replica:
                 self.engine.abort(sequence.id)
 
 
-def _lap(before: float) -> tuple[float, float]:
+def _now_and_elapsed(before: float) -> tuple[float, float]:
     now = time.perf_counter()
     return now, now - before

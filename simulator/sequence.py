@@ -1,4 +1,4 @@
-"""A request in the engine."""
+"""A request inside the engine."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`hashes` are those of the prompt's whole pieces.
+    """A request inside the engine. `hashes` are those of the prompt's whole pieces.
 
-    `total` tokens have to be in the KV cache before the next one can be generated, `computed` of them are; while the
-    sequence decodes, both are as they were at step `decodes_from`. `cached_tokens` is known once it has been admitted.
-    The engine stops at the output tokens that `marks` counts, so that someone may look; the last token needs no mark.
+    `total` tokens must be in the KV cache before the next one can be generated; `computed` of them are in it. While
+    the sequence decodes, both numbers are those of step `decodes_from`. `cached_tokens` is None until the sequence is
+    admitted for the first time. The engine ends a plan at the output token counts in `marks`, and at the last token.
     """
 
     id: Hashable
@@ -34,7 +34,7 @@ class Sequence:
 
     @property
     def next_stop(self) -> int:
-        """The value of `total` at which to stop next."""
+        """The value of `total` at the next mark or at the end."""
         if self.passed_marks < len(self.marks):
             return min(self.prompt_tokens + self.marks[self.passed_marks], self.end)
         return self.end

@@ -1,4 +1,4 @@
-"""The simulated server's life."""
+"""The simulated server's process: listen, serve, stop at a signal."""
 
 import logging
 import signal
@@ -16,13 +16,13 @@ logger = logging.getLogger("headroom.simulator")
 
 
 def serve(config: Config) -> None:
-    """Runs until SIGTERM or SIGINT. StartError when the port is taken."""
+    """Serve until SIGTERM or SIGINT. Raise StartError if the server can't listen on its port."""
     logger.info("starting with %s", config)
     try:
         listener = socket.create_server((config.host, config.port), backlog=1024)
     except OSError as error:
         raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
-    # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
+    # uvicorn stops at a signal and then raises the signal again for the handler that was set before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     settings = uvicorn.Config(

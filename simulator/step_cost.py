@@ -1,7 +1,7 @@
-"""What an engine step costs.
+"""The cost of an engine step.
 
-A step of prompt pieces and decoding sequences takes `dense_ms` of all its new tokens (each decode is one), plus
-`prefill_attention_ms` of every piece, plus `decode_attention_ms` of the decodes together.
+A step computes pieces of prompts and decoding sequences. It takes the sum of three parts: `dense_ms` for all new
+tokens (a decode is one token), `prefill_attention_ms` for each piece, and `decode_attention_ms` for all decodes.
 """
 
 from bisect import bisect_right
@@ -16,24 +16,24 @@ from simulator.surface import Surface
 
 class StepCost(Protocol):
     def dense_ms(self, tokens: int) -> float:
-        """All that depends on the step's number of new tokens alone: host, weights, matrix products, all-reduce."""
+        """Return the time that depends only on new tokens: host, weights, matrix products and all-reduce."""
 
     def prefill_attention_ms(self, tokens: int, context: int) -> float:
-        """Additional: a piece of `tokens` new prompt tokens, each of which attends to `context` earlier ones too."""
+        """Return the attention time of a piece: `tokens` new prompt tokens after `context` earlier ones."""
 
     def decode_attention_ms(self, decodes: int, kv_tokens: int) -> float:
-        """Additional: `decodes` sequences that read `kv_tokens` in total."""
+        """Return the attention time of `decodes` sequences that read `kv_tokens` in total."""
 
     def decodes_ms(self, decodes: NDArray[np.int64], kv_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Whole steps, each of nothing but decodes: at most as many as may run, and at least one."""
+        """Return the time of whole steps that only decode, each from 1 to `max_num_seqs` sequences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearCost:
-    """Five parameters, in ms.
+    """A linear cost with five parameters, in ms.
 
-    Those of a decode stand for all of its own work, so that what `dense_ms` charges it as a token is taken back by
-    `decode_attention_ms`.
+    The parameters of a decode cover all of its work. `decode_attention_ms` therefore subtracts what `dense_ms` charges
+    for the decode's token.
     """
 
     base_ms: float
@@ -46,7 +46,7 @@ class LinearCost:
         return self.base_ms + self.prefill_ms_per_token * tokens
 
     def prefill_attention_ms(self, tokens: int, context: int) -> float:
-        """Pairs: new tokens times the context that each attends to, on average."""
+        """Charge for pairs: new tokens times the average context that each attends to."""
         return self.prefill_ms_per_mega_pair * tokens * (context + tokens // 2) / 1e6
 
     def decode_attention_ms(self, decodes: int, kv_tokens: int) -> float:
@@ -58,12 +58,12 @@ class LinearCost:
 
 
 class MeasuredCost:
-    """Interpolates between measurements, linearly in each direction; immutable.
+    """A cost interpolated between measurements, linearly in each direction; immutable.
 
-    Beyond the largest measured context both attentions grow linearly with it. A piece of more tokens than were ever
-    measured counts as several pieces in a row, so that attention to a long prompt grows quadratically. Below the
-    smallest measurement, the smallest holds. Batches up to `max_num_seqs` and steps up to `max_num_batched_tokens` are
-    looked up; larger ones take longer to find.
+    Beyond the largest measured context, both attentions grow linearly with the context. A piece of more tokens than
+    were measured counts as several pieces in a row, so attention to a long prompt grows quadratically. Below the
+    smallest measurement, the smallest one applies. Batches up to `max_num_seqs` and steps up to
+    `max_num_batched_tokens` are looked up in lists; larger ones are interpolated at each call, which is slower.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class MeasuredCost:
         max_num_seqs: int,
         max_num_batched_tokens: int,
     ) -> None:
-        """Times in ms. `dense` is by tokens alone, in its only context, 0; contexts of all three begin with 0."""
+        """Take times in ms. `dense` has the single context 0. The contexts of all three surfaces begin with 0."""
         self._dense = dense
         self._dense_steps: list[float] = dense.at_tokens(np.arange(max_num_batched_tokens + 1))[:, 0].tolist()
         self._tokens: list[int] = prefill_attention.tokens.tolist()
@@ -137,7 +137,7 @@ class MeasuredCost:
         column = min(bisect_right(self._widths, context), len(self._widths) - 1)
         left, right = self._widths[column - 1], self._widths[column]
         share = (context - left) / (right - left)
-        if row in (0, len(self._tokens)):  # at an end: no row on the other side
+        if row in (0, len(self._tokens)):  # at an end of the table there is no row on the other side
             below = self._prefill[max(row - 1, 0)]
             return below[column - 1] + share * (below[column] - below[column - 1])
         below, above = self._prefill[row - 1], self._prefill[row]
@@ -148,6 +148,6 @@ class MeasuredCost:
 
 
 def _values_and_slopes(row: NDArray[np.float64], contexts: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """The slope from each context on; the last segment's goes on for ever."""
+    """Return the row's values, and the slope after each context. The last slope applies to all larger contexts."""
     slopes = np.diff(row) / np.diff(contexts)
     return row.tolist(), [*slopes.tolist(), float(slopes[-1])]

@@ -1,4 +1,4 @@
-"""From what clients saw to the figures that are compared."""
+"""Summary figures of a replay's outcomes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ PERCENTILES = (50, 95, 99)
 
 
 def summarise(outcomes: Sequence[Outcome], span_s: float) -> dict[str, Any]:
-    """Requests, errors, SLO attainment, goodput over `span_s`, and percentiles of both latencies in ms."""
+    """Return requests, errors, SLO attainment, goodput over `span_s`, and percentiles of both latencies in ms."""
     met = sum(outcome.met for outcome in outcomes)
     return {
         "requests": len(outcomes),

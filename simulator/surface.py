@@ -1,4 +1,4 @@
-"""From single measurements to a surface that an engine can trust: without holes, and never falling."""
+"""Surfaces made of single measurements: without holes, and monotone in tokens and in context."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,17 @@ Points = Mapping[tuple[int, int], float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surface:
-    """`ms[i, j]` is the time at `tokens[i]` and `contexts[j]`, both ascending, contexts from 0."""
+    """Times on a grid: `ms[i, j]` is the time at `tokens[i]` and `contexts[j]`.
+
+    Both axes ascend; `contexts` begins with 0.
+    """
 
     tokens: NDArray[np.int64]
     contexts: NDArray[np.int64]
     ms: NDArray[np.float64]
 
     def at_tokens(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-        """A row for each of `wanted`: linear between the measured ones and beyond them, the smallest one's below."""
+        """Return a row for each of `wanted`: linear between and beyond the measured rows, constant below the first."""
         return np.stack([extend(self.tokens, column, wanted) for column in self.ms.T], axis=1)
 
     def scaled(self, factor: float, offset_ms: float = 0.0) -> "Surface":
@@ -27,10 +30,11 @@ class Surface:
 
 
 def surface(points: Points) -> Surface:
-    """Holes are filled from the measurements with as many tokens: linear between contexts and beyond, level below.
+    """Return the surface of these measurements.
 
-    Times are made monotone in both directions, since kernels that do more don't take less time: what falls in a table
-    is noise, or another kernel that was chosen at that size.
+    Holes are filled from measurements with the same number of tokens: linear between and beyond contexts, constant
+    below the first. Times are made monotone in both directions, because more work doesn't take less time. A time that
+    falls in a table is noise, or the library chose another kernel at that size.
     """
     by_tokens: dict[int, dict[int, float]] = {}
     for (count, context), ms in sorted(points.items()):
@@ -42,7 +46,7 @@ def surface(points: Points) -> Surface:
 
 
 def monotone(ms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The closest halfway: the mean of the least rising array above the values and of the greatest one below them."""
+    """Return a rising array: the mean of the lowest rising array above `ms` and the highest one below it."""
     above, below = ms, ms
     for axis in range(ms.ndim):
         above = np.maximum.accumulate(above, axis)
@@ -51,6 +55,6 @@ def monotone(ms: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def extend(at: NDArray[np.int64], ms: NDArray[np.float64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Linear between measurements and beyond the last (never falling there), level before the first."""
+    """Extend measurements to `wanted`: linear between them, level before the first, never falling after the last."""
     slope = max(0.0, (ms[-1] - ms[-2]) / (at[-1] - at[-2])) if len(at) > 1 else 0.0
     return np.asarray(np.interp(wanted, at, ms) + slope * np.maximum(wanted - at[-1], 0))

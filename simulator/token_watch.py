@@ -1,17 +1,17 @@
-"""When the tokens of a streamed answer came, found by searching its bytes."""
+"""Arrival times of a streamed answer's tokens, found by searching the bytes of the stream."""
 
 import re
 
-# Servers differ in whether a space follows the colon.
+# Some servers write a space after the colon, others don't.
 _CONTENT = re.compile(rb'"content": ?"(?!")')
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
 _ERROR = re.compile(rb'data: ?(\{"error".*)')
 
 
 class TokenWatch:
-    """Counts the events that carry content, and notes when the first and the last came.
+    """Counts the events with content, and keeps the times of the first and the last one.
 
-    A server may put several tokens into one event; where it tells the usage at the end, `tokens` is that.
+    A server may put several tokens into one event. If the server reports usage, `tokens` is the reported number.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class TokenWatch:
         self._rest = b""
 
     def feed(self, chunk: bytes, now: float) -> None:
-        """Takes what arrived at `now`, in seconds; events may be cut anywhere."""
+        """Read a chunk that arrived at `now`, in seconds. Chunks may cut events anywhere."""
         whole, _, self._rest = (self._rest + chunk).rpartition(b"\n\n")
         tokens = len(_CONTENT.findall(whole))
         if tokens:
@@ -37,7 +37,7 @@ class TokenWatch:
 
     @property
     def tpot_ms(self) -> float | None:
-        """Time per output token after the first; None with fewer than two."""
+        """The time per output token after the first; None with fewer than two tokens."""
         if not self.first_at or self.tokens < 2:
             return None
         return (self.last_at - self.first_at) * 1000 / (self.tokens - 1)

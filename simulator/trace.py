@@ -1,4 +1,4 @@
-"""Request traces: when requests came, how long their prompts and their answers were."""
+"""Request traces: arrival times, and the lengths of prompts and answers."""
 
 import itertools
 import math
@@ -19,24 +19,24 @@ __all__ = [
     "window",
 ]
 
-# The traces that ship: samples, whose sources and licences lie beside them.
+# The shipped samples. Their sources and licences are in the same directory.
 AZURE_CONVERSATION = resources.files("simulator") / "traces" / "azure-2023-conversation.csv"
 MOONCAKE_CONVERSATION = resources.files("simulator") / "traces" / "mooncake-fast25-conversation.jsonl.gz"
 
 
 def load_trace(path: Traversable | None = None) -> list[TraceRequest]:
-    """The requests of a file, packed by gzip or not; without a path, those of Azure's that ship.
+    """Return the requests of a trace file; without a path, those of the shipped sample of Azure's.
 
-    A CSV file with the columns arrival_s, prompt_tokens and output_tokens, or with those of Azure's public traces, or
-    JSON lines as Mooncake publishes them; the content decides. TraceError names the line that is wrong; requests have
-    to be in order of arrival.
+    The file may be packed by gzip. It is CSV with the columns arrival_s, prompt_tokens and output_tokens, CSV with the
+    columns of Azure's public traces, or JSON lines as Mooncake publishes them. The content decides which. Requests must
+    be in order of arrival. TraceError names the wrong line.
     """
     source = path or AZURE_CONVERSATION
     return parse_trace(read_text(source), str(source))
 
 
 def scale_rate(trace: Sequence[TraceRequest], requests_per_s: float) -> list[TraceRequest]:
-    """The same requests with their gaps stretched or shrunk to a mean rate, from time 0; ValueError unless above 0."""
+    """Return the same requests from time 0 on, with gaps scaled to a mean rate. ValueError unless the rate is > 0."""
     if not 0 < requests_per_s < math.inf:
         raise ValueError(f"requests_per_s: expected a rate above 0, got {requests_per_s}")
     if len(trace) < 2:
@@ -47,7 +47,7 @@ def scale_rate(trace: Sequence[TraceRequest], requests_per_s: float) -> list[Tra
 
 
 def window(trace: Sequence[TraceRequest], first: int, requests_per_s: float, seconds: float) -> list[TraceRequest]:
-    """As many requests from the `first` on as fill `seconds` at a mean rate; the trace goes round when it ends."""
+    """Return the requests from index `first` on that fill `seconds` at a mean rate. The trace repeats at its end."""
     count = max(2, round(requests_per_s * seconds))
     laps = [trace[(first + index) % len(trace)] for index in range(count)]
     arrival_s, placed = 0.0, laps[:1]
@@ -59,7 +59,7 @@ def window(trace: Sequence[TraceRequest], first: int, requests_per_s: float, sec
 
 
 def cap_lengths(trace: Sequence[TraceRequest], max_prompt: int, max_output: int) -> list[TraceRequest]:
-    """Longer prompts and outputs are cut to these lengths in tokens."""
+    """Cut prompts and outputs to these lengths, in tokens."""
     return [
         replace(r, prompt_tokens=min(r.prompt_tokens, max_prompt), output_tokens=min(r.output_tokens, max_output))
         for r in trace

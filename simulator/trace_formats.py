@@ -1,4 +1,4 @@
-"""The files that request traces are published in: this project's CSV, Azure's CSV, and Mooncake's JSON lines.
+"""Parsers of the formats of request traces: this project's CSV, Azure's CSV, and Mooncake's JSON lines.
 
 Every error names the file and the line.
 """
@@ -17,9 +17,9 @@ import msgspec
 
 from simulator.exceptions import TraceError
 
-# The largest of the public files, a week of Azure's 2024 traces, is some 1.5 GB.
+# The largest public file is some 1.5 GB: a week of Azure's 2024 traces.
 MAX_TRACE_BYTES = 2 << 30
-# What one of Mooncake's hash ids stands for, in tokens of the prompt.
+# Prompt tokens per hash id in Mooncake's traces.
 HASH_TOKENS = 512
 
 _OWN = ("arrival_s", "prompt_tokens", "output_tokens")
@@ -28,9 +28,10 @@ _AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """`hashes` has an id for each whole piece of `HASH_TOKENS` tokens of the prompt, where the trace knows them.
+    """A request of a trace.
 
-    Equal ids mean equal prompts up to and including that piece.
+    `hashes` has an id for each whole piece of `HASH_TOKENS` prompt tokens, if the trace has ids. Equal ids mean equal
+    prompts up to and including that piece.
     """
 
     arrival_s: float
@@ -40,7 +41,10 @@ class TraceRequest:
 
 
 class _MooncakeLine(msgspec.Struct):
-    """Milliseconds since the trace's start, lengths in tokens; the last id may stand for a piece that isn't whole."""
+    """A line of Mooncake's files: ms since the trace's start, and lengths in tokens.
+
+    The last id may stand for a piece of fewer than `HASH_TOKENS` tokens.
+    """
 
     timestamp: int
     input_length: int
@@ -49,7 +53,7 @@ class _MooncakeLine(msgspec.Struct):
 
 
 def read_text(source: Traversable) -> str:
-    """A file's text, unpacked when its content says that it is gzip's; TraceError names what hinders."""
+    """Return a file's text, unpacked if the content is gzip's. TraceError says why the file can't be read."""
     try:
         with source.open("rb") as file:
             data = file.read(MAX_TRACE_BYTES + 1)
@@ -57,23 +61,23 @@ def read_text(source: Traversable) -> str:
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
                 data = packed.read(MAX_TRACE_BYTES + 1)
         if len(data) > MAX_TRACE_BYTES:
-            raise TraceError(f"{source}: more than {MAX_TRACE_BYTES >> 20} MiB; cut it to the part to be replayed")
+            raise TraceError(f"{source}: more than {MAX_TRACE_BYTES >> 20} MiB; keep only the part to replay")
         return data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TraceError(f"can't read {source}: {error}") from error
 
 
 def parse_trace(text: str, source: str) -> list[TraceRequest]:
-    """The requests of a file in any of the formats, which its content tells apart; in order of arrival, from time 0 on.
+    """Return the requests of a file in any of the formats, in order of arrival. The content decides the format.
 
-    TraceError names the line that is wrong.
+    TraceError names the wrong line.
     """
     rows = _mooncake_rows(text, source) if text.lstrip().startswith("{") else _csv_rows(text, source)
     trace: list[TraceRequest] = []
     for where, request in rows:
-        # Written so that not-a-number fails too.
+        # Written so that NaN fails too.
         if not (0 <= request.arrival_s < math.inf and request.prompt_tokens >= 1 and request.output_tokens >= 1):
-            raise TraceError(f"{where}: expected an arrival of at least 0 and lengths of at least 1")
+            raise TraceError(f"{where}: expected an arrival time of at least 0 and lengths of at least 1")
         if trace and request.arrival_s < trace[-1].arrival_s:
             raise TraceError(f"{where}: arrives before the request above it")
         trace.append(request)
@@ -124,7 +128,7 @@ def _seconds(time: datetime, start: datetime, where: str) -> float:
     try:
         return (time - start).total_seconds()
     except TypeError as error:
-        raise TraceError(f"{where}: TIMESTAMP: some have a time zone and some none") from error
+        raise TraceError(f"{where}: TIMESTAMP: some lines have a time zone and some don't") from error
 
 
 def _azure_request(row: dict[str, str | None], arrival_s: float, where: str) -> TraceRequest:
@@ -142,7 +146,7 @@ def _length(row: dict[str, str | None], column: str, where: str) -> int:
 
 def _mooncake_rows(text: str, source: str) -> Iterator[tuple[str, TraceRequest]]:
     decode = msgspec.json.Decoder(_MooncakeLine).decode
-    # What each id follows: an id says how the whole prompt went so far, so that it can follow but one.
+    # The id before each id. An id stands for the whole prompt so far, so it can follow only one other id.
     follows: dict[int, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -155,7 +159,7 @@ def _mooncake_rows(text: str, source: str) -> Iterator[tuple[str, TraceRequest]]
         pieces = -(-row.input_length // HASH_TOKENS)
         if len(row.hash_ids) != pieces:
             raise TraceError(
-                f"{where}: hash_ids: expected one for each {HASH_TOKENS} tokens of the prompt, {pieces},"
+                f"{where}: hash_ids: expected {pieces}, one for each {HASH_TOKENS} tokens of the prompt,"
                 f" got {len(row.hash_ids)}"
             )
         _check_prefixes(row.hash_ids, follows, where)
@@ -169,5 +173,5 @@ def _check_prefixes(hash_ids: Sequence[int], follows: dict[int, int], where: str
         if hash_id < 0:
             raise TraceError(f"{where}: hash_ids: expected numbers of at least 0, got {hash_id}")
         if follows.setdefault(hash_id, before) != before:
-            raise TraceError(f"{where}: hash_ids: {hash_id} follows other tokens than it does above")
+            raise TraceError(f"{where}: hash_ids: {hash_id} follows another id than in an earlier line")
         before = hash_id

@@ -1,4 +1,4 @@
-"""The OpenAI requests that the simulated server takes; fields that it has no use for are ignored."""
+"""The OpenAI requests that the simulated server accepts. It ignores fields that it doesn't use."""
 
 from typing import Annotated
 
@@ -57,7 +57,7 @@ class ChatCompletion(Completion, frozen=True, kw_only=True):
 
 
 def decode(body: bytes, kind: type[Completion]) -> Completion:
-    """A request's body; RequestError names what is wrong with it, and where."""
+    """Decode a request's body. RequestError says what is wrong, and where."""
     try:
         return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as error:

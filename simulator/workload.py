@@ -1,4 +1,4 @@
-"""From a trace to requests that can be sent: objectives, and texts of the right length."""
+"""Requests to send, made of a trace: with objectives, and texts of the right length."""
 
 import random
 import string
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from simulator.prompt import BYTES_PER_TOKEN
 from simulator.trace import TraceRequest
 
-# What the chat template adds around one user message, in bytes.
+# Bytes that the chat template adds around one user message.
 TEMPLATE_BYTES = len("<|im_start|>user\n<|im_end|>\n")
 
 
 @dataclass(frozen=True, slots=True)
 class SloClass:
-    """Objectives for a share of the requests. A longer prompt is allowed a later first token."""
+    """Objectives for a share of the requests. The TTFT objective grows with the prompt."""
 
     name: str
     share: float
@@ -45,7 +45,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """A share of the requests begin with the same tokens, as those of an application with a system prompt do."""
+    """A prefix that a share of the requests begin with, like an application's system prompt."""
 
     share: float
     tokens: int
@@ -62,9 +62,10 @@ def plan(
     classes: Sequence[SloClass] = SLO_CLASSES,
     shared: SharedPrefix = NOTHING_SHARED,
 ) -> list[PlannedRequest]:
-    """The same seed gives the same lengths, objectives and sharers of a prefix; another `salt` other texts and ids.
+    """Return a request to send for each request of the trace.
 
-    So that two runs of one workload share no prefix, and neither finds the other's in a cache.
+    `seed` decides the objectives and which requests share the prefix. `seed` and `salt` decide texts and ids: two runs
+    with different salts share no prefix, so neither finds the other's prompts in a cache.
     """
     objectives = random.Random(seed)
     sharers = random.Random(f"{seed}/sharers")
@@ -91,7 +92,7 @@ def plan(
 
 
 def _text(rng: random.Random, length: int, start: str = "") -> str:
-    """At least one character: `start`, then a random word over and over, which no other text's blocks equal."""
+    """Return `start`, then a repeated random word, so that no other text has equal blocks. At least one character."""
     word = "".join(rng.choices(string.ascii_lowercase, k=24)) + " "
     length = max(length, 1)
     return (start + word * (length // len(word) + 1))[:length]

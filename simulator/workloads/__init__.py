@@ -1,4 +1,4 @@
-"""Workloads for replays in virtual time: published traces, and synthetic ones that each stand for one difficulty."""
+"""Workloads for replays in virtual time: published traces, and synthetic workloads for one difficulty each."""
 
 from simulator.workloads.catalogue import WORKLOADS, azure_conversation, mooncake_conversation
 from simulator.workloads.workload import Workload

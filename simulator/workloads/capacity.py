@@ -1,4 +1,4 @@
-"""What a pool can take, by arithmetic: where a search over the rate begins."""
+"""An estimate of a pool's capacity by arithmetic. A search over request rates begins there."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from simulator.hardware import Hardware
 from simulator.workloads.draw import Requests
 from simulator.workloads.objectives import SloMultiple, unloaded_tpot_ms, unloaded_ttft_ms
 
-# Beyond this share of its time spent on prompts, an engine's queue decides, and not its steps.
+# The largest share of its time that an engine may spend on prompts. Beyond it, queueing dominates latency.
 _MOST_PREFILL = 0.9
 
 
 def pool_tokens(endpoints: Sequence[Hardware]) -> int:
-    """What the caches of all endpoints together hold."""
+    """Return how many tokens the caches of all endpoints hold together."""
     return sum(endpoint.num_blocks * endpoint.block_tokens for endpoint in endpoints)
 
 
 def cached_share(requests: Requests, hash_tokens: int, cache_tokens: int) -> float:
-    """The share of prompt tokens that one cache of this size finds, which forgets what was used least recently."""
+    """Return the share of prompt tokens that one LRU cache of `cache_tokens` tokens finds."""
     held: OrderedDict[int, None] = OrderedDict()
     found = 0
     for hashes in requests.hashes:
@@ -37,7 +37,10 @@ def cached_share(requests: Requests, hash_tokens: int, cache_tokens: int) -> flo
 def half_in_trouble_rps(
     endpoints: Sequence[Hardware], fast: Hardware, requests: Requests, mix: Sequence[SloMultiple], cached: float
 ) -> float:
-    """The rate at which the pool's endpoints step just as fast as the classes ask for, each for its share of time."""
+    """Return the rate at which the endpoints' steps take as long as the TPOT objectives allow.
+
+    Each class of objectives counts by its share of the requests. Near this rate, about half of them are in trouble.
+    """
     prompt, output = requests.prompt_tokens, requests.output_tokens
     tpot_ms = float(unloaded_tpot_ms(fast, prompt, output).mean())
     context = int(prompt.mean() + output.mean() / 2)
@@ -52,7 +55,10 @@ def half_in_trouble_rps(
 
 
 def _rps(hardware: Hardware, prefill_ms: float, context: int, output: float, tpot_ms: float) -> float:
-    """With b sequences decoding, each step also brings b / output prompts: the largest b whose step takes `tpot_ms`."""
+    """Return the rate of an endpoint whose steps take at most `tpot_ms`.
+
+    With b decoding sequences, a step also prefills b / output prompts. The rate is that of the largest such b.
+    """
     largest = min(hardware.max_num_seqs, hardware.num_blocks * hardware.block_tokens // context)
 
     def fits(decodes: int) -> bool:

@@ -5,9 +5,9 @@ from importlib.resources.abc import Traversable
 
 from simulator.trace import AZURE_CONVERSATION, MOONCAKE_CONVERSATION
 from simulator.trace_formats import HASH_TOKENS as MOONCAKE_HASH_TOKENS
+from simulator.workloads.arrival_times import bursts
 from simulator.workloads.capacity import pool_tokens
 from simulator.workloads.changes import degrading, halving, stall
-from simulator.workloads.clocks import bursts
 from simulator.workloads.draw import Requests
 from simulator.workloads.objectives import WIDE_MIX
 from simulator.workloads.sessions import HASH_TOKENS as SESSION_HASH_TOKENS
@@ -27,9 +27,9 @@ CHATS = Sessions(
     user=Lognormal(median=200, sigma=1.0),
     answer=Lognormal(median=180, sigma=0.6),
 )
-# A session about a document, whose prompts are long, so that some hundred sessions fill the caches.
+# Median tokens of a session's document. Prompts are long, so that some hundred sessions fill the caches.
 _DOCUMENT_TOKENS = 8_000
-# The sessions alive have so many times the tokens that all caches of the pool hold.
+# Tokens of the sessions alive, as a multiple of the tokens that all caches of the pool hold.
 _THRASH = 2.0
 
 
@@ -55,11 +55,11 @@ def _thrashing(seed: int, count: int, endpoints: Endpoints) -> Requests:
 
 
 def azure_conversation(path: Traversable = AZURE_CONVERSATION) -> Workload:
-    """From the sample that ships, or from a file in any of the formats that traces are published in."""
+    """Return the workload of the shipped sample, or of a trace file in any of the known formats."""
     trace = Trace(path)
     return Workload(
         name="azure-conversation",
-        description="A production chat service (Azure, 2023): its lengths and its pattern of arrival, scaled in rate.",
+        description="A production chat service (Azure, 2023): its lengths and arrival pattern, at a scaled rate.",
         pool=UNIFORM_POOL,
         draw=_unshared(trace.draw),
         times=trace.times,
@@ -67,12 +67,12 @@ def azure_conversation(path: Traversable = AZURE_CONVERSATION) -> Workload:
 
 
 def mooncake_conversation(path: Traversable = MOONCAKE_CONVERSATION) -> Workload:
-    """From the sample that ships, or from one of Mooncake's files."""
+    """Return the workload of the shipped sample, or of one of Mooncake's files."""
     trace = Trace(path)
     return Workload(
         name="mooncake-conversation",
-        description="A production chat service of long prompts (Mooncake, 2025), with the prefixes that they share;"
-        " sequences are cut to what the engines take.",
+        description="A production chat service with long prompts (Mooncake, 2025) and their shared prefixes."
+        " Sequences are cut to the engines' largest length.",
         pool=UNIFORM_POOL,
         draw=_unshared(trace.draw),
         times=trace.times,
@@ -87,27 +87,27 @@ def _catalogue() -> list[Workload]:
         mooncake_conversation(),
         Workload(
             name="poisson",
-            description="Independent users with prompts of moderate length: what queueing theory assumes.",
+            description="Independent users with prompts of moderate length, as queueing theory assumes.",
             pool=UNIFORM_POOL,
             draw=plain,
         ),
         Workload(
             name="bursts",
-            description="The same requests, four times as many a second in bursts of 5 s as in the 20 s between them.",
+            description="The same requests, at four times the rate in bursts of 5 s as in the 20 s between bursts.",
             pool=UNIFORM_POOL,
             draw=plain,
             times=bursts,
         ),
         Workload(
             name="shared-prefix",
-            description="Chats of several turns over 32 system prompts, which the caches hold if used well.",
+            description="Chats of several turns with 32 system prompts. The caches can hold them if used well.",
             pool=UNIFORM_POOL,
             draw=_chats,
             hash_tokens=SESSION_HASH_TOKENS,
         ),
         Workload(
             name="shared-prefix-thrash",
-            description="Chats about long documents, of twice as many tokens as all caches together hold.",
+            description="Chats about long documents, with twice as many tokens as all caches together hold.",
             pool=UNIFORM_POOL,
             draw=_thrashing,
             hash_tokens=SESSION_HASH_TOKENS,
@@ -120,14 +120,14 @@ def _catalogue() -> list[Workload]:
         ),
         Workload(
             name="slo-mix",
-            description="Equal shares of users who wait for each word, users who read along, and background jobs.",
+            description="Users who wait for each word, users who read along, and background jobs, in equal shares.",
             pool=UNIFORM_POOL,
             draw=plain,
             mix=WIDE_MIX,
         ),
         Workload(
             name="heterogeneous",
-            description="H100, A100 and L40S in one pool: the slower ones can meet none but the looser objectives.",
+            description="H100, A100 and L40S in one pool. The slower ones can meet only the looser objectives.",
             pool=MIXED_POOL,
             draw=plain,
         ),
@@ -140,14 +140,14 @@ def _catalogue() -> list[Workload]:
         ),
         Workload(
             name="stall",
-            description="One of eight endpoints stands still for 20 s in the middle, then goes on as before.",
+            description="One of eight endpoints stalls for 20 s in the middle, then continues as before.",
             pool=UNIFORM_POOL,
             draw=plain,
             changes=stall,
         ),
         Workload(
             name="halving",
-            description="One of eight endpoints halves its speed at once, after two fifths of the time.",
+            description="One of eight endpoints drops to half speed after two fifths of the time.",
             pool=UNIFORM_POOL,
             draw=plain,
             changes=halving,

@@ -1,20 +1,23 @@
-"""Endpoints that become slower while requests come; which ones, the seed decides."""
+"""Endpoints that become slower while requests come. The seed decides which endpoints."""
 
 from simulator.arrival import Change
 from simulator.workloads.draw import stream
 
 STALL_S = 20.0
-# Not for ever, so that every run ends; yet a step that takes 10 ms takes longer than any stall.
+# Large enough that a step of 10 ms outlasts any stall, and finite so that every run ends.
 STALL_SLOWDOWN = 10_000.0
 HALF_SPEED = 2.0
 DEGRADING_ENDPOINTS = 2
 DEGRADING_STEPS = 10
-# When an endpoint halves its speed, as a share of the scenario: there is time to learn before it, and after it.
+# The moment of the drop to half speed, as a share of the scenario. Models have time to learn before it and after it.
 HALVING_AT = 0.4
 
 
 def degrading(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
-    """Two endpoints (one of a pool of two) go down to half speed, step by step from a fifth to four fifths."""
+    """Slow two endpoints (one in a pool of fewer than four) down to half speed, in ten steps.
+
+    The steps are spread evenly over the time from one fifth to four fifths of the scenario.
+    """
     chosen = _choose(seed, endpoints, min(DEGRADING_ENDPOINTS, max(1, endpoints // 2)))
     return tuple(
         Change(seconds * (0.2 + 0.6 * (step - 1) / (DEGRADING_STEPS - 1)), endpoint, 1 + step / DEGRADING_STEPS)
@@ -24,7 +27,7 @@ def degrading(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
 
 
 def stall(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
-    """One endpoint stands still in the middle, for 20 s, or a quarter of a scenario that is shorter than 80 s."""
+    """Stall one endpoint in the middle for 20 s, or for a quarter of a scenario shorter than 80 s."""
     (endpoint,) = _choose(seed, endpoints, 1)
     length_s = min(STALL_S, seconds / 4)
     start_s = (seconds - length_s) / 2
@@ -32,13 +35,13 @@ def stall(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
 
 
 def halving(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
-    """One endpoint goes down to half speed at once, and stays there."""
+    """Slow one endpoint down to half speed in one step, until the end."""
     (endpoint,) = _choose(seed, endpoints, 1)
     return (Change(seconds * HALVING_AT, endpoint, HALF_SPEED),)
 
 
 def steady(seed: int, seconds: float, endpoints: int) -> tuple[Change, ...]:
-    """Nothing changes."""
+    """Change nothing."""
     return ()
 
 

@@ -1,4 +1,4 @@
-"""What a workload draws by seed: lengths and prefixes, as columns over requests."""
+"""Requests that a workload draws from a seed: lengths and prefixes, as columns over requests."""
 
 import zlib
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Lengths in tokens, and ids of the prompts' leading whole pieces; `hashes` is empty when nothing is shared.
+    """Columns over requests: lengths in tokens, and ids of the prompts' leading whole pieces.
 
-    Requests of one of the `groups`, a session for one, ask for latencies of the same class; without groups each for
-    its own.
+    `hashes` is empty if no prompts share a prefix. Requests with equal numbers in `groups` (one session, for example)
+    have objectives of the same class. With `groups=None`, each request has a class of its own.
     """
 
     prompt_tokens: Ints
@@ -26,12 +26,12 @@ class Requests:
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose, which no other purpose's draws disturb; seeds are whole numbers from 0 on."""
+    """Return a random generator for one purpose, independent of those for other purposes. `seed` is at least 0."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
 def cap(requests: Requests, longest_tokens: int, hash_tokens: int) -> Requests:
-    """Cuts outputs to half of what a sequence may have at most, and prompts to what their outputs leave of it."""
+    """Cut outputs to half of `longest_tokens`, and prompts to what their outputs leave of `longest_tokens`."""
     output = np.minimum(requests.output_tokens, longest_tokens // 2)
     prompt = np.minimum(requests.prompt_tokens, longest_tokens - output)
     hashes = list(requests.hashes)

@@ -1,7 +1,7 @@
 """Objectives as multiples of a request's unloaded latency on the pool's fastest hardware.
 
-The unloaded latency is that of the request alone on an idle engine that has cached nothing: its prompt in pieces of the
-engine's largest step, then one token a step.
+The unloaded latency is that of the request alone on an idle engine with an empty cache. The engine computes the prompt
+in pieces of its largest step, and then one token per step.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from simulator.workloads.draw import Floats, Ints, Requests, stream
 
 @dataclass(frozen=True, slots=True)
 class SloMultiple:
-    """A class of objectives, and the share of the requests that has it."""
+    """A class of objectives, as multiples of the unloaded latencies, and the share of requests that have it."""
 
     name: str
     share: float
@@ -28,7 +28,7 @@ TIGHT = SloMultiple("tight", 0.3, ttft=5, tpot=2)
 NORMAL = SloMultiple("normal", 0.4, ttft=10, tpot=3)
 LOOSE = SloMultiple("loose", 0.3, ttft=25, tpot=6)
 MIX = (TIGHT, NORMAL, LOOSE)
-# Further apart, in equal shares: someone waits for each word, someone reads along, and a job runs in the background.
+# Classes further apart, in equal shares: users who wait for each word, users who read along, and background jobs.
 WIDE_MIX = (
     SloMultiple("tight", 1 / 3, ttft=4, tpot=1.7),
     SloMultiple("normal", 1 / 3, ttft=10, tpot=3),
@@ -38,7 +38,7 @@ WIDE_MIX = (
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """Over requests: the place of the class in the mix, and what is asked, in ms."""
+    """Columns over requests: the index of the class in the mix, and the objectives in ms."""
 
     chosen: Ints
     ttft_ms: Floats
@@ -48,10 +48,10 @@ class Objectives:
 def objectives(
     requests: Requests, mix: Sequence[SloMultiple], hardware: Hardware, floor_tokens: int, seed: int
 ) -> Objectives:
-    """A prompt counts as one of at least `floor_tokens`.
+    """Draw a class for each request, and return the objectives. Shorter prompts count as `floor_tokens` long.
 
-    A much shorter one takes an idle engine a single short step. Five times that is less than one step of an engine at
-    work, so that no choice of an endpoint could meet it, and less than anyone notices.
+    Without this floor, the TTFT objective of a very short prompt would be a few times one short step of an idle engine.
+    One step of a busy engine takes longer, so no endpoint could meet it. Users wouldn't notice so short a time either.
     """
     prompt = np.maximum(requests.prompt_tokens, floor_tokens)
     groups = np.arange(prompt.size) if requests.groups is None else requests.groups
@@ -68,7 +68,7 @@ def objectives(
 
 
 def unloaded_ttft_ms(hardware: Hardware, prompt_tokens: Ints) -> Floats:
-    """The steps that an idle engine prefills each prompt in."""
+    """Return the time in which an idle engine prefills each prompt."""
     cost, largest = hardware.cost, hardware.max_num_batched_tokens
     pieces = int(prompt_tokens.max(initial=0)) // largest
     step_ms = (cost.dense_ms(largest) + cost.prefill_attention_ms(largest, i * largest) for i in range(pieces))
@@ -84,14 +84,14 @@ def unloaded_ttft_ms(hardware: Hardware, prompt_tokens: Ints) -> Floats:
 
 
 def unloaded_tpot_ms(hardware: Hardware, prompt_tokens: Ints, output_tokens: Ints) -> Floats:
-    """A step that decodes one sequence, at the context that it has in the middle of its output."""
+    """Return the time of a step that decodes one sequence, with the context in the middle of its output."""
     dense_ms = hardware.cost.dense_ms(1)
     context = prompt_tokens + output_tokens // 2
     return _each(lambda tokens: dense_ms + hardware.cost.decode_attention_ms(1, tokens), context)
 
 
 def fastest(endpoints: Sequence[Hardware], requests: Requests) -> Hardware:
-    """The hardware that an idle endpoint answers the median request soonest on."""
+    """Return the hardware on which an idle endpoint completes the median request soonest."""
     prompt = np.array([int(np.median(requests.prompt_tokens))])
     output = np.array([int(np.median(requests.output_tokens))])
 
@@ -103,6 +103,6 @@ def fastest(endpoints: Sequence[Hardware], requests: Requests) -> Hardware:
 
 
 def _each(function: Callable[[int], float], values: Ints) -> Floats:
-    """Calls once for each different value: there are far fewer lengths than requests."""
+    """Apply `function` to each value. Call it once per distinct value: lengths repeat among requests."""
     different, place = np.unique(values, return_inverse=True)
     return np.array([function(value) for value in different.tolist()], dtype=np.float64)[place]

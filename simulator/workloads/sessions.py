@@ -1,8 +1,8 @@
 """Conversations of several turns over the system prompts of applications.
 
-A prompt is the application's system prompt, the document that the session is about (if any), all that was said before,
-and what the user says now. So that what caches have to hold is the same at any rate, a fixed number of sessions is
-alive, each request is the next turn of one of them, and a session that ends is followed by a new one.
+A prompt is the application's system prompt, the session's document (if any), all earlier turns, and the user's new
+message. A fixed number of sessions is alive, so caches need to hold the same amount at any rate. Each request is the
+next turn of one of these sessions. A new session follows each one that ends.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,19 @@ from simulator.workloads.synthetic import Lognormal
 
 HASH_TOKENS = 128
 MAX_TURNS = 20
-# Ids of a prompt's pieces: a block of numbers for each application and each session.
+# Piece ids reserved for each application and each session.
 _PIECES = 1 << 20
-# Between two turns of a session come this many times as many requests as there are sessions alive: the next turn can't
-# come before the answer is there.
+# Requests between two turns of a session, in multiples of the sessions alive. The lower bound leaves time for the
+# answer, which must come before the next turn.
 _LEAST_GAP, _LARGEST_GAP = 0.5, 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """`system_tokens` is the mean over applications; of these, the n-th is used 1/n times as much as the first."""
+    """The shape of a workload of sessions.
+
+    `system_tokens` is the mean over applications. The n-th application is used 1/n times as often as the first.
+    """
 
     applications: int
     system_tokens: int
@@ -36,7 +39,7 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """Over the requests in order: whose turn it is, over which application's system prompt, and its lengths."""
+    """Columns over the requests in order: the session, its application, and the lengths."""
 
     session: Ints
     application: Ints
@@ -45,7 +48,7 @@ class _Turns:
 
 
 def draw_sessions(shape: Sessions, seed: int, count: int) -> Requests:
-    """The first `count` turns; fewer are the first ones of more."""
+    """Return the first `count` turns. A smaller `count` gives a prefix of the same turns."""
     system_tokens = _system_tokens(shape, seed)
     turns = _turns(shape, system_tokens, seed, count)
     shared = (system_tokens // HASH_TOKENS)[turns.application]
@@ -59,11 +62,12 @@ def _system_tokens(shape: Sessions, seed: int) -> Ints:
 
 
 def _turns(shape: Sessions, system_tokens: Ints, seed: int, count: int) -> _Turns:
-    """Cells of a table: columns are places for a session, rows are turns; a session fills some rows of a column.
+    """Draw turns as cells of a table. A column is a slot for a session, a row is a turn.
 
-    Rows above the first one that is used give sessions that have begun before the first request their history.
+    A session fills some consecutive rows of its column. The first `MAX_TURNS` rows are the history of sessions that
+    began before the first request.
     """
-    # Enough rows when all gaps are as small as can be while the last request comes as late as can be.
+    # Enough rows for the extreme case: one slot has the smallest gaps while the last request comes latest.
     rows = int(_LARGEST_GAP / _LEAST_GAP * count / shape.alive) + 8
     table = (MAX_TURNS + rows, shape.alive)
     user = shape.user.draw(stream(seed, "user"), table)
@@ -99,7 +103,7 @@ def _order(shape: Sessions, seed: int, table: tuple[int, int], count: int) -> In
 
 
 def _hashes(turns: _Turns, shared: Ints, applications: int) -> list[tuple[int, ...]]:
-    """Turns of one session share the numbers themselves, so that millions of them fit into memory."""
+    """Return the piece ids of each turn. Turns of one session share the same int objects, to save memory."""
     system: dict[int, tuple[int, ...]] = {}
     known: dict[int, tuple[int, ...]] = {}
     hashes = []

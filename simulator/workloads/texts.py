@@ -1,4 +1,4 @@
-"""A scenario's requests as ones that can be sent: with prompts of their lengths, which share what the ids say."""
+"""Requests to send, made of a scenario: prompts have its lengths, and share the prefixes that its ids say."""
 
 import random
 import string
@@ -11,9 +11,10 @@ _WORD_LETTERS = 24
 
 
 def sendable(scenario: Scenario, salt: str = "") -> list[PlannedRequest]:
-    """Requests with equal ids of their first pieces begin with equal texts; another `salt` gives other texts and ids.
+    """Return a request to send for each arrival. Equal leading piece ids give equal leading texts.
 
-    So that two runs of one scenario share no prefix, and neither finds the other's in a cache.
+    `salt` decides texts and ids: two runs with different salts share no prefix, so neither finds the other's prompts
+    in a cache.
     """
     pieces: dict[int, str] = {}
     return [_request(arrival, scenario.hash_tokens * BYTES_PER_TOKEN, salt, pieces) for arrival in scenario.arrivals]
@@ -24,7 +25,8 @@ def _request(arrival: Arrival, piece_bytes: int, salt: str, pieces: dict[int, st
     for piece in arrival.hashes:
         if piece not in pieces:
             pieces[piece] = _text(random.Random(f"{salt}/piece/{piece}"), piece_bytes)
-    # At least one character. A prompt that is known to its end loses there what the chat template adds at the front.
+    # At least one character. The text is shorter than the prompt by what the chat template adds, so a prompt whose
+    # pieces reach to its end loses a little of the last piece.
     length = max(arrival.prompt_tokens * BYTES_PER_TOKEN - TEMPLATE_BYTES, 1)
     shared = "".join(pieces[piece] for piece in arrival.hashes)[:length]
     return PlannedRequest(
@@ -41,6 +43,6 @@ def _request(arrival: Arrival, piece_bytes: int, salt: str, pieces: dict[int, st
 
 
 def _text(rng: random.Random, length: int) -> str:
-    """A random word over and over, which no other text's blocks equal."""
+    """Return a repeated random word, so that no other text has equal blocks."""
     word = "".join(rng.choices(string.ascii_lowercase, k=_WORD_LETTERS)) + " "
     return (word * (length // len(word) + 1))[:length]

@@ -1,6 +1,6 @@
-"""A scenario whose time passes at another speed: what takes a second, then takes 1 / `speed_factor` seconds.
+"""Scenarios at another speed: one second of the original takes 1 / `speed_factor` seconds.
 
-Servers that can't stream as fast as the hardware that they imitate run the same scenario slowed down.
+A simulated server that can't stream as fast as the hardware that it imitates runs a slowed-down scenario.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from simulator.arrival import Arrival, Change, Scenario
 
 
 def lapsed(scenario: Scenario, speed_factor: float) -> Scenario:
-    """Gaps, objectives and steps all stretched alike, so that the same objectives are met as at full speed."""
+    """Scale gaps, objectives and steps alike, so that the same requests meet their objectives as at full speed."""
     if speed_factor == 1:
         return scenario
     return replace(

@@ -1,7 +1,7 @@
-"""Requests of a published trace: their lengths, prefixes and pattern of arrival, at another rate.
+"""Requests of a published trace: their lengths, prefixes and arrival pattern, at another rate.
 
-Another seed starts at another place of the trace. When the trace ends it begins again, as if with other users: prompts
-of another lap share nothing with those of this one.
+The seed decides where in the trace a run starts. At its end the trace repeats as if with other users: prompts of
+different laps share no prefix.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from importlib.resources.abc import Traversable
 import numpy as np
 
 from simulator.trace import TraceRequest, load_trace
-from simulator.workloads.clocks import by_gaps
+from simulator.workloads.arrival_times import by_gaps
 from simulator.workloads.draw import Floats, Ints, Requests, stream
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace's file, read when it is first asked for; TraceError when that fails."""
+    """A trace file, read at first use. Use raises TraceError if the file can't be read."""
 
     path: Traversable
 
@@ -47,7 +47,7 @@ class Trace:
         return Requests(self._prompt_tokens[place], self._output_tokens[place], hashes)
 
     def times(self, seed: int, count: int, seconds: float) -> Floats:
-        """The trace's gaps, scaled; between its end and its beginning the mean one."""
+        """Return times with the trace's gaps, scaled. Between its end and its beginning lies the mean gap."""
         place, _ = self._places(seed, count)
         gaps = np.diff(self._spread_ticks(seed))
         gaps = np.append(gaps, gaps.mean() if gaps.size else 1.0)
@@ -59,9 +59,9 @@ class Trace:
         return index % size, index // size
 
     def _spread_ticks(self, seed: int) -> Floats:
-        """Requests that a trace's clock puts at one time come at random times before its next one.
+        """Return the trace's arrival times. Requests with equal times are spread at random up to the next time.
 
-        Mooncake's clock ticks every three seconds: that they came together is an artefact.
+        Mooncake's clock ticks every three seconds, so equal times in its trace are an artefact.
         """
         arrival_s = np.array([request.arrival_s for request in self._requests])
         ticks, tick, sizes = np.unique(arrival_s, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""A workload: requests, when they come, what they ask for, and the pool that they come to."""
+"""A workload: requests, their arrival times and objectives, and the pool that serves them."""
 
 import math
 from collections.abc import Callable
@@ -9,23 +9,24 @@ import numpy as np
 
 from simulator.arrival import Arrival, Change, Scenario
 from simulator.hardware import Hardware, hardware
+from simulator.workloads.arrival_times import poisson
 from simulator.workloads.capacity import cached_share, half_in_trouble_rps, pool_tokens
 from simulator.workloads.changes import steady
-from simulator.workloads.clocks import poisson
 from simulator.workloads.draw import Floats, Requests, cap
 from simulator.workloads.objectives import MIX, SloMultiple, fastest, objectives
 
 Endpoints = tuple[Hardware, ...]
 MAX_REQUESTS = 10_000_000
-# As many requests as the workload's medians and means are taken of.
+# Requests in the sample that the workload's medians and means are taken from.
 _REFERENCE = 4_096
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`draw` takes (seed, count, endpoints), `times` (seed, count, seconds), `changes` (seed, seconds, endpoints).
+    """A workload. `pool` names the hardware of each endpoint.
 
-    `pool` names the hardware of each endpoint.
+    `draw` takes (seed, count, endpoints), `times` takes (seed, count, seconds), and `changes` takes
+    (seed, seconds, endpoints).
     """
 
     name: str
@@ -38,13 +39,14 @@ class Workload:
     hash_tokens: int = 64
 
     def on(self, *pool: str) -> "Workload":
-        """The same workload on a pool of other hardware."""
+        """Return the same workload on a pool of other hardware."""
         return replace(self, pool=pool)
 
     def scenario(self, requests_per_s: float, seed: int, seconds: float) -> Scenario:
-        """About `requests_per_s` times `seconds` requests. At another rate the same ones come, with other gaps.
+        """Return a scenario of about `requests_per_s` times `seconds` requests.
 
-        Lengths are cut to what the pool's engines take. ValueError names a rate, seed or time that is out of bounds.
+        At another rate the same requests come, with other gaps. Lengths are cut to the limits of the pool's engines.
+        ValueError names a rate, seed or time that is out of bounds.
         """
         count = _count(requests_per_s, seed, seconds)
         return Scenario(
@@ -62,7 +64,7 @@ class Workload:
 
     @cached_property
     def typical_rps(self) -> float:
-        """Where to begin a search: a rate at which about half of the requests would be in trouble, by arithmetic."""
+        """The rate at which to begin a search: an estimate of where about half of the requests are in trouble."""
         cached = cached_share(self._reference, self.hash_tokens, pool_tokens(self.endpoints))
         return half_in_trouble_rps(self.endpoints, self.fastest, self._reference, self.mix, cached)
 

@@ -2,7 +2,7 @@ from simulator.blocks import BlockPool
 
 
 def pool_with(capacity: int, *cached: int) -> BlockPool:
-    """A pool in which nobody holds anything, and these blocks are cached, the first one longest."""
+    """Return a pool in which these blocks are cached and no sequence holds any; the first was cached first."""
     pool = BlockPool(capacity)
     for block in cached:
         assert pool.take(1)
@@ -16,7 +16,7 @@ def test_a_released_block_stays_cached_and_counts_as_free() -> None:
     assert (pool.used, pool.free, pool.cached_prefix([1, 2])) == (0, 4, 1)
 
 
-def test_room_comes_from_the_block_that_was_left_first() -> None:
+def test_the_block_released_first_is_evicted_first() -> None:
     pool = pool_with(3, 1, 2, 3)
     assert pool.take(1)
     assert [pool.cached_prefix([block]) for block in (1, 2, 3)] == [0, 1, 1]

@@ -42,7 +42,7 @@ def own(tmp_path: Path, text: str) -> str:
     return str(file)
 
 
-def test_an_operators_own_table(tmp_path: Path) -> None:
+def test_an_operators_own_calibration_is_read(tmp_path: Path) -> None:
     imitated = hardware(own(tmp_path, OWN))
     cost = imitated.cost
     assert (imitated.name, imitated.num_blocks, imitated.max_model_len) == ("own", 1000, 4096)
@@ -53,12 +53,12 @@ def test_an_operators_own_table(tmp_path: Path) -> None:
     assert cost.decode_attention_ms(1, 700) == pytest.approx(1.6)
 
 
-def test_contexts_that_a_row_lacks_are_filled_from_its_own(tmp_path: Path) -> None:
+def test_missing_contexts_are_interpolated_within_their_row(tmp_path: Path) -> None:
     cost = hardware(own(tmp_path, OWN)).cost
     assert cost.decode_attention_ms(8, 8 * 1_100) == pytest.approx(10)
     assert cost.decode_attention_ms(8, 8 * 350) == pytest.approx(4)
     assert cost.decode_attention_ms(8, 8 * 50) == pytest.approx(2)
-    # Halfway between batches of 1 and 8, at a context which only one of the two has.
+    # Halfway between the batches 1 and 8, at a context that only one of the two rows has.
     assert cost.decode_attention_ms(4, 4 * 600) == pytest.approx(1.5 + 3 / 7 * 4.5)
 
 
@@ -68,7 +68,7 @@ def test_times_that_fall_are_made_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_what_ships_reads_as_it_is_written(name: str) -> None:
+def test_shipped_calibrations_are_unchanged_by_a_round_trip(name: str) -> None:
     file = Path(__file__).parents[2] / "simulator" / "calibration" / f"{name}.csv"
     text = file.read_text()
     assert format_calibration(parse_calibration(text, name)) == text
@@ -92,12 +92,12 @@ def test_what_ships_reads_as_it_is_written(name: str) -> None:
         ("dense,1,0,10", "dense,1,5,10", "line 14: context: expected 0"),
         ("dense,1,0,10", "dense,1,0,-10", "line 14: ms: expected a number from 0"),
         ("dense,1,0,10", 'dense,1,0,"10', "line 23: unexpected end"),
-        ("dense,101,0,20", "dense,1,0,20", "line 15: dense at 1 tokens and context 0 is there twice"),
+        ("dense,101,0,20", "dense,1,0,20", "line 15: dense with 1 tokens and context 0 is given twice"),
         ("dense,101,0,20\n", "", "dense: expected rows of at least two numbers of tokens"),
         ("decode_attention,8,600,6\n", "", "decode_attention: expected at least two contexts with tokens 8"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
+def test_an_error_names_the_wrong_line(tmp_path: Path, old: str, new: str, problem: str) -> None:
     assert old in OWN
     with pytest.raises(CalibrationError, match=problem):
         hardware(own(tmp_path, OWN.replace(old, new, 1)))
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         hardware(str(tmp_path / "binary.csv"))
 
 
-def test_a_table_of_the_largest_size_is_read_or_refused_at_once(tmp_path: Path) -> None:
+def test_many_rows_are_read_and_too_many_contexts_are_refused(tmp_path: Path) -> None:
     dense = "".join(f"dense,{tokens},0,{tokens}\n" for tokens in range(102, 40_000))
     assert hardware(own(tmp_path, OWN + dense)).cost.dense_ms(30_000) == 30_000
     many = "".join(f"decode_attention,2,{context},3\n" for context in range(257))
@@ -127,5 +127,5 @@ def test_a_table_of_the_largest_size_is_read_or_refused_at_once(tmp_path: Path) 
         hardware(own(tmp_path, OWN + many))
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert hardware(own(tmp_path, "\ufeff" + OWN)).num_blocks == 1000

@@ -1,4 +1,4 @@
-"""The pool in virtual time, held against engines that are stepped one step at a time."""
+"""The pool in virtual time, compared with engines that run one step at a time."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ SMALL = dataclasses.replace(PRESETS["fast"], num_blocks=60, max_num_seqs=4, max_
 
 
 class Watching:
-    """Places in turn, and keeps what it is told."""
+    """An observer that places requests in turn and records their events."""
 
     def __init__(self, endpoints: int = 1, marks: tuple[int, ...] = (), shed: frozenset[int] = frozenset()) -> None:
         self.endpoints, self._marks, self._shed = endpoints, marks, shed
@@ -50,9 +50,9 @@ def replayed(arrivals: list[Arrival], observer: Watching, changes: tuple[Change,
 
 
 def stepped(arrivals: list[Arrival], began: list[float] | None = None) -> dict[int, tuple[float, float]]:
-    """First and last token of each, by the slow way: one step after the other, arrivals joining between two.
+    """Return the times of each request's first and last token, computed one step at a time.
 
-    When each step `began` is added to that.
+    Arrivals join between two steps. The time at which each step begins is appended to `began`.
     """
     engine, now_s, pending = Engine(SMALL, 16), 0.0, list(arrivals)
     first: dict[int, float] = {}
@@ -76,7 +76,7 @@ def stepped(arrivals: list[Arrival], began: list[float] | None = None) -> dict[i
 
 
 class Looking(Watching):
-    """At each arrival to a busy endpoint: the steps that this was in now and a moment ago, and when they began."""
+    """An observer that calls `step_at` at each arrival to a busy endpoint, for now and for 1 ms earlier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def from_gaps(asked: list[tuple[float, int, int]]) -> list[Arrival]:
 
 @settings(deadline=None)
 @given(gaps)
-def test_jumping_over_steps_gives_the_times_of_every_step(asked: list[tuple[float, int, int]]) -> None:
+def test_planned_steps_end_at_the_same_times_as_single_steps(asked: list[tuple[float, int, int]]) -> None:
     arrivals = from_gaps(asked)
     expected = stepped(arrivals)
     for flight in replayed(arrivals, Watching()):
@@ -113,7 +113,7 @@ def test_jumping_over_steps_gives_the_times_of_every_step(asked: list[tuple[floa
 
 @settings(deadline=None)
 @given(gaps)
-def test_the_step_that_an_endpoint_is_in_is_found(asked: list[tuple[float, int, int]]) -> None:
+def test_step_at_finds_the_step_of_a_moment(asked: list[tuple[float, int, int]]) -> None:
     arrivals, looking, every = from_gaps(asked), Looking(), list[float]()
     looking.cluster.run(arrivals)
     stepped(arrivals, every)
@@ -126,7 +126,7 @@ def test_the_step_that_an_endpoint_is_in_is_found(asked: list[tuple[float, int, 
 
 @settings(deadline=None)
 @given(gaps, st.integers(1, 3))
-def test_looking_on_changes_nothing(asked: list[tuple[float, int, int]], endpoints: int) -> None:
+def test_marks_change_no_latency(asked: list[tuple[float, int, int]], endpoints: int) -> None:
     arrivals = from_gaps(asked)
     watching = Watching(endpoints, marks=(2, 8, 40))
     marked, plain = replayed(arrivals, watching), replayed(arrivals, Watching(endpoints))
@@ -135,21 +135,21 @@ def test_looking_on_changes_nothing(asked: list[tuple[float, int, int]], endpoin
         assert watching.seen[one.index] == [1, *(mark for mark in (2, 8, 40) if mark < one.output_tokens)]
 
 
-def test_a_request_that_is_shed_never_runs() -> None:
+def test_a_shed_request_never_runs() -> None:
     observer = Watching(shed=frozenset({1}))
     shed = Cluster([SMALL], 16, observer).run([arrival(i, 0.1 * i) for i in range(3)])
     assert shed == 1
     assert [flight.arrival.index for flight in observer.ended_flights] == [0, 2]
 
 
-def test_an_endpoint_that_slows_down_takes_so_many_times_as_long() -> None:
+def test_a_slowdown_multiplies_both_latencies() -> None:
     (usual,) = replayed([arrival(0, 5.0)], Watching())
     (slow,) = replayed([arrival(0, 5.0)], Watching(), (Change(1.0, 0, 2.0),))
     assert slow.ttft_ms == pytest.approx(2 * usual.ttft_ms)
     assert slow.tpot_ms == pytest.approx(2 * usual.tpot_ms)
 
 
-def test_an_endpoint_that_stands_still_goes_on_where_it_stopped() -> None:
+def test_a_stalled_endpoint_continues_after_the_stall() -> None:
     changes = (Change(0.2, 0, 1e9), Change(10.2, 0, 1.0))
     (usual,), (stalled,) = (replayed([arrival(0, 0.0, output=40)], Watching(), c) for c in ((), changes))
     assert stalled.ended_s is not None
@@ -157,7 +157,7 @@ def test_an_endpoint_that_stands_still_goes_on_where_it_stopped() -> None:
     assert stalled.ended_s == pytest.approx(usual.ended_s + 10.0, abs=0.1)
 
 
-def test_ticks_come_in_order_with_everything_else() -> None:
+def test_ticks_come_in_order_with_other_events() -> None:
     observer, ticks = Watching(), []
     cluster = Cluster([SMALL], 16, observer)
 
@@ -170,7 +170,7 @@ def test_ticks_come_in_order_with_everything_else() -> None:
     assert [at_s for at_s, _ in ticks] == pytest.approx([0.05 * i for i in range(len(ticks))])
 
 
-def test_what_is_left_of_a_step_is_known() -> None:
+def test_steps_begun_returns_the_rest_of_the_step_in_progress() -> None:
     observer = Watching()
     cluster = Cluster([SMALL], 16, observer)
     left: list[tuple[float, float]] = []

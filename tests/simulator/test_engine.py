@@ -20,7 +20,7 @@ def sequence(name: str, prompt: int = 32, output: int = 4, text: bytes | None = 
 
 
 def run(engine: Engine) -> tuple[dict[Hashable, int], list[Hashable], float]:
-    """Steps until nothing is left: tokens by sequence, the order in which they ended, and the time it took."""
+    """Run all steps. Return the tokens by sequence, the order in which sequences ended, and the time in ms."""
     tokens: dict[Hashable, int] = {}
     ended: list[Hashable] = []
     elapsed_ms = 0.0
@@ -40,7 +40,7 @@ requests = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 60), st.intege
 
 @settings(deadline=None)
 @given(requests)
-def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tuple[int, int, int]]) -> None:
+def test_every_request_gets_its_tokens_and_returns_its_blocks(asked: list[tuple[int, int, int]]) -> None:
     engine = Engine(SMALL)
     for index, (prompt, output, family) in enumerate(asked):
         engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
@@ -53,7 +53,7 @@ def test_every_request_gets_its_tokens_and_gives_its_blocks_back(asked: list[tup
 
 @settings(deadline=None)
 @given(requests, st.lists(st.integers(0, 24), max_size=25))
-def test_an_abort_at_any_time_frees_what_was_held(asked: list[tuple[int, int, int]], aborted: list[int]) -> None:
+def test_an_abort_at_any_time_frees_the_blocks(asked: list[tuple[int, int, int]], aborted: list[int]) -> None:
     engine = Engine(SMALL)
     for index, (prompt, output, family) in enumerate(asked):
         engine.submit(sequence(str(index), prompt, output, bytes([family]) * prompt * 4))
@@ -77,7 +77,7 @@ def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]
     assert [first[str(index)] for index in range(len(asked))] == list(range(len(asked)))
 
 
-def test_a_step_costs_what_the_hardware_says() -> None:
+def test_a_step_takes_as_long_as_the_hardwares_cost() -> None:
     engine, cost = Engine(SMALL), SMALL.cost
     engine.submit(sequence("one", 32, 3))
     prefill, decode = engine.step(), engine.step()
@@ -90,9 +90,7 @@ def test_a_step_costs_what_the_hardware_says() -> None:
 @settings(deadline=None)
 @given(requests, st.sampled_from([40, 60, 1000]))
 @example([(167, 55, 1), (171, 33, 2), (157, 11, 3), (158, 24, 0)], 40)
-def test_steps_that_are_planned_together_are_those_that_come_one_by_one(
-    asked: list[tuple[int, int, int]], num_blocks: int
-) -> None:
+def test_steps_planned_together_equal_single_steps(asked: list[tuple[int, int, int]], num_blocks: int) -> None:
     hardware = dataclasses.replace(SMALL, num_blocks=num_blocks)
     one_by_one, together = Engine(hardware), Engine(hardware)
     for engine in (one_by_one, together):
@@ -124,7 +122,7 @@ def test_a_plan_ends_at_each_mark_and_at_the_end(marks: list[int], output: int) 
 
 
 @given(st.floats(1, 100), st.floats(0, 1), st.integers(1, 500), st.floats(0, 1.2))
-def test_a_plan_is_cut_after_the_step_that_goes_on(first_ms: float, growth: float, steps: int, share: float) -> None:
+def test_a_plan_is_cut_after_the_step_in_progress(first_ms: float, growth: float, steps: int, share: float) -> None:
     plan = Plan(steps, first_ms, growth_ms=growth * first_ms)
     elapsed_ms = share * plan.duration_ms(steps)
     begun = plan.steps_begun_by(elapsed_ms)
@@ -152,7 +150,7 @@ def test_an_abort_after_the_last_token_frees_once() -> None:
     assert engine.blocks.used == 0
 
 
-def test_an_abort_lets_those_behind_it_in() -> None:
+def test_an_abort_admits_the_next_sequence() -> None:
     engine = Engine(dataclasses.replace(SMALL, max_num_seqs=1))
     for name in "abc":
         engine.submit(sequence(name))
@@ -162,7 +160,7 @@ def test_an_abort_lets_those_behind_it_in() -> None:
     assert run(engine)[1] == ["c"]
 
 
-def test_a_long_prompt_takes_several_steps_and_stretches_those_of_others() -> None:
+def test_a_long_prompt_takes_several_steps_and_lengthens_them_for_others() -> None:
     alone, shared = Engine(SMALL), Engine(SMALL)
     for engine in (alone, shared):
         engine.submit(sequence("decoding", 16, 20))
@@ -186,7 +184,7 @@ def test_a_shared_prefix_is_prefilled_once() -> None:
     assert engine.prompt_tokens_cached == 48
 
 
-def test_what_follows_a_prefix_that_two_prefill_at_once_is_cached_too() -> None:
+def test_pieces_after_a_prefix_that_two_prefill_at_once_are_cached() -> None:
     engine = Engine(SMALL)
     for end in (b"a", b"b"):
         engine.submit(sequence(end.decode(), 64, 2, b"x" * 128 + end * 128))
@@ -214,7 +212,7 @@ def test_running_out_of_blocks_preempts_the_newest() -> None:
     assert engine.preemptions > 0
 
 
-def test_what_can_never_fit_is_refused() -> None:
+def test_a_sequence_larger_than_the_cache_is_refused() -> None:
     with pytest.raises(ValueError, match="KV blocks"):
         Engine(SMALL).submit(sequence("huge", 1000, 1))
 
@@ -230,7 +228,7 @@ def test_slow_hardware_takes_some_three_times_as_long() -> None:
     assert 2 < time_of("slow", 1) / time_of("fast", 1) < 3
 
 
-def test_a_batch_takes_longer_than_one_and_less_than_one_by_one() -> None:
+def test_a_batch_takes_longer_than_one_sequence_and_less_than_all_in_turn() -> None:
     assert time_of("fast", 1) < time_of("fast", 8) < 8 * time_of("fast", 1)
 
 
@@ -247,7 +245,7 @@ def test_each_token_takes_longer_in_a_larger_batch() -> None:
     assert decode_ms(1) < decode_ms(8) < decode_ms(32)
 
 
-def test_the_first_token_waits_for_those_before() -> None:
+def test_the_first_token_waits_for_earlier_prompts() -> None:
     def steps_until_first_token(ahead: int) -> float:
         engine, elapsed_ms = Engine(PRESETS["fast"]), 0.0
         for index in range(ahead):

@@ -36,7 +36,7 @@ async def test_a_replayed_plan_is_answered_and_summarised(url: str) -> None:
     assert 0 < summary["ttft_ms"]["p50"] <= summary["ttft_ms"]["p99"]
 
 
-async def test_a_request_that_is_refused_is_an_error_of_its_own(url: str) -> None:
+async def test_a_refused_request_is_one_outcome_with_an_error(url: str) -> None:
     fine, huge = await replay(url, plan([TraceRequest(0, 10, 2), TraceRequest(0, 10, 40_000)], seed=1), model="m")
     assert (fine.status, fine.error) == (200, None)
     assert huge.status == 400
@@ -44,7 +44,7 @@ async def test_a_request_that_is_refused_is_an_error_of_its_own(url: str) -> Non
     assert not huge.met
 
 
-async def test_a_server_that_is_away_is_an_error_of_the_request_alone() -> None:
+async def test_an_unreachable_server_is_an_error_of_each_request() -> None:
     outcomes = await replay("http://127.0.0.1:1", plan([TraceRequest(0, 10, 2)], seed=1), model="m")
     assert outcomes[0].error
     assert not outcomes[0].met
@@ -59,7 +59,7 @@ async def test_a_stream_without_its_end_is_an_error() -> None:
     assert (outcome.status, outcome.error) == (200, "the stream ended early")
 
 
-async def test_objectives_and_further_headers_are_sent_along() -> None:
+async def test_objectives_and_additional_headers_are_sent() -> None:
     seen: dict[str, str] = {}
 
     async def note(request: Request) -> Response:
@@ -93,7 +93,7 @@ def test_the_command_fails_when_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--rate=0"], ["--header=plain"], ["--trace=/absent.csv"]])
-def test_the_command_names_what_it_cannot_take(arguments: list[str]) -> None:
+def test_the_command_names_a_bad_argument(arguments: list[str]) -> None:
     result = command("http://127.0.0.1:1", *arguments)
     assert result.returncode != 0
     assert arguments[0].partition("=")[0] in result.stderr or "absent.csv" in result.stderr

@@ -15,7 +15,7 @@ from tests.live import call, free_port, until
 
 @contextmanager
 def running(log: Path, *flags: str, **variables: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """A simulator process that answers, and its URL."""
+    """Yield a simulator process that answers, and its URL."""
     port = free_port()
     command = [sys.executable, "-m", "simulator", f"--port={port}", *flags]
     with log.open("wb") as output:
@@ -34,7 +34,7 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly_while_it_works(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_a_busy_server_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     log, body = tmp_path / "log", {"model": "m", "prompt": "x", "max_tokens": 20_000}
     busy = 'vllm:num_requests_running{engine="0",model_name="simulated-model"} 1'
     with running(log) as (process, url), ThreadPoolExecutor() as pool:
@@ -46,7 +46,7 @@ def test_a_signal_ends_it_cleanly_while_it_works(tmp_path: Path, number: signal.
     assert "Traceback" not in log.read_text()
 
 
-def test_a_flag_goes_before_a_variable_and_both_before_the_hardware(tmp_path: Path) -> None:
+def test_a_flag_overrides_a_variable_and_both_override_the_hardware(tmp_path: Path) -> None:
     variables = {"SIMULATOR_NUM_BLOCKS": "77", "SIMULATOR_BLOCK_TOKENS": "8"}
     with running(tmp_path / "log", "--num-blocks=88", **variables) as (_, url):
         page = str(call(f"{url}/metrics")[1])
@@ -61,11 +61,11 @@ def test_a_calibration_brings_its_limits(tmp_path: Path) -> None:
     assert 'block_size="32"' in page
 
 
-def test_a_table_has_no_cost_to_override() -> None:
+def test_a_cost_option_is_refused_for_measured_hardware() -> None:
     command = [sys.executable, "-m", "simulator", "--hardware=h100-llama-3.1-8b", "--base-ms=3"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert "--base-ms is for the hardware fast and slow" in result.stderr
+    assert "--base-ms works only with the hardware fast and slow" in result.stderr
 
 
 def test_a_taken_port_is_named() -> None:
@@ -77,7 +77,7 @@ def test_a_taken_port_is_named() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--hardware=none", "--speed-factor=0", "--num-blocks=0", "--base-ms=-1"])
-def test_a_bad_value_is_refused_by_name(flag: str) -> None:
+def test_a_bad_value_is_refused_with_its_flags_name(flag: str) -> None:
     result = subprocess.run([sys.executable, "-m", "simulator", flag], capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert flag.partition("=")[0] in result.stderr

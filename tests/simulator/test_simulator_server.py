@@ -32,7 +32,7 @@ def chat(**fields: object) -> dict[str, object]:
 
 
 async def values(client: aiohttp.ClientSession) -> dict[str, float]:
-    """What the metrics page says, by name; samples that differ in labels only are added up."""
+    """Return the values on the metrics page by name, summed over labels."""
     async with client.get("/metrics") as response:
         families = list(text_string_to_metric_families(await response.text()))
     found: dict[str, float] = defaultdict(float)
@@ -47,7 +47,7 @@ async def until(client: aiohttp.ClientSession, condition: Callable[[dict[str, fl
             await asyncio.sleep(0.02)
 
 
-async def test_a_stream_has_the_shape_of_vllms(client: aiohttp.ClientSession) -> None:
+async def test_a_stream_has_the_format_of_vllm(client: aiohttp.ClientSession) -> None:
     body = chat(stream=True, stream_options={"include_usage": True})
     async with client.post("/v1/chat/completions", json=body, headers={"x-request-id": "r"}) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -65,7 +65,7 @@ async def test_a_stream_has_the_shape_of_vllms(client: aiohttp.ClientSession) ->
     ("path", "body"),
     [("/v1/chat/completions", chat()), ("/v1/completions", {"model": "m", "prompt": "hi", "max_tokens": 3})],
 )
-async def test_an_answer_in_one_piece_carries_its_usage(
+async def test_an_unstreamed_answer_carries_its_usage(
     client: aiohttp.ClientSession, path: str, body: dict[str, object]
 ) -> None:
     async with client.post(path, json=body) as response:
@@ -89,13 +89,15 @@ async def test_an_answer_in_one_piece_carries_its_usage(
         (json.dumps(chat(max_tokens=40_000)), "maximum context length"),
     ],
 )
-async def test_a_bad_request_is_told_why(client: aiohttp.ClientSession, body: str | bytes, expected: str) -> None:
+async def test_a_bad_request_is_refused_with_the_reason(
+    client: aiohttp.ClientSession, body: str | bytes, expected: str
+) -> None:
     async with client.post("/v1/chat/completions", data=body) as response:
         assert response.status == 400
         assert expected in (await response.json())["error"]["message"]
 
 
-async def test_it_tells_its_model_and_that_it_is_well(client: aiohttp.ClientSession) -> None:
+async def test_the_server_lists_its_model_and_reports_health(client: aiohttp.ClientSession) -> None:
     async with client.get("/v1/models") as response:
         assert [card["id"] for card in (await response.json())["data"]] == ["m"]
     async with client.get("/health") as response:
@@ -106,7 +108,7 @@ async def test_it_tells_its_model_and_that_it_is_well(client: aiohttp.ClientSess
     ("method", "path", "status"),
     [("GET", "/v1/nothing", 404), ("GET", "/v1/completions", 405), ("POST", "/health", 405)],
 )
-async def test_a_wrong_address_is_refused_in_the_apis_shape(
+async def test_a_wrong_path_is_refused_in_the_apis_error_format(
     client: aiohttp.ClientSession, method: str, path: str, status: int
 ) -> None:
     async with client.request(method, path) as response:
@@ -131,7 +133,7 @@ async def test_a_completion_streams_text(client: aiohttp.ClientSession) -> None:
     assert events[2:] == ["data: [DONE]", ""]
 
 
-async def test_parts_of_text_are_one_prompt(client: aiohttp.ClientSession) -> None:
+async def test_text_parts_are_joined_to_one_prompt(client: aiohttp.ClientSession) -> None:
     async def prompt_tokens(content: object) -> int:
         body = chat(messages=[{"role": "user", "content": content}])
         async with client.post("/v1/chat/completions", json=body) as response:
@@ -164,7 +166,7 @@ async def test_a_client_that_leaves_frees_its_blocks(client: aiohttp.ClientSessi
     assert (await values(client))["vllm:kv_cache_usage_perc"] == 0
 
 
-async def test_the_page_has_what_routers_look_for(client: aiohttp.ClientSession) -> None:
+async def test_the_metrics_page_has_the_metrics_that_routers_scrape(client: aiohttp.ClientSession) -> None:
     assert {
         "vllm:num_requests_waiting",
         "vllm:num_requests_running",
@@ -174,7 +176,7 @@ async def test_the_page_has_what_routers_look_for(client: aiohttp.ClientSession)
     } <= set(await values(client))
 
 
-async def test_the_page_counts_what_was_asked(client: aiohttp.ClientSession) -> None:
+async def test_the_metrics_page_counts_tokens_and_requests(client: aiohttp.ClientSession) -> None:
     before = await values(client)
     async with client.post("/v1/completions", json={"model": "m", "prompt": "a" * 400, "max_tokens": 5}) as response:
         await response.read()

@@ -18,12 +18,12 @@ contexts = st.integers(0, 300_000)
 pieces = st.integers(1, 20_000)
 
 
-def test_what_ships_is_what_is_tested() -> None:
+def test_every_shipped_calibration_is_tested() -> None:
     assert shipped_names() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_of_the_table_costs_what_it_says(name: str) -> None:
+def test_costs_equal_the_rows_of_the_table(name: str) -> None:
     table, cost = read_calibration(FOLDER / f"{name}.csv"), hardware(name).cost
     factor = table.kernel_factor
     for (tokens, _), ms in table.dense.items():
@@ -72,7 +72,7 @@ def test_attention_to_a_long_prompt_grows_with_its_square(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_of_decodes_grows_with_their_kv_tokens_beyond_the_table(name: str) -> None:
+def test_decode_attention_beyond_the_table_grows_with_kv_tokens(name: str) -> None:
     cost = hardware(name).cost
     assert 1.7 < cost.decode_attention_ms(64, 64 * 400_000) / cost.decode_attention_ms(64, 64 * 200_000) < 2.1
 
@@ -86,7 +86,7 @@ def test_attention_of_decodes_grows_with_their_kv_tokens_beyond_the_table(name: 
         ("2xh100-qwen3-32b", (12.9, 15.9, 21.7, 29.5)),
     ],
 )
-def test_steps_take_what_others_have_composed_of_the_same_kernels(name: str, expected_ms: tuple[float, ...]) -> None:
+def test_decode_steps_match_an_independent_composition(name: str, expected_ms: tuple[float, ...]) -> None:
     """Decode steps with 1,024 tokens of context each."""
     table, cost = read_calibration(FOLDER / f"{name}.csv"), hardware(name).cost
     for batch, expected in zip((1, 32, 128, 256), expected_ms, strict=True):
@@ -94,7 +94,7 @@ def test_steps_take_what_others_have_composed_of_the_same_kernels(name: str, exp
         assert (step_ms - table.host_ms) / table.kernel_factor == pytest.approx(expected, rel=0.07)
 
 
-def test_a_prompt_in_a_step_stretches_it() -> None:
+def test_a_prompt_lengthens_a_step() -> None:
     for name in NAMES:
         cost = hardware(name).cost
         alone = cost.dense_ms(32) + cost.decode_attention_ms(32, 32_000)
@@ -103,7 +103,7 @@ def test_a_prompt_in_a_step_stretches_it() -> None:
 
 
 @given(st.integers(0, 1_000), st.integers(0, 200), st.integers(0, 10**6))
-def test_five_parameters_add_up(prefill_tokens: int, decodes: int, kv_tokens: int) -> None:
+def test_linear_costs_add_up(prefill_tokens: int, decodes: int, kv_tokens: int) -> None:
     cost = PRESETS["fast"].cost
     assert isinstance(cost, LinearCost)
     ms = cost.decode_attention_ms(decodes, kv_tokens)
@@ -124,6 +124,6 @@ def test_limits_are_those_of_the_file() -> None:
     assert 150_000 < imitated.num_blocks * imitated.block_tokens < 250_000
 
 
-def test_an_unknown_name_is_told_what_there_is() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(CalibrationError, match=r"'h100': expected fast, slow, 2xh100-qwen3-32b.*\.csv"):
         hardware("h100")

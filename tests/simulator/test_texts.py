@@ -1,4 +1,4 @@
-"""Scenarios as requests that can be sent, and at another speed."""
+"""Scenarios made into requests to send, and scenarios at another speed."""
 
 from itertools import takewhile
 
@@ -29,20 +29,20 @@ def scenario_of(*prompts: tuple[int, tuple[int, ...]]) -> Scenario:
 
 
 def rendered(text: str) -> bytes:
-    """The prompt as the server's chat template makes it."""
+    """Return the prompt that the server's chat template makes of `text`."""
     return ChatCompletion(model="", messages=[Message(role="user", content=text)]).text()
 
 
 @st.composite
 def prompts(draw: st.DrawFn) -> tuple[int, tuple[int, ...]]:
     pieces = draw(st.lists(st.integers(0, 2), max_size=5))
-    # A piece's id stands for all that comes before it as well.
+    # A piece's id stands for all pieces before it as well.
     hashes = tuple(int("".join(map(str, pieces[: end + 1])), 3) + 3**end * 100 for end in range(len(pieces)))
     return HASH_TOKENS * len(pieces) + draw(st.integers(8, HASH_TOKENS - 1)), hashes
 
 
 @given(prompts(), prompts())
-def test_texts_are_as_long_and_share_as_much_as_the_scenario_says(
+def test_texts_have_the_scenarios_lengths_and_shared_prefixes(
     one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]
 ) -> None:
     texts = [rendered(request.prompt) for request in sendable(scenario_of(one, other), "salt")]
@@ -53,7 +53,7 @@ def test_texts_are_as_long_and_share_as_much_as_the_scenario_says(
     assert shared_blocks == shared_pieces * HASH_TOKENS // BLOCK_TOKENS
 
 
-def test_another_salt_shares_nothing_and_the_same_one_everything() -> None:
+def test_the_salt_decides_the_texts() -> None:
     scenario = scenario_of((200, (1, 2, 3)))
     first, again, other = (sendable(scenario, salt)[0] for salt in ("a", "a", "b"))
     assert first == again
@@ -68,7 +68,7 @@ def flights(scenario: Scenario) -> list[Flight]:
 
 
 @pytest.mark.parametrize("workload", ["poisson", "halving"])
-def test_a_scenario_at_another_speed_meets_the_same_objectives_at_other_times(workload: str) -> None:
+def test_a_scaled_scenario_scales_latencies_and_meets_the_same_objectives(workload: str) -> None:
     scenario = WORKLOADS[workload].on(*POOL).scenario(20, 1, 20)
     usual, slow = flights(scenario), flights(lapsed(scenario, 0.25))
     assert [one.ttft_ms for one in slow] == pytest.approx([4 * one.ttft_ms for one in usual], rel=1e-6)

@@ -13,7 +13,7 @@ STREAM = FRAME.role_chunk() + FRAME.token_chunk() * 3 + FRAME.token_chunk(last=T
 
 
 @given(st.sets(st.integers(0, len(STREAM))))
-def test_tokens_are_counted_wherever_the_stream_is_cut(cuts: set[int]) -> None:
+def test_tokens_are_counted_however_the_stream_is_cut(cuts: set[int]) -> None:
     watch = TokenWatch()
     edges = [0, *sorted(cuts), len(STREAM)]
     for start, end in itertools.pairwise(edges):
@@ -21,7 +21,7 @@ def test_tokens_are_counted_wherever_the_stream_is_cut(cuts: set[int]) -> None:
     assert (watch.tokens, watch.done, watch.error) == (4, True, None)
 
 
-def test_latency_is_between_the_first_and_the_last_token() -> None:
+def test_tpot_spans_the_first_to_the_last_token() -> None:
     watch = TokenWatch()
     for now, event in [
         (1.0, FRAME.role_chunk()),
@@ -32,13 +32,13 @@ def test_latency_is_between_the_first_and_the_last_token() -> None:
     assert (watch.first_at, watch.tpot_ms) == (2.0, 2000.0)
 
 
-def test_one_token_has_no_time_per_token() -> None:
+def test_a_single_token_has_no_tpot() -> None:
     watch = TokenWatch()
     watch.feed(FRAME.token_chunk(), 1.0)
     assert watch.tpot_ms is None
 
 
-def test_the_servers_own_count_wins_over_that_of_events() -> None:
+def test_reported_usage_overrides_the_count_of_events() -> None:
     watch = TokenWatch()
     watch.feed(FRAME.token_chunk(), 1.0)
     watch.feed(FRAME.token_chunk() + FRAME.usage_chunk(Sequence("s", (), 1, 5)), 2.0)

@@ -7,19 +7,19 @@ from simulator.exceptions import TraceError
 from simulator.trace import cap_lengths, load_trace, scale_rate, window
 
 
-def test_the_trace_that_ships_is_read() -> None:
+def test_the_shipped_trace_is_read() -> None:
     trace = load_trace()
     assert len(trace) == 2000
     assert trace[0].arrival_s == 0
     assert all(earlier.arrival_s <= later.arrival_s for earlier, later in itertools.pairwise(trace))
 
 
-def test_a_rate_is_met_and_the_pattern_kept() -> None:
+def test_scaling_reaches_the_rate_and_keeps_the_pattern() -> None:
     trace = scale_rate(load_trace()[:101], 10.0)
     assert trace[-1].arrival_s == pytest.approx(10.0)
 
 
-def test_a_window_fills_its_time_and_goes_round_the_end() -> None:
+def test_a_window_fills_its_time_and_repeats_the_trace() -> None:
     trace = load_trace()[:10]
     requests = window(trace, first=7, requests_per_s=5.0, seconds=4.0)
     assert len(requests) == 20
@@ -48,19 +48,19 @@ def test_lengths_are_capped() -> None:
         (f"arrival_s,prompt_tokens,output_tokens\n0,1,{'1' * 200_000}\n", "line 2: field larger"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, text: str, expected: str) -> None:
+def test_an_error_names_the_bad_line(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "trace.csv"
     path.write_text(text)
     with pytest.raises(TraceError, match=expected):
         load_trace(path)
 
 
-def test_an_absent_file_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"absent\.csv"):
         load_trace(tmp_path / "absent.csv")
 
 
-def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(TraceError, match=r"trace\.csv"):
@@ -68,6 +68,6 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
-def test_a_rate_has_to_be_above_zero(rate: float) -> None:
+def test_a_rate_must_be_above_zero(rate: float) -> None:
     with pytest.raises(ValueError, match="requests_per_s"):
         scale_rate(load_trace()[:5], rate)

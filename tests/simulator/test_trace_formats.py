@@ -36,7 +36,7 @@ def test_azures_files_are_read_as_they_are_published(tmp_path: Path) -> None:
     assert (second.prompt_tokens, second.output_tokens) == (396, 109)
 
 
-def test_azures_later_files_say_a_time_zone(tmp_path: Path) -> None:
+def test_azures_later_files_with_time_zones_are_read(tmp_path: Path) -> None:
     text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-12 00:00:00+00:00,10,1\n2024-05-12 00:00:00.5+00:00,9,2\n"
     assert [request.arrival_s for request in parse_trace(text, "trace")] == [0.0, 0.5]
 
@@ -50,14 +50,14 @@ def test_mooncakes_files_are_read_with_ids_of_whole_pieces(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", [AZURE, MOONCAKE, "arrival_s,prompt_tokens,output_tokens\n0,1,1\n"])
-def test_a_packed_file_is_what_it_holds(tmp_path: Path, text: str) -> None:
+def test_a_gzip_file_is_unpacked(tmp_path: Path, text: str) -> None:
     plain, packed = tmp_path / "plain", tmp_path / "packed"
     plain.write_text(text)
     packed.write_bytes(gzip.compress(text.encode()))
     assert load_trace(packed) == load_trace(plain)
 
 
-def test_the_sample_of_mooncake_that_ships_is_read() -> None:
+def test_the_shipped_sample_of_mooncake_is_read() -> None:
     trace = load_trace(MOONCAKE_CONVERSATION)
     assert len(trace) == 4000
     assert max(request.prompt_tokens for request in trace) == 123_192
@@ -73,24 +73,24 @@ def test_the_sample_of_mooncake_that_ships_is_read() -> None:
         (AZURE + "2023-11-16 18:15:51,1\r\n", "line 4: GeneratedTokens"),
         (AZURE + "2023-11-16 18:15:51,1.5,1\r\n", "line 4: ContextTokens"),
         (AZURE + "2023-11-16 18:15:51,0,1\r\n", "line 4: expected"),
-        (AZURE + "2023-11-16 18:15:51+00:00,1,1\r\n", "line 4: TIMESTAMP: some have a time zone"),
+        (AZURE + "2023-11-16 18:15:51+00:00,1,1\r\n", "line 4: TIMESTAMP: some lines have a time zone"),
         (AZURE + "2023-11-16 18:15:47,1,1\r\n", "line 4: arrives before"),
         (AZURE + "2022-11-16 18:15:47,1,1\r\n", "line 4: arrives before"),
         (MOONCAKE + "nonsense\n", "line 3: JSON is malformed"),
         (MOONCAKE + "[" * 100_000 + "\n", "line 3: "),
         ('{"timestamp": 0}\n', "line 1: Object missing required field `input_length`"),
         (_line(timestamp="0"), r"line 1: Expected `int`, got `str` - at `\$.timestamp`"),
-        (_line() + "\n" + _line(hash_ids=[0]), "line 3: hash_ids: expected one for each 512 tokens of the prompt, 2"),
+        (_line() + "\n" + _line(hash_ids=[0]), "line 3: hash_ids: expected 2, one for each 512 tokens of the prompt"),
         (_line(hash_ids=[0, -1]), "line 1: hash_ids: expected numbers of at least 0, got -1"),
-        (_line() + _line(hash_ids=[2, 1]), "line 2: hash_ids: 1 follows other tokens than it does above"),
-        (_line(hash_ids=[0, 0]), "line 1: hash_ids: 0 follows other tokens"),
+        (_line() + _line(hash_ids=[2, 1]), "line 2: hash_ids: 1 follows another id than in an earlier line"),
+        (_line(hash_ids=[0, 0]), "line 1: hash_ids: 0 follows another id"),
         (_line(output_length=0), "line 1: expected"),
         (_line(timestamp=1) + _line(timestamp=0), "line 2: arrives before"),
         (_line(timestamp=-1), "line 1: expected"),
         ("", "line 1: no column arrival_s"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str, expected: str) -> None:
+def test_an_error_names_the_line_and_the_problem(text: str, expected: str) -> None:
     with pytest.raises(TraceError, match=f"trace, {expected}"):
         parse_trace(text, "trace")
 
@@ -103,7 +103,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [5, 30])
-def test_a_damaged_packed_file_is_named(tmp_path: Path, cut: int) -> None:
+def test_an_error_names_a_damaged_gzip_file(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress(AZURE.encode())[:cut])
     with pytest.raises(TraceError, match=r"can't read .*trace\.gz"):

@@ -14,7 +14,7 @@ def hashes(request: PlannedRequest) -> tuple[int, ...]:
     return block_hashes(ChatCompletion(model="m", messages=[Message("user", request.prompt)]).text(), 16)
 
 
-def test_a_plan_repeats_by_seed_and_differs_in_text_by_salt() -> None:
+def test_the_seed_repeats_a_plan_and_the_salt_changes_texts() -> None:
     trace = load_trace()[:20]
     one, again, other = (plan(trace, seed=3, salt=salt) for salt in ("a", "a", "b"))
     assert one == again
@@ -41,7 +41,7 @@ def test_classes_get_their_shares() -> None:
     assert rare == pytest.approx(40, abs=20)
 
 
-def test_texts_share_no_block_unless_they_are_told_to() -> None:
+def test_texts_share_no_block_without_a_shared_prefix() -> None:
     first_blocks = {hashes(request)[0] for salt in "ab" for request in plan(LONG, seed=1, salt=salt)}
     assert len(first_blocks) == 2 * len(LONG)
 
@@ -53,7 +53,7 @@ def test_a_share_of_the_requests_begin_with_the_same_blocks() -> None:
     assert len(set(seventh)) == len(LONG) - seventh.count(common) + 1
 
 
-def test_block_hashes_depend_on_everything_before() -> None:
+def test_block_hashes_depend_on_all_earlier_blocks() -> None:
     text = os.urandom(256)
     assert block_hashes(text + b"rest", 16) == block_hashes(text, 16)
     assert not set(block_hashes(b"?" + text[1:], 16)) & set(block_hashes(text, 16))

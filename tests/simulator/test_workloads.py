@@ -48,7 +48,7 @@ def test_the_workloads_are_known_by_name() -> None:
 
 
 @workloads
-def test_the_rate_is_met_and_requests_come_in_order(workload: Workload) -> None:
+def test_a_scenario_has_the_rate_and_requests_in_order(workload: Workload) -> None:
     scenario = workload.scenario(20.0, seed=3, seconds=30.0)
     times = _times(scenario)
     assert len(times) == 600
@@ -84,7 +84,7 @@ def test_every_request_fits_into_every_endpoint(workload: Workload) -> None:
     assert all(one.prompt_tokens >= 1 and one.output_tokens >= 1 for one in scenario.arrivals)
 
 
-def test_lengths_are_cut_to_what_smaller_engines_take() -> None:
+def test_lengths_are_cut_to_the_limits_of_smaller_engines() -> None:
     workload = WORKLOADS["mooncake-conversation"].on("slow")
     scenario = workload.scenario(30.0, seed=5, seconds=30.0)
     assert max(one.prompt_tokens + one.output_tokens for one in scenario.arrivals) == hardware("slow").max_model_len
@@ -92,7 +92,7 @@ def test_lengths_are_cut_to_what_smaller_engines_take() -> None:
 
 
 @workloads
-def test_an_id_stands_for_all_that_comes_before_it(workload: Workload) -> None:
+def test_a_piece_id_implies_all_earlier_ids(workload: Workload) -> None:
     scenario = workload.scenario(30.0, seed=1, seconds=40.0)
     before: dict[int, tuple[int, int]] = {}
     for arrival in scenario.arrivals:
@@ -107,7 +107,7 @@ def test_prefixes_are_shared_within_a_lap_and_not_beyond_it(name: str) -> None:
     scenario = WORKLOADS[name].scenario(100.0, seed=1, seconds=41.0)
     firsts = [one.hashes[0] for one in scenario.arrivals if one.hashes]
     assert len(set(firsts)) < len(firsts)
-    if name == "mooncake-conversation":  # whose sample has 4,000 requests
+    if name == "mooncake-conversation":  # its sample has 4,000 requests
         assert not set(scenario.arrivals[0].hashes) & set(scenario.arrivals[4000].hashes)
 
 
@@ -148,12 +148,12 @@ def test_objectives_of_a_mixed_pool_are_those_of_its_fastest_hardware() -> None:
     assert len({endpoint.name for endpoint in workload.endpoints}) == 3
 
 
-def test_a_turn_repeats_what_was_said_before_it() -> None:
+def test_a_turns_prompt_contains_the_earlier_turns() -> None:
     turns = draw_sessions(replace(CHATS, alive=3), seed=1, count=60)
     last: dict[int, int] = {}
     repeated = 0
     for index, hashes in enumerate(turns.hashes):
-        # The last whole piece of an earlier turn is found where this one continues its session.
+        # If this turn continues a session, it contains the last whole piece of the session's earlier turn.
         earlier = next((last[one] for one in hashes if one in last), None)
         if earlier is not None and hashes[: len(turns.hashes[earlier])] == turns.hashes[earlier]:
             said = turns.prompt_tokens[earlier] + turns.output_tokens[earlier]
@@ -164,18 +164,18 @@ def test_a_turn_repeats_what_was_said_before_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["shared-prefix", "shared-prefix-thrash"])
-def test_a_session_asks_for_the_same_class_at_every_turn(name: str) -> None:
+def test_a_session_keeps_its_class_of_objectives(name: str) -> None:
     arrivals = WORKLOADS[name].scenario(20.0, 3, 100.0).arrivals
     classes: dict[int, set[str]] = {}
     for arrival in arrivals:
-        # Smaller numbers are those of the applications' system prompts, which sessions share.
+        # Numbers below 64 belong to the applications' system prompts, which sessions share.
         if (session := arrival.hashes[-1] >> 20) >= 64:
             classes.setdefault(session, set()).add(arrival.slo_class)
     assert len(classes) > 50
     assert all(len(of_session) == 1 for of_session in classes.values())
 
 
-def test_what_thrashes_is_more_than_all_caches_hold_and_what_fits_is_not() -> None:
+def test_only_the_thrashing_workload_exceeds_all_caches() -> None:
     def alive_tokens(workload: Workload) -> int:
         scenario = workload.scenario(40.0, seed=0, seconds=100.0)
         return len({one for arrival in scenario.arrivals for one in arrival.hashes}) * workload.hash_tokens
@@ -185,14 +185,14 @@ def test_what_thrashes_is_more_than_all_caches_hold_and_what_fits_is_not() -> No
     assert alive_tokens(thrashes) > 2 * pool_tokens(thrashes.endpoints)
 
 
-def test_one_cache_finds_what_it_has_not_forgotten() -> None:
+def test_cached_share_counts_pieces_that_are_not_evicted() -> None:
     requests = Requests(np.array([20, 20, 20]), np.array([1, 1, 1]), [(1, 2), (3, 4), (1, 2)])
     assert cached_share(requests, hash_tokens=10, cache_tokens=40) == pytest.approx(1 / 3)
     assert cached_share(requests, hash_tokens=10, cache_tokens=20) == 0
 
 
-def test_bursts_are_bursts() -> None:
-    """Counts of a Poisson process have a variance of their mean; those of bursts a larger one."""
+def test_bursts_vary_more_than_a_poisson_process() -> None:
+    """In a Poisson process, the variance of the counts equals their mean."""
 
     def spread(name: str) -> float:
         counts = np.histogram(_times(WORKLOADS[name].scenario(20.0, 1, 500.0)), bins=500, range=(0, 500))[0]
@@ -202,7 +202,7 @@ def test_bursts_are_bursts() -> None:
     assert spread("bursts") > 4
 
 
-def test_heavy_tails_are_heavy() -> None:
+def test_a_tenth_of_heavy_tailed_requests_has_two_fifths_of_all_tokens() -> None:
     scenario = WORKLOADS["heavy-tails"].scenario(100.0, 1, 100.0)
     prompts = np.sort([one.prompt_tokens for one in scenario.arrivals])
     assert prompts[-1_000:].sum() > 0.4 * prompts.sum()  # a tenth of the requests
@@ -244,7 +244,7 @@ def test_a_search_begins_at_a_rate_that_the_pool_can_almost_take(workload: Workl
     scenario = workload.scenario(workload.typical_rps, seed=0, seconds=20.0)
     prompt = np.array([one.prompt_tokens for one in scenario.arrivals])
     prefill_s = unloaded_ttft_ms(workload.fastest, prompt).sum() / 1000
-    # Without caches, a pool of the fastest hardware spends more than a tenth of its time on prompts.
+    # Even the fastest hardware spends more than a tenth of its time on prompts if nothing is cached.
     assert 0.1 < prefill_s / (20.0 * len(scenario.endpoints)) < 5
 
 
@@ -276,12 +276,14 @@ def test_any_rate_seed_and_time_give_a_scenario(name: str, requests_per_s: float
         (1e6, 0, 1e6, "at most 10,000,000 requests"),
     ],
 )
-def test_what_is_out_of_bounds_is_named(requests_per_s: float, seed: int, seconds: float, expected: str) -> None:
+def test_an_error_names_the_value_out_of_bounds(
+    requests_per_s: float, seed: int, seconds: float, expected: str
+) -> None:
     with pytest.raises(ValueError, match=expected):
         WORKLOADS["poisson"].scenario(requests_per_s, seed, seconds)
 
 
-def test_a_file_of_ones_own_takes_the_place_of_the_sample(tmp_path: Path) -> None:
+def test_an_own_trace_file_replaces_the_sample(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("arrival_s,prompt_tokens,output_tokens\n0,100,10\n0,200,20\n")
     scenario = azure_conversation(path).scenario(2.0, seed=0, seconds=3.0)
@@ -291,7 +293,7 @@ def test_a_file_of_ones_own_takes_the_place_of_the_sample(tmp_path: Path) -> Non
     assert [one.hashes for one in scenario.arrivals] == [(2 * lap, 2 * lap + 1) for lap in range(6)]
 
 
-def test_sessions_that_are_fewer_are_the_first_of_more() -> None:
+def test_a_smaller_count_of_turns_is_a_prefix() -> None:
     few, many = draw_sessions(CHATS, seed=4, count=50), draw_sessions(CHATS, seed=4, count=5_000)
     assert list(few.hashes) == list(many.hashes[:50])
     assert (few.prompt_tokens == many.prompt_tokens[:50]).all()

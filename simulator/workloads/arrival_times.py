@@ -1,28 +1,30 @@
-"""When requests come: `count` times in order, from 0 on and below `seconds`.
+"""Arrival processes: functions that return `count` arrival times in order, from 0 to below `seconds`.
 
-Each takes (seed, count, seconds). The same seed gives the same pattern at any rate.
+`poisson` and `bursts` take (seed, count, seconds). The same seed gives the same pattern at any rate.
 """
 
 import numpy as np
 
 from simulator.workloads.draw import Floats, stream
 
-# Bursts: mean stays in the two states, and how many times the calm state's rate comes in a burst.
+# Mean length of the time between bursts.
 CALM_S = 20.0
+# Mean length of a burst.
 BURST_S = 5.0
+# Rate in a burst, as a multiple of the rate between bursts.
 BURST_RATE = 4.0
 
 
 def poisson(seed: int, count: int, seconds: float) -> Floats:
-    """Independent of each other: a Poisson process, given that `count` requests come in the time."""
+    """Return times of a Poisson process, conditioned on `count` arrivals within `seconds`."""
     return _spread(stream(seed, "arrivals").exponential(size=count + 1), seconds)
 
 
 def bursts(seed: int, count: int, seconds: float) -> Floats:
-    """A Poisson process whose rate is switched between calm and burst; stays have exponential lengths.
+    """Return times of a Poisson process whose rate switches between calm and burst.
 
-    A burst lasts as long at any rate: the uniform times that a steady process would have are moved to where the
-    switched one has brought as large a share of its requests.
+    Calm and burst have exponential lengths. The length of a burst doesn't depend on the rate: each time of a steady
+    process is moved to where the switched process has reached the same share of its arrivals.
     """
     rng = stream(seed, "bursts")
     switches, arrived, in_burst = [0.0], [0.0], False
@@ -36,14 +38,17 @@ def bursts(seed: int, count: int, seconds: float) -> Floats:
 
 
 def by_gaps(gaps: Floats, seconds: float) -> Floats:
-    """`gaps[i]` is the time that passes after request i, in any unit; even gaps when none passes at all."""
+    """Return times with these gaps, scaled to fill `seconds`. `gaps[i]` is the time after request i, in any unit.
+
+    If all gaps are 0, the times are evenly spaced.
+    """
     if not gaps.any():
         gaps = np.ones_like(gaps)
     return _spread(np.concatenate(([0.0], gaps)), seconds)
 
 
 def _spread(gaps: Floats, seconds: float) -> Floats:
-    """Times at which each gap but the last ends, stretched so that the last one ends at `seconds`."""
+    """Return the times at which each gap but the last ends, scaled so that the last one ends at `seconds`."""
     ends = np.cumsum(gaps)
     times: Floats = np.minimum(ends[:-1] * (seconds / ends[-1]), np.nextafter(seconds, 0.0))
     return times
