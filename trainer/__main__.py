@@ -1,4 +1,4 @@
-"""`python -m trainer`: the training server."""
+"""`python -m trainer`: the flags of the training server."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ def _option(flag: str, variable: str | list[str], default: Any, kind: Any, text:
 
 
 class _Quantiles(click.ParamType[tuple[float, ...]]):
-    """Numbers between 0 and 1, by commas."""
+    """Comma-separated numbers between 0 and 1."""
 
     name = "quantiles"
 
@@ -46,33 +46,35 @@ _COUNT = click.IntRange(1)
     "TRAINER_CERT_PATH",
     "",
     str,
-    "Folder of tls.crt and tls.key, followed: serve over TLS. Empty: plain HTTP.",
+    "Folder with tls.crt and tls.key, reloaded when they change: serve over TLS. Empty: plain HTTP.",
 )
-@_option("--model-store", "MODEL_STORE", "/models", str, "Folder that models are published in.")
-@_option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Generations kept for rollback.")
-@_option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder to keep samples in over restarts; empty: don't.")
+@_option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to publish models in.")
+@_option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
+@_option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")
 @_option(
     "--retraining-interval-sec",
     ["LATENCY_RETRAINING_INTERVAL_SEC", "retrainingIntervalSec"],
     1.0,
     _POSITIVE,
-    "Least time between passes. A fit that would take longer goes on from the last one instead.",
+    "Minimum time between passes, in seconds. A fit that would take longer extends the previous model instead.",
 )
 @_option(
     "--min-samples-for-retrain",
     ["LATENCY_MIN_SAMPLES_FOR_RETRAIN", "minSamplesForRetrain"],
     100,
     _COUNT,
-    "Fewest samples of a target.",
+    "Minimum number of samples to fit a target.",
 )
 @_option(
     "--min-samples-for-retrain-fresh",
     "LATENCY_MIN_SAMPLES_FOR_RETRAIN_FRESH",
     None,
     _COUNT,
-    "Fewest samples while the store is empty; default: as many as later.",
+    "The same minimum while the store is empty; default: the value of --min-samples-for-retrain.",
 )
-@_option("--model-type", ["LATENCY_MODEL_TYPE", "modelType"], "xgboost", click.Choice(MODEL_TYPES), "Kind of model.")
+@_option(
+    "--model-type", ["LATENCY_MODEL_TYPE", "modelType"], "xgboost", click.Choice(MODEL_TYPES), "Type of model to fit."
+)
 @_option(
     "--objective-type", "LATENCY_OBJECTIVE_TYPE", "quantile", click.Choice(["quantile", "mean"]), "What to predict."
 )
@@ -82,40 +84,48 @@ _COUNT = click.IntRange(1)
     "LATENCY_EXTRA_QUANTILES",
     "0.5",
     _Quantiles(),
-    "Further quantiles, by commas, as outputs beside the first (0.5 gives ttft_p50_ms, which the picker decides by).",
+    "Further quantiles to predict, comma-separated. Each adds an output: 0.5 adds ttft_p50_ms, which the picker uses.",
 )
 @_option(
     "--max-training-data-size-per-bucket",
     "LATENCY_MAX_TRAINING_DATA_SIZE_PER_BUCKET",
     5000,
     _COUNT,
-    "Samples kept in each bucket of queue, KV cache and prefix.",
+    "Training samples to keep per bucket of queue length, KV cache use and prefix score.",
 )
-@_option("--test-train-ratio", "LATENCY_TEST_TRAIN_RATIO", 0.1, _SHARE, "Share of samples held out.")
-@_option("--max-test-data-size", "LATENCY_MAX_TEST_DATA_SIZE", 1000, _COUNT, "Held-out samples kept of each target.")
+@_option("--test-train-ratio", "LATENCY_TEST_TRAIN_RATIO", 0.1, _SHARE, "Share of samples to hold out.")
+@_option("--max-test-data-size", "LATENCY_MAX_TEST_DATA_SIZE", 1000, _COUNT, "Held-out samples to keep per target.")
 @_option(
     "--sample-weighting-for-prefix-cache",
     "LATENCY_SAMPLE_WEIGHTING_FOR_PREFIX_CACHE",
     False,
     bool,
-    "Let each quarter of prefix scores weigh alike in TTFT's model.",
+    "Give each quarter of the prefix scores the same weight in the TTFT model.",
 )
-@_option("--trees", "LATENCY_TREES", 60, click.IntRange(1, 2000), "Trees of a model.")
-@_option("--depth", "LATENCY_DEPTH", 4, click.IntRange(1, 16), "Depth of a tree.")
-@_option("--learning-rate", "LATENCY_LEARNING_RATE", 0.2, _SHARE, "How far a tree goes towards what is left.")
-@_option("--threads", "LATENCY_THREADS", 1, click.IntRange(1, 256), "Threads of a fit.")
-@_option("--gate-tolerance", "LATENCY_GATE_TOLERANCE", 0.1, click.FloatRange(0), "Share by which a model may be worse.")
+@_option("--trees", "LATENCY_TREES", 60, click.IntRange(1, 2000), "Trees per model.")
+@_option("--depth", "LATENCY_DEPTH", 4, click.IntRange(1, 16), "Maximum depth of a tree.")
+@_option("--learning-rate", "LATENCY_LEARNING_RATE", 0.2, _SHARE, "Share of the remaining error that a tree corrects.")
+@_option("--threads", "LATENCY_THREADS", 1, click.IntRange(1, 256), "Threads per fit.")
+@_option(
+    "--gate-tolerance",
+    "LATENCY_GATE_TOLERANCE",
+    0.1,
+    click.FloatRange(0),
+    "Share by which a new model's loss may exceed that of the served model.",
+)
 @_option(
     "--drift-tolerance",
     "LATENCY_DRIFT_TOLERANCE",
     0.2,
     click.FloatRange(0),
-    "Share by which latencies must change at once for older samples to be discounted.",
+    "Discount older samples when latencies change at once by more than this share.",
 )
-@_option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest request body.")
-@_option("--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Least level logged.")
+@_option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest accepted request body, in bytes.")
+@_option(
+    "--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level to log."
+)
 def main(**options: Any) -> None:
-    """Headroom's training server: fits TTFT and TPOT models to what routers observe, and publishes them as ONNX."""
+    """Headroom's training server: fits TTFT and TPOT models to routers' samples and publishes them as ONNX."""
     level = options["log_level"].upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for line in unused(os.environ):

@@ -1,4 +1,4 @@
-"""The trainer's HTTP API, as the training server's clients know it."""
+"""The trainer's HTTP application: samples, flushes, status, health and metrics, compatible with llm-d's server."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from trainer.config import Config
 from trainer.exceptions import EntryError, JournalError
 from trainer.fitting_process import FittingProcess
 from trainer.ingestion import Ingestion
-from trainer.job import Learnt
+from trainer.job import FittedModel
 from trainer.journal import Journal
 from trainer.metrics import Metrics
 from trainer.models_api import json, unprocessable
@@ -32,13 +32,13 @@ from trainer.wire import FlushRequest, decode_batch, decode_flush
 
 logger = logging.getLogger("headroom.trainer")
 
-# A batch that is sent again under the same key is counted once.
+# A batch that is sent twice with the same key is counted once.
 _KEY_HEADER = "idempotency-key"
-_TIDY_INTERVAL_S = 1.0
+_JOURNAL_INTERVAL_S = 1.0
 
 
 def create_app(config: Config) -> Starlette:
-    """The server of one model store; it trains while the application lives. StoreError for an unusable location."""
+    """Create the application of one model store. It trains while it runs. Raise StoreError for an unusable location."""
     window = Window(config.max_training_data_size_per_bucket, config.test_train_ratio, config.max_test_data_size)
     metrics = Metrics(window, config.fit)
     store, fitting = open_store(config.model_store), FittingProcess()
@@ -50,9 +50,9 @@ def create_app(config: Config) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         restored = ingestion.restore()
         if config.sample_journal:
-            logger.info("%d samples were restored from %s", restored, config.sample_journal)
+            logger.info("restored %d samples from %s", restored, config.sample_journal)
         await asyncio.to_thread(fitting.start)
-        background = (retraining.run(), retraining.keep_lead(), _tidy(ingestion))
+        background = (retraining.run(), retraining.keep_lead(), _maintain_journal(ingestion))
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield
         for task in tasks:
@@ -60,11 +60,11 @@ def create_app(config: Config) -> Starlette:
         await asyncio.gather(*tasks, return_exceptions=True)
         fitting.stop()
         await retraining.end()
-        await ingestion.tidy()
+        await ingestion.maintain_journal()
 
     async def add(request: Request) -> Response:
         started_at = time.perf_counter()
-        body = await _body(request, config.max_body_bytes)
+        body = await _read_body(request, config.max_body_bytes)
         if body is None:
             metrics.rows.labels("refused").inc()
             return json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
@@ -74,13 +74,13 @@ def create_app(config: Config) -> Starlette:
             metrics.rows.labels("refused").inc()
             return unprocessable(error)
         try:
-            new = ingestion.take(request.headers.get(_KEY_HEADER, ""), samples)
+            new = ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples)
         except JournalError as error:
-            logger.error("samples were refused: %s", error)
+            logger.error("refused samples: %s", error)
             metrics.failures.labels("journal").inc()
             metrics.rows.labels("not_kept").inc(len(samples))
             return json({"detail": str(error)}, 503)
-        metrics.took_in(len(samples), new, time.perf_counter() - started_at)
+        metrics.record_batch(len(samples), new, time.perf_counter() - started_at)
         return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 
     async def flush(request: Request) -> Response:
@@ -90,7 +90,7 @@ def create_app(config: Config) -> Starlette:
             return unprocessable(error)
         answer = _flush(window, asked)
         try:
-            await ingestion.forget()
+            await ingestion.rewrite_journal()
         except JournalError as error:
             return json({"detail": str(error)}, 503)
         return json(answer)
@@ -128,10 +128,10 @@ def create_app(config: Config) -> Starlette:
     )
 
 
-async def _tidy(ingestion: Ingestion) -> None:
+async def _maintain_journal(ingestion: Ingestion) -> None:
     while True:
-        await asyncio.sleep(_TIDY_INTERVAL_S)
-        await ingestion.tidy()
+        await asyncio.sleep(_JOURNAL_INTERVAL_S)
+        await ingestion.maintain_journal()
 
 
 def _flush(window: Window, asked: FlushRequest) -> dict[str, Any]:
@@ -183,25 +183,25 @@ def _describe(result: PassResult) -> dict[str, Any]:
         "outcome": result.outcome,
         "reason": result.reason,
         "generation": result.generation.generation if result.generation else None,
-        "models": {name: _describe_model(learnt) for name, learnt in result.learnt.items()},
+        "models": {name: _describe_model(model) for name, model in result.fitted.items()},
         "scores": result.scores,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "at": result.at,
     }
 
 
-def _describe_model(learnt: Learnt) -> dict[str, Any]:
+def _describe_model(model: FittedModel) -> dict[str, Any]:
     return {
-        "model_type": learnt.manifest.model_type,
-        "trees": learnt.trees,
-        "incremental": learnt.incremental,
-        "refusal": learnt.refusal or None,
-        "drift_score": round(learnt.drift_score, 2),
+        "model_type": model.manifest.model_type,
+        "trees": model.trees,
+        "incremental": model.incremental,
+        "refusal": model.refusal or None,
+        "drift_score": round(model.drift_score, 2),
     }
 
 
-async def _body(request: Request, limit_bytes: int) -> bytes | None:
-    """The body, or None once it is over the limit."""
+async def _read_body(request: Request, limit_bytes: int) -> bytes | None:
+    """Return the request's body, or None if it exceeds the limit."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""The trainer's configuration, read once at the start."""
+"""The trainer's configuration, read once at start."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from trainer.training_pass import PassSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Names are those of the flags."""
+    """The values of the trainer's flags; the fields have the flags' names."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class Config:
                 tolerance=self.gate_tolerance,
                 drift_tolerance=self.drift_tolerance,
                 weigh_prefixes=self.sample_weighting_for_prefix_cache,
-                # Two targets share an interval.
+                # TTFT and TPOT are fitted one after the other in one interval.
                 budget_s=self.retraining_interval_sec / 2,
             ),
             min_samples=self.min_samples_for_retrain,

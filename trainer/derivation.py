@@ -1,4 +1,4 @@
-"""Derived features, once as arrays for training and once as graph nodes for serving, computing the same numbers."""
+"""Derived features, written twice: as numpy functions for training and as equal ONNX nodes for serving."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,12 @@ from model_store import ROW_NAMES, SCHEMAS
 from trainer.window import PREFIX_BUCKETS, prefix_buckets
 from trainer.wire import Matrix
 
-# By target: derived columns, which follow the raw ones.
+# By target: the derived columns. They follow the raw ones.
 DERIVED: dict[str, tuple[str, ...]] = {
     "ttft": ("effective_input_tokens", "prefill_score_bucket", "expected_prefill_ms")
 }
-# By target: columns of which more can't mean less latency. The booster is held to it, and the gate tries it out.
+# By target: the columns whose rise must not lower the predicted latency. Boosters are constrained to this; the gate
+# checks it.
 RISING: dict[str, tuple[str, ...]] = {
     "ttft": (
         "input_token_length",
@@ -26,28 +27,28 @@ RISING: dict[str, tuple[str, ...]] = {
 
 
 def design_columns(target: str) -> tuple[str, ...]:
-    """The columns that a target's booster is fitted to: the raw features, then the derived ones."""
+    """Return the columns that a target's models are fitted to: raw features first, then derived ones."""
     return (*(feature.name for feature in SCHEMAS[target]), *DERIVED.get(target, ()))
 
 
 def monotone(target: str) -> tuple[int, ...]:
-    """For each of the design's columns, 1 where it is held to rising and 0 where it is free."""
+    """Return 1 for each design column whose effect is constrained to rise, and 0 for the others."""
     return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
 
 
 def raw_columns(target: str, rows: Matrix) -> Matrix:
-    """Of rows [rows, ROW_FEATURES] those columns that a target's models take."""
+    """Select the columns that a target's models take from `rows` [rows, ROW_FEATURES]."""
     return rows[:, [ROW_NAMES.index(feature.name) for feature in SCHEMAS[target]]]
 
 
 def design_matrix(target: str, names: Sequence[str], rows: Matrix) -> Matrix:
-    """The raw columns `names` of `rows`, with the target's derived columns behind them, in float32 throughout."""
+    """Append the target's derived columns to the raw columns `rows` [rows, names]; all arithmetic is float32."""
     derived = [_ARRAYS[name](names, rows) for name in DERIVED.get(target, ())]
     return np.column_stack((rows, *derived)).astype(np.float32) if derived else rows
 
 
 def derivation_nodes(target: str) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes and constants that compute the derived columns from the graph's inputs, under the columns' own names."""
+    """Return nodes and constants that compute the derived columns, under their own names, from the graph's inputs."""
     if target not in DERIVED:
         return [], []
     nodes = [

@@ -1,7 +1,8 @@
-"""Noticing that latencies obey another law than the one that was learnt: another model version, a slower GPU.
+"""Drift detection: find the row from which latencies follow another law than the served model has learnt.
 
-The rows that came last are walked through in their order. Where their residuals against the served model jump from one
-level to another, and stay there, the law has changed; the older rows then describe a world that is gone.
+A law is the relation between features and latency. A new model version or a slower GPU changes it. The newest rows are
+examined in order of arrival. If their residuals against the served model jump to another level and stay there, the law
+may have changed, and older rows no longer describe the system.
 """
 
 from dataclasses import dataclass
@@ -11,18 +12,21 @@ import numpy as np
 from trainer.window import Rows, TargetData
 from trainer.wire import Matrix
 
-# How far back a change is looked for, and how many rows have to be on either side of it.
-_LOOKED_AT = 2_000
-_FEWEST_BEFORE, _FEWEST_AFTER = 100, 20
-# Residuals of neighbours are alike, in a queue that builds up, so that few standard errors prove little.
+# Number of newest rows to search for a change.
+_SEARCHED_ROWS = 2_000
+# Rows that must lie on either side of a change.
+_MIN_ROWS_BEFORE, _MIN_ROWS_AFTER = 100, 20
+# In standard errors. Residuals of neighbouring rows are correlated while a queue builds up, so a few prove little.
 _SCORE_LIMIT = 8.0
-_OLD_SHARE = 0.1
-_LARGEST_RESIDUAL = 3.0
+# Weight of all older rows together, as a share of the newer rows' weight.
+_OLD_ROWS_SHARE = 0.1
+# Residuals are clipped to this distance from their median, in natural logarithms: a factor of 20.
+_MAX_RESIDUAL = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The likeliest change: from which row on, by which factor, and by how many standard errors it stands out."""
+    """The most likely change: its first arrival number, its factor on latency, and its size in standard errors."""
 
     began_at: int
     factor: float
@@ -32,21 +36,21 @@ class Drift:
         return self.score >= _SCORE_LIMIT and abs(np.log(self.factor)) >= np.log1p(tolerance)
 
 
-def newest(data: TargetData, since: int) -> Rows:
-    """The rows that came last, in their order, of both sides, and none from before `since`."""
-    rows = data.in_order().part(slice(-_LOOKED_AT, None))
+def newest_rows(data: TargetData, since: int) -> Rows:
+    """Return the newest rows, trained on and held out, in order of arrival; none from before `since`."""
+    rows = data.in_order().part(slice(-_SEARCHED_ROWS, None))
     return rows.part(rows.arrival >= since)
 
 
 def find_drift(rows: Rows, predicted: Matrix) -> Drift | None:
-    """The likeliest change among rows in the order of their arrival; None when there are too few rows to say."""
+    """Find the most likely change among rows in order of arrival; return None when there are too few rows."""
     count = len(rows)
-    if count < _FEWEST_BEFORE + _FEWEST_AFTER:
+    if count < _MIN_ROWS_BEFORE + _MIN_ROWS_AFTER:
         return None
     residuals = np.log(rows.y / np.maximum(predicted, 1e-3))
-    residuals = np.clip(residuals - np.median(residuals), -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL).astype(np.float64)
+    residuals = np.clip(residuals - np.median(residuals), -_MAX_RESIDUAL, _MAX_RESIDUAL).astype(np.float64)
     sums, squares = np.cumsum(residuals), np.cumsum(residuals**2)
-    before = np.arange(_FEWEST_BEFORE, count - _FEWEST_AFTER + 1)
+    before = np.arange(_MIN_ROWS_BEFORE, count - _MIN_ROWS_AFTER + 1)
     after = count - before
     sum_before, square_before = sums[before - 1], squares[before - 1]
     sum_after, square_after = sums[-1] - sum_before, squares[-1] - square_before
@@ -59,9 +63,9 @@ def find_drift(rows: Rows, predicted: Matrix) -> Drift | None:
 
 
 def weights(rows: Rows, began_at: int) -> Matrix:
-    """Full weight for the rows of the present law; all older ones together count for a tenth of those."""
+    """Return [rows] weights: 1 for rows of the present law. All older rows together weigh at most a tenth of these."""
     old = rows.arrival < began_at
     new_count = len(rows) - int(old.sum())
     result = np.ones(len(rows), dtype=np.float32)
-    result[old] = _OLD_SHARE * min(1.0, new_count / max(1, len(rows) - new_count))
+    result[old] = _OLD_ROWS_SHARE * min(1.0, new_count / max(1, len(rows) - new_count))
     return result

@@ -1,4 +1,4 @@
-"""What can go wrong in the trainer."""
+"""The trainer's errors."""
 
 
 class StartError(Exception):
@@ -6,7 +6,7 @@ class StartError(Exception):
 
 
 class EntryError(Exception):
-    """Samples can't be taken; `location` is the path to what is wrong."""
+    """A request body is invalid; `location` is the path to the wrong field."""
 
     def __init__(self, location: list[str | int], message: str) -> None:
         super().__init__(message)
@@ -18,7 +18,7 @@ class JournalError(Exception):
 
 
 class ExportError(Exception):
-    """A booster can't be exported as a graph that says the same; the text says why."""
+    """A model can't be exported as a graph that gives the same answers; the text says why."""
 
 
 class FitError(Exception):

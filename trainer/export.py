@@ -1,4 +1,4 @@
-"""From fitted models to an ONNX graph that takes the raw features by name and holds every derivation."""
+"""Export of fitted models to one ONNX graph, which takes the raw features by name and computes the derived ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ _ALL = "all_features"
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """`derive` names the target whose derived columns follow the raw ones; `floor` bounds the outputs from below.
+    """The inputs, outputs and transformations of a graph.
 
-    `exponential` raises e to what the models predict, where they were fitted to logarithms.
+    `derive`: the target whose derived columns follow the raw ones. `floor`: the lower bound of the outputs.
+    `exponential`: apply exp to the models' predictions, because they were fitted to logarithms.
     """
 
     inputs: tuple[str, ...]
@@ -35,22 +36,22 @@ class GraphSpec:
         return (*self.inputs, *DERIVED.get(self.derive, ()))
 
     @property
-    def rising(self) -> list[int]:
-        """The positions of the outputs from the lowest quantile to the highest, the order they must not cross in."""
+    def ascending(self) -> list[int]:
+        """The positions of the outputs from the lowest quantile to the highest. Predictions must keep this order."""
         quantiles = [output.quantile or 0.0 for output in self.outputs]
         return sorted(range(len(quantiles)), key=quantiles.__getitem__)
 
 
 def export(models: Sequence[Model], spec: GraphSpec, metadata: dict[str, str]) -> bytes:
-    """A graph of one model an output, as bytes. ExportError for a model that the conversion is known to get wrong."""
+    """Return a graph with one model per output; raise ExportError for a model that would convert wrongly."""
     nodes, constants = derivation_nodes(spec.derive)
     nodes.append(helper.make_node("Concat", list(spec.columns), [_ALL], axis=1))
     below = ""
-    for position in spec.rising:
+    for position in spec.ascending:
         name = spec.outputs[position].name
         part = models[position].graph(_ALL, f"{name}_fitted")
         constants += part.constants
-        nodes += part.nodes + _finish(name, below, spec)
+        nodes += part.nodes + _output_nodes(name, below, spec)
         below = name
     if spec.floor is not None:
         constants.append(helper.make_tensor("floor", TensorProto.FLOAT, [], [spec.floor]))
@@ -69,16 +70,19 @@ def export(models: Sequence[Model], spec: GraphSpec, metadata: dict[str, str]) -
 
 
 def expected(models: Sequence[Model], design: Matrix, spec: GraphSpec) -> Matrix:
-    """What the graph must answer to the rows of a design matrix, [rows, outputs], computed without it."""
+    """Compute the answers [rows, outputs] that the graph must give, from the models themselves."""
     fitted = np.column_stack([model.predict(design) for model in models])
     answers = np.exp(fitted) if spec.exponential else fitted
     answers = answers if spec.floor is None else np.maximum(answers, np.float32(spec.floor))
-    answers[:, spec.rising] = np.maximum.accumulate(answers[:, spec.rising], axis=1)
+    answers[:, spec.ascending] = np.maximum.accumulate(answers[:, spec.ascending], axis=1)
     return np.asarray(answers, dtype=np.float32)
 
 
-def _finish(name: str, below: str, spec: GraphSpec) -> list[NodeProto]:
-    """From a model's own answer to the output: no logarithm, not under the floor, nor under the next lower quantile."""
+def _output_nodes(name: str, below: str, spec: GraphSpec) -> list[NodeProto]:
+    """Return nodes that turn a model's answer into its output.
+
+    They apply exp if needed, then bound the value from below by the floor and by the next lower quantile.
+    """
     steps: list[tuple[str, list[str]]] = [("Exp", [])] if spec.exponential else []
     bounds = [bound for bound in ("floor" if spec.floor is not None else "", below) if bound]
     steps.append(("Max", bounds) if bounds else ("Identity", []))

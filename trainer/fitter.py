@@ -1,4 +1,4 @@
-"""From rows to models behind the gate: fit, export, judge. Run as a module it does so for another process."""
+"""The fitter: fits a job's models, exports them and judges them. `python -m trainer.fitter` serves another process."""
 
 import logging
 import os
@@ -16,12 +16,12 @@ import numpy as np
 from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
 from trainer.derivation import RISING, design_columns, design_matrix, monotone, raw_columns
-from trainer.drift import find_drift, newest, weights
+from trainer.drift import find_drift, newest_rows, weights
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import Verdict, check_not_worse, check_parity, check_rising, difference, losses, scores
 from trainer.graph import Graph
-from trainer.job import LENGTH, Answer, Job, Learnt, decode_job
+from trainer.job import LENGTH, Answer, FittedModel, Job, decode_job
 from trainer.learners import Model, Training, fit
 from trainer.settings import FitSettings, JobSettings
 from trainer.window import Rows, TargetData, prefix_buckets
@@ -29,51 +29,55 @@ from trainer.wire import Matrix
 
 logger = logging.getLogger("headroom.trainer.fitter")
 
+# The newest_rows training rows that the gate checks in addition to the holdout.
 _PARITY_ROWS = 2_000
-# An incremental fit adds to the last one, until there are so many times the trees that a whole one would have.
-_MOST_TREES = 2
+# Incremental fits extend a model up to this multiple of a whole fit's trees.
+_TREE_LIMIT_FACTOR = 2
+# Fits yield the CPU to the server that answers requests.
 _NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
-    """A target's last models, to go on from, and what a whole fit took of each row."""
+class _PreviousFit:
+    """A target's previous models, which a fit can extend, and the seconds per row of the last whole fit."""
 
     models: Sequence[Model]
     settings: FitSettings
     whole_s_per_row: float
 
-    def is_to_go_on(self, rows: int, settings: JobSettings) -> bool:
-        """Whether a whole fit of so many rows would take too long, and these may still grow."""
+    def should_extend(self, rows: int, settings: JobSettings) -> bool:
+        """Return true if a whole fit of `rows` rows would exceed the budget and the models may still grow."""
         return (
             self.settings == settings.fit
             and self.whole_s_per_row * rows > settings.budget_s
-            and 0 < self.models[0].trees < _MOST_TREES * settings.fit.trees
+            and 0 < self.models[0].trees < _TREE_LIMIT_FACTOR * settings.fit.trees
         )
 
 
 class Fitter:
-    """Learns job after job, and remembers the last models of each target."""
+    """Fits job after job, and keeps each target's models so that a later fit can extend them."""
 
     def __init__(self) -> None:
-        self._last: dict[str, _Last] = {}
+        self._last: dict[str, _PreviousFit] = {}
 
-    def learn(self, job: Job) -> list[Learnt]:
-        """A model for each target of the job. FitError or ExportError when one can't be made."""
-        return [self._target(name, data, job) for name, data in job.data.items()]
+    def learn(self, job: Job) -> list[FittedModel]:
+        """Fit a model for each target of the job; raise FitError or ExportError when one can't be made."""
+        return [self._learn_target(name, data, job) for name, data in job.data.items()]
 
-    def _target(self, name: str, data: TargetData, job: Job) -> Learnt:
-        settings, names = job.settings, _names(name)
+    def _learn_target(self, name: str, data: TargetData, job: Job) -> FittedModel:
+        settings, names = job.settings, _input_names(name)
         outputs = tuple(Output(_output_name(name, q, i), quantile=q) for i, q in enumerate(settings.fit.targets))
         spec = GraphSpec(names, outputs, derive=name, floor=0.0, exponential=settings.fit.in_logarithms)
         served = Graph(job.served[name]) if name in job.served else None
         began_at = job.law_began_at.get(name, 0)
-        rows = newest(data, began_at)
-        drift = find_drift(rows, _middle(served.outputs(ROW_NAMES, rows.x), settings.fit)) if served else None
+        rows = newest_rows(data, began_at)
+        drift = (
+            find_drift(rows, _nearest_to_median(served.outputs(ROW_NAMES, rows.x), settings.fit)) if served else None
+        )
         logger.debug("stage: fit %s", name)
         started_at = time.perf_counter()
         models, incremental = self._fit(name, data.train, began_at, settings)
-        if drift and drift.is_change(settings.drift_tolerance) and not _explain(models, spec, rows, settings):
+        if drift and drift.is_change(settings.drift_tolerance) and not _explains_change(models, spec, rows, settings):
             began_at = drift.began_at
             models, incremental = self._fit(name, data.train, began_at, settings)
         fitted_at = time.perf_counter()
@@ -81,10 +85,10 @@ class Fitter:
         manifest = _manifest(name, outputs, data, settings)
         onnx_bytes = export(models, spec, summary(manifest))
         exported_at = time.perf_counter()
-        verdict, found = _judge(models, spec, Graph(onnx_bytes), served, _since(data, began_at), settings)
+        verdict, found = _judge(models, spec, Graph(onnx_bytes), served, _with_holdout_since(data, began_at), settings)
         if not verdict.passed:
             self._last.pop(name, None)
-        return Learnt(
+        return FittedModel(
             manifest=msgspec.structs.replace(manifest, holdout_scores=found),
             onnx=onnx_bytes,
             refusal=verdict.reason,
@@ -103,42 +107,42 @@ class Fitter:
         )
 
     def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> tuple[list[Model], bool]:
-        """A whole fit, or one that goes on from the last where a whole one would take longer than the budget."""
+        """Fit from scratch, or extend the previous models if that would take too long. Return (models, extended)."""
         training = Training(
-            design_matrix(name, _names(name), raw_columns(name, train.x)),
+            design_matrix(name, _input_names(name), raw_columns(name, train.x)),
             np.log(train.y) if settings.fit.in_logarithms else train.y,
             _weights(name, train, began_at, settings.weigh_prefixes),
             monotone(name),
         )
         last, rows = self._last.get(name), len(train)
-        if last is not None and not last.is_to_go_on(rows, settings):
+        if last is not None and not last.should_extend(rows, settings):
             last = None
         started_at = time.perf_counter()
         models = fit(training, settings.fit, last.models if last else ())
         took_s = time.perf_counter() - started_at
-        self._last[name] = _Last(models, settings.fit, last.whole_s_per_row if last else took_s / rows)
+        self._last[name] = _PreviousFit(models, settings.fit, last.whole_s_per_row if last else took_s / rows)
         return models, last is not None
 
 
-def _names(target: str) -> tuple[str, ...]:
+def _input_names(target: str) -> tuple[str, ...]:
     return tuple(feature.name for feature in SCHEMAS[target])
 
 
-def _explain(models: Sequence[Model], spec: GraphSpec, rows: Rows, settings: JobSettings) -> bool:
-    """Whether models that were fitted to all rows alike leave no change among them.
+def _explains_change(models: Sequence[Model], spec: GraphSpec, rows: Rows, settings: JobSettings) -> bool:
+    """Return true if freshly fitted models leave no change among the rows.
 
-    Then it was the situation that changed, into one that the served model had seen little of, and not the law.
+    In that case the law is the same. Only the situation has changed, to one that the served model had seldom seen.
     """
     answers = expected(models, design_matrix(spec.derive, spec.inputs, raw_columns(spec.derive, rows.x)), spec)
-    left = find_drift(rows, _middle(answers, settings.fit))
+    left = find_drift(rows, _nearest_to_median(answers, settings.fit))
     return left is None or not left.is_change(settings.drift_tolerance)
 
 
-def _middle(answers: Matrix, settings: FitSettings) -> Matrix:
-    """Of [rows, outputs] the quantile that is the nearest to the median: between it and an upper one lies a spread.
+def _nearest_to_median(answers: Matrix, settings: FitSettings) -> Matrix:
+    """Select the output nearest to the median from `answers` [rows, outputs].
 
-    That is another in each situation, under the same law. Graphs that were fitted under other settings have other
-    outputs; whichever it is then, a spread between old and new rows is no more likely.
+    Residuals against an upper quantile include a spread, and the spread differs between situations under one law.
+    A served graph that was fitted with other settings may have fewer outputs; then the last one is taken.
     """
     distances = [abs((quantile or 0.5) - 0.5) for quantile in settings.targets]
     return answers[:, min(distances.index(min(distances)), answers.shape[1] - 1)]
@@ -156,7 +160,7 @@ def _weights(name: str, rows: Rows, began_at: int, weigh_prefixes: bool) -> Matr
 
 
 def _output_name(target: str, quantile: float | None, position: int) -> str:
-    """The first output is the one that is asked for by the target's name alone; others add their percentile."""
+    """Return `ttft_ms` for the first output of a target, and a name with the percentile for the others."""
     return f"{target}_ms" if position == 0 else f"{target}_p{100 * (quantile or 0):g}_ms".replace(".", "_")
 
 
@@ -174,8 +178,8 @@ def _manifest(name: str, outputs: tuple[Output, ...], data: TargetData, settings
     )
 
 
-def _since(data: TargetData, began_at: int) -> TargetData:
-    """The rows to judge by: of a law that is gone nobody asks how well it is predicted."""
+def _with_holdout_since(data: TargetData, began_at: int) -> TargetData:
+    """Drop held-out rows from before the present law: how well a model predicts those does not matter."""
     return TargetData(data.train, data.holdout.part(data.holdout.arrival >= began_at))
 
 
@@ -187,7 +191,7 @@ def _judge(
     data: TargetData,
     settings: JobSettings,
 ) -> tuple[Verdict, dict[str, float]]:
-    """The gate's verdict, and the scores on the rows held out."""
+    """Return the gate's verdict, and the scores on the held-out rows."""
     holdout, quantile = data.holdout, spec.outputs[0].quantile
     rows = raw_columns(spec.derive, np.concatenate([holdout.x, data.train.x[-_PARITY_ROWS:]]))
     answers = graph.outputs(spec.inputs, rows)
@@ -208,7 +212,7 @@ def _judge(
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answers job after job, each a length and MessagePack, until the source ends."""
+    """Answer jobs until the source ends. Each message is a length and MessagePack."""
     fitter = Fitter()
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         job = decode_job(source.read(LENGTH.unpack(head)[0]))
@@ -216,7 +220,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             answer = Answer(fitter.learn(job))
         except (FitError, ExportError) as error:
             answer = Answer(error=str(error))
-        except Exception as error:  # whatever a library raises costs this pass, and not the process
+        except Exception as error:  # an unexpected error of a library fails this pass, not the process
             logger.exception("a fit failed")
             answer = Answer(error=f"{type(error).__name__}: {error}")
         message = msgspec.msgpack.encode(answer)
@@ -226,11 +230,11 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def main() -> None:
     logging.basicConfig(level=sys.argv[1], format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # Libraries print to standard output now and then, which here carries the answers.
+    # Standard output carries the answers. Libraries sometimes print to it, so their output goes to standard error.
     with os.fdopen(os.dup(1), "wb") as sink:
         os.dup2(2, 1)
         os.nice(_NICENESS)
-        # The other process may be gone by the time that a fit is done.
+        # The server may have ended during a fit.
         with suppress(BrokenPipeError):
             serve(sys.stdin.buffer, sink)
 

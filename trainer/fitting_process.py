@@ -1,4 +1,4 @@
-"""The fitter in a process of its own, so that no fit holds up an answer."""
+"""A child process that runs the fitter, so that a fit never delays the server's answers."""
 
 import logging
 import subprocess
@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from trainer.exceptions import FitError
-from trainer.job import LENGTH, Answer, Job, Learnt, encode_job
+from trainer.job import LENGTH, Answer, FittedModel, Job, encode_job
 
 logger = logging.getLogger("headroom.trainer")
 
@@ -18,7 +18,7 @@ _decoder = msgspec.msgpack.Decoder(Answer)
 
 
 class FittingProcess:
-    """Started when it is first asked, and anew when it has died."""
+    """The fitter's child process. It starts with the first job, and again after it has died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -26,32 +26,32 @@ class FittingProcess:
         self._stopped = False
 
     def start(self) -> None:
-        """Has it import its libraries before the first job comes."""
+        """Start the process, so that it imports its libraries before the first job."""
         with self._lock:
-            self._started()
+            self._running_process()
 
-    def learn(self, job: Job) -> list[Learnt]:
-        """A model for each target of the job. Blocking; FitError when there is none."""
+    def learn(self, job: Job) -> list[FittedModel]:
+        """Fit a model for each target of the job. Blocking; raise FitError when the fit fails."""
         with self._lock:
-            process = self._started()
+            process = self._running_process()
             try:
                 answer = _ask(process, encode_job(job))
             except (OSError, EOFError) as error:
                 self._process = None
-                raise FitError(_last_words(process)) from error
+                raise FitError(_describe_death(process)) from error
         if answer.error:
             raise FitError(answer.error)
-        return answer.learnt
+        return answer.models
 
     def stop(self) -> None:
-        """Ends the process for good, in the middle of a fit if need be, which then fails."""
+        """End the process for good. A fit that is running fails."""
         self._stopped = True
         if self._process is not None:
             self._process.kill()
             with self._lock:
                 _reap(self._process)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _running_process(self) -> "subprocess.Popen[bytes]":
         if self._stopped:
             raise FitError("the trainer is ending")
         if self._process is None:
@@ -60,7 +60,7 @@ class FittingProcess:
                 [sys.executable, "-m", "trainer.fitter", level],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # A session of its own: the signals of a terminal are for the server, which then ends this one.
+                # A session of its own: the terminal's signals reach only the server, which then ends this process.
                 start_new_session=True,
             )
         return self._process
@@ -77,12 +77,12 @@ def _ask(process: "subprocess.Popen[bytes]", message: bytes) -> Answer:
     return _decoder.decode(source.read(LENGTH.unpack(head)[0]))
 
 
-def _last_words(process: "subprocess.Popen[bytes]") -> str:
-    """Why the process is gone; it takes its memory with it, which is what most likely killed it."""
+def _describe_death(process: "subprocess.Popen[bytes]") -> str:
+    """End the process and return an error text with its exit status; the usual reason is a lack of memory."""
     process.kill()
     _reap(process)
     how = f"by signal {-process.returncode}" if process.returncode < 0 else f"with status {process.returncode}"
-    return f"the fitting process ended {how}; is there enough memory? The next pass starts it anew"
+    return f"the fitting process ended {how}; is there enough memory? The next pass restarts it"
 
 
 def _reap(process: "subprocess.Popen[bytes] | None") -> None:
@@ -91,5 +91,5 @@ def _reap(process: "subprocess.Popen[bytes] | None") -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what was not written yet can't be, on closing
+            with suppress(OSError):  # closing flushes buffered bytes, which fails once the process is gone
                 pipe.close()

@@ -1,4 +1,4 @@
-"""What a model has to pass before it is published."""
+"""The gate: the tests that a model must pass before it is published."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,15 @@ import numpy as np
 
 from trainer.wire import Matrix
 
-# A float32 has 24 bits of mantissa, about 6e-8; adding a few hundred leaves in another order loses some two digits.
+# A float32 has 24 bits of mantissa, about 6e-8. Summing a few hundred leaves in another order loses about two digits.
 RELATIVE_LIMIT = 1e-4
+# In the unit of the answers, ms.
 ABSOLUTE_LIMIT = 1e-3
-_FEWEST_ROWS = 20
-# How much is added to a column to see whether the prediction falls, and by what share it may.
+# Fewer held-out rows can't tell a worse model from noise.
+_MIN_ROWS = 20
+# A column is multiplied by this to see whether the prediction falls.
 _PROBE_FACTOR = np.float32(1.5)
+# Share by which the mean prediction may fall.
 RISING_TOLERANCE = 0.05
 
 Predict = Callable[[Sequence[str], Matrix], Matrix]
@@ -20,7 +23,7 @@ Predict = Callable[[Sequence[str], Matrix], Matrix]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a model passed; if not, which test it failed (parity, falling or worse), and how."""
+    """The gate's result; `failed` names the test that failed: parity, falling or worse."""
 
     passed: bool
     failed: str = ""
@@ -29,7 +32,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest differences between two answers to the same rows, in the unit of the answers and as a share."""
+    """The largest differences between two answers to the same rows: absolute in the answers' unit, and relative."""
 
     absolute: float
     relative: float
@@ -41,7 +44,7 @@ class Difference:
 
 
 def difference(graph: Matrix, booster: Matrix) -> Difference:
-    """How far a graph is from its booster; infinitely far where it answers no number."""
+    """Return the difference between a graph's and its booster's answers; infinite if any answer is not finite."""
     if not len(booster):
         return Difference(0.0, 0.0, 0)
     if not np.isfinite(graph).all():
@@ -52,7 +55,7 @@ def difference(graph: Matrix, booster: Matrix) -> Difference:
 
 
 def check_parity(found: Difference) -> Verdict:
-    """The graph must say what the booster says, to float32 rounding."""
+    """Require that the graph's answers equal the booster's up to float32 rounding."""
     if found.is_rounding:
         return Verdict(True)
     return Verdict(
@@ -64,7 +67,7 @@ def check_parity(found: Difference) -> Verdict:
 
 
 def losses(predicted: Matrix, actual: Matrix, quantile: float | None) -> Matrix:
-    """What each row costs: the pinball loss of a quantile, or the squared error of a mean."""
+    """Return the loss of each row: the pinball loss of a quantile, or the squared error of a mean."""
     error = actual - predicted
     if quantile is None:
         return np.asarray(np.square(error), dtype=np.float32)
@@ -72,26 +75,26 @@ def losses(predicted: Matrix, actual: Matrix, quantile: float | None) -> Matrix:
 
 
 def check_not_worse(candidate: Matrix, served: Matrix, tolerance: float) -> Verdict:
-    """On the same holdout, the candidate's mean loss may exceed the served model's by `tolerance` of it, and by noise.
+    """Require that the candidate's mean loss exceeds the served model's by at most a share `tolerance` plus noise.
 
-    Noise is two standard errors of the paired difference; with few rows there is nothing to tell apart.
+    Both losses are of the same held-out rows. Noise is two standard errors of the paired difference.
     """
-    if len(candidate) < _FEWEST_ROWS:
+    if len(candidate) < _MIN_ROWS:
         return Verdict(True)
     worse = candidate - served
     noise = 2 * float(worse.std()) / np.sqrt(len(worse))
     allowed = tolerance * float(served.mean()) + noise
     if float(worse.mean()) <= allowed:
         return Verdict(True)
-    means = f"{candidate.mean():.4g}, that of the served model {served.mean():.4g}"
-    return Verdict(False, "worse", f"its mean loss on the {len(worse)} rows held out is {means}")
+    means = f"{candidate.mean():.4g}, the served model's is {served.mean():.4g}"
+    return Verdict(False, "worse", f"its mean loss on {len(worse)} held-out rows is {means}")
 
 
 def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: Sequence[str]) -> Verdict:
-    """More of a `rising` column must not predict less, on the average of observed rows, by more than a tolerance.
+    """Require that raising a `rising` column does not lower the mean prediction over the rows by more than a tolerance.
 
-    Single rows may: boosting towards a quantile sets its leaves anew after the splits, and so keeps to the constraint
-    that the splits were made under only roughly.
+    Single rows may fall: boosting of a quantile refits the leaves after the splits, so the monotone constraint of the
+    splits holds only roughly.
     """
     before = predict(names, rows)
     for column in rising:
@@ -107,7 +110,7 @@ def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: S
 
 
 def scores(predicted: Matrix, actual: Matrix, quantile: float | None) -> dict[str, float]:
-    """How good a model is on its holdout: relative errors, and for a quantile the share of rows below it."""
+    """Return a model's scores on the holdout: loss, relative errors, and for a quantile the share of rows below it."""
     if not len(actual):
         return {}
     relative = np.abs(predicted - actual) / np.maximum(actual, 1e-3)

@@ -1,4 +1,4 @@
-"""Running an exported graph, as a predictor would."""
+"""Runs exported ONNX graphs, as a predictor does."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from trainer.wire import Matrix
 
 
 class Graph:
-    """A session over a graph whose inputs are columns by name."""
+    """An onnxruntime session of a graph whose inputs are named columns."""
 
     def __init__(self, onnx_bytes: bytes) -> None:
         options = ort.SessionOptions()
@@ -18,11 +18,11 @@ class Graph:
         self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, names: Sequence[str], rows: Matrix) -> Matrix:
-        """Every output, [rows, outputs], for `rows` [rows, names]; columns that the graph doesn't take are left out."""
+        """Return all outputs [rows, outputs] for `rows` [rows, names]. Columns that are not inputs are ignored."""
         wanted = {value.name for value in self._session.get_inputs()}
         feed = {name: rows[:, i : i + 1] for i, name in enumerate(names) if name in wanted}
         return np.concatenate(self._session.run(None, feed), axis=1, dtype=np.float32)
 
     def predict(self, names: Sequence[str], rows: Matrix) -> Matrix:
-        """The first output, [rows]."""
+        """Return the first output, [rows]."""
         return self.outputs(names, rows)[:, 0]

@@ -1,4 +1,4 @@
-"""Taking samples in: once each, written down before they are acknowledged."""
+"""Ingestion of sample batches: each counts once, and is in the journal before it is acknowledged."""
 
 import asyncio
 import logging
@@ -11,12 +11,14 @@ from trainer.wire import Samples, join
 
 logger = logging.getLogger("headroom.trainer")
 
+# Batch keys that are kept to recognise repeated batches.
 _REMEMBERED_KEYS = 10_000
+# Rows that are added to the window at once: many rows take about as long as one.
 _RESTORED_AT_ONCE = 50_000
 
 
 class Ingestion:
-    """The way into the window. Without a journal, samples live as long as the process."""
+    """Adds batches to the window and to the journal. Without a journal, samples are lost when the process ends."""
 
     def __init__(self, window: Window, journal: Journal | None) -> None:
         self._window = window
@@ -24,7 +26,7 @@ class Ingestion:
         self._keys: OrderedDict[bytes, None] = OrderedDict()
 
     def restore(self) -> int:
-        """Brings back what the journal holds; returns how many samples that were."""
+        """Add the journal's samples to the window; return their number."""
         if self._journal is None:
             return 0
         restored, pending, pending_rows = 0, list[Samples](), 0
@@ -38,15 +40,14 @@ class Ingestion:
         return restored + self._add_all(pending)
 
     def _add_all(self, batches: list[Samples]) -> int:
-        """The window takes many rows at once about as fast as one."""
         if not batches:
             return 0
         samples = join(batches)
         self._window.add(samples)
         return len(samples)
 
-    def take(self, key: str, samples: Samples) -> bool:
-        """Takes a batch in; False when a batch with this key is there already. JournalError when it can't be kept."""
+    def accept(self, key: str, samples: Samples) -> bool:
+        """Add a batch; return False if a batch with this key was added before. Raise JournalError if not written."""
         digest = key_digest(key)
         if key and digest in self._keys:
             return False
@@ -56,8 +57,8 @@ class Ingestion:
         self._window.add(samples)
         return True
 
-    async def tidy(self) -> None:
-        """Brings the journal to disk, and shortens it when it has grown large; both in another thread."""
+    async def maintain_journal(self) -> None:
+        """Sync the journal to disk, and compact it when it has grown large; both run in another thread."""
         if self._journal is None:
             return
         try:
@@ -65,22 +66,22 @@ class Ingestion:
             if descriptor is not None:
                 await asyncio.to_thread(sync, descriptor)
             if self._journal.is_full:
-                await self._shorten(self._journal)
+                await self._compact(self._journal)
         except OSError as error:
-            logger.error("can't tidy the sample journal: %s", error)
+            logger.error("can't sync or compact the sample journal: %s", error)
 
-    async def forget(self) -> None:
-        """Makes the journal hold what the window holds, after something was flushed from it."""
+    async def rewrite_journal(self) -> None:
+        """Rewrite the journal from the window, after samples were flushed from the window."""
         if self._journal is not None:
             try:
-                await self._shorten(self._journal)
+                await self._compact(self._journal)
             except OSError as error:
-                raise JournalError(f"can't shorten the sample journal: {error.strerror}") from error
+                raise JournalError(f"can't compact the sample journal: {error.strerror}") from error
 
-    async def _shorten(self, journal: Journal) -> None:
+    async def _compact(self, journal: Journal) -> None:
         number, samples = journal.rotate(), await self._window.samples()
         await asyncio.to_thread(journal.write_snapshot, number, samples)
-        logger.info("the sample journal was shortened to %d samples", len(samples))
+        logger.info("compacted the sample journal to %d samples", len(samples))
 
     def _remember(self, digest: bytes) -> None:
         if any(digest):

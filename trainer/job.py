@@ -1,4 +1,4 @@
-"""What a pass hands to the fitter, and what it gets back."""
+"""The messages between a training pass and the fitter: jobs, fitted models and answers."""
 
 import struct
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from model_store import ROW_FEATURES, Manifest
 from trainer.settings import JobSettings
 from trainer.window import Rows, TargetData
 
-# Before each message between the two processes: its length.
+# The prefix of each message between the two processes: its length in bytes.
 LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The rows of each target, the graphs that are being served, and where each target's present law began."""
+    """The rows of each target, the served graphs, and the arrival number at which each target's present law began."""
 
     data: Mapping[str, TargetData]
     settings: JobSettings
@@ -25,11 +25,12 @@ class Job:
     law_began_at: Mapping[str, int] = field(default_factory=dict)
 
 
-class Learnt(msgspec.Struct, frozen=True, kw_only=True):
-    """A fitted model behind the gate. `refusal` and `refused_for`, the test that failed, are empty when it passed.
+class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A fitted model and the gate's verdict.
 
-    `drift_score` is how many standard errors the newest rows are off, `law_began_at` the arrival number from which they
-    obey another law, if they do, and `law_factor` by how much it is slower.
+    `refusal`: the reason for which the gate refused it. `refused_for`: the test that failed. Both are empty if it
+    passed. `drift_score`: standard errors by which the newest rows differ. `law_began_at`: the arrival number from
+    which rows follow another law, or None. `law_factor`: the ratio of that law's latencies to the earlier ones.
     """
 
     manifest: Manifest
@@ -63,9 +64,9 @@ class _JobOnWire(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the fitting process answers: models, or why there are none."""
+    """The fitting process's answer: models, or an error text."""
 
-    learnt: list[Learnt] = []
+    models: list[FittedModel] = []
     error: str = ""
 
 

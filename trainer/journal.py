@@ -1,12 +1,12 @@
-"""Samples written down before they are acknowledged, so that a restarted trainer knows what the killed one knew.
+"""The sample journal: batches are written to it before they are acknowledged, so a killed trainer loses none.
 
-A journal is a folder of segments. A segment begins with a line of JSON that names its columns and says whether it is a
-snapshot, which stands for all segments before it. Records follow:
+A journal is a folder of segments. A segment begins with a line of JSON that names its columns and tells whether it is
+a snapshot. A snapshot replaces all segments before it. Records follow:
 
     u32 length of the payload | u32 CRC-32 of the payload | payload: 16 bytes of batch key, then float32 rows
 
-What `append` has returned from is in the kernel's hands and survives the death of the process. It survives that of the
-machine after the next sync. A record that was being written at the moment of death is cut off by the next replay.
+When `append` returns, the kernel has the record, so the record survives the death of the process. It survives the death
+of the machine only after the next sync. The next replay cuts off a record that was only partly written.
 """
 
 import errno
@@ -38,7 +38,7 @@ _MAX_HEADER_BYTES = 1 << 16
 
 
 class Journal:
-    """One writer. Read it with `replay` before the first `append`."""
+    """A journal with one writer. Call `replay` before the first `append`."""
 
     def __init__(self, folder: Path, segment_bytes: int = 64 << 20) -> None:
         self._folder = folder
@@ -49,18 +49,18 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        """Whether the segment is large enough for a snapshot to pay."""
+        """True when the segment is large enough for a snapshot to be worth its cost."""
         return self._size > self._segment_bytes
 
     def replay(self) -> Iterator[tuple[bytes, Samples]]:
-        """Every whole record, oldest first, as the batch's key and its samples. JournalError when it can't be read."""
+        """Yield the key digest and samples of each whole record, oldest first; raise JournalError on a read error."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.glob(".partial-*"):
                 path.unlink()
             segments = self._segments()
             self._number = segments[-1][0] if segments else 1
-            snapshots = [number for number, path in segments if _header_of(path).get("snapshot")]
+            snapshots = [number for number, path in segments if _read_header(path).get("snapshot")]
             for number, path in segments:
                 if number >= max(snapshots, default=0):
                     yield from _read_segment(path)
@@ -68,33 +68,33 @@ class Journal:
             raise JournalError(f"can't read the sample journal {self._folder}: {error.strerror}") from error
 
     def append(self, key: str, samples: Samples) -> None:
-        """Writes a batch down. JournalError when it isn't written, in which case nothing of it is."""
-        record = _record(key_digest(key), samples)
+        """Write a batch; if it can't be written whole, write nothing and raise JournalError."""
+        record = _encode_record(key_digest(key), samples)
         try:
             if self._descriptor < 0:
                 self._open()
             if os.write(self._descriptor, record) < len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._cut_off()
+            self._cut_off_partial_record()
             raise JournalError(f"can't write the sample journal {self._folder}: {error.strerror}") from error
         self._size += len(record)
 
     def duplicate(self) -> int | None:
-        """A descriptor of its own for `sync`, which may then run in another thread; None when nothing was written."""
+        """Return a duplicate descriptor, which `sync` can use in another thread; None if nothing was written."""
         return os.dup(self._descriptor) if self._descriptor >= 0 else None
 
     def rotate(self) -> int:
-        """Ends the segment; returns the number that a snapshot of all before it is to have."""
+        """End the segment; return the number for a snapshot of all segments so far."""
         self.close()
         self._number += 2
         return self._number - 1
 
     def write_snapshot(self, number: int, samples: Samples) -> None:
-        """Puts `samples` in the place of every segment before `number`. Blocking; touches no segment in use."""
+        """Replace all segments before `number` by a snapshot of `samples`. Blocking; leaves the open segment alone."""
         partial = self._folder / f".partial-{secrets.token_hex(4)}"
         with partial.open("wb") as file:
-            file.write(_header(snapshot=True) + _record(bytes(_KEY_BYTES), samples))
+            file.write(_header(snapshot=True) + _encode_record(bytes(_KEY_BYTES), samples))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path(number))
@@ -114,8 +114,8 @@ class Journal:
         if not self._size:
             self._size = os.write(self._descriptor, _header(snapshot=False))
 
-    def _cut_off(self) -> None:
-        """A half-written record would hide all that come after it."""
+    def _cut_off_partial_record(self) -> None:
+        """Truncate the segment after its last whole record: a partial record would hide all that follow."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, self._size)
 
@@ -128,7 +128,7 @@ class Journal:
 
 
 def sync(descriptor: int) -> None:
-    """Brings what was written to the disk, and closes the descriptor. Blocking."""
+    """Flush written bytes to the disk, and close the descriptor. Blocking."""
     try:
         os.fdatasync(descriptor)
     finally:
@@ -136,7 +136,7 @@ def sync(descriptor: int) -> None:
 
 
 def key_digest(key: str) -> bytes:
-    """What stands for a batch's key; zeros for none."""
+    """Return the 16-byte digest of a batch key; all zeros for an empty key."""
     return hashlib.blake2b(key.encode(), digest_size=_KEY_BYTES).digest() if key else bytes(_KEY_BYTES)
 
 
@@ -144,8 +144,8 @@ def _header(snapshot: bool) -> bytes:
     return json.dumps({"columns": _COLUMNS, "snapshot": snapshot}).encode() + b"\n"
 
 
-def _header_of(path: Path) -> dict[str, Any]:
-    """What a segment says of itself; empty when it says nothing that can be read."""
+def _read_header(path: Path) -> dict[str, Any]:
+    """Return a segment's header, or an empty one if it is unreadable."""
     with path.open("rb") as file:
         try:
             header = json.loads(file.readline(_MAX_HEADER_BYTES))
@@ -154,17 +154,17 @@ def _header_of(path: Path) -> dict[str, Any]:
     return header if isinstance(header, dict) and isinstance(header.get("columns"), list) else {}
 
 
-def _record(digest: bytes, samples: Samples) -> bytes:
+def _encode_record(digest: bytes, samples: Samples) -> bytes:
     rows = np.column_stack((samples.features, samples.ttft_ms, samples.tpot_ms)).astype("<f4")
     payload = digest + rows.tobytes()
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def _read_segment(path: Path) -> Iterator[tuple[bytes, Samples]]:
-    header = _header_of(path)
+    header = _read_header(path)
     data = path.read_bytes()
     if not header:
-        logger.error("%s has no header: %d bytes of samples are lost", path, len(data))
+        logger.error("%s has no readable header: %d bytes of samples are lost", path, len(data))
         return
     end = data.find(b"\n") + 1
     while end + _HEAD.size <= len(data):
@@ -173,14 +173,14 @@ def _read_segment(path: Path) -> Iterator[tuple[bytes, Samples]]:
         if len(payload) < length or zlib.crc32(payload) != checksum:
             break
         end += _HEAD.size + length
-        yield payload[:_KEY_BYTES], _samples(payload[_KEY_BYTES:], header["columns"])
+        yield payload[:_KEY_BYTES], _decode_rows(payload[_KEY_BYTES:], header["columns"])
     if end < len(data):
-        logger.warning("%s: cut off %d bytes behind the last whole record", path, len(data) - end)
+        logger.warning("%s: cut off %d bytes after the last whole record", path, len(data) - end)
         os.truncate(path, end)
 
 
-def _samples(rows: bytes, columns: list[str]) -> Samples:
-    """Rows as any version wrote them: columns are found by name, unknown ones left out, new ones missing."""
+def _decode_rows(rows: bytes, columns: list[str]) -> Samples:
+    """Decode rows that any version wrote: unknown columns are dropped, absent ones get the feature's fill value."""
     table = np.frombuffer(rows, dtype="<f4").reshape(-1, len(columns))
     known = {name: table[:, index] for index, name in enumerate(columns)}
     absent = {feature.name: feature.fill_value for feature in ROW_FEATURES}

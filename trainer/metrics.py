@@ -1,4 +1,4 @@
-"""The trainer's metrics: the training server's names where it has them, this project's own beside them."""
+"""The trainer's metrics, under the names of llm-d's training server where it has one, else under Headroom's own."""
 
 import time
 from collections import deque
@@ -17,45 +17,50 @@ from trainer.window import KV_BUCKETS, QUEUE_BUCKETS, Window
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _PREFIX = "headroom_trainer"
 
-# Samples by (queue, KV cache, prefix) bucket.
+# Number of samples by (queue, KV cache, prefix) bucket.
 Counts = Mapping[tuple[int, int, int], int]
 
 
 class Metrics:
-    """Every metric of the process, in a registry of its own."""
+    """All metrics of the process, in their own registry."""
 
     def __init__(self, window: Window, fit: FitSettings) -> None:
         self.registry = registry = CollectorRegistry()
-        self.rows = Counter(f"{_PREFIX}_rows", "Samples by fate", ("fate",), registry=registry)
+        self.rows = Counter(f"{_PREFIX}_rows", "Samples received, by fate", ("fate",), registry=registry)
         self.passes = Counter(f"{_PREFIX}_passes", "Training passes by outcome", ("outcome",), registry=registry)
         self.failures = Counter(
             f"{_PREFIX}_failures",
-            "What failed: reading the store, leading it, a fit, a publication or the journal",
+            "Failures by stage: reading the store, leading it, a fit, a publication, a pass or the journal",
             ("stage",),
             registry=registry,
         )
         self.refusals = Counter(
-            f"{_PREFIX}_refusals", "Models that did not pass the gate", ("model", "reason"), registry=registry
+            f"{_PREFIX}_refusals", "Models that the gate refused", ("model", "reason"), registry=registry
         )
         self.law_changes = Counter(
-            f"{_PREFIX}_law_changes", "Times that the newest samples obeyed another law", ("model",), registry=registry
-        )
-        self.seconds = Histogram(
-            f"{_PREFIX}_seconds", "Time of each stage", ("stage",), buckets=_SECONDS, registry=registry
-        )
-        self._drift = Gauge(
-            f"{_PREFIX}_drift_score",
-            "Standard errors by which the newest samples differ from the ones before, against the served model",
+            f"{_PREFIX}_law_changes",
+            "Detected changes of the relation between features and latency",
             ("model",),
             registry=registry,
         )
-        self._generation = Gauge(f"{_PREFIX}_generation", "The newest generation", registry=registry)
-        self._published_at = Gauge(
-            f"{_PREFIX}_last_publication_timestamp_seconds", "When it was published", registry=registry
+        self.seconds = Histogram(
+            f"{_PREFIX}_seconds", "Duration of each stage, in seconds", ("stage",), buckets=_SECONDS, registry=registry
         )
-        self._trees = Gauge(f"{_PREFIX}_trees", "Trees of the newest model", ("model",), registry=registry)
+        self._drift = Gauge(
+            f"{_PREFIX}_drift_score",
+            "Standard errors by which the served model's residuals on the newest samples differ from earlier ones",
+            ("model",),
+            registry=registry,
+        )
+        self._generation = Gauge(f"{_PREFIX}_generation", "Number of the newest generation", registry=registry)
+        self._published_at = Gauge(
+            f"{_PREFIX}_last_publication_timestamp_seconds",
+            "Unix time at which the newest generation was published",
+            registry=registry,
+        )
+        self._trees = Gauge(f"{_PREFIX}_trees", "Trees of the newest published model", ("model",), registry=registry)
         self._scores = Gauge(
-            f"{_PREFIX}_holdout", "Scores of the last fitted model", ("model", "score"), registry=registry
+            f"{_PREFIX}_holdout", "Holdout scores of the newest fitted model", ("model", "score"), registry=registry
         )
         self._window = _WindowCollector(window)
         self._last_passes = _PassCollector(list(window.targets), fit)
@@ -65,7 +70,7 @@ class Metrics:
     def page(self) -> bytes:
         return generate_latest(self.registry)
 
-    def passed(self, result: PassResult) -> None:
+    def record_pass(self, result: PassResult) -> None:
         self.passes.labels(result.outcome).inc()
         if result.failed_at:
             self.failures.labels(result.failed_at).inc()
@@ -74,33 +79,33 @@ class Metrics:
             self._published_at.set(result.generation.published_at.timestamp())
         for stage, seconds in result.seconds.items():
             self.seconds.labels(stage).observe(seconds)
-        for model, learnt in result.learnt.items():
-            self._drift.labels(model).set(learnt.drift_score)
-            if learnt.refusal:
-                self.refusals.labels(model, learnt.refused_for).inc()
-            for score, value in learnt.manifest.holdout_scores.items():
+        for model, fitted in result.fitted.items():
+            self._drift.labels(model).set(fitted.drift_score)
+            if fitted.refusal:
+                self.refusals.labels(model, fitted.refused_for).inc()
+            for score, value in fitted.manifest.holdout_scores.items():
                 self._scores.labels(model, score).set(value)
-        for model, learnt in result.published.items():
-            self._trees.labels(model).set(learnt.trees)
-        self._last_passes.passed(result)
+        for model, fitted in result.published.items():
+            self._trees.labels(model).set(fitted.trees)
+        self._last_passes.record_pass(result)
 
-    def prefixes(self, summary: PrefixSummary | None) -> None:
+    def record_prefixes(self, summary: PrefixSummary | None) -> None:
         self._window.prefixes = summary
 
-    def took_in(self, rows: int, new: bool, seconds: float) -> None:
-        """A batch was taken in, or known already."""
+    def record_batch(self, rows: int, new: bool, seconds: float) -> None:
+        """Count a batch and its time; `new` is false for a repeated batch."""
         self.rows.labels("accepted" if new else "repeated").inc(rows)
         self.seconds.labels("ingest").observe(seconds)
         if new and self._window.waiting_since is None:
             self._window.waiting_since = time.monotonic()
 
-    def pass_begins(self) -> None:
-        """All that was taken in is seen from now on."""
+    def start_pass(self) -> None:
+        """Reset the ingestion lag: the pass sees all samples received so far."""
         self._window.waiting_since = None
 
 
 class _WindowCollector(Collector):
-    """The window's sizes, counted when the page is asked for."""
+    """The window's sizes, counted when the page is requested."""
 
     def __init__(self, window: Window) -> None:
         self._targets = window.targets
@@ -109,7 +114,9 @@ class _WindowCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "queue_bucket", "cache_bucket", "prefix_bucket"]
-        counts = GaugeMetricFamily("training_samples_count", "Samples by bucket, empty ones left out", labels=labels)
+        counts = GaugeMetricFamily(
+            "training_samples_count", "Training samples by bucket, without empty buckets", labels=labels
+        )
         held_out = GaugeMetricFamily(f"{_PREFIX}_holdout_samples", "Samples held out", labels=["model"])
         by_bucket = {model: target.bucket_counts() for model, target in self._targets.items()}
         for model, target in self._targets.items():
@@ -120,7 +127,7 @@ class _WindowCollector(Collector):
         yield counts
         yield held_out
         yield GaugeMetricFamily(
-            f"{_PREFIX}_ingestion_lag_seconds", "How long the oldest sample waits that no pass has seen", value=lag
+            f"{_PREFIX}_ingestion_lag_seconds", "Age of the oldest sample that no pass has seen yet", value=lag
         )
         yield from _total_families(by_bucket)
         if self.prefixes is not None:
@@ -128,7 +135,7 @@ class _WindowCollector(Collector):
 
 
 class _PassCollector(Collector):
-    """The last passes, as the training server shows them: index 0 is the oldest of five."""
+    """The last five passes, under the names of llm-d's training server; index 0 is the oldest."""
 
     def __init__(self, targets: list[str], fit: FitSettings) -> None:
         self._fit = fit
@@ -136,31 +143,38 @@ class _PassCollector(Collector):
         self._importances: dict[str, dict[str, float]] = {}
         self._intercepts: dict[str, float] = {}
 
-    def passed(self, result: PassResult) -> None:
-        for model, learnt in result.published.items():
-            self._history[model].append(learnt.manifest.holdout_scores)
-            self._importances[model] = learnt.importances
-            if learnt.intercept is not None:
-                self._intercepts[model] = learnt.intercept
+    def record_pass(self, result: PassResult) -> None:
+        for model, fitted in result.published.items():
+            self._history[model].append(fitted.manifest.holdout_scores)
+            self._importances[model] = fitted.importances
+            if fitted.intercept is not None:
+                self._intercepts[model] = fitted.intercept
 
     def collect(self) -> Iterator[Metric]:
         kind = GaugeMetricFamily("model_type", "Kind of model", labels=["type"])
         kind.add_metric([self._fit.model_type], 1)
         yield kind
         for name in ("ensemble_active", "ensemble_mode"):
-            yield GaugeMetricFamily(name, "Never: there is one model a target", value=0)
+            yield GaugeMetricFamily(name, "Always 0: each target has one model", value=0)
         if self._fit.quantiles:
             quantile = self._fit.quantiles[0]
-            yield GaugeMetricFamily("model_quantile", "The quantile that is predicted", value=quantile)
-            yield GaugeMetricFamily("target_coverage_percent", "Wanted coverage", value=100 * quantile)
-            yield GaugeMetricFamily("target_violation_rate_percent", "Wanted violations", value=100 * (1 - quantile))
+            yield GaugeMetricFamily("model_quantile", "Predicted quantile", value=quantile)
+            yield GaugeMetricFamily("target_coverage_percent", "Intended coverage, in percent", value=100 * quantile)
+            violations = 100 * (1 - quantile)
+            yield GaugeMetricFamily(
+                "target_violation_rate_percent", "Intended violation rate, in percent", value=violations
+            )
         for model, history in self._history.items():
-            yield from self._of_model(model, list(history))
+            yield from self._model_families(model, list(history))
 
-    def _of_model(self, model: str, history: list[dict[str, float]]) -> Iterator[Metric]:
+    def _model_families(self, model: str, history: list[dict[str, float]]) -> Iterator[Metric]:
         loss = GaugeMetricFamily(f"{model}_quantile_loss", "Loss on the holdout, in ms", labels=["idx"])
-        covered = GaugeMetricFamily(f"{model}_coverage_percent", "Holdout at or below its prediction", labels=["idx"])
-        above = GaugeMetricFamily(f"{model}_violation_rate_percent", "Holdout above its prediction", labels=["idx"])
+        covered = GaugeMetricFamily(
+            f"{model}_coverage_percent", "Percent of held-out samples at or below the prediction", labels=["idx"]
+        )
+        above = GaugeMetricFamily(
+            f"{model}_violation_rate_percent", "Percent of held-out samples above the prediction", labels=["idx"]
+        )
         for index, scores in enumerate(history):
             if "loss" in scores:
                 loss.add_metric([str(index)], scores["loss"])
@@ -169,8 +183,8 @@ class _PassCollector(Collector):
                 above.add_metric([str(index)], 100 * (1 - scores["coverage"]))
         yield from (loss, covered, above)
         linear = model in self._intercepts
-        what = ("coef", "Coefficient of a feature") if linear else ("importance", "Gain of a feature's splits")
-        weights = GaugeMetricFamily(f"{model}_{what[0]}", what[1], labels=["feature"])
+        name, text = ("coef", "Coefficient of a feature") if linear else ("importance", "Gain of a feature's splits")
+        weights = GaugeMetricFamily(f"{model}_{name}", text, labels=["feature"])
         for feature, value in self._importances.get(model, {}).items():
             weights.add_metric([feature], value)
         yield weights

@@ -1,4 +1,4 @@
-"""The training server's endpoints about models. Where one hands out a model's file, it hands out ONNX."""
+"""The endpoints about models, compatible with llm-d's training server. Model files are ONNX instead of pickles."""
 
 import asyncio
 import io
@@ -15,14 +15,14 @@ from starlette.routing import Route
 from model_store import ROW_NAMES, Generation, ModelStore, NotFoundError, StoredModel, StoreError
 from trainer.config import Config
 from trainer.exceptions import EntryError
-from trainer.job import Learnt
+from trainer.job import FittedModel
 from trainer.prefixes import RANGES, PrefixSummary, summarise
 from trainer.retraining import Retraining
 from trainer.window import Window
 from trainer.wire import decode_prediction
 
 TARGETS = ("ttft", "tpot")
-# What clients of the training server may ask for and never find: those learners publish no such thing.
+# Models of llm-d's training server that this trainer never publishes. Clients may still ask for them.
 _ALWAYS_ABSENT = ("ttft_gated", "tpot_gated")
 
 
@@ -53,7 +53,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         )
 
     async def models_list(request: Request) -> Response:
-        found = await asyncio.to_thread(_all, store)
+        found = await asyncio.to_thread(_current_models, store)
         models = {name: _summary(found.get(name)) for name in (*TARGETS, *_ALWAYS_ABSENT)}
         scores = {name: stored.manifest.holdout_scores for name, stored in found.items()}
         return json(
@@ -62,7 +62,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
 
     async def info(request: Request) -> Response:
         name = request.path_params["name"]
-        stored = (await asyncio.to_thread(_all, store)).get(name)
+        stored = (await asyncio.to_thread(_current_models, store)).get(name)
         if stored is None:
             return json({"detail": f"Model {name} not found"}, 404)
         manifest = stored.manifest
@@ -73,7 +73,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
 
     async def download(request: Request) -> Response:
         name = request.path_params["name"]
-        stored = (await asyncio.to_thread(_all, store)).get(name)
+        stored = (await asyncio.to_thread(_current_models, store)).get(name)
         if stored is None:
             return json({"detail": f"Model {name} not found"}, 404)
         headers = {
@@ -89,7 +89,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         return dump(request, "lightgbm", "text/plain")
 
     def dump(request: Request, model_type: str, media_type: str) -> Response:
-        found = learnt_as(model_type, request)
+        found = find_model(model_type, request)
         if isinstance(found, Response):
             return found
         name = f"{request.path_params['name']}_{'lgb_model.txt' if model_type == 'lightgbm' else 'trees.json'}"
@@ -97,17 +97,17 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
         return Response(found.dump, media_type=media_type, headers=headers)
 
     async def lightgbm_importances(request: Request) -> Response:
-        found = learnt_as("lightgbm", request)
+        found = find_model("lightgbm", request)
         return found if isinstance(found, Response) else json(found.importances)
 
-    def learnt_as(model_type: str, request: Request) -> Learnt | Response:
+    def find_model(model_type: str, request: Request) -> FittedModel | Response:
         if config.model_type != model_type:
             return json({"detail": f"the models are of type {config.model_type}"}, 404)
-        found = retraining.learnt.get(request.path_params["name"])
+        found = retraining.published.get(request.path_params["name"])
         return found or json({"detail": "no model has been published since the trainer started"}, 404)
 
     async def export(request: Request) -> Response:
-        found = await asyncio.to_thread(_all, store)
+        found = await asyncio.to_thread(_current_models, store)
         if not found:
             return json({"detail": "Models not ready"}, 503)
         return Response(await asyncio.to_thread(_archive, config, found), media_type="application/gzip")
@@ -130,7 +130,7 @@ def routes(config: Config, window: Window, store: ModelStore, retraining: Retrai
 
 
 def _endpoints(model_type: str) -> dict[str, Any]:
-    """Where a model can be looked at, by its kind."""
+    """Return the endpoints that show models of this type."""
     if model_type == "bayesian_ridge":
         return {"coefficients": "/metrics"}
     if model_type == "lightgbm":
@@ -147,8 +147,8 @@ def unprocessable(error: EntryError) -> Response:
     return json({"detail": [{"loc": error.location, "msg": str(error), "type": "value_error"}]}, 422)
 
 
-def _all(store: ModelStore) -> dict[str, StoredModel]:
-    """The models in force; none of them when the store can't be read."""
+def _current_models(store: ModelStore) -> dict[str, StoredModel]:
+    """Read the models in force; return none of them if the store can't be read."""
     try:
         generation: Generation | None = store.current()
         return {name: store.read(generation, name) for name in generation.models} if generation else {}
@@ -161,7 +161,7 @@ def _about(config: Config) -> dict[str, Any]:
 
 
 def _prediction(config: Config, ttft_ms: float, tpot_ms: float) -> dict[str, Any]:
-    """The training server's flavour: a tenth of the prediction stands for its uncertainty, as its clients expect."""
+    """Return the answer in llm-d's format, with a tenth of the prediction as its uncertainty, as its clients expect."""
     answer: dict[str, Any] = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
     for name, value in (("ttft", ttft_ms), ("tpot", tpot_ms)):
         uncertainty = 0.1 * value
@@ -178,7 +178,7 @@ def _summary(stored: StoredModel | None) -> dict[str, Any]:
 
 
 def _archive(config: Config, found: dict[str, StoredModel]) -> bytes:
-    """A gzipped tar of the ONNX files, their manifests, and what they are."""
+    """Return a gzipped tar of the ONNX files, their manifests and metadata.json."""
     metadata = {
         "model_type": config.model_type,
         "quantile_alpha": config.quantile,

@@ -1,4 +1,4 @@
-"""What the samples say of prefix caching: how scores are spread, and whether TTFT falls with them."""
+"""Statistics of prefix caching: the distribution of prefix scores, and the TTFT by score."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _SCORE = ROW_NAMES.index("prefix_cache_score")
 
 @dataclass(frozen=True, slots=True)
 class PrefixRange:
-    """The rows whose score is in one quarter; latencies in ms, None without rows."""
+    """The rows whose score is in one quarter. Latencies are in ms, and None if there are no rows."""
 
     count: int
     mean_ttft_ms: float | None
@@ -28,7 +28,7 @@ class PrefixSummary:
 
 
 def summarise(rows: Rows) -> PrefixSummary | None:
-    """Of TTFT's rows to train on; None without any."""
+    """Summarise TTFT's training rows; return None if there are none."""
     if not len(rows):
         return None
     scores = rows.x[:, _SCORE].astype(np.float64)

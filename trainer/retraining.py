@@ -1,4 +1,4 @@
-"""When a pass runs: at most once an interval, only with something new, never on the event loop."""
+"""The training loop: runs a pass at most once per interval, only after new samples, and outside the event loop."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from model_store import ModelStore, StoreError
 from trainer.graph import Graph
-from trainer.job import Learnt
+from trainer.job import FittedModel
 from trainer.metrics import Metrics
 from trainer.prefixes import summarise
 from trainer.training_pass import Learn, PassResult, PassSettings, read_graphs, run_pass
@@ -19,17 +19,18 @@ T = TypeVar("T")
 
 logger = logging.getLogger("headroom.trainer")
 
-_REMEMBERED = 10
-# How often the lead is renewed, where it is a lease that runs out.
+# Refused passes to keep for /data/status.
+_KEPT_REFUSALS = 10
+# Seconds between renewals of the lead; on S3 a lease runs out after 15 s.
 _RENEWAL_S = 5.0
-# After these a pass is worth trying again even when no sample is new.
-_TRIED_AGAIN = ("failed", "standby")
-# And these say nothing of a model.
+# Outcomes after which a pass is tried again without new samples.
+_RETRIED_OUTCOMES = ("failed", "standby")
+# Outcomes that have a reason but judge no model.
 _NOT_REFUSALS = ("too_few_samples", "standby")
 
 
 class Retraining:
-    """The loop, and what is known of its last passes."""
+    """The training loop, the models it has published, and the results of its last passes."""
 
     def __init__(
         self,
@@ -48,36 +49,36 @@ class Retraining:
         self._learn = learn
         self._served_onnx: dict[str, bytes] = {}
         self._stamp: Hashable = None
-        self._unreadable = ""
+        self._last_read_error = ""
         self._fitted_version = 0
         self._leads = False
         self._threads: set[asyncio.Task[object]] = set()
         self.served: dict[str, Graph] = {}
-        self.learnt: dict[str, Learnt] = {}
+        self.published: dict[str, FittedModel] = {}
         self.law_began_at: dict[str, int] = {}
         self.generation: int | None = None
         self.last_pass: PassResult | None = None
-        self.refused: deque[PassResult] = deque(maxlen=_REMEMBERED)
+        self.refused: deque[PassResult] = deque(maxlen=_KEPT_REFUSALS)
 
     @property
     def ready(self) -> bool:
         return self.generation is not None
 
     async def run(self) -> None:
-        """Passes until cancelled."""
+        """Run passes until cancelled."""
         while True:
-            await self._follow()
+            await self._load_current()
             await asyncio.sleep(self._interval_s)
             version = self._window.version
             if version == self._fitted_version:
                 continue
             result = await self._pass()
-            await self._note(result)
-            if result.outcome not in _TRIED_AGAIN:
+            await self._record(result)
+            if result.outcome not in _RETRIED_OUTCOMES:
                 self._fitted_version = version
 
     async def keep_lead(self) -> None:
-        """Renews the lead between passes, until cancelled."""
+        """Renew the lead between passes, until cancelled."""
         while True:
             await asyncio.sleep(_RENEWAL_S)
             if not self._leads:
@@ -88,14 +89,15 @@ class Retraining:
                 logger.warning("can't renew the lead of the model store: %s", error)
 
     async def end(self) -> None:
-        """Waits for what is still at work in a thread, and lets another trainer lead. After the tasks are cancelled."""
+        """Wait for work in threads, then give up the lead. Call this after cancelling the tasks."""
         await asyncio.gather(*self._threads, return_exceptions=True)
         await asyncio.to_thread(self._store.resign)
 
-    async def _follow(self) -> None:
-        """Compares with what is in force, whoever published it: at a start, after a rollback, behind another trainer.
+    async def _load_current(self) -> None:
+        """Load the generation in force, if it has changed, as the one that new models are compared with.
 
-        What can't be read is not compared with, and replaced by the next generation.
+        It changes by another trainer's publication or by a rollback. If it can't be read, the next pass compares with
+        the generation loaded before.
         """
         try:
             stamp = await self._in_thread(self._store.stamp)
@@ -105,16 +107,16 @@ class Retraining:
             if generation is not None and generation.generation != self.generation:
                 await self._serve(await self._in_thread(read_graphs, self._store, generation))
                 self.generation = generation.generation
-                logger.info("going on from generation %d", self.generation)
-            self._stamp, self._unreadable = stamp, ""
+                logger.info("loaded generation %d as the one to compare with", self.generation)
+            self._stamp, self._last_read_error = stamp, ""
         except StoreError as error:
             self._metrics.failures.labels("read").inc()
-            if str(error) != self._unreadable:
+            if str(error) != self._last_read_error:
                 logger.error("can't read the generation in force: %s", error)
-            self._unreadable = str(error)
+            self._last_read_error = str(error)
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A thread goes on when its task is cancelled; `end` waits for it."""
+        """Run a function in a thread. The thread goes on if its task is cancelled; `end` waits for it."""
         work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
         self._threads.add(work)
         work.add_done_callback(self._threads.discard)
@@ -123,18 +125,18 @@ class Retraining:
     async def _pass(self) -> PassResult:
         for name, began_at in self.law_began_at.items():
             self._window.targets[name].forget_replaced(began_at)
-        self._metrics.pass_begins()
+        self._metrics.start_pass()
         data = {name: await target.data() for name, target in self._window.targets.items()}
-        self._metrics.prefixes(await asyncio.to_thread(summarise, data["ttft"].train))
+        self._metrics.record_prefixes(await asyncio.to_thread(summarise, data["ttft"].train))
         try:
             return await self._in_thread(
                 run_pass, data, self._served_onnx, self.law_began_at, self._store, self._settings, self._learn
             )
-        except Exception as error:  # whatever a library raises costs this pass, and not the trainer
+        except Exception as error:  # an unexpected error of a library fails this pass, not the trainer
             logger.exception("a training pass failed")
             return PassResult("failed", f"{type(error).__name__}: {error}", failed_at="pass")
 
-    async def _note(self, result: PassResult) -> None:
+    async def _record(self, result: PassResult) -> None:
         before = self.last_pass
         if before is None or (before.outcome, before.reason) != (result.outcome, result.reason):
             level = logging.ERROR if result.outcome == "failed" else logging.INFO
@@ -142,24 +144,24 @@ class Retraining:
             logger.log(level, "pass: %s%s %s", result.outcome, number, result.reason)
         self.last_pass = result
         self._leads = result.outcome != "standby"
-        self._note_laws(result)
-        self._metrics.passed(result)
+        self._record_law_changes(result)
+        self._metrics.record_pass(result)
         if result.generation is not None:
             await self._serve({name: learnt.onnx for name, learnt in result.published.items()})
-            self.learnt |= result.published
+            self.published |= result.published
             self.generation = result.generation.generation
         if result.reason and result.outcome not in _NOT_REFUSALS:
             self.refused.append(result)
 
-    def _note_laws(self, result: PassResult) -> None:
-        for name, learnt in result.learnt.items():
+    def _record_law_changes(self, result: PassResult) -> None:
+        for name, learnt in result.fitted.items():
             began_at = learnt.law_began_at
             if began_at is None or began_at == self.law_began_at.get(name):
                 continue
             self.law_began_at[name] = began_at
             self._metrics.law_changes.labels(name).inc()
             logger.warning(
-                "%s: the newest %d rows take %.2f times what the served model predicts; older rows count little now",
+                "%s: the newest %d rows take %.2f times as long as the served model predicts; older rows weigh less",
                 name,
                 self._window.targets[name].arrivals - began_at,
                 learnt.law_factor,

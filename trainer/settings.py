@@ -1,4 +1,4 @@
-"""How models are fitted and judged."""
+"""The settings of a fit and of a fitting job."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ MODEL_TYPES = ("xgboost", "lightgbm", "bayesian_ridge")
 
 
 class FitSettings(msgspec.Struct, frozen=True):
-    """No `quantiles` fits the mean. Trees and depth are a budget: each costs at every prediction of every request."""
+    """How to fit a model. Empty `quantiles` fit the mean. More trees and depth make each prediction slower."""
 
     model_type: str = "xgboost"
     quantiles: tuple[float, ...] = (0.9,)
@@ -21,26 +21,26 @@ class FitSettings(msgspec.Struct, frozen=True):
 
     @property
     def targets(self) -> tuple[float | None, ...]:
-        """The quantile of each model, the one that clients are answered with first; None for a mean."""
+        """The quantile of each model, or None for a mean. Clients are answered with the first."""
         return self.quantiles or (None,)
 
     @property
     def in_logarithms(self) -> bool:
-        """Trees fit quantiles to the logarithm, where an error of a tenth weighs alike for 20 ms and for 20 s.
+        """True if models are fitted to the latency's logarithm, where an error of 10 % weighs the same at any latency.
 
-        A quantile of the logarithm is the logarithm of the quantile; of a mean that isn't true. A linear model is
-        left with the latency itself, which is about linear in the tokens.
+        The quantile of a logarithm is the logarithm of the quantile. This does not hold for a mean. A linear model
+        fits the latency itself, which is about linear in the tokens.
         """
         return bool(self.quantiles) and self.model_type != "bayesian_ridge"
 
     @property
     def further_trees(self) -> int:
-        """Trees that an incremental fit adds."""
+        """The number of trees that an incremental fit adds."""
         return max(1, self.trees // 6)
 
 
 class JobSettings(msgspec.Struct, frozen=True):
-    """How every target is fitted and judged. `budget_s` is the time that a fit may take before it is cut short."""
+    """How to fit and judge every target. `budget_s`: if a whole fit would take longer, extend the previous models."""
 
     fit: FitSettings
     trainer_id: str

@@ -1,4 +1,4 @@
-"""One training pass: have models fitted, publish those that passed the gate. Blocking, and meant for a thread."""
+"""One training pass: fit models, and publish those that pass the gate. Blocking; run it in a thread."""
 
 import logging
 import time
@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 
 from model_store import SCHEMAS, Draft, Generation, ModelStore, StoreError
 from trainer.exceptions import ExportError, FitError
-from trainer.job import Job, Learnt
+from trainer.job import FittedModel, Job
 from trainer.settings import JobSettings
 from trainer.window import TargetData
 
 logger = logging.getLogger("headroom.trainer")
 
-Learn = Callable[[Job], Sequence[Learnt]]
+Learn = Callable[[Job], Sequence[FittedModel]]
 
 
 @dataclass(frozen=True, slots=True)
 class PassSettings:
-    """`min_samples_fresh` counts while the store is empty, `min_samples` from then on."""
+    """The settings of a pass. `min_samples_fresh` applies while the store is empty, `min_samples` afterwards."""
 
     job: JobSettings
     min_samples: int
@@ -29,24 +29,24 @@ class PassSettings:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass did. `outcome` is published, refused, too_few_samples, standby or failed.
+    """The result of a pass. `outcome` is published, refused, too_few_samples, standby or failed.
 
-    `learnt` are all models that were fitted, by target, and `published` those of them that are in force now. A pass
-    that failed did so at `failed_at`: lead, fit or publish.
+    `fitted` holds all fitted models by target, `published` those that were published. `failed_at` is the stage at
+    which a failed pass failed: lead, fit, publish, or pass for an unexpected error.
     """
 
     outcome: str
     reason: str = ""
     generation: Generation | None = None
-    learnt: Mapping[str, Learnt] = field(default_factory=dict)
-    published: Mapping[str, Learnt] = field(default_factory=dict)
+    fitted: Mapping[str, FittedModel] = field(default_factory=dict)
+    published: Mapping[str, FittedModel] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     failed_at: str = ""
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        return {name: learnt.manifest.holdout_scores for name, learnt in self.learnt.items()}
+        return {name: fitted.manifest.holdout_scores for name, fitted in self.fitted.items()}
 
 
 def run_pass(
@@ -57,7 +57,7 @@ def run_pass(
     settings: PassSettings,
     learn: Learn,
 ) -> PassResult:
-    """Has every target fitted that has enough samples, and publishes what passes the gate as one generation."""
+    """Fit every target that has enough samples, and publish the models that pass the gate as one generation."""
     started_at = time.perf_counter()
     stage = "lead"
     try:
@@ -67,10 +67,10 @@ def run_pass(
         ready = {name: target for name, target in data.items() if len(target.train) >= fewest}
         if not ready:
             counts = ", ".join(f"{name} {len(target.train)}" for name, target in data.items())
-            return PassResult("too_few_samples", f"{fewest} samples are needed, there are: {counts}")
+            return PassResult("too_few_samples", f"{fewest} samples are needed; there are: {counts}")
         stage = "fit"
-        learnt = {model.manifest.model: model for model in learn(Job(ready, settings.job, served, law_began_at))}
-        passed = {name: model for name, model in learnt.items() if not model.refusal}
+        fitted = {model.manifest.model: model for model in learn(Job(ready, settings.job, served, law_began_at))}
+        passed = {name: model for name, model in fitted.items() if not model.refusal}
         stage, publish_at = "publish", time.perf_counter()
         generation = _publish(store, list(passed.values()), settings.keep_generations) if passed else None
     except (StoreError, FitError, ExportError) as error:
@@ -78,14 +78,14 @@ def run_pass(
     ended_at = time.perf_counter()
     return PassResult(
         outcome="published" if generation else "refused",
-        reason="; ".join(f"{name}: {model.refusal}" for name, model in learnt.items() if model.refusal),
+        reason="; ".join(f"{name}: {model.refusal}" for name, model in fitted.items() if model.refusal),
         generation=generation,
-        learnt=learnt,
+        fitted=fitted,
         published=passed,
         seconds={
-            "fit": sum(model.fit_s for model in learnt.values()),
-            "export": sum(model.export_s for model in learnt.values()),
-            "gate": sum(model.gate_s for model in learnt.values()),
+            "fit": sum(model.fit_s for model in fitted.values()),
+            "export": sum(model.export_s for model in fitted.values()),
+            "gate": sum(model.gate_s for model in fitted.values()),
             "publish": ended_at - publish_at,
             "pass": ended_at - started_at,
         },
@@ -93,11 +93,11 @@ def run_pass(
 
 
 def read_graphs(store: ModelStore, generation: Generation) -> dict[str, bytes]:
-    """The graphs of a generation, for the next pass to be compared with."""
+    """Read the graphs of a generation, with which the next pass compares its models."""
     return {name: store.read(generation, name).onnx for name in generation.models if name in SCHEMAS}
 
 
-def _publish(store: ModelStore, models: Sequence[Learnt], keep: int) -> Generation:
+def _publish(store: ModelStore, models: Sequence[FittedModel], keep: int) -> Generation:
     logger.debug("stage: publish")
     generation = store.publish([Draft(model.manifest, model.onnx) for model in models])
     logger.debug("stage: collect")

@@ -1,7 +1,7 @@
-"""The samples that models are fitted to: the newest of every kind of situation, and a holdout that is never trained on.
+"""The training window: the newest samples of every situation, and a holdout that is never trained on.
 
-Situations are buckets of queue length, KV-cache use and prefix score, so that a long quiet night doesn't push out what
-was learnt of a busy hour.
+A situation is a bucket of queue length, KV cache use and prefix score. Each bucket keeps its own newest rows, so a long
+quiet night does not push out the samples of a busy hour.
 """
 
 import asyncio
@@ -19,12 +19,15 @@ _NAMES = [feature.name for feature in ROW_FEATURES]
 _WAITING = _NAMES.index("num_request_waiting")
 _KV = _NAMES.index("kv_cache_percentage")
 _PREFIX = _NAMES.index("prefix_cache_score")
+# Rows for which a new ring reserves memory.
 _FIRST_CAPACITY = 64
+# The resolution of the held-out share.
 _HASH_BUCKETS = 10_000
-# A row of a window: the raw features, the latency, and when it came, as a number that counts all rows of the target.
+# A row of a window: raw features, latency in ms, and arrival number, which counts all rows of the target.
 ROW = np.dtype([("x", np.float32, (len(_NAMES),)), ("y", np.float32), ("arrival", np.int64)])
+# Newer rows that a bucket needs before its rows of an earlier law are dropped.
 _ENOUGH_TO_REPLACE = 50
-# So much is copied at once while nothing else runs: some tenths of a millisecond.
+# Bytes copied before the event loop gets its turn; 1 MiB takes a few tenths of a millisecond.
 _COPIED_AT_ONCE_BYTES = 1 << 20
 
 Structured = NDArray[np.void]
@@ -42,26 +45,26 @@ class Rows:
         return len(self.y)
 
     def part(self, index: slice | NDArray[np.bool_] | NDArray[np.int64]) -> "Rows":
-        """The rows at an index, as numpy understands it."""
+        """Return the rows at a numpy index."""
         return Rows(self.x[index], self.y[index], self.arrival[index])
 
 
 @dataclass(frozen=True, slots=True)
 class TargetData:
-    """A target's rows, to train on and held out. Those to train on come bucket by bucket, those held out in order."""
+    """A target's training rows, bucket by bucket, and held-out rows, in order of arrival."""
 
     train: Rows
     holdout: Rows
 
     def in_order(self) -> Rows:
-        """The rows of both sides, oldest first."""
+        """Return training and held-out rows together, oldest first."""
         both = (self.train, self.holdout)
         x, y, arrival = (np.concatenate([getattr(rows, name) for rows in both]) for name in ("x", "y", "arrival"))
         return Rows(x, y, arrival).part(np.argsort(arrival))
 
 
 class Ring:
-    """The newest `capacity` rows, in memory that grows as it fills."""
+    """A ring buffer of the newest `capacity` rows. Its memory grows as it fills."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -83,7 +86,7 @@ class Ring:
         self.size = min(self.size + len(rows), len(self._rows))
 
     def rows(self) -> Structured:
-        """A copy, oldest first."""
+        """Return a copy of the rows, oldest first."""
         if self.size < len(self._rows):
             return self._rows[: self.size].copy()
         return np.concatenate([self._rows[self._next :], self._rows[: self._next]])
@@ -105,7 +108,7 @@ class Ring:
 
 
 class TargetWindow:
-    """One target's samples. Rows are held out by a hash of their content, so a row is on the same side for ever."""
+    """One target's samples. A hash of a row's content decides if it is held out, so equal rows are on the same side."""
 
     def __init__(self, per_bucket: int, holdout_share: float, holdout_rows: int) -> None:
         self._per_bucket = per_bucket
@@ -124,7 +127,7 @@ class TargetWindow:
         return self._holdout.size
 
     def bucket_counts(self) -> dict[tuple[int, int, int], int]:
-        """Rows by (queue, KV, prefix) bucket, without the empty ones."""
+        """Return the number of rows by (queue, KV, prefix) bucket, without empty buckets."""
         return {_bucket_of(number): ring.size for number, ring in sorted(self._buckets.items())}
 
     def add(self, features: Matrix, latency_ms: Matrix) -> None:
@@ -141,13 +144,13 @@ class TargetWindow:
 
     @property
     def arrivals(self) -> int:
-        """How many rows ever came; the number that the next one gets."""
+        """The number of rows that ever arrived, which is the next row's arrival number."""
         return self._arrivals
 
     async def data(self, before: int | None = None) -> TargetData:
-        """A copy of the rows that are there now, or that came before a number.
+        """Return a copy of the rows whose arrival number is below `before`; default: all present rows.
 
-        It is made in pieces, between which everything else on the event loop has its turn.
+        The copy is made in pieces, and other tasks on the event loop run between them.
         """
         before = self._arrivals if before is None else before
         pieces: list[Structured] = [np.empty(0, dtype=ROW)]
@@ -163,7 +166,7 @@ class TargetWindow:
         return TargetData(*(_rows(part[part["arrival"] < before]) for part in (train, holdout)))
 
     def forget_replaced(self, arrival: int) -> None:
-        """Drops rows that came before a number, in every situation of which there are enough rows since."""
+        """Drop rows that arrived before `arrival` from each bucket that has enough newer rows."""
         for ring in (self._holdout, *self._buckets.values()):
             if ring.count_since(arrival) >= _ENOUGH_TO_REPLACE:
                 ring.forget_before(arrival)
@@ -176,7 +179,7 @@ class TargetWindow:
 
 
 class Window:
-    """Both targets' samples. `version` rises with every sample, so that a pass can tell whether anything is new."""
+    """Both targets' samples. `version` rises with every sample, so a pass can tell if there are new ones."""
 
     def __init__(self, per_bucket: int, holdout_share: float, holdout_rows: int) -> None:
         self.targets = {name: TargetWindow(per_bucket, holdout_share, holdout_rows) for name in ("ttft", "tpot")}
@@ -184,13 +187,13 @@ class Window:
 
     def add(self, samples: Samples) -> None:
         for name, latency_ms in (("ttft", samples.ttft_ms), ("tpot", samples.tpot_ms)):
-            carried = latency_ms > 0
-            if carried.any():
-                self.targets[name].add(samples.features[carried], latency_ms[carried])
+            present = latency_ms > 0
+            if present.any():
+                self.targets[name].add(samples.features[present], latency_ms[present])
         self.version += len(samples)
 
     async def samples(self) -> Samples:
-        """All that is held, as it could be added to an empty window; a row of one target carries 0 for the other."""
+        """Return all samples in a form that `add` accepts. A row of one target has latency 0 for the other."""
         parts = []
         now = {name: target.arrivals for name, target in self.targets.items()}
         for name, target in self.targets.items():
@@ -205,7 +208,7 @@ def _rows(rows: Structured) -> Rows:
 
 
 def bucket_numbers(rows: Matrix) -> NDArray[np.int64]:
-    """Each row's bucket; `rows` are [rows, ROW_FEATURES and more]."""
+    """Return the bucket number of each row of `rows` [rows, ROW_FEATURES and more]."""
     queue = np.searchsorted(QUEUE_EDGES, rows[:, _WAITING], side="left")
     kv = np.clip(rows[:, _KV] * KV_BUCKETS, 0, KV_BUCKETS - 1).astype(np.int64)
     prefix = prefix_buckets(rows[:, _PREFIX]).astype(np.int64)
@@ -214,13 +217,13 @@ def bucket_numbers(rows: Matrix) -> NDArray[np.int64]:
 
 
 def prefix_buckets(scores: Matrix) -> Matrix:
-    """Which quarter each prefix score is in, 0 to 3, as the numbers that the models see."""
+    """Return the quarter of each prefix score, 0 to 3, as float32, which is the models' input."""
     buckets = np.clip(np.floor(scores * np.float32(PREFIX_BUCKETS)), np.float32(0), np.float32(PREFIX_BUCKETS - 1))
     return np.asarray(buckets, dtype=np.float32)
 
 
 def row_hashes(rows: Matrix) -> NDArray[np.uint64]:
-    """A hash of each row's bytes, the same in every process: FNV-1a over 32-bit words, then a final mix."""
+    """Hash each row's bytes, equally in every process: FNV-1a over 32-bit words, then a final mix."""
     words = np.ascontiguousarray(rows).view(np.uint32).astype(np.uint64)
     hashes = np.full(len(rows), 0xCBF29CE484222325, dtype=np.uint64)
     for column in words.T:

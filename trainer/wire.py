@@ -1,4 +1,4 @@
-"""Samples on the wire: JSON as the training server's clients send it, columns as the window keeps them."""
+"""Decoding of request bodies: JSON or MessagePack from clients becomes columns for the window."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class TrainingEntry(FeatureRow, frozen=True, kw_only=True):
-    """One observation. A latency of 0 means that the sample doesn't carry that target."""
+    """One observation. A latency of 0 means that the sample has no value for that target."""
 
     actual_ttft_ms: Milliseconds
     actual_tpot_ms: Milliseconds
@@ -38,7 +38,7 @@ class FlushRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Columns of a batch: `features` [rows, ROW_FEATURES], NaN if missing; latencies in ms, 0 if absent."""
+    """The columns of a batch: `features` [rows, ROW_FEATURES], NaN if missing; latencies in ms, 0 if absent."""
 
     features: Matrix
     ttft_ms: Matrix
@@ -49,14 +49,14 @@ class Samples:
 
 
 def join(batches: Sequence[Samples]) -> Samples:
-    """One batch of all rows, in order."""
+    """Concatenate batches in order."""
     features, ttft_ms, tpot_ms = (
         np.concatenate([getattr(batch, column) for batch in batches]) for column in ("features", "ttft_ms", "tpot_ms")
     )
     return Samples(features, ttft_ms, tpot_ms)
 
 
-# By content type; JSON is what anything else is taken for.
+# By content type. Any other type is decoded as JSON.
 _BATCHES: dict[str, msgspec.json.Decoder[TrainingBatch] | msgspec.msgpack.Decoder[TrainingBatch]] = {
     "application/json": msgspec.json.Decoder(TrainingBatch),
     "application/msgpack": msgspec.msgpack.Decoder(TrainingBatch),
@@ -69,14 +69,14 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def decode_batch(body: bytes, content_type: str = "application/json") -> Samples:
-    """The samples of a POST body, JSON or MessagePack; EntryError with the path to the first thing that is wrong."""
+    """Decode a batch of samples; raise EntryError with the path to the first wrong field."""
     entries = _decode(_BATCHES.get(content_type, _BATCHES["application/json"]), body).entries
     latencies = np.array([_latencies(entry) for entry in entries], dtype=np.float32).reshape(-1, 2)
     return Samples(row_matrix(entries), latencies[:, 0], latencies[:, 1])
 
 
 def decode_prediction(body: bytes) -> Matrix:
-    """One row, [1, ROW_FEATURES], of a POST body; EntryError as above."""
+    """Decode one row as [1, ROW_FEATURES]; raise EntryError with the path to the first wrong field."""
     return row_matrix([_decode(_request, body)])
 
 

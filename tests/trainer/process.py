@@ -1,4 +1,4 @@
-"""A trainer as a process of its own, whose log is read along."""
+"""A trainer in a process of its own, with its log."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 class TrainerProcess:
-    """`stage` is the last that it told of, `stages` how often it told of each; `log` all that it wrote."""
+    """A trainer process. `stage`: the last stage that it logged; `stages`: the count of each; `log`: all its output."""
 
     def __init__(
-        self, folder: Path, *flags: str, heeds_permissions: bool = False, environment: Mapping[str, str] | None = None
+        self, folder: Path, *flags: str, drop_capabilities: bool = False, environment: Mapping[str, str] | None = None
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -37,7 +37,7 @@ class TrainerProcess:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | given,
-            preexec_fn=_heed_permissions if heeds_permissions else None,
+            preexec_fn=_drop_root_capabilities if drop_capabilities else None,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -52,7 +52,7 @@ class TrainerProcess:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        # The fitter ends by itself once it finds out; its copy of the pipe would keep the reader.
+        # The fitter holds a copy of the pipe. It ends by itself once it notices, and only then does the reader end.
         self._reader.join(timeout=30)
         if self._process.stderr:
             self._process.stderr.close()
@@ -73,9 +73,9 @@ class TrainerProcess:
 
 @contextmanager
 def started(
-    folder: Path, *flags: str, heeds_permissions: bool = False, environment: Mapping[str, str] | None = None
+    folder: Path, *flags: str, drop_capabilities: bool = False, environment: Mapping[str, str] | None = None
 ) -> Iterator[TrainerProcess]:
-    trainer = TrainerProcess(folder, *flags, heeds_permissions=heeds_permissions, environment=environment)
+    trainer = TrainerProcess(folder, *flags, drop_capabilities=drop_capabilities, environment=environment)
     try:
         trainer.wait_until_alive()
         yield trainer
@@ -83,8 +83,8 @@ def started(
         trainer.kill()
 
 
-def _heed_permissions() -> None:
-    """Even root then needs the permissions that anyone else would."""
+def _drop_root_capabilities() -> None:
+    """Make file permissions apply to root as well."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):

@@ -1,4 +1,4 @@
-"""Rows of a known law, for tests that fit models."""
+"""Rows whose latencies follow a known law, for tests that fit models."""
 
 import numpy as np
 

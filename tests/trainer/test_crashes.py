@@ -1,4 +1,4 @@
-"""Trainers that are killed again and again lose nothing acknowledged, count nothing twice, and tear nothing."""
+"""Trainers that are killed many times: no acknowledged sample is lost, none counts twice, no generation is torn."""
 
 import random
 import threading
@@ -19,14 +19,14 @@ from tests.predictor.models import running_predictor
 from tests.predictor.test_v1 import ROW as TTFT_ROW
 from tests.trainer.process import TrainerProcess
 from tests.trainer.test_store_failures import failed_loads
-from tests.trainer.test_trainer_app import entries, held
+from tests.trainer.test_trainer_app import entries, sample_count
 
-# A folder is used for so many crashes, lest its samples become too many to be fitted at once.
+# The crashes per folder are few, so that a folder's samples stay few enough for one whole fit.
 CRASHES_A_FOLDER, FOLDERS, AT_ONCE = 10, 21, 3
 FLAGS = ["--trees", "20", "--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
 STAGES = ("ingest", "fit", "export", "publish", "collect")
 ROWS, PAUSE_S = 5, 0.01
-_ASKED = {
+_QUESTIONS = {
     "ttft": TTFT_ROW,
     "tpot": {name: value for name, value in TTFT_ROW.items() if name != "prefix_cache_score"}
     | {"num_tokens_generated": 1},
@@ -34,14 +34,14 @@ _ASKED = {
 
 
 class Client:
-    """Sends batches, and sends again what wasn't acknowledged, under the same key."""
+    """Sends batches, and repeats a batch that was not acknowledged with the same key."""
 
     def __init__(self) -> None:
         self.sent = 0
         self._pending: bytes | None = None
 
     def send(self, url: str) -> bool:
-        """Whether the next batch was acknowledged; it counts as sent then, and stays pending otherwise."""
+        """Send the next batch; return true if it was acknowledged. Otherwise the batch stays pending."""
         if self._pending is None:
             self._pending = msgspec.json.encode({"entries": entries(ROWS, seed=self.sent)})
         headers = {"idempotency-key": str(self.sent), "content-type": "application/json"}
@@ -57,7 +57,7 @@ class Client:
 
 
 class Watcher:
-    """Remembers every generation that was in force, and what the predictor said that it served."""
+    """Records every generation that was in force, and the generations and versions that the predictor served."""
 
     def __init__(self, store: Path, predictor: str) -> None:
         self._store, self._predictor = open_store(str(store)), predictor
@@ -74,15 +74,15 @@ class Watcher:
         if current is not None:
             self.published[current.generation] = current
         for model, seen in self.served.items():
-            status, answer = call(f"{self._predictor}/v1/{model}", _ASKED[model])
+            status, answer = call(f"{self._predictor}/v1/{model}", _QUESTIONS[model])
             if status == 200:
                 seen.add((answer["generation"], answer["model_version"]))
-            # Nothing is published yet, or only the other target had enough samples.
+            # 503 or 404: nothing is published yet, or only the other target had enough samples.
             elif status not in (503, 404):
                 self.errors.append(str(answer))
 
     def check(self) -> int:
-        """How many of the generations that were served could be compared with what was published."""
+        """Compare the served generations with the published ones; return how many could be compared."""
         known = 0
         assert not self.errors, self.errors[:3]
         for model, seen in self.served.items():
@@ -111,14 +111,14 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def crash_once(folder: Path, client: Client, rng: random.Random) -> str:
-    """Starts a trainer on what the last one left, and kills it at a random moment; returns the stage that it was in."""
+    """Start a trainer on the last one's data and kill it at a random moment; return the stage that it was in."""
     trainer = TrainerProcess(folder, *FLAGS)
     try:
         trainer.wait_until_alive()
-        # The batch that was under way may have been taken in or not.
-        assert held(trainer.url) in (client.sent, client.sent + ROWS), "samples were lost or doubled"
+        # The batch that was under way at the kill may have been accepted or not.
+        assert sample_count(trainer.url) in (client.sent, client.sent + ROWS), "samples were lost or doubled"
         until(lambda: client.send(trainer.url))
-        assert held(trainer.url) == client.sent, "a batch was counted twice"
+        assert sample_count(trainer.url) == client.sent, "a batch was counted twice"
         if rng.random() < 0.3:
             _feed_until(client, trainer, rng.uniform(0, 2.0), "none", 1)
         else:
@@ -130,7 +130,7 @@ def crash_once(folder: Path, client: Client, rng: random.Random) -> str:
 
 
 def _feed_until(client: Client, trainer: TrainerProcess, seconds: float, stage: str, times: int) -> None:
-    """At an even pace, so that no window becomes too large to be fitted at once."""
+    """Send batches at an even pace, so that the window stays small enough for one whole fit."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and trainer.stages[stage] < times:
         client.send(trainer.url)
@@ -161,7 +161,7 @@ def _read_all(store: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_9_at_any_moment_loses_nothing_and_tears_nothing(
+def test_kill_9_at_any_moment_loses_no_sample_and_tears_no_generation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [tmp_path / str(number) for number in range(FOLDERS)]
@@ -170,8 +170,8 @@ def test_kill_9_at_any_moment_loses_nothing_and_tears_nothing(
         results = [run.result() for run in runs]
     stages = sum((stages for stages, _ in results), Counter[str]())
     with capsys.disabled():
-        told = ", ".join(f"{stage} {count}" for stage, count in stages.most_common())
-        print(f"\n{stages.total()} crashes: {told}")  # noqa: T201
+        counts = ", ".join(f"{stage} {count}" for stage, count in stages.most_common())
+        print(f"\n{stages.total()} crashes: {counts}")  # noqa: T201
     assert stages.total() >= 200
     assert set(STAGES) <= set(stages), "a stage was never hit"
     assert sum(compared for _, compared in results) > CRASHES_A_FOLDER

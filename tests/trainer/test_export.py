@@ -34,7 +34,7 @@ def as_fitted(y: Matrix, fit_settings: FitSettings) -> Matrix:
     quantiles=st.sampled_from([(), (0.9,), (0.5, 0.9), (0.9, 0.5, 0.99)]),
     seed=st.integers(0, 100),
 )
-def test_any_graph_says_what_its_models_say(
+def test_a_graph_answers_as_its_models_do(
     model_type: str, trees: int, depth: int, quantiles: tuple[float, ...], seed: int
 ) -> None:
     x = make_rows(400, seed)[:, COLUMNS]
@@ -55,7 +55,7 @@ def test_any_graph_says_what_its_models_say(
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_both_quantiles_cover_what_they_say(model_type: str) -> None:
+def test_both_quantiles_have_their_coverage(model_type: str) -> None:
     x = make_rows(6000)[:, COLUMNS]
     y = noisy(law(make_rows(6000)) + 200)
     fit_settings = FitSettings(model_type, (0.9, 0.5))
@@ -70,7 +70,7 @@ def test_both_quantiles_cover_what_they_say(model_type: str) -> None:
     assert 0.44 < (y <= answers[:, 1]).mean() < 0.56
 
 
-def test_a_graph_of_another_booster_is_told_apart() -> None:
+def test_parity_fails_for_a_graph_of_another_booster() -> None:
     x, y = make_rows(500)[:, :3], np.asarray(np.log(law(make_rows(500))), dtype=np.float32)
     one, other = (fit(Training(x, y + np.float32(more)), FitSettings(trees=5)) for more in (0, 0.01))
     answers = Graph(export(one, PLAIN, {})).outputs(PLAIN.inputs, x)
@@ -111,7 +111,7 @@ def test_the_quantile_is_read_from_the_booster() -> None:
     assert quantile_of(xgb.train({"nthread": 1}, matrix, 2)) is None
 
 
-def test_a_lone_file_explains_itself() -> None:
+def test_a_model_file_carries_its_metadata() -> None:
     models = fit(Training(make_rows(200)[:, :3], law(make_rows(200))), FitSettings(trees=2))
     stored = onnx.load_model_from_string(export(models, PLAIN, {"model": "ttft", "inputs": "a:tokens"}))
     assert {entry.key: entry.value for entry in stored.metadata_props} == {"model": "ttft", "inputs": "a:tokens"}

@@ -22,7 +22,7 @@ SETTINGS = JobSettings(FitSettings(quantiles=(0.9, 0.5), trees=30), trainer_id="
 JOB = Job({"ttft": target(count=500), "tpot": target(count=500)}, SETTINGS)
 
 
-def test_the_process_learns_what_the_fitter_learns() -> None:
+def test_the_process_returns_the_fitters_models() -> None:
     process = FittingProcess()
     try:
         for theirs, ours in zip(process.learn(JOB), Fitter().learn(JOB), strict=True):
@@ -39,7 +39,7 @@ def test_the_process_learns_what_the_fitter_learns() -> None:
         process.stop()
 
 
-def test_a_killed_process_costs_one_pass_and_is_started_anew() -> None:
+def test_a_killed_process_fails_one_pass_and_is_restarted() -> None:
     others = set(psutil.Process().children())
     process = FittingProcess()
     try:
@@ -54,7 +54,7 @@ def test_a_killed_process_costs_one_pass_and_is_started_anew() -> None:
     until(lambda: set(psutil.Process().children()) <= others)
 
 
-def test_what_a_library_raises_is_told_and_survived() -> None:
+def test_an_unexpected_error_is_reported_and_the_process_survives() -> None:
     process = FittingProcess()
     nothing = np.empty((0, make_rows(1).shape[1]), dtype=np.float32)
     empty = rows_of(nothing, law(nothing))
@@ -66,7 +66,7 @@ def test_what_a_library_raises_is_told_and_survived() -> None:
         process.stop()
 
 
-def test_a_fit_without_time_goes_on_from_the_last_until_it_has_grown() -> None:
+def test_a_fit_without_time_extends_the_previous_one_up_to_the_tree_limit() -> None:
     fitter = Fitter()
     hurried = msgspec.structs.replace(SETTINGS, budget_s=0.0)
     passes = [fitter.learn(Job({"ttft": target()}, hurried))[0] for _ in range(9)]
@@ -98,7 +98,7 @@ def test_a_served_model_of_an_earlier_schema_is_judged_and_replaced(monkeypatch:
     assert new == {"ms_since_token"}
 
 
-def test_rare_prefixes_count_as_much_as_common_ones_when_they_are_to() -> None:
+def test_weighting_by_prefix_makes_rare_prefixes_count_as_much_as_common_ones() -> None:
     x = make_rows(4000)
     x[:, PREFIX] = np.where(np.arange(4000) < 3900, 0.1, 0.9)
     x[:, INPUT] = 100

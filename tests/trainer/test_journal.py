@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES
 from tests.live import call
-from tests.trainer.test_trainer_app import entries, held, running_trainer
+from tests.trainer.test_trainer_app import entries, running_trainer, sample_count
 from trainer.exceptions import JournalError
 from trainer.ingestion import Ingestion
 from trainer.journal import Journal
@@ -32,7 +32,7 @@ def replayed(folder: Path) -> list[bytes]:
     return [samples.features.tobytes() for _, samples in Journal(folder).replay()]
 
 
-def test_what_was_appended_is_replayed_in_order(tmp_path: Path) -> None:
+def test_appended_batches_are_replayed_in_order(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for seed in range(5):
         journal.append("", batch(10, seed))
@@ -41,7 +41,7 @@ def test_what_was_appended_is_replayed_in_order(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, 5000), garbage=st.binary(max_size=40))
-def test_a_torn_tail_loses_nothing_before_it(cut: int, garbage: bytes) -> None:
+def test_a_torn_tail_loses_no_record_before_it(cut: int, garbage: bytes) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as name:
@@ -57,7 +57,7 @@ def test_a_torn_tail_loses_nothing_before_it(cut: int, garbage: bytes) -> None:
         segment.write_bytes(whole[:kept] + garbage)
         survivors = (kept - whole.index(b"\n") - 1) // record
         assert replayed(folder) == [batch(10, seed).features.tobytes() for seed in range(survivors)]
-        # What is written after the replay is found by the next one.
+        # A record written after the replay is found by the next replay.
         again = Journal(folder)
         list(again.replay())
         again.append("", batch(3, 9))
@@ -65,7 +65,7 @@ def test_a_torn_tail_loses_nothing_before_it(cut: int, garbage: bytes) -> None:
         assert len(replayed(folder)) == survivors + 1
 
 
-def test_a_flipped_byte_is_not_taken_for_samples(tmp_path: Path) -> None:
+def test_a_record_with_a_flipped_byte_is_not_replayed(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append("", batch(10))
     journal.close()
@@ -76,13 +76,13 @@ def test_a_flipped_byte_is_not_taken_for_samples(tmp_path: Path) -> None:
     assert replayed(tmp_path) == []
 
 
-def test_a_snapshot_stands_for_all_before_it(tmp_path: Path) -> None:
+def test_a_snapshot_replaces_all_segments_before_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_bytes=100)
     journal.append("", batch(10, 1))
     assert journal.is_full
     number = journal.rotate()
     journal.append("", batch(10, 2))
-    # As after a death between the snapshot's appearance and the removal of what it stands for.
+    # The state after a crash between writing the snapshot and removing the segments that it replaces.
     old = next(path for path in tmp_path.iterdir() if path.name.endswith("1.journal"))
     kept = old.read_bytes()
     journal.write_snapshot(number, batch(4, 3))
@@ -90,7 +90,7 @@ def test_a_snapshot_stands_for_all_before_it(tmp_path: Path) -> None:
     assert replayed(tmp_path) == [batch(4, 3).features.tobytes(), batch(10, 2).features.tobytes()]
 
 
-def test_rows_of_an_older_journal_lack_what_is_new(tmp_path: Path) -> None:
+def test_rows_of_an_older_journal_lack_new_features(tmp_path: Path) -> None:
     rows = np.arange(2 * len(ROW_FEATURES), dtype="<f4").reshape(2, -1)
     names = [feature.name for feature in ROW_FEATURES if feature.name != "ms_since_token"]
     header = json.dumps({"columns": [*names, "actual_ttft_ms", "actual_tpot_ms"], "snapshot": False}).encode()
@@ -120,20 +120,20 @@ async def test_the_window_is_the_same_after_a_restart(tmp_path: Path) -> None:
     ingestion = Ingestion(before, Journal(tmp_path))
     ingestion.restore()
     for seed in range(5):
-        ingestion.take("", batch(100, seed))
+        ingestion.accept("", batch(100, seed))
     assert Ingestion(after, Journal(tmp_path)).restore() == 500
     np.testing.assert_array_equal((await after.samples()).features, (await before.samples()).features)
 
 
-def test_a_batch_that_is_sent_again_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:
+def test_a_repeated_batch_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:
     first = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
     first.restore()
-    assert first.take("key", batch(10))
-    assert not first.take("key", batch(10))
+    assert first.accept("key", batch(10))
+    assert not first.accept("key", batch(10))
     again = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
     assert again.restore() == 10
-    assert not again.take("key", batch(10))
-    assert again.take("other", batch(10))
+    assert not again.accept("key", batch(10))
+    assert again.accept("other", batch(10))
 
 
 def test_a_journal_that_can_not_be_written_refuses_and_recovers(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_journal_that_can_not_be_written_refuses_and_recovers(tmp_path: Path) 
     assert len(replayed(folder)) == 1
 
 
-def test_a_full_disk_is_told_to_the_client_and_nothing_half_written_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_no_partial_record_stays(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -172,13 +172,13 @@ def test_http_counts_a_repeated_batch_once_and_restores_after_a_restart(tmp_path
             )
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
                 assert response.status == 202
-            assert held(url) == 200
+            assert sample_count(url) == 200
 
 
-def test_what_was_flushed_does_not_come_back_with_a_restart(tmp_path: Path) -> None:
+def test_flushed_samples_do_not_come_back_after_a_restart(tmp_path: Path) -> None:
     with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
         call(f"{url}/add_training_data_bulk", {"entries": entries(200)})
         assert call(f"{url}/flush", b"")[0] == 200
         call(f"{url}/add_training_data_bulk", {"entries": entries(30, seed=1)})
     with running_trainer(tmp_path / "store", journal=str(tmp_path / "journal")) as url:
-        assert held(url) == 30
+        assert sample_count(url) == 30

@@ -29,7 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("model_type", ["lightgbm", "bayesian_ridge"])
-def test_the_other_kinds_of_model_are_fitted_published_and_shown(tmp_path: Path, model_type: str) -> None:
+def test_other_model_types_are_fitted_published_and_shown(tmp_path: Path, model_type: str) -> None:
     with running_trainer(tmp_path, model_type=model_type) as running:
         call(f"{running}/add_training_data_bulk", {"entries": entries(800)})
         until(lambda: call(f"{running}/readyz")[0] == 200)
@@ -66,12 +66,12 @@ def test_a_prediction_carries_bounds(url: str) -> None:
     assert answer["model_type"] == "xgboost"
 
 
-def test_a_bad_prediction_is_told_by_its_field(url: str) -> None:
+def test_a_bad_prediction_request_names_the_wrong_field(url: str) -> None:
     status, answer = call(f"{url}/predict", {**ROW, "prefix_cache_score": 2})
     assert (status, answer["detail"][0]["loc"]) == (422, ["body", "prefix_cache_score"])
 
 
-def test_the_models_are_listed_described_and_handed_out_as_onnx(url: str) -> None:
+def test_models_are_listed_described_and_downloaded_as_onnx(url: str) -> None:
     listed = call(f"{url}/models/list")[1]["models"]
     assert {name: model["exists"] for name, model in listed.items()} == {
         "ttft": True,
@@ -94,7 +94,7 @@ def test_the_trees_are_a_list_of_json_objects(url: str) -> None:
     assert call(f"{url}/model/tpot/lgb/txt")[0] == 404
 
 
-def test_the_export_is_an_archive_without_any_pickle(url: str) -> None:
+def test_the_export_is_an_archive_without_pickles(url: str) -> None:
     data, headers = get(f"{url}/model/export")
     assert headers["content-type"] == "application/gzip"
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
@@ -103,7 +103,7 @@ def test_the_export_is_an_archive_without_any_pickle(url: str) -> None:
     assert names == {"metadata.json", "ttft.onnx", "tpot.onnx", "ttft.manifest.json", "tpot.manifest.json"}
 
 
-def test_what_is_available_is_told(url: str) -> None:
+def test_download_info_lists_the_available_endpoints(url: str) -> None:
     info = call(f"{url}/model/download/info")[1]
     assert info["available_endpoints"]["trees"]["ttft_trees"] == "/model/ttft/xgb/json"
     assert info["model_status"] == {"ttft_model_ready": True, "tpot_model_ready": True}
@@ -115,13 +115,13 @@ def test_the_prefix_distribution_counts_every_sample(url: str) -> None:
     assert sum(entry["count"] for entry in ranges) == found["overall_stats"]["total_samples"] > 500
 
 
-def test_the_importances_are_metrics(url: str) -> None:
+def test_importances_are_on_the_metrics_page(url: str) -> None:
     page = call(f"{url}/metrics")[1]
     assert 'ttft_importance{feature="prefix_cache_score"}' in page
     assert 'tpot_importance{feature="num_tokens_generated"}' in page
 
 
-def test_before_there_is_a_model_nothing_is_made_up(tmp_path: Path) -> None:
+def test_without_a_model_the_endpoints_say_so(tmp_path: Path) -> None:
     with running_trainer(tmp_path) as url:
         assert call(f"{url}/predict", ROW) == (503, {"detail": "Models not ready"})
         assert call(f"{url}/model/export")[0] == 503

@@ -82,8 +82,8 @@ def entries(count: int, seed: int = 0) -> list[dict[str, object]]:
     return [entry(rng) for _ in range(count)]
 
 
-def held(url: str) -> int:
-    """How many samples of TTFT a trainer holds, to train on or held out."""
+def sample_count(url: str) -> int:
+    """Return the number of TTFT samples that a trainer holds, for training and sample_count out."""
     status = call(f"{url}/data/status")[1]
     return int(status["training_data"]["ttft_samples"] + status["test_data"]["ttft_samples"])
 
@@ -102,7 +102,7 @@ def test_samples_become_a_generation_that_predicts_them(url: str, tmp_path: Path
     assert Graph(store.read(generation, "ttft").onnx).predict(ROW_NAMES, matrix)[0] == pytest.approx(250, rel=0.25)
 
 
-def test_it_trains_only_when_something_is_new(url: str) -> None:
+def test_the_trainer_trains_only_after_new_samples(url: str) -> None:
     call(f"{url}/add_training_data_bulk", {"entries": entries(300)})
     until(lambda: call(f"{url}/data/status")[1]["generation"] == 1)
     first = call(f"{url}/data/status")[1]["last_retrain"]
@@ -120,7 +120,7 @@ def test_nothing_is_published_before_there_are_enough_samples(url: str, tmp_path
     assert open_store(str(tmp_path)).current() is None
 
 
-def test_a_restart_goes_on_from_the_generation_in_force(tmp_path: Path) -> None:
+def test_a_restarted_trainer_loads_the_generation_in_force(tmp_path: Path) -> None:
     with running_trainer(tmp_path) as url:
         call(f"{url}/add_training_data_bulk", {"entries": entries(300)})
         until(lambda: call(f"{url}/readyz")[0] == 200)
@@ -129,7 +129,7 @@ def test_a_restart_goes_on_from_the_generation_in_force(tmp_path: Path) -> None:
         assert call(f"{url}/data/status")[1]["generation"] >= 1
 
 
-def test_of_two_trainers_one_publishes_and_the_other_takes_over_when_it_ends(tmp_path: Path) -> None:
+def test_a_second_trainer_takes_over_when_the_first_ends(tmp_path: Path) -> None:
     with running_trainer(tmp_path) as second:
         with running_trainer(tmp_path) as first:
             call(f"{first}/add_training_data_bulk", {"entries": entries(300)})
@@ -143,7 +143,7 @@ def test_of_two_trainers_one_publishes_and_the_other_takes_over_when_it_ends(tmp
         until(lambda: (call(f"{second}/data/status")[1]["generation"] or 0) > published)
 
 
-def test_the_optional_fields_of_newer_clients_are_taken(url: str) -> None:
+def test_optional_fields_of_newer_clients_are_accepted(url: str) -> None:
     rng = random.Random(1)
     newer = entry(
         rng, prefill_tokens_in_flight=5, recent_tpot_ms=None, pod_type="decode", timestamp="2026-01-01T00:00:00Z"
@@ -152,7 +152,7 @@ def test_the_optional_fields_of_newer_clients_are_taken(url: str) -> None:
     assert call(f"{url}/add_training_data_bulk", {"entries": []})[1]["message"] == "Accepted 0 training samples."
 
 
-def test_samples_may_come_as_messagepack(url: str) -> None:
+def test_samples_are_accepted_as_messagepack(url: str) -> None:
     def post(body: bytes) -> int:
         headers = {"content-type": "application/msgpack"}
         request = urllib.request.Request(f"{url}/add_training_data_bulk", body, headers)  # noqa: S310
@@ -164,7 +164,7 @@ def test_samples_may_come_as_messagepack(url: str) -> None:
                 return error.code
 
     assert post(msgspec.msgpack.encode({"entries": entries(30)})) == 202
-    assert held(url) == 30
+    assert sample_count(url) == 30
     assert post(msgspec.msgpack.encode({"entries": [{"kv_cache_percentage": 2}]})) == 422
     assert post(b"\xc1") == 422
 
@@ -185,7 +185,7 @@ def bad(**fields: object) -> dict[str, object]:
         (b"\xff\xff", "body"),
     ],
 )
-def test_a_bad_batch_is_refused_whole_and_the_field_named(url: str, body: Any, location: str) -> None:
+def test_a_bad_batch_is_refused_whole_and_the_error_names_the_field(url: str, body: Any, location: str) -> None:
     status, answer = call(f"{url}/add_training_data_bulk", body)
     assert status == 422
     assert location in answer["detail"][0]["loc"]
@@ -204,7 +204,7 @@ def test_a_flush_counts_what_it_removed(url: str) -> None:
     assert call(f"{url}/flush", b"{")[0] == 422
 
 
-def test_health_is_answered_while_a_fit_runs(tmp_path: Path) -> None:
+def test_health_checks_are_answered_while_a_fit_runs(tmp_path: Path) -> None:
     with running_trainer(tmp_path) as url:
         for seed in range(4):
             call(f"{url}/add_training_data_bulk", {"entries": entries(1000, seed)})
@@ -230,7 +230,7 @@ def test_the_metrics_page_has_the_training_servers_names(url: str) -> None:
         assert family.type != "unknown"
 
 
-# What the training server's dashboards ask for.
+# The metrics that dashboards of llm-d's training server use.
 CONTRACT = [
     "model_type",
     "model_quantile",
@@ -268,7 +268,7 @@ CONTRACT = [
         (["--objective-type", "mode"], "--objective-type"),
     ],
 )
-def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
+def test_a_bad_flag_ends_the_start_with_one_clear_line(arguments: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "trainer", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0
@@ -287,7 +287,7 @@ def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: st
         ("LATENCY_MIN_SAMPLES_FOR_RETRAIN_FRESH", "0"),
     ],
 )
-def test_a_bad_variable_is_refused_at_the_start_and_named(variable: str, value: str) -> None:
+def test_a_bad_environment_variable_is_named_and_refused(variable: str, value: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "trainer", "--port", "0"],
         capture_output=True,
@@ -300,7 +300,7 @@ def test_a_bad_variable_is_refused_at_the_start_and_named(variable: str, value: 
     assert "Traceback" not in result.stderr
 
 
-def test_the_charts_names_and_those_of_other_servers_are_read_or_told(tmp_path: Path) -> None:
+def test_the_charts_variables_are_read_and_those_of_other_servers_reported(tmp_path: Path) -> None:
     chart = {"retrainingIntervalSec": "0.05", "minSamplesForRetrain": "60", "modelType": "lightgbm"}
     with started(tmp_path, environment=chart | {"LATENCY_TTFT_MODEL_PATH": "/tmp/x.joblib"}) as trainer:  # noqa: S108
         assert "LATENCY_TTFT_MODEL_PATH is set and not used: models are published in the store" in trainer.log

@@ -9,7 +9,7 @@ from trainer.exceptions import FitError
 from trainer.fitter import Fitter
 from trainer.gate import check_rising
 from trainer.graph import Graph
-from trainer.job import Job, Learnt
+from trainer.job import FittedModel, Job
 from trainer.settings import FitSettings, JobSettings
 from trainer.training_pass import PassSettings, run_pass
 from trainer.window import TargetData
@@ -19,7 +19,7 @@ SETTINGS = PassSettings(
 )
 
 
-def test_a_pass_publishes_models_that_know_the_law(tmp_path: Path) -> None:
+def test_a_pass_publishes_accurate_models(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     result = run_pass({"ttft": target(), "tpot": target()}, {}, {}, store, SETTINGS, Fitter().learn)
     generation = store.current()
@@ -37,11 +37,11 @@ def test_too_few_samples_publish_nothing(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     result = run_pass({"ttft": target(count=19)}, {}, {}, store, SETTINGS, Fitter().learn)
     assert (result.outcome, result.generation) == ("too_few_samples", None)
-    assert "20 samples are needed, there are: ttft 19" in result.reason
+    assert "20 samples are needed; there are: ttft 19" in result.reason
     assert store.current() is None
 
 
-def test_the_first_model_may_be_made_of_fewer_samples(tmp_path: Path) -> None:
+def test_the_first_model_needs_fewer_samples(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     few = {"ttft": target(count=30)}
     first = run_pass(few, {}, {}, store, SETTINGS, Fitter().learn)
@@ -59,7 +59,7 @@ def test_a_worse_model_is_refused_and_the_better_target_published(tmp_path: Path
     second = run_pass({"ttft": spoilt, "tpot": whole}, served, {}, store, SETTINGS, Fitter().learn)
     assert second.outcome == "published"
     assert "ttft: its mean loss" in second.reason
-    assert second.learnt["ttft"].refused_for == "worse"
+    assert second.fitted["ttft"].refused_for == "worse"
     generation = store.current()
     assert generation
     assert {name: ref.version for name, ref in generation.models.items()} == {"ttft": 1, "tpot": 2}
@@ -73,15 +73,15 @@ def test_a_store_that_can_not_be_written_fails_the_pass(tmp_path: Path) -> None:
     assert "file" in result.reason
 
 
-def test_a_fit_that_fails_fails_the_pass(tmp_path: Path) -> None:
-    def fail(job: Job) -> list[Learnt]:
+def test_a_failed_fit_fails_the_pass(tmp_path: Path) -> None:
+    def fail(job: Job) -> list[FittedModel]:
         raise FitError("no memory")
 
     result = run_pass({"ttft": target()}, {}, {}, open_store(str(tmp_path)), SETTINGS, fail)
     assert (result.outcome, result.failed_at, result.reason) == ("failed", "fit", "no memory")
 
 
-def test_the_published_ttft_rises_with_the_queue_even_when_samples_say_otherwise(tmp_path: Path) -> None:
+def test_the_published_ttft_rises_with_the_queue_even_if_samples_fall(tmp_path: Path) -> None:
     data = target()
     upside_down = TargetData(rows_of(data.train.x, 2000 - data.train.x[:, WAITING]), data.holdout)
     result = run_pass({"ttft": upside_down}, {}, {}, open_store(str(tmp_path)), SETTINGS, Fitter().learn)

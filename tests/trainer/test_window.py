@@ -35,7 +35,7 @@ def test_a_ring_keeps_the_newest_in_order(capacity: int, batches: list[int]) -> 
 
 
 @given(st.integers(1, 100), st.integers(0, 150), st.integers(0, 200), st.integers(0, 150))
-def test_a_ring_goes_on_after_it_forgot(capacity: int, first: int, forgotten: int, then: int) -> None:
+def test_a_ring_accepts_rows_after_forgetting_some(capacity: int, first: int, forgotten: int, then: int) -> None:
     ring = Ring(capacity)
     ring.extend(arrived(0, first))
     ring.forget_before(forgotten)
@@ -83,7 +83,7 @@ def test_a_busy_bucket_does_not_push_out_a_rare_one() -> None:
     assert max(window.bucket_counts().values()) == 50
 
 
-def test_buckets_are_those_of_the_training_server() -> None:
+def test_buckets_equal_those_of_the_llm_d_training_server() -> None:
     matrix = np.zeros((7, WIDTH), dtype=np.float32)
     matrix[:, 2] = [0, 1, 2, 3, 5, 10, 11]
     assert (bucket_numbers(matrix) // 80).tolist() == [0, 1, 1, 2, 2, 3, 4]
@@ -92,7 +92,7 @@ def test_buckets_are_those_of_the_training_server() -> None:
     assert bucket_numbers(edges).tolist() == [0, 79, 79]
 
 
-def test_a_latency_of_zero_is_no_sample_of_that_target() -> None:
+def test_a_latency_of_zero_is_not_a_sample_of_that_target() -> None:
     window = Window(100, 0.5, 100)
     ttft, tpot = np.array([1, 0, 2], dtype=np.float32), np.array([0, 0, 3], dtype=np.float32)
     window.add(Samples(rows(3), ttft, tpot))
@@ -101,7 +101,7 @@ def test_a_latency_of_zero_is_no_sample_of_that_target() -> None:
     assert window.version == 3
 
 
-async def test_rows_that_come_while_a_copy_is_made_are_not_in_it() -> None:
+async def test_rows_that_arrive_during_a_copy_are_not_in_it() -> None:
     window = TargetWindow(per_bucket=100_000, holdout_share=0.1, holdout_rows=10_000)
     window.add(rows(50_000), latencies(50_000))
     copying = asyncio.create_task(window.data())
@@ -112,7 +112,7 @@ async def test_rows_that_come_while_a_copy_is_made_are_not_in_it() -> None:
     assert len((await window.data()).train) > len(data.train)
 
 
-async def test_old_rows_are_forgotten_only_where_there_are_new_ones_of_their_kind() -> None:
+async def test_old_rows_are_dropped_only_from_buckets_with_enough_new_rows() -> None:
     window = TargetWindow(per_bucket=10_000, holdout_share=1e-9, holdout_rows=10_000)
     alike, other = np.zeros((600, WIDTH), dtype=np.float32), np.zeros((600, WIDTH), dtype=np.float32)
     other[:, 2] = 20

@@ -1,4 +1,4 @@
-"""The kinds of model that can be fitted. Each is a module with a `fit`, imported when it is asked for."""
+"""The types of model that can be fitted. Each is a module with a function `fit`, imported on first use."""
 
 import importlib
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ __all__ = ["Model", "Training", "fit"]
 
 
 def fit(training: Training, settings: FitSettings, previous: Sequence[Model] = ()) -> list[Model]:
-    """One model a quantile, in the order of `settings.quantiles`, or one of the mean.
+    """Fit one model per quantile, in the order of `settings.quantiles`, or one model of the mean.
 
-    `previous` are the models that an earlier call returned, to go on from with `settings.further_trees` more trees.
-    FitError when the learner's library is not installed.
+    `previous`: the models of an earlier call, to extend by `settings.further_trees` trees. Raise FitError when the
+    learner's library is not installed.
     """
     try:
         learner: Learner = importlib.import_module(_MODULES[settings.model_type])

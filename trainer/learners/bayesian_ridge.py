@@ -1,4 +1,4 @@
-"""A linear model that knows its own uncertainty, by scikit-learn: small, smooth, and good where laws are linear."""
+"""scikit-learn's Bayesian ridge regression: a small, smooth linear model that estimates its own uncertainty."""
 
 import json
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from trainer.wire import Matrix
 
 @dataclass(frozen=True, slots=True)
 class RidgeModel:
-    """mean + deviations * standard deviation, of standardised columns z = (x - center) / scale; a missing value is 0.
+    """A linear model of one quantile: mean + deviations * standard deviation.
 
-    The variance of a prediction is noise + z covariance z', as in the evidence approximation that the fit is by
-    (Bishop, Pattern Recognition and Machine Learning, 3.3.2).
+    The columns are standardised, z = (x - center) / scale, and a missing value is 0. The variance of a prediction is
+    noise + z covariance z' (Bishop, Pattern Recognition and Machine Learning, 3.3.2).
     """
 
     center: Matrix
@@ -78,7 +78,7 @@ class RidgeModel:
         return GraphPart(nodes, tensors)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
-        """The coefficients of the raw columns: ms for one more of each."""
+        """Return the coefficients of the raw columns, in ms per unit of the column."""
         return dict(zip(columns, (self.coefficients / self.scale).tolist(), strict=True))
 
     def intercept(self) -> float:
@@ -90,9 +90,9 @@ class RidgeModel:
 
 
 def fit(training: Training, settings: FitSettings, previous: Sequence[Model]) -> list[RidgeModel]:
-    """One linear fit gives every quantile, as so many standard deviations from the mean."""
+    """Fit once; each quantile is a number of standard deviations from the mean."""
     x = training.x.astype(np.float64)
-    # A column that is missing throughout has no mean; it counts for nothing.
+    # A column that is missing in every row has no mean. Its center is 0 and its scale 1, so it has no effect.
     present = ~np.isnan(x)
     count = np.maximum(present.sum(axis=0), 1)
     center = np.where(present, x, 0).sum(axis=0) / count

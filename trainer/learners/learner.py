@@ -1,4 +1,4 @@
-"""What every learner takes and gives."""
+"""The interfaces of a learner: its training data, its models and their graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from trainer.wire import Matrix
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Rows x [rows, columns] (NaN is a missing value), y [rows] and weights [rows].
+    """Training data: x [rows, columns], where NaN is a missing value, y [rows] and weights [rows].
 
-    `monotone` has 1 for each column along which the prediction may only rise, and 0 for the others.
+    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others.
     """
 
     x: Matrix
@@ -34,25 +34,25 @@ class Model(Protocol):
 
     @property
     def trees(self) -> int:
-        """How many trees it has; 0 for one that has none."""
+        """The number of trees; 0 for a linear model."""
 
     def predict(self, x: Matrix) -> Matrix:
-        """The library's own answers, [rows]."""
+        """Return the library's own predictions, [rows]."""
 
     def graph(self, source: str, result: str) -> GraphPart:
-        """Nodes that compute `result` [rows, 1] from `source` [rows, columns]. ExportError when that can't be done."""
+        """Return nodes that compute `result` [rows, 1] from `source` [rows, columns]; raise ExportError on failure."""
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
-        """What each column counts for: the mean gain of a tree's splits, or a coefficient."""
+        """Return each column's importance: the gain of its splits, or its coefficient."""
 
     def intercept(self) -> float | None:
-        """A linear model's constant; None for trees."""
+        """Return a linear model's constant, or None for trees."""
 
     def dump(self) -> bytes:
-        """The model as text for people: a JSON array of trees, LightGBM's own text, or JSON of coefficients."""
+        """Return the model as readable text: a JSON array of trees, LightGBM's text, or JSON of coefficients."""
 
 
 class Learner(Protocol):
-    """A module of this package. The same rows give the same model."""
+    """A module that fits models. The same rows must give the same models."""
 
     def fit(self, training: Training, settings: FitSettings, previous: Sequence[Model]) -> Sequence[Model]: ...

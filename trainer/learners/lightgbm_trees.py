@@ -7,7 +7,7 @@ import numpy as np
 from onnxmltools.convert import convert_lightgbm
 
 from trainer.learners.learner import GraphPart, Model, Training
-from trainer.learners.slim import without_sklearn
+from trainer.learners.sklearn_block import without_sklearn
 from trainer.learners.tree_graph import tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
@@ -30,11 +30,11 @@ class LightgbmModel:
         return np.asarray(self.booster.predict(x), dtype=np.float32)
 
     def graph(self, source: str, result: str) -> GraphPart:
-        narrowed = _Narrowed(model_str=self.booster.model_to_string())
-        return tree_ensemble(convert_lightgbm, narrowed, narrowed.num_feature(), source, result)
+        booster = _Float32Booster(model_str=self.booster.model_to_string())
+        return tree_ensemble(convert_lightgbm, booster, booster.num_feature(), source, result)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
-        """The whole gain of each column's splits."""
+        """Return the total gain of each column's splits."""
         return dict(zip(columns, self.booster.feature_importance("gain").tolist(), strict=True))
 
     def intercept(self) -> None:
@@ -44,11 +44,11 @@ class LightgbmModel:
         return self.booster.model_to_string().encode()
 
 
-class _Narrowed(lgb.Booster):
-    """A booster whose thresholds are float32, rounded down.
+class _Float32Booster(lgb.Booster):
+    """A booster whose thresholds are rounded down to float32, the type that ONNX stores.
 
-    ONNX keeps thresholds as float32. Rounded to the nearest, one may come to lie on the value just above it, and a row
-    with that value would take the other branch. Rounded down, `x <= threshold` is the same for every float32 x.
+    Rounding to the nearest could raise a threshold to a value that a row has, and the row would take the other branch.
+    With a threshold rounded down, `x <= threshold` stays the same for every float32 x.
     """
 
     def dump_model(self, *args: Any, **options: Any) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _round_down(value: float) -> float:
 
 
 def fit(training: Training, settings: FitSettings, previous: Sequence[Model]) -> list[LightgbmModel]:
-    """One booster a quantile. LightGBM refuses monotone constraints for quantiles, which then go without."""
+    """Fit one booster per quantile, without monotone constraints: LightGBM refuses them for quantiles."""
     models = []
     for index, quantile in enumerate(settings.targets):
         parameters = _parameters(training, settings, quantile)
@@ -91,7 +91,7 @@ def _parameters(training: Training, settings: FitSettings, quantile: float | Non
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "feature_fraction": 0.8,
-        # Small enough for the first hundred samples.
+        # Small enough to fit the first hundred samples.
         "min_data_in_leaf": 5,
         "lambda_l1": 0.01,
         "lambda_l2": 0.1,

@@ -1,4 +1,4 @@
-"""From a booster to the tree ensemble that goes into a graph of our own."""
+"""Conversion of a booster to an ONNX tree ensemble that can be placed in another graph."""
 
 import warnings
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart
 
-# What the conversions are asked for; tree ensembles have not changed since.
+# The opset that onnxmltools converts to. Later opsets have the same tree ensembles.
 _OPSET = 15
 
 
 def tree_ensemble(convert: Callable[..., Any], booster: Any, columns: int, source: str, result: str) -> GraphPart:
-    """What one of onnxmltools' functions makes of a booster, reading `source` and answering `result`.
+    """Convert a booster with one of onnxmltools' functions; the ensemble reads `source` and writes `result`.
 
-    ExportError when it makes nothing, or anything but one ensemble.
+    Raise ExportError when the conversion fails or yields anything but one tree ensemble.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -27,7 +27,7 @@ def tree_ensemble(convert: Callable[..., Any], booster: Any, columns: int, sourc
             raise ExportError(f"onnxmltools can't convert this booster: {error}") from error
     nodes = [node for node in graph.node if node.op_type != "Identity"]
     if [node.op_type for node in nodes] != ["TreeEnsembleRegressor"]:
-        raise ExportError(f"expected one tree ensemble, the conversion made {[node.op_type for node in nodes]}")
+        raise ExportError(f"expected one tree ensemble, but the conversion made {[node.op_type for node in nodes]}")
     ensemble = nodes[0]
     ensemble.name = result
     del ensemble.input[:], ensemble.output[:]

@@ -9,7 +9,7 @@ from onnxmltools.convert import convert_xgboost
 
 from trainer.exceptions import ExportError
 from trainer.learners.learner import GraphPart, Model, Training
-from trainer.learners.slim import without_sklearn
+from trainer.learners.sklearn_block import without_sklearn
 from trainer.learners.tree_graph import tree_ensemble
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
@@ -48,7 +48,7 @@ class XgboostModel:
 
 
 def fit(training: Training, settings: FitSettings, previous: Sequence[Model]) -> list[XgboostModel]:
-    """One booster a quantile: a booster of several quantiles converts to ONNX without an error and wrongly."""
+    """Fit one booster per quantile: a booster of several quantiles converts to a wrong graph without an error."""
     matrix = xgb.QuantileDMatrix(training.x, training.y, weight=training.weights, nthread=settings.threads)
     models = []
     for index, quantile in enumerate(settings.targets):
@@ -69,7 +69,7 @@ def _parameters(training: Training, settings: FitSettings, quantile: float | Non
         "eta": settings.learning_rate,
         "subsample": 0.8,
         "colsample_bytree": 0.8,
-        # Small enough for the first hundred samples, from which the first model has to be learnt.
+        # Small enough to fit the first hundred samples.
         "min_child_weight": 2,
         "alpha": 0.01,
         "lambda": 0.1,
@@ -85,15 +85,15 @@ def _parameters(training: Training, settings: FitSettings, quantile: float | Non
 
 
 def check_convertible(booster: xgb.Booster) -> None:
-    """Refuses with ExportError what would convert without an error into something else."""
+    """Raise ExportError for a booster that would convert to a wrong graph without an error."""
     learner = _learner(booster)
     alpha = json.loads(learner["objective"].get("quantile_loss_param", {}).get("quantile_alpha", "[]") or "[]")
     if isinstance(alpha, list) and len(alpha) > 1:
         raise ExportError(
-            f"the model predicts {len(alpha)} quantiles at once, which converts wrongly: fit one a quantile"
+            f"the model predicts {len(alpha)} quantiles at once, which converts wrongly: fit one model per quantile"
         )
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
-        raise ExportError("the model has several outputs: fit one model an output")
+        raise ExportError("the model has several outputs: fit one model per output")
     if learner["gradient_booster"]["name"] != "gbtree":
         raise ExportError(f"booster {learner['gradient_booster']['name']!r} is not supported: use gbtree")
     if "c" in (booster.feature_types or []):
@@ -101,7 +101,7 @@ def check_convertible(booster: xgb.Booster) -> None:
 
 
 def quantile_of(booster: xgb.Booster) -> float | None:
-    """The quantile that the booster was fitted to; None when it is a mean."""
+    """Return the quantile that the booster was fitted to, or None for a mean."""
     objective = _learner(booster)["objective"]
     if objective["name"] != "reg:quantileerror":
         return None
@@ -115,7 +115,7 @@ def _learner(booster: xgb.Booster) -> dict[str, Any]:
 
 
 def _without_names(booster: xgb.Booster) -> xgb.Booster:
-    """The conversion takes only names of its own making (f0, f1, ...)."""
+    """Return the booster without feature names: the conversion accepts only its own names (f0, f1, ...)."""
     if booster.feature_names is None:
         return booster
     nameless = booster.copy()

@@ -23,7 +23,7 @@ from predictor.latency_pair import TARGETS
 from predictor.loading import LIMITS, Source, open_model
 from predictor.model import Model
 from trainer.fitter import Fitter
-from trainer.job import Job, Learnt
+from trainer.job import FittedModel, Job
 from trainer.settings import FitSettings, JobSettings
 from trainer.window import Window
 from trainer.wire import Matrix, Samples
@@ -191,7 +191,7 @@ class VirtualTrainer:
         self._generation = models.generation
         self._serve(models.onnx, -np.inf)
 
-    def _publish(self, learnt: Sequence[Learnt], from_s: float) -> None:
+    def _publish(self, learnt: Sequence[FittedModel], from_s: float) -> None:
         self._generation += 1
         self._manifests |= {one.manifest.model: one.manifest for one in learnt}
         self._serve({one.manifest.model: one.onnx for one in learnt}, from_s)

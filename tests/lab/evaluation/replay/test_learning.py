@@ -82,9 +82,9 @@ def test_pass_after_pass_is_that_of_the_trainer_through_a_store(tmp_path: Path) 
             window.targets[name].forget_replaced(began_at)
         data = {name: asyncio.run(target.data()) for name, target in window.targets.items()}
         result = run_pass(data, state.served, state.laws, store, settings, fitter.learn)
-        state.laws |= {name: one.law_began_at for name, one in result.learnt.items() if one.law_began_at}
+        state.laws |= {name: one.law_began_at for name, one in result.fitted.items() if one.law_began_at}
         state.served |= {name: one.onnx for name, one in result.published.items()}
-        assert trainer.passes[-1].refusals == {name: one.refusal for name, one in result.learnt.items() if one.refusal}
+        assert trainer.passes[-1].refusals == {name: one.refusal for name, one in result.fitted.items() if one.refusal}
     assert state.laws.keys() == {"ttft", "tpot"}
     ours, theirs = trainer.predict(candidates(16), 100.0), asyncio.run(embedded(tmp_path, candidates(16)))
     assert ours
