@@ -73,25 +73,27 @@ def _trailers_only(status: Status, text: str) -> bytes:
 class _Refusal(Stream):
     """Answers the request's headers, and takes nothing."""
 
-    __slots__ = ("_block",)
+    __slots__ = ("_block", "_connection")
 
     def __init__(self, connection: Connection, stream_id: int, block: bytes) -> None:
-        super().__init__(connection, stream_id)
+        super().__init__(stream_id)
+        self._connection = connection
         self._block = block
 
     def opened(self) -> None:
-        self.connection.outbox.end(self, self._block)
+        self._connection.outbox.end(self, self._block)
 
 
 class _MessageStream(Stream):
     """Cuts what comes into messages. Subclasses answer them."""
 
-    __slots__ = ("_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
+    __slots__ = ("_connection", "_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
 
     def __init__(
         self, connection: Connection, stream_id: int, services: Services, tasks: set[asyncio.Future[Any]]
     ) -> None:
-        super().__init__(connection, stream_id)
+        super().__init__(stream_id)
+        self._connection = connection
         self._services = services
         self._tasks = tasks
         self._ended = False
@@ -125,7 +127,7 @@ class _MessageStream(Stream):
             needed = _PREFIX_BYTES + size
             if needed > end - start:
                 break
-            self.connection.patience.restore()
+            self._connection.patience.restore()
             self.message(view[start + _PREFIX_BYTES : start + needed].tobytes())
             if self._ended:
                 return
@@ -144,8 +146,8 @@ class _MessageStream(Stream):
     def answer(self, message: bytes) -> None:
         if not self._headers_sent:
             self._headers_sent = True
-            self.connection.outbox.control(frame(HEADERS, END_HEADERS, self.id, _ANSWER_HEADERS))
-        self.connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
+            self._connection.outbox.control(frame(HEADERS, END_HEADERS, self.id, _ANSWER_HEADERS))
+        self._connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
 
     def end(self, status: Status, text: str = "") -> None:
         """Ends the stream with a status, after what is queued for it; without effect on one that has ended."""
@@ -153,9 +155,9 @@ class _MessageStream(Stream):
             return
         self._ended = True
         if self._headers_sent:
-            self.connection.outbox.end(self, _trailers(status, text) if status else _OK)
+            self._connection.outbox.end(self, _trailers(status, text) if status else _OK)
         else:
-            self.connection.outbox.end(self, _trailers_only(status, text))
+            self._connection.outbox.end(self, _trailers_only(status, text))
 
     def fail(self, status: Status, text: str) -> None:
         """Ends the stream for a fault of the client's or of this server's."""
@@ -236,7 +238,7 @@ class _ExchangeStream(_MessageStream):
             self.busy = True
         if not self._settling:
             self._settling = True
-            self.connection.after_flush(self._settle)
+            self._connection.after_flush(self._settle)
 
     def _settle(self) -> None:
         self._settling = False
@@ -249,7 +251,7 @@ class _ExchangeStream(_MessageStream):
         if self._ended:
             self._close()
             return
-        self.connection.outbox.flush_soon()
+        self._connection.outbox.flush_soon()
         if error := asyncio.CancelledError() if task.cancelled() else task.exception():
             self._failed(error)
         else:
@@ -266,7 +268,7 @@ class _ExchangeStream(_MessageStream):
         if self.peer_done and self._part is None:
             self.messages_ended()
         elif not self.busy:
-            self.connection.credit(self)
+            self._connection.credit(self)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, DecodeError):
@@ -344,17 +346,17 @@ class _MethodStream(_MessageStream):
         except Exception:
             logger.exception("a method failed")
             self.end(Status.INTERNAL, _FAILED)
-        self.connection.outbox.flush_soon()
+        self._connection.outbox.flush_soon()
 
     async def _requests(self) -> AsyncIterator[bytes]:
         while (message := await self._messages.get()) is not None:
             yield message
             self.busy = not self._messages.empty()
-            self.connection.credit(self)
+            self._connection.credit(self)
 
     async def _send(self, message: bytes) -> None:
         self.answer(message)
-        self.connection.outbox.flush_soon()
+        self._connection.outbox.flush_soon()
         while self.queued_bytes > _UNSENT_BYTES:
             self._drained.clear()
             await self._drained.wait()

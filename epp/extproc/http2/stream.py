@@ -2,26 +2,21 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from epp.extproc.http2.frames import ErrorCode, StreamFault
 
-if TYPE_CHECKING:
-    from epp.extproc.http2.connection import Connection
-
 
 class Stream:
-    """A subclass hears what comes, and answers through the connection.
+    """A subclass hears what comes, and answers through the connection that it was made for.
 
     `busy` says that it wants no more data for now: the peer's window is not opened further, so that what it may still
-    send is bounded. Set it to False and call `connection.credit(stream)` to go on.
+    send is bounded. Set it to False and call the connection's `credit(stream)` to go on.
     """
 
     __slots__ = (
         "_queue",
         "_undeclared_bytes",
         "busy",
-        "connection",
         "id",
         "peer_done",
         "queued_bytes",
@@ -30,8 +25,7 @@ class Stream:
         "trailers",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int) -> None:
-        self.connection = connection
+    def __init__(self, stream_id: int) -> None:
         self.id = stream_id
         self.busy = False
         self.peer_done = False
