@@ -3,8 +3,9 @@
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
 from model_store.features import POD_TYPE_CODES, ROW_FEATURES, SCHEMAS, Feature
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, Output
+from model_store.opening import open_store
 from model_store.rows import ROW_NAMES, FeatureRow, row_columns, row_matrix
-from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel, open_store
+from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel
 
 __all__ = [
     "KEEP_GENERATIONS",

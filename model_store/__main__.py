@@ -7,7 +7,8 @@ import msgspec
 
 from model_store.exceptions import StoreError
 from model_store.manifest import Generation, Manifest
-from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, open_store
+from model_store.opening import open_store
+from model_store.store import KEEP_GENERATIONS, Draft, ModelStore
 
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"]}
 _LOCATION = click.argument("store")

@@ -1,11 +1,9 @@
-"""The interface of a model store, and `open_store`, which opens one by its location."""
+"""The interface of a model store, whatever holds it."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from model_store.exceptions import StoreError
 from model_store.manifest import Generation, Manifest
 
 KEEP_GENERATIONS = 5
@@ -75,24 +73,3 @@ class ModelStore(Protocol):
 
     def rollback(self, number: int) -> Generation:
         """Verify an older generation and make it current again."""
-
-
-def open_store(location: str) -> ModelStore:
-    """Open the store at a folder's path or at s3://bucket/prefix; raise StoreError for any other location."""
-    from model_store.folder import FolderStore
-
-    scheme, separator, path = location.partition("://")
-    if not separator:
-        return FolderStore(Path(location))
-    if scheme != "s3" or not path.partition("/")[0]:
-        raise StoreError(f"model store {location!r}: only folders and s3://bucket/prefix are supported")
-    return _open_s3(path)
-
-
-def _open_s3(path: str) -> ModelStore:
-    try:
-        from model_store.s3 import S3Store
-    except ModuleNotFoundError as error:
-        raise StoreError(f"model store s3://{path} needs {error.name}: pip install 'headroom[s3]'") from error
-    bucket, _, prefix = path.partition("/")
-    return S3Store(bucket, prefix.strip("/"))

@@ -1,0 +1,27 @@
+"""Open a model store by its location."""
+
+from pathlib import Path
+
+from model_store.exceptions import StoreError
+from model_store.folder import FolderStore
+from model_store.store import ModelStore
+
+
+def open_store(location: str) -> ModelStore:
+    """Open the store at a folder's path or at s3://bucket/prefix; raise StoreError for any other location."""
+    scheme, separator, path = location.partition("://")
+    if not separator:
+        return FolderStore(Path(location))
+    if scheme != "s3" or not path.partition("/")[0]:
+        raise StoreError(f"model store {location!r}: only folders and s3://bucket/prefix are supported")
+    return _open_s3(path)
+
+
+def _open_s3(path: str) -> ModelStore:
+    try:
+        # boto3 comes with the extra `s3` only.
+        from model_store.s3 import S3Store
+    except ModuleNotFoundError as error:
+        raise StoreError(f"model store s3://{path} needs {error.name}: pip install 'headroom[s3]'") from error
+    bucket, _, prefix = path.partition("/")
+    return S3Store(bucket, prefix.strip("/"))
