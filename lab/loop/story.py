@@ -14,7 +14,8 @@ from lab.loop.exceptions import LoopError
 from lab.loop.load import Load
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
 from lab.loop.stack import MODEL, StackConfig
-from simulator.load import Outcome, replay
+from simulator.load.replay import replay
+from simulator.outcome import Outcome
 from simulator.workload import PlannedRequest
 from simulator.workloads.texts import sendable
 

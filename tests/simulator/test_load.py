@@ -11,7 +11,7 @@ from starlette.routing import Route
 from simulator.app import create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS
-from simulator.load import replay
+from simulator.load.replay import replay
 from simulator.summary import summarise
 from simulator.trace import TraceRequest
 from simulator.workload import plan

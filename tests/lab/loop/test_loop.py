@@ -15,7 +15,8 @@ from lab.evaluation.policies.configurations import CLOSED_FORMULA
 from lab.loop.policies import ENVOYS_OWN
 from lab.loop.stack import MODEL, Ports, StackConfig, parts
 from lab.loop.supervisor import Supervisor
-from simulator.load import Outcome, replay
+from simulator.load.replay import replay
+from simulator.outcome import Outcome
 from simulator.trace import TraceRequest
 from simulator.workload import plan
 

@@ -14,8 +14,6 @@ from simulator.outcome import Outcome
 from simulator.token_watch import TokenWatch
 from simulator.workload import PlannedRequest
 
-__all__ = ["Outcome", "replay"]
-
 
 async def replay(
     url: str,
@@ -95,9 +93,3 @@ async def _send(
         e2e_ms=(time.perf_counter() - sent) * 1000,
         output_tokens=watch.tokens,
     )
-
-
-if __name__ == "__main__":
-    from simulator.load_command import main
-
-    main(prog_name="python -m simulator.load")

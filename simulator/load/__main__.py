@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simulator.exceptions import TraceError
-from simulator.load import replay
+from simulator.load.replay import replay
 from simulator.outcome import Outcome
 from simulator.summary import summarise
 from simulator.trace import cap_lengths, load_trace, window
@@ -128,3 +128,7 @@ def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _joined(percentiles: Mapping[str, float]) -> str:
     return "/".join(f"{value:.0f}" for value in percentiles.values()) or "-"
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m simulator.load")
