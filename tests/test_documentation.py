@@ -1,4 +1,4 @@
-"""The documentation names files, folders, modules, pages and headings that exist."""
+"""The documentation names files, folders and headings that exist, and says first what its reader can do."""
 
 import re
 from collections import Counter
@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Programs write these pages.
+GENERATED = {"evaluation.md", "evaluation-envoy.md"}
 READMES = [*sorted((ROOT / "simulator").glob("*/README.md")), ROOT / "tests/node/README.md"]
 
 FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -90,7 +92,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in {"docs", "build", "dist"}])
-def test_every_page_that_code_names_exists(folder: Path) -> None:
+def test_every_page_that_code_names_exists(folder: str) -> None:
     texts = [
         path.read_text(errors="ignore")
         for path in (ROOT / folder).rglob("*")
@@ -98,3 +100,13 @@ def test_every_page_that_code_names_exists(folder: Path) -> None:
     ]
     named = {name for text in texts for name in re.findall(r"(?<!/)\bdocs/[\w-]+\.md\b", text)}
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=identify)
+def test_a_page_begins_with_what_its_reader_can_do(page: Path) -> None:
+    title, first = page.read_text().split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert "\n" not in title
+    assert first.count("\n") <= 2
+    if page.parent != ROOT:
+        assert first.startswith("With this page you can ")

@@ -1,7 +1,7 @@
 """How scheduling is extended: a plugin is a struct whose fields are its parameters, registered under a type name.
 
 Parameters are read strictly, in camelCase. A package makes its plugins known by an entry point in the group
-`headroom.plugins` that names the module to import. docs/plugins.md shows a whole one.
+`headroom.plugins` that names the module to import. docs/extend.md shows a whole one.
 """
 
 import functools

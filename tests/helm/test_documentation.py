@@ -1,4 +1,4 @@
-"""docs/helm.md names values, objects and alerts that there are."""
+"""docs/helm.md and the pages beside it name values, objects and alerts that exist."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.helm.release import CHART, render
 
-TEXT = (Path(__file__).parents[2] / "docs" / "helm.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = "\n".join((DOCS / page).read_text() for page in ("helm.md", "operate.md", "configure.md"))
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
 

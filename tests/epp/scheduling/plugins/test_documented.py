@@ -1,4 +1,4 @@
-"""docs/plugins.md says what the registry holds, and its example runs as a package of its own."""
+"""docs/plugins.md says what the registry holds, and the example of docs/extend.md runs as a package of its own."""
 
 import os
 import re
@@ -19,7 +19,8 @@ from epp.scheduling.request import Request
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
-FENCES = re.findall(r"```(python|yaml|toml)\n(.*?)```", DOCUMENT, re.DOTALL)
+EXTENDING = (ROOT / "docs" / "extend.md").read_text()
+FENCES = re.findall(r"```(python|yaml|toml)\n(.*?)```", DOCUMENT + EXTENDING, re.DOTALL)
 CONFIGURATIONS = [text for language, text in FENCES if language == "yaml" and text.startswith("apiVersion")]
 
 

@@ -1,0 +1,76 @@
+"""docs/configure.md has every flag of the three servers, with its variable, chart key and default."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from epp.options import VARIABLES_WITHOUT_EFFECT, WITHOUT_EFFECT
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "configure.md").read_text()
+
+
+def section(server: str) -> str:
+    """The part of the page that is about one server."""
+    found = re.search(rf"^## .*`python -m {server}`$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def options(server: str) -> dict[str, click.Option]:
+    """The server's options by their longest names, without those that have no effect."""
+    command = import_module(f"{server}.__main__").main
+    known = (option for option in command.params if isinstance(option, click.Option) and not option.hidden)
+    return {max(option.opts, key=len): option for option in known}
+
+
+def rows(server: str) -> dict[str, list[str]]:
+    """The cells of each row after the flag, by the flag."""
+    lines = re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", section(server), re.MULTILINE)
+    return {flag: [cell.strip().strip("`") for cell in cells.split(" | ")] for flag, cells in lines}
+
+
+def default_of(option: click.Option) -> str | None:
+    """The default as the page writes it; None where the page may use words."""
+    match option.default:
+        case bool(value):
+            return str(value).lower()
+        case "":
+            return "empty"
+        case str(value):
+            return value
+        case int(value) | float(value):
+            return f"{value:.10g}"
+    return None
+
+
+@pytest.mark.parametrize("server", ["epp", "trainer", "predictor"])
+def test_every_flag_has_a_row_with_its_variable_and_default(server: str) -> None:
+    documented, known = rows(server), options(server)
+    assert set(documented) == set(known)
+    for flag, option in known.items():
+        variables = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or [""])
+        cells = documented[flag]
+        assert cells[0] == variables[0], flag
+        assert cells[-2] == (default_of(option) or cells[-2]), flag
+
+
+@pytest.mark.parametrize(("server", "part"), [("trainer", "trainer"), ("predictor", "predictor")])
+def test_every_chart_key_stands_beside_its_variable(server: str, part: str) -> None:
+    template = (ROOT / "helm/inferencepool/templates/_latency.tpl").read_text()
+    found = re.search(r'define "inferencepool.configNames" -\}\}\n(.*?)\{\{-', template, re.DOTALL)
+    assert found
+    keys = yaml.safe_load(found[1])[part]
+    assert {cells[1]: cells[0] for cells in rows(server).values() if cells[1]} == keys
+
+
+def test_what_has_no_effect_is_named() -> None:
+    flags = {f"--{name.replace('_', '-')}" for name in WITHOUT_EFFECT}
+    text = re.search(r"### Accepted without effect\n(.*?)\n## ", PAGE, re.DOTALL)
+    assert text
+    named = set(re.findall(r"`([^`]+)`", text[1]))
+    assert named == flags | set(VARIABLES_WITHOUT_EFFECT)
