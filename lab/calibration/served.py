@@ -1,7 +1,4 @@
-"""A calibrated engine compared with published end-to-end measurements of servers.
-
-Each of the same number of clients sends one request at a time.
-"""
+"""A calibrated engine beside published end-to-end measurements: as many clients, each sending one request at a time."""
 
 import csv
 from collections.abc import Hashable, Iterable, Mapping
@@ -20,7 +17,7 @@ _REQUESTS_PER_CLIENT = 4
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server's latencies under a number of clients. All prompts have the same length, and so have all answers."""
+    """What a server was measured to do under `clients`, whose prompts and answers are all of the same length."""
 
     clients: int
     prompt_tokens: int
@@ -30,7 +27,7 @@ class Served:
 
 
 def read_served(packages: Path, system: str, model: str, gpus: int) -> list[Served]:
-    """Read the package's end-to-end measurements of vLLM in bf16."""
+    """Of vLLM in bf16, from the measurements of whole servers that come with those of kernels."""
     file = packages / "aiconfigurator_core" / "systems" / "silicon_sample.csv"
     try:
         with file.open(newline="") as lines:
@@ -55,7 +52,7 @@ def served(rows: Iterable[Mapping[str, str]], system: str, model: str, gpus: int
 
 
 def imitate(hardware: Hardware, case: Served) -> Served:
-    """Run the same clients against a simulated engine. All begin at once. Return their mean latencies in ms."""
+    """The same clients before a simulated engine, which all begin at once; means over their requests, in ms."""
     engine, now_ms, sent = Engine(hardware), 0.0, 0
     started: dict[Hashable, float] = {}
     first: dict[Hashable, float] = {}

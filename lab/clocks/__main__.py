@@ -1,4 +1,4 @@
-"""Run the same requests under the same policies in virtual time and through a real Envoy, and compare the results."""
+"""Runs the same requests under the same policies in virtual time and through a real Envoy, and compares."""
 
 import asyncio
 import shlex
@@ -16,58 +16,49 @@ from rich.markdown import Markdown
 from lab.clocks import report
 from lab.clocks.comparing import Phase as Compared
 from lab.clocks.comparing import compare, order
-from lab.clocks.virtual import run_story_virtually
+from lab.clocks.virtual import tell_virtually
 from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
 from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, Load, shortened
 from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
-from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, Phase, phases
-from lab.loop.report import environment
+from lab.loop.policies import ENVOYS_OWN, PICKERS, Phase, phases
+from lab.loop.report import surroundings
 from lab.loop.running import exit_status, new_folder, running
 from lab.loop.stack import StackConfig, free_ports
-from lab.loop.story import run_story
+from lab.loop.story import tell
 from lab.loop.terminal import Terminal
 from simulator.workloads import WORKLOADS
 from simulator.workloads.changes import steady
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-# Simulated servers can't change their speed while they run, so only workloads without changes can be compared.
-_STEADY_WORKLOADS = [name for name, workload in WORKLOADS.items() if workload.changes is steady]
+# Servers can't change their speed while they run.
+_STEADY = [name for name, workload in WORKLOADS.items() if workload.changes is steady]
 _LOW, _LOW_SHARE = "low load", 0.2
 _POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--workload", default="azure-conversation", type=click.Choice(_STEADY_WORKLOADS))
+@click.option("--workload", default="azure-conversation", type=click.Choice(_STEADY))
 @hardware_option
-@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Number of simulated servers.")
+@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Simulated servers.")
 @speed_option
-@policy_option((*ENVOY_POLICIES, *PICKER_POLICIES))
-@click.option(
-    "--load", "share", default=0.6, type=_POSITIVE, help="Load, as a multiple of the workload's typical rate."
-)
+@policy_option((*ENVOYS_OWN, *PICKERS))
+@click.option("--load", "share", default=0.6, type=_POSITIVE, help="Multiple of the workload's typical rate.")
 @click.option("--seconds", default=60.0, type=click.FloatRange(5), help="Time under load, for each policy.")
-@click.option("--seed", default=1, type=click.IntRange(0), help="Random seed for lengths, arrivals and objectives.")
-@click.option("--max-prompt-tokens", default=MAX_PROMPT_TOKENS, type=click.IntRange(1), help="Longer prompts are cut.")
-@click.option("--max-output-tokens", default=MAX_OUTPUT_TOKENS, type=click.IntRange(2), help="Longer answers are cut.")
-@click.option(
-    "--chances", default=3, type=click.IntRange(1), help="Runs in virtual time, each with another seed for policies."
-)
-@click.option(
-    "--margin",
-    default=0.1,
-    type=click.FloatRange(0, 1),
-    help="Two policies have an order if their SLO attainments differ by more than this.",
-)
-@click.option("--json", "json_file", type=_FILE, help="Write the figures to this file, as JSON.")
-@click.option("--out", "markdown_file", type=_FILE, help="Write the page to this file, as Markdown.")
+@click.option("--seed", default=1, type=click.IntRange(0), help="Seed of lengths, arrivals and objectives.")
+@click.option("--max-prompt-tokens", default=MAX_PROMPT_TOKENS, type=click.IntRange(1), help="Cuts prompts.")
+@click.option("--max-output-tokens", default=MAX_OUTPUT_TOKENS, type=click.IntRange(2), help="Cuts answers.")
+@click.option("--chances", default=3, type=click.IntRange(1), help="Runs in virtual time, by other chances.")
+@click.option("--margin", default=0.1, type=click.FloatRange(0, 1), help="Attainments further apart are an order.")
+@click.option("--json", "json_file", type=_FILE, help="Write the figures here.")
+@click.option("--out", "markdown_file", type=_FILE, help="Write the page here: docs/evaluation-envoy.md is one.")
 def main(**options: Any) -> None:
-    """Check that policies are as good through a real Envoy as in the evaluation's virtual time.
+    """Are policies as good through a real Envoy as the evaluation says?
 
-    Each policy takes --seconds plus about ten. A warm-up and a phase at low load before them take as long. Then each
-    policy takes some seconds in virtual time. `scripts/compare_clocks.py --out docs/evaluation-envoy.md --json
-    docs/evaluation-envoy.json` writes the page of the documentation.
+    It takes --seconds and about ten more for each policy, and for a warm-up and a low load before them; then some
+    seconds for each in virtual time. The page of the documentation is made by `scripts/compare_clocks.py --out
+    docs/evaluation-envoy.md --json docs/evaluation-envoy.json`.
 
-    All times are in wall-clock time. Virtual time runs at the same speed factor.
+    All times are those of the clock on the wall, which virtual time follows at the same speed factor.
     """
     console = Console()
     sys.exit(asyncio.run(exit_status(_compare(console, **options), console)))
@@ -101,7 +92,7 @@ async def _compare(
         quantiles=LEARNING.job.fit.quantiles,
     )
     low = replace(phases(["default"], load)[0], name=_LOW, title=_LOW, share=_LOW_SHARE)
-    compared = await _run_both(console, config, load, (low, *phases(policies, load)), seconds, seed, chances)
+    compared = await _on_both_clocks(console, config, load, (low, *phases(policies, load)), seconds, seed, chances)
     settings = {
         "command": shlex.join(["scripts/compare_clocks.py", *sys.argv[1:]]),
         "workload": workload,
@@ -117,36 +108,27 @@ async def _compare(
         "low_share": _LOW_SHARE,
         "quantiles": config.quantiles,
     }
-    _report(console, compared, margin, settings, json_file, markdown_file)
+    _tell(console, compared, margin, settings, json_file, markdown_file)
 
 
-async def _run_both(
-    console: Console,
-    config: StackConfig,
-    load: Load,
-    policies: Sequence[Phase],
-    phase_s: float,
-    seed: int,
-    chances: int,
+async def _on_both_clocks(
+    console: Console, config: StackConfig, load: Load, told: Sequence[Phase], phase_s: float, seed: int, chances: int
 ) -> dict[str, Compared]:
-    """Run the phases through Envoy, then in virtual time, so that the two don't compete for cores.
-
-    Return the comparison of each phase, by name.
-    """
+    """By phase. The machine has its cores for Envoy alone: virtual time comes after."""
     with Terminal(console) as terminal:
         async with running(config, terminal) as supervisor:
-            story = await supervisor.guard(run_story(config, terminal, load, policies, phase_s=phase_s, seed=seed))
-        terminal.say("running the same phases in virtual time")
+            story = await supervisor.guard(tell(config, terminal, load, told, phase_s=phase_s, seed=seed))
+        terminal.say("now the same in virtual time")
         learning = msgspec.structs.replace(
             LEARNING, interval_s=config.retraining_interval_s, min_samples=config.min_samples, min_new_rows=1
         )
-        step = terminal.begin("virtual time", chances * (1 + len(policies)))
-        # In a thread, because learning in virtual time runs its own event loops.
+        step = terminal.begin("virtual time", chances * (1 + len(told)))
+        # A thread, since what is learnt there runs event loops of its own.
         runs = [
             await asyncio.to_thread(
-                run_story_virtually,
+                tell_virtually,
                 load,
-                policies,
+                told,
                 phase_s=phase_s,
                 seed=seed,
                 learning=learning,
@@ -165,11 +147,11 @@ async def _run_both(
             decisions,
             WARM_UP_SHARE,
         )
-        for phase in policies
+        for phase in told
     }
 
 
-def _report(
+def _tell(
     console: Console,
     compared: dict[str, Compared],
     margin: float,
@@ -177,16 +159,16 @@ def _report(
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    """Print the tables on the terminal, and write the files."""
+    """On the terminal as in the page."""
     policies = {name: phase for name, phase in compared.items() if name != _LOW}
     low = {_LOW: compared[_LOW]}
-    found, about = order(policies, margin), environment()
+    found, about = order(policies, margin), surroundings()
     tables = (
         report.comparison_table(policies),
         report.placement_table(policies, settings["hardware"]),
         report.prediction_table(policies),
         report.verdict(found),
-        report.latency_gap_table(compared),
+        report.apart_table(compared),
     )
     for text in tables:
         console.print(Markdown(text))

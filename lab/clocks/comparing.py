@@ -1,4 +1,4 @@
-"""The comparison of the same requests in virtual time and through Envoy."""
+"""What both clocks say of the same requests, and how far apart they are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from scipy.stats import spearmanr
 
-from lab.clocks.predicting import Prediction, from_decision, from_flight, prediction_quality
-from lab.clocks.virtual import PhaseRun, SentRequest, replay_placements
+from lab.clocks.predicting import Prediction, judge, of_decision, of_flight
+from lab.clocks.virtual import Flown, Placed, fly_as_placed
 from simulator.arrival import Scenario
 from simulator.cluster import Flight
 from simulator.outcome import Outcome
@@ -18,8 +18,8 @@ from simulator.outcome import Outcome
 PERCENTILES = (50, 95)
 
 
-class RequestResult(NamedTuple):
-    """The result of a request on either clock. Latencies are in ms, and None if they weren't measured."""
+class Fate(NamedTuple):
+    """What became of a request on either clock; latencies in ms, None where nothing came."""
 
     number: int
     endpoint: int | None
@@ -29,10 +29,10 @@ class RequestResult(NamedTuple):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """A phase's judged requests on one clock. Percentiles have the keys p50 and p95.
+    """A phase on one clock, of the judged requests; percentiles by p50 and p95.
 
-    `shares` are the endpoints' shares of the requests, in order. `prediction` is None if the picker didn't decide:
-    Envoy did, or the placements were replayed.
+    `shares` of the requests are those of the endpoints, in their order; `prediction` is None where nobody decided but
+    what had been decided before, or Envoy.
     """
 
     requests: int
@@ -43,11 +43,10 @@ class Side(msgspec.Struct, frozen=True):
     prediction: Prediction | None = None
 
 
-class LatencyGap(msgspec.Struct, frozen=True):
-    """The difference between latencies through Envoy and in virtual time, with the same placements.
+class Apart(msgspec.Struct, frozen=True):
+    """How much later than in virtual time tokens came through Envoy, when each request goes to the same endpoint.
 
-    `*_ms` are medians of the differences, above 0 if tokens came later through Envoy. `*_percent` are medians of the
-    absolute differences, in percent of the latency in virtual time.
+    The median of the differences in ms, and of their sizes in percent of virtual time's latency.
     """
 
     ttft_ms: float
@@ -57,26 +56,22 @@ class LatencyGap(msgspec.Struct, frozen=True):
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """A phase on both clocks.
-
-    `replayed` is virtual time with Envoy's placements. It differs from `envoy` by the engine's clock and by the path to
-    the engine. `virtual` differs by decisions as well. It pools several runs; their attainments range over `chance`.
-    """
+    """`replayed` is virtual time with the placements of Envoy: it differs by the engine's clock and the path to it,
+    while `virtual` differs by decisions, too: it is of several runs, whose attainments lie in `chance`."""
 
     virtual: Side
     chance: tuple[float, float]
     envoy: Side
     replayed: Side
-    apart: LatencyGap
+    apart: Apart
     errors: int
 
 
 class Order(msgspec.Struct, frozen=True):
-    """The order of policies by SLO attainment on both clocks.
+    """Spearman's rank correlation of the policies' attainments; None with fewer than two that differ.
 
-    `rank_correlation` is Spearman's, and None if all attainments on a clock are equal. `pairs` counts the pairs of
-    policies whose attainments differ by more than `margin` in virtual time. `reversed_pairs` are those pairs that have
-    the opposite order through Envoy.
+    `pairs` are those of policies whose attainments differ by more than `margin` in virtual time, `reversed_pairs` those
+    of them that are the other way round through Envoy.
     """
 
     rank_correlation: float | None
@@ -87,50 +82,42 @@ class Order(msgspec.Struct, frozen=True):
 
 def compare(
     scenario: Scenario,
-    runs: Sequence[PhaseRun],
+    runs: Sequence[Flown],
     outcomes: Sequence[Outcome],
     decisions: Mapping[str, Mapping[str, Any]],
     warm_up_share: float,
 ) -> Phase:
-    """Compare a phase through Envoy with its runs in virtual time.
+    """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged.
 
-    Requests of the first `warm_up_share` of the phase aren't judged. `decisions` are those of the picker behind Envoy,
-    by request id; it may have those of other phases too.
+    `decisions` of the picker behind Envoy are those of any requests, by their ids.
     """
     begin_s = warm_up_share * scenario.arrivals[-1].arrival_s
     judged = {arrival.index for arrival in scenario.arrivals if arrival.arrival_s >= begin_s}
     endpoints = len(scenario.endpoints)
 
-    def judged_flights(flights: Sequence[Flight]) -> list[Flight]:
-        return [flight for flight in flights if flight.arrival.index in judged]
+    def flights(all_of_them: Sequence[Flight]) -> list[Flight]:
+        return [flight for flight in all_of_them if flight.arrival.index in judged]
 
-    virtual = [judged_flights(run.flights) for run in runs]
-    virtual_decisions = [
-        from_flight(flight, run.predicted) for run, flights in zip(runs, virtual, strict=True) for flight in flights
-    ]
-    results = [[_flight_result(flight) for flight in flights] for flights in virtual]
-    attained = [_side(one, endpoints).attainment for one in results]
-    replayed = judged_flights(replay_placements(scenario, _sent_requests(scenario, outcomes)))
-    replayed_results = [_flight_result(flight) for flight in replayed]
+    virtual = [flights(run.flights) for run in runs]
+    foretold = [of_flight(flight, run.predicted) for run, ours in zip(runs, virtual, strict=True) for flight in ours]
+    fates = [[_of_flight(flight) for flight in ours] for ours in virtual]
+    attained = [_side(one, endpoints).attainment for one in fates]
+    as_placed = [_of_flight(flight) for flight in flights(fly_as_placed(scenario, _placed(scenario, outcomes)))]
     seen = [outcome for outcome in outcomes if outcome.request.index in judged]
-    envoy = [_outcome_result(outcome) for outcome in seen]
-    decided = [from_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
+    envoy = [_of_outcome(outcome) for outcome in seen]
+    decided = [of_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
     return Phase(
-        virtual=_side(
-            [result for one in results for result in one],
-            endpoints,
-            prediction_quality(virtual_decisions) if decided else None,
-        ),
+        virtual=_side([fate for one in fates for fate in one], endpoints, judge(foretold) if decided else None),
         chance=(min(attained), max(attained)),
-        envoy=_side(envoy, endpoints, prediction_quality(decided) if decided else None),
-        replayed=_side(replayed_results, endpoints),
-        apart=_latency_gap(envoy, replayed_results),
+        envoy=_side(envoy, endpoints, judge(decided) if decided else None),
+        replayed=_side(as_placed, endpoints),
+        apart=_apart(envoy, as_placed),
         errors=sum(outcome.error is not None for outcome in outcomes),
     )
 
 
 def order(phases: Mapping[str, Phase], margin: float) -> Order:
-    """Compare the order of the policies by SLO attainment on both clocks."""
+    """Of policies' attainments on both clocks."""
     virtual, envoy = ([getattr(phase, side).attainment for phase in phases.values()] for side in ("virtual", "envoy"))
     differ = len(set(virtual)) > 1 and len(set(envoy)) > 1
     apart = [
@@ -150,10 +137,10 @@ def order(phases: Mapping[str, Phase], margin: float) -> Order:
     )
 
 
-def _sent_requests(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[SentRequest]:
-    """Return the requests that a server took, with the times at which they were really sent."""
+def _placed(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
+    """What was sent late arrives late; what no server took isn't there."""
     return [
-        SentRequest(
+        Placed(
             replace(scenario.arrivals[outcome.request.index], arrival_s=outcome.sent_s),
             endpoint,
         )
@@ -163,25 +150,25 @@ def _sent_requests(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Sent
 
 
 def _served_by(outcome: Outcome) -> int | None:
-    """Return the index of the endpoint that served the request. A server's name ends with it."""
+    """Servers' names end with their places."""
     return int(outcome.served_by.rpartition("-")[2]) if outcome.served_by else None
 
 
-def _flight_result(flight: Flight) -> RequestResult:
-    return RequestResult(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
+def _of_flight(flight: Flight) -> Fate:
+    return Fate(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
 
 
-def _outcome_result(outcome: Outcome) -> RequestResult:
-    return RequestResult(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
+def _of_outcome(outcome: Outcome) -> Fate:
+    return Fate(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
 
 
-def _side(results: Sequence[RequestResult], endpoints: int, prediction: Prediction | None = None) -> Side:
-    served = [result.endpoint for result in results]
+def _side(fates: Sequence[Fate], endpoints: int, prediction: Prediction | None = None) -> Side:
+    served = [fate.endpoint for fate in fates]
     return Side(
-        requests=len(results),
-        attainment=round(sum(result.met for result in results) / max(len(results), 1), 4),
-        ttft_ms=_percentiles([result.ttft_ms for result in results]),
-        tpot_ms=_percentiles([result.tpot_ms for result in results]),
+        requests=len(fates),
+        attainment=round(sum(fate.met for fate in fates) / max(len(fates), 1), 4),
+        ttft_ms=_percentiles([fate.ttft_ms for fate in fates]),
+        tpot_ms=_percentiles([fate.tpot_ms for fate in fates]),
         shares=tuple(round(served.count(endpoint) / max(len(served), 1), 4) for endpoint in range(endpoints)),
         prediction=prediction,
     )
@@ -193,12 +180,12 @@ def _percentiles(values: Sequence[float | None]) -> dict[str, float]:
     return {f"p{percent}": round(float(value), 2) for percent, value in zip(PERCENTILES, found, strict=True)}
 
 
-def _latency_gap(envoy: Sequence[RequestResult], replayed: Sequence[RequestResult]) -> LatencyGap:
-    by_number = {result.number: result for result in replayed}
-    pairs = [(result, by_number[result.number]) for result in envoy if result.number in by_number]
+def _apart(envoy: Sequence[Fate], replayed: Sequence[Fate]) -> Apart:
+    by_number = {fate.number: fate for fate in replayed}
+    pairs = [(fate, by_number[fate.number]) for fate in envoy if fate.number in by_number]
     ttft = _differences([(one.ttft_ms, other.ttft_ms) for one, other in pairs])
     tpot = _differences([(one.tpot_ms, other.tpot_ms) for one, other in pairs])
-    return LatencyGap(ttft_ms=ttft[0], tpot_ms=tpot[0], ttft_percent=ttft[1], tpot_percent=tpot[1])
+    return Apart(ttft_ms=ttft[0], tpot_ms=tpot[0], ttft_percent=ttft[1], tpot_percent=tpot[1])
 
 
 def _differences(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The demo's phases in virtual time: simulated engines, with the real code of picker and trainer."""
+"""The loop's story in virtual time: the same phases on simulated engines, with the parts of the picker and trainer."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,19 @@ from lab.loop.policies import PREDICTION_HEADER, WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
-# Seconds between two phases in virtual time.
 _PAUSE_S = 1.0
-# Distance between the seeds of policies in different runs of the same requests.
-_SEED_STEP = 1_000
+_CHANCES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseRun:
-    """A phase's flights, and the predictions of those that were placed by predictions, by request index."""
+class Flown:
+    """What became of a phase's requests, and what was predicted of those that were placed by predictions, by index."""
 
     flights: Sequence[Flight]
     predicted: Mapping[int, Predicted]
 
 
-def run_story_virtually(
+def tell_virtually(
     load: Load,
     policies: Sequence[Phase],
     *,
@@ -38,35 +36,34 @@ def run_story_virtually(
     learning: LearningSettings,
     on_phase: Callable[[], None] = lambda: None,
     chance: int = 0,
-) -> dict[str, PhaseRun]:
-    """Run the warm-up and the policies' phases in virtual time. Return the results by phase name.
+) -> dict[str, Flown]:
+    """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story.
 
-    As in the demo, one picker and one trainer go through all phases. `chance` changes the seed of the policies' random
-    choices, and not the requests.
+    With another `chance` the same requests come, and what policies leave to chance falls otherwise.
     """
-    chance_seed = seed + _SEED_STEP * chance
+    chance_seed = seed + _CHANCES * chance
     endpoints = load.workload.endpoints
     scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
     picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, chance_seed, VirtualTrainer(learning))
-    results: dict[str, PhaseRun] = {}
+    told: dict[str, Flown] = {}
     now_s = 0.0
     for number, phase in enumerate((WARM_UP_PHASE, *policies)):
         scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            results[phase.name] = PhaseRun(_run(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {})
+            told[phase.name] = Flown(_flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {})
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
             picker.prediction_based = phase.headers[PREDICTION_HEADER] == "true"
-            flights = _run(_later(scenario, number, now_s), picker)
+            flights = _flown(_later(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
-            results[phase.name] = PhaseRun(flights, dict(picker.predicted))
+            told[phase.name] = Flown(flights, dict(picker.predicted))
             picker.predicted.clear()
         on_phase()
-    return results
+    return told
 
 
 def _later(scenario: Scenario, number: int, by_s: float) -> Scenario:
-    """Return the scenario shifted to begin at `by_s`, with prompts that share nothing with those of other phases."""
+    """The scenario as the phase of this number: from `by_s` on, in texts that share nothing with other phases'."""
     arrivals = tuple(
         replace(
             arrival,
@@ -79,22 +76,22 @@ def _later(scenario: Scenario, number: int, by_s: float) -> Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class SentRequest:
-    """A request with the endpoint that served it. `arrival` has the time at which it was sent."""
+class Placed:
+    """Where somebody else has sent a request, and when."""
 
     arrival: Arrival
     endpoint: int
 
 
-def replay_placements(scenario: Scenario, placed: Sequence[SentRequest]) -> list[Flight]:
-    """Replay requests in virtual time, each on the endpoint that served it before. Return their flights."""
+def fly_as_placed(scenario: Scenario, placed: Sequence[Placed]) -> list[Flight]:
+    """What becomes of requests on engines in virtual time when each goes where it has gone before."""
     in_order = tuple(sorted((one.arrival for one in placed), key=lambda arrival: arrival.arrival_s))
     endpoints = {one.arrival.index: one.endpoint for one in placed}
-    return _run(replace(scenario, arrivals=in_order), _FixedPlacement(endpoints))
+    return _flown(replace(scenario, arrivals=in_order), _AsPlaced(endpoints))
 
 
 @dataclass(frozen=True)
-class _FixedPlacement:
+class _AsPlaced:
     endpoints: Mapping[int, int]
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:
@@ -107,7 +104,7 @@ class _FixedPlacement:
     def ended(self, flight: Flight, now_s: float) -> None: ...
 
 
-def _run(scenario: Scenario, policy: Observer) -> list[Flight]:
+def _flown(scenario: Scenario, policy: Observer) -> list[Flight]:
     judge = Judge(policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if not isinstance(policy, Picker):

@@ -1,5 +1,5 @@
-"""The loop's exceptions."""
+"""What ends the loop early."""
 
 
 class LoopError(Exception):
-    """The loop can't start or continue; the text is the one line that the user sees."""
+    """The loop can't start or go on; the text is the one line that the user sees."""

@@ -1,4 +1,4 @@
-"""The demo's figures, as JSON and as tables."""
+"""The figures of a story, as JSON and as tables."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "g
 
 
 def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all figures, with the machine, versions and settings of the measurement."""
+    """Everything that was measured, with what it was measured on."""
     policies = {
         result.phase.name: summarise(result.outcomes, result.span_s)
         for result in story.phases
@@ -29,13 +29,13 @@ def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **document,
         "figures": dict(_flat(document)),
-        **environment(),
+        **surroundings(),
         "settings": dict(settings),
     }
 
 
-def environment() -> dict[str, Any]:
-    """Return the machine and the library versions of the measurement."""
+def surroundings() -> dict[str, Any]:
+    """What figures were measured on, and with which versions."""
     return {
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: found for name in _VERSIONS if (found := _version(name))},
@@ -43,11 +43,10 @@ def environment() -> dict[str, Any]:
 
 
 def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the errors of the predictions for the picked endpoints.
+    """Errors of the predictions that were made for the picked endpoint before the request was sent there.
 
-    Each prediction was made before its request was sent, by a model that was trained before. So no model has seen these
-    rows in training. `coverage` is the percentage of requests at or below their prediction. It should equal the
-    predicted quantile.
+    The model that predicted a request was trained before it, so that none of these rows was seen in training.
+    `coverage` is the share of requests at or below their prediction, which should be the predicted quantile.
     """
     wanted = [d for d in decisions if d["wanted_profile"] == "slo"]
     predicted = [d for d in wanted if d["predicted"]]
@@ -69,7 +68,7 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(document: Mapping[str, Any]) -> Group:
-    """Return the result as tables for the terminal."""
+    """The result as a person reads it."""
     result = Table(title="The same load under each policy", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     result.add_column("policy", no_wrap=True)
     latencies = "p50/p95/p99"
@@ -90,9 +89,9 @@ def table(document: Mapping[str, Any]) -> Group:
         box=box.SIMPLE,
         collapse_padding=True,
         pad_edge=False,
-        title=f"Prediction errors for {found['rows']} unseen requests",
+        title=f"Predictions of {found['rows']} unseen requests",
     )
-    for column in ("", "median error", "mean error", "requests at or below prediction"):
+    for column in ("", "median error", "mean error", "requests at or below"):
         quality.add_column(column, justify="right")
     for name in ("ttft", "tpot"):
         if f"{name}_mape" in found:
@@ -102,18 +101,17 @@ def table(document: Mapping[str, Any]) -> Group:
 
 
 def lines(document: Mapping[str, Any]) -> str:
-    """Return the facts that the tables don't show."""
+    """What the tables don't say."""
     found, settings = document["prediction"], document["settings"]
     return (
-        f"{settings['rate']:g} requests/s to {with_counts(settings['hardware'])}, at {settings['speed_factor']:g} "
-        f"times their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions used "
-        "predictions; "
-        f"{document['generations']} model generations were published"
+        f"{settings['rate']:g} requests/s to {counted(settings['hardware'])}, at {settings['speed_factor']:g} times "
+        f"their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from "
+        f"predictions; {document['generations']} model generations were published"
     )
 
 
-def with_counts(names: Sequence[str]) -> str:
-    """Return each distinct name with its count, as in "2 x fast, 1 x slow"."""
+def counted(names: Sequence[str]) -> str:
+    """Each name once, with how often it comes."""
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 

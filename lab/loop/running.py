@@ -1,4 +1,4 @@
-"""The frame of a command that runs the loop: start all processes, report errors, and leave nothing running."""
+"""A command's life around the loop: everything is started, and whatever happens, nothing is left running."""
 
 import asyncio
 import shutil
@@ -16,12 +16,11 @@ from lab.loop.stack import StackConfig, parts
 from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
 
-# The shell's exit status after SIGINT: 128 + 2.
 _INTERRUPTED = 130
 
 
 async def exit_status(work: Coroutine[Any, Any, None], console: Console) -> int:
-    """Run a command's work, and return its exit status. Print an error as one line. Stop cleanly at a signal."""
+    """Of a command that does this work: an error is told in one line, and a signal ends it in order."""
     task = asyncio.current_task()
     assert task
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,13 +42,8 @@ def new_folder() -> Path:
 
 @asynccontextmanager
 async def running(config: StackConfig, terminal: Terminal) -> AsyncIterator[Supervisor]:
-    """Start the loop's processes, and yield when all are ready. Stop them at the end.
-
-    The folder is removed at the end, unless something fails: then its logs matter.
-    """
-    supervisor = Supervisor(
-        config.folder, lambda name: terminal.say(f"{name} was killed; the loop continues without it")
-    )
+    """The loop's processes, from ready to ended. The folder is removed, unless something fails: then logs matter."""
+    supervisor = Supervisor(config.folder, lambda name: terminal.say(f"{name} was killed; the loop goes on without it"))
     try:
         terminal.say(f"logs, models and configuration are in {config.folder}")
         stack = parts(config)
