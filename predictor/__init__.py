@@ -1,5 +1,5 @@
 import os
 
-# onnxruntime tells its maker what it runs, and leaves an identifier in the home folder, unless it is told not to before
-# it is loaded.
+# onnxruntime sends usage data to Microsoft and writes an identifier to the home folder, unless this variable is set
+# before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""`python -m predictor`: the prediction server."""
+"""`python -m predictor`: the flags of the prediction server."""
 
 import logging
 import os
@@ -17,8 +17,9 @@ from predictor.versions import VersionPolicies, parse_policies
 from predictor.workers import own_place, supervise
 
 logger = logging.getLogger("headroom.predictor")
-# The replicas of a pod count their HTTP ports up from 8001; 9002 and 9003 are the endpoint picker's.
-_GRPC_DISTANCE = 100
+# The default gRPC port is the HTTP port plus this. A pod's replicas use HTTP ports from 8001 upwards, and the endpoint
+# picker uses 9002 and 9003.
+_GRPC_PORT_OFFSET = 100
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -45,14 +46,14 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     envvar="PREDICT_GRPC_PORT",
     show_envvar=True,
     show_default="the HTTP port + 100",
-    help="Port of the Open Inference Protocol over gRPC; 0 does not serve it.",
+    help="Port of the Open Inference Protocol over gRPC; 0 disables gRPC.",
 )
 @click.option(
     "--cert-path",
     default="",
     envvar="PREDICT_CERT_PATH",
     show_envvar=True,
-    help="Folder of tls.crt and tls.key, followed: serve HTTP and gRPC over TLS. Empty: neither.",
+    help="Folder with tls.crt and tls.key, reloaded when they change: serve HTTP and gRPC over TLS. Empty: no TLS.",
 )
 @click.option(
     "--workers",
@@ -60,10 +61,14 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.IntRange(1, 64),
     envvar="PREDICT_WORKERS",
     show_envvar=True,
-    help="Processes that share the ports; each follows the store by itself.",
+    help="Number of processes that share the ports; each polls the store by itself.",
 )
 @click.option(
-    "--model-store", default="/models", envvar="MODEL_STORE", show_envvar=True, help="Folder that models come from."
+    "--model-store",
+    default="/models",
+    envvar="MODEL_STORE",
+    show_envvar=True,
+    help="Folder, or s3://bucket/prefix, to read models from.",
 )
 @click.option(
     "--model-sync-interval-sec",
@@ -71,7 +76,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.FloatRange(0, min_open=True),
     envvar="MODEL_SYNC_INTERVAL_SEC",
     show_envvar=True,
-    help="Pause between looks at the model store.",
+    help="Seconds between polls of the model store.",
 )
 @click.option(
     "--model-control-mode",
@@ -79,13 +84,13 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.Choice(CONTROL_MODES),
     envvar="MODEL_CONTROL_MODE",
     show_envvar=True,
-    help="poll follows the store; explicit loads what is asked for; none loads all of it once.",
+    help="poll: follow the store. explicit: load models on request. none: load all models once, at start.",
 )
 @click.option(
     "--load-model",
     multiple=True,
     metavar="NAME",
-    help="A model to load at the start in mode explicit, or * for all; may be given again.",
+    help="Model to load at start in mode explicit, or * for all. Repeatable.",
 )
 @click.option(
     "--version-policy",
@@ -94,7 +99,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     metavar="[MODEL=]latest:N|all|specific:N,M",
     envvar="MODEL_VERSION_POLICY",
     show_envvar=True,
-    help="Which versions to serve; by default the one in force, or as a model's config.pbtxt says.",
+    help="Versions to serve. Default: the one in force, or the policy in a model's config.pbtxt. Repeatable.",
 )
 @click.option(
     "--max-model-bytes",
@@ -102,21 +107,21 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.IntRange(1),
     envvar="PREDICT_MAX_MODEL_BYTES",
     show_envvar=True,
-    help="Largest model file that is served.",
+    help="Largest model file to load, in bytes.",
 )
 @click.option(
     "--training-server-url",
     default="http://localhost:8000",
     envvar="TRAINING_SERVER_URL",
     show_envvar=True,
-    help="Reported by /status; models come from the store.",
+    help="URL that /status reports. It has no other effect: models come from the store.",
 )
 @click.option(
     "--model-type",
     default="xgboost",
     envvar="LATENCY_MODEL_TYPE",
     show_envvar=True,
-    help="Reported until a model is loaded, whose manifest says what it is.",
+    help="Model type to report until a model is loaded; then its manifest tells the type.",
 )
 @click.option(
     "--max-body-bytes",
@@ -124,7 +129,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.IntRange(1),
     envvar="PREDICT_MAX_BODY_BYTES",
     show_envvar=True,
-    help="Largest request body.",
+    help="Largest accepted request body, in bytes.",
 )
 @click.option(
     "--max-rows",
@@ -132,10 +137,10 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     type=click.IntRange(1),
     envvar="PREDICT_MAX_ROWS",
     show_envvar=True,
-    help="Most rows in one request.",
+    help="Largest accepted number of rows in a request.",
 )
 def main(workers: int, **options: Any) -> None:
-    """Headroom's prediction server: answers with the newest models of a model store, by onnxruntime."""
+    """Headroom's prediction server: predicts with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for line in unused(os.environ):
         logger.warning(line)
@@ -151,14 +156,16 @@ def main(workers: int, **options: Any) -> None:
 
 def _check_mode(mode: str) -> None:
     if mode == EXPLICIT:
-        raise StartError("--workers goes with no --model-control-mode explicit: a load would reach one worker alone")
+        raise StartError(
+            "--workers can't be combined with --model-control-mode explicit: a load would reach only one worker"
+        )
 
 
 def _grpc_port(given: int | None, http_port: int) -> int | None:
-    """None where gRPC is not served. A free port for HTTP asks for a free port here too."""
+    """Return the gRPC port, or None to disable gRPC. If HTTP takes a free port (0), so does gRPC."""
     if given == 0:
         return None
-    return given or (http_port + _GRPC_DISTANCE if http_port else 0)
+    return given or (http_port + _GRPC_PORT_OFFSET if http_port else 0)
 
 
 if __name__ == "__main__":

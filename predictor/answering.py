@@ -1,4 +1,4 @@
-"""One request's answer: made on the event loop when it is small, in a thread when it would hold up others."""
+"""Computing answers, on the event loop for small requests and in a thread for large ones, and counting them."""
 
 import asyncio
 import os
@@ -13,15 +13,16 @@ from predictor.model import Model
 from predictor.statistics import Timing
 
 T = TypeVar("T")
-# About fifty rows in JSON. Threads cost some 50 microseconds, which is the time that so many rows take.
+# Largest body that is answered on the event loop: about 50 rows of JSON. They take about 50 microseconds, as long as a
+# switch to a thread.
 _INLINE_BYTES = 16 << 10
-# Not the event loop's own threads: those read models, from stores that may hang.
+# Separate from the event loop's default threads: those read models, and a store may hang.
 _threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="predict")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one model did for a request. `input_ns` is what came before the model ran, `output_ns` what came after."""
+    """One model's run for a request. `input_ns`: the time before the model ran; `output_ns`: the time after it."""
 
     model: Model
     rows: int
@@ -30,8 +31,8 @@ class Run:
     output_ns: int
 
 
-async def at_leisure(size_bytes: int, answer: Callable[..., T], *arguments: object) -> tuple[T, int]:
-    """What `answer` returns, and for how many nanoseconds it waited for a thread."""
+async def run_inline_or_in_thread(size_bytes: int, answer: Callable[..., T], *arguments: object) -> tuple[T, int]:
+    """Call `answer`, in a thread if the body is large. Return its result and the nanoseconds it waited for a thread."""
     if size_bytes <= _INLINE_BYTES:
         return answer(*arguments), 0
     asked_ns = time.perf_counter_ns()
@@ -44,7 +45,7 @@ async def at_leisure(size_bytes: int, answer: Callable[..., T], *arguments: obje
 
 
 def count(engine: Engine, run: Run, queue_ns: int = 0) -> None:
-    """Adds an answered request to the statistics of the version and of the model. Called on the event loop only."""
+    """Count an answered request for the version and for the model. Call this only on the event loop."""
     timing = Timing(run.input_ns, queue_ns, run.infer_ns, run.output_ns)
     run.model.statistics.count(run.rows, timing)
     total = engine.totals.get(run.model.name)
@@ -53,7 +54,7 @@ def count(engine: Engine, run: Run, queue_ns: int = 0) -> None:
 
 
 def count_failure(engine: Engine, name: str, began_ns: int) -> None:
-    """Adds a refused request to a served model's statistics; names that are not served are not remembered."""
+    """Count a refused request for a served model. Requests for unknown models are not counted."""
     served = engine.models.get(name)
     if served:
         took_ns = time.perf_counter_ns() - began_ns

@@ -28,17 +28,21 @@ from predictor.repository import POLL, Repository
 from predictor.shared_totals import SharedTotals
 from predictor.v2 import rest
 
-# The page asks this server alone, and carries its script and style itself.
+# The page contains its script and style, and requests data only from this server.
 _PAGE_POLICY = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
 
 class Application:
-    """Requests that predict go straight to their handlers; all others take starlette's way."""
+    """The ASGI application. Prediction requests go directly to their handlers, all others through starlette."""
 
     def __init__(
-        self, predicting: Mapping[str, Handler], v1: Handler, v2: tuple[Pattern[str], Handler], starlette: Starlette
+        self,
+        prediction_handlers: Mapping[str, Handler],
+        v1: Handler,
+        v2: tuple[Pattern[str], Handler],
+        starlette: Starlette,
     ):
-        self._predicting = predicting
+        self._prediction_handlers = prediction_handlers
         self._v1 = v1
         self._v2_path, self._v2 = v2
         self.starlette = starlette
@@ -50,8 +54,8 @@ class Application:
         if scope["type"] != "http" or scope["method"] != "POST":
             return self.starlette
         path: str = scope["path"]
-        if path in self._predicting:
-            return self._predicting[path]
+        if path in self._prediction_handlers:
+            return self._prediction_handlers[path]
         if path.startswith("/v1/"):
             return self._v1
         if self._v2_path.fullmatch(path):
@@ -60,7 +64,7 @@ class Application:
 
 
 def create_app(config: Config) -> Application:
-    """The server of one model store; it follows it while the application lives. StoreError for an unusable location."""
+    """Create the application of one model store; raise StoreError for an unusable location."""
     engine = Engine()
     return application(config, engine, create_repository(config, engine))
 
@@ -73,7 +77,7 @@ def create_repository(config: Config, engine: Engine) -> Repository:
 def application(
     config: Config, engine: Engine, repository: Repository, shared: SharedTotals | None = None
 ) -> Application:
-    """`shared` is where the workers of one port tell what they have counted."""
+    """Assemble the application. `shared` holds the statistics of all workers of one port."""
     metrics = Metrics(engine, repository, shared)
 
     @asynccontextmanager
@@ -108,7 +112,10 @@ def application(
         exception_handlers={HTTPException: _not_found, PredictorError: _refused},
     )
     return Application(
-        sidecar.predicting(config, engine), v1.predicting(config, engine), rest.predicting(config, engine), starlette
+        sidecar.prediction_handlers(config, engine),
+        v1.prediction_handler(config, engine),
+        rest.inference_handler(config, engine),
+        starlette,
     )
 
 

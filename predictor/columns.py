@@ -1,9 +1,9 @@
-"""Rows and predictions as plain numbers, for who asks thousands of times a second.
+"""The binary format of /predict/columns, for clients that send thousands of requests per second.
 
-A request is a line of JSON that names features, `{"features": ["kv_cache_percentage", ...]}`, and behind it their
-columns one after the other, each number a little-endian float32, NaN where nothing is known. An answer is a line of
-JSON, `{"generation": 5}`, and behind it the columns of TTFT and TPOT in ms, likewise. To `"medians": true` beside the
-features those of the medians of both follow, where the models have one.
+A request is a line of JSON that names features, `{"features": ["kv_cache_percentage", ...]}`, followed by the columns
+of these features. Each number is a little-endian float32; NaN means unknown. An answer is a line of JSON,
+`{"generation": 5}`, followed by the columns of TTFT and TPOT in ms. If the request's line has `"medians": true`, the
+columns of both medians follow, provided that both models predict one.
 """
 
 from collections.abc import Sequence
@@ -33,17 +33,17 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_columns(body: bytes, max_rows: int) -> tuple[Matrix, bool]:
-    """[ROW_FEATURES, rows], and whether medians are asked for.
+    """Decode a body to columns [ROW_FEATURES, rows] and a flag: true if the client wants medians.
 
-    Features that are not named have their defaults. InputError names what is wrong.
+    Features that the body does not name get their defaults. Raise InputError that names the error.
     """
     end = body.find(b"\n", 0, _LONGEST_HEAD_BYTES)
     if end < 0:
-        raise InputError("the body: expected a line of JSON that names features, and their columns behind it")
+        raise InputError("the body: expected a line of JSON that names features, followed by their columns")
     positions, medians = _read_head(body[:end])
     size_bytes, row_bytes = len(body) - end - 1, len(positions) * _NUMBER.itemsize
     if size_bytes % row_bytes:
-        raise InputError(f"the body: {size_bytes} bytes of numbers are no whole rows of {row_bytes} bytes")
+        raise InputError(f"the body: {size_bytes} bytes of numbers are not whole rows of {row_bytes} bytes")
     count = size_bytes // row_bytes
     if not 1 <= count <= max_rows:
         raise InputError(f"expected 1 to {max_rows} rows, got {count}")
@@ -54,14 +54,14 @@ def read_columns(body: bytes, max_rows: int) -> tuple[Matrix, bool]:
 
 
 def write_columns(generation: int, latencies_ms: Sequence[Array]) -> bytes:
-    """The answer: a column each."""
+    """Encode an answer with one column per latency."""
     head = b'{"generation":%d}\n' % generation
     return head + b"".join(values.astype(_NUMBER).tobytes() for values in latencies_ms)
 
 
 @lru_cache(maxsize=64)
 def _read_head(head: bytes) -> tuple[NDArray[np.intp], bool]:
-    """Where the named features are in a full row, and whether medians are asked for."""
+    """Return the positions of the named features in a full row, and true if the client wants medians."""
     try:
         read = msgspec.json.decode(head, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -69,9 +69,9 @@ def _read_head(head: bytes) -> tuple[NDArray[np.intp], bool]:
     names = read.features
     unknown = next((name for name in names if name not in ROW_NAMES), None)
     if unknown is not None:
-        raise InputError(f"{unknown:.100}: no such feature; there are {', '.join(ROW_NAMES)}")
+        raise InputError(f"{unknown:.100}: no such feature; known: {', '.join(ROW_NAMES)}")
     if len(set(names)) < len(names):
-        raise InputError("features: one is named twice")
+        raise InputError("features: a name occurs twice")
     missing = next((f.name for f in ROW_FEATURES if f.required and f.name not in names), None)
     if missing:
         raise InputError(f"{missing}: missing")
@@ -79,7 +79,7 @@ def _read_head(head: bytes) -> tuple[NDArray[np.intp], bool]:
 
 
 def _check(columns: Matrix) -> None:
-    # NaN is within no range.
+    # A comparison with NaN is false, so NaN is out of range unless the feature may be missing.
     wrong = ~((columns >= _LOWEST) & (columns <= _HIGHEST) | (_MAY_BE_MISSING & np.isnan(columns)))
     if wrong.any():
         position, row = np.unravel_index(int(wrong.argmax()), wrong.shape)

@@ -1,4 +1,4 @@
-"""The predictor's configuration, read once at the start."""
+"""The predictor's configuration, read once at start."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from predictor.versions import AS_CONFIGURED, VersionPolicies
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Names are those of the flags. `model_type` is only reported until a manifest says better.
+    """The values of the predictor's flags; the fields have the flags' names.
 
-    `grpc_port` None means that gRPC is not served.
+    `model_type` is reported until a model is loaded. `grpc_port=None` disables gRPC.
     """
 
     host: str

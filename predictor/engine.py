@@ -1,4 +1,4 @@
-"""What is being served. It is swapped by one reference: a request keeps the models that it began with."""
+"""The models in service. Replacing one reference swaps all of them, and a request keeps the models it began with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ from predictor.versions import LATEST, VersionPolicy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """A model's versions. `generation` is the one in force when they were loaded; None for a plain folder's models."""
+    """A model's loaded versions.
+
+    `generation` is the one in force when they were loaded, or None for a model from a plain Triton folder.
+    """
 
     default: Model
     versions: Mapping[int, Model]
@@ -23,20 +26,20 @@ class Served:
 
 
 def provenance(generation: Generation | None) -> dict[str, int | float | None]:
-    """How answers say where a model comes from: the generation and its age, null for a plain folder's models."""
+    """Return the answer's fields on a model's origin: generation and age in seconds, null for a plain Triton folder."""
     number, age_s = (generation.generation, round(generation.age_s, 3)) if generation else (None, None)
     return {"generation": number, "generation_age_s": age_s}
 
 
 class Engine:
-    """Models by name; readers take `models` once and see one state of all of them."""
+    """The served models by name. A reader that takes `models` once sees one state of all models."""
 
     def __init__(self) -> None:
         self.models: Mapping[str, Served] = {}
         self.totals: dict[str, Statistics] = {}
 
     def find(self, name: str, version: int | None = None) -> Model:
-        """A version of a model, by default its newest; NotLoadedError says what there is instead."""
+        """Return a version of a model, by default the newest; raise NotLoadedError that lists the loaded ones."""
         served = self.served(name)
         if version is None:
             return served.default
@@ -55,7 +58,7 @@ class Engine:
         return found
 
     def swap(self, models: Mapping[str, Served | None]) -> None:
-        """Serves these instead of what had their names; None takes a name away. Called on the event loop only."""
+        """Replace the models of these names; None removes a model. Call this only on the event loop."""
         merged = {name: served for name, served in self.models.items() if name not in models}
         for name, served in models.items():
             if served:

@@ -1,8 +1,8 @@
-"""What can go wrong in the predictor."""
+"""The predictor's errors."""
 
 
 class PredictorError(Exception):
-    """Base of the predictor's own errors."""
+    """The base of the predictor's errors."""
 
 
 class StartError(PredictorError):
@@ -19,7 +19,7 @@ class ModelError(PredictorError):
 
 
 class NotLoadedError(PredictorError):
-    """What was asked for is not being served; `any_loaded` tells whether anything else is."""
+    """The requested model or version is not served; `any_loaded` is true if any other is."""
 
     def __init__(self, reason: str, any_loaded: bool) -> None:
         super().__init__(reason)
@@ -27,11 +27,11 @@ class NotLoadedError(PredictorError):
 
 
 class InputError(PredictorError):
-    """A request can't be understood; the text names the field."""
+    """A request is invalid; the text names the field."""
 
 
 class TooLargeError(PredictorError):
-    """A request's body is over the limit."""
+    """A request's body exceeds the limit."""
 
 
 class TooSlowError(PredictorError):
@@ -39,8 +39,8 @@ class TooSlowError(PredictorError):
 
 
 class UnsupportedError(PredictorError):
-    """A known request that is not served here."""
+    """A valid request for a function that this server does not have."""
 
 
 class ConflictError(PredictorError):
-    """A known request that the model control mode does not allow."""
+    """A valid request that the model control mode does not allow."""

@@ -1,4 +1,4 @@
-"""What an untrusted graph may not hold, found before onnxruntime sees it.
+"""The safety check of untrusted graphs, before onnxruntime reads them.
 
 Field names are those of ONNX's ModelProto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
@@ -13,7 +13,10 @@ _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
 def refusal(onnx: bytes) -> str | None:
-    """Why a model must not be loaded: files that it reads, or operators other than ONNX's own; None when it may."""
+    """Return the reason for which a model must not be loaded, or None if it may be.
+
+    Refused are models that read files, and models with operators other than ONNX's own.
+    """
     try:
         model = ModelProto.FromString(onnx)
     except DecodeError:
@@ -21,7 +24,7 @@ def refusal(onnx: bytes) -> str | None:
     if not model.graph.node:
         return "not an ONNX model: it has no graph"
     if model.functions:
-        return "it defines functions of its own, which are not served"
+        return "it defines functions of its own, which are not supported"
     foreign = sorted({opset.domain for opset in model.opset_import} - _DOMAINS)
     foreign += [f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS]
     if foreign:
@@ -33,7 +36,7 @@ def refusal(onnx: bytes) -> str | None:
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """The graph, and every graph inside its nodes."""
+    """Yield the graph and, recursively, every graph inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:

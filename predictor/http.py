@@ -1,4 +1,4 @@
-"""HTTP for routes that are asked thousands of times a second: plain ASGI, without a request object."""
+"""HTTP for routes with thousands of requests per second: plain ASGI, without a request object."""
 
 import asyncio
 import zlib
@@ -15,9 +15,9 @@ encode = msgspec.json.Encoder().encode
 HttpHeader = tuple[bytes, bytes]
 JSON: HttpHeader = (b"content-type", b"application/json")
 BINARY: HttpHeader = (b"content-type", b"application/octet-stream")
-# How long a client may take to send a body of any size.
+# Time for a client to send a whole body, of any size.
 BODY_TIMEOUT_S = 10.0
-# Answers a path's request by itself.
+# An ASGI application that answers the requests of one path.
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -30,7 +30,7 @@ def error(status: int, message: str) -> Response:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of that (lower-case) name."""
+    """Return the first header of this lower-case name, or None."""
     for key, value in scope["headers"]:
         if key == name:
             found: bytes = value
@@ -39,9 +39,9 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body, inflated when it is gzip or deflate.
+    """Return the whole body, decompressed if it is gzip or deflate.
 
-    TooLargeError as soon as it is known to be over the limit, TooSlowError when it takes too long.
+    Raise TooLargeError as soon as it is known to exceed the limit, TooSlowError when it does not arrive in time.
     """
     length = header(scope, b"content-length")
     if length is not None and not length.isdigit():
@@ -53,7 +53,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             message = await receive()
             body: bytes = message.get("body", b"")
             if message.get("more_body"):
-                body = await _read_on(body, receive, limit_bytes)
+                body = await _read_rest(body, receive, limit_bytes)
     except TimeoutError as problem:
         raise TooSlowError(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from problem
     coding = header(scope, b"content-encoding")
@@ -64,7 +64,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     return body
 
 
-async def _read_on(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
+async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
     body = bytearray(first)
     while True:
         message = await receive()
@@ -79,8 +79,8 @@ async def _read_on(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
 
 def _inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
     if coding not in (b"gzip", b"deflate"):
-        raise UnsupportedError(f"content-encoding {coding.decode('latin-1'):.50}: only gzip and deflate are served")
-    # 32 more than the window's bits: the header tells gzip from zlib, which is what HTTP calls deflate.
+        raise UnsupportedError(f"content-encoding {coding.decode('latin-1'):.50}: only gzip and deflate are supported")
+    # zlib: adding 32 to the window's bits detects gzip or zlib by the header. HTTP calls zlib's format deflate.
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         inflated = inflater.decompress(body, limit_bytes + 1)

@@ -1,4 +1,4 @@
-"""The two latency models as the sidecar's clients see them: one thing that takes rows of all features."""
+"""The TTFT and TPOT models as one predictor, which takes rows of all features."""
 
 import time
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ TARGETS = ("ttft", "tpot")
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A model, and where its features are in a full row. Features that no row knows take their defaults.
+    """A model and the positions of its features in a full row. Features that no row has get their defaults.
 
-    `median` is the place of its 0.5-quantile among its outputs, None where it has none.
+    `median` is the position of the 0.5 quantile among the outputs, or None if the model does not predict it.
     """
 
     model: Model
@@ -29,7 +29,7 @@ class _Target:
     median: int | None
 
     def predict(self, rows: Array) -> tuple[Array, Array | None]:
-        """From [all features, rows] to the first output and the median, each in ms of shape [rows]."""
+        """Predict from `rows` [all features, rows]; return the first output and the median, each [rows] in ms."""
         columns = rows[self.positions]
         for position, value in self.defaults:
             columns[position] = value
@@ -39,21 +39,24 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class LoadedPair:
-    """`about` ends every prediction: model type, objective, quantile, time of loading."""
+    """Both models. `about` is part of every prediction: model type, objective, quantile, time of loading."""
 
     targets: tuple[_Target, ...]
     generation: int
     about: tuple[str, str, float | None, datetime]
 
     def predict(self, columns: Array) -> list[Array]:
-        """From [all features, rows] to TTFT and TPOT in ms, never below 0, each of shape [rows].
+        """Predict from `columns` [all features, rows]; return TTFT and TPOT, each [rows] in ms and at least 0.
 
-        Behind them the medians of both, where both models have one.
+        If both models predict a median, the medians of TTFT and TPOT follow.
         """
-        return _in_order([target.predict(columns) for target in self.targets])
+        return _join_outputs([target.predict(columns) for target in self.targets])
 
     def run(self, columns: Array, began_ns: int) -> tuple[list[Array], list[Run]]:
-        """The same, and what was run; the time from `began_ns` until the first model runs counts as its input."""
+        """Predict as `predict` does, and return the models' runs too.
+
+        The time from `began_ns` until the first model runs counts as the first run's input time.
+        """
         results, runs = [], []
         for target in self.targets:
             read_ns = time.perf_counter_ns()
@@ -61,11 +64,11 @@ class LoadedPair:
             ran_ns = time.perf_counter_ns()
             runs.append(Run(target.model, columns.shape[1], read_ns - began_ns, ran_ns - read_ns, 0))
             began_ns = ran_ns
-        return _in_order(results), runs
+        return _join_outputs(results), runs
 
 
 class LatencyPair:
-    """Follows the engine: made anew whenever that serves something else."""
+    """The pair that the engine serves; it is rebuilt whenever the engine's models change."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -73,7 +76,7 @@ class LatencyPair:
         self._loaded: LoadedPair | None = None
 
     def loaded(self) -> LoadedPair | None:
-        """None until both are served, by features."""
+        """Return the pair, or None unless both models are served and take features."""
         models = self._engine.models
         if models is not self._models:
             self._loaded = _pair(models)
@@ -95,7 +98,7 @@ def _pair(models: Mapping[str, Served]) -> LoadedPair | None:
     return LoadedPair(targets, max(generations, default=0), (*kind(served[0].default), loaded_at))
 
 
-def _in_order(results: list[tuple[Array, Array | None]]) -> list[Array]:
+def _join_outputs(results: list[tuple[Array, Array | None]]) -> list[Array]:
     medians = [median for _, median in results if median is not None]
     if len(medians) < len(results):
         medians = []
@@ -103,7 +106,7 @@ def _in_order(results: list[tuple[Array, Array | None]]) -> list[Array]:
 
 
 def kind(model: Model) -> tuple[str, str, float | None]:
-    """Model type, objective and quantile; a graph alone says nothing of them."""
+    """Return a model's type, objective and quantile from its manifest; a graph without one does not tell them."""
     manifest = model.manifest
     if manifest is None:
         return "onnx", "unknown", None

@@ -1,4 +1,4 @@
-"""From a model's bytes to a model that answers. The bytes are untrusted input: all is checked before it may serve."""
+"""Loading a model from its bytes. The bytes are untrusted, so the model is checked and probed before it may serve."""
 
 import threading
 from collections.abc import Hashable, Sequence
@@ -15,8 +15,9 @@ from predictor.model import Array, Model
 from predictor.signature import DATATYPES, Signature, Tensor
 from predictor.single_row import SingleRow, can_bind
 
-# Also the warm-up: the batch sizes that a router usually asks for.
+# Batch sizes to probe a model with. A router usually sends such sizes, so the probe also warms the model up.
 _PROBE_ROWS = (1, 10, 100)
+# Time for a model to answer all probes.
 _PROBE_LIMIT_S = 10.0
 _ORT_DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -30,9 +31,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A version as it was read: its graph, and what is said about it beside the graph.
+    """A version as read from the store: its graph and the settings stored with the graph.
 
-    `identity` differs when the same version's files do. `max_batch_size` is Triton's, 0 where it says nothing.
+    `identity` changes when the version's files change. `max_batch_size` is that of config.pbtxt, 0 if it has none.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model may cost."""
+    """The largest model file in bytes, and the largest batch in rows."""
 
     model_bytes: int = 64 << 20
     rows: int = 10_000
@@ -55,12 +56,12 @@ LIMITS = Limits()
 
 
 def open_model(source: Source, limits: Limits) -> Model:
-    """A model that has answered batches of the usual sizes; ModelError with the reason otherwise."""
+    """Load a model and probe it with batches of the usual sizes; raise ModelError with the reason if it fails."""
     if len(source.onnx) > limits.model_bytes:
-        raise _refused(source, f"{len(source.onnx)} bytes, the limit is {limits.model_bytes}")
+        raise _model_error(source, f"the file has {len(source.onnx)} bytes, but the limit is {limits.model_bytes}")
     reason = refusal(source.onnx)
     if reason:
-        raise _refused(source, reason)
+        raise _model_error(source, reason)
     session = _session(source)
     max_rows = min(limits.rows, source.max_batch_size or limits.rows)
     signature = _signature(source, session, max_rows)
@@ -71,7 +72,7 @@ def open_model(source: Source, limits: Limits) -> Model:
     return model
 
 
-def _refused(source: Source, reason: str) -> ModelError:
+def _model_error(source: Source, reason: str) -> ModelError:
     return ModelError(source.name, source.version, reason)
 
 
@@ -79,21 +80,21 @@ def _session(source: Source) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Arenas keep what their largest batch took; without them memory stays flat over any number of reloads.
+    # An arena keeps the memory of its largest batch. Without arenas, memory stays flat over any number of reloads.
     options.enable_cpu_mem_arena = False
     try:
         return ort.InferenceSession(source.onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a class of its own for each of its status codes
-        raise _refused(source, str(error)) from error
+    except Exception as error:  # onnxruntime has an exception class, derived from Exception, for each status code
+        raise _model_error(source, str(error)) from error
 
 
 def _signature(source: Source, session: ort.InferenceSession, max_rows: int) -> Signature:
     inputs = tuple(_tensor(source, value) for value in session.get_inputs())
     outputs = tuple(_tensor(source, value) for value in session.get_outputs())
     if not inputs or not outputs:
-        raise _refused(source, "the graph has no inputs or no outputs")
+        raise _model_error(source, "the graph has no inputs or no outputs")
     if source.manifest is None:
-        features = _plain_features(inputs) if all(tensor.is_column for tensor in inputs) else ()
+        features = _unbounded_features(inputs) if all(tensor.is_column for tensor in inputs) else ()
         return Signature(inputs, outputs, features, max_rows)
     return _published_signature(source, source.manifest, inputs, outputs, max_rows)
 
@@ -101,17 +102,17 @@ def _signature(source: Source, session: ort.InferenceSession, max_rows: int) -> 
 def _published_signature(
     source: Source, manifest: Manifest, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_rows: int
 ) -> Signature:
-    """The graph's tensors in the manifest's order, which must be all of the inputs and some of the outputs."""
-    said = [feature.name for feature in manifest.inputs]
+    """Return the graph's tensors in the manifest's order; it must name all inputs and at least one output."""
+    listed = [feature.name for feature in manifest.inputs]
     found = {tensor.name: tensor for tensor in inputs}
-    if sorted(found) != sorted(said) or any((t.datatype, t.shape) != ("FP32", (1,)) for t in inputs):
-        raise _refused(source, f"the graph's inputs {_told(inputs)} contradict the manifest's {sorted(said)}")
+    if sorted(found) != sorted(listed) or any((t.datatype, t.shape) != ("FP32", (1,)) for t in inputs):
+        raise _model_error(source, f"the graph's inputs {_describe(inputs)} contradict the manifest's {sorted(listed)}")
     given = {tensor.name: tensor for tensor in outputs}
     named = [output.name for output in manifest.outputs]
     if not named or not set(named) <= set(given):
-        raise _refused(source, f"the graph's outputs {_told(outputs)} lack the manifest's {sorted(named)}")
+        raise _model_error(source, f"the graph's outputs {_describe(outputs)} lack the manifest's {sorted(named)}")
     if any(not given[name].is_column for name in named):
-        raise _refused(source, f"the graph's outputs {_told(outputs)} are not single columns")
+        raise _model_error(source, f"the graph's outputs {_describe(outputs)} are not single columns")
     columns = (Tensor(feature.name, "FP32", (1,), optional=not feature.required) for feature in manifest.inputs)
     return Signature(tuple(columns), tuple(given[name] for name in named), manifest.inputs, max_rows)
 
@@ -119,23 +120,23 @@ def _published_signature(
 def _tensor(source: Source, value: Any) -> Tensor:
     datatype = _ORT_DATATYPES.get(value.type)
     if datatype is None:
-        raise _refused(source, f"{value.name} is a {value.type}; numbers and booleans are served")
+        raise _model_error(source, f"{value.name} is a {value.type}; only numbers and booleans are supported")
     if not value.shape or isinstance(value.shape[0], int):
-        raise _refused(source, f"{value.name} has shape {value.shape}: its first dimension must be free, for the rows")
+        raise _model_error(source, f"{value.name} has shape {value.shape}: its first dimension must be free for rows")
     return Tensor(value.name, datatype, tuple(n if isinstance(n, int) else -1 for n in value.shape[1:]))
 
 
-def _plain_features(inputs: Sequence[Tensor]) -> tuple[Feature, ...]:
-    """A graph alone says nothing of units and ranges: any finite number will do."""
+def _unbounded_features(inputs: Sequence[Tensor]) -> tuple[Feature, ...]:
+    """Return features that accept any finite number: without a manifest, units and ranges are unknown."""
     return tuple(Feature(tensor.name, "", minimum=-_LARGEST) for tensor in inputs)
 
 
-def _told(tensors: Sequence[Tensor]) -> list[str]:
+def _describe(tensors: Sequence[Tensor]) -> list[str]:
     return sorted(f"{tensor.name} {tensor.datatype}{list(tensor.shape)}" for tensor in tensors)
 
 
 def _probe(model: Model, source: Source) -> None:
-    """The model must answer plausible batches, in time, with finite numbers of the right shape."""
+    """Require that the model answers valid batches, in time, with finite numbers of the right shape."""
     names = [output.name for output in model.signature.outputs]
     options = ort.RunOptions()
     alarm = threading.Timer(_PROBE_LIMIT_S, lambda: setattr(options, "terminate", True))
@@ -149,22 +150,22 @@ def _probe(model: Model, source: Source) -> None:
 
 def _ask(source: Source, model: Model, names: list[str], rows: int, options: ort.RunOptions) -> list[Array]:
     try:
-        answer: list[Array] = model.session.run(names, _plausible(model.signature, rows), options)
-    except Exception as error:  # as above
-        raise _refused(source, f"does not answer a batch of {rows} rows: {error}") from error
+        answer: list[Array] = model.session.run(names, _example_batch(model.signature, rows), options)
+    except Exception as error:  # onnxruntime's classes, as in `_session`
+        raise _model_error(source, f"does not answer a batch of {rows} rows: {error}") from error
     return answer
 
 
 def _check_answer(source: Source, signature: Signature, rows: int, answer: list[Array]) -> None:
     for output, values in zip(signature.outputs, answer, strict=True):
         if len(values) != rows or not output.fits(values.shape):
-            raise _refused(source, f"answers a batch of {rows} rows with {output.name} of shape {values.shape}")
+            raise _model_error(source, f"answers a batch of {rows} rows with {output.name} of shape {values.shape}")
         if not np.isfinite(values).all():
-            raise _refused(source, f"answers a batch of {rows} rows with {output.name} that are no finite numbers")
+            raise _model_error(source, f"answers a batch of {rows} rows with non-finite numbers in {output.name}")
 
 
-def _plausible(signature: Signature, rows: int) -> dict[str, Array]:
-    """Ones, or the middles of the features' ranges."""
+def _example_batch(signature: Signature, rows: int) -> dict[str, Array]:
+    """Return a valid batch: values from the features' ranges and defaults, or ones if there are no features."""
     known = [f.plausible_value if f.required else f.fill_value for f in signature.features]
     values = known or [1.0] * len(signature.inputs)
     return {

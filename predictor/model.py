@@ -1,4 +1,4 @@
-"""A model ready to answer."""
+"""A loaded model."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """One version of a model. `manifest` is None where the store holds the graph alone."""
+    """One loaded version of a model. `manifest` is None if the store has only the graph."""
 
     name: str
     version: int
@@ -29,12 +29,15 @@ class Model:
     statistics: Statistics = field(default_factory=Statistics)
 
     def run(self, tensors: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The outputs for a batch of named tensors; those that are absent must be optional."""
+        """Run the graph on a batch of named tensors; return the named outputs, or all of them."""
         answer: list[Array] = self.session.run(outputs, tensors)
         return answer
 
     def predict(self, columns: Matrix) -> list[Array]:
-        """From [features, rows] to every output, in the signature's order. Not for models without features."""
+        """Predict from `columns` [features, rows]; return all outputs in the signature's order.
+
+        The model must have features.
+        """
         if self.single_row and columns.shape[1] == 1:
             return self.single_row.run(columns)
         tensors = {

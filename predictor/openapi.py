@@ -1,4 +1,4 @@
-"""The OpenAPI document of everything that is served over HTTP. https://spec.openapis.org/oas/v3.1.0"""
+"""The OpenAPI document of all HTTP endpoints. https://spec.openapis.org/oas/v3.1.0"""
 
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type"
 _FLAT = {"type": "object", "additionalProperties": {"type": ["number", "null"]}}
 _COLUMN = {"anyOf": [{"type": ["number", "null"]}, {"type": "array", "items": {"type": ["number", "null"]}}]}
 _V1_BODY = {
-    "description": "One row, many rows, or columns; GET the same path for the features' names, units and ranges.",
+    "description": "One row, many rows, or columns. GET the same path for the features' names, units and ranges.",
     "anyOf": [
         _FLAT,
         {
@@ -40,7 +40,7 @@ _INDEX = {"type": "array", "items": {"type": "object", "required": ["name", "ver
 
 
 def document() -> dict[str, Any]:
-    """Made once; nothing in it depends on what is loaded."""
+    """Return the document. It does not depend on the loaded models."""
     structs = [FeatureRow, BulkRequest, PredictionResponse, StrictBulkResponse, InferBody, IndexRequest, LoadRequest]
     schemas, components = msgspec.json.schema_components(structs, ref_template=_REF)
     row, bulk, prediction, predictions, infer, index, load = schemas
@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Headroom predictor",
             "version": version("headroom"),
-            "description": "Predicted latencies, and any ONNX regressor of the model store. Errors say what to change.",
+            "description": "Predicts latencies, and runs any ONNX model of the model store. Errors say what to change.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
@@ -65,11 +65,13 @@ def document() -> dict[str, Any]:
 
 def _latencies() -> dict[str, Any]:
     return {
-        "/v1": {"get": _operation("The models that are served", "v1")},
+        "/v1": {"get": _operation("List the served models", "v1")},
         "/v1/{model}": {
             "parameters": [_NAME],
-            "get": _operation("A model's features, units and ranges, and a line to paste", "v1", refused=(404, 503)),
-            "post": _operation("Predictions by the features' names", "v1", _V1_BODY, refused=_REFUSED),
+            "get": _operation(
+                "Describe a model: features, units, ranges, and a curl command", "v1", refused=(404, 503)
+            ),
+            "post": _operation("Predict from features by name", "v1", _V1_BODY, refused=_REFUSED),
         },
     }
 
@@ -78,29 +80,37 @@ def _sidecar(row: Any, bulk: Any, prediction: Any, predictions: Any) -> dict[str
     refused = (400, 408, 413, 415, 422, 503)
     return {
         "/predict": {
-            "post": _operation("Both latencies of a row", "sidecar", row, prediction, refused, _DETAIL),
+            "post": _operation("Predict both latencies of a row", "sidecar", row, prediction, refused, _DETAIL),
         },
         **{
-            path: {"post": _operation("Both latencies of many rows", "sidecar", bulk, predictions, refused, _DETAIL)}
+            path: {
+                "post": _operation(
+                    "Predict both latencies of many rows", "sidecar", bulk, predictions, refused, _DETAIL
+                )
+            }
             for path in ("/predict/bulk", "/predict/bulk/strict")
         },
         "/predict/columns": {"post": _columns(refused)},
-        "/status": {"get": _operation("What is loaded, and why something newer isn't", "sidecar")},
-        "/reload": {"post": _operation("Look at the model store at once", "sidecar")},
-        "/healthz": {"get": _operation("The process lives", "sidecar")},
-        "/readyz": {"get": _operation("Both latency models are loaded", "sidecar", refused=(503,), error=_DETAIL)},
-        "/": {"get": _operation("What this is", "sidecar")},
+        "/status": {"get": _operation("Show the loaded models, and why newer ones are not loaded", "sidecar")},
+        "/reload": {"post": _operation("Check the model store now", "sidecar")},
+        "/healthz": {"get": _operation("Tell that the process is alive", "sidecar")},
+        "/readyz": {
+            "get": _operation("Tell if both latency models are loaded", "sidecar", refused=(503,), error=_DETAIL)
+        },
+        "/": {"get": _operation("Show the server's name and settings", "sidecar")},
     }
 
 
 def _columns(refused: tuple[int, ...]) -> dict[str, Any]:
     binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    operation = _operation("Both latencies of many rows, as plain numbers", "sidecar", None, None, refused, _DETAIL)
+    operation = _operation(
+        "Predict both latencies of many rows, in a binary format", "sidecar", None, None, refused, _DETAIL
+    )
     operation["description"] = (
-        'The body is a line of JSON, `{"features": ["kv_cache_percentage", ...]}`, and then the columns of these '
-        "features, each number a little-endian float32, NaN where nothing is known. The answer is a line of JSON, "
-        '`{"generation": 5}`, and then the columns of TTFT and TPOT in ms. With `"medians": true` in the first line, '
-        "those of the medians of both follow, where the models have one."
+        'The body is a line of JSON, `{"features": ["kv_cache_percentage", ...]}`, followed by the columns of these '
+        "features. Each number is a little-endian float32; NaN means unknown. The answer is a line of JSON, "
+        '`{"generation": 5}`, followed by the columns of TTFT and TPOT in ms. With `"medians": true` in the first '
+        "line, the columns of both medians follow, provided that both models predict one."
     )
     operation["requestBody"] = {"required": True, "content": binary}
     operation["responses"]["200"]["content"] = binary
@@ -110,20 +120,25 @@ def _columns(refused: tuple[int, ...]) -> dict[str, Any]:
 def _inference(infer: Any, index: Any, load: Any) -> dict[str, Any]:
     one, exact = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     paths: dict[str, Any] = {
-        "/v2": {"get": _operation("The server and its extensions", "v2")},
-        "/v2/health/live": {"get": _operation("The process lives", "v2")},
-        "/v2/health/ready": {"get": _operation("A model is served", "v2", refused=(503,), error=_ANYTHING)},
-        "/v2/models/stats": {"get": _operation("Statistics of all models", "v2")},
-        "/v2/repository/index": {"post": _operation("Versions, states and reasons", "v2", index, _INDEX, _REFUSED)},
+        "/v2": {"get": _operation("Show the server and its extensions", "v2")},
+        "/v2/health/live": {"get": _operation("Tell that the process is alive", "v2")},
+        "/v2/health/ready": {"get": _operation("Tell if a model is served", "v2", refused=(503,), error=_ANYTHING)},
+        "/v2/models/stats": {"get": _operation("Show statistics of all models", "v2")},
+        "/v2/repository/index": {
+            "post": _operation("List versions, states and reasons", "v2", index, _INDEX, _REFUSED)
+        },
     }
     for path, parameters in ((one, [_NAME]), (exact, [_NAME, _VERSION])):
         about = {"parameters": parameters}
         missing = (400, 404, 503)
-        paths[path] = {**about, "get": _operation("A model's inputs and outputs", "v2", refused=missing)}
-        paths[f"{path}/ready"] = {**about, "get": _operation("The model is served", "v2", refused=missing)}
-        paths[f"{path}/config"] = {**about, "get": _operation("Triton's configuration", "v2", refused=missing)}
-        paths[f"{path}/stats"] = {**about, "get": _operation("Statistics", "v2", refused=missing)}
-        paths[f"{path}/infer"] = {**about, "post": _operation("Inference", "v2", infer, refused=_REFUSED)}
+        paths[path] = {**about, "get": _operation("Show a model's inputs and outputs", "v2", refused=missing)}
+        paths[f"{path}/ready"] = {**about, "get": _operation("Tell if the model is served", "v2", refused=missing)}
+        paths[f"{path}/config"] = {
+            **about,
+            "get": _operation("Show the configuration in Triton's format", "v2", refused=missing),
+        }
+        paths[f"{path}/stats"] = {**about, "get": _operation("Show statistics of the model", "v2", refused=missing)}
+        paths[f"{path}/infer"] = {**about, "post": _operation("Run the model", "v2", infer, refused=_REFUSED)}
     for act in ("load", "unload"):
         operation = _operation(f"{act.capitalize()} a model, in control mode explicit", "v2", load, refused=_REFUSED)
         paths[f"/v2/repository/models/{{model}}/{act}"] = {"parameters": [_NAME], "post": operation}
@@ -149,8 +164,8 @@ def _operation(
         "summary": summary,
         "tags": [tag],
         "responses": {
-            "200": {"description": "done", "content": content},
-            **{str(status): {"description": "refused, and why", "content": refusal} for status in refused},
+            "200": {"description": "Success", "content": content},
+            **{str(status): {"description": "Refused, with the reason", "content": refusal} for status in refused},
         },
     }
     if body is not None:

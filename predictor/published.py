@@ -1,4 +1,4 @@
-"""The models that a generation names. Those that were published together are swapped together."""
+"""Loading the models of a generation. Models that were published together are swapped together."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ from predictor.versions import VersionPolicies, VersionPolicy
 
 
 def publications(generation: Generation) -> list[tuple[str, ...]]:
-    """The generation's models in groups: a publication gives all of its models the same version."""
+    """Group the generation's models by publication: all models of a publication have the same version."""
     groups: dict[int, list[str]] = {}
     for name, ref in sorted(generation.models.items()):
         groups.setdefault(ref.version, []).append(name)
@@ -26,9 +26,9 @@ def load_published(
     policies: VersionPolicies,
     limits: Limits,
 ) -> dict[str, Served]:
-    """Reads, verifies and probes; versions that are served already are taken over from `before`.
+    """Read, verify and probe the named models; versions that are served already are reused from `before`.
 
-    ModelError for the first that can't be served, in which case none of them is.
+    Raise ModelError for the first that can't be served; then none of them is.
     """
     return {name: _load(store, generation, name, before.get(name), policies.of(name), limits) for name in names}
 
@@ -52,7 +52,7 @@ def _load(
 
 
 def _choose(store: ModelStore, generation: Generation, name: str, policy: VersionPolicy) -> list[Generation]:
-    """A generation that names each version to be served. The latest are counted back from the one in force."""
+    """Return one generation for each version to serve. `latest` counts back from the version in force."""
     if policy.is_latest:
         return [generation]
     in_force = generation.models[name].version

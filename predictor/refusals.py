@@ -1,4 +1,4 @@
-"""What each refusal is called in HTTP."""
+"""The HTTP status of each error."""
 
 from predictor.exceptions import (
     ConflictError,
@@ -23,7 +23,7 @@ _STATUSES: dict[type[PredictorError], int] = {
 
 
 def http_status(error: PredictorError) -> int:
-    """503 only where nothing at all is loaded: another replica, or a later try, may do better."""
+    """Return the error's status. 503 only if no model is loaded: then another replica or a later try may succeed."""
     if isinstance(error, NotLoadedError) and not error.any_loaded:
         return 503
     return _STATUSES[type(error)]

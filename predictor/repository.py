@@ -1,7 +1,8 @@
-"""Following the model store: what is new is loaded off the request path and swapped in.
+"""The repository: polls the model store, loads new models outside the request path, and swaps them into the engine.
 
-What was published together, and each plain folder, is a unit: units load side by side, so that one which hangs or can't
-be served never delays another. What failed is tried again at each look, and its reason is shown until it is mended.
+A unit is a set of models that were published together, or one plain Triton folder. Units load in parallel, so a unit
+that hangs or fails never delays another. Each poll retries failed units. The reason for a failure stays visible until
+the unit loads.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from predictor.engine import Engine, Served
 from predictor.exceptions import ConflictError, ModelError, NotLoadedError
 from predictor.loading import LIMITS, Limits
 from predictor.published import load_published, publications
-from predictor.triton_folders import load_plain, plain_models
+from predictor.triton_folders import folder_stamps, load_folder
 from predictor.versions import AS_CONFIGURED, VersionPolicies
 
 logger = logging.getLogger("headroom.predictor")
@@ -26,8 +27,8 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at the store brought: `synced` something new was found, `loaded` it is being served."""
+class SyncResult:
+    """The result of one poll. `synced`: something new was found; `loaded`: all of it is served now."""
 
     synced: bool
     loaded: bool
@@ -51,7 +52,7 @@ class _Unit:
 
 
 class Repository:
-    """All of it runs on the event loop, except for what touches files or the network."""
+    """Keeps the engine's models in step with the store. Only file and network access run outside the event loop."""
 
     def __init__(
         self,
@@ -72,61 +73,61 @@ class Repository:
         self._stamp: Hashable = None
         self._generation: Generation | None = None
         self._store_error: str | None = None
-        self._done: dict[str, Hashable] = {}
+        self._loaded: dict[str, Hashable] = {}
         self._failed: dict[Names, ModelError] = {}
         self._loading: dict[str, asyncio.Task[bool]] = {}
         self._seen: dict[str, _Unit] = {}
         self._unloaded: set[str] = set()
-        self._looking = asyncio.Lock()
+        self._poll_lock = asyncio.Lock()
 
     async def start(self, names: Collection[str] = ()) -> None:
-        """The first look, before the first request: a started predictor is a ready one.
+        """Poll for the first time and wait for the loads, so that a started predictor is ready.
 
-        In `explicit` mode only the named models are loaded; `*` stands for all.
+        In `explicit` mode only the named models are loaded; `*` means all.
         """
-        await self._look(lambda unit: self.mode != EXPLICIT)
+        await self._poll(lambda unit: self.mode != EXPLICIT)
         if self.mode == EXPLICIT:
             for name in self._seen if "*" in names else names:
-                self._begin_alone(name)
-        await self._settle()
+                self._begin_single(name)
+        await self._wait_for_loads()
 
     async def run(self, interval_s: float) -> None:
-        """Polls until cancelled. A unit that takes long to load does not hold up the next look."""
+        """Poll until cancelled. A unit that takes long to load does not delay the next poll."""
         while True:
             await asyncio.sleep(interval_s)
-            await self._look(lambda unit: True)
+            await self._poll(lambda unit: True)
 
-    async def reload(self) -> Look:
-        """Looks at once, and waits for what that brings. Nothing new is looked for unless the mode is `poll`."""
+    async def reload(self) -> SyncResult:
+        """Poll now and wait for the loads. Do nothing unless the mode is `poll`."""
         if self.mode != POLL:
-            return Look(synced=False, loaded=False)
-        look = await self._look(lambda unit: True)
-        outcomes = await self._settle()
-        return Look(synced=look, loaded=look and bool(outcomes) and all(outcomes))
+            return SyncResult(synced=False, loaded=False)
+        found = await self._poll(lambda unit: True)
+        outcomes = await self._wait_for_loads()
+        return SyncResult(synced=found, loaded=found and bool(outcomes) and all(outcomes))
 
     async def load(self, name: str) -> None:
-        """Loads a model's newest versions; returns when they are served. NotLoadedError, ModelError."""
+        """Load a model's newest versions; return once they are served. Raise NotLoadedError or ModelError."""
         self._refuse_unless_explicit()
-        await self._look(lambda unit: False)
+        await self._poll(lambda unit: False)
         while name in self._loading:
             await asyncio.wait({self._loading[name]})
-        loading = self._begin_alone(name)
+        loading = self._begin_single(name)
         if loading is None:
             raise NotLoadedError(f"no model {name!r} in {self._store.location}", any_loaded=True)
         if not await loading:
             raise self._failed.get((name,)) or ModelError(name, None, "could not be loaded")
 
     async def unload(self, name: str) -> None:
-        """Takes a model away; what is being asked of it is still answered."""
+        """Remove a model from service. Requests that it is answering still finish."""
         self._refuse_unless_explicit()
         self._engine.served(name)
         self._engine.swap({name: None})
-        self._done.pop(name, None)
+        self._loaded.pop(name, None)
         self._unloaded.add(name)
         logger.info("unloaded %s", name)
 
     def index(self, ready_only: bool = False) -> list[IndexEntry]:
-        """Every version that is served or was to be, and what has failed until it is mended."""
+        """List the served versions, and unless `ready_only` the loading, failed and unloaded ones too."""
         entries = [
             IndexEntry(name, str(version), "READY", "")
             for name, served in self._engine.models.items()
@@ -138,13 +139,13 @@ class Repository:
 
     @property
     def last_error(self) -> str | None:
-        """Why the newest that the store holds is not served; None when all of it is."""
+        """The reasons why newest models of the store are not served, or None if all are."""
         if self._store_error:
             return self._store_error
         return "; ".join(str(error) for error in self._failed.values()) or None
 
     async def close(self) -> None:
-        """Lets go of what is still loading."""
+        """Cancel loads that are still running."""
         tasks = set(self._loading.values())
         for task in tasks:
             task.cancel()
@@ -161,30 +162,33 @@ class Repository:
             IndexEntry(error.model, str(error.version or ""), "UNAVAILABLE", str(error))
             for error in self._failed.values()
         ]
-        told = {entry.name for entry in shown} | set(self._engine.models)
-        loading = set(self._loading) - told
+        listed = {entry.name for entry in shown} | set(self._engine.models)
+        loading = set(self._loading) - listed
         shown += [IndexEntry(name, "", "LOADING", "") for name in loading]
-        for name in set(self._seen) - told - loading:
+        for name in set(self._seen) - listed - loading:
             shown.append(IndexEntry(name, "", "UNAVAILABLE", "unloaded" if name in self._unloaded else "not loaded"))
         return shown
 
-    async def _look(self, is_wanted: Callable[[_Unit], bool]) -> bool:
-        """Begins to load what is new and wanted; whether there was any. One look at a time, lest an older one win."""
-        async with self._looking:
-            return await self._look_alone(is_wanted)
+    async def _poll(self, is_wanted: Callable[[_Unit], bool]) -> bool:
+        """Begin to load new units that are wanted; return true if there were any.
 
-    async def _look_alone(self, is_wanted: Callable[[_Unit], bool]) -> bool:
+        Polls run one at a time, so that the result of an older poll never replaces that of a newer one.
+        """
+        async with self._poll_lock:
+            return await self._poll_locked(is_wanted)
+
+    async def _poll_locked(self, is_wanted: Callable[[_Unit], bool]) -> bool:
         self.polls += 1
         try:
             units = await asyncio.to_thread(self._units)
         except (StoreError, OSError) as error:
             if str(error) != self._store_error:
-                logger.error("can't read the model store, what is loaded keeps serving: %s", error)
+                logger.error("can't read the model store; the loaded models keep serving: %s", error)
             self._store_error = str(error)
             self.loads["failed"] += 1
             return True
         if self._store_error:
-            logger.info("the model store is in order again")
+            logger.info("the model store is readable again")
         self._store_error = None
         self._seen = {name: unit for unit in units for name in unit.names}
         self._forget_removed()
@@ -194,13 +198,13 @@ class Repository:
         return bool(fresh)
 
     def _units(self) -> list[_Unit]:
-        """What the store holds now. The stamp comes first: what is published meanwhile is found at the next look."""
+        """Read the store's units. The stamp is read first, so the next poll finds what is published meanwhile."""
         stamp = self._store.stamp()
         if stamp != self._stamp:
             generation = self._store.current()
             if generation is None and self._generation:
-                # A store is never emptied; a share that is not mounted looks like that.
-                raise StoreError(f"{self._store.location} holds no generation any more; is it mounted?")
+                # Nothing ever empties a store, but a share that is not mounted looks empty.
+                raise StoreError(f"{self._store.location} no longer holds a generation; is it mounted?")
             self._generation, self._stamp = generation, stamp
         units = []
         published: Mapping[str, Hashable] = {}
@@ -209,19 +213,19 @@ class Repository:
             for names in publications(self._generation):
                 refs = tuple(self._generation.models[name] for name in names)
                 units.append(_Unit(names, (refs, self._policy_identity(names)), self._generation))
-        plain = plain_models(self._root, published) if self._root else {}
-        units += [_Unit((name,), stamp, None) for name, stamp in sorted(plain.items())]
+        folders = folder_stamps(self._root, published) if self._root else {}
+        units += [_Unit((name,), stamp, None) for name, stamp in sorted(folders.items())]
         return units
 
     def _policy_identity(self, names: Names) -> Hashable:
-        """Where older versions are served as well, every generation may change which."""
+        """Return the generation's number if older versions are served too: each generation may change which ones."""
         latest = all(self._policies.of(name).is_latest for name in names)
         return None if latest or not self._generation else self._generation.generation
 
     def _forget_removed(self) -> None:
-        removed = set(self._done) - set(self._seen) - set(self._loading)
+        removed = set(self._loaded) - set(self._seen) - set(self._loading)
         for name in removed:
-            del self._done[name]
+            del self._loaded[name]
         if removed:
             logger.info("no longer in the model store: %s", ", ".join(sorted(removed)))
             self._engine.swap(dict.fromkeys(removed))
@@ -231,10 +235,10 @@ class Repository:
     def _is_new(self, unit: _Unit) -> bool:
         if any(name in self._loading for name in unit.names):
             return False
-        return any(self._done.get(name) != unit.identity for name in unit.names)
+        return any(self._loaded.get(name) != unit.identity for name in unit.names)
 
-    def _begin_alone(self, name: str) -> Awaitable[bool] | None:
-        """Begins to load a model whatever was published with it; None when the store has none of that name."""
+    def _begin_single(self, name: str) -> Awaitable[bool] | None:
+        """Begin to load one model without those published with it; return None if the store has no such model."""
         unit = self._seen.get(name)
         if unit is None:
             logger.error("no model %r in %s", name, self._store.location)
@@ -248,7 +252,7 @@ class Repository:
         return task
 
     async def _load(self, unit: _Unit) -> bool:
-        """Whether the unit is now being served."""
+        """Load a unit and swap it in; return true if it is served now."""
         task = asyncio.current_task()
         try:
             before = self._engine.models
@@ -259,7 +263,7 @@ class Repository:
         finally:
             self._loading = {name: other for name, other in self._loading.items() if other is not task}
         self._engine.swap(models)
-        self._done.update(dict.fromkeys(unit.names, unit.identity))
+        self._loaded.update(dict.fromkeys(unit.names, unit.identity))
         self._failed = {names: error for names, error in self._failed.items() if not set(names) & set(unit.names)}
         self._unloaded -= set(unit.names)
         self.loads["ok"] += 1
@@ -271,16 +275,16 @@ class Repository:
     def _read(self, unit: _Unit, before: Mapping[str, Served]) -> dict[str, Served]:
         if unit.generation:
             return load_published(self._store, unit.generation, unit.names, before, self._policies, self._limits)
-        assert self._root  # noqa: S101 (plain models come from a folder)
+        assert self._root  # noqa: S101 (only a folder store has plain Triton folders)
         (name,) = unit.names
-        return {name: load_plain(self._root, name, before.get(name), self._policies, self._limits)}
+        return {name: load_folder(self._root, name, before.get(name), self._policies, self._limits)}
 
     def _report(self, unit: _Unit, error: ModelError) -> None:
         self.loads["failed"] += 1
         if str(error) != str(self._failed.get(unit.names)):
-            logger.error("can't load %s, what is loaded keeps serving: %s", ", ".join(unit.names), error)
+            logger.error("can't load %s; the loaded models keep serving: %s", ", ".join(unit.names), error)
         self._failed[unit.names] = error
 
-    async def _settle(self) -> list[bool]:
-        """Waits for everything that is loading; whether each is now served."""
+    async def _wait_for_loads(self) -> list[bool]:
+        """Wait for all running loads; return for each whether its unit is served now."""
         return await asyncio.gather(*set(self._loading.values()))

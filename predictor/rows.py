@@ -1,4 +1,4 @@
-"""From a request's named features to the columns that a model reads: one row, many rows, or columns."""
+"""Decoding of /v1 bodies, with one row, many rows or columns of named features, to a model's input columns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ _NUMBERS_OR_NONE = {int, float, type(None)}
 
 
 def read_rows(body: bytes, features: Sequence[Feature], max_rows: int) -> tuple[Matrix, bool]:
-    """The matrix [features, rows], and whether the body was one flat row. InputError names the field that is wrong.
+    """Decode a body to a matrix [features, rows] and a flag: true if it was one flat row. Raise InputError.
 
-    Bodies are `{"feature": number, ...}`, `{"rows": [{...}, ...]}` or `{"columns": {"feature": [...], ...}}`, in which
-    a single number stands for a constant column.
+    A body is `{"feature": number, ...}`, `{"rows": [{...}, ...]}` or `{"columns": {"feature": [...], ...}}`. In columns
+    a single number means a constant column.
     """
     try:
         document = msgspec.json.decode(body)
@@ -38,7 +38,7 @@ def read_rows(body: bytes, features: Sequence[Feature], max_rows: int) -> tuple[
 def _only(document: Mapping[str, Any], key: str) -> Any:
     others = sorted(set(document) - {key})
     if others:
-        raise InputError(f"{others[0]}: not expected beside {key}")
+        raise InputError(f"{others[0]}: not expected together with {key}")
     return document[key]
 
 
@@ -71,7 +71,7 @@ def _from_columns(columns: Any, features: Sequence[Feature], max_rows: int) -> M
         raise InputError(_unknown(min(columns.keys() - known), known, ""))
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     if len(set(lengths.values())) > 1:
-        raise InputError(f"columns: of different lengths: {lengths}")
+        raise InputError(f"columns: the columns have different lengths: {lengths}")
     count = next(iter(lengths.values()), 1)
     _check_count(count, max_rows, "columns")
     missing = next((f.name for f in features if f.required and f.name not in columns), None)
@@ -100,7 +100,7 @@ def _column(values: list[Any], feature: Feature) -> Matrix:
         with np.errstate(over="ignore"):
             column = np.array([feature.fill_value if value is None else value for value in values], dtype=np.float32)
     except OverflowError as error:
-        raise InputError(f"{feature.name}: too large a number") from error
+        raise InputError(f"{feature.name}: the number is too large") from error
     with np.errstate(invalid="ignore"):
         outside = column < feature.minimum
         if feature.maximum is not None:

@@ -12,7 +12,7 @@ import uvicorn
 from model_store import StoreError
 from predictor.app import application, create_repository
 from predictor.config import Config
-from predictor.connection import HastyProtocol
+from predictor.connection import HeadTimeoutProtocol
 from predictor.engine import Engine
 from predictor.exceptions import StartError
 from predictor.listener import listen
@@ -44,7 +44,7 @@ def serve(config: Config) -> None:
         signal.signal(number, _end)
     settings = uvicorn.Config(
         application(config, engine, repository, SharedTotals(*place) if place else None),
-        http=HastyProtocol,
+        http=HeadTimeoutProtocol,
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -1,7 +1,7 @@
-"""What the workers of one port have counted, together: whichever of them is asked for metrics answers for all.
+"""Statistics shared by the workers of one port, so that any worker's metrics page covers all of them.
 
-A file of slots, one for each worker and written by it alone. A reader that meets a slot half written finds its checksum
-wrong, and takes what it read there before.
+They share a file with one slot per worker, and only that worker writes the slot. A slot that is only partly written has
+a wrong checksum; the reader then keeps the slot's previous content.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from predictor.statistics import Statistics
 
 Totals = dict[str, Statistics]
 _SLOT_BYTES = 1 << 18
+# Length and CRC-32, 4 bytes each.
 _HEAD_BYTES = 8
-_EVERY_S = 0.5
+_WRITE_INTERVAL_S = 0.5
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Totals)
 
@@ -27,7 +28,7 @@ def create_slots(path: Path, count: int) -> None:
 
 
 class SharedTotals:
-    """One worker's view: its own slot to write, the others' to read."""
+    """One worker's access to the file: it writes its own slot and reads the others."""
 
     def __init__(self, index: int, path: Path) -> None:
         with open(path, "r+b") as file:
@@ -36,10 +37,10 @@ class SharedTotals:
         self._last: dict[int, Totals] = {}
 
     async def run(self, own: Mapping[str, Statistics]) -> None:
-        """Writes what this worker has counted, again and again, until cancelled."""
+        """Write this worker's statistics every half second, until cancelled."""
         while True:
             self.write(own)
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(_WRITE_INTERVAL_S)
 
     def write(self, own: Mapping[str, Statistics]) -> None:
         document = _encode(dict(own))
@@ -67,8 +68,8 @@ class SharedTotals:
         return _decoder.decode(document)
 
 
-def summed(parts: list[Mapping[str, Statistics]]) -> Totals:
-    """The totals of all parts, by model."""
+def sum_totals(parts: list[Mapping[str, Statistics]]) -> Totals:
+    """Sum the parts by model."""
     found: Totals = {}
     for part in parts:
         for name, counted in part.items():

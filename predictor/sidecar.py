@@ -1,7 +1,7 @@
-"""The prediction sidecar's API: both latencies of every row in one request.
+"""The API of llm-d's prediction sidecar: one request returns both latencies of every row.
 
-Where clients of the sidecar know a defect, this differs: with nothing loaded, /predict/bulk answers 503 like its strict
-sister, and not 200 with nulls.
+One defect of the sidecar is not copied: with no model loaded, /predict/bulk answers 503 as /predict/bulk/strict does,
+and not 200 with nulls.
 """
 
 import re
@@ -15,7 +15,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from model_store import FeatureRow, row_columns
-from predictor.answering import Run, at_leisure, count
+from predictor.answering import Run, count, run_inline_or_in_thread
 from predictor.columns import read_columns, write_columns
 from predictor.config import Config
 from predictor.engine import Engine
@@ -34,7 +34,7 @@ _FIELDS = b'{"ttft_ms":%b,"tpot_ms":%b'
 
 
 class _RefusedError(Exception):
-    """An answer that ends the request; `detail` has the shape that clients of the sidecar expect."""
+    """A refused request; `detail` has the shape that clients of the sidecar expect."""
 
     def __init__(self, status: int, detail: Any) -> None:
         super().__init__(detail)
@@ -42,15 +42,15 @@ class _RefusedError(Exception):
         self.detail = detail
 
 
-def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
-    """The handlers of the paths that predict, for POST."""
+def prediction_handlers(config: Config, engine: Engine) -> dict[str, Handler]:
+    """Return the POST handlers of the prediction paths."""
     pair = LatencyPair(engine)
 
-    def answered(answer: Callable[[bytes], tuple[bytes, list[Run]]], content: HttpHeader = JSON) -> Handler:
+    def handler_of(answer: Callable[[bytes], tuple[bytes, list[Run]]], content: HttpHeader = JSON) -> Handler:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 body = await read_body(scope, receive, config.max_body_bytes)
-                (document, runs), queue_ns = await at_leisure(len(body), answer, body)
+                (document, runs), queue_ns = await run_inline_or_in_thread(len(body), answer, body)
             except PredictorError as problem:
                 await send_json(send, encode({"detail": str(problem)}), http_status(problem))
             except _RefusedError as refused:
@@ -103,16 +103,16 @@ def predicting(config: Config, engine: Engine) -> dict[str, Handler]:
         return write_columns(loaded.generation, results if medians else results[:2]), runs
 
     return {
-        "/predict": answered(single),
-        "/predict/columns": answered(columns, BINARY),
-        # A batch is answered whole or refused whole, so there are never single errors to list.
-        "/predict/bulk": answered(lambda body: bulk(b',"errors":[]', body)),
-        "/predict/bulk/strict": answered(lambda body: bulk(b"", body)),
+        "/predict": handler_of(single),
+        "/predict/columns": handler_of(columns, BINARY),
+        # A batch succeeds or fails as a whole, so `errors` is always empty.
+        "/predict/bulk": handler_of(lambda body: bulk(b',"errors":[]', body)),
+        "/predict/bulk/strict": handler_of(lambda body: bulk(b"", body)),
     }
 
 
 def _predictions(results: list[Array], example: bytes) -> bytes:
-    """The rows' predictions as JSON: what all of them have in common is taken from an example of one."""
+    """Encode the rows' predictions as JSON; the fields that all rows share are copied from `example`."""
     common = example[example.index(b',"predicted_at"') :]
     ttft, tpot = (encode(values.tolist())[1:-1].split(b",") for values in results)
     joined = [_FIELDS % pair for pair in zip(ttft, tpot, strict=True)]

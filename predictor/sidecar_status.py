@@ -1,4 +1,4 @@
-"""What the prediction sidecar says of itself."""
+"""The status, readiness and reload endpoints of the prediction sidecar's API."""
 
 from typing import Any
 
@@ -31,11 +31,11 @@ def routes(config: Config, engine: Engine, repository: Repository) -> list[Route
         )
 
     async def reload(request: Request) -> Response:
-        look = await repository.reload()
+        result = await repository.reload()
         return json(
             {
-                "synced": look.synced,
-                "loaded": look.loaded,
+                "synced": result.synced,
+                "loaded": result.loaded,
                 "is_ready": _is_ready(engine),
                 **_about(config, engine),
                 "last_load_time": _loaded_at(engine),

@@ -1,4 +1,4 @@
-"""What a model takes and gives, in the Open Inference Protocol's words."""
+"""The signature of a model: its input and output tensors, in the Open Inference Protocol's terms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ DATATYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output. `shape` is without the batch dimension, -1 stands for any length."""
+    """One input or output. `shape` excludes the batch dimension; -1 means any length."""
 
     name: str
     datatype: str
@@ -41,18 +41,18 @@ class Tensor:
 
     @property
     def is_column(self) -> bool:
-        """Whether a row has exactly one number of it."""
+        """True if the tensor has exactly one number per row."""
         return self.shape in ((), (1,))
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether `shape`, batch dimension included, is one of this tensor's."""
+        """Return true if `shape`, which includes the batch dimension, matches this tensor."""
         row = tuple(shape[1:])
         return len(row) == len(self.shape) and all(want in (-1, got) for want, got in zip(self.shape, row, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A model's inputs and outputs. `features` say more about inputs that are single columns; empty where one isn't."""
+    """A model's inputs and outputs. `features` describe the inputs; they are empty unless all inputs are columns."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

@@ -1,7 +1,7 @@
-"""One row without the cost of a new tensor for each of its features.
+"""Prediction of one row without a new tensor for each feature.
 
-onnxruntime takes some 1.2 microseconds to wrap an array; with a dozen inputs that is longer than the model itself runs.
-Here the inputs are bound once to places in a buffer, and a prediction fills the buffer.
+onnxruntime takes about 1.2 microseconds to wrap an array. For a dozen inputs this exceeds the time of the model itself.
+So the inputs are bound once to positions in a buffer, and each prediction fills the buffer.
 """
 
 import threading
@@ -15,7 +15,7 @@ _FLOAT_BYTES = 4
 
 
 class SingleRow:
-    """A session's inputs and outputs bound to buffers; made for models whose tensors are single float32 columns."""
+    """A session with inputs and outputs bound to buffers. All tensors must be float32 columns, see `can_bind`."""
 
     def __init__(self, session: ort.InferenceSession, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         self._session = session
@@ -31,7 +31,7 @@ class SingleRow:
         self._binding = binding
 
     def run(self, columns: Matrix) -> list[Matrix]:
-        """From [features, 1] to every output of the row."""
+        """Predict from `columns` [features, 1]; return all outputs of the row."""
         with self._lock:
             self._input[:] = columns[:, 0]
             self._session.run_with_iobinding(self._binding)

@@ -1,17 +1,17 @@
-"""What is counted of each request: a handful of integers, so that counting costs next to nothing."""
+"""Statistics of requests: a few integers per model, so that counting costs almost nothing."""
 
 import time
 from dataclasses import dataclass
 
 import msgspec
 
-# A request that took less than 2**n microseconds falls into bucket n.
+# Bucket n counts requests that took less than 2**n microseconds, and at least 2**(n-1).
 BUCKETS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where one request's time went. The queue is the wait for a thread, which only large batches do."""
+    """The parts of one request's duration. `queue_ns` is the wait for a thread, which only large requests have."""
 
     input_ns: int
     queue_ns: int
@@ -24,7 +24,7 @@ class Timing:
 
 
 class Statistics(msgspec.Struct):
-    """Of one model, or of one version of it."""
+    """The statistics of one model, or of one version of it."""
 
     succeeded: int = 0
     failed: int = 0
@@ -39,7 +39,7 @@ class Statistics(msgspec.Struct):
     buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (BUCKETS + 1))
 
     def count(self, rows: int, timing: Timing) -> None:
-        """One answered request, which was one batch."""
+        """Count one answered request, which was one batch."""
         self.succeeded += 1
         self.executions += 1
         self.rows += rows
@@ -51,7 +51,7 @@ class Statistics(msgspec.Struct):
         self.buckets[min((timing.total_ns // 1000).bit_length(), BUCKETS)] += 1
 
     def add(self, other: "Statistics") -> None:
-        """What another process has counted."""
+        """Add another process's statistics."""
         for name in self.__struct_fields__:
             if name not in ("buckets", "last_inference_ms"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -64,5 +64,5 @@ class Statistics(msgspec.Struct):
 
     @property
     def total_ns(self) -> int:
-        """The time of all answered requests."""
+        """The total duration of all answered requests."""
         return self.input_ns + self.queue_ns + self.infer_ns + self.output_ns

@@ -1,7 +1,7 @@
-"""Plain Triton model folders: `<model>/<version>/model.onnx`, and perhaps a config.pbtxt, put there by anyone.
+"""Loading of plain Triton model folders: `<model>/<version>/model.onnx` and an optional config.pbtxt, by any writer.
 
-Nothing is atomic about such a folder. A file that is still being copied is refused, since a graph without its end is
-none, and it is looked at again until it is whole.
+Such a folder need not be written atomically. A file that is still being copied is an invalid graph, so it is refused.
+Each poll tries it again until it is whole.
 """
 
 import os
@@ -22,10 +22,10 @@ _BACKENDS = {"", "onnxruntime"}
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def plain_models(root: Path, published: Container[str]) -> dict[str, Hashable]:
-    """A stamp of each folder that is not a published model's, which changes when one of its files does.
+def folder_stamps(root: Path, published: Container[str]) -> dict[str, Hashable]:
+    """Return a stamp for each folder that no generation names; the stamp changes when one of the folder's files does.
 
-    Costs a few stats a model.
+    The cost is a few stat calls per model.
     """
     names = [name for name in _folders(root) if not name.startswith(".") and name not in published]
     stamps = {name: _stamp(root / name) for name in names}
@@ -33,7 +33,7 @@ def plain_models(root: Path, published: Container[str]) -> dict[str, Hashable]:
 
 
 def _stamp(folder: Path) -> tuple[Hashable, ...]:
-    """Empty when the folder holds no version."""
+    """Return the folder's stamp, empty if the folder holds no version."""
     parts: list[Hashable] = []
     for version, files in _versions(folder).items():
         parts += [(version, name, _file_stamp(folder / str(version) / name)) for name in files]
@@ -41,9 +41,9 @@ def _stamp(folder: Path) -> tuple[Hashable, ...]:
 
 
 def _versions(folder: Path) -> dict[int, list[str]]:
-    """Versions that no trainer wrote, with their files: one with a manifest is served when a generation names it."""
+    """Return the files of each version without a manifest; one with a manifest is served only by a generation."""
     numbers = sorted(int(name) for name in _folders(folder) if name.isdecimal())
-    files = {number: _names(folder / str(number)) for number in numbers}
+    files = {number: _list_files(folder / str(number)) for number in numbers}
     return {number: names for number, names in files.items() if MANIFEST not in names}
 
 
@@ -55,8 +55,8 @@ def _folders(folder: Path) -> list[str]:
         return []
 
 
-def _names(folder: Path) -> list[str]:
-    """Empty when the folder has just been removed."""
+def _list_files(folder: Path) -> list[str]:
+    """Return the folder's sorted file names, empty if the folder was removed meanwhile."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -71,8 +71,8 @@ def _file_stamp(path: str | Path) -> Hashable:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def load_plain(root: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
-    """The versions of a model's folder that are to be served; ModelError when one of them can't be."""
+def load_folder(root: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
+    """Load the versions to serve from a model's folder; raise ModelError if one of them can't be served."""
     try:
         return _load(root / name, name, before, policies, limits)
     except OSError as error:
@@ -103,7 +103,7 @@ def _load(folder: Path, name: str, before: Served | None, policies: VersionPolic
 def _read(path: Path, name: str, version: int, limit_bytes: int) -> bytes:
     size = path.stat().st_size
     if size > limit_bytes:
-        raise ModelError(name, version, f"{size} bytes, the limit is {limit_bytes}")
+        raise ModelError(name, version, f"the file has {size} bytes, but the limit is {limit_bytes}")
     return path.read_bytes()
 
 
@@ -118,10 +118,10 @@ def _config(folder: Path, name: str) -> ModelConfig:
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ModelError(name, None, f"{CONFIG}: {error}") from error
     if config.name not in ("", name):
-        raise ModelError(name, None, f"{CONFIG}: name {config.name!r} is not that of the folder")
+        raise ModelError(name, None, f"{CONFIG}: name {config.name!r} differs from the folder's name")
     if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
         wrong = config.platform or config.backend
-        raise ModelError(name, None, f"{CONFIG}: {wrong!r} is not served, only onnxruntime_onnx")
+        raise ModelError(name, None, f"{CONFIG}: {wrong!r} is not supported; only onnxruntime_onnx is")
     if "/" in config.default_model_filename:
         raise ModelError(name, None, f"{CONFIG}: default_model_filename {config.default_model_filename!r} is a path")
     return config
@@ -140,6 +140,7 @@ def _policy(config: ModelConfig) -> VersionPolicy:
 
 
 def _check_config(config: ModelConfig, name: str, version: int, inputs: set[str]) -> None:
-    said = {tensor.name for tensor in config.input}
-    if said and said != inputs:
-        raise ModelError(name, version, f"the graph's inputs {sorted(inputs)} contradict {CONFIG}'s {sorted(said)}")
+    configured = {tensor.name for tensor in config.input}
+    if configured and configured != inputs:
+        wrong = f"the graph's inputs {sorted(inputs)} contradict {CONFIG}'s {sorted(configured)}"
+        raise ModelError(name, version, wrong)

@@ -1,4 +1,4 @@
-"""/v1/<model>: any model whose inputs are single columns, by its features' names."""
+"""The API at /v1/<model>: predictions of any model whose inputs are single columns, from features by name."""
 
 import shlex
 import time
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from predictor.answering import Run, at_leisure, count, count_failure
+from predictor.answering import Run, count, count_failure, run_inline_or_in_thread
 from predictor.config import Config
 from predictor.engine import Engine, Served, provenance
 from predictor.exceptions import InputError, NotLoadedError, PredictorError
@@ -23,8 +23,8 @@ from predictor.rows import read_rows
 PREFIX = "/v1/"
 
 
-def predicting(config: Config, engine: Engine) -> Handler:
-    """POST /v1/<model>."""
+def prediction_handler(config: Config, engine: Engine) -> Handler:
+    """Return the handler of POST /v1/<model>."""
 
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
         began_ns = time.perf_counter_ns()
@@ -32,7 +32,7 @@ def predicting(config: Config, engine: Engine) -> Handler:
         try:
             served = engine.served(name)
             body = await read_body(scope, receive, config.max_body_bytes)
-            (answer, run), queue_ns = await at_leisure(len(body), _answer, served, body)
+            (answer, run), queue_ns = await run_inline_or_in_thread(len(body), _answer, served, body)
         except PredictorError as problem:
             count_failure(engine, name, began_ns)
             await send_json(send, encode({"error": str(problem)}), http_status(problem))
@@ -44,7 +44,7 @@ def predicting(config: Config, engine: Engine) -> Handler:
 
 
 def routes(engine: Engine) -> list[Route]:
-    """GET /v1 lists the models, GET /v1/<model> describes one."""
+    """Return the routes of GET /v1, which lists the models, and GET /v1/<model>, which describes one."""
 
     async def models(request: Request) -> Response:
         return json({"models": sorted(engine.models), **provenance(engine.generation)})
@@ -63,7 +63,7 @@ def _answer(served: Served, body: bytes) -> tuple[bytes, Run]:
     model = served.default
     signature = model.signature
     if not signature.features:
-        raise InputError(f"{model.name}: its inputs are not single columns; ask /v2/models/{model.name}/infer")
+        raise InputError(f"{model.name}: its inputs are not single columns; use /v2/models/{model.name}/infer")
     columns, single = read_rows(body, signature.features, signature.max_rows)
     read_ns = time.perf_counter_ns()
     results = model.predict(columns)
@@ -89,7 +89,7 @@ def _describe(served: Served, base_url: str) -> dict[str, Any]:
     model = served.default
     example = {feature.name: feature.plausible_value for feature in model.signature.features if feature.required}
     manifest = model.manifest
-    said = (
+    from_manifest = (
         {}
         if manifest is None
         else {
@@ -103,7 +103,7 @@ def _describe(served: Served, base_url: str) -> dict[str, Any]:
     outputs = manifest.outputs if manifest else [{"name": output.name} for output in model.signature.outputs]
     return {
         "model": model.name,
-        **said,
+        **from_manifest,
         **provenance(served.generation),
         "model_version": model.version,
         "max_rows": model.signature.max_rows,

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: Triton's version policies."""
+"""Version policies, as Triton has them: they choose the versions of a model to serve."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from predictor.exceptions import InputError
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """The newest `latest` ones, or all, or exactly the `specific` ones."""
+    """Serve the newest `latest` versions, all of them (`latest=None`), or exactly the `specific` ones."""
 
     latest: int | None = 1
     specific: frozenset[int] = frozenset()
 
     @property
     def is_latest(self) -> bool:
-        """Whether it asks for the newest version alone."""
+        """True if the policy serves only the newest version."""
         return self.latest == 1 and not self.specific
 
     def choose(self, versions: Iterable[int]) -> list[int]:
-        """Those of the versions that are served, newest first."""
+        """Return the versions to serve, newest first."""
         newest_first = sorted(set(versions), reverse=True)
         if self.specific:
             return [version for version in newest_first if version in self.specific]
@@ -35,7 +35,7 @@ LATEST = VersionPolicy()
 
 
 def parse_policy(text: str) -> VersionPolicy:
-    """From `latest:2`, `all` or `specific:1,3`; InputError otherwise."""
+    """Parse `latest:2`, `all` or `specific:1,3`; raise InputError for anything else."""
     kind, _, numbers = text.partition(":")
     given = [int(part) for part in numbers.split(",") if part.isdecimal()]
     if kind == "all" and not numbers:
@@ -49,7 +49,7 @@ def parse_policy(text: str) -> VersionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicies:
-    """The operator's choice, for every model or by name. Without one, a model's config.pbtxt decides."""
+    """The operator's policies: a default, and policies by model. Without either, a model's config.pbtxt decides."""
 
     default: VersionPolicy | None = None
     by_model: tuple[tuple[str, VersionPolicy], ...] = ()
@@ -62,7 +62,7 @@ AS_CONFIGURED = VersionPolicies()
 
 
 def parse_policies(texts: Iterable[str]) -> VersionPolicies:
-    """From texts like `all` or `ttft=latest:2`; InputError for one that is neither."""
+    """Parse texts like `all` or `ttft=latest:2`; raise InputError for anything else."""
     default, by_model = None, {}
     for text in texts:
         model, separator, policy = text.rpartition("=")

@@ -1,4 +1,4 @@
-"""The sidecar API's requests and answers, as its clients know them."""
+"""The request and response messages of the sidecar API."""
 
 from datetime import datetime
 
@@ -31,6 +31,6 @@ class StrictBulkResponse(msgspec.Struct, frozen=True):
 
 
 class BulkResponse(StrictBulkResponse, frozen=True):
-    """A batch is answered whole or refused whole, so there are never single errors to list."""
+    """The answer of /predict/bulk. A batch is answered whole or refused whole, so `errors` is always empty."""
 
     errors: list[str] = []

@@ -1,4 +1,4 @@
-"""Tensors as raw bytes: little-endian, row-major, booleans a byte each; the Open Inference Protocol's binary form."""
+"""The Open Inference Protocol's binary form of tensors: little-endian, row-major, one byte per boolean."""
 
 import numpy as np
 
@@ -7,15 +7,15 @@ from predictor.model import Array
 from predictor.v2.inference import datatype
 
 
-def from_bytes(name: str, said: str, data: bytes | memoryview) -> Array:
-    """The flat array in `data`; InputError when it is no whole number of elements, or a boolean is not 0 or 1."""
-    dtype = datatype(name, said)
+def from_bytes(name: str, datatype_name: str, data: bytes | memoryview) -> Array:
+    """Decode `data` to a flat array; raise InputError for a partial element, or a boolean other than 0 or 1."""
+    dtype = datatype(name, datatype_name)
     if len(data) % dtype.itemsize:
-        raise InputError(f"input {name!r}: {len(data)} bytes are no whole number of {said} elements")
+        raise InputError(f"input {name!r}: {len(data)} bytes are not a whole number of {datatype_name} elements")
     if dtype.kind == "b":
         numbers = np.frombuffer(data, np.uint8)
         if numbers.size and numbers.max() > 1:
-            raise InputError(f"input {name!r}: a BOOL is a byte of 0 or 1, got {numbers.max()}")
+            raise InputError(f"input {name!r}: expected 0 or 1 for a BOOL, got {numbers.max()}")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
 
 

@@ -1,4 +1,4 @@
-"""What a server of the Open Inference Protocol says of itself and of its models, as the protocol's JSON documents."""
+"""The Open Inference Protocol's JSON documents on the server and its models: metadata, configuration, statistics."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from predictor.statistics import Statistics
 from predictor.versions import VersionPolicy
 
 NAME = "headroom-predictor"
-# Only what is served.
+# The protocol's extensions that this server implements.
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 PLATFORM = "onnxruntime_onnx"
 
@@ -23,7 +23,7 @@ def server_metadata() -> dict[str, Any]:
 
 
 def is_ready(engine: Engine, mode: str) -> bool:
-    """Whether requests can be answered; where models are loaded on demand, having none is no reason to wait."""
+    """Return true if a model is served. In mode `explicit` return true always, because models load on request."""
     return bool(engine.models) or mode == EXPLICIT
 
 
@@ -38,22 +38,22 @@ def model_metadata(served: Served, model: Model) -> dict[str, Any]:
 
 
 def model_config(served: Served, model: Model) -> dict[str, Any]:
-    """Triton's ModelConfig, by the names of its fields."""
+    """Return a model's configuration with the field names of Triton's ModelConfig."""
     return {
         "name": model.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "version_policy": _policy(served.policy),
         "max_batch_size": model.signature.max_rows,
-        "input": [{**_configured(tensor), "optional": tensor.optional} for tensor in model.signature.inputs],
-        "output": [_configured(tensor) for tensor in model.signature.outputs],
+        "input": [{**_configured_tensor(tensor), "optional": tensor.optional} for tensor in model.signature.inputs],
+        "output": [_configured_tensor(tensor) for tensor in model.signature.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1}],
         "default_model_filename": MODEL,
     }
 
 
 def statistics(engine: Engine, name: str | None = None, number: int | None = None) -> dict[str, Any]:
-    """Of one version, of a model's versions, or of all; NotLoadedError when there is no such one."""
+    """Return statistics of one version, of all versions of a model, or of all models; raise NotLoadedError."""
     if number is not None and name is not None:
         models = [engine.find(name, number)]
     elif name is not None:
@@ -67,7 +67,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape]}
 
 
-def _configured(tensor: Tensor) -> dict[str, Any]:
+def _configured_tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "data_type": f"TYPE_{tensor.datatype}", "dims": list(tensor.shape)}
 
 

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from predictor.answering import Run, at_leisure, count, count_failure
+from predictor.answering import Run, count, count_failure, run_inline_or_in_thread
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import (
@@ -58,9 +58,9 @@ async def grpc_serving(
     grace_s: float,
     certificates: CertificateFolder | None = None,
 ) -> AsyncIterator[int]:
-    """Serves on the configured port, which it yields; StartError when it is taken. Calls may end within the grace.
+    """Serve on the configured port and yield it; raise StartError if the port is taken.
 
-    Over TLS where there are certificates.
+    With certificates, serve over TLS. At the end, running calls get `grace_s` seconds to finish.
     """
     limit = config.max_body_bytes
     options = [
@@ -86,7 +86,7 @@ async def grpc_serving(
 
 
 class _Service:
-    """One method for each of the protocol's; they raise PredictorError for what they refuse."""
+    """The protocol's methods, under their own names; they raise PredictorError to refuse a request."""
 
     def __init__(self, engine: Engine, repository: Repository) -> None:
         self._engine = engine
@@ -144,7 +144,7 @@ class _Service:
         name = request.model_name
         try:
             model = self._engine.find(name, parse_version(request.model_version))
-            (answer, run), queue_ns = await at_leisure(request.ByteSize(), _answer, model, request)
+            (answer, run), queue_ns = await run_inline_or_in_thread(request.ByteSize(), _answer, model, request)
         except PredictorError:
             count_failure(self._engine, name, began_ns)
             raise
@@ -193,13 +193,13 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Message]]:
             return await method(request)
         except PredictorError as error:
             await context.abort(_status(error), str(error))
-            raise  # abort has raised already
+            raise  # never reached: abort raises
 
     return call
 
 
 def _streaming(service: _Service) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Message]]:
-    """Each request of the stream is answered in its turn; one that is refused does not end the others."""
+    """Return a handler that answers a stream's requests in order. A refused request does not end the stream."""
 
     async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
         async for request in requests:

@@ -1,4 +1,4 @@
-"""Inference in the Open Inference Protocol's terms, whatever carried it here: named tensors in, named tensors out."""
+"""Inference of the Open Inference Protocol, shared by REST and gRPC: named tensors in, named tensors out."""
 
 import time
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from predictor.signature import DATATYPES, Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A tensor as a request gave it. The array is flat, its length is not checked yet."""
+class RequestTensor:
+    """An input tensor of a request. The array is flat, and its length is not checked yet."""
 
     name: str
     datatype: str
@@ -24,15 +24,17 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """An output tensor, rows first."""
+class AnswerTensor:
+    """An output tensor. The array's first dimension is the rows."""
 
     tensor: Tensor
     array: Array
 
 
-def infer(model: Model, given: Sequence[Given], wanted: Sequence[str], began_ns: int) -> tuple[list[Answered], Run]:
-    """The wanted outputs, or all of them when none is named; InputError names the tensor that is wrong."""
+def infer(
+    model: Model, given: Sequence[RequestTensor], wanted: Sequence[str], began_ns: int
+) -> tuple[list[AnswerTensor], Run]:
+    """Run the model; return the wanted outputs, or all if none is named. Raise InputError for a wrong tensor."""
     outputs = _outputs(model, wanted)
     tensors = _tensors(model, given)
     rows = len(next(iter(tensors.values())))
@@ -40,24 +42,26 @@ def infer(model: Model, given: Sequence[Given], wanted: Sequence[str], began_ns:
     results = model.run(tensors, [tensor.name for tensor in outputs])
     ran_ns = time.perf_counter_ns()
     run = Run(model, rows, read_ns - began_ns, ran_ns - read_ns, 0)
-    return [Answered(tensor, array) for tensor, array in zip(outputs, results, strict=True)], run
+    return [AnswerTensor(tensor, array) for tensor, array in zip(outputs, results, strict=True)], run
 
 
-def datatype(name: str, said: str) -> "np.dtype[np.generic]":
-    """numpy's type for a datatype; InputError for one that is not served."""
-    found = DATATYPES.get(said)
+def datatype(name: str, datatype_name: str) -> "np.dtype[np.generic]":
+    """Return numpy's type for a datatype; raise InputError for an unsupported one."""
+    found = DATATYPES.get(datatype_name)
     if found is None:
-        raise InputError(f"input {name!r}: datatype {said!r:.50} is not served; known: {', '.join(DATATYPES)}")
+        raise InputError(
+            f"input {name!r}: datatype {datatype_name!r:.50} is not supported; known: {', '.join(DATATYPES)}"
+        )
     return found
 
 
-def check_range(where: str, said: str, numbers: Array) -> None:
-    """InputError when numbers that are to become integers don't fit the datatype."""
-    dtype = DATATYPES[said]
+def check_range(where: str, datatype_name: str, numbers: Array) -> None:
+    """Raise InputError if numbers of an integer datatype exceed its range."""
+    dtype = DATATYPES[datatype_name]
     if dtype.kind in "iu" and numbers.size:
         limits = np.iinfo(dtype.name)
         if int(numbers.min()) < limits.min or int(numbers.max()) > limits.max:
-            raise InputError(f"{where} out of the range of {said}")
+            raise InputError(f"{where} out of the range of {datatype_name}")
 
 
 def _outputs(model: Model, wanted: Sequence[str]) -> list[Tensor]:
@@ -68,7 +72,7 @@ def _outputs(model: Model, wanted: Sequence[str]) -> list[Tensor]:
     return [known[name] for name in wanted] or list(known.values())
 
 
-def _tensors(model: Model, given: Sequence[Given]) -> dict[str, Array]:
+def _tensors(model: Model, given: Sequence[RequestTensor]) -> dict[str, Array]:
     signature = model.signature
     known = {tensor.name: tensor for tensor in signature.inputs}
     tensors: dict[str, Array] = {}
@@ -80,7 +84,7 @@ def _tensors(model: Model, given: Sequence[Given]) -> dict[str, Array]:
         tensors[one.name] = _shaped(one, known[one.name], signature.max_rows)
     rows = {len(array) for array in tensors.values()}
     if len(rows) > 1:
-        raise InputError(f"inputs of different numbers of rows: { {n: len(a) for n, a in tensors.items()} }")
+        raise InputError(f"inputs: the numbers of rows differ: { {n: len(a) for n, a in tensors.items()} }")
     if not tensors:
         raise InputError("inputs: none given")
     _check_features(signature.features, tensors)
@@ -88,7 +92,7 @@ def _tensors(model: Model, given: Sequence[Given]) -> dict[str, Array]:
     return tensors
 
 
-def _shaped(given: Given, tensor: Tensor, max_rows: int) -> Array:
+def _shaped(given: RequestTensor, tensor: Tensor, max_rows: int) -> Array:
     name = given.name
     if given.datatype != tensor.datatype:
         raise InputError(f"input {name!r}: expected datatype {tensor.datatype}, got {given.datatype:.50}")
@@ -107,7 +111,7 @@ def _shaped(given: Given, tensor: Tensor, max_rows: int) -> Array:
 
 
 def _check_features(features: Sequence[Feature], tensors: dict[str, Array]) -> None:
-    """The ranges that a manifest states; any model's numbers must be finite, or missing where that is allowed."""
+    """Check values against the features' ranges. They must be finite, or NaN where a feature may be missing."""
     for feature in features:
         values = tensors.get(feature.name)
         if values is None or values.dtype.kind not in "fiu":
@@ -126,7 +130,7 @@ def _check_features(features: Sequence[Feature], tensors: dict[str, Array]) -> N
 
 
 def _fill(model: Model, tensors: dict[str, Array], rows: int) -> None:
-    """Defaults for what is absent."""
+    """Add the defaults of absent optional inputs; raise InputError for an absent required one."""
     absent = [tensor for tensor in model.signature.inputs if tensor.name not in tensors]
     fills = {feature.name: feature.fill_value for feature in model.signature.features}
     for tensor in absent:

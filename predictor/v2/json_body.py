@@ -1,4 +1,4 @@
-"""An inference request and its answer over REST: JSON, with tensors inside it or as raw bytes behind it.
+"""Decoding and encoding of REST inference bodies: JSON with the tensors inside, or followed by raw bytes.
 
 The binary form: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -13,7 +13,7 @@ from predictor.exceptions import InputError
 from predictor.http import encode
 from predictor.model import Array, Model
 from predictor.v2.binary import from_bytes, to_bytes
-from predictor.v2.inference import Answered, Given, check_range, datatype
+from predictor.v2.inference import AnswerTensor, RequestTensor, check_range, datatype
 
 Parameters = dict[str, str | int | float | bool | None]
 
@@ -41,8 +41,8 @@ class InferBody(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(InferBody)
 
 
-def read_request(body: bytes, header_length: bytes | None) -> tuple[InferBody, list[Given]]:
-    """The document and its tensors; `header_length` is that of Inference-Header-Content-Length."""
+def read_request(body: bytes, header_length: bytes | None) -> tuple[InferBody, list[RequestTensor]]:
+    """Decode a body to its document and tensors. `header_length` is the header Inference-Header-Content-Length."""
     length = len(body) if header_length is None else _length(header_length, len(body))
     try:
         document = _decoder.decode(memoryview(body)[:length])
@@ -63,14 +63,14 @@ def read_request(body: bytes, header_length: bytes | None) -> tuple[InferBody, l
         else:
             array = from_bytes(tensor.name, tensor.datatype, rest[:size])
             rest = rest[size:]
-        given.append(Given(tensor.name, tensor.datatype, tuple(tensor.shape), array))
+        given.append(RequestTensor(tensor.name, tensor.datatype, tuple(tensor.shape), array))
     if len(rest):
         raise InputError(f"{len(rest)} bytes follow the last input's binary data")
     return document, given
 
 
-def write_answer(model: Model, document: InferBody, answered: Sequence[Answered]) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where raw bytes follow it."""
+def write_answer(model: Model, document: InferBody, answered: Sequence[AnswerTensor]) -> tuple[bytes, int | None]:
+    """Return the answer's body, and the length of its JSON if raw bytes follow, else None."""
     asked = {output.name: output.parameters for output in document.outputs}
     outputs, raw = [], []
     for one in answered:
@@ -116,7 +116,7 @@ def _is_binary(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> bo
 
 
 def _from_json(tensor: InputTensor) -> Array:
-    """Flat or nested numbers; null is a missing value where the datatype has one."""
+    """Decode flat or nested numbers to a flat array. null becomes NaN for floating-point datatypes."""
     dtype = datatype(tensor.name, tensor.datatype)
     if tensor.data is None:
         raise InputError(f"input {tensor.name!r}: has neither data nor binary_data_size")

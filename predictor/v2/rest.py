@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from predictor.answering import Run, at_leisure, count, count_failure
+from predictor.answering import Run, count, count_failure, run_inline_or_in_thread
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import InputError, PredictorError
@@ -31,7 +31,7 @@ from predictor.v2.json_body import read_request, write_answer
 
 T = TypeVar("T", bound=msgspec.Struct)
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-# Smaller answers are not worth compressing.
+# Smallest answer that is worth compressing.
 _COMPRESS_BYTES = 1024
 _UNSERVED = {
     "/v2/systemsharedmemory/{rest:path}": "shared memory",
@@ -50,8 +50,8 @@ class LoadRequest(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-def predicting(config: Config, engine: Engine) -> tuple[re.Pattern[str], Handler]:
-    """The paths of inference requests, and their handler."""
+def inference_handler(config: Config, engine: Engine) -> tuple[re.Pattern[str], Handler]:
+    """Return the pattern of inference paths, and their handler."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         began_ns = time.perf_counter_ns()
@@ -61,7 +61,7 @@ def predicting(config: Config, engine: Engine) -> tuple[re.Pattern[str], Handler
             model = engine.find(name, parse_version(number))
             body = await read_body(scope, receive, config.max_body_bytes)
             length = header(scope, b"inference-header-content-length")
-            (answer, head, run), queue_ns = await at_leisure(len(body), _answer, model, body, length)
+            (answer, head, run), queue_ns = await run_inline_or_in_thread(len(body), _answer, model, body, length)
         except PredictorError as problem:
             count_failure(engine, name, began_ns)
             await send_json(send, encode({"error": str(problem)}), http_status(problem))
@@ -77,7 +77,7 @@ def predicting(config: Config, engine: Engine) -> tuple[re.Pattern[str], Handler
 
 
 def routes(config: Config, engine: Engine, repository: Repository) -> list[Route]:
-    """Everything of /v2 but inference itself."""
+    """Return all routes of /v2 except inference."""
 
     async def metadata(request: Request) -> Response:
         return json(server_metadata())
@@ -126,20 +126,20 @@ def routes(config: Config, engine: Engine, repository: Repository) -> list[Route
         Route("/v2", metadata),
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
-        Route("/v2/models/stats", _refusable(stats)),
-        *(Route(f"{path}/ready", _refusable(model_ready)) for path in (one, version)),
-        *(Route(f"{path}/config", _refusable(configuration)) for path in (one, version)),
-        *(Route(f"{path}/stats", _refusable(stats)) for path in (one, version)),
-        *(Route(path, _refusable(model)) for path in (one, version)),
-        Route("/v2/repository/index", _refusable(index), methods=post),
-        Route("/v2/repository/models/{model}/load", _refusable(load), methods=post),
-        Route("/v2/repository/models/{model}/unload", _refusable(unload), methods=post),
+        Route("/v2/models/stats", _with_errors(stats)),
+        *(Route(f"{path}/ready", _with_errors(model_ready)) for path in (one, version)),
+        *(Route(f"{path}/config", _with_errors(configuration)) for path in (one, version)),
+        *(Route(f"{path}/stats", _with_errors(stats)) for path in (one, version)),
+        *(Route(path, _with_errors(model)) for path in (one, version)),
+        Route("/v2/repository/index", _with_errors(index), methods=post),
+        Route("/v2/repository/models/{model}/load", _with_errors(load), methods=post),
+        Route("/v2/repository/models/{model}/unload", _with_errors(unload), methods=post),
         *(Route(path, _unserved(what), methods=["GET", "POST"]) for path, what in _UNSERVED.items()),
     ]
 
 
 def parse_version(text: str | None) -> int | None:
-    """A version's number; None when none is given."""
+    """Parse a version's number; return None for no text."""
     if not text:
         return None
     if not text.isdecimal() or len(text) > 18:
@@ -148,9 +148,9 @@ def parse_version(text: str | None) -> int | None:
 
 
 def refuse_load_parameters(parameters: Any) -> None:
-    """Triton can load a model under a configuration or from files that the request carries; here the store decides."""
+    """Refuse any parameters: Triton accepts a configuration or files in them, but here models come from the store."""
     if parameters:
-        raise InputError(f"parameters: {min(parameters)!r:.50} is not served; models come from the store alone")
+        raise InputError(f"parameters: {min(parameters)!r:.50} is not supported; models come only from the store")
 
 
 def _answer(model: Model, body: bytes, header_length: bytes | None) -> tuple[bytes, int | None, Run]:
@@ -192,7 +192,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
         raise InputError(f"the request: {problem}") from problem
 
 
-def _refusable(route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _with_errors(route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def answered(request: Request) -> Response:
         try:
             return await route(request)

@@ -1,4 +1,4 @@
-"""Small ONNX models whose answers are known exactly, and a live predictor over a store of them."""
+"""Small ONNX models with exactly known answers, and a live predictor that serves them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,10 @@ from tests.live import live
 def linear_onnx(
     features: Sequence[Feature], output: str, factor: float, offset: float = 0.0, median: str = ""
 ) -> bytes:
-    """factor * (sum of all inputs, a missing one counted as 0) + offset; `median` names an output of half of that."""
+    """Return a graph of factor * (sum of all inputs) + offset, where a missing input counts as 0.
+
+    `median` is the name of a second output with half of that value.
+    """
     inputs = [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["rows", 1]) for f in features]
     constants = {"zero": 0.0, "factor": factor, "offset": offset}
     initializers = [
@@ -72,8 +75,8 @@ def pair(factor: float, offset: float = 0.0, has_median: bool = False) -> list[D
     return [draft(name, factor, offset, has_median=has_median) for name in ("ttft", "tpot")]
 
 
-def opened(draft: Draft) -> Model:
-    """The model as a predictor would load it."""
+def open_draft(draft: Draft) -> Model:
+    """Load a draft's model as a predictor does."""
     return open_model(Source(draft.manifest.model, 1, draft.onnx, draft.manifest), LIMITS)
 
 
@@ -93,6 +96,6 @@ def configuration(store: Path | str, interval_s: float = 0.02, **settings: Any) 
 
 @contextmanager
 def running_predictor(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Iterator[str]:
-    """The predictor's URL while it lives in a thread of this process."""
+    """Run a predictor in a thread of this process; yield its URL."""
     with live(create_app(configuration(store, interval_s, **settings))) as url:
         yield url

@@ -1,4 +1,4 @@
-"""A predictor as users run it: a process, with both of its fronts."""
+"""A predictor in a process of its own, with its HTTP and gRPC servers."""
 
 import subprocess
 import sys

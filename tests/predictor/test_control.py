@@ -1,4 +1,4 @@
-"""What the predictor serves as its repository changes: versions, modes, refusals, and ends under load."""
+"""Tests of a changing repository: versions, control modes, refused models, and shutdown under load."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ def index(url: str, name: str) -> dict[str, tuple[str, str]]:
     return {entry["version"]: (entry["state"], entry["reason"]) for entry in entries if entry["name"] == name}
 
 
-def test_a_plain_folder_is_served_followed_and_taken_away(tmp_path: Path) -> None:
+def test_a_plain_folder_is_served_updated_and_removed(tmp_path: Path) -> None:
     with running_predictor(tmp_path) as url:
         put(tmp_path, "doubling", 1, doubling())
         until(lambda: doubled(url) == 2.0)
@@ -46,8 +46,8 @@ def test_a_plain_folder_is_served_followed_and_taken_away(tmp_path: Path) -> Non
         until(lambda: "no model" in str(doubled(url)))
 
 
-def test_what_a_trainer_wrote_is_not_served_before_a_generation_names_it(tmp_path: Path) -> None:
-    """As a trainer leaves the folder that dies between writing a version and pointing to it."""
+def test_a_trainers_version_is_not_served_before_a_generation_names_it(tmp_path: Path) -> None:
+    """The store's state is that of a trainer that died between writing a version and moving the pointer."""
     written = tmp_path / "written"
     open_store(str(written)).publish(pair(1.0))
     for file in written.glob("*.json"):
@@ -58,7 +58,7 @@ def test_what_a_trainer_wrote_is_not_served_before_a_generation_names_it(tmp_pat
         assert call(f"{url}/v1")[1]["models"] == ["doubling"]
 
 
-def test_a_plain_model_of_single_columns_has_a_v1(tmp_path: Path) -> None:
+def test_a_plain_model_of_single_columns_is_served_at_v1(tmp_path: Path) -> None:
     put(tmp_path, "doubling", 1, doubling())
     put(tmp_path, "two", 1, two_by_two())
     with running_predictor(tmp_path) as url:
@@ -80,7 +80,7 @@ def test_a_plain_model_of_single_columns_has_a_v1(tmp_path: Path) -> None:
         (("latest:1", "other=all"), "version_policy { all {} }", {3}),
     ],
 )
-def test_a_version_policy_says_which_are_served(
+def test_a_version_policy_chooses_the_served_versions(
     tmp_path: Path, policy: tuple[str, ...], config: str | None, expected: set[int]
 ) -> None:
     from predictor.versions import parse_policies
@@ -92,7 +92,7 @@ def test_a_version_policy_says_which_are_served(
         assert {doubled(url, version) for version in expected} == {float(version) for version in expected}
 
 
-def test_published_versions_follow_a_policy_too(tmp_path: Path) -> None:
+def test_a_version_policy_chooses_among_published_versions_too(tmp_path: Path) -> None:
     from predictor.versions import parse_policies
 
     store = open_store(str(tmp_path))
@@ -110,7 +110,7 @@ REFUSED: list[tuple[bytes, str | None, str]] = [
     (doubling()[:-20], None, "doubling/1"),
     (external(), None, "outside the model"),
     (doubling(domain="com.microsoft", operator="FusedGemm"), None, "com.microsoft"),
-    (doubling(float("nan")), None, "no finite numbers"),
+    (doubling(float("nan")), None, "non-finite numbers"),
     (b"x" * 70_000, None, "the limit is 65536"),
     (doubling(), 'platform: "tensorflow_savedmodel"', "tensorflow_savedmodel"),
     (doubling(), 'name: "other"', "other"),
@@ -121,28 +121,28 @@ REFUSED: list[tuple[bytes, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("data", "config", "reason"), REFUSED)
-def test_a_bad_model_is_refused_for_a_reason_shown_until_it_is_mended(
+def test_a_bad_models_refusal_is_shown_until_the_model_is_fixed(
     tmp_path: Path, data: bytes, config: str | None, reason: str
 ) -> None:
     put(tmp_path, "doubling", 1, data, config)
     put(tmp_path, "two", 1, two_by_two())
     with running_predictor(tmp_path, max_model_bytes=65536) as url:
         for _ in range(3):
-            ((state, told),) = index(url, "doubling").values()
+            ((state, shown),) = index(url, "doubling").values()
             assert state == "UNAVAILABLE"
-            assert reason in told
+            assert reason in shown
             call(f"{url}/reload", b"")
         assert index(url, "two") == {"1": ("READY", "")}
         assert reason in call(f"{url}/status")[1]["last_error"]
         (tmp_path / "doubling" / "config.pbtxt").unlink(missing_ok=True)
         put(tmp_path, "doubling", 2, doubling())
-        # Version 1 may come first: without its configuration it may be as good as any.
+        # Version 1 may be served first: some versions are valid once their config.pbtxt is removed.
         until(lambda: index(url, "doubling") == {"2": ("READY", "")})
         assert doubled(url) == 2.0
         until(lambda: call(f"{url}/status")[1]["last_error"] is None)
 
 
-def test_a_half_copied_file_is_served_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_partly_copied_file_is_served_once_it_is_whole(tmp_path: Path) -> None:
     whole = doubling()
     with running_predictor(tmp_path) as url:
         put(tmp_path, "doubling", 1, whole[: len(whole) // 2])
@@ -151,7 +151,7 @@ def test_a_half_copied_file_is_served_when_it_is_whole(tmp_path: Path) -> None:
         until(lambda: doubled(url) == 2.0)
 
 
-def test_a_bad_version_leaves_the_old_one_serving(tmp_path: Path) -> None:
+def test_the_old_version_keeps_serving_when_a_new_one_is_bad(tmp_path: Path) -> None:
     put(tmp_path, "doubling", 1, doubling())
     with running_predictor(tmp_path) as url:
         put(tmp_path, "doubling", 2, b"bad")
@@ -160,18 +160,18 @@ def test_a_bad_version_leaves_the_old_one_serving(tmp_path: Path) -> None:
         assert doubled(url) == 2.0
 
 
-def test_a_model_that_hangs_while_it_loads_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reading of one model's file hangs, as on a share that is gone."""
-    from predictor import triton_folders as plain
+def test_a_model_that_hangs_while_loading_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one model's file hangs, as on a network share that is gone."""
+    from predictor import triton_folders
 
-    hang, read = threading.Event(), plain._read
+    hang, read = threading.Event(), triton_folders._read
 
     def slow(path: Path, name: str, version: int, limit_bytes: int) -> bytes:
         if name == "stuck":
             hang.wait(30)
         return read(path, name, version, limit_bytes)
 
-    monkeypatch.setattr(plain, "_read", slow)
+    monkeypatch.setattr(triton_folders, "_read", slow)
     with running_predictor(tmp_path) as url:
         put(tmp_path, "stuck", 1, doubling())
         until(lambda: index(url, "stuck") == {"": ("LOADING", "")})
@@ -184,7 +184,7 @@ def test_a_model_that_hangs_while_it_loads_delays_no_other(tmp_path: Path, monke
         until(lambda: index(url, "stuck") == {"1": ("READY", "")})
 
 
-def test_a_store_that_vanishes_leaves_what_it_held_serving(tmp_path: Path) -> None:
+def test_loaded_models_keep_serving_when_the_store_vanishes(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     open_store(str(folder)).publish(pair(1.0))
     with running_predictor(folder) as url:
@@ -197,14 +197,14 @@ def test_a_store_that_vanishes_leaves_what_it_held_serving(tmp_path: Path) -> No
         assert call(f"{url}/status")[1]["last_error"] is None
 
 
-def test_what_was_published_together_is_swapped_together(tmp_path: Path) -> None:
+def test_models_published_together_are_swapped_together(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.publish(pair(1.0))
     with running_predictor(tmp_path) as url:
         store.publish([draft("ttft", 2.0), Draft(draft("tpot", 2.0).manifest, b"bad")])
         until(lambda: "tpot" in (call(f"{url}/status")[1]["last_error"] or ""))
         assert call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == SUM
-        # What replaces one of them parts the two: each loads by itself from here on.
+        # A publication of one model makes the two separate units: from now on each loads by itself.
         store.publish([draft("tpot", 3.0)])
         until(lambda: "1" not in index(url, "tpot"))
         until(lambda: call(f"{url}/v1/ttft", ROW)[1]["ttft_ms"] == 2 * SUM)
@@ -223,7 +223,7 @@ def test_only_polling_follows_the_store(tmp_path: Path, mode: str) -> None:
 
 
 def test_requests_in_flight_on_a_removed_version_finish(tmp_path: Path) -> None:
-    """The request takes hold of its model by its first bytes, and sends its last when the model has gone."""
+    """A request's first bytes select its model; its last bytes are sent after the model was removed."""
     put(tmp_path, "doubling", 1, doubling())
     with running_predictor(tmp_path, model_control_mode="explicit", load_model=("*",)) as url:
         body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [4]}]}).encode()
@@ -232,7 +232,7 @@ def test_requests_in_flight_on_a_removed_version_finish(tmp_path: Path) -> None:
             connection.putrequest("POST", "/v2/models/doubling/versions/1/infer")
             connection.putheader("content-length", str(len(body)))
             connection.endheaders(body[:10])
-            # Whatever is asked after these bytes is answered after they were seen.
+            # The server reads in order: once it answers this request, it has seen the bytes above.
             until(lambda: doubled(url) == 2.0)
             assert call(f"{url}/v2/repository/models/doubling/unload", {})[0] == 200
             assert "loaded" in doubled(url)
@@ -249,7 +249,7 @@ def hammer(acts: Sequence[Callable[[], object]], stop: threading.Event) -> list[
             try:
                 act()
             except (OSError, http.client.HTTPException):
-                # The server has been told to stop.
+                # The server may have stopped, but only after `stop` was set.
                 if not stop.wait(5):
                     raise
 
@@ -268,7 +268,7 @@ def hammer(acts: Sequence[Callable[[], object]], stop: threading.Event) -> list[
     return failures
 
 
-def test_load_unload_and_shutdown_under_live_connections_end_cleanly(tmp_path: Path) -> None:
+def test_load_unload_and_shutdown_under_load_end_cleanly(tmp_path: Path) -> None:
     put(tmp_path, "doubling", 1, doubling())
     with predictor_process(tmp_path, "--model-control-mode", "explicit", "--load-model", "*") as running:
         answers: list[Any] = []
@@ -316,7 +316,7 @@ def test_memory_stays_flat_over_swaps(tmp_path: Path) -> None:
     assert resident[2] - resident[0] < 8 << 20
 
 
-async def test_a_slow_client_stalls_no_other(tmp_path: Path) -> None:
+async def test_a_slow_client_delays_no_other(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(1.0))
     with running_predictor(tmp_path) as url:
         host, port = url.removeprefix("http://").split(":")
@@ -330,7 +330,7 @@ async def test_a_slow_client_stalls_no_other(tmp_path: Path) -> None:
             writer.close()
 
 
-async def test_a_body_that_does_not_arrive_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predictor.http.BODY_TIMEOUT_S", 0.05)
     open_store(str(tmp_path)).publish(pair(1.0))
     with running_predictor(tmp_path) as url:

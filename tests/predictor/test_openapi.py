@@ -46,8 +46,8 @@ def api(url: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_whatever_the_document_allows_or_not_is_answered_or_refused(api: Any, method: str, path: str) -> None:
-    """Each answer has a status and a body that the document names."""
+def test_allowed_and_forbidden_requests_get_documented_answers(api: Any, method: str, path: str) -> None:
+    """Send requests that the document allows and forbids; each answer's status and body must be in the document."""
     operation = api[path][method]
 
     def ask(case: Any) -> None:
@@ -58,7 +58,7 @@ def test_whatever_the_document_allows_or_not_is_answered_or_refused(api: Any, me
             response, checks=[status_code_conformance, response_schema_conformance, content_type_conformance]
         )
 
-    # Without a body there is nothing in a request that could be wrong, and of plain bytes the document allows any.
+    # Only JSON bodies can violate the document: it allows any binary body, and other requests have none.
     allowed = operation.definition.raw.get("requestBody", {"content": {}})["content"]
     for mode in GenerationMode if "application/json" in allowed else [GenerationMode.POSITIVE]:
         strategy = operation.as_strategy(generation_mode=mode)

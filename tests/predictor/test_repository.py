@@ -13,7 +13,7 @@ from predictor.exceptions import ModelError
 from tests.live import call, free_port, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
-from tests.predictor.models import draft, linear_onnx, opened, pair, running_predictor
+from tests.predictor.models import draft, linear_onnx, open_draft, pair, running_predictor
 from tests.predictor.test_v1 import ROW, SUM
 
 
@@ -40,11 +40,11 @@ def test_a_store_that_appears_later_is_found(tmp_path: Path) -> None:
         until(lambda: call(f"{url}/readyz")[0] == 200)
 
 
-def test_a_damaged_generation_leaves_the_old_one_serving_and_says_why(tmp_path: Path) -> None:
+def test_the_old_generation_keeps_serving_and_status_tells_why_a_new_one_is_damaged(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.publish(pair(1.0))
     with running_predictor(tmp_path) as url:
-        # The pointer moves only after the file is bent, so that no poll can come in between.
+        # The pointer moves after the file was damaged, so that no poll can see the whole file.
         other = open_store(str(tmp_path / "other"))
         other.publish(pair(2.0))
         other.publish(pair(2.0))
@@ -103,17 +103,17 @@ def infinite_graph() -> Draft:
         (Draft(draft("ttft", 1.0).manifest, b"not a model"), "not an ONNX model"),
         (bad_graph(), "contradict the manifest"),
         (Draft(draft("ttft", 1.0).manifest, draft("tpot", 1.0).onnx), "contradict the manifest"),
-        (infinite_graph(), "no finite numbers"),
+        (infinite_graph(), "non-finite numbers"),
         (Draft(draft("ttft", 1.0).manifest, b"x" * (65 << 20)), "limit"),
     ],
 )
 def test_a_model_that_can_not_be_served_is_refused(wrong: Draft, expected: str) -> None:
     with pytest.raises(ModelError, match=expected):
-        opened(wrong)
+        open_draft(wrong)
 
 
-def test_the_engine_answers_batches_as_it_answers_rows() -> None:
-    model = opened(draft("ttft", 2.0))
+def test_a_batch_and_single_rows_get_the_same_predictions() -> None:
+    model = open_draft(draft("ttft", 2.0))
     columns = np.random.default_rng(1).random((len(model.signature.inputs), 50), dtype=np.float32)
     single = np.concatenate([model.predict(columns[:, i : i + 1])[0] for i in range(50)])
     np.testing.assert_allclose(model.predict(columns)[0], single, rtol=1e-6)
@@ -139,27 +139,27 @@ def test_the_process_needs_no_training_library() -> None:
         (["--version-policy", "latest:0"], "latest:N, all or specific"),
     ],
 )
-def test_a_bad_start_ends_with_one_clear_line(arguments: list[str], expected: str) -> None:
+def test_a_bad_flag_ends_the_start_with_one_clear_line(arguments: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "predictor", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert result.returncode != 0
     assert expected in result.stderr.splitlines()[-1]
 
 
-def test_variables_that_mean_nothing_here_are_told_with_the_reason(tmp_path: Path) -> None:
+def test_unused_variables_are_reported_with_the_reason(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--port", str(port), "--grpc-port", "0"]
     names = {"UVICORN_WORKERS": "8", "LOCAL_TTFT_MODEL_PATH": "/x", "MODEL_STORE": str(tmp_path)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | names) as process:
         assert process.stderr
-        told = [next(process.stderr) for _ in range(3)]
+        lines = [next(process.stderr) for _ in range(3)]
         process.terminate()
         process.communicate(timeout=30)
-    assert any("UVICORN_WORKERS is set and not used: its name here is PREDICT_WORKERS" in line for line in told)
-    assert any("LOCAL_TTFT_MODEL_PATH is set and not used" in line for line in told)
+    assert any("UVICORN_WORKERS is set and not used: its name here is PREDICT_WORKERS" in line for line in lines)
+    assert any("LOCAL_TTFT_MODEL_PATH is set and not used" in line for line in lines)
 
 
-def test_a_grpc_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_taken_grpc_port_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
         command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--port", "0", "--grpc-port", str(taken)]
@@ -170,7 +170,7 @@ def test_a_grpc_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_look_at_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) -> None:
+def test_a_poll_of_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) -> None:
     asked: list[tuple[str, str]] = []
 
     def note(method: str, path: str) -> None:
@@ -180,9 +180,9 @@ def test_a_look_at_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) ->
     with running_predictor(bucket.location, interval_s=3600) as url:
         assert call(f"{url}/readyz")[0] == 200
         s3.before = note
-        for looks in range(1, 4):
+        for polls in range(1, 4):
             call(f"{url}/reload", b"")
-            assert [method for method, _ in asked] == ["HEAD"] * looks
+            assert [method for method, _ in asked] == ["HEAD"] * polls
         s3.remove_hooks()
         open_store(bucket.location).publish(pair(2.0))
         assert call(f"{url}/reload", b"")[1]["loaded"]

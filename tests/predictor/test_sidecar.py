@@ -31,11 +31,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("role", "code"), [("", 0), (None, 0), ("unheard of", 0), ("prefill", 1), ("decode", 2)])
-def test_a_role_is_a_code_and_an_unknown_one_is_missing(url: str, role: str | None, code: int) -> None:
+def test_a_role_becomes_its_code_and_an_unknown_role_is_missing(url: str, role: str | None, code: int) -> None:
     assert call(f"{url}/predict", {**ROW, "pod_type": role})[1]["ttft_ms"] == 105.75 + code
 
 
-def test_a_prediction_has_both_latencies_and_says_whose_they_are(url: str) -> None:
+def test_a_prediction_has_both_latencies_and_describes_the_models(url: str) -> None:
     status, answer = call(f"{url}/predict", {**ROW, "colour": "red"})
     assert status == 200
     assert (answer["ttft_ms"], answer["tpot_ms"]) == (105.75, 109.5)
@@ -71,7 +71,7 @@ def test_a_batch_is_answered_in_order(url: str, path: str) -> None:
         (b"{", "body"),
     ],
 )
-def test_a_bad_batch_is_refused_whole_and_the_field_named(url: str, body: Any, location: str) -> None:
+def test_a_bad_batch_is_refused_whole_and_the_error_names_the_field(url: str, body: Any, location: str) -> None:
     status, answer = call(f"{url}/predict/bulk/strict", body)
     assert status == 422
     assert location in answer["detail"][0]["loc"]
@@ -86,14 +86,14 @@ def test_status_and_readiness_name_the_generation(url: str) -> None:
     assert call(f"{url}/healthz")[1]["status"] == "ok"
 
 
-def test_with_nothing_loaded_every_prediction_is_a_503(tmp_path: Path) -> None:
+def test_without_models_every_prediction_is_a_503(tmp_path: Path) -> None:
     with running_predictor(tmp_path) as url:
         for path, body in (("", ROW), ("/bulk", {"requests": [ROW]}), ("/bulk/strict", {"requests": [ROW]})):
             assert call(f"{url}/predict{path}", body) == (503, {"detail": "Models not ready"})
         assert call(f"{url}/status")[1]["is_ready"] is False
 
 
-def test_reload_takes_over_what_polling_has_not_seen_yet(tmp_path: Path) -> None:
+def test_reload_loads_a_generation_without_waiting_for_a_poll(tmp_path: Path) -> None:
     with running_predictor(tmp_path, interval_s=3600) as url:
         open_store(str(tmp_path)).publish(pair(1.0))
         answer = call(f"{url}/reload", b"")[1]
@@ -101,7 +101,7 @@ def test_reload_takes_over_what_polling_has_not_seen_yet(tmp_path: Path) -> None
         assert call(f"{url}/reload", b"")[1]["loaded"] is False
 
 
-def test_the_metrics_have_tritons_names(url: str) -> None:
+def test_metrics_have_tritons_names(url: str) -> None:
     call(f"{url}/predict/bulk/strict", {"requests": [ROW] * 5})
     page = call(f"{url}/metrics")[1]
     assert "# TYPE nv_inference_request_success counter" in page
@@ -120,7 +120,7 @@ NUMBERS = np.array([[*ROW.values()], [0.25, 7, 0, 0, 0, 1]], dtype="<f4")
 
 
 def columns(names: list[str], rows: Any) -> bytes:
-    """A body of /predict/columns."""
+    """Encode a body of /predict/columns."""
     return json.dumps({"features": names}).encode() + b"\n" + np.asarray(rows, dtype="<f4").T.tobytes()
 
 
@@ -134,7 +134,7 @@ def ask_columns(url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
             return error.code, dict(error.headers), error.read()
 
 
-def test_columns_are_answered_as_rows_are(url: str) -> None:
+def test_columns_and_rows_get_the_same_predictions(url: str) -> None:
     status, headers, answer = ask_columns(url, columns(NAMES, NUMBERS))
     assert (status, headers["content-type"]) == (200, "application/octet-stream")
     head, _, numbers = answer.partition(b"\n")
@@ -146,7 +146,7 @@ def test_columns_are_answered_as_rows_are(url: str) -> None:
     assert np.frombuffer(numbers, "<f4").reshape(2, 2).tolist() == expected
 
 
-def test_medians_are_answered_to_who_asks_and_where_there_are_some(url: str, tmp_path: Path) -> None:
+def test_medians_are_answered_if_requested_and_predicted(url: str, tmp_path: Path) -> None:
     body = columns(NAMES, NUMBERS[:1]).replace(b"{", b'{"medians": true, ', 1)
     assert np.frombuffer(ask_columns(url, body)[2].partition(b"\n")[2], "<f4").tolist() == [105.75, 109.5]
     open_store(str(tmp_path)).publish(pair(1.0, has_median=True))
@@ -158,7 +158,7 @@ def test_medians_are_answered_to_who_asks_and_where_there_are_some(url: str, tmp
 
 
 @pytest.mark.parametrize(("is_earlier", "ttft_ms"), [(True, 105.75), (False, 112.75)])
-def test_models_of_an_earlier_schema_are_asked_without_what_is_new(
+def test_models_of_an_earlier_schema_do_not_get_new_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_earlier: bool, ttft_ms: float
 ) -> None:
     if is_earlier:
@@ -171,7 +171,7 @@ def test_models_of_an_earlier_schema_are_asked_without_what_is_new(
     assert np.frombuffer(answer.partition(b"\n")[2], "<f4").tolist() == [ttft_ms, 109.5]
 
 
-def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> None:
+def test_columns_may_be_in_any_order_and_hold_nan(url: str) -> None:
     names = ["recent_tpot_ms", *reversed(NAMES)]
     status, _, answer = ask_columns(url, columns(names, [[float("nan"), *reversed(ROW.values())]]))
     assert status == 200
@@ -179,7 +179,7 @@ def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         (b"", "a line of JSON"),
         (b"x" * 5000, "a line of JSON"),
@@ -189,14 +189,14 @@ def test_the_order_of_columns_is_free_and_what_is_unknown_is_nan(url: str) -> No
         (columns([*NAMES, "colour"], [[*ROW.values(), 1]]), "colour: no such feature"),
         (columns([*NAMES, NAMES[0]], [[*ROW.values(), 1]]), "twice"),
         (columns(NAMES[1:], [[*ROW.values()][1:]]), "kv_cache_percentage: missing"),
-        (columns(NAMES, NUMBERS)[:-1], "no whole rows"),
+        (columns(NAMES, NUMBERS)[:-1], "not whole rows"),
         (columns(NAMES, NUMBERS[:0]), "expected 1 to"),
         (columns(NAMES, [[2.0, *[*ROW.values()][1:]]]), "kv_cache_percentage: expected a number from 0 to 1, got 2"),
         (columns(NAMES, [[0.5, float("nan"), 1, 1, 1, 0]]), "input_token_length"),
         (columns(NAMES, [[0.5, float("inf"), 1, 1, 1, 0]]), "input_token_length"),
     ],
 )
-def test_columns_that_are_none_are_refused(url: str, body: bytes, told: str) -> None:
+def test_malformed_columns_are_refused(url: str, body: bytes, expected: str) -> None:
     status, _, answer = ask_columns(url, body)
     assert status == 400
-    assert told in json.loads(answer)["detail"]
+    assert expected in json.loads(answer)["detail"]

@@ -1,4 +1,4 @@
-"""The official client is the judge: HTTP and gRPC, blocking and asyncio, against a predictor's process."""
+"""Tests of a predictor process with Triton's official clients: HTTP and gRPC, blocking and asyncio."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +50,7 @@ def latency_inputs(client: Any) -> list[Any]:
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-def test_http_takes_and_gives_both_forms(
+def test_http_accepts_and_returns_json_and_binary(
     predictor: Predictor, binary_in: bool, binary_out: bool, compression: str | None
 ) -> None:
     with triton_http.InferenceServerClient(predictor.http) as client:
@@ -78,7 +78,7 @@ def test_http_compresses_a_large_answer_when_asked(predictor: Predictor) -> None
     np.testing.assert_array_equal(result.as_numpy("count")[:, 0], np.arange(500))
 
 
-def test_http_without_named_outputs_asks_for_all_in_binary(predictor: Predictor) -> None:
+def test_http_without_named_outputs_returns_all_in_binary(predictor: Predictor) -> None:
     with triton_http.InferenceServerClient(predictor.http) as client:
         result = client.infer("two", two_inputs(triton_http), model_version="1")
         later = client.async_infer("two", two_inputs(triton_http)).get_result()
@@ -86,7 +86,7 @@ def test_http_without_named_outputs_asks_for_all_in_binary(predictor: Predictor)
         np.testing.assert_array_equal(one.as_numpy("total"), TOTAL)
 
 
-def test_a_latency_model_needs_its_required_features_only(predictor: Predictor) -> None:
+def test_a_latency_model_needs_only_its_required_features(predictor: Predictor) -> None:
     with triton_http.InferenceServerClient(predictor.http) as client:
         result = client.infer("ttft", latency_inputs(triton_http))
     np.testing.assert_array_equal(result.as_numpy("ttft_ms"), np.full((2, 1), len(REQUIRED), dtype=np.float32))
@@ -135,7 +135,7 @@ def test_grpc_infers(predictor: Predictor) -> None:
     assert one.as_numpy("total") is None
 
 
-def test_grpc_streams_in_order_and_goes_on_after_a_refusal(predictor: Predictor) -> None:
+def test_a_grpc_stream_keeps_order_and_continues_after_a_refusal(predictor: Predictor) -> None:
     answers: list[tuple[Any, Any]] = []
     with triton_grpc.InferenceServerClient(predictor.grpc) as client:
         client.start_stream(callback=lambda result, error: answers.append((result, error)))
@@ -200,7 +200,7 @@ def mistakes(client: Any) -> list[tuple[str, list[Any], str]]:
 
 
 @pytest.mark.parametrize("case", range(8))
-def test_a_mistake_is_told_by_its_tensor_over_both(predictor: Predictor, case: int) -> None:
+def test_an_error_names_its_tensor_over_http_and_grpc(predictor: Predictor, case: int) -> None:
     for module, address in ((triton_http, predictor.http), (triton_grpc, predictor.grpc)):
         model, inputs, expected = mistakes(module)[case]
         with module.InferenceServerClient(address) as client:
@@ -219,7 +219,7 @@ UNSERVED: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("ask", UNSERVED)
-def test_what_is_not_served_says_so(predictor: Predictor, ask: Callable[[Any], object]) -> None:
+def test_unsupported_functions_are_refused(predictor: Predictor, ask: Callable[[Any], object]) -> None:
     for module, address in ((triton_http, predictor.http), (triton_grpc, predictor.grpc)):
         with (
             module.InferenceServerClient(address) as client,
@@ -236,7 +236,7 @@ def test_load_and_unload_are_refused_while_polling(predictor: Predictor) -> None
                     act("two")
 
 
-def test_models_are_loaded_and_unloaded_when_control_is_explicit(tmp_path: Path) -> None:
+def test_models_are_loaded_and_unloaded_in_explicit_mode(tmp_path: Path) -> None:
     put(tmp_path, "two", 1, two_by_two())
     put(tmp_path, "two", 3, two_by_two(3.0))
     open_store(str(tmp_path)).publish(pair(1.0))

@@ -58,7 +58,7 @@ def test_an_optional_feature_takes_its_default_or_is_missing(url: str) -> None:
     assert call(f"{url}/v1/ttft", {**ROW, "recent_tpot_ms": None})[1]["ttft_ms"] == 2 * SUM
 
 
-def test_the_description_carries_a_line_to_paste(url: str) -> None:
+def test_the_description_has_a_curl_command(url: str) -> None:
     status, described = call(f"{url}/v1/tpot")
     assert status == 200
     assert [feature["name"] for feature in described["features"]] == [f.name for f in SCHEMAS["tpot"]]
@@ -98,7 +98,7 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "expected"), BAD)
-def test_bad_input_is_told_by_its_field(url: str, body: Any, expected: str) -> None:
+def test_an_input_error_names_its_field(url: str, body: Any, expected: str) -> None:
     status, answer = call(f"{url}/v1/ttft", body)
     assert status == 400
     assert expected in answer["error"]
@@ -115,8 +115,8 @@ def test_a_body_over_the_limit_is_refused(url: str) -> None:
         assert b"larger than" in response.read()
 
 
-def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(url: str) -> None:
-    """Of the 100 MB that are announced a little more than the limit is read."""
+def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(url: str) -> None:
+    """The client would send 100 MB; the server reads little more than the limit."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
     sent = 0
 
@@ -132,7 +132,7 @@ def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(url: str)
         assert sent < 100 or connection.getresponse().status == 413
 
 
-def test_an_unknown_model_is_told_what_there_is(url: str) -> None:
+def test_an_unknown_model_is_refused_with_the_loaded_ones(url: str) -> None:
     assert call(f"{url}/v1/colour", ROW) == (404, {"error": "no model 'colour'; loaded: tpot, ttft"})
 
 
@@ -158,10 +158,10 @@ def test_any_json_is_answered_or_refused(url: str, body: Any) -> None:
     assert "error" in answer or "ttft_ms" in answer
 
 
-def test_every_quantile_of_a_trained_model_is_answered_with_its_name(tmp_path: Path) -> None:
+def test_all_quantiles_of_a_trained_model_are_answered_by_name(tmp_path: Path) -> None:
     fitted = JobSettings(FitSettings(quantiles=(0.9, 0.5), trees=10), trainer_id="t")
-    (learnt,) = Fitter().learn(Job({"ttft": target(count=500)}, fitted))
-    open_store(str(tmp_path)).publish([Draft(learnt.manifest, learnt.onnx)])
+    (fitted_model,) = Fitter().learn(Job({"ttft": target(count=500)}, fitted))
+    open_store(str(tmp_path)).publish([Draft(fitted_model.manifest, fitted_model.onnx)])
     with running_predictor(tmp_path) as url:
         answer = call(f"{url}/v1/ttft", ROW)[1]
     assert answer["quantile"] == 0.9

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over REST, as plain HTTP: what is asked badly is refused by the tensor's name."""
+"""Tests of the Open Inference Protocol over plain HTTP: bad requests are refused with the name of the tensor."""
 
 import gzip
 import json
@@ -91,7 +91,7 @@ BAD: list[tuple[list[Any], str]] = [
 
 
 @pytest.mark.parametrize(("inputs", "expected"), BAD)
-def test_a_bad_tensor_is_told_by_its_name(url: str, inputs: list[Any], expected: str) -> None:
+def test_an_input_error_names_its_tensor(url: str, inputs: list[Any], expected: str) -> None:
     status, answer = call(url + TWO, {"inputs": inputs})
     assert status == 400
     assert expected in answer["error"]
@@ -101,7 +101,7 @@ def test_a_bad_tensor_is_told_by_its_name(url: str, inputs: list[Any], expected:
     ("value", "expected"),
     [(float("inf"), "finite"), (-1.0, "at least 0"), (1.5, "at most 1"), (float("nan"), "finite")],
 )
-def test_a_manifests_ranges_hold_for_raw_bytes_too(url: str, value: float, expected: str) -> None:
+def test_a_manifests_ranges_apply_to_raw_bytes_too(url: str, value: float, expected: str) -> None:
     names = ["kv_cache_percentage", "input_token_length", "num_request_waiting", "num_request_running"]
     tensors = [
         {"name": name, "datatype": "FP32", "shape": [1, 1], "parameters": {"binary_data_size": 4}}
@@ -117,40 +117,40 @@ def test_a_manifests_ranges_hold_for_raw_bytes_too(url: str, value: float, expec
 
 
 @pytest.mark.parametrize("path", ["/v2/models/absent/infer", "/v2/models/two/versions/9/infer", "/v2/models/absent"])
-def test_an_unknown_model_or_version_is_a_404_that_says_what_there_is(url: str, path: str) -> None:
+def test_an_unknown_model_or_version_is_a_404_that_lists_the_loaded_ones(url: str, path: str) -> None:
     status, answer = call(url + path, {"inputs": [left(), right()]} if path.endswith("infer") else None)
     assert status == 404
     assert "loaded: " in answer["error"]
 
 
 @pytest.mark.parametrize("path", ["/v2/models/two/versions/one/infer", f"/v2/models/two/versions/{'9' * 40}/infer"])
-def test_a_version_that_is_no_number_is_a_400(url: str, path: str) -> None:
+def test_a_version_that_is_not_a_number_is_a_400(url: str, path: str) -> None:
     status, answer = call(url + path, {"inputs": []})
     assert (status, "version" in answer["error"]) == (400, True)
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/v2/models/two/infer", "/v2/nothing/at/all"])
-def test_a_path_or_method_that_is_not_served_answers_in_json(url: str, path: str) -> None:
+def test_an_unknown_path_or_method_is_answered_in_json(url: str, path: str) -> None:
     status, answer = call(url + path)
     assert status in (404, 405)
     assert path in answer["error"]
 
 
 @pytest.mark.parametrize("path", ["/v1/ttft", "/predict", "/predict/bulk/strict", TWO])
-def test_a_truncated_or_false_gzip_is_refused(url: str, path: str) -> None:
+def test_a_truncated_or_invalid_gzip_body_is_refused(url: str, path: str) -> None:
     packed = gzip.compress(json.dumps({"inputs": [left(), right()]}).encode())
     for body in (packed[:-12], b"not gzip", packed[:5]):
         assert post(url + path, body, content_encoding="gzip")[0] == 400
     assert post(url + path, packed, content_encoding="br")[0] == 415
 
 
-def test_what_is_small_only_while_packed_is_refused(url: str) -> None:
+def test_a_body_that_decompresses_over_the_limit_is_refused(url: str) -> None:
     bomb = gzip.compress(bytes(64 << 20))
     status, answer, _ = post(url + TWO, bomb, content_encoding="gzip")
     assert (status, b"larger than" in answer) == (413, True)
 
 
-def test_deep_json_is_refused(url: str) -> None:
+def test_deeply_nested_json_is_refused(url: str) -> None:
     deep = (
         b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":'
         + b"[" * 50_000

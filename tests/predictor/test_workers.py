@@ -1,4 +1,4 @@
-"""Several processes on one port, seen from outside as one server."""
+"""Tests of several workers on one port, which clients see as one server."""
 
 import re
 import signal
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store import open_store
-from predictor.shared_totals import SharedTotals, create_slots, summed
+from predictor.shared_totals import SharedTotals, create_slots, sum_totals
 from predictor.statistics import Statistics, Timing
 from tests.live import call, until
 from tests.predictor.models import pair
@@ -27,7 +27,7 @@ def counted(running: Predictor) -> int:
 
 
 @pytest.mark.slow
-def test_two_workers_answer_count_and_end_as_one(tmp_path: Path) -> None:
+def test_two_workers_answer_count_and_stop_as_one_server(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.publish(pair(1.0))
     with predictor_process(tmp_path, "--workers", "2") as running:
@@ -36,7 +36,7 @@ def test_two_workers_answer_count_and_end_as_one(tmp_path: Path) -> None:
         until(lambda: all(child.net_connections("tcp") for child in parent.children()))
         for _ in range(60):
             assert call(f"{running.url}/v1/ttft", ROW)[1]["ttft_ms"] == SUM
-        # Which worker answers is chance: each of these looks must see all requests.
+        # Any worker may answer, so each of these pages must count all requests.
         until(lambda: [counted(running) for _ in range(8)] == [60] * 8)
         store.publish(pair(2.0))
         until(lambda: {call(f"{running.url}/v1/ttft", ROW)[1]["ttft_ms"] for _ in range(8)} == {2 * SUM})
@@ -59,10 +59,10 @@ def test_two_workers_answer_count_and_end_as_one(tmp_path: Path) -> None:
     ("flags", "expected"),
     [
         (["--port", "0"], "needs a --port"),
-        (["--port", "18555", "--model-control-mode", "explicit"], "one worker alone"),
+        (["--port", "18555", "--model-control-mode", "explicit"], "only one worker"),
     ],
 )
-def test_what_workers_can_not_do_is_told(flags: list[str], expected: str) -> None:
+def test_flags_that_workers_do_not_support_are_refused(flags: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--workers", "2", *flags]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert result.returncode == 1
@@ -88,13 +88,13 @@ def test_each_worker_sees_the_others_totals(requests: list[int]) -> None:
         for one, totals in zip(shared, own, strict=True):
             one.write(totals)
         for one, totals in zip(shared, own, strict=True):
-            together = summed([totals, *one.others()])["ttft"]
+            together = sum_totals([totals, *one.others()])["ttft"]
             assert together.succeeded == sum(requests)
             assert together.rows == sum(number * (number + 1) // 2 for number in requests)
             assert sum(together.buckets) == sum(requests)
 
 
-def test_a_slot_half_written_is_taken_as_it_was_before(tmp_path: Path) -> None:
+def test_a_partly_written_slot_keeps_its_previous_content(tmp_path: Path) -> None:
     path = tmp_path / "totals"
     create_slots(path, 2)
     writer, reader = SharedTotals(0, path), SharedTotals(1, path)

@@ -1,4 +1,4 @@
-"""Plain Triton folders: models of several shapes and datatypes without a manifest."""
+"""Models of several shapes and datatypes for plain Triton folders, without a manifest."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from onnx import TensorProto, helper
 
 
 def two_by_two(factor: float = 1.0) -> bytes:
-    """left [rows, 2] float and right [rows] int64 to total [rows, 2] float and count [rows, 1] double."""
+    """Return a graph of total = factor * (left + right) and count = right.
+
+    Inputs: left [rows, 2] float, right [rows] int64. Outputs: total [rows, 2] float, count [rows, 1] double.
+    """
     inputs = [
         helper.make_tensor_value_info("left", TensorProto.FLOAT, ["rows", 2]),
         helper.make_tensor_value_info("right", TensorProto.INT64, ["rows"]),
@@ -32,7 +35,7 @@ def two_by_two(factor: float = 1.0) -> bytes:
 
 
 def doubling(factor: float = 2.0, domain: str = "", operator: str = "Mul") -> bytes:
-    """x [rows, 1] to y [rows, 1]."""
+    """Return a graph from x [rows, 1] to y = factor * x."""
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 1])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 1])]
     constants = [helper.make_tensor("factor", TensorProto.FLOAT, [1], np.array([factor], dtype=np.float32))]
@@ -41,7 +44,7 @@ def doubling(factor: float = 2.0, domain: str = "", operator: str = "Mul") -> by
 
 
 def external() -> bytes:
-    """Its factor is in another file, as a path out of the folder."""
+    """Return a graph whose factor is stored in a file outside the model's folder."""
     model = onnx.load_from_string(doubling())
     factor = model.graph.initializer[0]
     factor.ClearField("raw_data")
@@ -53,7 +56,7 @@ def external() -> bytes:
 
 
 def put(root: Path, name: str, version: int, data: bytes, config: str | None = None) -> None:
-    """Writes a version as a careful operator would: whole, by a rename."""
+    """Write a version atomically, by a rename."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None:

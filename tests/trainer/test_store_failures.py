@@ -141,7 +141,7 @@ def test_a_damaged_generation_is_not_served_and_the_next_replaces_it(
         assert call(f"{predictor}/reload", b"")[1]["loaded"] is False
         assert served_generation(predictor) == good
         assert failed_loads(predictor) == 1
-        assert "what is loaded keeps serving" in caplog.text
+        assert "the loaded models keep serving" in caplog.text
         with running_trainer(location, journal=journal) as url:
             until(lambda: failures(url, "read") == 1)
             assert "can't read the generation in force" in caplog.text
