@@ -1,13 +1,16 @@
-"""What installing a part of the distribution brings along, by the metadata of what is installed here."""
+"""What installing a part of the distribution brings along, and which files of it are whose: by installed metadata."""
 
 import re
-from importlib.metadata import requires
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, files, requires
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+ROOT = Path(__file__).resolve().parents[1]
 TRAINING = {"xgboost", "xgboost-cpu", "lightgbm", "scikit-learn", "pandas", "onnx", "onnxmltools", "scipy"}
-ROUTING = {"lightkube", "kubernetes", "xds-protos", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
+ROUTING = {"lightkube", "kubernetes", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
 
 
 def brought_by(extra: str) -> set[str]:
@@ -32,3 +35,24 @@ def test_a_part_brings_nothing_of_the_others(extra: str, unwanted: set[str]) -> 
     brought = brought_by(extra)
     assert {"numpy", "onnxruntime", "starlette"} <= brought
     assert not brought & unwanted
+
+
+def test_each_file_belongs_to_one_package() -> None:
+    """Of two packages that own one file, the one that is installed last wins: what is imported depends on chance."""
+    lock = (ROOT / "requirements.lock").read_text()
+    owners: dict[str, set[str]] = defaultdict(set)
+    for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE):
+        for path in owned_by(name):
+            owners[path].add(name)
+    # The locks of the images are parts of this one.
+    assert {"grpc/__init__.py", "onnxruntime/__init__.py", "xgboost/__init__.py"} <= owners.keys()
+    assert not {path: names for path, names in owners.items() if len(names) > 1}
+
+
+def owned_by(name: str) -> set[str]:
+    """The files of a package, without its metadata; none when it is for another platform."""
+    try:
+        found = files(name) or ()
+    except PackageNotFoundError:
+        return set()
+    return {str(path) for path in found if "__pycache__" not in path.parts and ".dist-info" not in path.parts[0]}

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-
 from epp.exceptions import RequestError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
+from epp.extproc.protocol.external_processor_pb2 import ProcessingRequest
 from epp.extproc.visibility import Visibility
 from epp.request import headers as request_headers
 from epp.request import openai
@@ -111,7 +110,7 @@ class Exchange:
 
     @property
     def _is_full_duplex(self) -> bool:
-        return bool(self._request_mode == BodyMode.FULL_DUPLEX_STREAMED)
+        return self._request_mode == BodyMode.FULL_DUPLEX_STREAMED
 
     def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
         self._headers = messages.headers_of(message.request_headers)
@@ -223,12 +222,12 @@ class Exchange:
         added = {**self._visibility.headers(assignment), **assignment.record.decision.response_headers}
         return [messages.response_headers(self._response_body_mode(is_observed), added)]
 
-    def _response_body_mode(self, is_observed: bool) -> int | None:
+    def _response_body_mode(self, is_observed: bool) -> "BodyMode | None":
         """The mode that the body shall be sent in, where it isn't the one that it would be sent in anyway."""
         if is_observed and self._response_mode == BodyMode.NONE:
-            return int(BodyMode.STREAMED)
+            return BodyMode.STREAMED
         if not is_observed and self._response_mode == BodyMode.STREAMED:
-            return int(BodyMode.NONE)
+            return BodyMode.NONE
         return None
 
     def _response_body(self, chunk: bytes, end_of_stream: bool) -> Answers:

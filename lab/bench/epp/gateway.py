@@ -10,16 +10,16 @@ from functools import cache
 
 import msgspec
 import numpy as np
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
-from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
+
+from epp.extproc.protocol.base_pb2 import HeaderMap, HeaderValue
+from epp.extproc.protocol.external_processor_pb2 import (
     HttpBody,
     HttpHeaders,
     ProcessingRequest,
     ProcessingResponse,
     ProtocolConfiguration,
 )
-
+from epp.extproc.protocol.processing_mode_pb2 import ProcessingMode
 from lab.bench.epp.http2 import CallFailedError, Script, message
 
 MODEL = "simulated-70b"

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import HttpTrailers, ProcessingRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.app import describe_endpoints
 from epp.extproc.messages import CHUNK_BYTES, SCORES_KEY, BodyMode
+from epp.extproc.protocol.external_processor_pb2 import HttpTrailers, ProcessingRequest
 from epp.extproc.visibility import Visibility
 from epp.prediction.features import FeatureColumns
 from epp.request.decisions import explain
@@ -141,7 +141,7 @@ async def test_an_slo_request_without_predictions_is_decided_by_default() -> Non
     ],
 )
 async def test_envoy_is_told_which_responses_are_observed(
-    response_mode: int, per_second: float, expected: int | None
+    response_mode: "BodyMode", per_second: float, expected: int | None
 ) -> None:
     gateway = Gateway(build_director(), response_mode=response_mode, observed_per_second=per_second)
     await gateway.request_headers()

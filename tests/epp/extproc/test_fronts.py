@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -261,7 +262,13 @@ async def test_reflection_tells_what_is_served(settings: FrontSettings, version:
         services = {service.name for service in (await call.read()).list_services_response.service}
         assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
         await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE))
-        assert (await call.read()).file_descriptor_response.file_descriptor_proto
+        files = descriptor_pool.DescriptorPool()
+        for file in reversed((await call.read()).file_descriptor_response.file_descriptor_proto):
+            files.AddSerializedFile(file)
+        assert (
+            files.FindMethodByName(f"{SERVICE}.Process").input_type.full_name
+            == "envoy.service.ext_proc.v3.ProcessingRequest"
+        )
         await call.done_writing()
         assert await call.code() == grpc.StatusCode.OK
 

@@ -1,4 +1,10 @@
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
+from google.protobuf.struct_pb2 import Value
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp.extproc import messages
+from epp.extproc.messages import CHUNK_BYTES, BodyMode
+from epp.extproc.protocol.external_processor_pb2 import (
     BodyMutation,
     BodyResponse,
     CommonResponse,
@@ -6,18 +12,12 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     StreamedBodyResponse,
 )
-from google.protobuf.struct_pb2 import Value
-from hypothesis import given
-from hypothesis import strategies as st
-
-from epp.extproc import messages
-from epp.extproc.messages import CHUNK_BYTES, BodyMode
 
 
 def library_piece(body: bytes, end_of_stream: bool, request: bool) -> ProcessingResponse:
     streamed = StreamedBodyResponse(body=body, end_of_stream=end_of_stream)
     response = BodyResponse(response=CommonResponse(body_mutation=BodyMutation(streamed_response=streamed)))
-    return ProcessingResponse(**{"request_body" if request else "response_body": response})
+    return ProcessingResponse(request_body=response) if request else ProcessingResponse(response_body=response)
 
 
 sizes = st.one_of(st.integers(0, 300), st.integers(0, 3 * CHUNK_BYTES), st.sampled_from([CHUNK_BYTES, CHUNK_BYTES + 1]))

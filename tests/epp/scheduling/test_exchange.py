@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
+from epp.extproc.protocol.external_processor_pb2 import ProcessingResponse
 from epp.request.decisions import explain
 from epp.request.director import Director
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
