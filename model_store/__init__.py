@@ -1,10 +1,10 @@
 """The model store: published models, their manifests and features, in a folder or an S3 bucket."""
 
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
-from model_store.features import POD_TYPE_CODES, ROW_FEATURES, SCHEMAS, Feature
+from model_store.features import POD_TYPE_CODES, ROW_FEATURES, ROW_NAMES, SCHEMAS, TARGETS, Feature, FeatureRow
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, Output
 from model_store.opening import open_store
-from model_store.rows import ROW_NAMES, FeatureRow, row_columns, row_matrix
+from model_store.rows import row_columns, row_matrix, row_values
 from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ROW_FEATURES",
     "ROW_NAMES",
     "SCHEMAS",
+    "TARGETS",
     "DamagedError",
     "Draft",
     "Feature",
@@ -30,4 +31,5 @@ __all__ = [
     "open_store",
     "row_columns",
     "row_matrix",
+    "row_values",
 ]

@@ -1,9 +1,11 @@
 """The raw input features of the latency models, with their units and ranges.
 
+`FeatureRow` defines the features. To add one, add a field there, and compute its value in `epp/prediction/features.py`.
 Derived features are not listed: the exported graph computes them, so training and serving can't differ.
 """
 
 import math
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -26,6 +28,26 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.default is None
 
     @property
+    def may_be_missing(self) -> bool:
+        """Whether the value may be unknown: null in JSON, NaN in a matrix."""
+        return isinstance(self.default, str)
+
+    @property
+    def is_count(self) -> bool:
+        """Whether values are whole numbers."""
+        return self.unit in ("tokens", "requests", "items")
+
+    @property
+    def is_role(self) -> bool:
+        """Whether values are codes of POD_TYPE_CODES; JSON carries their texts."""
+        return self.unit == "code"
+
+    @property
+    def is_time(self) -> bool:
+        """Whether values are milliseconds, or milliseconds for each of something."""
+        return self.unit in ("ms", "ms/token")
+
+    @property
     def fill_value(self) -> float:
         """The value that replaces an absent one; NaN where the model handles missing values itself."""
         return math.nan if isinstance(self.default, str) or self.default is None else self.default
@@ -38,99 +60,100 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(self.minimum, 0.0) + 1
 
 
+class Column(NamedTuple):
+    """A row's field as an input of models: its unit, the targets whose models take it, and a description."""
+
+    unit: str
+    targets: tuple[str, ...]
+    description: str
+
+
+TARGETS = ("ttft", "tpot")
+BOTH, TTFT, TPOT = TARGETS, TARGETS[:1], TARGETS[1:]
+
 MISSING = "missing"
-
-KV_CACHE = Feature("kv_cache_percentage", "fraction", maximum=1.0, description="KV cache in use on the endpoint")
-INPUT_TOKENS = Feature("input_token_length", "tokens", description="length of the prompt")
-WAITING = Feature("num_request_waiting", "requests", description="requests queued on the endpoint")
-RUNNING = Feature("num_request_running", "requests", description="requests in the endpoint's running batch")
-GENERATED = Feature("num_tokens_generated", "tokens", description="tokens already generated for the request")
-PREFIX_SCORE = Feature(
-    "prefix_cache_score", "fraction", maximum=1.0, description="share of the prompt that the endpoint has cached"
-)
-PREFILL_IN_FLIGHT = Feature(
-    "prefill_tokens_in_flight",
-    "tokens",
-    default=0.0,
-    description="prompt tokens dispatched to the endpoint whose first output token is still to come",
-)
-DECODE_IN_FLIGHT = Feature(
-    "decode_tokens_in_flight",
-    "tokens",
-    default=0.0,
-    description="tokens held by the requests that the endpoint is generating for",
-)
-RECENT_PREFILL = Feature(
-    "recent_prefill_ms_per_token",
-    "ms/token",
-    default=MISSING,
-    description="time to first token lately observed on the endpoint, per prompt token that was ahead of it",
-)
-RECENT_TPOT = Feature(
-    "recent_tpot_ms",
-    "ms",
-    default=MISSING,
-    description="time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
-)
-SINCE_TOKEN = Feature(
-    "ms_since_token",
-    "ms",
-    default=MISSING,
-    description="time since the endpoint was last seen to emit output tokens, that is since its present step began; "
-    "missing where none of the responses that it generates is observed",
-)
-
-ENCODER_MATCHED = Feature(
-    "encoder_matched_size", "items", default=0.0, description="multimodal inputs whose encoding the endpoint has cached"
-)
-ENCODER_INPUT = Feature("encoder_input_size", "items", default=0.0, description="multimodal inputs of the request")
-POD_TYPE = Feature(
-    "pod_type", "code", maximum=2.0, default=MISSING, description="the endpoint's role: 1 prefill, 2 decode, or missing"
-)
 # How roles are spelled on the wire; any other text counts as missing.
 POD_TYPE_CODES = {"prefill": 1.0, "decode": 2.0}
+# The largest value in these units. Values in other units are bounded by their type alone.
+_LARGEST = {"fraction": 1.0, "code": max(POD_TYPE_CODES.values())}
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# The limits are far above any real value, and far below the largest float32.
+LARGEST_COUNT = 2**53
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
-TTFT_FEATURES = (
-    KV_CACHE,
-    INPUT_TOKENS,
-    WAITING,
-    RUNNING,
-    PREFIX_SCORE,
-    PREFILL_IN_FLIGHT,
-    DECODE_IN_FLIGHT,
-    ENCODER_MATCHED,
-    ENCODER_INPUT,
-    POD_TYPE,
-    RECENT_PREFILL,
-    RECENT_TPOT,
-    SINCE_TOKEN,
-)
-TPOT_FEATURES = (
-    KV_CACHE,
-    INPUT_TOKENS,
-    WAITING,
-    RUNNING,
-    GENERATED,
-    PREFILL_IN_FLIGHT,
-    DECODE_IN_FLIGHT,
-    POD_TYPE,
-    RECENT_TPOT,
-)
-# Every raw feature once, in the column order of a full row: what the router sends and the trainer keeps.
-ROW_FEATURES = (
-    KV_CACHE,
-    INPUT_TOKENS,
-    WAITING,
-    RUNNING,
-    GENERATED,
-    PREFIX_SCORE,
-    PREFILL_IN_FLIGHT,
-    DECODE_IN_FLIGHT,
-    ENCODER_MATCHED,
-    ENCODER_INPUT,
-    POD_TYPE,
-    RECENT_PREFILL,
-    RECENT_TPOT,
-    SINCE_TOKEN,
-)
-SCHEMAS: dict[str, tuple[Feature, ...]] = {"ttft": TTFT_FEATURES, "tpot": TPOT_FEATURES}
+
+class FeatureRow(msgspec.Struct, frozen=True):
+    """The raw features of one request on one endpoint. Unknown fields are ignored, so newer clients are accepted."""
+
+    kv_cache_percentage: Annotated[Fraction, Column("fraction", BOTH, "KV cache in use on the endpoint")]
+    input_token_length: Annotated[Count, Column("tokens", BOTH, "length of the prompt")]
+    num_request_waiting: Annotated[Count, Column("requests", BOTH, "requests queued on the endpoint")]
+    num_request_running: Annotated[Count, Column("requests", BOTH, "requests in the endpoint's running batch")]
+    num_tokens_generated: Annotated[Count, Column("tokens", TPOT, "tokens already generated for the request")]
+    prefix_cache_score: Annotated[
+        Fraction, Column("fraction", TTFT, "share of the prompt that the endpoint has cached")
+    ]
+    # From here on every field has a default, for clients that don't send it.
+    prefill_tokens_in_flight: Annotated[
+        Count,
+        Column("tokens", BOTH, "prompt tokens dispatched to the endpoint whose first output token is still to come"),
+    ] = 0
+    decode_tokens_in_flight: Annotated[
+        Count, Column("tokens", BOTH, "tokens held by the requests that the endpoint is generating for")
+    ] = 0
+    encoder_matched_size: Annotated[
+        Count, Column("items", TTFT, "multimodal inputs whose encoding the endpoint has cached")
+    ] = 0
+    encoder_input_size: Annotated[Count, Column("items", TTFT, "multimodal inputs of the request")] = 0
+    pod_type: Annotated[str | None, Column("code", BOTH, "the endpoint's role: 1 prefill, 2 decode, or missing")] = None
+    recent_prefill_ms_per_token: Annotated[
+        Milliseconds | None,
+        Column(
+            "ms/token",
+            TTFT,
+            "time to first token lately observed on the endpoint, per prompt token that was ahead of it",
+        ),
+    ] = None
+    recent_tpot_ms: Annotated[
+        Milliseconds | None,
+        Column(
+            "ms",
+            BOTH,
+            "time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
+        ),
+    ] = None
+    ms_since_token: Annotated[
+        Milliseconds | None,
+        Column(
+            "ms",
+            TTFT,
+            "time since the endpoint was last seen to emit output tokens, that is since its present step began; "
+            "missing where none of the responses that it generates is observed",
+        ),
+    ] = None
+
+
+def _column(field: msgspec.structs.FieldInfo) -> Column:
+    column: Column = field.type.__metadata__[-1]
+    return column
+
+
+def _default(field: msgspec.structs.FieldInfo) -> float | str | None:
+    if field.required:
+        return None
+    return MISSING if field.default is None else float(field.default)
+
+
+def _feature(field: msgspec.structs.FieldInfo) -> Feature:
+    unit, _, description = _column(field)
+    return Feature(field.name, unit, maximum=_LARGEST.get(unit), default=_default(field), description=description)
+
+
+_FIELDS = msgspec.structs.fields(FeatureRow)
+# The columns of a full row, which the picker sends and the trainer keeps.
+ROW_FEATURES = tuple(map(_feature, _FIELDS))
+ROW_NAMES = tuple(feature.name for feature in ROW_FEATURES)
+SCHEMAS: dict[str, tuple[Feature, ...]] = {
+    target: tuple(map(_feature, (field for field in _FIELDS if target in _column(field).targets))) for target in TARGETS
+}

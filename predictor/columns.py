@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store import ROW_FEATURES, ROW_NAMES
+from model_store.features import LARGEST_COUNT
 from predictor.exceptions import InputError
 from predictor.model import Array
 from predictor.signature import Matrix
 
 _NUMBER = np.dtype("<f4")
 _LONGEST_HEAD_BYTES = 4096
-_LARGEST = 2.0**53
 _FILL = np.array([[feature.fill_value] for feature in ROW_FEATURES], dtype=np.float32)
 _LOWEST = np.array([[feature.minimum] for feature in ROW_FEATURES], dtype=np.float32)
-_HIGHEST = np.array([[_LARGEST if f.maximum is None else f.maximum] for f in ROW_FEATURES], dtype=np.float32)
-_MAY_BE_MISSING = np.isnan(_FILL) & np.array([[not feature.required] for feature in ROW_FEATURES])
+_HIGHEST = np.array([[LARGEST_COUNT if f.maximum is None else f.maximum] for f in ROW_FEATURES], dtype=np.float32)
+_MAY_BE_MISSING = np.array([[feature.may_be_missing] for feature in ROW_FEATURES])
 
 
 class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,12 +8,10 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import ROW_NAMES
+from model_store import ROW_NAMES, TARGETS
 from predictor.answering import Run, count_failure
 from predictor.engine import Engine, Served
 from predictor.model import Array, Model
-
-TARGETS = ("ttft", "tpot")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from model_store import TARGETS
 from predictor.config import Config
 from predictor.engine import Engine, provenance
 from predictor.http import json
-from predictor.latency_pair import TARGETS, kind
+from predictor.latency_pair import kind
 from predictor.repository import Repository
 
 

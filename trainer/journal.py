@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from model_store import ROW_FEATURES
+from model_store import ROW_FEATURES, ROW_NAMES
 from trainer.exceptions import JournalError
 from trainer.wire import Samples
 
 logger = logging.getLogger("headroom.trainer.journal")
 
-_COLUMNS = (*(feature.name for feature in ROW_FEATURES), "actual_ttft_ms", "actual_tpot_ms")
+_COLUMNS = (*ROW_NAMES, "actual_ttft_ms", "actual_tpot_ms")
 _SEGMENT = re.compile(r"samples-(\d{8})\.journal")
 _HEAD = struct.Struct("<II")
 _KEY_BYTES = 16

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_store import ROW_NAMES, Generation, ModelStore, NotFoundError, StoredModel, StoreError
+from model_store import ROW_NAMES, TARGETS, Generation, ModelStore, NotFoundError, StoredModel, StoreError
 from trainer.config import Config
 from trainer.exceptions import EntryError
 from trainer.job import FittedModel
@@ -21,7 +21,6 @@ from trainer.retraining import Retraining
 from trainer.window import Window
 from trainer.wire import decode_prediction
 
-TARGETS = ("ttft", "tpot")
 # Models of llm-d's training server that this trainer never publishes. Clients may still ask for them.
 _ALWAYS_ABSENT = ("ttft_gated", "tpot_gated")
 

@@ -10,21 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store import ROW_FEATURES
+from model_store import ROW_NAMES, TARGETS
 from trainer.wire import Matrix, Samples, join
 
 QUEUE_EDGES = (0, 2, 5, 10)
 QUEUE_BUCKETS, KV_BUCKETS, PREFIX_BUCKETS = len(QUEUE_EDGES) + 1, 20, 4
-_NAMES = [feature.name for feature in ROW_FEATURES]
-_WAITING = _NAMES.index("num_request_waiting")
-_KV = _NAMES.index("kv_cache_percentage")
-_PREFIX = _NAMES.index("prefix_cache_score")
+_WAITING = ROW_NAMES.index("num_request_waiting")
+_KV = ROW_NAMES.index("kv_cache_percentage")
+_PREFIX = ROW_NAMES.index("prefix_cache_score")
 # Rows for which a new ring reserves memory.
 _FIRST_CAPACITY = 64
 # The resolution of the held-out share.
 _HASH_BUCKETS = 10_000
 # A row of a window: raw features, latency in ms, and arrival number, which counts all rows of the target.
-ROW = np.dtype([("x", np.float32, (len(_NAMES),)), ("y", np.float32), ("arrival", np.int64)])
+ROW = np.dtype([("x", np.float32, (len(ROW_NAMES),)), ("y", np.float32), ("arrival", np.int64)])
 # Newer rows that a bucket needs before its rows of an earlier law are dropped.
 _ENOUGH_TO_REPLACE = 50
 # Bytes copied before the event loop gets its turn; 1 MiB takes a few tenths of a millisecond.
@@ -182,7 +181,7 @@ class Window:
     """Both targets' samples. `version` rises with every sample, so a pass can tell if there are new ones."""
 
     def __init__(self, per_bucket: int, holdout_share: float, holdout_rows: int) -> None:
-        self.targets = {name: TargetWindow(per_bucket, holdout_share, holdout_rows) for name in ("ttft", "tpot")}
+        self.targets = {name: TargetWindow(per_bucket, holdout_share, holdout_rows) for name in TARGETS}
         self.version = 0
 
     def add(self, samples: Samples) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store import FeatureRow, row_matrix
-from model_store.rows import Milliseconds
+from model_store.features import Milliseconds
 from trainer.exceptions import EntryError
 
 Matrix = NDArray[np.float32]

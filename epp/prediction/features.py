@@ -9,7 +9,7 @@ from model_store import ROW_FEATURES, ROW_NAMES
 
 FeatureColumns = NDArray[np.float32]
 
-_TIMES = [index for index, feature in enumerate(ROW_FEATURES) if feature.unit.startswith("ms")]
+_TIMES = [index for index, feature in enumerate(ROW_FEATURES) if feature.is_time]
 
 
 def feature_columns(request: Request, candidates: Snapshot, tokens_generated: int = 0) -> FeatureColumns:

@@ -1,42 +1,20 @@
 """What travels to predictors and to the trainer: rows as JSON, by the sidecar API's names, or plain columns."""
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Floats, Predictions
-from model_store import POD_TYPE_CODES, ROW_NAMES
+from model_store import ROW_NAMES, FeatureRow, row_values
 
 LengthSource = Literal["estimate", "tokenizer"]
-_FRACTIONS = {"kv_cache_percentage", "prefix_cache_score"}
-_OPTIONAL = {"recent_prefill_ms_per_token", "recent_tpot_ms", "ms_since_token"}
-_ROLES = {code: role for role, code in POD_TYPE_CODES.items()}
 _NUMBER = np.dtype("<f4")
 _COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES, "medians": True}) + b"\n"
 
 
-class PredictionRow(msgspec.Struct, frozen=True):
-    kv_cache_percentage: float
-    input_token_length: int
-    num_request_waiting: int
-    num_request_running: int
-    num_tokens_generated: int
-    prefix_cache_score: float
-    prefill_tokens_in_flight: int
-    decode_tokens_in_flight: int
-    encoder_matched_size: int
-    encoder_input_size: int
-    pod_type: str | None
-    recent_prefill_ms_per_token: float | None
-    recent_tpot_ms: float | None
-    ms_since_token: float | None
-
-
-class TrainingRow(PredictionRow, frozen=True):
+class TrainingRow(FeatureRow, frozen=True):
     """A zero latency means that the row doesn't carry that target."""
 
     actual_ttft_ms: float = 0.0
@@ -45,7 +23,7 @@ class TrainingRow(PredictionRow, frozen=True):
 
 
 class PredictionBatch(msgspec.Struct, frozen=True):
-    requests: list[PredictionRow]
+    requests: list[FeatureRow]
 
 
 class ColumnsHead(msgspec.Struct, frozen=True):
@@ -112,29 +90,14 @@ def _believed(latencies_ms: Floats, generation: int) -> Predictions:
     return Predictions(ttft_ms, tpot_ms, generation, "remote", *medians_ms)
 
 
-def prediction_rows(columns: FeatureColumns) -> list[PredictionRow]:
-    """From [features, rows]: counts as whole numbers, roles as texts, what is missing as None."""
-    return [PredictionRow(*values) for values in _rows(columns)]
+def prediction_rows(columns: FeatureColumns) -> list[FeatureRow]:
+    """From [features, rows]."""
+    return [FeatureRow(*values) for values in row_values(columns)]
 
 
 def training_row(
     features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0, length_source: LengthSource = "estimate"
 ) -> TrainingRow:
     """From [features, 1] and what was then observed."""
-    (values,) = _rows(features)
+    (values,) = row_values(features)
     return TrainingRow(*(*values, ttft_ms, tpot_ms, length_source))
-
-
-def _rows(columns: FeatureColumns) -> "zip[tuple[Any, ...]]":
-    return zip(*(_wire_values(name, column) for name, column in zip(ROW_NAMES, columns, strict=True)), strict=True)
-
-
-def _wire_values(name: str, column: NDArray[np.float32]) -> list[Any]:
-    values: list[Any] = column.tolist()
-    if name in _FRACTIONS:
-        return values
-    if name in _OPTIONAL:
-        return [None if math.isnan(value) else value for value in values]
-    if name == "pod_type":
-        return [_ROLES.get(value) for value in values]
-    return [round(value) for value in values]

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from model_store import ROW_NAMES
-from predictor.latency_pair import TARGETS
+from model_store import ROW_NAMES, TARGETS
 from predictor.model import Model
 from trainer.wire import Matrix
 

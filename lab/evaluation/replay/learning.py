@@ -17,9 +17,8 @@ from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Predictions
 from lab.evaluation.replay.bound_rows import LoadedModels
 from lab.evaluation.replay.virtual_time import Delayed
-from model_store import POD_TYPE_CODES, ROW_FEATURES, ROW_NAMES, Manifest
+from model_store import POD_TYPE_CODES, ROW_FEATURES, ROW_NAMES, TARGETS, Manifest
 from model_store.manifest import decode, encode
-from predictor.latency_pair import TARGETS
 from predictor.loading import LIMITS, Source, open_model
 from predictor.model import Model
 from trainer.fitter import Fitter
@@ -31,11 +30,11 @@ from trainer.wire import Matrix, Samples
 # A row as it is added: [features, 1], then TTFT and TPOT in ms, 0 where it carries none.
 Row = tuple[FeatureColumns, float, float]
 
-_WHOLE = np.array([feature.unit in ("tokens", "requests", "items") for feature in ROW_FEATURES])
+_WHOLE = np.array([feature.is_count for feature in ROW_FEATURES])
 _LOWEST = np.array([feature.minimum for feature in ROW_FEATURES], dtype=np.float32)
 _HIGHEST = np.array([feature.maximum or np.inf for feature in ROW_FEATURES], dtype=np.float32)
 _ROLE = ROW_NAMES.index("pod_type")
-_MAY_BE_MISSING = np.array([isinstance(feature.default, str) for feature in ROW_FEATURES])
+_MAY_BE_MISSING = np.array([feature.may_be_missing for feature in ROW_FEATURES])
 
 
 class LearningSettings(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Predictions
 from lab.evaluation.replay.virtual_time import Delayed
-from model_store import ROW_NAMES
+from model_store import ROW_NAMES, TARGETS
 from trainer.derivation import RISING, design_columns
 from trainer.learners import Model, Training, fit
 from trainer.settings import FitSettings
@@ -28,7 +28,6 @@ from trainer.wire import Matrix
 Columns = Mapping[str, Matrix]
 Derivation = Callable[[Columns], Matrix]
 
-TARGETS = ("ttft", "tpot")
 _OPSET, _ML_OPSET, _IR = 18, 3, 10
 
 # What the shipped graphs derive.

@@ -3,8 +3,8 @@ import math
 import msgspec
 import numpy as np
 
-from epp.prediction.wire import PredictionRow, prediction_rows, training_row
-from model_store import ROW_NAMES
+from epp.prediction.wire import prediction_rows, training_row
+from model_store import ROW_NAMES, FeatureRow
 from trainer.wire import decode_batch
 
 
@@ -19,5 +19,5 @@ def test_a_row_reaches_the_trainer_as_the_picker_knew_it() -> None:
 
 
 def test_every_feature_has_its_field() -> None:
-    assert PredictionRow.__struct_fields__ == ROW_NAMES
+    assert FeatureRow.__struct_fields__ == ROW_NAMES
     assert prediction_rows(np.zeros((len(ROW_NAMES), 0), dtype=np.float32)) == []
