@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from epp.app import create_app
 from epp.config import Config
-from epp.endpoints import Background, Source, find_endpoints
+from epp.endpoints import Background, Endpoints, find_endpoints, shared
 from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
@@ -69,17 +69,21 @@ class Picker:
 async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Picker:
     """Everything but the servers; what has to be closed at the end is pushed on `closing`. ConfigError."""
     scheduler, file = _scheduling(config)
-    pool = _pool(config, scheduler, place)
+    rings = PrefixRings(place.rings(), place.index) if place else None
+    pool = _pool(config, scheduler, place, rings)
     background: list[Background] = []
-    if place:
-        background.append(partial(_share_prefixes, pool, PrefixRings(place.rings(), place.index)))
-    source = await find_endpoints(config, pool, place, closing)
-    background += source.background
+    if rings:
+        background.append(partial(_read_prefixes, rings, pool))
+    endpoints = await find_endpoints(config, pool, place, closing)
+    background += endpoints.background
+    if place and place.is_first:
+        background += shared(endpoints, pool, place.folder)
+    objectives = endpoints.source.objectives
     metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
     trust = _trust(config, background)
     latency, training = await _prediction(config, trust, closing)
     slowdowns = pool.slowdowns if latency else None
-    outcomes = Outcomes(metrics, training, slowdowns, source.objectives.label_of)
+    outcomes = Outcomes(metrics, training, slowdowns, objectives.label_of)
     director = Director(
         pool=pool,
         scheduler=scheduler,
@@ -89,25 +93,25 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         latency=latency,
         tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
         tracing=_tracing(config, closing),
-        priority_of=source.objectives.priority_of,
-        on_decision=source.wanted,
+        priority_of=objectives.priority_of,
+        on_decision=endpoints.wanted,
     )
     if training is not None:
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    follow_parts(config.pool_name, metrics, pool, source, training, latency, file)
+    follow_parts(config.pool_name, metrics, pool, endpoints, training, latency, file)
     health = Health(HEALTH_SERVICES)
-    background.append(partial(_tell_health, health, source))
+    background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
     return Picker(
         pool=pool,
         health=health,
         new_exchange=_exchanges(config, director),
-        app=source.guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
+        app=endpoints.guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
-        resign=source.resign,
+        resign=endpoints.resign,
         background=background,
     )
 
@@ -141,13 +145,17 @@ def _applying(director: Director) -> Callable[[Scheduler], None]:
     return apply
 
 
-def _pool(config: Config, scheduler: Scheduler, place: Place | None) -> Pool:
-    index = PrefixIndex(scheduler.prefix.lru_capacity_per_server)
-    return Pool(index, config.metrics_staleness_threshold, place.state() if place else None)
+def _pool(config: Config, scheduler: Scheduler, place: Place | None, rings: PrefixRings | None) -> Pool:
+    return Pool(
+        PrefixIndex(scheduler.prefix.lru_capacity_per_server),
+        config.metrics_staleness_threshold,
+        place.state() if place else None,
+        on_dispatch=rings.write if rings else None,
+    )
 
 
-async def _share_prefixes(pool: Pool, rings: PrefixRings) -> None:
-    pool.on_dispatch = rings.write
+async def _read_prefixes(rings: PrefixRings, pool: Pool) -> None:
+    """Takes over what other workers have sent where."""
     while True:
         await asyncio.sleep(_RINGS_S)
         rings.read_into(pool.prefix_index)
@@ -214,8 +222,8 @@ def _exchanges(config: Config, director: Director) -> Callable[[], Exchange]:
     return lambda: Exchange(director, responses, visibility, heeds_subset=heeds_subset)
 
 
-async def _tell_health(health: Health, source: Source) -> None:
+async def _tell_health(health: Health, endpoints: Endpoints) -> None:
     """Ready when the endpoints are known, and, among replicas that elect one, while leading."""
     while True:
-        health.set_all(source.is_ready())
+        health.set_all(endpoints.is_ready)
         await asyncio.sleep(_HEALTH_S)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from epp.endpoints import Source
+from epp.endpoints import Endpoints
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.prediction.client import LatencyClient
@@ -29,7 +29,7 @@ def follow_parts(
     pool_name: str,
     metrics: Metrics,
     pool: Pool,
-    source: Source,
+    endpoints: Endpoints,
     training: TrainingSink | None,
     latency: LatencyClient | None,
     file: SchedulerFile | None,
@@ -48,10 +48,10 @@ def follow_parts(
     if isinstance(latency, EmbeddedLatencyClient):
         metrics.follow("headroom_epp_model_generation", "Generation that predicts", lambda: latency.generation)
     metrics.follow_each("headroom_epp_plugin_faults_total", "Plugins that failed", "type", lambda: guard.FAULTS)
-    if source.scraper is not None:
-        _follow_scraping(metrics, source.scraper)
-    if source.discovery is not None:
-        _follow_kubernetes(metrics, source.discovery, source.election)
+    if endpoints.scraper is not None:
+        _follow_scraping(metrics, endpoints.scraper)
+    if endpoints.discovery is not None:
+        _follow_kubernetes(metrics, endpoints.discovery, endpoints.election)
     if file is not None:
         metrics.follow("headroom_epp_config_reloads_total", "Configurations applied later", lambda: file.reloads)
         metrics.follow("headroom_epp_config_reload_failures_total", "Those that were wrong", lambda: file.failures)

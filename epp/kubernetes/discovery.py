@@ -20,18 +20,16 @@ _PUBLISH_INTERVAL_S = 0.05
 class Discovery:
     """Keeps the pool's endpoints those of the ready pods that an InferencePool selects, or a fixed target.
 
-    While the API server is away the last known endpoints stay; when the InferencePool is deleted they go. `ready` says
-    that the pods of the pool as it is now have been listed.
+    While the API server is away the last known endpoints stay; when the InferencePool is deleted they go. `is_ready`
+    says that the pods of the pool as it is now have been listed.
     """
 
-    def __init__(
-        self, client: Client, source: PoolName | Target, namespace: str, pool: Pool, objectives: Objectives
-    ) -> None:
+    def __init__(self, client: Client, followed: PoolName | Target, namespace: str, pool: Pool) -> None:
         self._client = client
-        self._source = source
+        self._followed = followed
         self._namespace = namespace
         self._pool = pool
-        self._objectives = objectives
+        self.objectives = Objectives()
         self._target: Target | None = None
         self._pods: Reflector[Pod] | None = None
         self._pods_task: asyncio.Task[None] | None = None
@@ -39,15 +37,15 @@ class Discovery:
         self._published: tuple[Endpoint, ...] = ()
         self.counts = WatchCounts()
         self.publications = 0
-        self.ready = False
+        self.is_ready = False
 
     async def run(self) -> None:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
-            if isinstance(self._source, Target):
-                self._aim(self._source, group)
+            if isinstance(self._followed, Target):
+                self._aim(self._followed, group)
             else:
-                self._follow(self._source, group)
+                self._follow(self._followed, group)
             while True:
                 await self._changed.wait()
                 self._changed.clear()
@@ -62,8 +60,8 @@ class Discovery:
             self._aim(target_of(found) if found else None, group)
 
         def objectives_changed() -> None:
-            self._objectives.replace(priorities_of(objectives.items.values(), name))
-            logger.info("%d objectives of %s", len(self._objectives), name)
+            self.objectives.replace(priorities_of(objectives.items.values(), name))
+            logger.info("%d objectives of %s", len(self.objectives), name)
 
         one = Selection(self._namespace, fields=f"metadata.name={name.name}")
         pools: Reflector[AnyPool] = Reflector(self._client, POOLS[name.group], one, pool_changed, self.counts)
@@ -89,11 +87,11 @@ class Discovery:
 
     def _publish(self) -> None:
         if self._target is None:
-            self.ready = False
+            self.is_ready = False
             self._replace(())
         elif self._pods is not None and self._pods.synced:
             self._replace(endpoints_of(self._pods.items.values(), self._target.ports))
-            self.ready = True
+            self.is_ready = True
         # Else the pods of new labels aren't listed yet, and those of the old ones serve on until then.
 
     def _replace(self, endpoints: tuple[Endpoint, ...]) -> None:

@@ -94,7 +94,10 @@ class _Candidates:
 
 
 class Pool:
-    """Endpoints in slots that stay theirs. A slot is used again only when nothing is in flight on it."""
+    """Endpoints in slots that stay theirs. A slot is used again only when nothing is in flight on it.
+
+    `on_dispatch` gets the slot and the block hashes of each prompt that is sent to a known endpoint.
+    """
 
     def __init__(
         self,
@@ -102,9 +105,10 @@ class Pool:
         staleness_s: float,
         state: PoolState | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_dispatch: Callable[[int, Sequence[int]], None] | None = None,
     ) -> None:
         self.prefix_index = prefix_index
-        self.on_dispatch: Callable[[int, Sequence[int]], None] = lambda slot, hashes: None
+        self._on_dispatch = on_dispatch
         self._clock = clock
         self._staleness_s = staleness_s
         self._state = state or PoolState()
@@ -300,7 +304,8 @@ class Pool:
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
-            self.on_dispatch(slot, request.block_hashes)
+            if self._on_dispatch is not None:
+                self._on_dispatch(slot, request.block_hashes)
         return flight
 
     def expect_first_token(self, flight: InFlight, in_ms: float) -> None:

@@ -1,4 +1,4 @@
-"""Where endpoints come from: a list on the command line, or a file that is watched."""
+"""Sources of endpoints: a list on the command line, or a file that is watched."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 from epp.exceptions import ConfigError
 from epp.pool.addresses import is_ip, join_address
 from epp.pool.endpoint_list import Listed, parse_file, parse_list
+from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
 
@@ -39,28 +40,56 @@ def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
     return _resolve(_read(path))
 
 
-async def watch_endpoints(
-    path: Path, pool: Pool, interval_s: float = 1.0, resolve_every_s: float = _RESOLVE_EVERY_S
-) -> None:
-    """Keeps the pool as the file says, until cancelled; a file that turns wrong changes nothing."""
-    seen: object = None
-    listed: tuple[Listed, ...] = ()
-    resolve_at = 0.0
-    while True:
-        stamp = file_stamp(path)
-        changed = stamp is not None and stamp != seen
-        if changed:
-            try:
-                listed = await asyncio.to_thread(_read, path)
-                logger.log(logging.INFO if listed else logging.WARNING, "%d endpoints in %s", len(listed), path)
-            except ConfigError as error:
-                changed = False
-                logger.error("endpoints unchanged: %s", error)
-        seen = stamp
-        if changed or (time.monotonic() >= resolve_at and not all(is_ip(one.host) for one in listed)):
-            pool.replace_endpoints(await asyncio.to_thread(_resolve, listed))
-            resolve_at = time.monotonic() + resolve_every_s
-        await asyncio.sleep(interval_s)
+class EndpointsFlag:
+    """The endpoints of --endpoints, which stay. ConfigError when the text is wrong."""
+
+    is_ready = True
+
+    def __init__(self, text: str, pool: Pool) -> None:
+        self.objectives = Objectives()
+        pool.replace_endpoints(parse_endpoints(text))
+
+    async def run(self) -> None:
+        """Runs until cancelled; there is nothing to do."""
+        await asyncio.Event().wait()
+
+
+class EndpointsFile:
+    """The endpoints of --endpoints-file, which may change. ConfigError when the file is wrong at the start."""
+
+    is_ready = True
+
+    def __init__(
+        self, path: Path, pool: Pool, interval_s: float = 1.0, resolve_every_s: float = _RESOLVE_EVERY_S
+    ) -> None:
+        self.objectives = Objectives()
+        self._path = path
+        self._pool = pool
+        self._interval_s = interval_s
+        self._resolve_every_s = resolve_every_s
+        pool.replace_endpoints(read_endpoints(path))
+
+    async def run(self) -> None:
+        """Keeps the pool as the file says, until cancelled. A file that turns wrong changes nothing."""
+        seen: object = None
+        listed: tuple[Listed, ...] = ()
+        resolve_at = 0.0
+        while True:
+            stamp = file_stamp(self._path)
+            changed = stamp is not None and stamp != seen
+            if changed:
+                try:
+                    listed = await asyncio.to_thread(_read, self._path)
+                    level = logging.INFO if listed else logging.WARNING
+                    logger.log(level, "%d endpoints in %s", len(listed), self._path)
+                except ConfigError as error:
+                    changed = False
+                    logger.error("endpoints unchanged: %s", error)
+            seen = stamp
+            if changed or (time.monotonic() >= resolve_at and not all(is_ip(one.host) for one in listed)):
+                self._pool.replace_endpoints(await asyncio.to_thread(_resolve, listed))
+                resolve_at = time.monotonic() + self._resolve_every_s
+            await asyncio.sleep(self._interval_s)
 
 
 def _read(path: Path) -> tuple[Listed, ...]:

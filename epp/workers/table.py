@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from epp.exceptions import ConfigError
+from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.pool.sources import file_stamp
 from epp.scheduling.snapshot import Adapters, Endpoint
@@ -53,14 +54,35 @@ async def publish_table(
         await asyncio.sleep(_EVERY_S)
 
 
-async def follow_table(folder: Path, adopt: Callable[[Table], None]) -> None:
-    """Takes over each new table, until cancelled."""
-    seen: Hashable = None
-    while True:
-        stamp = file_stamp(folder / _NAME)
-        if stamp != seen:
-            table = read_table(folder)
-            if table is not None:
-                adopt(table)
-            seen = stamp
-        await asyncio.sleep(_EVERY_S)
+class FirstWorker:
+    """The first worker as a source of endpoints, for the others."""
+
+    def __init__(self, folder: Path, pool: Pool) -> None:
+        self.objectives = Objectives()
+        self.is_ready = False
+        self._folder = folder
+        self._pool = pool
+
+    async def answer(self) -> None:
+        """Waits until the first worker has said what there is: before, this one could only refuse."""
+        while (table := read_table(self._folder)) is None:  # noqa: ASYNC110 (another process writes it)
+            await asyncio.sleep(_EVERY_S)
+        self._adopt(table)
+
+    async def run(self) -> None:
+        """Takes over each new table, until cancelled."""
+        seen: Hashable = None
+        while True:
+            stamp = file_stamp(self._folder / _NAME)
+            if stamp != seen:
+                table = read_table(self._folder)
+                if table is not None:
+                    self._adopt(table)
+                seen = stamp
+            await asyncio.sleep(_EVERY_S)
+
+    def _adopt(self, table: Table) -> None:
+        self.is_ready = table.is_ready
+        self._pool.adopt_endpoints(table.endpoints)
+        self._pool.adopt_adapters(table.adapters)
+        self.objectives.replace(table.priorities)

@@ -10,7 +10,6 @@ from epp.kubernetes.client import Client
 from epp.kubernetes.discovery import Discovery
 from epp.kubernetes.objects import POOL_GROUP
 from epp.kubernetes.targets import PoolName, Target
-from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 
@@ -22,8 +21,8 @@ class Following:
 
     def __init__(self, client: Client, namespace: str, source: PoolName | Target) -> None:
         self.pool = Pool(PrefixIndex(100), 60.0)
-        self.objectives = Objectives()
-        self.discovery = Discovery(client, source, namespace, self.pool, self.objectives)
+        self.discovery = Discovery(client, source, namespace, self.pool)
+        self.objectives = self.discovery.objectives
 
     @property
     def addresses(self) -> set[str]:

@@ -19,7 +19,7 @@ async def test_endpoints_follow_the_readiness_of_pods(client: Client, namespace:
         await picker.becomes("10.0.0.1:8000")
         (endpoint,) = picker.pool.endpoints.values()
         assert (endpoint.name, endpoint.labels) == ("first", {"app": "vllm", "role": "decode"})
-        assert picker.discovery.ready
+        assert picker.discovery.is_ready
 
         namespace.add_pod("second")
         namespace.add_pod("third", "10.0.0.3", ready=False)
@@ -36,13 +36,13 @@ async def test_endpoints_follow_the_readiness_of_pods(client: Client, namespace:
         await picker.becomes("10.0.0.3:8000")
         namespace.remove_pod("third")
         await picker.becomes()
-        assert picker.discovery.ready
+        assert picker.discovery.is_ready
 
 
 async def test_a_burst_of_changes_is_taken_over_in_few_steps(client: Client, namespace: Namespace) -> None:
     namespace.set_pool()
     async with following(client, namespace.name) as picker:
-        await eventually(lambda: picker.discovery.ready)
+        await eventually(lambda: picker.discovery.is_ready)
         for i in range(1, 41):
             namespace.add_pod(f"pod-{i}", f"10.0.1.{i}")
         await picker.becomes(*(f"10.0.1.{i}:8000" for i in range(1, 41)))
@@ -83,20 +83,20 @@ async def test_a_pool_may_come_go_and_come_again(client: Client, namespace: Name
     namespace.set_pool("another")
     async with following(client, namespace.name) as picker:
         await eventually(lambda: picker.discovery.counts.watches >= 2)
-        assert not picker.discovery.ready
+        assert not picker.discovery.is_ready
 
         namespace.set_pool()
         await picker.becomes("10.0.0.1:8000")
-        await eventually(lambda: picker.discovery.ready)
+        await eventually(lambda: picker.discovery.is_ready)
 
         namespace.remove_pool()
-        await eventually(lambda: not picker.discovery.ready)
+        await eventually(lambda: not picker.discovery.is_ready)
         assert not picker.addresses
 
         namespace.add_pod("second", "10.0.0.2")
         namespace.set_pool()
         await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
-        assert picker.discovery.ready
+        assert picker.discovery.is_ready
 
 
 async def test_each_group_has_pools_of_its_own(client: Client, namespace: Namespace) -> None:

@@ -48,7 +48,7 @@ async def test_watches_go_on_from_where_they_broke(gated: Client, gate: Gate, na
         namespace.set_objective("critical", 10)
         namespace.set_pool(ports=(9000,))
         assert picker.addresses == {"10.0.0.1:8000", "10.0.0.2:8000"}
-        assert picker.discovery.ready
+        assert picker.discovery.is_ready
         gate.open()
         await picker.becomes("10.0.0.2:9000", "10.0.0.3:9000")
         await eventually(lambda: picker.objectives.priority_of("critical") == 10)
@@ -63,7 +63,7 @@ async def test_the_api_server_may_restart(client: Client, plane: ControlPlane, n
         plane.end("kube-apiserver")
         await eventually(lambda: picker.discovery.counts.failures >= 3)
         assert picker.addresses == {"10.0.0.1:8000"}
-        assert picker.discovery.ready
+        assert picker.discovery.is_ready
         await asyncio.to_thread(plane.start_api_server)
         namespace.add_pod("second", "10.0.0.2")
         namespace.set_objective("critical", 10)
@@ -126,7 +126,7 @@ async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespac
         following(client, namespace.name) as picker,
     ):
         await eventually(lambda: picker.discovery.counts.failures >= 3)
-        assert not picker.discovery.ready
+        assert not picker.discovery.is_ready
         plane.apply(yaml.safe_dump(binding))
         await picker.becomes("10.0.0.1:8000")
 

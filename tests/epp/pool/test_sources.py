@@ -12,7 +12,7 @@ from epp.exceptions import ConfigError
 from epp.pool.addresses import join_address, split_address
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
-from epp.pool.sources import parse_endpoints, read_endpoints, watch_endpoints
+from epp.pool.sources import EndpointsFile, parse_endpoints, read_endpoints
 from epp.scheduling.snapshot import Endpoint
 
 
@@ -197,7 +197,7 @@ async def test_a_watched_file_changes_the_pool_and_a_wrong_one_does_not(
     pool = Pool(PrefixIndex(10), 60.0)
     write(file, "endpoints: [{name: a, address: 10.0.0.1, port: 8000, labels: {role: decode}}]")
     with caplog.at_level(logging.INFO):
-        task = asyncio.create_task(watch_endpoints(file, pool, interval_s=0.01))
+        task = asyncio.create_task(EndpointsFile(file, pool, interval_s=0.01).run())
         await until(lambda: len(pool) == 1)
         assert list(pool.endpoints.values()) == [Endpoint("a", "10.0.0.1:8000", {"role": "decode"})]
         write(file, "endpoints: [{name: a}]")
@@ -223,7 +223,7 @@ async def test_names_in_a_watched_file_are_resolved_again(file: Path, monkeypatc
     monkeypatch.setattr("epp.pool.sources.socket.getaddrinfo", getaddrinfo)
     pool = Pool(PrefixIndex(10), 60.0)
     write(file, "endpoints: [{address: vllm, port: 80}, {address: 10.0.0.9, port: 80}]")
-    task = asyncio.create_task(watch_endpoints(file, pool, interval_s=0.01, resolve_every_s=0.01))
+    task = asyncio.create_task(EndpointsFile(file, pool, interval_s=0.01, resolve_every_s=0.01).run())
 
     def addresses() -> set[str]:
         return {endpoint.address for endpoint in pool.endpoints.values()}
