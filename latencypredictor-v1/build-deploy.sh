@@ -1,4 +1,4 @@
 #!/bin/sh
-# The latency images by the path that pipelines of the older project call.
+# Builds the two latency images, at the path that pipelines of the older project call.
 set -eu
 exec "$(dirname "$0")/../scripts/build-images.sh" "$@" latency-training latency-prediction

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds, tags and pushes the container images; --help tells how.
+# Builds, tags and pushes the container images; see --help.
 set -eu
 cd "$(dirname "$0")/.."
 IMAGES="epp latency-training latency-prediction"
@@ -8,25 +8,25 @@ usage() {
     cat <<'TEXT'
 usage: scripts/build-images.sh build|tag|push|all... [epp] [latency-training] [latency-prediction]
 
-  build   makes the images, named as the column `local name` says
-  tag     names them $IMAGE_REGISTRY/<image>:<tag>
-  push    sends them to the registry
-  all     all three, in this order
+  build   build the images under their local names
+  tag     tag them as $IMAGE_REGISTRY/<image>:<tag>
+  push    push them to the registry
+  all     build, tag and push
 
-Without an image's name: for all of them.
+If no image is named, the command applies to all of them.
 
   image                local name
   epp                  epp:latest
   latency-training     latencypredictor-v2-training-server:latest
   latency-prediction   latencypredictor-v2-prediction-server:latest
 
-  IMAGE_REGISTRY   registry and path, such as quay.io/your-org; tag and push need it
-  EPP_TAG          tag of the images (default: latest)
-  LATENCY_TAG      tag of the latency images, where it differs (default: EPP_TAG)
-  CONTAINER_ENGINE docker, podman or buildah (default: the first that is there)
-  BUILD_FLAGS      further flags of build, such as "--platform linux/arm64 --sbom=true"
-  SOURCE_DATE_EPOCH time that the images and their files carry (default: that of the last commit)
-  DRY_RUN          1 prints the commands, and runs none
+  IMAGE_REGISTRY    registry and path, such as quay.io/your-org; required for tag and push
+  EPP_TAG           tag of the images (default: latest)
+  LATENCY_TAG       tag of the two latency images (default: EPP_TAG)
+  CONTAINER_ENGINE  docker, podman or buildah (default: the first one installed)
+  BUILD_FLAGS       additional flags for build, such as "--platform linux/arm64 --sbom=true"
+  SOURCE_DATE_EPOCH timestamp of the images and their files, in seconds (default: the last commit's)
+  DRY_RUN           1: print the commands without running them
 TEXT
 }
 
@@ -46,7 +46,7 @@ find_engine() {
         docker | podman | buildah)
             [ -n "${DRY_RUN:-}" ] || command -v "$engine" >/dev/null || fail "CONTAINER_ENGINE: there is no $engine in PATH"
             return ;;
-        ?*) fail "CONTAINER_ENGINE: '$engine' is unknown; take docker, podman or buildah" ;;
+        ?*) fail "CONTAINER_ENGINE: '$engine' is unknown; use docker, podman or buildah" ;;
     esac
     for engine in docker podman buildah; do
         if command -v "$engine" >/dev/null; then return; fi
@@ -58,10 +58,10 @@ find_engine() {
 check_names() {
     [ -n "${IMAGE_REGISTRY:-}" ] || fail "IMAGE_REGISTRY is not set: export IMAGE_REGISTRY=quay.io/your-org"
     echo "$IMAGE_REGISTRY" | grep -Eqx '[a-z0-9]([a-z0-9._/-]*[a-z0-9])?(:[0-9]+(/[a-z0-9._/-]*[a-z0-9])?)?' ||
-        fail "IMAGE_REGISTRY: '$IMAGE_REGISTRY' is no registry's name, which is like quay.io/your-org"
+        fail "IMAGE_REGISTRY: '$IMAGE_REGISTRY' is not a registry name such as quay.io/your-org"
     for tag in "${EPP_TAG:-latest}" "${LATENCY_TAG:-latest}"; do
         echo "$tag" | grep -Eqx '[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}' ||
-            fail "EPP_TAG, LATENCY_TAG: '$tag' is no tag: letters, digits, _, . and -, at most 128"
+            fail "EPP_TAG, LATENCY_TAG: '$tag' is not a tag; use at most 128 letters, digits, _, . and -"
     done
 }
 
@@ -83,8 +83,8 @@ build() {
     version=$(sed -n '/^\[project]/,/^\[/s/^version = "\(.*\)"$/\1/p' pyproject.toml)
     revision=$(git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null || echo unknown)
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$epoch" +%Y-%m-%dT%H:%M:%SZ) ||
-        fail "SOURCE_DATE_EPOCH: '$epoch' is no number of seconds"
-    # BuildKit takes the time of files from the build argument, the others from a flag.
+        fail "SOURCE_DATE_EPOCH: '$epoch' is not a number of seconds"
+    # BuildKit reads the files' time from the build argument; podman and buildah read it from a flag.
     timestamp=
     [ "$engine" = docker ] || timestamp="--timestamp $epoch"
     # shellcheck disable=SC2086
@@ -94,7 +94,7 @@ build() {
 }
 
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
-# Engines that read it by themselves refuse it beside a flag.
+# Engines that read this variable themselves refuse it together with the flag.
 unset SOURCE_DATE_EPOCH
 commands=
 chosen=
@@ -109,7 +109,7 @@ for word; do
 done
 if [ -z "$commands" ]; then
     usage >&2
-    fail "say what to do: build, tag, push or all"
+    fail "name a command: build, tag, push or all"
 fi
 find_engine
 case $commands in *" tag "* | *" push "*) check_names ;; esac

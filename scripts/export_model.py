@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Publishes an XGBoost model, saved by whoever trained it, as a generation of a model store."""
+"""Publish an XGBoost model that was trained elsewhere as a generation of a model store."""
 
 import csv
 import json
@@ -28,21 +28,25 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.argument("model", type=_FILE)
-@click.option(
-    "--features", default="", help="The model's columns in order, by commas; default: those that it was saved with."
-)
+@click.option("--features", default="", help="The model's columns in order, comma-separated; default: the saved names.")
 @click.option("--store", "location", default="", help="Model store to publish in.")
 @click.option("--name", default="ttft", help="Name of the model in the store.")
 @click.option("--output-name", default="", help="Name of the output column; default: NAME_ms.")
 @click.option("--unit", default="ms", help="Unit of the output.")
 @click.option(
-    "--rows", "rows_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV to verify on."
+    "--rows",
+    "rows_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file of rows to verify on.",
 )
 @click.option(
-    "--generated-rows", default=20_000, type=click.IntRange(1, 10_000_000), help="Rows made up without --rows."
+    "--generated-rows",
+    default=20_000,
+    type=click.IntRange(1, 10_000_000),
+    help="Number of rows to generate if --rows is absent.",
 )
-@click.option("--seed", default=0, help="Seed of the rows that are made up.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the graph to this file as well.")
+@click.option("--seed", default=0, help="Seed of the generated rows.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the graph to this file.")
 def main(
     model: Path,
     features: str,
@@ -55,9 +59,9 @@ def main(
     seed: int,
     out: Path | None,
 ) -> None:
-    """Turns MODEL, an XGBoost model in JSON or UBJSON, into ONNX, compares both on many rows, and publishes it.
+    """Convert MODEL, an XGBoost model in JSON or UBJSON, to ONNX, compare both on many rows, and publish the graph.
 
-    Nothing is published when the two differ by more than float32 rounding.
+    If the two differ by more than float32 rounding, nothing is published.
     """
     if not location and not out:
         raise click.UsageError("nothing to write: give --store, --out or both")
@@ -99,11 +103,11 @@ def _read(path: Path) -> xgb.Booster:
 def _names(booster: xgb.Booster, given: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in given.split(",") if name.strip()) or tuple(booster.feature_names or ())
     if not names:
-        raise ExportError("the model was saved without feature names: give --features a,b,c in the columns' order")
+        raise ExportError("the model was saved without feature names; give --features a,b,c in the columns' order")
     if len(set(names)) != len(names):
         raise ExportError(f"--features: a name occurs twice in {', '.join(names)}")
     if len(names) != booster.num_features():
-        raise ExportError(f"the model has {booster.num_features()} features, {len(names)} are named")
+        raise ExportError(f"the model has {booster.num_features()} features, but {len(names)} are named")
     return names
 
 
@@ -135,9 +139,9 @@ def _read_rows(path: Path, names: Sequence[str]) -> Matrix:
 
 
 def _make_rows(booster: xgb.Booster, columns: int, count: int, seed: int) -> Matrix:
-    """Rows of split values, their neighbours among float32 numbers, and now and then a missing value.
+    """Generate rows of split values, their float32 neighbours and some missing values.
 
-    That is where a graph that compares the other way round, or sends missing values elsewhere, differs.
+    A graph that compares the other way round, or treats missing values differently, differs on such rows.
     """
     rng = np.random.default_rng(seed)
     rows = np.empty((count, columns), dtype=np.float32)

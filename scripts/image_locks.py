@@ -1,7 +1,7 @@
-"""Writes images/<image>.lock: of requirements.lock exactly what one image installs, hashes included.
+"""Write images/<image>.lock: the part of requirements.lock that one image installs, with hashes.
 
-The sections are copied as they stand, so that an image runs the versions that the tests run. Which ones are needed is
-read from pyproject.toml and from what the installed packages say of themselves.
+Sections are copied unchanged, so an image runs the versions that the tests run. pyproject.toml and the metadata of the
+installed packages tell which sections an image needs.
 """
 
 import re
@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-# The picker's image has what each of its flags may ask for: --latency-client embedded, --model-store s3://,
-# --tokenizer and --tracing.
+# The extras of each image. The picker's image supports all of the picker's flags: --latency-client embedded,
+# --model-store s3://, --tokenizer and --tracing.
 IMAGES: Final = {
     "epp": ("epp", "predictor", "s3", "tokenizer", "tracing"),
     "latency-training": ("trainer", "s3"),
@@ -39,7 +39,7 @@ _MACHINES: Final = ("x86_64", "aarch64")
 
 
 def sections(lock: str) -> dict[str, tuple[Requirement, str]]:
-    """The lock's text by package name, of what applies to an image, without the remarks on who asked for it."""
+    """Return the lock's sections by package name, without comments; sections for other platforms are left out."""
     found: dict[str, tuple[Requirement, str]] = {}
     for text in re.split(r"^(?=\w)", lock, flags=re.MULTILINE):
         lines = [line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#")]
@@ -51,7 +51,7 @@ def sections(lock: str) -> dict[str, tuple[Requirement, str]]:
 
 
 def needed(extras: Iterable[str]) -> set[str]:
-    """The names of all packages that `pip install headroom[extras]` installs on Linux, of either machine."""
+    """Return the names of all packages that `pip install headroom[extras]` installs on Linux, on either machine."""
     found: set[tuple[str, str]] = set()
     waiting = [(PROJECT, extra) for extra in ("", *extras)]
     while waiting:
@@ -65,14 +65,14 @@ def needed(extras: Iterable[str]) -> set[str]:
 
 
 def locked(image: str, lock: str) -> str:
-    """The content of an image's lock file. ClickException when the environment is not what the lock says."""
+    """Return the content of an image's lock file; raise ClickException if the environment differs from the lock."""
     known = sections(lock)
     names = sorted(needed(IMAGES[image]))
     for name in names:
         if name not in known:
-            raise click.ClickException(f"requirements.lock has no {name}, which {image} needs: run scripts/lock")
+            raise click.ClickException(f"requirements.lock lacks {name}, which {image} needs: run scripts/lock")
         if not known[name][0].specifier.contains(installed := distribution(name).version, prereleases=True):
-            raise click.ClickException(f"{name} {installed} is installed, not as locked: run scripts/install")
+            raise click.ClickException(f"{name} {installed} is installed, but not locked: run scripts/install")
     return _HEADER.format(extras=",".join(IMAGES[image])) + "".join(known[name][1] for name in names)
 
 
@@ -97,9 +97,9 @@ def _applies(requirement: Requirement, extra: str = "") -> bool:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; fail when a file would change.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is not up to date.")
 def main(check: bool) -> None:
-    """Writes the lock file of each image."""
+    """Write the lock file of each image."""
     lock = (ROOT / "requirements.lock").read_text()
     stale = []
     for image in IMAGES:
@@ -109,7 +109,7 @@ def main(check: bool) -> None:
             if not check:
                 path.write_text(content)
     if check and stale:
-        raise click.ClickException(f"{', '.join(stale)} not up to date: run scripts/lock")
+        raise click.ClickException(f"not up to date: {', '.join(stale)}; run scripts/lock")
     print(f"written: {', '.join(stale)}" if stale else "up to date", file=sys.stderr)
 
 

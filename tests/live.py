@@ -1,4 +1,4 @@
-"""A live server in a thread of the test's process, and the standard library's HTTP client to ask it."""
+"""A server in a thread of the test's process, and calls to it with the standard library's HTTP client."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 @contextmanager
 def live(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
-    """The URL of an application on a port of its own."""
+    """Serve an application on a free port; yield its URL."""
     settings = uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
@@ -30,7 +30,10 @@ def live(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
 
 
 def call(url: str, body: object = None) -> tuple[int, Any]:
-    """Status and decoded answer of a GET, or of a POST when there is a body (bytes are sent as they are)."""
+    """Send a GET, or a POST if there is a body, and return the status and the decoded answer.
+
+    A body of bytes is sent unchanged; any other is encoded as JSON.
+    """
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     request = urllib.request.Request(url, data)  # noqa: S310
     try:
@@ -46,14 +49,14 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on just now."""
+    """Return a port on which nothing listens at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Waits for a condition; AssertionError when it doesn't come true."""
+    """Wait until a condition holds; raise AssertionError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What installing a part of the distribution brings along, and which files of it are whose: by installed metadata."""
+"""Tests of installed metadata: the packages that each part of the distribution brings, and the owner of each file."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ ROUTING = {"lightkube", "kubernetes", "aiohttp", "envoy-data-plane", "grpcio-hea
 
 
 def brought_by(extra: str) -> set[str]:
-    """The names of all packages that `pip install headroom[extra]` installs."""
+    """Return the names of all packages that `pip install headroom[extra]` installs."""
     found: set[str] = set()
     waiting = [("headroom", frozenset({extra}))]
     while waiting:
@@ -31,14 +31,14 @@ def brought_by(extra: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("extra", "unwanted"), [("predictor", TRAINING | ROUTING), ("trainer", ROUTING)])
-def test_a_part_brings_nothing_of_the_others(extra: str, unwanted: set[str]) -> None:
+def test_a_part_does_not_install_packages_of_other_parts(extra: str, unwanted: set[str]) -> None:
     brought = brought_by(extra)
     assert {"numpy", "onnxruntime", "starlette"} <= brought
     assert not brought & unwanted
 
 
 def test_each_file_belongs_to_one_package() -> None:
-    """Of two packages that own one file, the one that is installed last wins: what is imported depends on chance."""
+    """If two packages own one file, the one installed last wins, so the imported code depends on chance."""
     lock = (ROOT / "requirements.lock").read_text()
     owners: dict[str, set[str]] = defaultdict(set)
     for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE):
@@ -50,7 +50,7 @@ def test_each_file_belongs_to_one_package() -> None:
 
 
 def owned_by(name: str) -> set[str]:
-    """The files of a package, without its metadata; none when it is for another platform."""
+    """Return the files of a package without its metadata, or none if the package is for another platform."""
     try:
         found = files(name) or ()
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What every server of this project does when it is started and ended as a process."""
+"""Tests of starting and stopping each server as a process."""
 
 import os
 import signal
@@ -50,7 +50,9 @@ def alive(port: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("module", SERVERS)
-def test_a_signal_ends_it_with_status_0_and_no_traceback(module: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_a_server_with_status_0_and_no_traceback(
+    module: str, number: signal.Signals, tmp_path: Path
+) -> None:
     port = free_port()
     with started(module, port, tmp_path) as process:
         until(lambda: alive(port))
@@ -61,7 +63,7 @@ def test_a_signal_ends_it_with_status_0_and_no_traceback(module: str, number: si
 
 
 @pytest.mark.parametrize("module", SERVERS)
-def test_a_port_that_is_taken_is_told_in_one_line(module: str, tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_one_line(module: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with started(module, port, tmp_path) as process:

@@ -1,4 +1,4 @@
-"""Nothing is told to anybody: onnxruntime would, from its first session on."""
+"""onnxruntime sends no usage data. By default it would, from its first session on."""
 
 import os
 import subprocess
@@ -20,12 +20,12 @@ onnxruntime.InferenceSession(sys.argv[1])
 
 
 @pytest.mark.parametrize("module", ["predictor.model", "trainer.graph", "epp.prediction.embedded"])
-def test_onnxruntime_leaves_nothing_at_home(tmp_path: Path, module: str) -> None:
+def test_onnxruntime_writes_nothing_to_the_home_folder(tmp_path: Path, module: str) -> None:
     store, home = tmp_path / "store", tmp_path / "home"
     home.mkdir()
     open_store(str(store)).publish(pair(1.0))
     (model, *_) = store.glob("ttft/*/model.onnx")
-    # It keeps quiet by itself where it takes the machine for a build server.
+    # The variables of a build server are left out, because onnxruntime sends nothing from a build server anyway.
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", RUN.format(module=module), str(model)]
     subprocess.run(command, env=env, check=True, timeout=60)

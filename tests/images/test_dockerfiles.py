@@ -1,4 +1,4 @@
-"""What the Dockerfiles promise, as far as it can be read from them."""
+"""Tests of the Dockerfiles' text, and of the images' lock files."""
 
 import re
 import shutil
@@ -19,14 +19,14 @@ def dockerfile(image: str) -> str:
     return (ROOT / "images" / image / "Dockerfile").read_text()
 
 
-def test_the_linter_has_no_complaint() -> None:
+def test_the_linter_accepts_the_dockerfiles() -> None:
     files = [str(ROOT / "images" / image / "Dockerfile") for image in IMAGES]
     hadolint = Path(sys.executable).with_name("hadolint")
     result = subprocess.run([hadolint, *files], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
 
-def test_the_linter_would_complain(tmp_path: Path) -> None:
+def test_the_linter_reports_a_bad_dockerfile(tmp_path: Path) -> None:
     bad = tmp_path / "Dockerfile"
     bad.write_text(dockerfile("epp").replace("apt-get install -y", "apt-get install"))
     hadolint = Path(sys.executable).with_name("hadolint")
@@ -34,7 +34,7 @@ def test_the_linter_would_complain(tmp_path: Path) -> None:
     assert "DL3014" in result.stdout
 
 
-def test_lists_are_what_the_lock_and_the_project_say() -> None:
+def test_the_images_lock_files_are_up_to_date() -> None:
     result = subprocess.run(
         [sys.executable, "scripts/image_locks.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -42,15 +42,15 @@ def test_lists_are_what_the_lock_and_the_project_say() -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_starts_its_module_as_nobody_special(image: str) -> None:
+def test_an_image_starts_its_module_as_an_unprivileged_user(image: str) -> None:
     lines = dockerfile(image).splitlines()
     assert lines[-1] == f'ENTRYPOINT ["python", "-m", "{MODULES[image]}"]'
     assert [line for line in lines if line.startswith("USER")] == ["USER 65532:65532"]
-    # Root is only until the last COPY and RUN are done.
+    # All COPY and RUN lines run as root, before the user changes.
     assert lines.index("USER 65532:65532") > max(i for i, line in enumerate(lines) if line.startswith(("COPY", "RUN")))
 
 
-def test_all_are_made_from_one_base_that_is_pinned_by_its_digest() -> None:
+def test_all_images_have_one_base_that_is_pinned_by_its_digest() -> None:
     bases = {re.search(r"^ARG BASE=(\S+)$", dockerfile(image), re.MULTILINE) for image in IMAGES}
     names = {base[1] for base in bases if base}
     assert len(names) == 1
@@ -60,7 +60,7 @@ def test_all_are_made_from_one_base_that_is_pinned_by_its_digest() -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_what_is_copied_is_there_and_not_ignored(image: str) -> None:
+def test_copied_files_exist_and_are_not_ignored(image: str) -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [line.split()[1:-1] for line in dockerfile(image).splitlines() if re.match(r"COPY (?!--from)", line)]
     for name in (name for names in copied for name in names):
@@ -69,13 +69,13 @@ def test_what_is_copied_is_there_and_not_ignored(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_labels_say_what_it_is(image: str) -> None:
+def test_an_image_has_all_labels(image: str) -> None:
     labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", dockerfile(image)))
     assert labels == {"title", "description", "licenses", "version", "revision", "created"}
 
 
-def test_debians_packages_are_taken_as_of_one_day(tmp_path: Path) -> None:
-    """The substitution as it is in the Dockerfile, on the list of sources of Debian's own images."""
+def test_debians_packages_come_from_the_snapshot_of_one_day(tmp_path: Path) -> None:
+    """Apply the Dockerfile's substitution to the list of sources in Debian's own images."""
     sources = tmp_path / "debian.sources"
     sources.write_text(
         "Types: deb\n# http://snapshot.debian.org/archive/debian/20260901T000000Z\nURIs: http://deb.debian.org/debian\n"

@@ -1,4 +1,4 @@
-"""What each image runs, installed into an empty root as its Dockerfile does, and started as its user."""
+"""Tests of each image's environment: installed into a folder as its Dockerfile does, started as the image's user."""
 
 import hashlib
 import json
@@ -26,16 +26,16 @@ TRAINING = {"xgboost-cpu", "xgboost", "lightgbm", "scikit-learn", "pandas", "onn
 ROUTING = {"lightkube", "kubernetes", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
 TOOLS = {"pip", "setuptools", "wheel", "uv", "pytest", "mypy", "cyclonedx-bom", "hypothesis"}
 UNWANTED = {"epp": TRAINING, "latency-training": ROUTING, "latency-prediction": TRAINING | ROUTING}
-# MiB on x86_64, with room for new versions; what outgrows this has got something new.
+# Limits in MiB on x86_64, with room for new versions. An image above its limit has got something new.
 LARGEST_MIB = {"epp": 420, "latency-training": 620, "latency-prediction": 300}
-# Of Debian's slim image: glibc, the runtimes that apt itself is linked with, and what Python is.
+# Libraries in Debian's slim image: glibc, the runtimes that apt is linked with, and those of Python.
 IN_BASE = re.compile(r"(linux-vdso|ld-linux[\w-]*|lib(c|m|dl|rt|pthread|util|gcc_s|stdc\+\+|z))\.so\.\d+")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
 
 
 @pytest.fixture(scope="module")
 def roots() -> Iterator[Path]:
-    """A folder with an environment each, which anybody may read and its owner write; the images' install made them."""
+    """A folder with one environment per image, made by images/install. All users can read, only the owner can write."""
     with tempfile.TemporaryDirectory(prefix="headroom-images-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -47,7 +47,7 @@ def roots() -> Iterator[Path]:
 
 
 def _interpreter(folder: Path) -> Path:
-    """This Python where anybody may start it; a copy of it where only root may, as under a home folder."""
+    """Return this Python if all users can start it, else a copy: under a home folder only the owner can start it."""
     if (copied := folder / "bin" / "python3").exists():
         return copied
     own = Path(sys.base_prefix) / "bin" / "python3"
@@ -76,20 +76,20 @@ def _finish(install: "subprocess.Popen[str]") -> str:
 
 
 def _packages(root: Path) -> dict[str, str]:
-    """Versions by name, as the folders in site-packages say."""
+    """Return the versions of installed packages by name, from the folders in site-packages."""
     found = (path.name.removesuffix(".dist-info") for path in root.glob("lib/python3*/site-packages/*.dist-info"))
     return {re.sub(r"[-_.]+", "-", name.rpartition("-")[0]).lower(): name.rpartition("-")[2] for name in found}
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_dockerfile_installs_it_so(image: str) -> None:
+def test_the_dockerfile_runs_the_same_install(image: str) -> None:
     text = (ROOT / "images" / image / "Dockerfile").read_text()
     runs = [line for line in text.splitlines() if "images/install" in line and line.startswith("RUN")]
     assert runs == [f"RUN PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 images/install images/{image}.lock /opt/headroom"]
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_it_holds_what_is_locked_and_nothing_of_the_others(roots: Path, image: str) -> None:
+def test_an_image_has_the_locked_packages_and_none_of_other_images(roots: Path, image: str) -> None:
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", (ROOT / "images" / f"{image}.lock").read_text(), re.MULTILINE))
     packages = _packages(roots / image)
     assert {name: version for name, version in packages.items() if name != "headroom"} == locked
@@ -98,7 +98,7 @@ def test_it_holds_what_is_locked_and_nothing_of_the_others(roots: Path, image: s
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_its_bill_of_materials_names_all_of_it(roots: Path, image: str) -> None:
+def test_the_bill_of_materials_names_all_packages(roots: Path, image: str) -> None:
     bill = json.loads((roots / image / "sbom.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == "headroom"
@@ -108,11 +108,11 @@ def test_its_bill_of_materials_names_all_of_it(roots: Path, image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_every_library_is_in_it_or_in_its_base(roots: Path, image: str) -> None:
+def test_every_shared_library_is_in_the_image_or_its_base(roots: Path, image: str) -> None:
     libraries = [path for path in (roots / image / "lib").rglob("*.so*") if path.is_file()]
     listed = subprocess.run(["ldd", *libraries], capture_output=True, text=True, check=False).stdout  # noqa: S607
     wanted = set(re.findall(r"^\s+(\S+) => (?!/\S+/site-packages/)", listed, re.MULTILINE))
-    # Wheels carry libraries that find each other only because Python has loaded them one after the other.
+    # Libraries inside wheels don't find each other by path. They work because Python has loaded them before.
     carried = {path.name for path in libraries}
     missing = {name for name in wanted - carried if not IN_BASE.fullmatch(name)}
     installs = (ROOT / "images" / image / "Dockerfile").read_text()
@@ -120,15 +120,15 @@ def test_every_library_is_in_it_or_in_its_base(roots: Path, image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_it_is_small(roots: Path, image: str) -> None:
-    # A file that is linked twice is counted once, as in a layer.
+def test_an_image_is_small(roots: Path, image: str) -> None:
+    # A hard-linked file counts once, as in a layer.
     files = {status.st_ino: status.st_size for status in map(os.lstat, (roots / image).rglob("*"))}
     assert sum(files.values()) >> 20 < LARGEST_MIB[image]
 
 
 @contextmanager
 def container(roots: Path, image: str, flags: Sequence[str], health: str, folder: Path) -> Iterator[None]:
-    """The image's entry point, with only its PATH and only such rights as its user has; healthy when entered."""
+    """Run an image's entry point with the image's PATH and user; enter once it is healthy."""
     entry = re.search(r'^ENTRYPOINT \["python", "(-m)", "(\w+)"\]$', _dockerfile(image), re.MULTILINE)
     assert entry
     command = [str(roots / image / "bin" / "python"), *entry.groups(), *flags]
@@ -137,7 +137,7 @@ def container(roots: Path, image: str, flags: Sequence[str], health: str, folder
         process = subprocess.Popen(
             command,
             cwd="/",
-            # The latter for a Python that was copied, which would look for its library where it was built.
+            # LD_LIBRARY_PATH is for a copied Python, which would look for its library at its original path.
             env={"PATH": f"{roots / image}/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": f"{roots}/python/lib"},
             stdout=output,
             stderr=output,
@@ -167,7 +167,7 @@ def _answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> bool:
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """A folder that the images' user may write."""
+    """A folder that the images' user can write."""
     folder = Path(tempfile.mkdtemp(prefix="headroom-volume-"))
     os.chown(folder, USER, USER)
     yield folder
@@ -194,10 +194,10 @@ def _samples(count: int) -> dict[str, list[dict[str, float]]]:
 
 
 @needs_root
-def test_the_three_work_together_as_another_user_on_trees_that_nobody_can_write(
+def test_the_three_images_work_together_as_another_user_on_read_only_trees(
     roots: Path, volume: Path, tmp_path: Path
 ) -> None:
-    """The trainer fits and publishes; the predictor serves that, and so does the picker, with every option it has."""
+    """The trainer publishes models; the predictor serves them, and so does the picker, with all its options on."""
     training, prediction, metrics = free_port(), free_port(), free_port()
     here = ["--host", "127.0.0.1"]
     store = ["--model-store", str(volume)]
@@ -229,8 +229,8 @@ def _tokenizer(folder: Path) -> str:
     return str(path)
 
 
-def test_the_same_input_makes_the_same_files(roots: Path, tmp_path: Path) -> None:
-    """Once more under the same name, since that is written into scripts."""
+def test_two_installs_make_the_same_files(roots: Path, tmp_path: Path) -> None:
+    """Install again into the same folder: its path is part of the installed scripts."""
     folder, first = roots / "latency-prediction", tmp_path / "first"
     shutil.move(folder, first)
     _finish(_install("latency-prediction", folder, _interpreter(roots / "python")))

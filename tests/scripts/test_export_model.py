@@ -43,7 +43,7 @@ def published(store: Path, name: str) -> Graph:
 
 @pytest.mark.parametrize("file", ["model.json", "model.ubj"])
 @pytest.mark.parametrize("objective", [{}, {"objective": "reg:quantileerror", "quantile_alpha": 0.9}])
-def test_a_model_trained_elsewhere_is_published_and_answers_alike(
+def test_a_model_trained_elsewhere_is_published_with_equal_predictions(
     tmp_path: Path, file: str, objective: dict[str, object]
 ) -> None:
     booster = train(tmp_path / file, None, **objective)
@@ -86,14 +86,14 @@ def test_several_quantiles_are_refused_and_nothing_is_published(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--features", "a,b", "--store", "s"], "3 features, 2 are named"),
+        (["--features", "a,b", "--store", "s"], "3 features, but 2 are named"),
         (["--features", "a,b,a", "--store", "s"], "occurs twice"),
         (["--store", "s"], "without feature names"),
         (["--features", "a,b,c"], "give --store"),
         (["--features", "a,b,c", "--store", "s", "--name", "../x"], "model name"),
     ],
 )
-def test_what_can_not_be_exported_is_refused_in_one_line(tmp_path: Path, arguments: list[str], expected: str) -> None:
+def test_an_export_error_is_reported_in_one_line(tmp_path: Path, arguments: list[str], expected: str) -> None:
     train(tmp_path / "m.json")
     result = export(tmp_path / "m.json", *[str(tmp_path / "s") if a == "s" else a for a in arguments])
     assert result.returncode != 0
@@ -101,7 +101,7 @@ def test_what_can_not_be_exported_is_refused_in_one_line(tmp_path: Path, argumen
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"a": 1}')
     result = export(tmp_path / "m.json", "--features", "a", "--store", tmp_path / "s")
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The classes of the wire formats are generated from the .proto files as they stand."""
+"""The generated classes match the .proto files."""
 
 import subprocess
 import sys
