@@ -1,4 +1,4 @@
-{{/* What a schema can't say: values that don't go together. Each failure names the values and what to do. */}}
+{{/* Refuse values that don't go together, which a schema can't express. Each failure names the values and a remedy. */}}
 {{- define "inferencepool.checks" -}}
 {{- $values := .Values.inferenceExtension -}}
 {{- $sidecars := include "inferencepool.sidecars" . | fromYaml -}}

@@ -1,5 +1,5 @@
-{{/* Envoy's configuration: docs/envoy.md says why it is as it is. The pool's address is a headless Service's, which has
-     every ready model server; the picker's choice is one of them, and without a choice the least busy gets the request. */}}
+{{/* Envoy's configuration; docs/envoy.md gives the reasons. The pool's address is that of a headless Service, which has
+     every ready model server. The picker chooses one of them. Without a choice the least busy one gets the request. */}}
 {{- define "inferencepool.envoy" -}}
 {{- $proxy := .Values.standalone.proxy -}}
 {{- $isOpen := eq .Values.inferenceExtension.failureMode "FailOpen" -}}
@@ -37,7 +37,7 @@ admin:
 stat_prefix: inference
 stream_idle_timeout: 0s
 http_protocol_options: {enable_trailers: true}
-# Clients don't choose their endpoint: what they say of it is gone before any filter sees it.
+# Clients don't choose their endpoint: their header is removed before any filter sees it.
 early_header_mutation_extensions:
   - name: envoy.http.early_header_mutation.header_mutation
     typed_config:
@@ -104,7 +104,7 @@ http_filters:
       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
 {{- end -}}
 
-{{/* Two pages of the admin interface, which listens for nobody but the pod itself. */}}
+{{/* Two pages of the admin interface, which itself listens only inside the pod. */}}
 {{- define "inferencepool.envoyStats" -}}
 - name: stats
   address:
@@ -186,7 +186,7 @@ circuit_breakers:
 - name: pool
   type: STRICT_DNS
   connect_timeout: 2s
-  # A model server that is ready can be chosen so much later; until then its requests go to the least busy one.
+  # A ready model server can be chosen after this time. Until then its requests go to the least busy server.
   dns_refresh_rate: 1s
   {{- include "inferencepool.envoyBounds" . | nindent 2 }}
   load_assignment:

@@ -1,4 +1,4 @@
-{{/* The plugin file that the picker reads: what is said, else the one file that was given, else its own. */}}
+{{/* The plugin file that the picker reads: the one named, else the only one given, else the picker's own. */}}
 {{- define "inferencepool.pluginsFile" -}}
 {{- $own := .Values.inferenceExtension.pluginsCustomConfig | default dict -}}
 {{- if .Values.inferenceExtension.pluginsConfigFile -}}
@@ -14,7 +14,7 @@ default-plugins.yaml
 {{- .Values.inferencePool.apiVersion | splitList "/" | first -}}
 {{- end -}}
 
-{{/* Without an InferencePool the picker selects pods by their labels. Standalone goes without, unless told. */}}
+{{/* Whether there is an InferencePool. Without one the picker selects pods by labels, by default with standalone. */}}
 {{- define "inferencepool.hasPool" -}}
 {{- if kindIs "bool" .Values.inferencePool.create -}}
 {{- if .Values.inferencePool.create }}true{{ end -}}
@@ -34,7 +34,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* The chart's own flags, in order; the user's go before them. A list of [name, value], as YAML. */}}
+{{/* The chart's own flags in order, as a YAML list of [name, value]. The user's flags win. */}}
 {{- define "inferencepool.ownFlags" -}}
 {{- $values := .Values.inferenceExtension -}}
 - [pool-name, {{ .Release.Name | quote }}]
@@ -75,7 +75,7 @@ true
 {{- end }}
 {{- end -}}
 
-{{/* The picker's arguments: each flag is one, since a boolean's value would otherwise be taken for a word of its own. */}}
+{{/* The picker's arguments. Each flag is one argument; a boolean's value alone would be an argument of its own. */}}
 {{- define "inferencepool.args" -}}
 {{- $given := include "inferencepool.flags" . | fromYaml -}}
 {{- $args := list -}}
@@ -134,7 +134,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 4
-# Ready once the pool's pods are known, and, where replicas elect one, while this one leads.
+# Ready once the pool's pods are known. With leader election, ready only while this picker leads.
 readinessProbe:
   grpc: {port: {{ int $values.grpcHealthPort }}, service: readiness}
   periodSeconds: 2

@@ -33,7 +33,7 @@ data:
 {{- end }}
 {{- end -}}
 
-{{/* Changes with the variables, and not with a chart's version. */}}
+{{/* A hash that changes with the variables, but not with the chart's version. */}}
 {{- define "inferencepool.latencyChecksum" -}}
 {{- $sidecars := include "inferencepool.sidecars" . | fromYaml -}}
 {{- $trainer := $sidecars.trainingServer -}}

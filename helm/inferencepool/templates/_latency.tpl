@@ -1,4 +1,4 @@
-{{/* Each of these answers "true" or nothing. */}}
+{{/* Each of these gives "true" or nothing. */}}
 
 {{- define "inferencepool.hasTrainer" -}}
 {{- if (include "inferencepool.sidecars" . | fromYaml).trainingServer.enabled }}true{{ end -}}
@@ -31,13 +31,13 @@
 {{- if (include "inferencepool.sidecars" . | fromYaml).trainingServer.persistence.enabled }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether any number of pods on any number of nodes can have the model store. */}}
+{{/* Whether any number of pods on any number of nodes can use the model store. */}}
 {{- define "inferencepool.isSharedStore" -}}
 {{- $persistence := (include "inferencepool.sidecars" . | fromYaml).trainingServer.persistence -}}
 {{- if or .Values.modelStore.s3.url (and $persistence.enabled (has "ReadWriteMany" $persistence.accessModes)) }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether the picker's pod has a volume for models: not where they lie in a bucket, or nobody asks for any. */}}
+{{/* Whether the picker's pod has a volume for models. It has none if models lie in a bucket, or nobody needs them. */}}
 {{- define "inferencepool.pickerHasVolume" -}}
 {{- $here := or (include "inferencepool.trainerBeside" .) (include "inferencepool.hasPredictors" .) (include "inferencepool.isEmbedded" .) -}}
 {{- if .Values.modelStore.s3.url -}}
@@ -47,7 +47,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Whether rows and predictions are wanted, unless the user's flags say something else. */}}
+{{/* Whether rows and predictions are wanted. The user's flags may say something else. */}}
 {{- define "inferencepool.predicts" -}}
 {{- if or (include "inferencepool.hasPredictors" .) (include "inferencepool.isEmbedded" .) }}true{{ end -}}
 {{- end -}}
@@ -72,7 +72,7 @@ http://localhost:8000
 {{- join "," $urls -}}
 {{- end -}}
 
-{{/* Where the bucket is, and who may read it, as boto3 is told. A list of variables, as YAML. */}}
+{{/* The bucket's place and credentials for boto3, as a YAML list of variables. */}}
 {{- define "inferencepool.s3Env" -}}
 {{- $found := list -}}
 {{- with .Values.modelStore.s3 -}}
@@ -104,7 +104,7 @@ emptyDir:
 {{- end }}
 {{- end -}}
 
-{{/* The variables of the ConfigMaps, by `config` keys. A key that isn't listed is refused by the schema. YAML. */}}
+{{/* The variables of the ConfigMaps by `config` keys, as YAML. The schema refuses a key that isn't listed. */}}
 {{- define "inferencepool.configNames" -}}
 trainer:
   retrainingIntervalSec: LATENCY_RETRAINING_INTERVAL_SEC

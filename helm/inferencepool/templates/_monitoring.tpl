@@ -1,9 +1,9 @@
-{{/* Of the picker's metrics. */}}
+{{/* The scheme of the picker's metrics. */}}
 {{- define "inferencepool.metricsScheme" -}}
 {{- if get (include "inferencepool.flags" . | fromYaml) "metrics-cert-dir" }}https{{ else }}http{{ end -}}
 {{- end -}}
 
-{{/* How the picker's metrics are read, where they are guarded. Its certificate for them is no concern of the chart's. */}}
+{{/* How Prometheus reads guarded metrics of the picker. The chart doesn't verify the picker's certificate for them. */}}
 {{- define "inferencepool.metricsAccess" -}}
 {{- if eq "https" (include "inferencepool.metricsScheme" .) }}
 scheme: https

@@ -1,9 +1,9 @@
-{{/* The release without what a label or a port's name can't hold; every other name begins with it. */}}
+{{/* The release's name, without characters that labels or port names can't hold. All other names begin with it. */}}
 {{- define "inferencepool.base" -}}
 {{- .Release.Name | trim | lower | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Of the picker's Deployment, Service, ConfigMap, ServiceAccount and Role. */}}
+{{/* The name of the picker's Deployment, Service, ConfigMap, ServiceAccount and Role. */}}
 {{- define "inferencepool.name" -}}
 {{- include "inferencepool.base" . }}-epp
 {{- end -}}
@@ -12,7 +12,7 @@
 {{- include "inferencepool.base" . }}-training
 {{- end -}}
 
-{{/* Two releases of a name in two namespaces must not want the same object of the whole cluster. */}}
+{{/* The name of cluster-wide objects. Two releases of one name in two namespaces must not share it. */}}
 {{- define "inferencepool.clusterName" -}}
 {{- .Release.Namespace }}-{{ include "inferencepool.name" . }}
 {{- end -}}
@@ -48,7 +48,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 inferencepool-test: {{ include "inferencepool.name" . }}
 {{- end -}}
 
-{{/* The pod of helm test, as a peer of a NetworkPolicy. */}}
+{{/* The pod of `helm test` as a peer of a NetworkPolicy. */}}
 {{- define "inferencepool.testPeer" -}}
 - podSelector:
     matchLabels:

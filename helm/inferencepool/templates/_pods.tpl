@@ -1,4 +1,4 @@
-{{/* Where a pod may run, as its own values say. Arguments: those values. */}}
+{{/* Where a pod may run. Arguments: the pod's values. */}}
 {{- define "inferencepool.placement" -}}
 {{- range $key := list "nodeSelector" "affinity" "tolerations" "topologySpreadConstraints" "priorityClassName" }}
 {{- with index $ $key }}
@@ -7,7 +7,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What every pod of the chart has in common. */}}
+{{/* The part that all pods of the chart share. */}}
 {{- define "inferencepool.podSecurity" -}}
 {{- with .Values.inferenceExtension.imagePullSecrets }}
 imagePullSecrets:
@@ -17,7 +17,7 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
-{{/* Workers share counters in files under /tmp, which are to be memory. */}}
+{{/* Workers share counters in files under /tmp, so /tmp is in memory. */}}
 {{- define "inferencepool.tmpVolume" -}}
 name: tmp
 emptyDir:
@@ -25,7 +25,7 @@ emptyDir:
   sizeLimit: 64Mi
 {{- end -}}
 
-{{/* A pod that ends takes requests for a while longer, so what the picker asks ends after it. */}}
+{{/* A pod that ends still takes requests for a while. So the servers that the picker asks end after the picker. */}}
 {{- define "inferencepool.endsLater" -}}
 lifecycle:
   preStop:
@@ -33,7 +33,7 @@ lifecycle:
       seconds: 5
 {{- end -}}
 
-{{/* Probes of an HTTP server. Alive is ready: without models it answers so, and the picker's default profile decides.
+{{/* Probes of an HTTP server. It is ready when it is alive: without models the picker's default profile decides.
      Arguments: port, scheme. */}}
 {{- define "inferencepool.httpProbes" -}}
 {{- $get := dict "path" "/healthz" "port" .port -}}

@@ -1,11 +1,11 @@
-{{/* How the picker's pods follow one another. */}}
+{{/* The strategy by which new pods of the picker replace old ones. */}}
 {{- define "inferencepool.strategy" -}}
 {{- if and (include "inferencepool.pickerHasVolume" .) (include "inferencepool.isPersistent" .) (not (include "inferencepool.isSharedStore" .)) -}}
-# A claim of one node: the next pod can't have it before the last one has gone.
+# A claim of one node: the next pod can't mount it before the last one has gone.
 type: Recreate
 rollingUpdate: null
 {{- else if .Values.inferenceExtension.enableLeaderElection -}}
-# The pods of a rollout wait for the lease, and are not ready until the leader of before them goes.
+# The pods of a rollout wait for the lease. They are not ready until the old leader goes.
 type: RollingUpdate
 rollingUpdate:
   maxSurge: 100%

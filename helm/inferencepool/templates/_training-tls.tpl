@@ -1,4 +1,4 @@
-{{/* Whether the trainer is asked over TLS: where it has a pod of its own, what it is sent crosses the network. */}}
+{{/* Whether the trainer is asked over TLS: with a pod of its own, its rows cross the network. */}}
 {{- define "inferencepool.trainerTls" -}}
 {{- if and (include "inferencepool.trainerApart" .) (include "inferencepool.sidecars" . | fromYaml).trainingServer.tls.enabled }}true{{ end -}}
 {{- end -}}
@@ -7,12 +7,12 @@
 {{- if include "inferencepool.trainerTls" . }}https{{ else }}http{{ end -}}
 {{- end -}}
 
-{{/* Of the Secret with tls.crt, tls.key and ca.crt. */}}
+{{/* The name of the Secret with tls.crt, tls.key and ca.crt. */}}
 {{- define "inferencepool.trainingSecret" -}}
 {{- (include "inferencepool.sidecars" . | fromYaml).trainingServer.tls.existingSecret | default (printf "%s-tls" (include "inferencepool.trainingName" .)) -}}
 {{- end -}}
 
-{{/* Of whoever asks the trainer: the CA, and not the key. */}}
+{{/* The volume of pods that ask the trainer: the CA, without the key. */}}
 {{- define "inferencepool.trainingCaVolume" -}}
 name: training-ca
 secret:
@@ -25,7 +25,7 @@ secret:
 /training-ca/ca.crt
 {{- end -}}
 
-{{/* How the trainer's metrics are read. A pod is asked by its address, so the name is said. */}}
+{{/* How Prometheus reads the trainer's metrics. It asks pods by address, so the certificate's name is given. */}}
 {{- define "inferencepool.trainingAccess" -}}
 {{- if include "inferencepool.trainerTls" . }}
 scheme: https
@@ -38,7 +38,7 @@ tlsConfig:
 {{- end }}
 {{- end -}}
 
-{{/* A new certificate of the Service's names, by a CA whose key nobody keeps: the data of a Secret, as YAML. */}}
+{{/* The data of a Secret as YAML: a new certificate for the Service's names, by a CA whose key nobody keeps. */}}
 {{- define "inferencepool.trainingCertificate" -}}
 {{- $name := include "inferencepool.trainingName" . -}}
 {{- $names := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.%s" $name .Release.Namespace .Values.clusterDomain) -}}

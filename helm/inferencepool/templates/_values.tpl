@@ -1,4 +1,4 @@
-{{/* What is given under `sidecars` goes before what is given under `inferenceExtension.sidecars`. YAML. */}}
+{{/* The sidecars' values as YAML: `sidecars` wins over `inferenceExtension.sidecars`. */}}
 {{- define "inferencepool.sidecars" -}}
 {{- mustMergeOverwrite (deepCopy .Values.inferenceExtension.sidecars) (deepCopy (.Values.sidecars | default dict)) | toYaml -}}
 {{- end -}}
@@ -35,7 +35,7 @@
 {{- $found | toJson -}}
 {{- end -}}
 
-{{/* The chart's own variables (`own`, a list) and the user's (`given`, list or map), who has the last word. YAML. */}}
+{{/* The chart's own variables (`own`, a list) and the user's (`given`, list or map) as YAML. The user's win. */}}
 {{- define "inferencepool.mergedEnv" -}}
 {{- $given := include "inferencepool.env" .given | fromYamlArray -}}
 {{- $names := list -}}
@@ -47,7 +47,7 @@
 {{- concat $found $given | toYaml -}}
 {{- end -}}
 
-{{/* The picker's flags as given, by name: later ones go before earlier ones. JSON, since toYaml cuts off a line break at its end. */}}
+{{/* The picker's flags as given, by name: later ones win. JSON, because toYaml cuts off a line break at the end. */}}
 {{- define "inferencepool.flags" -}}
 {{- $found := dict -}}
 {{- range .Values.inferenceExtension.flags -}}
