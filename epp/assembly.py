@@ -50,7 +50,7 @@ _HEALTH_S = 0.05
 
 
 @dataclass(slots=True)
-class Picker:
+class Assembly:
     """`app` is what the metrics port serves; `own_app` what other workers ask this one, over `siblings`.
 
     `resign` lets another replica lead, where they elect one.
@@ -66,7 +66,7 @@ class Picker:
     background: list[Background] = field(default_factory=list)
 
 
-async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Picker:
+async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Assembly:
     """Everything but the servers; what has to be closed at the end is pushed on `closing`. ConfigError."""
     scheduler, file = _scheduling(config)
     rings = PrefixRings(place.rings(), place.index) if place else None
@@ -104,7 +104,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
-    return Picker(
+    return Assembly(
         pool=pool,
         health=health,
         new_exchange=_exchanges(config, director),

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from epp.assembly import Picker, assemble
+from epp.assembly import Assembly, assemble
 from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.extproc import front
@@ -29,7 +29,7 @@ async def serve(config: Config, place: Place | None = None) -> None:
         await _run(config, await assemble(config, place, closing), stopped, is_shared=place is not None)
 
 
-async def _run(config: Config, picker: Picker, stopped: asyncio.Event, *, is_shared: bool) -> None:
+async def _run(config: Config, picker: Assembly, stopped: asyncio.Event, *, is_shared: bool) -> None:
     """Serves until a signal comes, then lets open streams end; the background goes on until they have."""
     settings = _front_settings(config, is_shared)
     tasks = [asyncio.create_task(run()) for run in picker.background]
@@ -48,7 +48,7 @@ async def _run(config: Config, picker: Picker, stopped: asyncio.Event, *, is_sha
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _leave(config: Config, picker: Picker, served: front.Front, stopped: asyncio.Event) -> None:
+async def _leave(config: Config, picker: Assembly, served: front.Front, stopped: asyncio.Event) -> None:
     """Gives whoever asks for health, and the next leader, time to act before new streams are refused.
 
     A second signal cuts that time short.
@@ -78,7 +78,7 @@ def _front_settings(config: Config, is_shared: bool) -> front.FrontSettings:
     )
 
 
-def _web_tasks(config: Config, picker: Picker, is_shared: bool) -> list[asyncio.Task[None]]:
+def _web_tasks(config: Config, picker: Assembly, is_shared: bool) -> list[asyncio.Task[None]]:
     tls = _metrics_tls(config) if config.metrics_cert_dir else {}
     web = _WebServer(uvicorn.Config(picker.app, log_config=None, log_level="warning", lifespan="off", **tls))
     listener = _listen(config.host, config.metrics_port, is_shared)

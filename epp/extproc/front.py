@@ -10,7 +10,7 @@ from epp.extproc.health import LIVENESS, READINESS, Health
 from epp.extproc.health import SERVICE as HEALTH_SERVICE
 from epp.extproc.http2 import front as http2_front
 from epp.extproc.reflection import reflection_methods
-from epp.extproc.rpc import Address, Exchange, Services
+from epp.extproc.rpc import Address, Services, StreamHandler
 from epp.extproc.tls import Certificates
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -65,7 +65,7 @@ class Front:
             self._watching.cancel()
 
 
-async def start(settings: FrontSettings, new_exchange: Callable[[], Exchange], health: Health) -> Front:
+async def start(settings: FrontSettings, new_exchange: Callable[[], StreamHandler], health: Health) -> Front:
     """Serves from now on; ConfigError when a port is taken."""
     methods = {**health.methods, **reflection_methods([SERVICE, HEALTH_SERVICE])}
     extproc = Services(

@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from epp.exceptions import ConfigError
-from epp.extproc.rpc import Address, Exchange, Method, RpcError, Services
+from epp.extproc.rpc import Address, Method, RpcError, Services, StreamHandler
 from epp.extproc.tls import Certificates
 from serving.grpc_credentials import grpc_credentials
 
@@ -74,7 +74,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no t
         return self._handlers.get(details.method)
 
 
-def _exchanging(new_exchange: Callable[[], Exchange]) -> Method:
+def _exchanging(new_exchange: Callable[[], StreamHandler]) -> Method:
     async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         exchange = new_exchange()
         try:

@@ -14,7 +14,7 @@ from grpc_health.v1.health_pb2 import (
     HealthListResponse,
 )
 
-from epp.extproc.rpc import Method, RpcError, Status
+from epp.extproc.rpc import Method, RpcError, StatusCode
 
 SERVICE: Final = "grpc.health.v1.Health"
 # The process is alive as long as it answers; a process that drains is, too.
@@ -69,7 +69,7 @@ class Health:
             service = HealthCheckRequest.FromString(request).service
             status = self._status(service)
             if status == _UNKNOWN:
-                raise RpcError(Status.NOT_FOUND, f"no health of a service {service!r} is known")
+                raise RpcError(StatusCode.NOT_FOUND, f"no health of a service {service!r} is known")
             yield HealthCheckResponse(status=status).SerializeToString()
             return
 
@@ -93,5 +93,5 @@ class Health:
                     # Something may have changed while that was sent.
                     continue
                 if self._draining:
-                    raise RpcError(Status.UNAVAILABLE, "the server is about to end")
+                    raise RpcError(StatusCode.UNAVAILABLE, "the server is about to end")
                 await changed.wait()

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Protocol
 
 
-class Exchange(Protocol):
+class StreamHandler(Protocol):
     """One stream's state machine. A front hands it every message in order, and closes it once, however it ends.
 
     `settle` does what answers need not wait for: a front calls it when it has sent them. It raises nothing.
@@ -27,12 +27,12 @@ Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 class Services:
     """What is served on a port, by path: `/package.Service/Method`."""
 
-    exchanges: Mapping[str, Callable[[], Exchange]] = field(default_factory=dict)
+    exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
 
 
-class Status(IntEnum):
+class StatusCode(IntEnum):
     """The codes of gRPC that this package answers with."""
 
     OK = 0
@@ -47,7 +47,7 @@ class Status(IntEnum):
 class RpcError(Exception):
     """Ends a stream with a status other than OK; the text is told to the client."""
 
-    def __init__(self, status: Status, text: str) -> None:
+    def __init__(self, status: StatusCode, text: str) -> None:
         super().__init__(text)
         self.status = status
 

@@ -57,7 +57,7 @@ class Listing(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Event(Generic[T]):
+class WatchEvent(Generic[T]):
     """What became of the object of that name. None: it is gone, or it makes no sense. No name: the version alone."""
 
     version: str
@@ -69,7 +69,7 @@ class _Head(msgspec.Struct, frozen=True):
     metadata: Metadata
 
 
-class _Page(msgspec.Struct, frozen=True):
+class _ListPage(msgspec.Struct, frozen=True):
     metadata: "_PageMetadata"
     items: list[msgspec.Raw]
 
@@ -122,7 +122,7 @@ class Client:
         items: dict[str, T] = {}
         params = {**selection.params, "limit": str(_PAGE_OBJECTS)}
         while True:
-            page = _answered(await self._ask("GET", resource.path(selection.namespace), params), _Page)
+            page = _answered(await self._ask("GET", resource.path(selection.namespace), params), _ListPage)
             for raw in page.items:
                 named = _named(raw, resource)
                 if named.object is not None:
@@ -131,7 +131,9 @@ class Client:
                 return Listing(items, page.metadata.resourceVersion)
             params["continue"] = page.metadata.continue_
 
-    async def watch(self, resource: Resource[T], selection: Selection, version: str) -> AsyncGenerator[Event[T], None]:
+    async def watch(
+        self, resource: Resource[T], selection: Selection, version: str
+    ) -> AsyncGenerator[WatchEvent[T], None]:
         """What happens after `version`, until the server ends it. ExpiredError when that version is too old."""
         params = selection.params | {
             "watch": "true",
@@ -179,24 +181,24 @@ def _answered(data: bytes, what: type[T]) -> T:
         raise UnreachableError(f"an answer that is no {what.__name__}: {error}") from error
 
 
-def _named(raw: msgspec.Raw, resource: Resource[T]) -> Event[T]:
+def _named(raw: msgspec.Raw, resource: Resource[T]) -> WatchEvent[T]:
     """An object by its name; without the object when its fields aren't what its kind has."""
     head = _answered(bytes(raw), _Head).metadata
     try:
-        return Event(head.resourceVersion, head.name, msgspec.json.decode(raw, type=resource.type))
+        return WatchEvent(head.resourceVersion, head.name, msgspec.json.decode(raw, type=resource.type))
     except msgspec.ValidationError as error:
         logger.error("ignoring %s %s: %s", resource.plural, head.name, error)
-        return Event(head.resourceVersion, head.name)
+        return WatchEvent(head.resourceVersion, head.name)
 
 
-def _event(line: bytes, resource: Resource[T]) -> Event[T]:
+def _event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
     change = _answered(line, _Change)
     if change.type == "ERROR":
         raise _refusal(500, bytes(change.object))
     if change.type in {"ADDED", "MODIFIED"}:
         return _named(change.object, resource)
     head = _answered(bytes(change.object), _Head).metadata
-    return Event(head.resourceVersion, "" if change.type == "BOOKMARK" else head.name)
+    return WatchEvent(head.resourceVersion, "" if change.type == "BOOKMARK" else head.name)
 
 
 def _refusal(status: int, data: bytes) -> ApiError:

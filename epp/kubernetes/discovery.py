@@ -6,7 +6,7 @@ import logging
 from epp.kubernetes.client import Client, Selection
 from epp.kubernetes.objects import OBJECTIVES, PODS, POOLS, AnyPool, Objective, Pod
 from epp.kubernetes.reflector import Reflector, WatchCounts
-from epp.kubernetes.targets import PoolName, Target, endpoints_of, priorities_of, target_of
+from epp.kubernetes.targets import PoolName, TargetPods, endpoints_of, priorities_of, target_of
 from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
@@ -24,13 +24,13 @@ class Discovery:
     says that the pods of the pool as it is now have been listed.
     """
 
-    def __init__(self, client: Client, followed: PoolName | Target, namespace: str, pool: Pool) -> None:
+    def __init__(self, client: Client, followed: PoolName | TargetPods, namespace: str, pool: Pool) -> None:
         self._client = client
         self._followed = followed
         self._namespace = namespace
         self._pool = pool
         self.objectives = Objectives()
-        self._target: Target | None = None
+        self._target: TargetPods | None = None
         self._pods: Reflector[Pod] | None = None
         self._pods_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -42,7 +42,7 @@ class Discovery:
     async def run(self) -> None:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
-            if isinstance(self._followed, Target):
+            if isinstance(self._followed, TargetPods):
                 self._aim(self._followed, group)
             else:
                 self._follow(self._followed, group)
@@ -70,7 +70,7 @@ class Discovery:
         group.create_task(pools.run())
         group.create_task(objectives.run())
 
-    def _aim(self, target: Target | None, group: asyncio.TaskGroup) -> None:
+    def _aim(self, target: TargetPods | None, group: asyncio.TaskGroup) -> None:
         """Takes over what the pool selects now; other labels mean other pods, to be listed from scratch."""
         before, self._target = self._target, target
         if target != before:

@@ -32,14 +32,14 @@ class Metadata(msgspec.Struct, frozen=True):
     deletionTimestamp: str | None = None  # noqa: N815
 
 
-class Condition(msgspec.Struct, frozen=True):
+class PodCondition(msgspec.Struct, frozen=True):
     type: str
     status: str
 
 
 class PodStatus(msgspec.Struct, frozen=True):
     podIP: str = ""  # noqa: N815
-    conditions: list[Condition] | None = None
+    conditions: list[PodCondition] | None = None
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class PoolSpec(msgspec.Struct, frozen=True):
     selector: LabelSelector
 
 
-class Pool(msgspec.Struct, frozen=True):
+class InferencePool(msgspec.Struct, frozen=True):
     """An InferencePool of version v1."""
 
     metadata: Metadata
@@ -95,7 +95,7 @@ class ExperimentalPool(msgspec.Struct, frozen=True):
         return (self.spec.targetPortNumber,)
 
 
-AnyPool = Pool | ExperimentalPool
+AnyPool = InferencePool | ExperimentalPool
 
 
 class PoolRef(msgspec.Struct, frozen=True):
@@ -164,6 +164,6 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", Lease)
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", TokenReview)
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", AccessReview)
 POOLS: dict[str, Resource[AnyPool]] = {
-    POOL_GROUP: Resource[AnyPool](POOL_GROUP, "v1", "inferencepools", Pool),
+    POOL_GROUP: Resource[AnyPool](POOL_GROUP, "v1", "inferencepools", InferencePool),
     EXPERIMENTAL_GROUP: Resource[AnyPool](EXPERIMENTAL_GROUP, "v1alpha2", "inferencepools", ExperimentalPool),
 }

@@ -35,7 +35,7 @@ class PoolName:
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetPods:
     """Pods with all of these labels, on each of these ports. No label asks for every pod of the namespace."""
 
     labels: Mapping[str, str]
@@ -50,7 +50,7 @@ class Target:
         return f"pods of {self.selector or 'any label'}, ports {', '.join(map(str, self.ports))}"
 
 
-def parse_target(selector: str, ports: str) -> Target:
+def parse_target(selector: str, ports: str) -> TargetPods:
     """From `key=value,...` and `8000,8001`. ConfigError names the flag and the part that is wrong."""
     labels = {}
     for part in filter(None, selector.split(",")):
@@ -66,14 +66,14 @@ def parse_target(selector: str, ports: str) -> Target:
         raise ConfigError("--endpoint-selector and --endpoint-target-ports: both are needed, or neither")
     if len(numbers) > _MAX_PORTS:
         raise ConfigError(f"--endpoint-target-ports: {len(numbers)} ports are more than {_MAX_PORTS}")
-    return Target(labels, tuple(dict.fromkeys(map(int, numbers))))
+    return TargetPods(labels, tuple(dict.fromkeys(map(int, numbers))))
 
 
-def target_of(pool: AnyPool) -> Target | None:
+def target_of(pool: AnyPool) -> TargetPods | None:
     """What a pool selects; nothing once it is being deleted."""
     if pool.metadata.deletionTimestamp:
         return None
-    return Target(pool.selector, pool.target_ports)
+    return TargetPods(pool.selector, pool.target_ports)
 
 
 def endpoints_of(pods: Iterable[Pod], ports: tuple[int, ...]) -> tuple[Endpoint, ...]:

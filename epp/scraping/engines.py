@@ -17,7 +17,7 @@ Gauges = tuple[Gauge, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineMetrics:
     """A model server's names. Of several for one thing the first on the page counts; none switches it off."""
 
     name: str
@@ -27,15 +27,15 @@ class Engine:
     lora: Gauges
 
 
-def _engine(name: str, waiting: str, running: str, kv_usage: Sequence[str], lora: Sequence[str] = ()) -> Engine:
-    return Engine(name, _gauges([waiting]), _gauges([running]), _gauges(kv_usage), _gauges(lora))
+def _engine(name: str, waiting: str, running: str, kv_usage: Sequence[str], lora: Sequence[str] = ()) -> EngineMetrics:
+    return EngineMetrics(name, _gauges([waiting]), _gauges([running]), _gauges(kv_usage), _gauges(lora))
 
 
 def _gauges(names: Sequence[str]) -> Gauges:
     return tuple(gauge for gauge in map(Gauge.parse, names) if gauge)
 
 
-ENGINES: Mapping[str, Engine] = {
+ENGINES: Mapping[str, EngineMetrics] = {
     engine.name: engine
     for engine in (
         _engine(
@@ -71,7 +71,7 @@ def configured_engine(
     running: str | None = None,
     kv_usage: str | None = None,
     lora: str | None = None,
-) -> Engine:
+) -> EngineMetrics:
     """The model server that an endpoint is taken to run when it doesn't say: a preset, and what names replace in it.
 
     None keeps the preset's name, an empty text switches the metric off. ConfigError for an unknown type or a bad name.
@@ -79,7 +79,7 @@ def configured_engine(
     preset = ENGINES.get(server_type)
     if preset is None:
         raise ConfigError(f"model server type {server_type!r}: expected one of {', '.join(ENGINES)}")
-    return Engine(
+    return EngineMetrics(
         server_type,
         _replaced(waiting, preset.waiting),
         _replaced(running, preset.running),
@@ -103,7 +103,7 @@ def labelled_engine(labels: Mapping[str, str]) -> str:
     return next((labels[label] for label in ENGINE_LABELS if labels.get(label)), "")
 
 
-def engines_to_try(default: Engine, labels: Mapping[str, str]) -> tuple[Engine, ...]:
+def engines_to_try(default: EngineMetrics, labels: Mapping[str, str]) -> tuple[EngineMetrics, ...]:
     """The model servers that an endpoint may run: the labelled one, or else the default one first, then all others."""
     named = labelled_engine(labels)
     if named == default.name:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from epp.exceptions import ScrapeError
 from epp.scheduling.snapshot import NO_ADAPTERS, Adapters
-from epp.scraping.engines import Engine, Gauges
+from epp.scraping.engines import EngineMetrics, Gauges
 from epp.scraping.metrics_page import Gauge, parse_adapters
 
 # A series that isn't there costs a search of the whole page: it is looked for on one page of so many.
@@ -28,7 +28,7 @@ class Load(NamedTuple):
 class PageReader:
     """Remembers from page to page which engine an endpoint turned out to run, and where its series were."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[EngineMetrics]) -> None:
         self._engines = engines
         self._page: _EnginePage | None = None
 
@@ -86,7 +86,7 @@ class _EnginePage:
 
     __slots__ = ("_labels", "_lora", "load", "values")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineMetrics) -> None:
         self.values = (
             Value("waiting", engine.waiting, _MAX_REQUESTS),
             Value("running", engine.running, _MAX_REQUESTS),

@@ -9,10 +9,17 @@ from dataclasses import dataclass, field
 from epp.exceptions import ConfigError
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
-from epp.scraping.engines import ENGINE_LABELS, ENGINES, Engine, configured_engine, engines_to_try, labelled_engine
+from epp.scraping.engines import (
+    ENGINE_LABELS,
+    ENGINES,
+    EngineMetrics,
+    configured_engine,
+    engines_to_try,
+    labelled_engine,
+)
 from epp.scraping.page_address import PageLocator
 from epp.scraping.page_reader import Load, PageReader, Value
-from epp.scraping.target import Patience, ScrapeCounts, Target
+from epp.scraping.target import ScrapeCounts, ScrapeTarget, ScrapeTimeouts
 
 logger = logging.getLogger("headroom.epp.scrape")
 
@@ -36,13 +43,13 @@ class ScrapeConfig:
     than `max_pages_per_s` allows, each is asked less often.
     """
 
-    engine: Engine = field(default_factory=lambda: configured_engine("vllm"))
+    engine: EngineMetrics = field(default_factory=lambda: configured_engine("vllm"))
     interval_s: float = 0.05
     idle_interval_s: float = 1.0
     linger_s: float = 2.0
     staleness_s: float = 2.0
     max_pages_per_s: float = 4000.0
-    patience: Patience = field(default_factory=Patience)
+    timeouts: ScrapeTimeouts = field(default_factory=ScrapeTimeouts)
     scheme: str = "http"
     port: int = 0
     path: str = "/metrics"
@@ -59,8 +66,8 @@ class Scraper:
             raise ConfigError("--refresh-metrics-interval: expected a time longer than 0")
         self._idle_interval_s = max(config.interval_s, min(config.idle_interval_s, config.staleness_s / 2))
         self._locator = PageLocator(config.scheme, config.port, config.path, config.verify_tls)
-        self._targets: dict[int, Target] = {}
-        self._rotation: list[Target] = []
+        self._targets: dict[int, ScrapeTarget] = {}
+        self._rotation: list[ScrapeTarget] = []
         self._next = 0
         self._credit = 0.0
         self._jitter = 1.0
@@ -137,7 +144,7 @@ class Scraper:
         interval_s = self._idle_interval_s if self._resting else config.interval_s
         return max(interval_s, count / config.max_pages_per_s) * self._jitter
 
-    def _turn(self) -> Target:
+    def _turn(self) -> ScrapeTarget:
         """The next one in the rotation. Each round takes a little more or less, so that pickers don't ask in step."""
         if self._next >= len(self._rotation):
             self._next = 0
@@ -178,21 +185,21 @@ class Scraper:
             )  # fmt: skip
         return bool(new)
 
-    def _target(self, endpoint: Endpoint, slot: int) -> Target:
+    def _target(self, endpoint: Endpoint, slot: int) -> ScrapeTarget:
         config = self._config
         engine = labelled_engine(endpoint.labels)
         if engine and engine not in ENGINES:
             self._tell_once(engine, "%s runs %r, which is none of %s", endpoint.name, engine, ", ".join(ENGINES))
-        return Target(
+        return ScrapeTarget(
             endpoint,
             self._locator.locate(endpoint),
             PageReader(engines_to_try(config.engine, endpoint.labels)),
-            config.patience,
+            config.timeouts,
             self.counts,
             lambda target, load: self._record(slot, target, load),
         )
 
-    def _record(self, slot: int, target: Target, load: Load) -> None:
+    def _record(self, slot: int, target: ScrapeTarget, load: Load) -> None:
         # Between two sweeps the slot may have become another endpoint's.
         endpoint = self._pool.endpoints.get(slot)
         if endpoint is not None and endpoint.address == target.endpoint.address:
@@ -201,7 +208,7 @@ class Scraper:
             if value.missing or value.rejected:
                 self._tell_value(target, value)
 
-    def _tell_value(self, target: Target, value: Value) -> None:
+    def _tell_value(self, target: ScrapeTarget, value: Value) -> None:
         self.counts.rejected_values += value.rejected
         if value.missing:
             self._tell_once(
@@ -219,7 +226,7 @@ class Scraper:
             self._told.add(key)
             logger.warning(text, *values)
 
-    def _tell_age(self, target: Target) -> None:
+    def _tell_age(self, target: ScrapeTarget) -> None:
         if target.stale:
             reason = target.last_error or "no answer yet"
             logger.warning("no metrics of %s for %g s: %s", target.address.url, self._config.staleness_s, reason)

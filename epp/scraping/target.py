@@ -16,7 +16,7 @@ _FIRST_BACKOFF_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ScrapeTimeouts:
     """How long to wait for a connection, for the page on it, and at most until the next try after failures."""
 
     connect_s: float = 2.0
@@ -39,7 +39,7 @@ class ScrapeCounts:
         return sum(self.failures.values())
 
 
-class Target:
+class ScrapeTarget:
     """Asks for the page when told to, unless it still awaits one or has just failed."""
 
     def __init__(
@@ -47,16 +47,16 @@ class Target:
         endpoint: Endpoint,
         address: PageAddress,
         reader: PageReader,
-        patience: Patience,
+        timeouts: ScrapeTimeouts,
         counts: ScrapeCounts,
-        record: Callable[["Target", Load], None],
+        record: Callable[["ScrapeTarget", Load], None],
     ) -> None:
         self.endpoint = endpoint
         self.address = address
         self.reader = reader
         self.stale = False
         self.last_error: ScrapeError | None = None
-        self._patience = patience
+        self._timeouts = timeouts
         self._counts = counts
         self._record = record
         self._connection: PageConnection | None = None
@@ -73,7 +73,7 @@ class Target:
         if self._connection is None:
             self._open(now)
         else:
-            self._deadline = now + self._patience.page_s
+            self._deadline = now + self._timeouts.page_s
             self._connection.ask()
 
     def expire(self, now: float) -> None:
@@ -96,7 +96,7 @@ class Target:
     def connection_began(self) -> None:
         self._opening = None
         self._counts.connections += 1
-        self._deadline = time.monotonic() + self._patience.page_s
+        self._deadline = time.monotonic() + self._timeouts.page_s
 
     def connection_ended(self) -> None:
         self._connection = None
@@ -124,13 +124,13 @@ class Target:
         self._counts.failures[error.kind] += 1
         self.last_error = error
         self._failures += 1
-        pause_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures - 1, 16), self._patience.backoff_s)
+        pause_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures - 1, 16), self._timeouts.backoff_s)
         self._retry_at = now + pause_s * random.uniform(0.75, 1.0)
 
     # Opening
 
     def _open(self, now: float) -> None:
-        self._deadline = now + self._patience.connect_s
+        self._deadline = now + self._timeouts.connect_s
         self._connection = PageConnection(self.address.request, self)
         self._opening = asyncio.get_running_loop().create_task(self._connect(self._connection))
 

@@ -81,7 +81,7 @@ def merged(pages: Sequence[str]) -> bytes:
             for sample in family.samples:
                 place = (sample.name, tuple(sample.labels.items()))
                 known[place] = _together(family, known.get(place), sample.value, sample.name)
-    return generate_latest(_Page(_rebuilt(families[key], samples) for key, samples in values.items()))
+    return generate_latest(_MergedMetrics(_rebuilt(families[key], samples) for key, samples in values.items()))
 
 
 def _together(family: Metric, known: float | None, value: float, name: str) -> float:
@@ -99,7 +99,7 @@ def _rebuilt(family: Metric, samples: dict[tuple[str, tuple[tuple[str, str], ...
     return metric
 
 
-class _Page(Collector):
+class _MergedMetrics(Collector):
     """Metrics as the library writes them out."""
 
     def __init__(self, families: Iterable[Metric]) -> None:

@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from lab.clocks import report
-from lab.clocks.comparing import Phase as Compared
-from lab.clocks.comparing import compare, order
+from lab.clocks.comparing import PhaseComparison, compare, order
 from lab.clocks.virtual import tell_virtually
 from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
-from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, Load, shortened
+from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, shortened
 from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
 from lab.loop.policies import ENVOYS_OWN, PICKERS, Phase, phases
 from lab.loop.report import surroundings
@@ -83,7 +82,7 @@ async def _compare(
 ) -> None:
     pool = pool_of(hardware, replicas)
     subject = shortened(WORKLOADS[workload].on(*pool), max_prompt_tokens, max_output_tokens)
-    load = Load(subject, share * subject.typical_rps * speed_factor, speed_factor)
+    load = OfferedLoad(subject, share * subject.typical_rps * speed_factor, speed_factor)
     config = StackConfig(
         folder=new_folder(),
         hardware=pool,
@@ -112,8 +111,14 @@ async def _compare(
 
 
 async def _on_both_clocks(
-    console: Console, config: StackConfig, load: Load, told: Sequence[Phase], phase_s: float, seed: int, chances: int
-) -> dict[str, Compared]:
+    console: Console,
+    config: StackConfig,
+    load: OfferedLoad,
+    told: Sequence[Phase],
+    phase_s: float,
+    seed: int,
+    chances: int,
+) -> dict[str, PhaseComparison]:
     """By phase. The machine has its cores for Envoy alone: virtual time comes after."""
     with Terminal(console) as terminal:
         async with running(config, terminal) as supervisor:
@@ -153,7 +158,7 @@ async def _on_both_clocks(
 
 def _tell(
     console: Console,
-    compared: dict[str, Compared],
+    compared: dict[str, PhaseComparison],
     margin: float,
     settings: dict[str, Any],
     json_file: Path | None,

@@ -55,7 +55,7 @@ class Apart(msgspec.Struct, frozen=True):
     tpot_percent: float
 
 
-class Phase(msgspec.Struct, frozen=True):
+class PhaseComparison(msgspec.Struct, frozen=True):
     """`replayed` is virtual time with the placements of Envoy: it differs by the engine's clock and the path to it,
     while `virtual` differs by decisions, too: it is of several runs, whose attainments lie in `chance`."""
 
@@ -86,7 +86,7 @@ def compare(
     outcomes: Sequence[Outcome],
     decisions: Mapping[str, Mapping[str, Any]],
     warm_up_share: float,
-) -> Phase:
+) -> PhaseComparison:
     """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged.
 
     `decisions` of the picker behind Envoy are those of any requests, by their ids.
@@ -106,7 +106,7 @@ def compare(
     seen = [outcome for outcome in outcomes if outcome.request.index in judged]
     envoy = [_of_outcome(outcome) for outcome in seen]
     decided = [of_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
-    return Phase(
+    return PhaseComparison(
         virtual=_side([fate for one in fates for fate in one], endpoints, judge(foretold) if decided else None),
         chance=(min(attained), max(attained)),
         envoy=_side(envoy, endpoints, judge(decided) if decided else None),
@@ -116,7 +116,7 @@ def compare(
     )
 
 
-def order(phases: Mapping[str, Phase], margin: float) -> Order:
+def order(phases: Mapping[str, PhaseComparison], margin: float) -> Order:
     """Of policies' attainments on both clocks."""
     virtual, envoy = ([getattr(phase, side).attainment for phase in phases.values()] for side in ("virtual", "envoy"))
     differ = len(set(virtual)) > 1 and len(set(envoy)) > 1

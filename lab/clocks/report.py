@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from lab.clocks.comparing import Order, Phase, Side
+from lab.clocks.comparing import Order, PhaseComparison, Side
 from lab.clocks.predicting import Prediction
 from lab.evaluation.report.tables import table
 from lab.loop.report import counted
@@ -24,12 +24,12 @@ _HEAD = (
 )
 
 
-def comparison_table(phases: Mapping[str, Phase]) -> str:
+def comparison_table(phases: Mapping[str, PhaseComparison]) -> str:
     """A policy a row, both clocks side by side."""
     return table(_HEAD, [_row(name, phase) for name, phase in phases.items()])
 
 
-def apart_table(phases: Mapping[str, Phase]) -> str:
+def apart_table(phases: Mapping[str, PhaseComparison]) -> str:
     """How far latencies are apart when each request goes to the same endpoint on both clocks."""
     head = ("phase", "TTFT later by, ms", "TTFT apart by, %", "TPOT later by, ms", "TPOT apart by, %")
     rows = [
@@ -39,7 +39,7 @@ def apart_table(phases: Mapping[str, Phase]) -> str:
     return table(head, rows)
 
 
-def placement_table(phases: Mapping[str, Phase], hardware: Sequence[str]) -> str:
+def placement_table(phases: Mapping[str, PhaseComparison], hardware: Sequence[str]) -> str:
     """Which share of the requests each kind of hardware gets on both clocks."""
     kinds = list(dict.fromkeys(hardware))
     head = ("policy", *(f"{kind}, %: virtual" if side == 0 else "Envoy" for kind in kinds for side in range(2)))
@@ -57,7 +57,7 @@ def placement_table(phases: Mapping[str, Phase], hardware: Sequence[str]) -> str
     return table(head, rows)
 
 
-def prediction_table(phases: Mapping[str, Phase]) -> str:
+def prediction_table(phases: Mapping[str, PhaseComparison]) -> str:
     """How the policies that ask for predictions were answered on both clocks."""
     head = (
         "policy",
@@ -90,7 +90,11 @@ def verdict(found: Order) -> str:
 
 
 def page(
-    phases: Mapping[str, Phase], low: Mapping[str, Phase], found: Order, settings: Mapping[str, Any], about: Any
+    phases: Mapping[str, PhaseComparison],
+    low: Mapping[str, PhaseComparison],
+    found: Order,
+    settings: Mapping[str, Any],
+    about: Any,
 ) -> str:
     """Markdown, whole."""
     pool, machine = counted(settings["hardware"]), about["machine"]
@@ -142,14 +146,14 @@ Medians over the judged requests; `low load` is {settings["low_share"]:.0%} of t
 """
 
 
-def _predicting(phase: Phase) -> list[tuple[str, Prediction]]:
+def _predicting(phase: PhaseComparison) -> list[tuple[str, Prediction]]:
     """Both clocks, or neither where neither has predicted anything."""
     sides = [("virtual", phase.virtual.prediction), ("Envoy", phase.envoy.prediction)]
     known = [(clock, found) for clock, found in sides if found]
     return known if any(found.share for _, found in known) else []
 
 
-def _row(name: str, phase: Phase) -> Sequence[str]:
+def _row(name: str, phase: PhaseComparison) -> Sequence[str]:
     virtual, envoy = phase.virtual, phase.envoy
     return (
         name,

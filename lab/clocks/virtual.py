@@ -10,7 +10,7 @@ from lab.evaluation.policies.picker import Picker, Predicted
 from lab.evaluation.replay.judging import Judge
 from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
 from lab.evaluation.replay.replay import SCRAPE_S
-from lab.loop.load import Load
+from lab.loop.load import OfferedLoad
 from lab.loop.policies import PREDICTION_HEADER, WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
@@ -28,7 +28,7 @@ class Flown:
 
 
 def tell_virtually(
-    load: Load,
+    load: OfferedLoad,
     policies: Sequence[Phase],
     *,
     phase_s: float,

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from lab.evaluation.journal import JournalError
-from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, Plan
+from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, EvaluationPlan
 from lab.evaluation.replay.preparing import LEARNING_S, prepare
 from lab.evaluation.replay.replay import run_point
-from lab.evaluation.run import Engine
+from lab.evaluation.run import RunFunctions
 from lab.evaluation.studies.bounds import p50_bounds
 from lab.evaluation.studies.rows import judge_rows
 from lab.evaluation.studies.tpot_bounds import tpot_bounds
@@ -109,7 +109,7 @@ def main(
     wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
     chosen = tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES))
     rows_of = _ROWS_OF[:1] if quick else _ROWS_OF
-    plan = Plan(
+    plan = EvaluationPlan(
         workloads=tuple(name for name in WORKLOADS if name in wanted),
         policies=chosen,
         seeds=tuple(range(1, 1 + (seeds or (_QUICK_SEEDS if quick else _SEEDS)))),
@@ -122,7 +122,7 @@ def main(
         judged_rows=rows_of if OURS in chosen else (),
         has_bounds=not quick and OURS in chosen,
     )
-    subject = Subject(WORKLOADS, Engine(prepare, run_point, judge_rows, tpot_bounds), _halving_s, p50_bounds)
+    subject = Subject(WORKLOADS, RunFunctions(prepare, run_point, judge_rows, tpot_bounds), _halving_s, p50_bounds)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
         run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from lab.evaluation.plan import Plan
+from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointResult
 
 Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
@@ -46,7 +46,7 @@ def code_digest() -> str:
 class Journal:
     """All results so far, by what was run. `stale` says that some were made by other code than today's."""
 
-    def __init__(self, file: Path, plan: Plan, resume: bool) -> None:
+    def __init__(self, file: Path, plan: EvaluationPlan, resume: bool) -> None:
         """Begins anew, with the old file kept as `.previous`; or goes on with it. Raises JournalError."""
         self._file, self._prepared = file, file.with_suffix(".prepared")
         self.points: dict[Key, PointResult] = {}
@@ -64,7 +64,7 @@ class Journal:
         """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
         return self._spent_before_s + time.monotonic() - self._began_at
 
-    def points_of(self, plan: Plan, workload: str) -> tuple[PointResult, ...]:
+    def points_of(self, plan: EvaluationPlan, workload: str) -> tuple[PointResult, ...]:
         """The results so far that the plan can make use of."""
         return tuple(
             point
@@ -94,7 +94,7 @@ class Journal:
         part.write_bytes(data)
         part.replace(self._prepared / name)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: EvaluationPlan) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             self._file.replace(self._file.with_name(self._file.name + ".previous"))
@@ -102,7 +102,7 @@ class Journal:
             file.unlink()
         self._append(msgspec.json.encode(_Header(plan.seconds, plan.requests, code_digest())))
 
-    def _read(self, plan: Plan) -> None:
+    def _read(self, plan: EvaluationPlan) -> None:
         lines = self._file.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             # The writer was ended in the middle of a line: that run is made again.

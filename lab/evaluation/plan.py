@@ -65,7 +65,7 @@ class Described(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well.
 
     Models that policies start from have seen each of some loads for `learning_s`.

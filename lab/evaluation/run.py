@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from lab.evaluation.journal import Journal
-from lab.evaluation.plan import BASE, IF_NEVER, Described, Plan
+from lab.evaluation.plan import BASE, IF_NEVER, Described, EvaluationPlan
 from lab.evaluation.progress import Meter
 from lab.evaluation.replay.misses import LEAST
 from lab.evaluation.replay.point import FindTpotBounds, JudgeRows, PointOptions, PointResult, Prepare, RunPoint
@@ -36,7 +36,7 @@ Found = dict[float, Goodput]  # by share
 
 
 @dataclass(frozen=True)
-class Engine:
+class RunFunctions:
     """What makes runs; all are called in other processes, by name."""
 
     prepare: Prepare
@@ -45,7 +45,9 @@ class Engine:
     tpot_bounds: FindTpotBounds
 
 
-def evaluate(plan: Plan, workloads: Mapping[str, Described], engine: Engine, journal: Journal) -> list[WorkloadResult]:
+def evaluate(
+    plan: EvaluationPlan, workloads: Mapping[str, Described], engine: RunFunctions, journal: Journal
+) -> list[WorkloadResult]:
     """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
     known = sum(len(journal.points_of(plan, workload)) for workload in plan.workloads)
@@ -79,8 +81,8 @@ async def _all(evaluation: "_Evaluation", workloads: Mapping[str, Described]) ->
 
 @dataclass(frozen=True)
 class _Evaluation:
-    plan: Plan
-    engine: Engine
+    plan: EvaluationPlan
+    engine: RunFunctions
     journal: Journal
     meter: Meter
     pool: ProcessPoolExecutor

@@ -10,13 +10,13 @@ import click
 
 from lab.bench.figures import cpu, report, write
 from lab.evaluation.journal import Journal
-from lab.evaluation.plan import COMMON, HALVING, Described, Plan
+from lab.evaluation.plan import COMMON, HALVING, Described, EvaluationPlan
 from lab.evaluation.report.report import Made, write_report
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.statistics import Interval
 from lab.evaluation.report.summary import SPEED, Summary, summarise, virtual_requests_per_s
 from lab.evaluation.report.targets import verdicts
-from lab.evaluation.run import Engine, evaluate
+from lab.evaluation.run import RunFunctions, evaluate
 from lab.evaluation.search import SHARES
 from lab.evaluation.studies.bounds import FindP50Bounds, latency_bound
 
@@ -32,7 +32,7 @@ class Subject:
     """
 
     workloads: Mapping[str, Described]
-    engine: Engine
+    engine: RunFunctions
     changed_s: Callable[[float], float]
     p50_bounds: FindP50Bounds
 
@@ -47,7 +47,7 @@ class Output:
     command: str = field(default="scripts/evaluate.py")
 
 
-def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
+def run_whole(plan: EvaluationPlan, subject: Subject, output: Output) -> Summary:
     """Raises JournalError before the first run if the file of points can't be gone on with."""
     journal = Journal(output.points_file, plan, output.resume)
     if journal.stale:
@@ -72,7 +72,7 @@ def run_whole(plan: Plan, subject: Subject, output: Output) -> Summary:
     return summary
 
 
-def _changed_s(plan: Plan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
+def _changed_s(plan: EvaluationPlan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
     """In the runs at the common load."""
     rates = [result.rates[COMMON] for result in results if result.workload == HALVING]
     return subject.changed_s(plan.seconds_at(HALVING, rates[0])) if rates else None
@@ -87,7 +87,11 @@ def _speed(subject: Subject) -> dict[str, float]:
 
 
 def _tell(
-    plan: Plan, results: Sequence[WorkloadResult], summary: Summary, extra: Mapping[str, float], output: Output
+    plan: EvaluationPlan,
+    results: Sequence[WorkloadResult],
+    summary: Summary,
+    extra: Mapping[str, float],
+    output: Output,
 ) -> None:
     report({**extra, **{name: found.mean for name, found in summary.figures.items()}})
     for target, found, verdict in verdicts(summary):

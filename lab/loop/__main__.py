@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from lab.loop import report
-from lab.loop.load import Load, shortened
+from lab.loop.load import OfferedLoad, shortened
 from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
 from lab.loop.picture import draw
 from lab.loop.policies import USUAL, phases
@@ -73,7 +73,7 @@ async def _demo(
 ) -> None:
     pool = pool_of(hardware, replicas)
     workload = shortened(WORKLOADS[WORKLOAD].on(*pool))
-    load = Load(workload, rate or round(_LOAD * workload.typical_rps * speed_factor, 1), speed_factor)
+    load = OfferedLoad(workload, rate or round(_LOAD * workload.typical_rps * speed_factor, 1), speed_factor)
     config = StackConfig(folder=new_folder(), hardware=pool, speed_factor=speed_factor)
     settings = {
         "seconds": seconds,

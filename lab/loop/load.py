@@ -15,14 +15,14 @@ MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 2_000, 120
 
 
 @dataclass(frozen=True)
-class Load:
+class OfferedLoad:
     """`requests_per_s` are those of the clock on the wall, on which servers run at `speed_factor` times their speed."""
 
     workload: Workload
     requests_per_s: float
     speed_factor: float
 
-    def at(self, share: float) -> "Load":
+    def at(self, share: float) -> "OfferedLoad":
         """A share of this load."""
         return replace(self, requests_per_s=self.requests_per_s * share)
 

@@ -8,7 +8,7 @@ from lab.evaluation.policies.configurations import TUNED_WEIGHTS, Weights, confi
 from lab.evaluation.replay.replay import Prepared, replay, run_of
 from lab.loop.envoy import POLICY_HEADER
 from lab.loop.envoy_clusters import BALANCING
-from lab.loop.load import Load
+from lab.loop.load import OfferedLoad
 
 PREDICTION_HEADER = "x-prediction-based-scheduling"
 WARM_UP, TUNED = "warm-up", "tuned"
@@ -36,13 +36,13 @@ class Phase:
 WARM_UP_PHASE = Phase(WARM_UP, "warm-up (profile default)", {PREDICTION_HEADER: "false"}, DEFAULT_CONFIG)
 
 
-def phases(names: Sequence[str], load: Load) -> tuple[Phase, ...]:
+def phases(names: Sequence[str], load: OfferedLoad) -> tuple[Phase, ...]:
     """In the order of the names, each of ENVOYS_OWN or PICKERS."""
     texts = configurations(tuned_weights(load) if TUNED in names else TUNED_WEIGHTS[0])
     return tuple(_phase(name, texts) for name in names)
 
 
-def tuned_weights(load: Load) -> Weights:
+def tuned_weights(load: OfferedLoad) -> Weights:
     """Those under which most of other requests of the same load meet their objectives, in virtual time."""
     scenario, rate = load.scenario(_TUNING_SEED, _TUNING_S / load.speed_factor), load.requests_per_s
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from lab.loop.exceptions import LoopError
-from lab.loop.load import Load
+from lab.loop.load import OfferedLoad
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
 from lab.loop.stack import MODEL, StackConfig
 from simulator.load.replay import replay
@@ -60,7 +60,7 @@ class Story:
 
 
 async def tell(
-    config: StackConfig, narrator: Narrator, load: Load, policies: Sequence[Phase], *, phase_s: float, seed: int
+    config: StackConfig, narrator: Narrator, load: OfferedLoad, policies: Sequence[Phase], *, phase_s: float, seed: int
 ) -> Story:
     """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""
     requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
@@ -83,7 +83,7 @@ class _Stage:
 
     config: StackConfig
     narrator: Narrator
-    load: Load
+    load: OfferedLoad
     phase_s: float
     seed: int
     step_of_all: Callable[[], None]

@@ -9,7 +9,7 @@ from typing import Any
 from epp.kubernetes.client import Client
 from epp.kubernetes.discovery import Discovery
 from epp.kubernetes.objects import POOL_GROUP
-from epp.kubernetes.targets import PoolName, Target
+from epp.kubernetes.targets import PoolName, TargetPods
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 
@@ -19,7 +19,7 @@ POOL = PoolName("pool", POOL_GROUP)
 class Following:
     """`addresses` and `objectives` are what the picker knows now."""
 
-    def __init__(self, client: Client, namespace: str, source: PoolName | Target) -> None:
+    def __init__(self, client: Client, namespace: str, source: PoolName | TargetPods) -> None:
         self.pool = Pool(PrefixIndex(100), 60.0)
         self.discovery = Discovery(client, source, namespace, self.pool)
         self.objectives = self.discovery.objectives
@@ -37,7 +37,7 @@ class Following:
 
 
 @asynccontextmanager
-async def following(client: Client, namespace: str, source: PoolName | Target = POOL) -> AsyncIterator[Following]:
+async def following(client: Client, namespace: str, source: PoolName | TargetPods = POOL) -> AsyncIterator[Following]:
     picker = Following(client, namespace, source)
     async with running(picker.discovery.run()):
         yield picker

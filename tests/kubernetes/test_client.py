@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epp.kubernetes.access import connect
-from epp.kubernetes.client import Client, Event, Selection
+from epp.kubernetes.client import Client, Selection, WatchEvent
 from epp.kubernetes.exceptions import ApiError, ExpiredError, UnreachableError
 from epp.kubernetes.objects import OBJECTIVES, PODS, Pod
 
@@ -52,7 +52,7 @@ def change(kind: str, name: str = "pod", version: str = "1", **fields: Any) -> b
     ).encode()
 
 
-async def watched(client: Client) -> list[Event[Pod]]:
+async def watched(client: Client) -> list[WatchEvent[Pod]]:
     return [event async for event in client.watch(PODS, EVERYTHING, "1")]
 
 

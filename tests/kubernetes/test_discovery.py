@@ -4,7 +4,7 @@ import pytest
 
 from epp.kubernetes.client import Client
 from epp.kubernetes.objects import EXPERIMENTAL_GROUP, POOL_GROUP
-from epp.kubernetes.targets import PoolName, Target
+from epp.kubernetes.targets import PoolName, TargetPods
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.following import eventually, following
 from tests.kubernetes.namespace import LABELS, Namespace
@@ -136,7 +136,7 @@ async def test_objectives_of_this_pool_have_their_priority(client: Client, names
 async def test_without_a_pool_resource_flags_say_which_pods(client: Client, namespace: Namespace) -> None:
     namespace.add_pod("pod", "10.0.0.1")
     namespace.add_pod("ipv6", "fd00::1", annotations={"llm-d.ai/active-ports": "8001"})
-    async with following(client, namespace.name, Target(LABELS, (8000, 8001))) as picker:
+    async with following(client, namespace.name, TargetPods(LABELS, (8000, 8001))) as picker:
         await picker.becomes("10.0.0.1:8000", "10.0.0.1:8001", "[fd00::1]:8001")
         assert picker.names == {"pod-rank-0", "pod-rank-1", "ipv6-rank-1"}
         namespace.annotate("pod", {"inference.networking.k8s.io/active-ports": "8000"})

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.exceptions import ConfigError
-from epp.kubernetes.objects import EXPERIMENTAL_GROUP, POOL_GROUP, Condition, Metadata, Pod, PodStatus
-from epp.kubernetes.targets import PoolName, Target, endpoints_of, parse_target
+from epp.kubernetes.objects import EXPERIMENTAL_GROUP, POOL_GROUP, Metadata, Pod, PodCondition, PodStatus
+from epp.kubernetes.targets import PoolName, TargetPods, endpoints_of, parse_target
 
-CONDITIONS = st.builds(Condition, st.sampled_from(["Ready", "PodScheduled"]), st.sampled_from(["True", "False"]))
+CONDITIONS = st.builds(PodCondition, st.sampled_from(["Ready", "PodScheduled"]), st.sampled_from(["True", "False"]))
 PODS = st.builds(
     Pod,
     st.builds(
@@ -28,7 +28,7 @@ def test_only_ready_pods_that_stay_are_endpoints(pods: list[Pod], ports: list[in
     serving = [
         pod
         for pod in pods
-        if Condition("Ready", "True") in (pod.status.conditions or [])
+        if PodCondition("Ready", "True") in (pod.status.conditions or [])
         and pod.status.podIP
         and pod.metadata.deletionTimestamp is None
     ]
@@ -53,7 +53,7 @@ def test_only_ready_pods_that_stay_are_endpoints(pods: list[Pod], ports: list[in
 def test_selectors_are_what_was_written(labels: dict[str, str]) -> None:
     text = ",".join(f"{key}={value}" for key, value in labels.items())
     target = parse_target(text, " 8000, 8001,8000 ")
-    assert target == Target(labels, (8000, 8001))
+    assert target == TargetPods(labels, (8000, 8001))
     assert sorted(target.selector.split(",")) == sorted(text.split(","))
 
 

@@ -38,7 +38,7 @@ class Address:
 Table = Mapping[Address, Sequence[Address]]
 
 
-class _Cluster:
+class _KnownServices:
     """The last known Services and EndpointSlices."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Cluster:
 
 async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> None:
     """The proxy, until it is cancelled. The API server, which has no endpoints, listens at 127.0.0.1:`api_port`."""
-    cluster, proxy = _Cluster(), _Proxy(subnet)
+    cluster, proxy = _KnownServices(), _Proxy(subnet)
     following = asyncio.create_task(cluster.follow(client))
     try:
         while True:
@@ -173,7 +173,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def serve_names(client: AsyncClient, subnet: Subnet) -> None:
     """The DNS server, until it is cancelled."""
-    cluster = _Cluster()
+    cluster = _KnownServices()
     await asyncio.to_thread(add_address, subnet, subnet.dns)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Names(cluster), local_addr=(subnet.dns, 53))
@@ -184,7 +184,7 @@ async def serve_names(client: AsyncClient, subnet: Subnet) -> None:
 
 
 class _Names(asyncio.DatagramProtocol):
-    def __init__(self, cluster: _Cluster) -> None:
+    def __init__(self, cluster: _KnownServices) -> None:
         self._cluster = cluster
 
     def connection_made(self, transport: Any) -> None:

@@ -1,7 +1,7 @@
 """A server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
 
 What a peer may make this side remember is bounded: by the windows, by the number of streams, by the size of a header
-block, and by a patience that those frames use up which ask for work and carry no request.
+block, and by a budget for the control frames that ask for work and carry no request.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _PREFACE: Final = h2.settings_frame(
 ) + h2.window_update(0, CONNECTION_WINDOW_BYTES - h2.DEFAULT_WINDOW_BYTES)
 
 
-class Patience:
+class ControlFrameBudget:
     """A budget for frames that ask for work and carry no request: a burst, refilled slowly, and by every message."""
 
     BURST: Final = 1_000.0
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         # No new streams come, by the peer's wish or ours: the connection closes with the last one.
         self._leaving = False
         self._closing = False
-        self.patience = Patience()
+        self.control_budget = ControlFrameBudget()
 
     # What asyncio calls.
 
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
         start, end = h2.unpadded(flags, buffer, start, end)
         last = flags & h2.END_STREAM
         if start == end and not last:
-            self.patience.spend()
+            self.control_budget.spend()
         stream.count(end - start, last=bool(last))
         stream.data_received(buffer, start, end)
         if last:
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
             case h2.PRIORITY:
                 self._priority(stream_id, buffer[start:end])
             case _:
-                self.patience.spend()
+                self.control_budget.spend()
 
     def _header_frame(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         if stream_id % 2 == 0:
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
     def _continuation(self, flags: int, fragment: bytes) -> None:
         if not self._block:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self.patience.spend()
+        self.control_budget.spend()
         stream_id, first_flags, block = self._block
         block += fragment
         if len(block) > MAX_BLOCK_BYTES:
@@ -324,14 +324,14 @@ class Connection(asyncio.Protocol):
             self._expect_known(stream_id)
         # Windows that are opened in tiny steps cost as much as those that are opened in large ones.
         if increment < 1_024:
-            self.patience.spend()
+            self.control_budget.spend()
 
     def _rst_stream(self, stream_id: int, size: int) -> None:
         _expect(size == 4, "RST_STREAM", ErrorCode.FRAME_SIZE_ERROR)
         self._expect_known(stream_id)
         if stream := self._streams.get(stream_id):
             # Gateways reset streams all the time, but such as carried messages; a flood only opens and resets.
-            self.patience.spend()
+            self.control_budget.spend()
             self._abort(stream)
             self._close_when_idle()
 
@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
             self._headers.forbid_table()
             return
         if self._settled:
-            self.patience.spend()
+            self.control_budget.spend()
         else:
             self._settled = True
             self._timer.cancel()
@@ -357,14 +357,14 @@ class Connection(asyncio.Protocol):
         _expect(stream_id == 0, "PING")
         _expect(len(payload) == 8, "PING", ErrorCode.FRAME_SIZE_ERROR)
         if not flags & h2.ACK:
-            self.patience.spend()
+            self.control_budget.spend()
             self.outbox.control(h2.frame(h2.PING, h2.ACK, 0, payload))
         elif payload == _DRAIN_PING and self._draining:
             self._take_no_more()
 
     def _priority(self, stream_id: int, payload: bytes) -> None:
         _expect(stream_id != 0, "PRIORITY")
-        self.patience.spend()
+        self.control_budget.spend()
         if len(payload) != 5:
             raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
         self._check_dependency(stream_id, payload, 0)
@@ -394,7 +394,7 @@ class Connection(asyncio.Protocol):
         self._close_when_idle()
 
     def _stream_fault(self, fault: StreamFault) -> None:
-        self.patience.spend()
+        self.control_budget.spend()
         self._ended.append(fault.stream_id)
         self.outbox.control(h2.rst_stream(fault.stream_id, fault.code))
         if stream := self._streams.get(fault.stream_id):

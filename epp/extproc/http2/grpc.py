@@ -18,7 +18,7 @@ from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.frames import END_HEADERS, HEADERS, frame
 from epp.extproc.http2.headers import HeaderBlock, write_headers
 from epp.extproc.http2.stream import Stream
-from epp.extproc.rpc import Exchange, Method, RpcError, Services, Status
+from epp.extproc.rpc import Method, RpcError, Services, StatusCode, StreamHandler
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -44,33 +44,35 @@ def new_stream(
 ) -> Stream:
     """The stream that serves a request; `tasks` holds whatever still runs for one."""
     if headers.method != "POST":
-        return _Refusal(connection, stream_id, _WRONG_METHOD)
+        return _RefusedStream(connection, stream_id, _WRONG_METHOD)
     if not _is_grpc(headers.content_type):
-        return _Refusal(connection, stream_id, _WRONG_CONTENT)
+        return _RefusedStream(connection, stream_id, _WRONG_CONTENT)
     if new_exchange := services.exchanges.get(headers.path):
         try:
             return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
         except Exception:
             logger.exception("no exchange could be made")
-            return _Refusal(connection, stream_id, _trailers_only(Status.INTERNAL, _FAILED))
+            return _RefusedStream(connection, stream_id, _trailers_only(StatusCode.INTERNAL, _FAILED))
     if method := services.methods.get(headers.path):
         return _MethodStream(connection, stream_id, services, tasks, method)
-    return _Refusal(connection, stream_id, _trailers_only(Status.UNIMPLEMENTED, f"{headers.path} is not served here"))
+    return _RefusedStream(
+        connection, stream_id, _trailers_only(StatusCode.UNIMPLEMENTED, f"{headers.path} is not served here")
+    )
 
 
 def _is_grpc(content_type: str) -> bool:
     return content_type == "application/grpc" or content_type.startswith(("application/grpc+", "application/grpc;"))
 
 
-def _trailers(status: Status, text: str) -> bytes:
+def _trailers(status: StatusCode, text: str) -> bytes:
     return write_headers([("grpc-status", str(int(status))), ("grpc-message", quote(text, safe=_UNESCAPED))])
 
 
-def _trailers_only(status: Status, text: str) -> bytes:
+def _trailers_only(status: StatusCode, text: str) -> bytes:
     return write_headers(_HEADERS[:2]) + _trailers(status, text)
 
 
-class _Refusal(Stream):
+class _RefusedStream(Stream):
     """Answers the request's headers, and takes nothing."""
 
     __slots__ = ("_block", "_connection")
@@ -127,7 +129,7 @@ class _MessageStream(Stream):
             needed = _PREFIX_BYTES + size
             if needed > end - start:
                 break
-            self._connection.patience.restore()
+            self._connection.control_budget.restore()
             self.message(view[start + _PREFIX_BYTES : start + needed].tobytes())
             if self._ended:
                 return
@@ -139,7 +141,7 @@ class _MessageStream(Stream):
         if self.trailers is not None:
             return
         if self._part is not None:
-            self.fail(Status.INTERNAL, "the last message is cut short")
+            self.fail(StatusCode.INTERNAL, "the last message is cut short")
         else:
             self.messages_ended()
 
@@ -149,7 +151,7 @@ class _MessageStream(Stream):
             self._connection.outbox.control(frame(HEADERS, END_HEADERS, self.id, _ANSWER_HEADERS))
         self._connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
 
-    def end(self, status: Status, text: str = "") -> None:
+    def end(self, status: StatusCode, text: str = "") -> None:
         """Ends the stream with a status, after what is queued for it; without effect on one that has ended."""
         if self._ended:
             return
@@ -159,17 +161,17 @@ class _MessageStream(Stream):
         else:
             self._connection.outbox.end(self, _trailers_only(status, text))
 
-    def fail(self, status: Status, text: str) -> None:
+    def fail(self, status: StatusCode, text: str) -> None:
         """Ends the stream for a fault of the client's or of this server's."""
         self.busy = True
         self.end(status, text)
 
     def _refuse(self, compressed: int, size: int) -> None:
         if compressed:
-            self.fail(Status.UNIMPLEMENTED, "compressed messages are not taken: send them as they are")
+            self.fail(StatusCode.UNIMPLEMENTED, "compressed messages are not taken: send them as they are")
         else:
             limit = self._services.max_message_bytes
-            self.fail(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes; the limit is {limit}")
+            self.fail(StatusCode.RESOURCE_EXHAUSTED, f"a message of {size} bytes; the limit is {limit}")
 
 
 class _ExchangeStream(_MessageStream):
@@ -183,10 +185,10 @@ class _ExchangeStream(_MessageStream):
         stream_id: int,
         services: Services,
         tasks: set[asyncio.Future[Any]],
-        exchange: Exchange,
+        exchange: StreamHandler,
     ) -> None:
         super().__init__(connection, stream_id, services, tasks)
-        self._exchange: Exchange | None = exchange
+        self._exchange: StreamHandler | None = exchange
         self._inbox: deque[bytes] | None = None
         self._task: asyncio.Future[list[bytes]] | None = None
         self._settling = False
@@ -201,7 +203,7 @@ class _ExchangeStream(_MessageStream):
 
     def messages_ended(self) -> None:
         if not (self._task or self._inbox):
-            self.end(Status.OK)
+            self.end(StatusCode.OK)
             self._close()
 
     def drained(self) -> None:
@@ -211,7 +213,7 @@ class _ExchangeStream(_MessageStream):
         self._ended = True
         self._close()
 
-    def fail(self, status: Status, text: str) -> None:
+    def fail(self, status: StatusCode, text: str) -> None:
         super().fail(status, text)
         self._close()
 
@@ -272,10 +274,10 @@ class _ExchangeStream(_MessageStream):
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, DecodeError):
-            self.fail(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
+            self.fail(StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
         else:
             logger.error("an exchange failed", exc_info=error)
-            self.fail(Status.INTERNAL, _FAILED)
+            self.fail(StatusCode.INTERNAL, _FAILED)
 
     def _close(self) -> None:
         """Closes the exchange, but not under the hands of its own unfinished answer."""
@@ -328,7 +330,7 @@ class _MethodStream(_MessageStream):
         if self._task:
             self._task.cancel()
 
-    def fail(self, status: Status, text: str) -> None:
+    def fail(self, status: StatusCode, text: str) -> None:
         super().fail(status, text)
         if self._task:
             self._task.cancel()
@@ -338,14 +340,14 @@ class _MethodStream(_MessageStream):
             async with aclosing(self._method(self._requests())) as answers:
                 async for answer in answers:
                     await self._send(answer)
-            self.end(Status.OK)
+            self.end(StatusCode.OK)
         except RpcError as error:
             self.end(error.status, str(error))
         except DecodeError as error:
-            self.end(Status.INVALID_ARGUMENT, f"not a message of this method: {error}")
+            self.end(StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
         except Exception:
             logger.exception("a method failed")
-            self.end(Status.INTERNAL, _FAILED)
+            self.end(StatusCode.INTERNAL, _FAILED)
         self._connection.outbox.flush_soon()
 
     async def _requests(self) -> AsyncIterator[bytes]:

@@ -138,7 +138,7 @@ class NoHitLruScorer(Scorer, frozen=True):
         return known
 
 
-class Condition(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class UtilizationCondition(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A cap on one measure of load."""
 
     metric: Literal["active-requests", "running-requests", "waiting-queue", "kv-cache-utilization"]
@@ -153,7 +153,7 @@ class Condition(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
 class UtilizationFilter(Filter, frozen=True):
     """Keeps the endpoints that exceed none of the conditions; all of them if none is left and `fallbackOnEmpty`."""
 
-    conditions: Annotated[tuple[Condition, ...], msgspec.Meta(min_length=1)]
+    conditions: Annotated[tuple[UtilizationCondition, ...], msgspec.Meta(min_length=1)]
     fallback_on_empty: bool = False
     in_flight_load_producer_name: str = ""
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from lab.bench.epp.bench import Bench, Figures
 from lab.bench.epp.gateway import Shape
-from lab.bench.epp.load import Load, Plan, load
+from lab.bench.epp.load import LoadPlan, PickerMeasurement, load
 from lab.bench.epp.pickers import Setting, own_picker, peer_picker
-from lab.bench.epp.target import Target
+from lab.bench.epp.target import MeasuredPicker
 from lab.bench.figures import steps
 
 
@@ -38,7 +38,7 @@ class Found:
 
 
 @contextmanager
-def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Iterator[dict[str, Target]]:
+def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Iterator[dict[str, MeasuredPicker]]:
     """This project's picker and, if wanted and there is one, the peer."""
     with ExitStack() as stack:
         found = {"ours": stack.enter_context(own_picker(bench, setting))}
@@ -49,17 +49,19 @@ def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Itera
         yield found
 
 
-def run(bench: Bench, targets: Mapping[str, Target], cases: Sequence[Case], title: str) -> dict[str, dict[str, Found]]:
+def run(
+    bench: Bench, targets: Mapping[str, MeasuredPicker], cases: Sequence[Case], title: str
+) -> dict[str, dict[str, Found]]:
     """What each target did in each case, `found[case][target]`; a case that a target fails once is left out for it."""
     time.sleep(bench.settle_s)
     idle = {name: target.idle_cores(bench.seconds) for name, target in targets.items()}
-    loads: dict[tuple[str, str], list[Load]] = {}
+    loads: dict[tuple[str, str], list[PickerMeasurement]] = {}
     failed: set[tuple[str, str]] = set()
     for case, _ in steps([(case, n) for case in cases for n in range(bench.rounds)], title):
         for name, target in targets.items():
             if (case.name, name) in failed:
                 continue
-            plan = Plan(target.address, case.shape, bench.seconds, case.at_once, case.per_s, case.connections)
+            plan = LoadPlan(target.address, case.shape, bench.seconds, case.at_once, case.per_s, case.connections)
             one = bench.attempt(f"{title}: {case.name} of {name}", load, target, plan)
             if one:
                 loads.setdefault((case.name, name), []).append(one)
@@ -73,7 +75,7 @@ def run(bench: Bench, targets: Mapping[str, Target], cases: Sequence[Case], titl
     return found
 
 
-def _medians(loads: Sequence[Load], idle_cores: float) -> Found:
+def _medians(loads: Sequence[PickerMeasurement], idle_cores: float) -> Found:
     each = [
         (one.cpu_us_per_request(idle_cores), one.picked_ms(50), one.picked_ms(99), one.per_s, one.client_cores)
         for one in loads

@@ -9,7 +9,7 @@ from lab.bench.epp.cases import Case, Found, named, pickers, ratio, run
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
 from lab.bench.epp.servers import model_servers
-from lab.bench.epp.target import Target
+from lab.bench.epp.target import MeasuredPicker
 
 REFRESH = "1s"
 _PREDICTED = "headroom_epp_decisions_total"
@@ -36,14 +36,14 @@ def _slo_remote(bench: Bench, endpoints: list[str]) -> Figures:
     """Ours asks a predictor as well, whose CPU is counted."""
     with pickers(bench, Setting(endpoints, slo=True, remote=True, refresh=REFRESH)) as targets:
         ours = targets["ours"]
-        both = Target(ours.name, ours.address, [*ours.processes, bench.latency.predictor], ours.metrics_url)
+        both = MeasuredPicker(ours.name, ours.address, [*ours.processes, bench.latency.predictor], ours.metrics_url)
         case = Case("c8", Shape(slo=True))
         found = run(bench, {"ours": both}, [case], "ext_proc, slo, remote")
         figures = named(found.get("c8"), "extproc_cpu_us_per_request_slo_remote")
         return figures | {"slo_remote_predicted_share": _predicted(ours, "remote")}
 
 
-def _predicted(ours: Target, source: str) -> float:
+def _predicted(ours: MeasuredPicker, source: str) -> float:
     """The share of all decisions that had predictions: a decision without one is cheap, and would flatter."""
     all_decisions = ours.metric(f"{_PREDICTED}{{")
     return ours.metric(f'{_PREDICTED}{{profile="slo",source="{source}"') / all_decisions

@@ -18,14 +18,14 @@ import uvloop
 
 from lab.bench.epp.gateway import METHOD, VARIANTS, Played, Shape, Tally, script
 from lab.bench.epp.http2 import CallFailedError, Connection
-from lab.bench.epp.target import Target
+from lab.bench.epp.target import MeasuredPicker
 
 _ROOT = Path(__file__).parents[3]
 _WARM_UP_S = 0.5
 _PATIENCE_S = 20.0
 
 
-class Plan(msgspec.Struct, frozen=True):
+class LoadPlan(msgspec.Struct, frozen=True):
     """How much is asked: `at_once` requests follow each other, or `per_s` come at random times whatever happens."""
 
     address: str
@@ -49,10 +49,10 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Load:
+class PickerMeasurement:
     """One measurement. `cpu_s` is what all processes of the picker spent meanwhile, `watched` how far that went."""
 
-    plan: Plan
+    plan: LoadPlan
     counted: Counted
     cpu_s: float
     watched: float
@@ -80,7 +80,7 @@ class Load:
         return (self.cpu_s - idle_cores * self.counted.seconds) * 1e6 / self.requests
 
 
-def load(target: Target, plan: Plan, watch: Callable[[], float] = lambda: 0.0) -> Load:
+def load(target: MeasuredPicker, plan: LoadPlan, watch: Callable[[], float] = lambda: 0.0) -> PickerMeasurement:
     """Runs the client beside the target, and looks at what `watch` counts before and after.
 
     RuntimeError when none, or fewer than 99 in 100 requests, went well.
@@ -104,7 +104,7 @@ def load(target: Target, plan: Plan, watch: Callable[[], float] = lambda: 0.0) -
     if not well or counted.failed > well / 100:
         reason = counted.reason or "none ended in time"
         raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
-    return Load(plan, counted, spent_s, watched)
+    return PickerMeasurement(plan, counted, spent_s, watched)
 
 
 class _Client:
@@ -169,7 +169,7 @@ class _Client:
         await asyncio.gather(*requests)
 
 
-async def _run(plan: Plan) -> None:
+async def _run(plan: LoadPlan) -> None:
     connections = await _connect(plan)
     # Every message is built before the first one is sent.
     for variant in range(VARIANTS):
@@ -189,7 +189,7 @@ async def _run(plan: Plan) -> None:
     _say(msgspec.json.encode(counted).decode())
 
 
-async def _connect(plan: Plan) -> list[Connection]:
+async def _connect(plan: LoadPlan) -> list[Connection]:
     loop = asyncio.get_running_loop()
     host, _, port = plan.address.rpartition(":")
     pairs = [
@@ -223,4 +223,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_run(msgspec.json.decode(sys.argv[1], type=Plan)))
+    uvloop.run(_run(msgspec.json.decode(sys.argv[1], type=LoadPlan)))

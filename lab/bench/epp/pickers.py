@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from lab.bench.epp.bench import Bench, Latency, Peer
-from lab.bench.epp.target import Target
+from lab.bench.epp.target import MeasuredPicker
 from lab.bench.trainer.serving import free_port
 
 _ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def knows(flag: str) -> bool:
 
 
 @contextmanager
-def own_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
+def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
     """This project's picker. RuntimeError when it doesn't come up."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
     flags = [f"--{name}={port}" for name, port in ports.items()]
@@ -62,11 +62,11 @@ def own_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
 
 
 @contextmanager
-def peer_picker(bench: Bench, setting: Setting) -> Iterator[Target]:
+def peer_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
     """The peer, started for `setting` unless it runs already. RuntimeError when it doesn't come up."""
     peer = bench.peer or Peer()
     if peer.address:
-        yield Target("peer", peer.address, metrics_url=peer.metrics_url)
+        yield MeasuredPicker("peer", peer.address, metrics_url=peer.metrics_url)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "endpoints.yaml"
@@ -106,7 +106,7 @@ def _endpoints_file(endpoints: Sequence[str]) -> str:
 @contextmanager
 def _started(
     command: Sequence[str], env: Mapping[str, str], metrics_url: str, address: str, name: str
-) -> Iterator[Target]:
+) -> Iterator[MeasuredPicker]:
     """The process, from when it listens until the end. RuntimeError with its last words when it doesn't come up."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=_ROOT, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -118,7 +118,7 @@ def _started(
                     words = log.read()[-300:].decode(errors="replace").strip()
                     raise RuntimeError(f"{name} did not come up: {words or shlex.join(command)}")
                 time.sleep(0.05)
-            yield Target(name, address, [psutil.Process(process.pid)], metrics_url)
+            yield MeasuredPicker(name, address, [psutil.Process(process.pid)], metrics_url)
         finally:
             process.terminate()
             try:

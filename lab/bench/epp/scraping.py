@@ -11,10 +11,10 @@ import numpy as np
 
 from lab.bench.epp.bench import Bench, Figures
 from lab.bench.epp.gateway import Shape
-from lab.bench.epp.load import Plan, load
+from lab.bench.epp.load import LoadPlan, load
 from lab.bench.epp.pickers import Setting, own_picker, peer_picker
 from lab.bench.epp.servers import model_servers, pages_served
-from lab.bench.epp.target import Target
+from lab.bench.epp.target import MeasuredPicker
 from lab.bench.figures import steps
 
 _REQUESTS_PER_S = 10.0
@@ -41,7 +41,9 @@ def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
     name = f"{endpoints}_endpoints" + ("" if large_pages else "_small_pages")
     with model_servers(endpoints, large_pages=large_pages, first_port=bench.first_port) as addresses:
         setting = Setting(addresses)
-        starts: dict[str, Callable[[], AbstractContextManager[Target]]] = {"": lambda: own_picker(bench, setting)}
+        starts: dict[str, Callable[[], AbstractContextManager[MeasuredPicker]]] = {
+            "": lambda: own_picker(bench, setting)
+        }
         if bench.peer:
             starts["peer_"] = lambda: peer_picker(bench, setting)
         for prefix, start in starts.items():
@@ -50,10 +52,12 @@ def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
     return figures
 
 
-def _of_picker(bench: Bench, start: Callable[[], AbstractContextManager[Target]], addresses: list[str]) -> Figures:
+def _of_picker(
+    bench: Bench, start: Callable[[], AbstractContextManager[MeasuredPicker]], addresses: list[str]
+) -> Figures:
     with start() as target:
         seconds = max(bench.seconds, _LEAST_REQUESTS / _REQUESTS_PER_S)
-        plan = Plan(target.address, Shape(), seconds, per_s=_REQUESTS_PER_S)
+        plan = LoadPlan(target.address, Shape(), seconds, per_s=_REQUESTS_PER_S)
         loads = [load(target, plan, lambda: pages_served(addresses[0])) for _ in range(bench.rounds)]
         time.sleep(max(bench.settle_s, _LINGER_S))
         idle_cores = target.idle_cores(bench.seconds)

@@ -11,7 +11,7 @@ import psutil
 
 
 @dataclass(frozen=True)
-class Target:
+class MeasuredPicker:
     """`processes` are counted with their children; without any, the metrics page tells what its own process spent."""
 
     name: str

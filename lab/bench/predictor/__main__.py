@@ -10,7 +10,7 @@ import psutil
 
 from lab.bench.figures import report, steps, write
 from lab.bench.predictor.grpc_load import grpc_load
-from lab.bench.predictor.load import Load, Target, load, require_wrk
+from lab.bench.predictor.load import MeasuredServer, ServerMeasurement, load, require_wrk
 from lab.bench.predictor.serving import memory_over_swaps, over_onnxruntime, ready_s, swaps_under_load
 from lab.bench.predictor.store import Generations
 from lab.bench.trainer.serving import free_port, own_server
@@ -20,11 +20,11 @@ _CONNECTIONS = (1, 8, 32, 128)
 _SIZES = (None, 10, 100, 1000)
 _WARM_UP_S = 1.0
 _PACKAGES = ("onnxruntime", "numpy", "msgspec", "uvicorn", "httptools", "uvloop", "starlette")
-Loads = dict[tuple[int | None, int], Load]
+Loads = dict[tuple[int | None, int], ServerMeasurement]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchOptions:
     """The flags."""
 
     seconds: float
@@ -37,7 +37,7 @@ class Plan:
     peer_pid: int | None
 
 
-def measure(targets: dict[str, Target], seconds: float) -> dict[str, Loads]:
+def measure(targets: dict[str, MeasuredServer], seconds: float) -> dict[str, Loads]:
     """Every size at every number of connections, one target after the other each time."""
     found: dict[str, Loads] = {name: {} for name in targets}
     cases = [(rows, connections) for rows in _SIZES for connections in _CONNECTIONS]
@@ -102,7 +102,7 @@ def main(json_file: Path | None, quick: bool, **options: Any) -> None:
     if quick:
         least = {"seconds": 1.0, "rounds": 1, "swaps": 50, "starts": 1}
         options |= {name: min(options[name], value) for name, value in least.items()}
-    plan = Plan(**options)
+    plan = BenchOptions(**options)
     try:
         require_wrk()
         figures = measure_all(plan)
@@ -114,7 +114,7 @@ def main(json_file: Path | None, quick: bool, **options: Any) -> None:
         write(json_file, figures, _PACKAGES, {**settings, "peer": bool(plan.peer), "workers": 1})
 
 
-def measure_all(plan: Plan) -> dict[str, float]:
+def measure_all(plan: BenchOptions) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         generations = Generations(Path(folder), plan.trees, plan.depth)
         grpc_port = free_port()
@@ -122,11 +122,11 @@ def measure_all(plan: Plan) -> dict[str, float]:
         flags += ["--grpc-port", str(grpc_port)]
         figures = {"ready_s": ready_s(generations.location, plan.starts)}
         with own_server("predictor", *flags) as (url, process):
-            ours = Target(url, process)
+            ours = MeasuredServer(url, process)
             targets = {"ours": ours}
             if plan.peer:
                 process_of_peer = psutil.Process(plan.peer_pid) if plan.peer_pid else None
-                targets["peer"] = Target(plan.peer.rstrip("/"), process_of_peer)
+                targets["peer"] = MeasuredServer(plan.peer.rstrip("/"), process_of_peer)
             loads = measure(targets, plan.seconds)
             figures |= figures_of(loads["ours"]) | {"rss_mib": ours.rss_mib}
             if plan.peer:

@@ -13,14 +13,14 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from lab.bench.predictor.load import Target
+from lab.bench.predictor.load import MeasuredServer
 from model_store import SCHEMAS
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _ROOT = Path(__file__).parents[3]
 
 
-def grpc_load(address: str, target: Target, connections: int, seconds: float) -> dict[str, float]:
+def grpc_load(address: str, target: MeasuredServer, connections: int, seconds: float) -> dict[str, float]:
     """Single predictions of one model; requests a second, their times, and the server's CPU for each."""
     command = [sys.executable, "-m", __name__, address, str(connections), str(seconds)]
     before_s = target.cpu_s

@@ -31,7 +31,7 @@ _RESULT = re.compile(r"^RESULT (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)$", re.MULT
 
 
 @dataclass(frozen=True)
-class Load:
+class ServerMeasurement:
     """One measurement. `cpu_s` is the server process's own, NaN where its process is not known."""
 
     requests: int
@@ -47,7 +47,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Target:
+class MeasuredServer:
     """A server to be asked."""
 
     url: str
@@ -93,7 +93,7 @@ def rows_body(rows: int | None) -> bytes:
     return msgspec.json.encode(drawn_rows(1)[0] if rows is None else {"requests": drawn_rows(rows)})
 
 
-def load(target: Target, rows: int | None, connections: int, seconds: float) -> Load:
+def load(target: MeasuredServer, rows: int | None, connections: int, seconds: float) -> ServerMeasurement:
     """Asks for as much as the server can answer, by so many connections at once."""
     path = "/predict" if rows is None else "/predict/bulk/strict"
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def load(target: Target, rows: int | None, connections: int, seconds: float) -> 
         if seconds > _PATIENCE_S:
             raise RuntimeError(f"{target.url}{path} answered nothing within {seconds:g} s")
         return load(target, rows, connections, 2 * seconds)
-    return Load(int(requests), float(took_s), float(p50_ms), float(p99_ms), int(failed), spent_s)
+    return ServerMeasurement(int(requests), float(took_s), float(p50_ms), float(p99_ms), int(failed), spent_s)
 
 
 def _run(command: list[str], seconds: float) -> str:
@@ -126,7 +126,7 @@ def _run(command: list[str], seconds: float) -> str:
             return process.communicate()[0]
 
 
-def _settle(target: Target) -> None:
+def _settle(target: MeasuredServer) -> None:
     """A server goes on with what it was asked when wrk hung up, which must not weigh on the next measurement."""
     end_s = time.monotonic() + _PATIENCE_S
     before_s = target.cpu_s

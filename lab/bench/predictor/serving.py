@@ -13,7 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from lab.bench.figures import steps
-from lab.bench.predictor.load import Load, Target, drawn_rows, load, rows_body
+from lab.bench.predictor.load import MeasuredServer, ServerMeasurement, drawn_rows, load, rows_body
 from lab.bench.predictor.stages import counted_ns, shares
 from lab.bench.predictor.store import Generations
 from lab.bench.trainer.serving import ask, free_port
@@ -54,7 +54,9 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
-def over_onnxruntime(target: Target, graphs: Sequence[bytes], rows: int = 1000, times: int = 200) -> dict[str, float]:
+def over_onnxruntime(
+    target: MeasuredServer, graphs: Sequence[bytes], rows: int = 1000, times: int = 200
+) -> dict[str, float]:
     """A bulk request's time over that of onnxruntime alone with both models, one thread, on the same rows, in turn."""
     sessions = [_session(graph) for graph in graphs]
     body = rows_body(rows)
@@ -100,10 +102,10 @@ def _columns(rows: int) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def swaps_under_load(target: Target, generations: Generations, seconds: float, rounds: int) -> dict[str, float]:
+def swaps_under_load(target: MeasuredServer, generations: Generations, seconds: float, rounds: int) -> dict[str, float]:
     """Single predictions by 8 connections, in turn with and without a new generation every quarter of a second."""
-    with_swaps: list[Load] = []
-    without: list[Load] = []
+    with_swaps: list[ServerMeasurement] = []
+    without: list[ServerMeasurement] = []
     swapped = 0
     for _ in steps(range(rounds), "swaps under load"):
         without.append(load(target, None, 8, seconds))
@@ -142,7 +144,7 @@ class _Swapper:
             self.swaps += 1
 
 
-def memory_over_swaps(target: Target, generations: Generations, swaps: int) -> dict[str, float]:
+def memory_over_swaps(target: MeasuredServer, generations: Generations, swaps: int) -> dict[str, float]:
     """Resident memory after the last swap, less that after the first tenth."""
     process = target.process or psutil.Process()
     early = 0.0

@@ -75,7 +75,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EndpointLoad:
     """An endpoint from the end of its step at `at_s` on; step 0 is over then."""
 
     hardware: Hardware
@@ -84,11 +84,11 @@ class Load:
     decodes: Decodes
     prompts: tuple[Prompt, ...]
 
-    def later(self, steps: int, at_s: float) -> "Load":
+    def later(self, steps: int, at_s: float) -> "EndpointLoad":
         """After so many more steps in which nothing but decodes happened."""
         requests, left, kv_tokens, lengths = self.decodes
         decodes = Decodes(requests, left - steps, kv_tokens + steps, lengths)
-        return Load(self.hardware, self.slowdown, at_s, decodes, ())
+        return EndpointLoad(self.hardware, self.slowdown, at_s, decodes, ())
 
 
 class Future(NamedTuple):
@@ -102,7 +102,7 @@ class Future(NamedTuple):
     lengths: Floats
 
 
-def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = foreknown) -> Load:
+def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = foreknown) -> EndpointLoad:
     """What is on an endpoint, its answers as long as `lengths` says."""
     engine = cluster.engines[endpoint]
     begun, left_s = cluster.steps_begun(endpoint, now_s)
@@ -123,7 +123,7 @@ def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = fo
     decodes.sort()
     columns = np.array(decodes, dtype=np.float64).reshape(-1, 4)
     ordered = Decodes(columns[:, 1].astype(np.int64), columns[:, 0], columns[:, 2], columns[:, 3])
-    return Load(engine.hardware, cluster.slowdown(endpoint), now_s + left_s, ordered, tuple(prompts))
+    return EndpointLoad(engine.hardware, cluster.slowdown(endpoint), now_s + left_s, ordered, tuple(prompts))
 
 
 def begins_later(cluster: Cluster, endpoint: int, after_s: float) -> bool:
@@ -147,21 +147,21 @@ def prompt_of(arrival: Arrival, cached_tokens: int, lengths: Lengths = foreknown
     return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, length, length)
 
 
-def begin(load: Load) -> Reading:
+def begin(load: EndpointLoad) -> Reading:
     """Before any prompt is read."""
     steps = load.decodes.steps
     ended = int(steps.searchsorted(0.0, "right"))
     return Reading([0], [load.at_s], len(steps) - ended, float(load.decodes.kv_tokens[ended:].sum()), ended)
 
 
-def read(load: Load, reading: Reading, prompts: Sequence[Prompt]) -> None:
+def read(load: EndpointLoad, reading: Reading, prompts: Sequence[Prompt]) -> None:
     """Takes the steps that read all prompts."""
     queue = list(reversed(prompts))
     while queue:
         _step(load, reading, queue)
 
 
-def read_all_but_last(load: Load, reading: Reading) -> tuple[Prompt, ...]:
+def read_all_but_last(load: EndpointLoad, reading: Reading) -> tuple[Prompt, ...]:
     """Takes the load's steps that read prompts, without the last; returns what that is left to read.
 
     Up to there another prompt at the end of the queue changes nothing.
@@ -172,7 +172,7 @@ def read_all_but_last(load: Load, reading: Reading) -> tuple[Prompt, ...]:
     return tuple(reversed(queue))
 
 
-def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
+def _step(load: EndpointLoad, reading: Reading, queue: list[Prompt]) -> None:
     """One step that reads prompts, or, where no more sequences may run, those until one ends."""
     hardware, cost = load.hardware, load.hardware.cost
     decodes = reading.decodes
@@ -205,14 +205,14 @@ def _step(load: Load, reading: Reading, queue: list[Prompt]) -> None:
             reading.kv_tokens += kv_tokens
 
 
-def _advance(load: Load, reading: Reading, steps: int) -> None:
+def _advance(load: EndpointLoad, reading: Reading, steps: int) -> None:
     cost, decodes = load.hardware.cost, reading.decodes
     kv_tokens = reading.kv_tokens + (steps - 1) * decodes / 2
     duration_ms = steps * (cost.dense_ms(decodes) + cost.decode_attention_ms(decodes, round(kv_tokens)))
     _end_step(load, reading, reading.steps[-1] + steps, reading.times_s[-1] + duration_ms * load.slowdown / 1000)
 
 
-def _end_step(load: Load, reading: Reading, step: int, now_s: float) -> None:
+def _end_step(load: EndpointLoad, reading: Reading, step: int, now_s: float) -> None:
     """All decodes have a token more for each step; those that have their last one leave."""
     reading.kv_tokens += reading.decodes * (step - reading.steps[-1])
     reading.steps.append(step)
@@ -227,14 +227,14 @@ def _end_step(load: Load, reading: Reading, step: int, now_s: float) -> None:
         reading.decodes -= 1
 
 
-def _next_end(load: Load, reading: Reading) -> int:
+def _next_end(load: EndpointLoad, reading: Reading) -> int:
     ends = [one[0] for one in reading.joined_ends[:1]]
     if reading.ended < len(load.decodes.steps):
         ends.append(int(load.decodes.steps[reading.ended]))
     return min(ends)
 
 
-def foresee(load: Load, reading: Reading, replaced: float = 0.0) -> Future:
+def foresee(load: EndpointLoad, reading: Reading, replaced: float = 0.0) -> Future:
     """All of the load's requests, once its prompts have been read.
 
     `replaced` is the share of those that decode then whom others like them follow, where somebody is expected to come.
@@ -257,7 +257,7 @@ def foresee(load: Load, reading: Reading, replaced: float = 0.0) -> Future:
     return Future(requests, first_s, tail_s, lengths)
 
 
-def _decode_only_s(load: Load, ends: Floats, kv_tokens: Floats, replaced: float) -> Floats:
+def _decode_only_s(load: EndpointLoad, ends: Floats, kv_tokens: Floats, replaced: float) -> Floats:
     """After how much time each ends, when there are none but these, in order of their last steps."""
     count = len(ends)
     if not count:

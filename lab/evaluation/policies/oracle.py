@@ -15,10 +15,10 @@ from scipy.special import ndtr
 
 from lab.evaluation.policies.foresight import (
     REPLACED,
+    EndpointLoad,
     Floats,
     Future,
     Ints,
-    Load,
     Prompt,
     Reading,
     begin,
@@ -51,7 +51,7 @@ class _Outlook:
     """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
 
     key: tuple[int, int, float, int]
-    load: Load
+    load: EndpointLoad
     steps_begun: int
     reading: Reading
     last: tuple[Prompt, ...]
@@ -139,7 +139,7 @@ class Oracle:
         found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
         return found
 
-    def value(self, load: Load, future: Future) -> float:
+    def value(self, load: EndpointLoad, future: Future) -> float:
         """What a future is worth: how many of the endpoint's requests can be expected to meet both objectives."""
         facts = self._facts[future.requests]
         known_s = facts[:, _FIRST]

@@ -2,7 +2,7 @@
 
 import math
 
-from lab.evaluation.policies.foresight import Future, Load
+from lab.evaluation.policies.foresight import EndpointLoad, Future
 from lab.evaluation.policies.oracle import Oracle
 
 
@@ -14,6 +14,6 @@ class Quickest(Oracle):
 
     of_lost = -math.inf
 
-    def value(self, load: Load, future: Future) -> float:
+    def value(self, load: EndpointLoad, future: Future) -> float:
         """The seconds from arrival to end, of all of the endpoint's requests, less than nothing."""
         return -float((future.ended_s - self.arrived_s(future.requests)).sum())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, Plan
+from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, EvaluationPlan
 from lab.evaluation.report import plots
 from lab.evaluation.report.levels import LEVELS, write_levels
 from lab.evaluation.report.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_BOUNDS, TRIED
@@ -41,7 +41,7 @@ class Made:
 
 def write_report(
     folder: Path,
-    plan: Plan,
+    plan: EvaluationPlan,
     results: Sequence[WorkloadResult],
     summary: Summary,
     made: Made,
@@ -73,7 +73,7 @@ def write_report(
     return file
 
 
-def _head(plan: Plan, made: Made) -> str:
+def _head(plan: EvaluationPlan, made: Made) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
     seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "one seed, so that nothing has an interval"
     notes = []
@@ -124,7 +124,7 @@ def _bounds(
     )
 
 
-def _objectives(plan: Plan, workloads: Mapping[str, Described]) -> str:
+def _objectives(plan: EvaluationPlan, workloads: Mapping[str, Described]) -> str:
     """Workloads with the same classes share their rows."""
     by_mix: dict[tuple[SloMultiple, ...], list[str]] = {}
     for name in plan.workloads:

@@ -18,7 +18,7 @@ _LEAST_OVER = {
 
 
 @dataclass(frozen=True)
-class Target:
+class FigureTarget:
     """A figure and the range that it should lie in."""
 
     name: str
@@ -42,30 +42,32 @@ class Target:
         return "missed" if high < self.least or low > self.most else "unsure"
 
 
-def _goodputs(ours: str, prefix: str = "") -> list[Target]:
+def _goodputs(ours: str, prefix: str = "") -> list[FigureTarget]:
     over = "goodput of {} at 90% over that of {}, {}".format
     return [
         *(
-            Target(prefix + name, over(ours, opponents(ours)[name], "median over workloads"), least)
+            FigureTarget(prefix + name, over(ours, opponents(ours)[name], "median over workloads"), least)
             for name, least in _LEAST_OVER.items()
         ),
-        Target(f"{prefix}worst_goodput_over_default", over(ours, BASE, "on the worst workload"), 1.0),
+        FigureTarget(f"{prefix}worst_goodput_over_default", over(ours, BASE, "on the worst workload"), 1.0),
     ]
 
 
 TARGETS = (
     *_goodputs(OURS),
     *_goodputs(SHEDDING, OF_SHEDDING),
-    Target("e2e_p50_gain_over_tuned_shared_prefix", "end-to-end p50 of tuned over ours, shared-prefix, same load", 1.5),
-    Target("ttft_mdape", "median error of predicted TTFT, %, median over workloads", most=TTFT_MDAPE),
-    Target("tpot_mdape", "median error of predicted TPOT, %, median over workloads", most=TPOT_MDAPE),
-    Target("coverage_q90", "observed below the predicted 0.9-quantile, %, median over workloads", *COVERAGE),
-    Target("recovery_s", "until errors are back after an endpoint halved its speed, s", most=60.0),
-    Target("recovery_coverage_q90", "coverage from then on, %", *COVERAGE),
+    FigureTarget(
+        "e2e_p50_gain_over_tuned_shared_prefix", "end-to-end p50 of tuned over ours, shared-prefix, same load", 1.5
+    ),
+    FigureTarget("ttft_mdape", "median error of predicted TTFT, %, median over workloads", most=TTFT_MDAPE),
+    FigureTarget("tpot_mdape", "median error of predicted TPOT, %, median over workloads", most=TPOT_MDAPE),
+    FigureTarget("coverage_q90", "observed below the predicted 0.9-quantile, %, median over workloads", *COVERAGE),
+    FigureTarget("recovery_s", "until errors are back after an endpoint halved its speed, s", most=60.0),
+    FigureTarget("recovery_coverage_q90", "coverage from then on, %", *COVERAGE),
 )
 
 
-def verdicts(summary: Summary) -> list[tuple[Target, str, str]]:
+def verdicts(summary: Summary) -> list[tuple[FigureTarget, str, str]]:
     """Each target, what was found as it is printed, and the verdict."""
     found = [summary.figures.get(target.name) for target in TARGETS]
     return [(target, _text(one), target.verdict(one)) for target, one in zip(TARGETS, found, strict=True)]

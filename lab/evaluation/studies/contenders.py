@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import xgboost as xgb
 
-from lab.evaluation.studies.experiment_model import Plan, TargetPlan, fit_target, target_matrix
+from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan, fit_target, target_matrix
 from trainer.derivation import RISING, design_columns
 from trainer.wire import Matrix
 
@@ -58,7 +58,7 @@ class Contender(Protocol):
         """A model of a target, fitted to rows [rows, plan.names]."""
 
 
-def by_plan(plan: Plan) -> Contender:
+def by_plan(plan: ExperimentPlan) -> Contender:
     """A plan's columns, derivations, trees and options; its quantiles are the median and the one that is asked for."""
 
     def contend(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
@@ -92,9 +92,9 @@ def reference(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predi
     return predict
 
 
-OURS = Plan()
-REFERENCE_PLAN = Plan(ttft=TargetPlan(REFERENCE_COLUMNS["ttft"]), tpot=TargetPlan(REFERENCE_COLUMNS["tpot"]))
-MEAN_FIRST = Plan(
+OURS = ExperimentPlan()
+REFERENCE_PLAN = ExperimentPlan(ttft=TargetPlan(REFERENCE_COLUMNS["ttft"]), tpot=TargetPlan(REFERENCE_COLUMNS["tpot"]))
+MEAN_FIRST = ExperimentPlan(
     ttft=TargetPlan(design_columns("ttft"), RISING["ttft"], mean_first=True, calibrating_share=0.1),
     tpot=TargetPlan(design_columns("tpot"), mean_first=True, calibrating_share=0.1),
 )

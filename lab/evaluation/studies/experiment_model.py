@@ -73,7 +73,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExperimentPlan:
     """An experiment. `names` are the columns of the rows that are added; each derivation may use those before it.
 
     The newest `rows` of each target are fitted to; one that is `half_life_rows` older than another weighs half as much.
@@ -116,7 +116,7 @@ class ExperimentModels(msgspec.Struct, frozen=True):
 class ExperimentModel:
     """Used as VirtualTrainer is."""
 
-    def __init__(self, plan: Plan, models: ExperimentModels | None = None) -> None:
+    def __init__(self, plan: ExperimentPlan, models: ExperimentModels | None = None) -> None:
         self._plan = plan
         width = len(plan.names) + 1
         self._new: list[tuple[FeatureColumns, float, float]] = []
@@ -188,7 +188,7 @@ class ExperimentModel:
             self._served.replace(_Graph(onnx_bytes, self._plan), from_s)
 
 
-def target_matrix(plan: Plan, name: str, rows: Matrix) -> Matrix:
+def target_matrix(plan: ExperimentPlan, name: str, rows: Matrix) -> Matrix:
     """From rows [rows, plan.names] to what a target's models read, [rows, columns]."""
     matrix, views = _matrix(plan, len(rows))
     _fill(matrix, views, plan, rows)
@@ -220,7 +220,7 @@ def fit_target(target: TargetPlan, x: Matrix, y_ms: Matrix, weights: Matrix | No
 class _Graph:
     """A session whose buffers are bound for each batch size when that is first asked for."""
 
-    def __init__(self, onnx_bytes: bytes, plan: Plan) -> None:
+    def __init__(self, onnx_bytes: bytes, plan: ExperimentPlan) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -248,23 +248,23 @@ class _Graph:
         return self._bound[rows]
 
 
-def _matrix(plan: Plan, rows: int) -> tuple[Matrix, Columns]:
+def _matrix(plan: ExperimentPlan, rows: int) -> tuple[Matrix, Columns]:
     """[rows, columns] to be filled, and a view of each of its columns."""
     matrix = np.zeros((rows, len(plan.columns)), dtype=np.float32)
     return matrix, {name: matrix[:, index] for index, name in enumerate(plan.columns)}
 
 
-def _fill(matrix: Matrix, views: Columns, plan: Plan, rows: Matrix) -> None:
+def _fill(matrix: Matrix, views: Columns, plan: ExperimentPlan, rows: Matrix) -> None:
     matrix[:, : len(plan.names)] = rows
     for name, derive in plan.derived.items():
         views[name][:] = derive(views)
 
 
-def _positions(plan: Plan, target: TargetPlan) -> list[int]:
+def _positions(plan: ExperimentPlan, target: TargetPlan) -> list[int]:
     return [plan.columns.index(name) for name in target.columns]
 
 
-def _export(models: Mapping[str, Fitted], plan: Plan) -> bytes:
+def _export(models: Mapping[str, Fitted], plan: ExperimentPlan) -> bytes:
     """One graph: from `columns` [rows, columns] to each target's outputs [rows, outputs], at least 0, not crossing."""
     nodes: list[NodeProto] = []
     constants = [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])]

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from lab.evaluation.studies.contenders import CONTENDERS, OURS, Contender
-from lab.evaluation.studies.experiment_model import Plan, TargetPlan, fit_target, target_matrix
+from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan, fit_target, target_matrix
 from lab.evaluation.studies.noise_floor import Floor, floor_of_neighbours
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
@@ -52,7 +52,7 @@ def judge(
     quantile: float = 0.9,
     fitted_share: float = 0.7,
     contenders: Mapping[str, Contender] = CONTENDERS,
-    plan: Plan = OURS,
+    plan: ExperimentPlan = OURS,
     floor: Floor | None = None,
 ) -> TargetQuality:
     """All contenders on rows [rows, plan.names] in the order of their arrival, and what they took in ms, above 0.
@@ -112,7 +112,7 @@ def _quality(name: str, median_ms: Matrix, upper_ms: Matrix, y_ms: Matrix, quant
     )
 
 
-def _floor(target: str, plan: Plan, rows: Matrix, y_ms: Matrix, cut: int, quantile: float) -> Floor | None:
+def _floor(target: str, plan: ExperimentPlan, rows: Matrix, y_ms: Matrix, cut: int, quantile: float) -> Floor | None:
     """By neighbours among the judged rows, whose residuals are those of a mean that was fitted to the others."""
     mean = TargetPlan(plan.target(target).columns, fit=FitSettings(quantiles=(), trees=150, depth=6, learning_rate=0.1))
     x = target_matrix(plan, target, rows)

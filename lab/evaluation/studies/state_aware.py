@@ -17,7 +17,7 @@ from lab.evaluation.policies.picker import Picker
 from lab.evaluation.replay.learning import VirtualTrainer
 from lab.evaluation.replay.replay import LEARNING, Run, played, prepared_of, scenario_of
 from lab.evaluation.studies.contenders import by_plan
-from lab.evaluation.studies.experiment_model import Plan, TargetPlan
+from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan
 from lab.evaluation.studies.noise_floor import Told
 from lab.evaluation.studies.quality import judge
 from model_store import ROW_NAMES
@@ -38,8 +38,8 @@ SECONDS = 150.0
 # Neither the traffic that is judged nor that of models, rows and futures.
 _SEED = 4 * OTHER_TRAFFIC
 _NAMES = (*ROW_NAMES, *STATE)
-_OURS = Plan(names=_NAMES)
-_TOLD = Plan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
+_OURS = ExperimentPlan(names=_NAMES)
+_TOLD = ExperimentPlan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
 
 
 def told_tpot(workload: str, requests_per_s: float, prepared: bytes | None) -> Told | None:

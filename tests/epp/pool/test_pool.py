@@ -11,6 +11,7 @@ from epp.pool.prefix_index import PrefixIndex, block_hashes
 from epp.pool.state import CAPACITY, PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint
+from tests.epp.clock import Clock
 
 
 def make_pool(size: int = 2, staleness_s: float = 60.0) -> Pool:
@@ -102,15 +103,8 @@ def test_a_request_that_ended_before_the_next_scrape_is_not_waiting() -> None:
     assert pool.snapshot(request()).waiting.tolist() == [0]
 
 
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     pool = Pool(PrefixIndex(10), 1e9, clock=clock)
     pool.replace_endpoints([endpoint(0)])
     pool.record_gap(0, gap_ms=20, tokens=1)
@@ -127,7 +121,7 @@ def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> No
 
 
 def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     pool = Pool(PrefixIndex(10), 1e9, clock=clock)
     pool.replace_endpoints([endpoint(0), endpoint(1)])
 

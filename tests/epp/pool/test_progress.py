@@ -12,19 +12,10 @@ from epp.pool.prefix_index import PrefixIndex
 from epp.pool.state import PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, TpotSlos
+from tests.epp.clock import Clock
 
 ENDPOINTS = (Endpoint("pod-0", "10.0.0.0:8000"), Endpoint("pod-1", "10.0.0.1:8000"))
 STEP_S = 0.02
-
-
-class Clock:
-    """Time that passes only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def make_pool(clock: Clock, state: PoolState | None = None) -> Pool:

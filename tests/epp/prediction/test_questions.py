@@ -13,15 +13,9 @@ from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
 from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
 from model_store import ROW_NAMES
+from tests.epp.clock import Clock
 
 LENGTH, PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
-
-
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def pool_of(count: int, clock: Clock) -> Pool:

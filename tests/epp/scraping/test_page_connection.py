@@ -14,7 +14,7 @@ from epp.scraping.page_connection import MAX_ANSWER_BYTES, PageConnection
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-class Wire(asyncio.Transport):
+class ClientWire(asyncio.Transport):
     """Takes down what is sent, and whether the connection is given up."""
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ class Heard:
         self.errors.append((error.kind, str(error), fresh))
 
 
-def connected() -> tuple[PageConnection, Wire, Heard]:
-    heard, wire = Heard(), Wire()
+def connected() -> tuple[PageConnection, ClientWire, Heard]:
+    heard, wire = Heard(), ClientWire()
     connection = PageConnection(REQUEST, heard)
     connection.connection_made(wire)
     assert wire.sent == [REQUEST]

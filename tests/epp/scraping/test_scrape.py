@@ -19,13 +19,13 @@ from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, Snapshot
 from epp.scraping.engines import configured_engine
 from epp.scraping.scrape import ScrapeConfig, Scraper
-from epp.scraping.target import Patience
+from epp.scraping.target import ScrapeTimeouts
 from tests.epp.scraping.pages import PAGE, Answer, always, http, once, page, page_servers, serving, vllm_page
 
 ENGINE = configured_engine("vllm", waiting="waiting", running="running", kv_usage="kv", lora="")
 CHUNKED = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{len(PAGE):x}\r\n{PAGE}\r\n0\r\n\r\n".encode()
-QUICK = Patience(connect_s=0.2, page_s=0.2, backoff_s=0.05)
-PATIENT = Patience(connect_s=60, page_s=60, backoff_s=0.05)
+QUICK = ScrapeTimeouts(connect_s=0.2, page_s=0.2, backoff_s=0.05)
+PATIENT = ScrapeTimeouts(connect_s=60, page_s=60, backoff_s=0.05)
 
 
 def build_pool(*addresses: str) -> Pool:
@@ -36,7 +36,7 @@ def build_pool(*addresses: str) -> Pool:
 
 @asynccontextmanager
 async def running(pool: Pool, **settings: Any) -> AsyncIterator[Scraper]:
-    defaults: dict[str, Any] = {"engine": ENGINE, "interval_s": 0.01, "patience": PATIENT, "staleness_s": 60.0}
+    defaults: dict[str, Any] = {"engine": ENGINE, "interval_s": 0.01, "timeouts": PATIENT, "staleness_s": 60.0}
     scraper = Scraper(pool, ScrapeConfig(**(defaults | settings)))
     task = asyncio.create_task(scraper.run())
     try:
@@ -208,7 +208,7 @@ def test_an_interval_of_nothing_is_refused() -> None:
 async def test_what_is_no_page_is_not_believed_and_counted_by_its_kind(answer: Answer, kind: str) -> None:
     async with serving(answer) as address:
         pool = build_pool(address)
-        async with running(pool, patience=QUICK if kind == "timeout" else PATIENT) as scraper:
+        async with running(pool, timeouts=QUICK if kind == "timeout" else PATIENT) as scraper:
             await until(lambda: scraper.counts.failed > 1)
             assert scraper.counts.failed == scraper.counts.failures[kind]
             assert not fresh(pool)
@@ -216,7 +216,7 @@ async def test_what_is_no_page_is_not_believed_and_counted_by_its_kind(answer: A
 
 async def test_a_port_that_refuses_is_counted(unused_tcp_port: int) -> None:
     pool = build_pool(f"127.0.0.1:{unused_tcp_port}")
-    async with running(pool, patience=QUICK) as scraper:
+    async with running(pool, timeouts=QUICK) as scraper:
         await until(lambda: scraper.counts.failures["connect"] > 1)
         assert not fresh(pool)
 
@@ -275,7 +275,7 @@ async def full_backlog() -> AsyncIterator[str]:
 
 
 async def test_an_endpoint_that_does_not_accept_is_given_up_in_time() -> None:
-    async with full_backlog() as deaf, running(build_pool(deaf), patience=QUICK) as scraper:
+    async with full_backlog() as deaf, running(build_pool(deaf), timeouts=QUICK) as scraper:
         await until(lambda: scraper.counts.failures["connect"] > 1)
 
 
@@ -283,7 +283,7 @@ async def test_an_endpoint_that_comes_back_is_read_again_and_its_age_told_once(
     log: pytest.LogCaptureFixture, unused_tcp_port: int
 ) -> None:
     pool = build_pool(f"127.0.0.1:{unused_tcp_port}")
-    async with running(pool, patience=QUICK, staleness_s=0.1) as scraper:
+    async with running(pool, timeouts=QUICK, staleness_s=0.1) as scraper:
         await until(lambda: scraper.counts.failed > 5 and scraper.stale == 1)
         assert scraper.max_age_s > 0.1
         async with serving(page, port=unused_tcp_port):

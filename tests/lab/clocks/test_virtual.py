@@ -8,7 +8,7 @@ from lab.clocks import virtual
 from lab.clocks.predicting import Foretold, judge, of_decision
 from lab.evaluation.policies.picker import Predicted
 from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
-from lab.loop.load import Load, shortened
+from lab.loop.load import OfferedLoad, shortened
 from lab.loop.policies import phases
 from model_store import ROW_NAMES
 from simulator.workloads import WORKLOADS
@@ -54,7 +54,7 @@ def test_the_picker_sees_when_tokens_come_in_every_phase(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(virtual, "VirtualTrainer", Noting)
     workload = shortened(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
-    load = Load(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
+    load = OfferedLoad(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
     policies = phases(["default"], load)
     virtual.tell_virtually(load, policies, phase_s=PHASE_S, seed=1, learning=LearningSettings())
     tpot_ms = np.median([tpot_ms for _, tpot_ms in rows if tpot_ms])
@@ -67,7 +67,7 @@ def test_the_picker_sees_when_tokens_come_in_every_phase(monkeypatch: pytest.Mon
 
 def test_the_warm_up_asks_for_no_predictions_when_there_are_some() -> None:
     workload = shortened(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
-    load = Load(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
+    load = OfferedLoad(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
     learning = LearningSettings(interval_s=1.0, delay_s=0.0, min_samples=20, min_new_rows=1)
     told = virtual.tell_virtually(load, phases(["slo"], load), phase_s=PHASE_S, seed=1, learning=learning)
     assert not told["warm-up"].predicted

@@ -5,11 +5,11 @@ import msgspec
 import pytest
 
 from lab.evaluation.journal import Journal, JournalError
-from lab.evaluation.plan import Plan
+from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointOptions, PointResult
 from tests.lab.evaluation.queue_model import run_point
 
-PLAN = Plan(("poisson",), ("slo",), (1,), 60.0, 600, 1, 1.02, loads=(1.0,))
+PLAN = EvaluationPlan(("poisson",), ("slo",), (1,), 60.0, 600, 1, 1.02, loads=(1.0,))
 
 
 def point(seed: int) -> PointResult:

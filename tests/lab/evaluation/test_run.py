@@ -4,19 +4,21 @@ from pathlib import Path
 import pytest
 
 from lab.evaluation.journal import Journal
-from lab.evaluation.plan import Plan
+from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.misses import LEAST
 from lab.evaluation.report.plots import curve
 from lab.evaluation.report.results import WorkloadResult
-from lab.evaluation.run import Engine, evaluate
+from lab.evaluation.run import RunFunctions, evaluate
 from tests.lab.evaluation.queue_model import Queue, judge_rows, prepare, run_point, tpot_bounds
 
-PLAN = Plan(("bursts",), ("round-robin", "default", "slo"), (1, 2, 3), 60.0, 600, 1, 1.05, loads=(0.7, 1.0, 1.4))
+PLAN = EvaluationPlan(
+    ("bursts",), ("round-robin", "default", "slo"), (1, 2, 3), 60.0, 600, 1, 1.05, loads=(0.7, 1.0, 1.4)
+)
 
 
-def evaluated(plan: Plan, file: Path, resume: bool = False) -> WorkloadResult:
+def evaluated(plan: EvaluationPlan, file: Path, resume: bool = False) -> WorkloadResult:
     journal = Journal(file, plan, resume)
-    return evaluate(plan, {"bursts": Queue()}, Engine(prepare, run_point, judge_rows, tpot_bounds), journal)[0]
+    return evaluate(plan, {"bursts": Queue()}, RunFunctions(prepare, run_point, judge_rows, tpot_bounds), journal)[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab.evaluation.plan import Plan
+from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointResult
-from lab.evaluation.run import Engine
+from lab.evaluation.run import RunFunctions
 from lab.evaluation.studies.bounds import P50Bounds
 from lab.evaluation.whole import Output, Subject, run_whole
 from tests.lab.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point, tpot_bounds
 
 WORKLOADS = ("shared-prefix", "halving")
-PLAN = Plan(
+PLAN = EvaluationPlan(
     WORKLOADS,
     ("round-robin", "default", "tuned", "slo", "slo-shedding", "oracle", "oracle-shedding"),
     (1, 2),
@@ -32,7 +32,7 @@ PLAN = Plan(
 )
 SUBJECT = Subject(
     {name: Queue() for name in ("poisson", *WORKLOADS)},
-    Engine(prepare, run_point, judge_rows, tpot_bounds),
+    RunFunctions(prepare, run_point, judge_rows, tpot_bounds),
     lambda seconds: seconds / 2,
     lambda workload, requests_per_s, seed, seconds: P50Bounds(least_ms=100.0 * seed, quickest_ms=120.0 * seed),
 )
@@ -125,7 +125,7 @@ def test_every_table_of_the_report_is_even(folder: Path) -> None:
 
 def test_a_finished_evaluation_is_reported_again_without_a_run(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
-    engine = Engine(prepare, _only_the_speed, judge_rows, tpot_bounds)
+    engine = RunFunctions(prepare, _only_the_speed, judge_rows, tpot_bounds)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
     run_whole(PLAN, replace(SUBJECT, engine=engine), output)
     assert (folder / "points.jsonl").read_bytes() == lines
@@ -148,7 +148,7 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
-        run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _fail_at_slo, judge_rows, tpot_bounds)), output)
+        run_whole(plan, replace(SUBJECT, engine=RunFunctions(prepare, _fail_at_slo, judge_rows, tpot_bounds)), output)
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
@@ -171,7 +171,7 @@ def _never_at_the_base(*arguments: Any) -> PointResult:
 def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
-    run_whole(plan, replace(SUBJECT, engine=Engine(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output)
+    run_whole(plan, replace(SUBJECT, engine=RunFunctions(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output)
     text = (tmp_path / "evaluation.md").read_text()
     assert "At the common load of 5 requests/s" in text
     assert "| default | ≤ 1.1" in text

@@ -27,7 +27,7 @@ REQUEST = (
 REQUEST_BLOCK = write_headers(REQUEST)
 
 
-class Wire(asyncio.Transport):
+class ServerWire(asyncio.Transport):
     """Keeps what is written. With `slow`, nothing leaves its buffer."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Peer:
     """Frames that come back are (type, flags, stream, payload)."""
 
     book: Book = field(default_factory=Book)
-    wire: Wire = field(default_factory=Wire)
+    wire: ServerWire = field(default_factory=ServerWire)
     max_message_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.extproc.http2 import frames as h2
-from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Patience
+from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, ControlFrameBudget
 from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, write_headers
 from tests.epp.extproc.exchanges import COMMANDS, Book
@@ -345,10 +345,13 @@ async def test_another_protocol_is_told_to_go(start: bytes) -> None:
 )
 async def test_a_flood_without_requests_ends_the_connection(peer: Peer, annoyance: bytes) -> None:
     peer.send(open_stream(1))
-    peer.send(*[annoyance] * int(Patience.BURST - 10))
+    peer.send(*[annoyance] * int(ControlFrameBudget.BURST - 10))
     peer.send(frame(h2.DATA, 0, 1, grpc_message(b"a message")))
     assert not peer.wire.closed
-    assert fault(peer.send(*[annoyance] * int(Patience.BURST * 2))) == (CONNECTION, ErrorCode.ENHANCE_YOUR_CALM)
+    assert fault(peer.send(*[annoyance] * int(ControlFrameBudget.BURST * 2))) == (
+        CONNECTION,
+        ErrorCode.ENHANCE_YOUR_CALM,
+    )
     assert peer.book.closed == 1
 
 

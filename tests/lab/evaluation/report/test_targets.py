@@ -2,7 +2,7 @@ import pytest
 
 from lab.evaluation.report.statistics import Interval
 from lab.evaluation.report.summary import Summary
-from lab.evaluation.report.targets import TARGETS, Target, verdicts
+from lab.evaluation.report.targets import TARGETS, FigureTarget, verdicts
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from lab.evaluation.report.targets import TARGETS, Target, verdicts
     ],
 )
 def test_an_interval_meets_a_range_only_as_a_whole(found: Interval | None, verdict: str) -> None:
-    assert Target("coverage", "", 88, 92).verdict(found) == verdict
+    assert FigureTarget("coverage", "", 88, 92).verdict(found) == verdict
 
 
 def test_targets_say_what_they_want() -> None:

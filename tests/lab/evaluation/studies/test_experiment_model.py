@@ -9,7 +9,7 @@ from lab.evaluation.studies.experiment_model import (
     DERIVED,
     ExperimentModel,
     ExperimentModels,
-    Plan,
+    ExperimentPlan,
     TargetPlan,
     fit_target,
 )
@@ -25,7 +25,7 @@ MEAN = FitSettings(quantiles=())
 QUANTILES = FitSettings(quantiles=(0.9, 0.5))
 
 
-def taught(plan: Plan, rows: list[Row], models: ExperimentModels | None = None) -> ExperimentModel:
+def taught(plan: ExperimentPlan, rows: list[Row], models: ExperimentModels | None = None) -> ExperimentModel:
     model = ExperimentModel(plan, models)
     for row in rows:
         model.add(*row)
@@ -35,7 +35,7 @@ def taught(plan: Plan, rows: list[Row], models: ExperimentModels | None = None) 
 def test_the_shipped_columns_predict_what_the_shipped_design_does() -> None:
     """The same rows through the trainer's design matrix and its learner, without a graph."""
     rows = learning_rows(1200)
-    model = taught(Plan(ttft=TargetPlan(design_columns("ttft"), fit=QUANTILES)), rows)
+    model = taught(ExperimentPlan(ttft=TargetPlan(design_columns("ttft"), fit=QUANTILES)), rows)
     assert model.refit_if_due(0.0)
     x = np.concatenate([features for features, ttft_ms, _ in rows if ttft_ms], axis=1).T
     y = np.array([ttft_ms for _, ttft_ms, _ in rows if ttft_ms], dtype=np.float32)
@@ -54,7 +54,7 @@ def test_the_shipped_columns_predict_what_the_shipped_design_does() -> None:
 def test_a_column_that_no_schema_knows_can_be_learnt_and_derived_from() -> None:
     rng = np.random.default_rng(0)
     names = (*ROW_NAMES, "steps_ahead")
-    plan = Plan(
+    plan = ExperimentPlan(
         names=names,
         derived=DERIVED | {"squared_steps": lambda columns: columns["steps_ahead"] ** 2},
         ttft=TargetPlan(("squared_steps",), rising=("squared_steps",), fit=MEAN),
@@ -74,7 +74,7 @@ def test_a_column_that_no_schema_knows_can_be_learnt_and_derived_from() -> None:
 
 def test_quantiles_do_not_cross_and_come_in_their_order() -> None:
     both = TargetPlan(design_columns("tpot"), fit=QUANTILES)
-    model = taught(Plan(ttft=both, tpot=both), learning_rows(900))
+    model = taught(ExperimentPlan(ttft=both, tpot=both), learning_rows(900))
     model.refit_if_due(0.0)
     answers = model.predict_all(candidates(50), 2.0)
     assert answers
@@ -88,7 +88,7 @@ def test_old_rows_can_be_made_to_count_less() -> None:
     wanted = law(candidates(200).T, 3.0)
     errors = []
     for half_life in (np.inf, 50.0):
-        model = taught(Plan(half_life_rows=half_life), rows)
+        model = taught(ExperimentPlan(half_life_rows=half_life), rows)
         model.refit_if_due(0.0)
         predictions = model.predict(candidates(200), 2.0)
         assert predictions
@@ -97,15 +97,15 @@ def test_old_rows_can_be_made_to_count_less() -> None:
 
 
 def test_only_the_newest_rows_are_kept() -> None:
-    model = taught(Plan(rows=150), learning_rows(600))
+    model = taught(ExperimentPlan(rows=150), learning_rows(600))
     assert len(model.models().rows["ttft"]) == 150 * (len(ROW_NAMES) + 1) * 4
 
 
 def test_another_run_starts_from_the_graph_and_rows_of_one() -> None:
-    model = taught(Plan(), learning_rows(600))
+    model = taught(ExperimentPlan(), learning_rows(600))
     model.refit_if_due(0.0)
     models = msgspec.msgpack.decode(msgspec.msgpack.encode(model.models()), type=ExperimentModels)
-    again = ExperimentModel(Plan(), models)
+    again = ExperimentModel(ExperimentPlan(), models)
     first, second = model.predict(candidates(8), 2.0), again.predict(candidates(8), 0.0)
     assert first
     assert second
@@ -117,12 +117,12 @@ def test_another_run_starts_from_the_graph_and_rows_of_one() -> None:
 
 def test_a_column_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="nor a derived one: kv_pressure, queue"):
-        Plan(tpot=TargetPlan(("queue", "num_request_waiting"), rising=("kv_pressure",)))
+        ExperimentPlan(tpot=TargetPlan(("queue", "num_request_waiting"), rising=("kv_pressure",)))
 
 
 def test_more_prompt_predicts_no_less_where_a_column_is_held_to_rising() -> None:
     model = taught(
-        Plan(ttft=TargetPlan((ROW_NAMES[INPUT], ROW_NAMES[PREFIX]), (ROW_NAMES[INPUT],))), learning_rows(900)
+        ExperimentPlan(ttft=TargetPlan((ROW_NAMES[INPUT], ROW_NAMES[PREFIX]), (ROW_NAMES[INPUT],))), learning_rows(900)
     )
     model.refit_if_due(0.0)
     more = np.repeat(candidates(1), 20, axis=1)
@@ -161,7 +161,7 @@ def test_calibrated_quantiles_cover_what_they_say() -> None:
 def test_the_graph_answers_what_was_fitted_and_shifted() -> None:
     target = TargetPlan(ROW_NAMES, fit=QUANTILES, mean_first=True, calibrating_share=0.1)
     rows = learning_rows(900)
-    model = taught(Plan(ttft=target, tpot=target), rows)
+    model = taught(ExperimentPlan(ttft=target, tpot=target), rows)
     model.refit_if_due(0.0)
     x = np.concatenate([features for features, ttft_ms, _ in rows if ttft_ms], axis=1).T
     y_ms = np.array([ttft_ms for _, ttft_ms, _ in rows if ttft_ms], dtype=np.float32)
