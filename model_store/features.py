@@ -29,22 +29,22 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def may_be_missing(self) -> bool:
-        """Whether the value may be unknown: null in JSON, NaN in a matrix."""
+        """True if the value may be unknown: null in JSON, NaN in a matrix."""
         return isinstance(self.default, str)
 
     @property
     def is_count(self) -> bool:
-        """Whether values are whole numbers."""
+        """True if values are whole numbers."""
         return self.unit in ("tokens", "requests", "items")
 
     @property
     def is_role(self) -> bool:
-        """Whether values are codes of POD_TYPE_CODES; JSON carries their texts."""
+        """True if values are codes of POD_TYPE_CODES; JSON has their texts."""
         return self.unit == "code"
 
     @property
     def is_time(self) -> bool:
-        """Whether values are milliseconds, or milliseconds for each of something."""
+        """True if values are milliseconds, or milliseconds per unit of something."""
         return self.unit in ("ms", "ms/token")
 
     @property
@@ -61,7 +61,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Column(NamedTuple):
-    """A row's field as an input of models: its unit, the targets whose models take it, and a description."""
+    """A row's field as a model input: its unit, the targets whose models take it, and a description."""
 
     unit: str
     targets: tuple[str, ...]
@@ -72,9 +72,9 @@ TARGETS = ("ttft", "tpot")
 BOTH, TTFT, TPOT = TARGETS, TARGETS[:1], TARGETS[1:]
 
 MISSING = "missing"
-# How roles are spelled on the wire; any other text counts as missing.
+# The codes of the roles that JSON spells out. Any other role counts as missing.
 POD_TYPE_CODES = {"prefill": 1.0, "decode": 2.0}
-# The largest value in these units. Values in other units are bounded by their type alone.
+# The largest value in these units. In other units only the field's type bounds a value.
 _LARGEST = {"fraction": 1.0, "code": max(POD_TYPE_CODES.values())}
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # The limits are far above any real value, and far below the largest float32.
@@ -97,10 +97,12 @@ class FeatureRow(msgspec.Struct, frozen=True):
     # From here on every field has a default, for clients that don't send it.
     prefill_tokens_in_flight: Annotated[
         Count,
-        Column("tokens", BOTH, "prompt tokens dispatched to the endpoint whose first output token is still to come"),
+        Column(
+            "tokens", BOTH, "prompt tokens of requests on the endpoint that still wait for their first output token"
+        ),
     ] = 0
     decode_tokens_in_flight: Annotated[
-        Count, Column("tokens", BOTH, "tokens held by the requests that the endpoint is generating for")
+        Count, Column("tokens", BOTH, "tokens held by the requests for which the endpoint is generating output")
     ] = 0
     encoder_matched_size: Annotated[
         Count, Column("items", TTFT, "multimodal inputs whose encoding the endpoint has cached")
@@ -112,7 +114,7 @@ class FeatureRow(msgspec.Struct, frozen=True):
         Column(
             "ms/token",
             TTFT,
-            "time to first token lately observed on the endpoint, per prompt token that was ahead of it",
+            "recent time to first token on the endpoint, per prompt token that was ahead of it",
         ),
     ] = None
     recent_tpot_ms: Annotated[
@@ -120,7 +122,7 @@ class FeatureRow(msgspec.Struct, frozen=True):
         Column(
             "ms",
             BOTH,
-            "time per output token lately observed on the endpoint; tells a slow endpoint from a fast one",
+            "recent time per output token on the endpoint; it distinguishes slow endpoints from fast ones",
         ),
     ] = None
     ms_since_token: Annotated[
@@ -128,8 +130,8 @@ class FeatureRow(msgspec.Struct, frozen=True):
         Column(
             "ms",
             TTFT,
-            "time since the endpoint was last seen to emit output tokens, that is since its present step began; "
-            "missing where none of the responses that it generates is observed",
+            "time since the endpoint last emitted output tokens, that is since its present step began; "
+            "missing if none of its responses is observed",
         ),
     ] = None
 

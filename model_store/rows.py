@@ -29,7 +29,7 @@ def row_matrix(rows: Sequence[FeatureRow]) -> Matrix:
 
 
 def row_values(columns: Matrix) -> Iterator[tuple[Any, ...]]:
-    """Return the fields of each row of float32 [ROW_FEATURES, rows]: counts are ints, roles texts, NaN becomes None."""
+    """Yield the fields of each row of float32 [ROW_FEATURES, rows]. Counts become ints, roles texts, NaN None."""
     return zip(*(of(column.tolist()) for of, column in zip(_TO_WIRE, columns, strict=True)), strict=True)
 
 

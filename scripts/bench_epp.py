@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
-"""Measure the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy, beside a peer."""
+"""Measure the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy, and compared with a peer."""
 
 from lab.bench.epp.__main__ import main
 

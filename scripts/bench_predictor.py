@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../.venv/bin/python" "$0" "$@"'
-"""Measure a prediction server with an external load generator, beside a peer."""
+"""Measure a prediction server with an external load generator, and compare it with a peer."""
 
 from lab.bench.predictor.__main__ import main
 

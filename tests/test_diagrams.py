@@ -1,4 +1,4 @@
-"""Every Mermaid diagram of the documentation is one that Mermaid's own parser takes."""
+"""Mermaid's own parser accepts every Mermaid diagram of the documentation."""
 
 import json
 import re
@@ -18,7 +18,7 @@ DIAGRAMS = [
     for page in PAGES
     for number, text in enumerate(DIAGRAM.findall(page.read_text()), 1)
 ]
-# Mermaid was written for browsers. Its parser needs no more of one than this.
+# Mermaid was written for browsers. Its parser needs only this much of one.
 BROWSER = """
 var console = Object.fromEntries(["debug", "error", "info", "log", "trace", "warn"].map((name) => [name, () => {}]));
 var module = {exports: {}};
@@ -40,7 +40,7 @@ class Mermaid:
         self._context.eval(Path(str(bundle)).read_text())
 
     def parse(self, text: str) -> dict[str, Any]:
-        """Return the kind of a diagram and its content. ValueError with the parser's words when it is none."""
+        """Return a diagram's kind and content; raise ValueError with the parser's message if it is invalid."""
         self._context.eval(ASK.format(json.dumps(text)))
         while self._context.execute_pending_job():
             pass

@@ -29,18 +29,18 @@ def identify(page: Path) -> str:
 
 
 def prose(page: Path) -> str:
-    """The text of a page without its blocks and spans of code."""
+    """Return the text of a page without its blocks and spans of code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^    .*$", "", FENCE.sub("", page.read_text()), flags=re.MULTILINE))
 
 
 def exists(path: str) -> bool:
-    """Whether a path of the repository exists. `<name>` stands for any name."""
+    """Return true if a path of the repository exists. `<name>` stands for any name."""
     pattern = re.sub(r"<[^>]*>", "*", path.rstrip("/").rstrip("."))
     return pattern in WRITTEN or any(True for _ in ROOT.glob(pattern))
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes of a page's headings."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in re.findall(r"^#{1,6} (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE):
@@ -51,7 +51,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> Iterator[str]:
-    """The targets of a page's links and pictures that are not web addresses."""
+    """Return the targets of a page's links and pictures that are not web addresses."""
     # A span of code may be the text of a link.
     text = re.sub(r"`[^`\n]*`", "code", FENCE.sub("", page.read_text()))
     return (target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target)

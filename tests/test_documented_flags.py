@@ -15,27 +15,27 @@ PAGE = (ROOT / "docs" / "configure.md").read_text()
 
 
 def section(server: str) -> str:
-    """The part of the page that is about one server."""
+    """Return the part of the page about one server."""
     found = re.search(rf"^## .*`python -m {server}`$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert found
     return found[1]
 
 
 def options(server: str) -> dict[str, click.Option]:
-    """The server's options by their longest names, without those that have no effect."""
+    """Return the server's options by their longest names, without those that have no effect."""
     command = import_module(f"{server}.__main__").main
     known = (option for option in command.params if isinstance(option, click.Option) and not option.hidden)
     return {max(option.opts, key=len): option for option in known}
 
 
 def rows(server: str) -> dict[str, list[str]]:
-    """The cells of each row after the flag, by the flag."""
+    """Return by flag the cells of its row that follow the flag."""
     lines = re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", section(server), re.MULTILINE)
     return {flag: [cell.strip().strip("`") for cell in cells.split(" | ")] for flag, cells in lines}
 
 
 def default_of(option: click.Option) -> str | None:
-    """The default as the page writes it; None where the page may use words."""
+    """Return the default as the page writes it, or None if the page may use words."""
     match option.default:
         case bool(value):
             return str(value).lower()
@@ -68,7 +68,7 @@ def test_every_chart_key_stands_beside_its_variable(server: str, part: str) -> N
     assert {cells[1]: cells[0] for cells in rows(server).values() if cells[1]} == keys
 
 
-def test_what_has_no_effect_is_named() -> None:
+def test_flags_and_variables_without_effect_are_listed() -> None:
     flags = {f"--{name.replace('_', '-')}" for name in WITHOUT_EFFECT}
     text = re.search(r"### Accepted without effect\n(.*?)\n## ", PAGE, re.DOTALL)
     assert text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# What each package may import of the house. `tests` may import all of it.
+# The packages of this repository that each package may import. `tests` may import all of them.
 ARROWS = {
     "model_store": set[str](),
     "serving": set[str](),
@@ -24,7 +24,7 @@ ARROWS = {
 }
 # The picker's embedded client runs the predictor's engine in its own process.
 EMBEDDED = "epp.prediction.embedded"
-# Scheduling runs in production, in replays and in tests alike: it knows no transport, no cluster and no model runtime.
+# Scheduling runs in production, in replays and in tests, so it must not depend on a transport, a cluster or a runtime.
 FOREIGN_TO_SCHEDULING = {
     "aiohttp", "envoy", "google", "grpc", "grpc_health", "grpc_reflection", "h2", "hpack", "http", "httpx", "httpx2",
     "kr8s", "kubernetes", "lightkube", "onnxruntime", "prometheus_client", "requests", "socket", "starlette", "urllib",
@@ -35,7 +35,7 @@ Graph = Mapping[str, set[str]]
 
 
 def read_imports(root: Path, packages: Iterable[str]) -> Graph:
-    """Return the names that each module imports: of the house by whole names, of others by their packages' names."""
+    """Return the names that each module imports: full names of our modules, and package names of all others."""
     files = {_name(path.relative_to(root)): path for package in packages for path in (root / package).rglob("*.py")}
     return {module: set(_imported(ast.parse(path.read_text()), files.keys())) for module, path in files.items()}
 
@@ -62,7 +62,7 @@ def _imported(tree: ast.Module, house: Iterable[str]) -> Iterator[str]:
 
 
 def circle(graph: Graph) -> list[str]:
-    """Return the modules of one import circle; an empty list where there is none."""
+    """Return the modules of one import circle, or an empty list if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -16,8 +16,8 @@ ADDED = """
     cost_usd: Annotated[float | None, Column("USD", TTFT, "what a token costs")] = None
     seats_taken: Annotated[Count, Column("items", TPOT, "a count that every row knows")] = 0
 """
-# Run against the copy; prints what each part makes of the added features.
-LOOK = """
+# Runs with the copy; prints each part's view of the added features.
+SCRIPT = """
 import json
 import msgspec
 import numpy as np
@@ -62,7 +62,7 @@ def test_a_feature_is_added_in_one_place_and_computed_in_another(tmp_path: Path)
     before, after = definition.read_text().split("\n\n\ndef _column", 1)
     definition.write_text(f"{before}{ADDED}\n\ndef _column{after}")
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", LOOK]
+    command = [sys.executable, "-c", SCRIPT]
     run = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {
@@ -78,7 +78,7 @@ def test_a_feature_is_added_in_one_place_and_computed_in_another(tmp_path: Path)
     }
 
 
-def test_a_row_is_spelled_as_clients_know_it() -> None:
+def test_a_row_has_the_json_form_that_clients_send() -> None:
     row = dict.fromkeys(ROW_NAMES, 3.0) | {"kv_cache_percentage": 0.25, "prefix_cache_score": 0.5, "pod_type": 2.0}
     row["recent_tpot_ms"] = np.nan
     assert rows_body(np.array([[value] for value in row.values()], dtype=np.float32)) == (

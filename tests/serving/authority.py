@@ -1,4 +1,4 @@
-"""A certificate authority, as a cluster has one."""
+"""A certificate authority that issues the tests' certificates."""
 
 import ipaddress
 import ssl
@@ -15,7 +15,7 @@ LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0
 
 
 class Authority:
-    """`pem` is its own certificate, which clients trust."""
+    """A certificate authority. `pem` is its own certificate, which clients trust."""
 
     def __init__(self, name: str = "an authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -29,7 +29,7 @@ class Authority:
     def issue(
         self, folder: Path, valid_for: timedelta = timedelta(days=1), names: tuple[x509.GeneralName, ...] = LOCAL
     ) -> Path:
-        """A folder with tls.crt and tls.key for a server of these names."""
+        """Write tls.crt and tls.key for a server of these names; return their folder."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([]), key, valid_for)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
@@ -40,19 +40,19 @@ class Authority:
         (folder / "tls.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return folder
 
-    def keep(self, path: Path) -> str:
-        """The CA file for clients."""
+    def write_ca(self, path: Path) -> str:
+        """Write the CA file for clients; return its path."""
         path.write_bytes(self.pem)
         return str(path)
 
     def client(self) -> ssl.SSLContext:
-        """Trusts this authority alone."""
+        """Return a client context that trusts only this authority."""
         return ssl.create_default_context(cadata=self.pem.decode())
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta
     ) -> x509.CertificateBuilder:
-        """Valid for two days up to then."""
+        """Return a builder of a certificate that is valid for two days, up to `valid_for` from now."""
         until = datetime.now(UTC) + valid_for
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name)
         builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())

@@ -1,4 +1,4 @@
-"""Trainer and predictor over TLS, as processes: who is answered, and what happens when the certificate is replaced."""
+"""Tests of trainer and predictor processes over TLS: which clients connect, and the replacement of the certificate."""
 
 import ssl
 import subprocess
@@ -31,7 +31,7 @@ class Server:
     log: Path
 
     def health(self, context: ssl.SSLContext) -> int:
-        """Status of the health endpoint. OSError when the two can't agree."""
+        """Return the status of the health endpoint; raise OSError if the TLS handshake fails."""
         try:
             url = f"https://127.0.0.1:{self.port}/healthz"
             with urllib.request.urlopen(url, timeout=10, context=context) as response:
@@ -70,7 +70,7 @@ def started(module: str, folder: Path, certificates: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("module", SERVERS)
-def test_it_is_served_by_the_folders_certificate_and_by_the_next_one(module: str, tmp_path: Path) -> None:
+def test_a_server_uses_the_folders_certificate_and_then_its_replacement(module: str, tmp_path: Path) -> None:
     authority, next_authority = Authority("first"), Authority("second")
     folder = authority.issue(tmp_path / "certificates")
     with started(module, tmp_path, folder) as server:
@@ -88,7 +88,7 @@ def test_it_is_served_by_the_folders_certificate_and_by_the_next_one(module: str
         assert server.is_answering(next_authority)
 
 
-def test_grpc_is_served_by_the_same_certificates(tmp_path: Path) -> None:
+def test_grpc_uses_the_same_certificates(tmp_path: Path) -> None:
     authority, next_authority = Authority("first"), Authority("second")
     folder = authority.issue(tmp_path / "certificates")
     with started("predictor", tmp_path, folder) as server:
@@ -101,7 +101,7 @@ def test_grpc_is_served_by_the_same_certificates(tmp_path: Path) -> None:
         assert server.is_live_by_grpc(next_authority)
 
 
-def test_every_worker_serves_by_them(tmp_path: Path) -> None:
+def test_every_worker_uses_the_certificates(tmp_path: Path) -> None:
     authority = Authority()
     folder = authority.issue(tmp_path / "certificates")
     open_store(str(tmp_path / "store")).publish(pair(2.0))
@@ -120,10 +120,10 @@ def test_every_worker_serves_by_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", SERVERS)
 @pytest.mark.parametrize(
-    ("spoilt", "said"),
+    ("spoilt", "expected"),
     [("missing", "--cert-path: can't read {folder}/tls.crt: No such file"), ("mixed", "no usable pair of tls.crt")],
 )
-def test_a_folder_that_is_of_no_use_is_told_in_one_line(module: str, spoilt: str, said: str, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_reported_in_one_line(module: str, spoilt: str, expected: str, tmp_path: Path) -> None:
     folder = Authority().issue(tmp_path / "certificates")
     if spoilt == "missing":
         (folder / "tls.crt").unlink()
@@ -135,5 +135,5 @@ def test_a_folder_that_is_of_no_use_is_told_in_one_line(module: str, spoilt: str
         [*command, "--cert-path", str(folder)], capture_output=True, text=True, timeout=30, check=False
     )
     assert result.returncode == 1
-    assert said.format(folder=folder) in result.stderr.splitlines()[-1]
+    assert expected.format(folder=folder) in result.stderr.splitlines()[-1]
     assert "PRIVATE KEY" not in result.stderr

@@ -67,7 +67,7 @@ async def predicted(url: str, trust: Trust) -> str:
 async def test_a_server_of_the_file_s_authority_is_believed(tmp_path: Path) -> None:
     authority = Authority()
     async with served(authority.issue(tmp_path / "server")) as url:
-        assert await predicted(url, Trust(authority.keep(tmp_path / "ca.crt"))) == ""
+        assert await predicted(url, Trust(authority.write_ca(tmp_path / "ca.crt"))) == ""
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_any_other_server_is_not_and_the_reason_is_told(case: str, said: s
     names = (x509.DNSName("elsewhere"),) if case == "another host" else (x509.DNSName("localhost"),)
     folder = authority.issue(tmp_path / "server", valid_for, names)
     trusted = Authority() if case == "another authority" else authority
-    trust = Trust("" if case.startswith("the system") else trusted.keep(tmp_path / "ca.crt"))
+    trust = Trust("" if case.startswith("the system") else trusted.write_ca(tmp_path / "ca.crt"))
     async with served(folder) as url:
         asked = url if case == "another host" else url.replace("127.0.0.1", "localhost")
         reason = await predicted(asked, trust)
@@ -96,7 +96,7 @@ async def test_any_other_server_is_not_and_the_reason_is_told(case: str, said: s
 async def test_rows_are_sent_to_a_believed_trainer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority, other = Authority(), Authority()
     ca_file = tmp_path / "ca.crt"
-    trust = Trust(other.keep(ca_file))
+    trust = Trust(other.write_ca(ca_file))
     async with served(authority.issue(tmp_path / "server")) as url:
         sink = TrainingSink(url, 10, 0.01, 10, trust)
         sink.add(training_row(ROWS[:, :1], ttft_ms=100.0))
@@ -107,7 +107,7 @@ async def test_rows_are_sent_to_a_believed_trainer_alone(tmp_path: Path, caplog:
             assert sink.sent == 0
             assert "certificate verify failed" in caplog.text
             # The file is put right, and what was kept is sent.
-            authority.keep(ca_file)
+            authority.write_ca(ca_file)
             trust.refresh()
             while not sink.sent:
                 await asyncio.sleep(0.01)
@@ -119,11 +119,11 @@ async def test_the_file_is_followed_and_a_broken_one_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, ca_file = Authority("first"), Authority("second"), tmp_path / "ca.crt"
-    trust = Trust(first.keep(ca_file))
+    trust = Trust(first.write_ca(ca_file))
     watching = asyncio.create_task(trust.watch(poll_s=0.01))
     async with served(first.issue(tmp_path / "1")) as old, served(second.issue(tmp_path / "2")) as new:
         before = trust.context
-        second.keep(ca_file)
+        second.write_ca(ca_file)
         async with asyncio.timeout(20):
             while trust.context is before:
                 await asyncio.sleep(0.01)
@@ -165,7 +165,7 @@ async def test_a_picker_learns_and_predicts_over_tls(tmp_path: Path) -> None:
         flags = ["--enable-latency-predictor", "--prediction-timeout", "10s", "--latency-flush-interval-sec", "0.05"]
         flags += ["--training-server-url", f"https://127.0.0.1:{trainer.port}"]
         flags += ["--prediction-server-url", f"https://127.0.0.1:{predictor.port}"]
-        flags += ["--latency-ca-file", authority.keep(tmp_path / "ca.crt")]
+        flags += ["--latency-ca-file", authority.write_ca(tmp_path / "ca.crt")]
         with picker_process(tmp_path, *flags) as picker:
             async with picker.channel() as channel:
                 stream = Stream(channel)
