@@ -1,9 +1,9 @@
 """Leadership by a lease: an object that the holder keeps rewriting, and that a contender takes when it stops changing.
 
-The protocol never compares clocks of two machines. A contender watches the object on its own clock, and takes the
-lease once the object has stayed the same for the lease's whole time. The write that takes it is conditional: it fails
-if the object has changed. A holder may have been paused for longer than the lease, so `confirm` renews the lease
-before the holder publishes.
+The protocol never compares clocks of two machines. A contender measures on its own clock how long the object has stayed
+the same. After the lease's whole time it takes the lease. The write that takes it is conditional, so it fails if the
+object has changed. A holder may have been paused for longer than the lease, so `confirm` renews the lease before the
+holder publishes.
 """
 
 import secrets

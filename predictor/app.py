@@ -143,5 +143,5 @@ async def _not_found(request: Request, problem: Exception) -> Response:
 
 
 async def _refused(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, PredictorError)  # noqa: S101 (as above)
+    assert isinstance(problem, PredictorError)  # noqa: S101 (starlette's signature is wider)
     return error(http_status(problem), str(problem))

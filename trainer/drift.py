@@ -2,7 +2,7 @@
 
 A law is the relation between features and latency. A new model version or a slower GPU changes it. The newest rows are
 examined in order of arrival. If their residuals against the served model jump to another level and stay there, the law
-may have changed, and older rows no longer describe the system.
+may have changed. Then older rows no longer describe the system.
 """
 
 from dataclasses import dataclass

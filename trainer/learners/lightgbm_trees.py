@@ -47,7 +47,7 @@ class LightgbmModel:
 class _Float32Booster(lgb.Booster):
     """A booster whose thresholds are rounded down to float32, the type that ONNX stores.
 
-    Rounding to the nearest could raise a threshold to a value that a row has, and the row would take the other branch.
+    Rounding to the nearest could raise a threshold to a value that a row has. The row would take the other branch.
     With a threshold rounded down, `x <= threshold` stays the same for every float32 x.
     """
 
