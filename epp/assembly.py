@@ -20,7 +20,7 @@ from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
 from epp.extproc.health import Health
 from epp.extproc.visibility import Visibility
-from epp.gauges import follow_parts
+from epp.gauges import register_gauges
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
@@ -37,7 +37,7 @@ from epp.request.response import Responses
 from epp.request.tokens import Tokenizer
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.reload import SchedulerFile
-from epp.scheduling.configuration.warnings import traps
+from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
@@ -100,7 +100,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    follow_parts(config.pool_name, metrics, pool, endpoints, training, latency, file)
+    register_gauges(config.pool_name, metrics, pool, endpoints, training, latency, file)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
@@ -132,7 +132,7 @@ def _scheduling(config: Config) -> tuple[Scheduler, SchedulerFile | None]:
 
 
 def _tell_notices(scheduler: Scheduler) -> None:
-    for notice in (*scheduler.notices, *traps(scheduler)):
+    for notice in (*scheduler.notices, *find_warnings(scheduler)):
         logger.warning("%s", notice)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from epp.exceptions import ConfigError
 from epp.scheduling.configuration.config import load_scheduler
 from epp.scheduling.configuration.document import DocumentError
-from epp.scheduling.configuration.warnings import traps
+from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.plugin import Admitter, Plugin
 from epp.scheduling.plugins.slo import SloAdmitter
 from epp.scheduling.profile import Profile
@@ -37,8 +37,8 @@ def check(file: str) -> None:
         click.echo(line)
     for notice in scheduler.notices:
         click.echo(f"notice: {notice}")
-    for trap in traps(scheduler):
-        click.echo(f"warning: {trap}", err=True)
+    for warning in find_warnings(scheduler):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:

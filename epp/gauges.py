@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from epp.kubernetes.leader import LeaderElection
 
 
-def follow_parts(
+def register_gauges(
     pool_name: str,
     metrics: Metrics,
     pool: Pool,
@@ -35,26 +35,30 @@ def follow_parts(
     file: SchedulerFile | None,
 ) -> None:
     """Shows each part's own counts under their names."""
-    metrics.collect(_PoolGauges(pool_name, pool))
-    metrics.follow("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
-    metrics.follow(
+    metrics.register_collector(_PoolGauges(pool_name, pool))
+    metrics.register_value("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
+    metrics.register_value(
         "inference_extension_prefix_indexer_size", "Blocks in the prefix index", lambda: len(pool.prefix_index)
     )
     if training is not None:
-        _follow_training(metrics, training)
+        _register_training(metrics, training)
     if isinstance(latency, RemoteLatencyClient):
         paused = "Prediction servers that aren't asked just now"
-        metrics.follow_each("headroom_epp_prediction_server_paused", paused, "url", latency.paused)
+        metrics.register_values("headroom_epp_prediction_server_paused", paused, "url", latency.paused)
     if isinstance(latency, EmbeddedLatencyClient):
-        metrics.follow("headroom_epp_model_generation", "Generation that predicts", lambda: latency.generation)
-    metrics.follow_each("headroom_epp_plugin_faults_total", "Plugins that failed", "type", lambda: guard.FAULTS)
+        metrics.register_value("headroom_epp_model_generation", "Generation that predicts", lambda: latency.generation)
+    metrics.register_values("headroom_epp_plugin_faults_total", "Plugins that failed", "type", lambda: guard.FAULTS)
     if endpoints.scraper is not None:
-        _follow_scraping(metrics, endpoints.scraper)
+        _register_scraping(metrics, endpoints.scraper)
     if endpoints.discovery is not None:
-        _follow_kubernetes(metrics, endpoints.discovery, endpoints.election)
+        _register_kubernetes(metrics, endpoints.discovery, endpoints.election)
     if file is not None:
-        metrics.follow("headroom_epp_config_reloads_total", "Configurations applied later", lambda: file.reloads)
-        metrics.follow("headroom_epp_config_reload_failures_total", "Those that were wrong", lambda: file.failures)
+        metrics.register_value(
+            "headroom_epp_config_reloads_total", "Configurations applied later", lambda: file.reloads
+        )
+        metrics.register_value(
+            "headroom_epp_config_reload_failures_total", "Those that were wrong", lambda: file.failures
+        )
 
 
 class _PoolGauges(Collector):
@@ -94,32 +98,36 @@ class _PoolGauges(Collector):
         yield info
 
 
-def _follow_training(metrics: Metrics, training: TrainingSink) -> None:
+def _register_training(metrics: Metrics, training: TrainingSink) -> None:
     prefix = "headroom_epp_training_rows"
-    metrics.follow(f"{prefix}_queued", "Rows waiting to be sent", lambda: len(training))
-    metrics.follow(f"{prefix}_sent_total", "Rows that the trainer took", lambda: training.sent)
-    metrics.follow_each(f"{prefix}_dropped_total", "Rows lost", "reason", lambda: training.lost)
-    metrics.follow("headroom_epp_training_failures_total", "Sends to be tried again", lambda: training.failed_sends)
+    metrics.register_value(f"{prefix}_queued", "Rows waiting to be sent", lambda: len(training))
+    metrics.register_value(f"{prefix}_sent_total", "Rows that the trainer took", lambda: training.sent)
+    metrics.register_values(f"{prefix}_dropped_total", "Rows lost", "reason", lambda: training.lost)
+    metrics.register_value(
+        "headroom_epp_training_failures_total", "Sends to be tried again", lambda: training.failed_sends
+    )
 
 
-def _follow_scraping(metrics: Metrics, scraper: Scraper) -> None:
+def _register_scraping(metrics: Metrics, scraper: Scraper) -> None:
     prefix, counts = "headroom_epp_scrape", scraper.counts
-    metrics.follow(f"{prefix}s_total", "Metrics pages read", lambda: counts.pages)
-    metrics.follow_each(f"{prefix}_failures_total", "Scrapes that failed", "kind", lambda: counts.failures)
-    metrics.follow(f"{prefix}_bytes_total", "Bytes of metrics pages read", lambda: counts.page_bytes)
-    metrics.follow(f"{prefix}_rejected_values_total", "Values not believed", lambda: counts.rejected_values)
-    metrics.follow(f"{prefix}_stale_endpoints", "Endpoints whose metrics are too old", lambda: scraper.stale)
-    metrics.follow(f"{prefix}_max_age_seconds", "Age of the oldest metrics", lambda: scraper.max_age_s)
+    metrics.register_value(f"{prefix}s_total", "Metrics pages read", lambda: counts.pages)
+    metrics.register_values(f"{prefix}_failures_total", "Scrapes that failed", "kind", lambda: counts.failures)
+    metrics.register_value(f"{prefix}_bytes_total", "Bytes of metrics pages read", lambda: counts.page_bytes)
+    metrics.register_value(f"{prefix}_rejected_values_total", "Values not believed", lambda: counts.rejected_values)
+    metrics.register_value(f"{prefix}_stale_endpoints", "Endpoints whose metrics are too old", lambda: scraper.stale)
+    metrics.register_value(f"{prefix}_max_age_seconds", "Age of the oldest metrics", lambda: scraper.max_age_s)
 
 
-def _follow_kubernetes(metrics: Metrics, discovery: "Discovery", election: "LeaderElection | None") -> None:
+def _register_kubernetes(metrics: Metrics, discovery: "Discovery", election: "LeaderElection | None") -> None:
     prefix, counts = "headroom_epp_kubernetes", discovery.counts
-    metrics.follow(f"{prefix}_events_total", "Changes that were seen", lambda: counts.events)
-    metrics.follow(f"{prefix}_lists_total", "Full listings", lambda: counts.lists)
-    metrics.follow(f"{prefix}_watches_total", "Watches begun", lambda: counts.watches)
-    metrics.follow(f"{prefix}_expired_total", "Watches that were too late to go on", lambda: counts.expired)
-    metrics.follow(f"{prefix}_failures_total", "Requests that failed", lambda: counts.failures)
-    metrics.follow(f"{prefix}_pool_changes_total", "Changes of the endpoints", lambda: discovery.publications)
+    metrics.register_value(f"{prefix}_events_total", "Changes that were seen", lambda: counts.events)
+    metrics.register_value(f"{prefix}_lists_total", "Full listings", lambda: counts.lists)
+    metrics.register_value(f"{prefix}_watches_total", "Watches begun", lambda: counts.watches)
+    metrics.register_value(f"{prefix}_expired_total", "Watches that were too late to go on", lambda: counts.expired)
+    metrics.register_value(f"{prefix}_failures_total", "Requests that failed", lambda: counts.failures)
+    metrics.register_value(f"{prefix}_pool_changes_total", "Changes of the endpoints", lambda: discovery.publications)
     if election is not None:
-        metrics.follow("headroom_epp_is_leader", "Whether this replica leads", lambda: election.is_leader)
-        metrics.follow("headroom_epp_leader_transitions_total", "It began or ceased to", lambda: election.transitions)
+        metrics.register_value("headroom_epp_is_leader", "Whether this replica leads", lambda: election.is_leader)
+        metrics.register_value(
+            "headroom_epp_leader_transitions_total", "It began or ceased to", lambda: election.transitions
+        )

@@ -176,15 +176,17 @@ class Metrics:
     def observed_of(self, is_observed: bool) -> Counter:
         return self._observed[is_observed]
 
-    def follow(self, name: str, description: str, read: Callable[[], float]) -> None:
+    def register_value(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when the page is asked for; a counter if its name ends in _total."""
-        self.collect(_Followed(name, description, lambda: {(): read()}))
+        self.register_collector(_ValuesElsewhere(name, description, lambda: {(): read()}))
 
-    def follow_each(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+    def register_values(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         """The same of several values, by a label."""
-        self.collect(_Followed(name, description, lambda: {((label, key),): value for key, value in read().items()}))
+        self.register_collector(
+            _ValuesElsewhere(name, description, lambda: {((label, key),): value for key, value in read().items()})
+        )
 
-    def collect(self, collector: Collector) -> None:
+    def register_collector(self, collector: Collector) -> None:
         """Further metrics, made when the page is asked for."""
         self.registry.register(collector)
 
@@ -245,7 +247,7 @@ class Metrics:
         return Histogram(name, description, labels, buckets=buckets, registry=self.registry)
 
 
-class _Followed(Collector):
+class _ValuesElsewhere(Collector):
     """Values that are kept elsewhere, by their labels."""
 
     def __init__(self, name: str, description: str, read: Callable[[], Mapping[Labels, float]]) -> None:

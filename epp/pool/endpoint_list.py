@@ -21,7 +21,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedEndpoint:
     """An endpoint whose host may yet be a name; `metrics` is where its metrics page is, if elsewhere."""
 
     name: str
@@ -51,7 +51,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoints: tuple[_Entry, ...]
 
 
-def parse_list(text: str) -> tuple[Listed, ...]:
+def parse_list(text: str) -> tuple[ListedEndpoint, ...]:
     """From `[name=]host:port,...`; ConfigError names the part that is wrong."""
     listed = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -60,27 +60,27 @@ def parse_list(text: str) -> tuple[Listed, ...]:
             host, port = split_address(address)
         except ConfigError as error:
             raise ConfigError(f"endpoint {part!r}: expected [name=]host:port: {error}") from error
-        listed.append(Listed(name or join_address(host, port), host, port))
-    repeated = _repeated(listed)
+        listed.append(ListedEndpoint(name or join_address(host, port), host, port))
+    repeated = _find_repeated(listed)
     if repeated:
         first, second, what = repeated
         raise ConfigError(f"endpoints {first + 1} and {second + 1} of the list have the same {what}")
     return tuple(listed)
 
 
-def parse_file(text: bytes) -> tuple[Listed, ...]:
+def parse_file(text: bytes) -> tuple[ListedEndpoint, ...]:
     """From YAML or JSON; ConfigError names the line and the field that is wrong."""
     try:
         _check_depth(text)
         document = msgspec.convert(yaml.load(text, _Loader), _File)  # noqa: S506 - both loaders are safe ones
-        listed = tuple(_listed(entry, number) for number, entry in enumerate(document.endpoints))
+        listed = tuple(_parse_entry(entry, number) for number, entry in enumerate(document.endpoints))
     except yaml.YAMLError as error:
         raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from error
     except (msgspec.ValidationError, ConfigError) as error:
         index = _INDEX.search(str(error))
         where = f"line {_line(text, int(index[1]))}: " if index else ""
         raise ConfigError(f"{where}{error}") from error
-    repeated = _repeated(listed)
+    repeated = _find_repeated(listed)
     if repeated:
         first, second, what = repeated
         lines = f"lines {_line(text, first)} and {_line(text, second)}"
@@ -88,7 +88,7 @@ def parse_file(text: bytes) -> tuple[Listed, ...]:
     return listed
 
 
-def _listed(entry: _Entry, number: int) -> Listed:
+def _parse_entry(entry: _Entry, number: int) -> ListedEndpoint:
     place = f"endpoints[{number}]"
     host = _field(f"{place}.address", check_host, entry.address)
     port = _field(f"{place}.port", check_port, entry.port)
@@ -102,7 +102,7 @@ def _listed(entry: _Entry, number: int) -> Listed:
     name = entry.name or join_address(host, port)
     if entry.namespace not in ("", "default"):
         name = f"{entry.namespace}/{name}"
-    return Listed(name, host, port, entry.labels, metrics)
+    return ListedEndpoint(name, host, port, entry.labels, metrics)
 
 
 def _field(place: str, check: Callable[[Given], Read], value: Given) -> Read:
@@ -112,7 +112,7 @@ def _field(place: str, check: Callable[[Given], Read], value: Given) -> Read:
         raise ConfigError(f"{place}: {error}") from error
 
 
-def _repeated(listed: Sequence[Listed]) -> tuple[int, int, str] | None:
+def _find_repeated(listed: Sequence[ListedEndpoint]) -> tuple[int, int, str] | None:
     """The places of two endpoints that can't be told apart, and what they share."""
     seen: dict[str, int] = {}
     for number, one in enumerate(listed):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from epp.exceptions import ConfigError
 from epp.pool.addresses import is_ip, join_address
-from epp.pool.endpoint_list import Listed, parse_file, parse_list
+from epp.pool.endpoint_list import ListedEndpoint, parse_file, parse_list
 from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
@@ -25,7 +25,7 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     """From `[name=]host:port,...`; ConfigError names the part that is wrong. Host names are resolved once, here."""
     endpoints = []
     for listed in parse_list(text):
-        endpoint = _resolved(listed)
+        endpoint = _resolve(listed)
         if endpoint is None:
             raise ConfigError(f"endpoint {listed.address}: the host name can't be resolved")
         endpoints.append(endpoint)
@@ -37,7 +37,7 @@ def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
 
     Host names are resolved; an endpoint whose name can't be is left out.
     """
-    return _resolve(_read(path))
+    return _resolve_all(_read(path))
 
 
 class EndpointsFlag:
@@ -72,7 +72,7 @@ class EndpointsFile:
     async def run(self) -> None:
         """Keeps the pool as the file says, until cancelled. A file that turns wrong changes nothing."""
         seen: object = None
-        listed: tuple[Listed, ...] = ()
+        listed: tuple[ListedEndpoint, ...] = ()
         resolve_at = 0.0
         while True:
             stamp = file_stamp(self._path)
@@ -87,12 +87,12 @@ class EndpointsFile:
                     logger.error("endpoints unchanged: %s", error)
             seen = stamp
             if changed or (time.monotonic() >= resolve_at and not all(is_ip(one.host) for one in listed)):
-                self._pool.replace_endpoints(await asyncio.to_thread(_resolve, listed))
+                self._pool.replace_endpoints(await asyncio.to_thread(_resolve_all, listed))
                 resolve_at = time.monotonic() + self._resolve_every_s
             await asyncio.sleep(self._interval_s)
 
 
-def _read(path: Path) -> tuple[Listed, ...]:
+def _read(path: Path) -> tuple[ListedEndpoint, ...]:
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES + 1)
@@ -106,11 +106,11 @@ def _read(path: Path) -> tuple[Listed, ...]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _resolve(listed: tuple[Listed, ...]) -> tuple[Endpoint, ...]:
+def _resolve_all(listed: tuple[ListedEndpoint, ...]) -> tuple[Endpoint, ...]:
     """The endpoints that can be reached, by address."""
     endpoints = []
     for one in listed:
-        endpoint = _resolved(one)
+        endpoint = _resolve(one)
         if endpoint is None:
             logger.warning("endpoint %s is left out: its host name can't be resolved", one.address)
         else:
@@ -118,7 +118,7 @@ def _resolve(listed: tuple[Listed, ...]) -> tuple[Endpoint, ...]:
     return tuple(endpoints)
 
 
-def _resolved(listed: Listed) -> Endpoint | None:
+def _resolve(listed: ListedEndpoint) -> Endpoint | None:
     """By address instead of host name, which is what Envoy can send a request to."""
     ip = _ip(listed.host)
     if ip is None:

@@ -20,7 +20,7 @@ from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
 from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, shortened
 from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
 from lab.loop.policies import ENVOYS_OWN, PICKERS, Phase, phases
-from lab.loop.report import surroundings
+from lab.loop.report import machine_and_versions
 from lab.loop.running import exit_status, new_folder, running
 from lab.loop.stack import StackConfig, free_ports
 from lab.loop.story import tell
@@ -167,7 +167,7 @@ def _tell(
     """On the terminal as in the page."""
     policies = {name: phase for name, phase in compared.items() if name != _LOW}
     low = {_LOW: compared[_LOW]}
-    found, about = order(policies, margin), surroundings()
+    found, about = order(policies, margin), machine_and_versions()
     tables = (
         report.comparison_table(policies),
         report.placement_table(policies, settings["hardware"]),

@@ -7,7 +7,7 @@ import numpy as np
 from simulator.arrival import Scenario
 from simulator.workloads import Workload
 from simulator.workloads.draw import Requests
-from simulator.workloads.time_scale import lapsed
+from simulator.workloads.time_scale import scale_time
 from simulator.workloads.workload import Endpoints
 
 # Longer requests are cut to these, so that a phase of some ten seconds sees them end.
@@ -31,7 +31,7 @@ class OfferedLoad:
         at_full_speed = self.workload.scenario(
             self.requests_per_s / self.speed_factor, seed, seconds * self.speed_factor
         )
-        return lapsed(at_full_speed, self.speed_factor)
+        return scale_time(at_full_speed, self.speed_factor)
 
 
 def shortened(

@@ -29,12 +29,12 @@ def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **document,
         "figures": dict(_flat(document)),
-        **surroundings(),
+        **machine_and_versions(),
         "settings": dict(settings),
     }
 
 
-def surroundings() -> dict[str, Any]:
+def machine_and_versions() -> dict[str, Any]:
     """What figures were measured on, and with which versions."""
     return {
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},

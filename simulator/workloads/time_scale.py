@@ -8,13 +8,13 @@ from dataclasses import replace
 from simulator.arrival import Arrival, Change, Scenario
 
 
-def lapsed(scenario: Scenario, speed_factor: float) -> Scenario:
+def scale_time(scenario: Scenario, speed_factor: float) -> Scenario:
     """Scale gaps, objectives and steps alike, so that the same requests meet their objectives as at full speed."""
     if speed_factor == 1:
         return scenario
     return replace(
         scenario,
-        arrivals=tuple(_stretched(arrival, speed_factor) for arrival in scenario.arrivals),
+        arrivals=tuple(_scale_arrival(arrival, speed_factor) for arrival in scenario.arrivals),
         changes=(
             *(Change(0.0, endpoint, 1 / speed_factor) for endpoint in range(len(scenario.endpoints))),
             *(Change(c.at_s / speed_factor, c.endpoint, c.slowdown / speed_factor) for c in scenario.changes),
@@ -22,7 +22,7 @@ def lapsed(scenario: Scenario, speed_factor: float) -> Scenario:
     )
 
 
-def _stretched(arrival: Arrival, speed_factor: float) -> Arrival:
+def _scale_arrival(arrival: Arrival, speed_factor: float) -> Arrival:
     return replace(
         arrival,
         arrival_s=arrival.arrival_s / speed_factor,

@@ -15,7 +15,7 @@ from simulator.prompt import block_hashes, token_count
 from simulator.wire import ChatCompletion, Message
 from simulator.workloads import WORKLOADS
 from simulator.workloads.texts import sendable
-from simulator.workloads.time_scale import lapsed
+from simulator.workloads.time_scale import scale_time
 
 HASH_TOKENS, BLOCK_TOKENS = 64, 16
 POOL = ("h100-llama-3.1-8b", "l40s-llama-3.1-8b")
@@ -70,7 +70,7 @@ def flights(scenario: Scenario) -> list[Flight]:
 @pytest.mark.parametrize("workload", ["poisson", "halving"])
 def test_a_scaled_scenario_scales_latencies_and_meets_the_same_objectives(workload: str) -> None:
     scenario = WORKLOADS[workload].on(*POOL).scenario(20, 1, 20)
-    usual, slow = flights(scenario), flights(lapsed(scenario, 0.25))
+    usual, slow = flights(scenario), flights(scale_time(scenario, 0.25))
     assert [one.ttft_ms for one in slow] == pytest.approx([4 * one.ttft_ms for one in usual], rel=1e-6)
     assert [one.tpot_ms for one in slow] == pytest.approx([4 * one.tpot_ms for one in usual], rel=1e-6)
     assert [one.met for one in slow] == [one.met for one in usual]
@@ -79,4 +79,4 @@ def test_a_scaled_scenario_scales_latencies_and_meets_the_same_objectives(worklo
 
 def test_full_speed_changes_nothing() -> None:
     scenario = scenario_of((100, ()))
-    assert lapsed(scenario, 1.0) is scenario
+    assert scale_time(scenario, 1.0) is scenario

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from epp.scheduling.configuration.declared import read_plugins, read_spec
 from epp.scheduling.configuration.document import Document, perhaps, read_document
-from epp.scheduling.configuration.other_sections import read_surroundings, saturation_detector
+from epp.scheduling.configuration.other_sections import read_other_sections, saturation_detector
 from epp.scheduling.configuration.spec import EndpointPickerConfig, PluginRef, ProfileSpec
 from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
 from epp.scheduling.plugins.admission import UtilizationDetector
@@ -59,7 +59,7 @@ def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
     document = read_document(text)
     spec = read_spec(document)
     plugins = read_plugins(spec, document, environ, environ_first=text == DEFAULT_CONFIG)
-    notices = [*_own_notices(plugins), *read_surroundings(spec, plugins, document)]
+    notices = [*_own_notices(plugins), *read_other_sections(spec, plugins, document)]
     profiles = {
         profile.name: _profile(index, profile, plugins, document)
         for index, profile in _profiles(spec, plugins, document)

@@ -21,7 +21,7 @@ _THRESHOLDS = {
 }
 
 
-def read_surroundings(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> Iterator[str]:
+def read_other_sections(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> Iterator[str]:
     """Notices on what is ignored, and why; DocumentError for what would ask for more than there is."""
     for index, gate in enumerate(spec.feature_gates):
         yield from _gate(gate, f"$.featureGates[{index}]", document)

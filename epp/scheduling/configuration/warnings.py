@@ -12,7 +12,7 @@ from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
 
 
-def traps(scheduler: Scheduler) -> Iterator[str]:
+def find_warnings(scheduler: Scheduler) -> Iterator[str]:
     """A sentence for each, which says what happens and what to do."""
     if "slo" in scheduler.profiles and not isinstance(scheduler.handler, SloAwareProfileHandler):
         yield "profile slo: without an slo-aware-profile-handler no request header leads to it; declare one"

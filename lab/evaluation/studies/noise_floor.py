@@ -32,7 +32,7 @@ class Floor(msgspec.Struct, frozen=True):
     pairs: int
 
 
-class Told(msgspec.Struct, frozen=True):
+class StateAwareErrors(msgspec.Struct, frozen=True):
     """Median errors on the same rows: of models of the features, and of models that are told an engine's state too."""
 
     ours_mdape: float
@@ -44,7 +44,7 @@ class TpotBounds(msgspec.Struct, frozen=True):
     """What of TPOT only the future decides, and what knowledge of the present would tell; None where too few came."""
 
     future: Floor | None
-    told: Told | None
+    told: StateAwareErrors | None
 
 
 def floor_of_repeats(groups: Sequence[Matrix], quantile: float = 0.9) -> Floor | None:

@@ -18,7 +18,7 @@ from lab.evaluation.replay.learning import VirtualTrainer
 from lab.evaluation.replay.replay import LEARNING, Run, played, prepared_of, scenario_of
 from lab.evaluation.studies.contenders import by_plan
 from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan
-from lab.evaluation.studies.noise_floor import Told
+from lab.evaluation.studies.noise_floor import StateAwareErrors
 from lab.evaluation.studies.quality import judge
 from model_store import ROW_NAMES
 from simulator.arrival import Arrival
@@ -39,21 +39,25 @@ SECONDS = 150.0
 _SEED = 4 * OTHER_TRAFFIC
 _NAMES = (*ROW_NAMES, *STATE)
 _OURS = ExperimentPlan(names=_NAMES)
-_TOLD = ExperimentPlan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
+_STATE_AWARE = ExperimentPlan(names=_NAMES, tpot=TargetPlan((*design_columns("tpot"), *STATE)))
 
 
-def told_tpot(workload: str, requests_per_s: float, prepared: bytes | None) -> Told | None:
+def compare_state_aware(workload: str, requests_per_s: float, prepared: bytes | None) -> StateAwareErrors | None:
     """Of answers that the slo profile places, fitted to the first part of a run; None where too few are observed."""
-    rows, tpot_ms = told_rows(workload, requests_per_s, prepared, SECONDS)
+    rows, tpot_ms = state_aware_rows(workload, requests_per_s, prepared, SECONDS)
     try:
-        found = judge("tpot", rows, tpot_ms, contenders={"ours": by_plan(_OURS), "told": by_plan(_TOLD)}, plan=_OURS)
+        found = judge(
+            "tpot", rows, tpot_ms, contenders={"ours": by_plan(_OURS), "told": by_plan(_STATE_AWARE)}, plan=_OURS
+        )
     except ValueError:
         return None
     ours, told = found.models
-    return Told(ours.mdape, told.mdape, found.judged_rows)
+    return StateAwareErrors(ours.mdape, told.mdape, found.judged_rows)
 
 
-def told_rows(workload: str, requests_per_s: float, prepared: bytes | None, seconds: float) -> tuple[Matrix, Matrix]:
+def state_aware_rows(
+    workload: str, requests_per_s: float, prepared: bytes | None, seconds: float
+) -> tuple[Matrix, Matrix]:
     """Features and state [answers, ROW_NAMES + STATE] when each was placed, in the order of their ends, and TPOTs."""
     scenario = scenario_of(workload, requests_per_s, _SEED, seconds)
     trainer = VirtualTrainer(LEARNING, prepared_of(prepared).models)

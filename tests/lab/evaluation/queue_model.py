@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lab.evaluation.plan import Preparation
 from lab.evaluation.replay.misses import LEAST
 from lab.evaluation.replay.point import PointOptions, PointResult
-from lab.evaluation.studies.noise_floor import Floor, Told, TpotBounds
+from lab.evaluation.studies.noise_floor import Floor, StateAwareErrors, TpotBounds
 from lab.evaluation.studies.quality import Quality, TargetQuality
 from simulator.workloads.objectives import SloMultiple
 
@@ -48,7 +48,7 @@ def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
 def tpot_bounds(workload: str, requests_per_s: float, prepared: bytes | None) -> TpotBounds:
     assert prepared == prepare(workload)
     noise = 0.02 if workload == "halving" else 0.03
-    return TpotBounds(Floor("repeats", noise, 0.01, 0.04, 100), Told(0.045, noise + 0.01, 300))
+    return TpotBounds(Floor("repeats", noise, 0.01, 0.04, 100), StateAwareErrors(0.045, noise + 0.01, 300))
 
 
 def attainment(rate: float, policy: str) -> float:

@@ -12,7 +12,7 @@ import pytest
 from epp.scheduling.configuration.config import load_scheduler
 from epp.scheduling.configuration.parameters import defaults
 from epp.scheduling.configuration.refused import REFUSED
-from epp.scheduling.configuration.warnings import traps
+from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.plugin import kinds, registered
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
@@ -65,7 +65,7 @@ def test_the_table_of_variables_is_the_registry_s() -> None:
 def test_the_configurations_load_without_a_trap(text: str) -> None:
     scheduler = load_scheduler(text, {})
     assert scheduler.wants_predictions(Request("1", "m", prediction_based=True))
-    assert list(traps(scheduler)) == []
+    assert list(find_warnings(scheduler)) == []
 
 
 def test_the_preset_sizes_the_index_as_the_text_says() -> None:

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from lab.evaluation.studies.state_aware import STATE, told_rows, told_tpot
+from lab.evaluation.studies.state_aware import STATE, compare_state_aware, state_aware_rows
 from model_store import ROW_NAMES
 
 
 def test_alone_a_request_takes_what_is_foreseen() -> None:
     """But for the steps that another answer's length would have."""
-    rows, tpot_ms = told_rows("poisson", 0.2, None, 60.0)
+    rows, tpot_ms = state_aware_rows("poisson", 0.2, None, 60.0)
     state = dict(zip(STATE, rows[:, len(ROW_NAMES) :].T, strict=True))
     assert len(tpot_ms) >= 5
     assert not state["engine_decodes"].any()
@@ -15,7 +15,7 @@ def test_alone_a_request_takes_what_is_foreseen() -> None:
 
 
 def test_of_a_busy_pool_the_state_is_told() -> None:
-    rows, tpot_ms = told_rows("bursts", 120.0, None, 12.0)
+    rows, tpot_ms = state_aware_rows("bursts", 120.0, None, 12.0)
     assert rows.shape == (len(tpot_ms), len(ROW_NAMES) + len(STATE))
     assert len(tpot_ms) > 200
     state = dict(zip(STATE, rows[:, len(ROW_NAMES) :].T, strict=True))
@@ -25,4 +25,4 @@ def test_of_a_busy_pool_the_state_is_told() -> None:
 
 
 def test_too_few_answers_tell_nothing() -> None:
-    assert told_tpot("poisson", 0.2, None) is None
+    assert compare_state_aware("poisson", 0.2, None) is None
