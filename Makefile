@@ -1,4 +1,4 @@
-# The picker's image by the two names that its users' pipelines call; scripts/build-images.sh does the work, for all images.
+# The two targets that pipelines of the picker's users call. scripts/build-images.sh does the work, for all images.
 .PHONY: image-build image-push
 
 image-build:
