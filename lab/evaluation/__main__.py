@@ -1,4 +1,4 @@
-"""Runs every routing policy over every workload in virtual time, and reports what each is good for."""
+"""Run every routing policy on every workload in virtual time, and write a report."""
 
 import os
 import shlex
@@ -31,57 +31,65 @@ _LOADS = (0.7, COMMON, 1.4)
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
-    "--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this; repeatable."
+    "--workload",
+    "workloads",
+    multiple=True,
+    type=click.Choice(list(WORKLOADS)),
+    help="Run only this workload; repeatable.",
 )
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     type=click.Choice(POLICIES),
-    help=f"Only this; repeatable. {BASE} always runs.",
+    help=f"Run only this policy; repeatable. {BASE} always runs.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(1),
     show_default=f"{_SEEDS}, or {_QUICK_SEEDS} with --quick",
-    help="Repetitions with other requests: intervals are over these. Costs grow in proportion.",
+    help="Number of repetitions with other requests. Intervals are over seeds. The run time grows in proportion.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(10),
     show_default=f"{_SECONDS:g}, or {_QUICK_SECONDS:g} with --quick",
-    help="Virtual time that requests arrive in, in each run; halving has 120 at least. Costs grow in proportion.",
+    help="Virtual time of arrivals in each run, at least 120 for halving. The run time grows in proportion.",
 )
 @click.option(
     "--requests",
     type=click.IntRange(0),
     show_default=f"{_REQUESTS}, or {_QUICK_REQUESTS} with --quick",
-    help="Runs at low rates are prolonged until as many come.",
+    help="Smallest number of requests in a run. Runs at low rates are prolonged to reach it.",
 )
-@click.option("--jobs", default=min(2, os.cpu_count() or 1), type=click.IntRange(1), help="Processes that make runs.")
+@click.option(
+    "--jobs", default=min(2, os.cpu_count() or 1), type=click.IntRange(1), help="Number of processes that make runs."
+)
 @click.option(
     "--quick",
     is_flag=True,
-    help="The shape of it in minutes: fewer workloads, one seed, short runs, coarser rates, and only the common load.",
+    help="Make a rough evaluation in minutes: fewer workloads, one seed, short runs, coarser rates, one load.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Go on with the runs in --points. Without this they are kept as .previous."
+    "--resume", is_flag=True, help="Continue with the runs in --points. Without this, the file is renamed to .previous."
 )
 @click.option(
     "--points",
     "points_file",
     default="evaluation-out/points.jsonl",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Every run's result is appended here; what was learnt for a workload lies beside it.",
+    help="File to which each run's result is appended. Prepared models are stored in a folder next to it.",
 )
 @click.option(
     "--out",
     "folder",
     default="evaluation-out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to write evaluation.md, with its pictures in the folder evaluation.",
+    help="Folder for evaluation.md; its pictures go into the subfolder evaluation.",
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
 def main(
     workloads: Sequence[str],
     policies: Sequence[str],
@@ -95,16 +103,16 @@ def main(
     folder: Path,
     json_file: Path | None,
 ) -> None:
-    """Finds the goodput of every policy on every workload, and what each does at a common load.
+    """Find the goodput of every policy on every workload, and compare policies at common loads.
 
-    On two idle cores --quick takes less than four minutes, and all of it some two and a half hours: about a sixth of
-    that each for slo, slo-shedding, reference, informed and both oracles, next to nothing for policies without a
-    picker; a quarter of it for the workload halving.
+    On two idle cores, --quick takes less than four minutes, and a whole evaluation some two and a half hours. Of that
+    time, slo, slo-shedding, reference, informed and both oracles take about a sixth each. Policies without a picker
+    take almost none. The workload halving takes a quarter.
 
-    Runs of a search end as soon as they can attain no share that is looked for, those at common loads never.
+    In a search, a run ends as soon as it can attain none of the wanted shares. Runs at common loads never end early.
 
-    An interrupted evaluation goes on with --resume; so does a finished one with more seeds, policies or workloads.
-    The report of the documentation is made by `scripts/evaluate.py --out docs --json docs/evaluation.json`.
+    --resume continues an interrupted evaluation. It also adds seeds, policies or workloads to a finished one.
+    `scripts/evaluate.py --out docs --json docs/evaluation.json` writes the report of the documentation.
     """
     wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
     chosen = tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES))
@@ -129,7 +137,7 @@ def main(
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        raise click.ClickException("interrupted: the same command with --resume goes on") from None
+        raise click.ClickException("interrupted: continue with the same command and --resume") from None
 
 
 def _halving_s(seconds: float) -> float:

@@ -1,8 +1,7 @@
-"""The results of runs, kept in a file as they come, so that an interrupted evaluation can go on.
+"""A journal of runs: each result is appended to a file, so that an interrupted evaluation can be resumed.
 
-The first line has the length of the runs and a digest of the code that made them; each other line is a result.
-What was prepared for a workload, and what its predictions came to, lies in a folder beside it; so does the time that
-all of it has taken.
+The first line has the length of the runs and a digest of the code that made them. Each other line is a result. A folder
+next to the file has each workload's prepared models and prediction quality, and the time that the evaluation has taken.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 
 class JournalError(Exception):
-    """The file can't be gone on with: the text says why, and what to do."""
+    """The evaluation can't be resumed from the file; the text says why, and what to do."""
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def code_digest() -> str:
-    """Of everything that decides what a run comes to."""
+    """Return a digest of all code that decides a run's result."""
     digest = hashlib.sha256()
     for folder in _CODE:
         for file in sorted((_ROOT / folder).rglob("*.py")):
@@ -44,10 +43,10 @@ def code_digest() -> str:
 
 
 class Journal:
-    """All results so far, by what was run. `stale` says that some were made by other code than today's."""
+    """All results so far, by key. `stale`: some were made by an earlier version of the code."""
 
     def __init__(self, file: Path, plan: EvaluationPlan, resume: bool) -> None:
-        """Begins anew, with the old file kept as `.previous`; or goes on with it. Raises JournalError."""
+        """Resume from `file`, or begin anew and rename the old file to `.previous`. Raise JournalError."""
         self._file, self._prepared = file, file.with_suffix(".prepared")
         self.points: dict[Key, PointResult] = {}
         self.stale = False
@@ -56,16 +55,16 @@ class Journal:
             self._read(plan)
         else:
             self._begin(plan)
-        self._spent_before_s = float(self.kept(_SPENT) or 0)
+        self._spent_before_s = float(self.load(_SPENT) or 0)
         self._began_at = time.monotonic()
 
     @property
     def spent_s(self) -> float:
-        """Wall time, also of the evaluations that this one goes on with, each until it last kept something."""
+        """The wall time in s, including that of the resumed evaluations, each up to its last write."""
         return self._spent_before_s + time.monotonic() - self._began_at
 
     def points_of(self, plan: EvaluationPlan, workload: str) -> tuple[PointResult, ...]:
-        """The results so far that the plan can make use of."""
+        """Return the results so far that the plan can use."""
         return tuple(
             point
             for point in self.points.values()
@@ -77,14 +76,14 @@ class Journal:
         self.points[_key(point)] = point
         self._write(_SPENT, str(self.spent_s).encode())
 
-    def kept(self, name: str) -> bytes | None:
-        """What was kept by this name before; None if nothing was."""
+    def load(self, name: str) -> bytes | None:
+        """Return the data saved under `name`; None if there is none."""
         try:
             return (self._prepared / name).read_bytes()
         except FileNotFoundError:
             return None
 
-    def keep(self, name: str, data: bytes) -> None:
+    def save(self, name: str, data: bytes) -> None:
         self._write(name, data)
         self._write(_SPENT, str(self.spent_s).encode())
 
@@ -105,16 +104,16 @@ class Journal:
     def _read(self, plan: EvaluationPlan) -> None:
         lines = self._file.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
-            # The writer was ended in the middle of a line: that run is made again.
+            # The writer was stopped in the middle of a line. That run is made again.
             os.truncate(self._file, sum(map(len, lines[:-1])))
             lines.pop()
         if not lines:
-            raise JournalError(f"{self._file} is empty: leave out --resume")
+            raise JournalError(f"{self._file} is empty: omit --resume")
         header = self._decode(msgspec.json.Decoder(_Header).decode, lines[0], 1)
         for name in ("seconds", "requests"):
             was, wanted = getattr(header, name), getattr(plan, name)
             if was != wanted:
-                advice = f"give --{name} {was:g}, or leave out --resume"
+                advice = f"set --{name} {was:g}, or omit --resume"
                 raise JournalError(f"{self._file} has runs of {was:g} {name}, not {wanted:g}: {advice}")
         self.stale = header.code != code_digest()
         decode = msgspec.json.Decoder(PointResult).decode
@@ -125,7 +124,7 @@ class Journal:
         try:
             return decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise JournalError(f"{self._file}:{number}: {error}: mend or delete the line") from error
+            raise JournalError(f"{self._file}:{number}: {error}: correct or delete the line") from error
 
     def _append(self, line: bytes) -> None:
         with self._file.open("ab") as file:

@@ -1,4 +1,4 @@
-"""What an evaluation covers."""
+"""The plan of an evaluation: policies, workloads, seeds and loads."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,26 +23,27 @@ POLICIES = (
 )
 OURS = "slo"
 SHEDDING = "slo-shedding"
-"""Ours, as it is where nobody minds that requests are refused."""
+"""Our policy with the option to shed requests."""
 INFORMED, ORACLE, SHEDDING_ORACLE = "informed", "oracle", "oracle-shedding"
-"""Those that know more than a router can. Only the last one sheds."""
+"""The policies that know more than a router can. Only the last one sheds."""
 PREDICTING = ("reference", OURS, SHEDDING)
-"""The policies that predict, by models that go on to be refitted."""
+"""The policies that use predictions. Their models are refitted during a run."""
 BASE = "default"
-"""The policy that the loads of a workload are stated by: each evaluation has it."""
+"""The policy that defines a workload's common load. It is part of every evaluation."""
 COMMON = 1.0
-IF_NEVER = 0.5
-"""The common load, in typical rates, of a workload in which the base policy attains 90% at no rate."""
+"""The multiple of the common load at which most figures are measured."""
+COMMON_IF_NEVER = 0.5
+"""The common load, in typical rates, of a workload on which the base policy attains 90% at no rate."""
 OTHER_TRAFFIC = 1_000_000
-"""A seed: no run is judged on the traffic that its models, weights or expectations come from."""
+"""A seed for traffic that isn't judged: models, weights and expected lengths come from it."""
 HALVING = "halving"
 LEAST_SECONDS = {HALVING: 120.0}
-"""Whether errors are back within a minute after three fifths of a run is told by no shorter one."""
+"""The shortest runs, by workload. After its change, a run of halving must have time for a minute of recovery."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is made for a workload before its runs: tuned weights, and models of so many seconds a load, or none."""
+    """What a workload's runs need beforehand: tuned weights, and models that learn for `learning_s` at each load."""
 
     tunes: bool
     learning_s: float
@@ -51,8 +52,8 @@ class Preparation:
         return f"{'tuned' if self.tunes else 'even'}-{self.learning_s:g}s"
 
 
-class Described(Protocol):
-    """What the evaluation asks of a workload."""
+class EvaluatedWorkload(Protocol):
+    """The properties of a workload that the evaluation needs."""
 
     @property
     def description(self) -> str: ...
@@ -66,9 +67,10 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """`loads` are multiples of the rate at which `default` attains 90%, at which every policy is run as well.
+    """The plan of an evaluation.
 
-    Models that policies start from have seen each of some loads for `learning_s`.
+    Besides the search, every policy is run at `loads`, in multiples of the common load. The models at the start of a
+    run have learnt for `learning_s` at each of several loads.
     """
 
     workloads: tuple[str, ...]
@@ -81,15 +83,15 @@ class EvaluationPlan:
     loads: tuple[float, ...]
     learning_s: float = 0.0
     judged_rows: tuple[str, ...] = ()
-    """Workloads whose rows models are judged on, against the noise floor."""
+    """The workloads on whose rows models are compared with the noise floor."""
     has_bounds: bool = False
-    """Whether it is found for each workload how well TPOT could be predicted."""
+    """Whether to compute the bounds of TPOT prediction for each workload."""
 
     @property
     def preparation(self) -> Preparation:
-        """What the policies of the plan need."""
+        """The preparation that the plan's policies need."""
         return Preparation("tuned" in self.policies, self.learning_s if set(PREDICTING) & set(self.policies) else 0.0)
 
     def seconds_at(self, workload: str, requests_per_s: float) -> float:
-        """A run's length: at a low rate it is prolonged until about `requests` come, lest noise decides."""
+        """Return a run's length in s. At low rates it is prolonged to about `requests` requests, against noise."""
         return max(self.seconds, LEAST_SECONDS.get(workload, 0.0), round(self.requests / requests_per_s, 3))

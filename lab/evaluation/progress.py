@@ -1,4 +1,4 @@
-"""How far an evaluation is, on stderr: what is prepared, what is run, and how long it may still take."""
+"""An evaluation's progress on stderr: preparations, runs, and the estimated time left."""
 
 import time
 from datetime import timedelta
@@ -16,16 +16,19 @@ from rich.progress import (
 )
 from rich.table import Column
 
+# Runs that a search is assumed to take until the first search has ended.
 _RUNS_OF_A_SEARCH = 6
+# Seconds over which the speed is averaged for the time left.
 _RATE_OVER_S = 900
+# Seconds between two lines where stderr is no terminal.
 _LINE_EVERY_S = 60.0
 
 
 class Meter:
-    """Two bars; a line a minute where stderr is no terminal.
+    """Shows two progress bars, or prints a line per minute if stderr is no terminal.
 
-    How many runs a search takes is known when it ends: those to come count as its mean. The runs of the bar are those
-    that are made; `known` is how many results there are already.
+    A search's number of runs is known only at its end. Until then, it counts as the mean of the ended searches. The bar
+    counts only new runs; `known` is the number of results that exist already.
     """
 
     def __init__(
@@ -48,10 +51,10 @@ class Meter:
         )
         self._console = Console(stderr=True)
         self._progress = Progress(*columns, console=self._console, speed_estimate_period=_RATE_OVER_S, expand=True)
-        self._line_every_s, self._told_s = line_every_s, time.monotonic()
+        self._line_every_s, self._printed_s = line_every_s, time.monotonic()
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
-        self._had, self._known = 0, known
+        self._reused, self._known = 0, known
         self._preparing = self._progress.add_task("preparations", total=preparations, now="")
         self._running = self._progress.add_task("runs", total=None, now="")
         self._runs = self._progress.tasks[-1]
@@ -70,17 +73,17 @@ class Meter:
     def ran(self, what: str) -> None:
         self._progress.update(self._running, advance=1, now=what)
         self._set_total()
-        if not self._console.is_terminal and time.monotonic() - self._told_s >= self._line_every_s:
-            self._told_s = time.monotonic()
+        if not self._console.is_terminal and time.monotonic() - self._printed_s >= self._line_every_s:
+            self._printed_s = time.monotonic()
             self._console.print(self._line(what), highlight=False, soft_wrap=True)
 
-    def had(self) -> None:
-        """A run needn't be made: there was its result."""
-        self._had += 1
+    def reused(self) -> None:
+        """Note that a run's result existed already."""
+        self._reused += 1
         self._set_total()
 
     def searched(self, runs: int) -> None:
-        """A search ended, after so many runs that were made or had."""
+        """Note that a search ended after `runs` new or reused results."""
         self._ended.append(runs)
         self._set_total()
 
@@ -90,11 +93,11 @@ class Meter:
         return f"{self._runs.completed:.0f} of {self._runs.total:.0f} runs{left}: {what}"
 
     def _set_total(self) -> None:
-        # Not by update(), which would forget how fast it has been.
+        # update() would reset the speed estimate.
         self._runs.total = self._total()
 
     def _total(self) -> float:
-        """How many will have been made."""
+        """Return the estimated number of new runs in the whole evaluation."""
         mean = fmean(self._ended) if self._ended else _RUNS_OF_A_SEARCH
         wanted = sum(self._ended) + (self._searches - len(self._ended)) * round(mean) + self._other_runs
-        return max(wanted - max(self._known, self._had), self._runs.completed)
+        return max(wanted - max(self._known, self._reused), self._runs.completed)

@@ -1,8 +1,8 @@
-"""Runs a plan: prepares each workload, searches each policy's goodput, and runs all policies at common loads.
+"""The execution of a plan: prepare each workload, search each policy's goodput, and run all policies at common loads.
 
-Runs are made by a pool of processes. `default` is searched first, and its rates at 90% attainment, averaged over the
-seeds, are the workload's common load. A policy's first seed is searched from where that of `default` ended, its other
-seeds from where its first one did: what is found depends on no order in which runs end.
+A pool of processes makes the runs. `default` is searched first. Its rates at 90% attainment, averaged over seeds, give
+the workload's common load. The search of a policy's first seed begins at the rate found for `default`. The searches of
+its other seeds begin at the rate found for its first seed. So results don't depend on the order in which runs end.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from typing import TypeVar
 import msgspec
 
 from lab.evaluation.journal import Journal
-from lab.evaluation.plan import BASE, IF_NEVER, Described, EvaluationPlan
+from lab.evaluation.plan import BASE, COMMON_IF_NEVER, EvaluatedWorkload, EvaluationPlan
 from lab.evaluation.progress import Meter
-from lab.evaluation.replay.misses import LEAST
+from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.replay.point import FindTpotBounds, JudgeRows, PointOptions, PointResult, Prepare, RunPoint
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.statistics import geometric_interval
@@ -28,7 +28,7 @@ from lab.evaluation.search import SHARES, Goodput, Grid, Guess, search
 from lab.evaluation.studies.noise_floor import TpotBounds
 from lab.evaluation.studies.quality import TargetQuality
 
-_WORKLOADS_AT_ONCE = 2  # so that no process waits for the last runs of a workload
+_WORKLOADS_AT_ONCE = 2  # with one, processes would idle during a workload's last runs
 T = TypeVar("T")
 R = TypeVar("R")
 Search = tuple[str, int]  # policy and seed
@@ -37,7 +37,7 @@ Found = dict[float, Goodput]  # by share
 
 @dataclass(frozen=True)
 class RunFunctions:
-    """What makes runs; all are called in other processes, by name."""
+    """The functions that make runs. Other processes call them, so they must be importable by name."""
 
     prepare: Prepare
     run_point: RunPoint
@@ -46,12 +46,12 @@ class RunFunctions:
 
 
 def evaluate(
-    plan: EvaluationPlan, workloads: Mapping[str, Described], engine: RunFunctions, journal: Journal
+    plan: EvaluationPlan, workloads: Mapping[str, EvaluatedWorkload], engine: RunFunctions, journal: Journal
 ) -> list[WorkloadResult]:
-    """All results of the plan, those that the journal has without another run. What a run raises ends it all."""
+    """Return all results of the plan. Results in the journal are reused. An error in a run ends the evaluation."""
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
     known = sum(len(journal.points_of(plan, workload)) for workload in plan.workloads)
-    spawn = multiprocessing.get_context("spawn")  # the libraries of the models have threads, which a fork would lose
+    spawn = multiprocessing.get_context("spawn")  # the models' libraries have threads, which a fork would lose
     with (
         Meter(len(plan.workloads), searches, searches * len(plan.loads), known) as meter,
         ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
@@ -69,7 +69,7 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-async def _all(evaluation: "_Evaluation", workloads: Mapping[str, Described]) -> list[WorkloadResult]:
+async def _all(evaluation: "_Evaluation", workloads: Mapping[str, EvaluatedWorkload]) -> list[WorkloadResult]:
     turns = asyncio.Semaphore(_WORKLOADS_AT_ONCE)
 
     async def one(name: str) -> WorkloadResult:
@@ -87,7 +87,7 @@ class _Evaluation:
     meter: Meter
     pool: ProcessPoolExecutor
 
-    async def workload(self, name: str, described: Described) -> WorkloadResult:
+    async def workload(self, name: str, described: EvaluatedWorkload) -> WorkloadResult:
         plan = self.plan
         prepared = await self._prepare(name)
         grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
@@ -96,7 +96,7 @@ class _Evaluation:
         common_rps = geometric_interval([one.rps for one in attained]).mean
         guess_rps = attained[0].rps
         if any(one.bound == "at most" for one in attained):
-            guess_rps = common_rps = IF_NEVER * described.typical_rps
+            guess_rps = common_rps = COMMON_IF_NEVER * described.typical_rps
         rates = {load: grid.rate(grid.level(load * common_rps)) for load in plan.loads}
         others = [policy for policy in plan.policies if policy != BASE]
         for more in await _each(
@@ -119,7 +119,7 @@ class _Evaluation:
     async def _search(
         self, name: str, grid: Grid, prepared: bytes | None, policy: str, level: int
     ) -> dict[Search, Found]:
-        """All seeds of a policy, the first one from this level on."""
+        """Search the goodputs of all seeds of a policy. The first seed's search begins at `level`."""
 
         async def one(seed: int, guesses: Mapping[float, Guess]) -> Found:
             tried: list[float] = []
@@ -127,8 +127,8 @@ class _Evaluation:
             async def attainment_at(rate: float) -> float:
                 tried.append(rate)
                 point = await self._run(name, policy, rate, seed, prepared, until_decided=True)
-                # The same, whether the run was cut or an earlier search's went on to its end.
-                return max(point.attainment, LEAST)
+                # Cut or not, every attainment below this counts the same, so results don't depend on earlier runs.
+                return max(point.attainment, LEAST_ATTAINMENT)
 
             found = await search(attainment_at, grid, guesses)
             self.meter.searched(len(tried))
@@ -150,7 +150,7 @@ class _Evaluation:
         *,
         until_decided: bool = False,
     ) -> PointResult:
-        """A whole run, unless one will do that ends when it is decided."""
+        """Return a run's result. `until_decided` allows a run that was cut when its outcome was decided."""
         point = self.journal.points.get((workload, policy, rate, seed))
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
         if point is None or (point.is_cut and not until_decided):
@@ -160,17 +160,17 @@ class _Evaluation:
             self.journal.add(point)
             self.meter.ran(what)
         else:
-            self.meter.had()
+            self.meter.reused()
         return point
 
     async def _prepare(self, workload: str) -> bytes | None:
         preparation = self.plan.preparation
         name = f"{workload}.{preparation}"
-        prepared = self.journal.kept(name)
+        prepared = self.journal.load(name)
         if prepared is None:
             prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload, preparation)
             if prepared is not None:
-                self.journal.keep(name, prepared)
+                self.journal.save(name, prepared)
         self.meter.prepared(workload)
         return prepared
 
@@ -178,27 +178,27 @@ class _Evaluation:
         if workload not in self.plan.judged_rows:
             return ()
         what = f"judging rows of {workload}"
-        kept = await self._kept(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
-        return msgspec.json.decode(kept, type=tuple[TargetQuality, ...])
+        data = await self._load_or_run(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
+        return msgspec.json.decode(data, type=tuple[TargetQuality, ...])
 
     async def _tpot_bounds(self, workload: str, rate: float, prepared: bytes | None) -> TpotBounds | None:
         if not self.plan.has_bounds:
             return None
         what = f"bounds of TPOT, {workload}"
-        kept = await self._kept(f"{workload}.bounds", what, self.engine.tpot_bounds, workload, rate, prepared)
-        return msgspec.json.decode(kept, type=TpotBounds)
+        data = await self._load_or_run(f"{workload}.bounds", what, self.engine.tpot_bounds, workload, rate, prepared)
+        return msgspec.json.decode(data, type=TpotBounds)
 
-    async def _kept(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
-        """What a function finds, as JSON; an evaluation that is gone on with doesn't look for it again."""
-        kept = self.journal.kept(name)
-        if kept is None:
-            kept = msgspec.json.encode(await self._in_pool(what, function, *arguments))
-            self.journal.keep(name, kept)
-        return kept
+    async def _load_or_run(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
+        """Return a function's result as JSON. A resumed evaluation loads it and doesn't call the function again."""
+        data = self.journal.load(name)
+        if data is None:
+            data = msgspec.json.encode(await self._in_pool(what, function, *arguments))
+            self.journal.save(name, data)
+        return data
 
     async def _in_pool(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:
-            # A future that is cancelled from here breaks the pool's own thread when processes are terminated.
+            # Shielded, because a cancelled future breaks the pool's thread when processes are terminated.
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments))
         except Exception as error:
             error.add_note(what)
@@ -210,10 +210,10 @@ async def _each(values: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[
 
 
 def _stride(ratio: float) -> int:
-    """As many levels as make a factor of less than 1.4, a power of two, so that bisection ends evenly."""
+    """Return the largest power of two whose number of levels make a factor below 1.4. Powers of two bisect evenly."""
     return next(stride for stride in (32, 16, 8, 4, 2) if ratio**stride < 1.4)
 
 
 def _reach(ratio: float) -> int:
-    """A factor of about 9 to both sides. Who doesn't attain a share at a ninth of a typical rate never will."""
+    """Return the levels that make a factor of about 9. A share that isn't attained at a ninth of the rate never is."""
     return round(math.log(9, ratio))

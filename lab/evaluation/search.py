@@ -1,9 +1,9 @@
-"""Goodput by search over rate: the largest rate at which a share of the requests meets its objectives.
+"""The search for goodput: the largest rate at which a share of the requests meets its objectives.
 
-Rates lie on a geometric grid, so that every policy and seed of a workload tries the same ones: results are compared at
-equal rates, and a rate that was tried is never tried again. A search begins at a guess and strides over the grid until
-one rate attains the share and a higher one doesn't, then bisects between them. Attainment is noisy: what is found is a
-crossing of the share that was measured on both of its sides, one level apart, whatever the noise did elsewhere.
+Rates lie on a geometric grid. All policies and seeds of a workload try rates of this grid, so results are compared at
+equal rates, and no rate is tried twice. A search begins at a guess and strides over the grid until one rate attains the
+share and a higher one doesn't. Then it bisects between them. Attainment is noisy, and may cross the share several
+times. The result is one crossing, measured on both sides, one level apart.
 """
 
 import math
@@ -20,7 +20,7 @@ Known = Mapping[int, float]  # attainment by level
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The rates that may be tried: `start_rps * ratio ** level`, down and up to `reach` levels from the start."""
+    """The rates that may be tried: `start_rps * ratio ** level`, for levels from `-reach` to `reach`."""
 
     start_rps: float
     ratio: float = 1.02
@@ -28,15 +28,15 @@ class Grid:
     reach: int = 192
 
     def rate(self, level: float) -> float:
-        """Requests/s, to seven digits: a number that reads well and is the same wherever it is computed."""
+        """Return requests/s, rounded to seven digits, so that the number is short and the same on every machine."""
         return float(f"{self.start_rps * self.ratio**level:.7g}")
 
     def level(self, rate_rps: float) -> int:
-        """The nearest level to a rate."""
+        """Return the level nearest to a rate."""
         return self._within(round(math.log(rate_rps / self.start_rps, self.ratio)))
 
     def beyond(self, known: Known, direction: Literal[-1, 1], stride: int) -> int | None:
-        """The next level below or above all known ones, by longer and longer strides; None at the end of the grid."""
+        """Return the next level below or above all known ones; None at the end of the grid. Strides grow."""
         edge = max(known) if direction > 0 else min(known)
         stride = min(max(stride, max(known) - min(known)), _LONGEST_STRIDES * self.stride)
         level = self._within(edge + direction * stride)
@@ -48,7 +48,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """The level to begin at, and the first stride from there: a short one where the guess is good."""
+    """The level at which a search begins, and its first stride: short if the guess is good."""
 
     level: int
     stride: int
@@ -56,14 +56,14 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Goodput:
-    """Requests/s; or a bound of it, where every rate that was tried, or none, attained the share."""
+    """A goodput in requests/s. It is a bound if every tried rate, or none, attained the share."""
 
     rps: float
     bound: Literal["", "at least", "at most"] = ""
 
 
 def next_level(known: Known, share: float, grid: Grid, guess: Guess) -> int | None:
-    """The level to try next, or None when enough is known."""
+    """Return the level to try next, or None when the search is complete."""
     if not known:
         return guess.level
     below, above = _bracket(known, share)
@@ -75,7 +75,7 @@ def next_level(known: Known, share: float, grid: Grid, guess: Guess) -> int | No
 
 
 def goodput(known: Known, share: float, grid: Grid) -> Goodput:
-    """Between the last rate that attained the share and the next, which didn't, in proportion of their attainments."""
+    """Return the goodput, interpolated between the highest rate that attained the share and the next rate."""
     below, above = _bracket(known, share)
     if below is None:
         return Goodput(grid.rate(min(known)), "at most")
@@ -86,7 +86,7 @@ def goodput(known: Known, share: float, grid: Grid) -> Goodput:
 
 
 async def search(attainment_at: AttainmentAt, grid: Grid, guesses: Mapping[float, Guess]) -> dict[float, Goodput]:
-    """The goodput by share, each with its guess; what was tried for one share serves the next."""
+    """Search the goodput for each share. `guesses` are by share. All shares use the same tried rates."""
     known: dict[int, float] = {}
     for share, guess in guesses.items():
         while (level := next_level(known, share, grid, guess)) is not None:
@@ -95,7 +95,7 @@ async def search(attainment_at: AttainmentAt, grid: Grid, guesses: Mapping[float
 
 
 def _bracket(known: Known, share: float) -> tuple[int | None, int | None]:
-    """The highest level that attains the share, and the lowest above it, which then doesn't."""
+    """Return the highest level that attains the share, and the next known level above it."""
     below = max((level for level, attained in known.items() if attained >= share), default=None)
     if below is None:
         return None, None

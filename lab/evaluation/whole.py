@@ -1,4 +1,4 @@
-"""A whole evaluation: the runs, what they came to, and the files that tell it."""
+"""A whole evaluation: the runs, the summary, and the report's files."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ import click
 
 from lab.bench.figures import cpu, report, write
 from lab.evaluation.journal import Journal
-from lab.evaluation.plan import COMMON, HALVING, Described, EvaluationPlan
-from lab.evaluation.report.report import Made, write_report
+from lab.evaluation.plan import COMMON, HALVING, EvaluatedWorkload, EvaluationPlan
+from lab.evaluation.report.report import Provenance, write_report
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.statistics import Interval
 from lab.evaluation.report.summary import SPEED, Summary, summarise, virtual_requests_per_s
@@ -26,12 +26,13 @@ _SPEED_S = 60.0
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: workloads, what runs them, and when `halving` halves a speed, by the length of a run.
+    """The workloads, and the functions that run them and compute bounds.
 
-    And how long half of a run's answers take at least.
+    `changed_s` returns when `halving` halves an endpoint's speed, given the length of a run. `p50_bounds` returns
+    bounds of the end-to-end p50.
     """
 
-    workloads: Mapping[str, Described]
+    workloads: Mapping[str, EvaluatedWorkload]
     engine: RunFunctions
     changed_s: Callable[[float], float]
     p50_bounds: FindP50Bounds
@@ -40,7 +41,7 @@ class Subject:
 @dataclass(frozen=True)
 class Output:
     folder: Path
-    """Of evaluation.md, and of the pictures in its folder `evaluation`."""
+    """The folder for evaluation.md and the subfolder `evaluation` with its pictures."""
     points_file: Path
     json_file: Path | None = None
     resume: bool = False
@@ -48,15 +49,15 @@ class Output:
 
 
 def run_whole(plan: EvaluationPlan, subject: Subject, output: Output) -> Summary:
-    """Raises JournalError before the first run if the file of points can't be gone on with."""
+    """Run an evaluation, and write its report. Raise JournalError first if the evaluation can't be resumed."""
     journal = Journal(output.points_file, plan, output.resume)
     if journal.stale:
-        click.echo(f"the code has changed since {output.points_file} was begun: its runs may not compare", err=True)
+        click.echo(f"the code has changed since {output.points_file} was begun: runs may not be comparable", err=True)
     results = evaluate(plan, subject.workloads, subject.engine, journal)
     changed_s = _changed_s(plan, results, subject)
     summary = summarise(results, changed_s)
     extra = _speed(subject)
-    made = Made(
+    made = Provenance(
         command=output.command,
         wall_s=journal.spent_s,
         cpu=cpu(),
@@ -67,26 +68,26 @@ def run_whole(plan: EvaluationPlan, subject: Subject, output: Output) -> Summary
     )
     latency = latency_bound(results, plan.seconds_at, subject.p50_bounds)
     file = write_report(output.folder, plan, results, summary, made, subject.workloads, changed_s, latency)
-    _tell(plan, results, summary, extra, output)
-    click.echo(f"{file} has it all", err=True)
+    _print_and_write(plan, results, summary, extra, output)
+    click.echo(f"wrote {file}", err=True)
     return summary
 
 
 def _changed_s(plan: EvaluationPlan, results: Sequence[WorkloadResult], subject: Subject) -> float | None:
-    """In the runs at the common load."""
+    """Return when the endpoint changes in the runs at the common load; None without the workload."""
     rates = [result.rates[COMMON] for result in results if result.workload == HALVING]
     return subject.changed_s(plan.seconds_at(HALVING, rates[0])) if rates else None
 
 
 def _speed(subject: Subject) -> dict[str, float]:
-    """By a run of its own, in this process, when no other runs."""
+    """Measure the simulator's speed by one run in this process, while no other process runs."""
     described = subject.workloads.get(SPEED[0])
     if described is None:
         return {}
     return {"virtual_requests_per_s": virtual_requests_per_s(subject.engine.run_point, described.typical_rps, _SPEED_S)}
 
 
-def _tell(
+def _print_and_write(
     plan: EvaluationPlan,
     results: Sequence[WorkloadResult],
     summary: Summary,
@@ -97,7 +98,7 @@ def _tell(
     for target, found, verdict in verdicts(summary):
         click.echo(f"{target.name:40} {verdict}: {found}, wanted {target.wanted}")
     for name, reason in summary.left_out.items():
-        click.echo(f"{name} is left out: {reason}", err=True)
+        click.echo(f"{name} was not measured: {reason}", err=True)
     if output.json_file:
         figures = {**extra, **_bounds(summary.figures), **_bounds(_goodputs(results))}
         settings = {
@@ -124,7 +125,7 @@ def _goodputs(results: Sequence[WorkloadResult]) -> dict[str, Interval]:
 
 
 def _bounds(figures: Mapping[str, Interval]) -> dict[str, float]:
-    """The means, and the ends of their intervals where they have one."""
+    """Return the means, and the ends of their intervals if they have one."""
     flat: dict[str, float] = {}
     for name, one in figures.items():
         flat[name] = one.mean

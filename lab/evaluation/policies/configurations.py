@@ -1,4 +1,4 @@
-"""The schedulers that are compared, each as the configuration that an operator would write."""
+"""The picker's policies in the evaluation, each as the configuration that an operator would write."""
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
 
@@ -11,7 +11,7 @@ kind: EndpointPickerConfig
 
 
 def heuristic(queue: float, kv_cache: float, prefix: float) -> str:
-    """Weighted queue, KV cache and prefix scorers, as the default profile has them; a weight of 0 leaves one out."""
+    """Return a profile with weighted queue, KV cache and prefix scorers. A weight of 0 omits the scorer."""
     weights = {"queue-scorer": queue, "kv-cache-utilization-scorer": kv_cache, "prefix-cache-scorer": prefix}
     return _profile({scorer: weight for scorer, weight in weights.items() if weight})
 
@@ -25,7 +25,7 @@ def _profile(scorers: dict[str, float]) -> str:
     )
 
 
-# The weights that are tried for each workload: queue, KV cache, prefix.
+# The weights that tuning tries for each workload: queue, KV cache, prefix.
 TUNED_WEIGHTS: tuple[Weights, ...] = (
     (1, 1, 0),
     (1, 1, 1),
@@ -40,15 +40,15 @@ TUNED_WEIGHTS: tuple[Weights, ...] = (
 )
 DEFAULT = heuristic(1, 1, 0)
 CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
-# The gateway API's own formula, with its defaults.
+# The formula of the gateway API's own picker, with its defaults.
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
-# What runs where nothing is configured.
+# The picker's default configuration.
 SLO = DEFAULT_CONFIG
 SLO_SHEDDING = SLO.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n")
 
 
 def configurations(weights: Weights) -> dict[str, str]:
-    """What the picker is given, by policy; the weights are those of `tuned`."""
+    """Return the picker's configurations by policy. `weights` are for `tuned`."""
     return {
         "default": DEFAULT,
         "tuned": heuristic(*weights),

@@ -1,8 +1,8 @@
-"""What would become of an endpoint's requests if no other came: the engine's own future, told by its own costs.
+"""Predicts when an endpoint's requests end if no other request comes, from the engine's state and costs.
 
-Two things are taken for granted: that blocks suffice, so that nobody is put back; and that between two ends of decodes
-the step halfway stands for all. Steps that read prompts are followed one by one. Where only decodes are left everything
-is arithmetic: in the order in which they end, how many there are, and their KV tokens, are sums from the end.
+It assumes that blocks suffice, so that no sequence is preempted. It also assumes that between the ends of two decodes,
+all steps take as long as the middle one. Steps that read prompts are computed one by one. Once only decodes are left,
+their number and their KV tokens are cumulative sums from the last to end to the first, so no loop is needed.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.evaluation.policies.lengths import Lengths, foreknown
+from lab.evaluation.policies.lengths import Lengths, known_length
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster
 from simulator.hardware import Hardware
@@ -21,12 +21,16 @@ from simulator.hardware import Hardware
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# The share of the sequences whose place somebody else will have taken when they end, in a pool that goes on to be used.
+# Share of ending sequences that new ones will have replaced, in a pool that keeps getting requests.
 REPLACED = 0.5
 
 
 class Prompt(NamedTuple):
-    """What is left of a prompt, in the order of the queue, and what comes after it; `length` is the whole answer's."""
+    """A prompt that is still to be read.
+
+    `tokens` are left to read after `context` read ones. `outputs` tokens are to be generated, of `length` in the whole
+    answer.
+    """
 
     request: int
     tokens: int
@@ -36,8 +40,9 @@ class Prompt(NamedTuple):
 
 
 class Decodes(NamedTuple):
-    """Those that decode after the step that goes on, in the order in which they end: ids, steps left, KV tokens, and
-    the lengths of their answers.
+    """The sequences that decode after the step in progress, in the order of their ends.
+
+    Columns: request ids, steps left, KV tokens, and lengths of the whole answers.
     """
 
     requests: Ints
@@ -48,10 +53,10 @@ class Decodes(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """The steps while there are prompts: `steps` and `times_s` at their ends, and what has joined the decodes.
+    """The steps while there are prompts to read.
 
-    A joined sequence is (last step, KV tokens that it would have had at step 0, request, time of its first token,
-    length of its answer).
+    `steps` and `times_s` are the numbers and times of the steps' ends. `joined` are the sequences that have begun to
+    decode: (last step, KV tokens extrapolated back to step 0, request, time of first token, length of answer).
     """
 
     steps: list[int]
@@ -76,7 +81,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class EndpointLoad:
-    """An endpoint from the end of its step at `at_s` on; step 0 is over then."""
+    """An endpoint's load at the end of the step in progress, `at_s`. That step has number 0."""
 
     hardware: Hardware
     slowdown: float
@@ -85,15 +90,16 @@ class EndpointLoad:
     prompts: tuple[Prompt, ...]
 
     def later(self, steps: int, at_s: float) -> "EndpointLoad":
-        """After so many more steps in which nothing but decodes happened."""
+        """Return the load after `steps` more steps that only decoded."""
         requests, left, kv_tokens, lengths = self.decodes
         decodes = Decodes(requests, left - steps, kv_tokens + steps, lengths)
         return EndpointLoad(self.hardware, self.slowdown, at_s, decodes, ())
 
 
 class Future(NamedTuple):
-    """Of each request, in the order in which they end: its first token, NaN by the end of the step that goes on, its
-    last, and the length of its answer.
+    """The predicted times of an endpoint's requests, in the order of their ends.
+
+    `first_s` is NaN if the first token comes by the end of the step in progress.
     """
 
     requests: Ints
@@ -102,8 +108,8 @@ class Future(NamedTuple):
     lengths: Floats
 
 
-def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = foreknown) -> EndpointLoad:
-    """What is on an endpoint, its answers as long as `lengths` says."""
+def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = known_length) -> EndpointLoad:
+    """Return an endpoint's load. `lengths` gives the lengths of the answers."""
     engine = cluster.engines[endpoint]
     begun, left_s = cluster.steps_begun(endpoint, now_s)
     decodes: list[tuple[int, int, int, int]] = []
@@ -112,7 +118,7 @@ def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = fo
         assert isinstance(sequence.id, int)
         generated = engine.generated(sequence)
         if sequence.decodes_from is not None or sequence.computed == sequence.total:
-            # Where its prompt is read by the step that goes on, that yields a token.
+            # If the step in progress completes the prompt, it yields one token.
             generated += begun if sequence.decodes_from is not None else 1
             length = lengths(sequence.output_tokens, generated)
             decodes.append((length - generated, sequence.id, sequence.prompt_tokens + generated - 1, length))
@@ -127,9 +133,9 @@ def load_of(cluster: Cluster, endpoint: int, now_s: float, lengths: Lengths = fo
 
 
 def begins_later(cluster: Cluster, endpoint: int, after_s: float) -> bool:
-    """Whether a prompt that came now would begin later than that even if those that wait were read at full speed.
+    """Return whether a prompt that came now would begin after `after_s`, even if the queue were read at full speed.
 
-    Looks only as far into the queue as it has to.
+    Look only as far into the queue as necessary.
     """
     engine = cluster.engines[endpoint]
     most_tokens = engine.hardware.max_num_batched_tokens
@@ -142,29 +148,29 @@ def begins_later(cluster: Cluster, endpoint: int, after_s: float) -> bool:
     return False
 
 
-def prompt_of(arrival: Arrival, cached_tokens: int, lengths: Lengths = foreknown) -> Prompt:
+def prompt_of(arrival: Arrival, cached_tokens: int, lengths: Lengths = known_length) -> Prompt:
     length = lengths(arrival.output_tokens, 0)
     return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, length, length)
 
 
 def begin(load: EndpointLoad) -> Reading:
-    """Before any prompt is read."""
+    """Return the state before any prompt is read."""
     steps = load.decodes.steps
     ended = int(steps.searchsorted(0.0, "right"))
     return Reading([0], [load.at_s], len(steps) - ended, float(load.decodes.kv_tokens[ended:].sum()), ended)
 
 
 def read(load: EndpointLoad, reading: Reading, prompts: Sequence[Prompt]) -> None:
-    """Takes the steps that read all prompts."""
+    """Advance `reading` by the steps that read all `prompts`."""
     queue = list(reversed(prompts))
     while queue:
         _step(load, reading, queue)
 
 
 def read_all_but_last(load: EndpointLoad, reading: Reading) -> tuple[Prompt, ...]:
-    """Takes the load's steps that read prompts, without the last; returns what that is left to read.
+    """Advance `reading` by the steps that read the load's prompts, without the last step.
 
-    Up to there another prompt at the end of the queue changes nothing.
+    Return the prompts of the last step. Up to that step, another prompt at the end of the queue changes nothing.
     """
     queue = list(reversed(load.prompts))
     while sum(one.tokens for one in queue) + reading.decodes > load.hardware.max_num_batched_tokens:
@@ -173,7 +179,7 @@ def read_all_but_last(load: EndpointLoad, reading: Reading) -> tuple[Prompt, ...
 
 
 def _step(load: EndpointLoad, reading: Reading, queue: list[Prompt]) -> None:
-    """One step that reads prompts, or, where no more sequences may run, those until one ends."""
+    """Advance by one step that reads prompts. If no more sequences may run, advance until one ends."""
     hardware, cost = load.hardware, load.hardware.cost
     decodes = reading.decodes
     budget, attention_ms, done, begun = hardware.max_num_batched_tokens - decodes, 0.0, [], 0
@@ -213,7 +219,7 @@ def _advance(load: EndpointLoad, reading: Reading, steps: int) -> None:
 
 
 def _end_step(load: EndpointLoad, reading: Reading, step: int, now_s: float) -> None:
-    """All decodes have a token more for each step; those that have their last one leave."""
+    """Advance to `step`: each decode gets a token per step, and decodes with their last token leave."""
     reading.kv_tokens += reading.decodes * (step - reading.steps[-1])
     reading.steps.append(step)
     reading.times_s.append(now_s)
@@ -235,9 +241,9 @@ def _next_end(load: EndpointLoad, reading: Reading) -> int:
 
 
 def foresee(load: EndpointLoad, reading: Reading, replaced: float = 0.0) -> Future:
-    """All of the load's requests, once its prompts have been read.
+    """Return the future of all requests, once `reading` has read all prompts.
 
-    `replaced` is the share of those that decode then whom others like them follow, where somebody is expected to come.
+    `replaced` is the share of ending sequences that similar new ones replace, if more requests are expected.
     """
     requests, ends, kv_tokens, lengths = load.decodes
     first_s = np.full(len(ends), np.nan)
@@ -258,7 +264,7 @@ def foresee(load: EndpointLoad, reading: Reading, replaced: float = 0.0) -> Futu
 
 
 def _decode_only_s(load: EndpointLoad, ends: Floats, kv_tokens: Floats, replaced: float) -> Floats:
-    """After how much time each ends, when there are none but these, in order of their last steps."""
+    """Return the seconds until each sequence ends, if only these decode. They are in order of their last steps."""
     count = len(ends)
     if not count:
         return ends

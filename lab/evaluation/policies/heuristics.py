@@ -1,4 +1,4 @@
-"""Policies that need nothing but a counter or two of their own."""
+"""Simple policies that need only their own counters."""
 
 import random
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from simulator.cluster import Flight, Placement
 
 
 class Heuristic:
-    """Places by counters of what it has placed itself: requests, and tokens of prompts and answers, in flight."""
+    """A policy with counters of its requests and prompt tokens in flight, by endpoint."""
 
     def __init__(self, endpoints: int, seed: int) -> None:
         self.requests = [0] * endpoints
@@ -46,21 +46,21 @@ class RoundRobin(Heuristic):
 
 
 class LeastRequests(Heuristic):
-    """Ties fall to the endpoint that comes next in turn, as proxies do it."""
+    """Chooses the fewest requests in flight. Ties go to the next endpoint in turn, as in proxies."""
 
     def choose(self) -> int:
         return _least(self.requests, self.placed_total)
 
 
 class LeastTokens(Heuristic):
-    """By the prompts' tokens in flight; how long an answer will be nobody knows."""
+    """Chooses the fewest prompt tokens in flight. Lengths of answers are unknown."""
 
     def choose(self) -> int:
         return _least(self.tokens, self.placed_total)
 
 
 class PowerOfTwo(Heuristic):
-    """Of two drawn at random, the one with fewer requests."""
+    """Draws two endpoints at random, and chooses the one with fewer requests."""
 
     def choose(self) -> int:
         one, other = self.rng.sample(range(len(self.requests)), 2)

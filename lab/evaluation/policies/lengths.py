@@ -1,4 +1,4 @@
-"""How long an answer is taken to be while it is generated: as long as it will be, or as long as can be expected."""
+"""Assumed lengths of answers in progress: the true length, or the length to expect."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -10,20 +10,21 @@ from lab.evaluation.plan import OTHER_TRAFFIC
 from simulator.workloads import WORKLOADS
 
 Lengths = Callable[[int, int], int]
-"""Given how long an answer will be, and how long it is so far, what to reckon with; all in tokens."""
+"""Called with an answer's true length and the tokens generated so far; returns the length to assume. All in tokens."""
 
+# Answers of other traffic from which lengths are expected.
 _ANSWERS = 4000
 
 
-def foreknown(length: int, generated: int) -> int:
-    """What nobody can know before the end."""
+def known_length(length: int, generated: int) -> int:
+    """Return the true length, which no router can know."""
     return length
 
 
 def expected(answers: Sequence[int] | NDArray[np.int64]) -> Lengths:
-    """Whatever the length, the mean of those of `answers` that are longer than it is so far.
+    """Return a function that ignores the true length, and returns the mean of the longer ones of `answers`.
 
-    One that is as long as the longest of them is expected to end with the next token.
+    An answer that is at least as long as the longest of `answers` is expected to end with the next token.
     """
     ordered = np.sort(answers)
     sums = np.append(ordered[::-1].cumsum()[::-1], 0)
@@ -37,20 +38,20 @@ def expected(answers: Sequence[int] | NDArray[np.int64]) -> Lengths:
 
 
 def longer_than(answers: NDArray[np.int64], generated: int, rng: np.random.Generator) -> int:
-    """One of `answers`, which are in order, that is longer than what is generated; if none is, one token longer."""
+    """Draw one of the sorted `answers` that are longer than `generated`. If there is none, return `generated` + 1."""
     first = int(answers.searchsorted(generated, "right"))
     return int(rng.choice(answers[first:])) if first < len(answers) else generated + 1
 
 
 @cache
-def answers_of(workload: str) -> NDArray[np.int64]:
-    """In order, the lengths of answers in other traffic than any that is judged."""
+def answer_lengths(workload: str) -> NDArray[np.int64]:
+    """Return the sorted lengths of answers in traffic that isn't judged."""
     subject = WORKLOADS[workload]
     scenario = subject.scenario(subject.typical_rps, OTHER_TRAFFIC, _ANSWERS / subject.typical_rps)
     return np.sort([one.output_tokens for one in scenario.arrivals])
 
 
 @cache
-def expected_of(workload: str) -> Lengths:
-    """By answers of other traffic than any that is judged."""
-    return expected(answers_of(workload))
+def expected_lengths(workload: str) -> Lengths:
+    """Return expected lengths by the answers in traffic that isn't judged."""
+    return expected(answer_lengths(workload))

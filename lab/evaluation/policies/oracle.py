@@ -1,10 +1,10 @@
-"""A policy that knows how long every answer will be, and what each engine will do next: the bound of prediction.
+"""A policy that knows the length of every answer and each engine's next steps: a bound of what prediction can gain.
 
-With no more than the lengths that can be expected it is the bound of what a router could know: how far the two are
-apart is what nobody can get.
+With expected lengths instead, it is the bound of what a router could know. No router can gain the difference between
+the two.
 
-It doesn't know who will come later, so it is no bound of scheduling. What it expects of them are the numbers below.
-They were chosen by attainments over the workloads, at loads at which policies differ.
+The policy doesn't know later arrivals, so it is no bound of scheduling. The constants below are its expectations of
+them. They were chosen by attainment over the workloads, at loads at which policies differ.
 """
 
 import random
@@ -29,26 +29,30 @@ from lab.evaluation.policies.foresight import (
     read,
     read_all_but_last,
 )
-from lab.evaluation.policies.lengths import Lengths, foreknown
+from lab.evaluation.policies.lengths import Lengths, known_length
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster, Flight, Placement
 
-# Standard deviations of the logarithm, by which later arrivals change what is foreseen. Of TPOT it is that of an answer
-# that is still to come; what is generated already is certain. A queue is served in order: TTFT changes little.
+# Spreads of latencies by later arrivals, as standard deviations of the logarithm. That of TPOT is for an answer that
+# hasn't begun; generated tokens are certain. TTFT has a small spread, because queues are served in order.
 _TPOT_SPREAD, _TTFT_SPREAD = 0.3, 0.1
 _LEAST_SPREAD = 0.01
-# What a request on the fullest endpoint is worth more than on an empty one, all else equal: who asks for little is put
-# where many are already, so that there is an endpoint for those who ask for much. In requests that meet objectives.
+# Bonus for the fullest endpoint, relative to an empty one, in requests that meet their objectives. It packs undemanding
+# requests together, so that an endpoint stays free for demanding ones.
 _PACKING = 0.02
-# Where a prompt would not even begin in so many times its objective of TTFT it is lost, and nothing else is asked.
-# Under overload that is what becomes of many, in queues that are too long to be followed.
+# A prompt that would begin later than this multiple of its TTFT objective counts as lost, and nothing else is computed.
+# Under overload, many prompts are lost, in queues that are too long to compute.
 _LOST = 1.5
+# Columns of `Oracle._facts`.
 _ARRIVED, _TTFT, _TPOT_MS, _FIRST = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outlook:
-    """An endpoint's future until something happens to it: before its last prompts, and its worth without another."""
+    """An endpoint's future without the new request, cached until something happens to the endpoint.
+
+    `reading` ends before the step that reads the `last` prompts. `value` is the worth of the whole future.
+    """
 
     key: tuple[int, int, float, int]
     load: EndpointLoad
@@ -59,24 +63,24 @@ class _Outlook:
 
 
 class Oracle:
-    """Places where most requests, this one and those that are there, will meet their objectives.
+    """Places each request where most requests, the new one and the present ones, will meet their objectives.
 
-    With `sheds`, nowhere if that costs as many their objectives as it gains wherever the request goes.
+    With `sheds`, it sheds a request that gains nothing on any endpoint.
     """
 
-    of_lost = 0.0
-    """What a request gains where it would wait for so long that nothing else is asked."""
+    gain_if_lost = 0.0
+    """The gain of a request on an endpoint where it counts as lost."""
 
-    def __init__(self, seed: int, lengths: Lengths = foreknown, *, sheds: bool = False) -> None:
+    def __init__(self, seed: int, lengths: Lengths = known_length, *, sheds: bool = False) -> None:
         self._lengths, self._sheds = lengths, sheds
         self._cluster: Cluster | None = None
         self._outlooks: list[_Outlook | None] = []
         self._rng = random.Random(f"{seed}/oracle")
-        # By request: arrival and objective of TTFT in s, of TPOT in ms, and when the first token came.
+        # By request: arrival in s, TTFT objective in s, TPOT objective in ms, time of the first token in s.
         self._facts: Floats = np.full((4096, 4), np.nan)
 
     def attach(self, cluster: Cluster) -> None:
-        """Says where to look, before the first request."""
+        """Set the cluster to observe, before the first request."""
         self._cluster = cluster
         self._outlooks = [None] * len(cluster.engines)
 
@@ -107,10 +111,10 @@ class Oracle:
         self._facts[arrival.index] = (arrival.arrival_s, arrival.slo_ttft_ms / 1000, arrival.slo_tpot_ms, np.nan)
 
     def _with(self, cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float) -> tuple[float, int]:
-        """By how much the endpoint is worth more with this request, and how many decode beside it."""
+        """Return the gain in the endpoint's value by this request, and the number of sequences that decode with it."""
         engine = cluster.engines[endpoint]
         if begins_later(cluster, endpoint, _LOST * arrival.slo_ttft_ms / 1000):
-            return self.of_lost, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
+            return self.gain_if_lost, min(engine.running + engine.waiting, engine.hardware.max_num_seqs)
         outlook = self._outlook(cluster, endpoint, now_s)
         cached = engine.cached_tokens(arrival.hashes, arrival.prompt_tokens)
         if outlook.last:
@@ -124,8 +128,8 @@ class Oracle:
 
     def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
         begun, _ = cluster.steps_begun(endpoint, now_s)
-        # What is expected changes with every token, what is known beforehand with none.
-        expected_at = 0 if self._lengths is foreknown else begun
+        # Expected lengths change with every token; known lengths don't.
+        expected_at = 0 if self._lengths is known_length else begun
         key = (cluster.version(endpoint), cluster.engines[endpoint].waiting, cluster.slowdown(endpoint), expected_at)
         known = self._outlooks[endpoint]
         if known is not None and known.key == key:
@@ -140,7 +144,7 @@ class Oracle:
         return found
 
     def value(self, load: EndpointLoad, future: Future) -> float:
-        """What a future is worth: how many of the endpoint's requests can be expected to meet both objectives."""
+        """Return the value of a future: the expected number of requests that meet both objectives."""
         facts = self._facts[future.requests]
         known_s = facts[:, _FIRST]
         is_known = ~np.isnan(known_s)
@@ -155,6 +159,6 @@ class Oracle:
 
 
 def _met(ratio: Floats, spread: Floats | float) -> Floats:
-    """The chance that a latency, foreseen at this ratio to its objective, will not exceed it."""
+    """Return the chance that a latency won't exceed its objective, given the predicted ratio of the two."""
     chance: Floats = ndtr(-np.log(np.maximum(ratio, 1e-9)) / spread)
     return chance

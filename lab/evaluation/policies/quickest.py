@@ -1,4 +1,4 @@
-"""A policy that knows what the oracle knows, and asks for nothing but speed: the bound of end-to-end times."""
+"""A policy that knows what the oracle knows, and minimises end-to-end times."""
 
 import math
 
@@ -7,13 +7,13 @@ from lab.evaluation.policies.oracle import Oracle
 
 
 class Quickest(Oracle):
-    """Places where all answers together, this one and those that are there, are foreseen to end soonest.
+    """Places each request where all answers together are predicted to end soonest.
 
-    It doesn't know who will come later either: another order of the same requests could do a little better.
+    It doesn't know later arrivals, so other placements of the same requests could be a little faster.
     """
 
-    of_lost = -math.inf
+    gain_if_lost = -math.inf
 
     def value(self, load: EndpointLoad, future: Future) -> float:
-        """The seconds from arrival to end, of all of the endpoint's requests, less than nothing."""
+        """Return minus the sum of seconds from arrival to end, over the endpoint's requests."""
         return -float((future.ended_s - self.arrived_s(future.requests)).sum())

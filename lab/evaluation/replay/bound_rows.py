@@ -1,7 +1,7 @@
-"""Models that answer batches of one size from buffers that are bound once.
+"""Models with input and output buffers that are bound once for each batch size.
 
-onnxruntime takes over a microsecond to wrap each input of each call, and the latency models have twenty of them: with
-eight rows that is three quarters of the time. A replay asks for the same few batch sizes a million times.
+onnxruntime takes over a microsecond to wrap each input of each call. The latency models have twenty inputs, so wrapping
+takes three quarters of the time with eight rows. A replay asks for the same few batch sizes a million times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from trainer.wire import Matrix
 
 
 class BoundPair:
-    """Both latency models over one buffer of all raw features."""
+    """Both latency models, bound to one buffer of all raw features."""
 
     def __init__(self, models: Sequence[Model], rows: int) -> None:
         self._columns = np.zeros((len(ROW_NAMES), rows), dtype=np.float32)
@@ -25,7 +25,10 @@ class BoundPair:
         ]
 
     def predict(self, columns: Matrix) -> tuple[Matrix, Matrix]:
-        """From [ROW_FEATURES, rows] to every output of TTFT and of TPOT in ms, never below 0, each [outputs, rows]."""
+        """Predict from `columns` [ROW_FEATURES, rows].
+
+        Return all outputs of the TTFT model and of the TPOT model in ms, at least 0, each [outputs, rows].
+        """
         self._columns[:] = columns
         for session, binding in self._runs:
             session.run_with_iobinding(binding)
@@ -34,7 +37,7 @@ class BoundPair:
 
 
 class LoadedModels:
-    """Both models of a generation, bound to each batch size when that is first asked for."""
+    """Both models of a generation. They are bound to a batch size at its first use."""
 
     def __init__(self, models: Mapping[str, Model], generation: int) -> None:
         self.models = models

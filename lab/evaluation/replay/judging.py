@@ -1,4 +1,4 @@
-"""From the fates of a run's requests to its result."""
+"""The judgement of a run: its result from the flights of its requests."""
 
 import math
 import time
@@ -15,14 +15,15 @@ from simulator.arrival import Arrival, Change, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
 _PERCENTILES = (50, 90, 95, 99)
+# Width of the bins of errors over time.
 _BIN_S = 5.0
-# Of the requests on the few endpoints that change.
-_FEW_BIN_S = 10.0
+# Width of the bins if only requests on changed endpoints count, which are few.
+_CHANGED_BIN_S = 10.0
 
 
 @dataclass(slots=True)
 class Judge:
-    """Passes on what a policy is asked and told; keeps how long it thought, and what became of each request."""
+    """An observer that forwards all calls to a policy, measures its decision time, and keeps the requests' flights."""
 
     policy: Observer
     misses: Misses = field(default_factory=Misses)
@@ -67,9 +68,9 @@ class Judge:
         seed: int,
         wall_s: float,
     ) -> PointResult:
-        """Judges the requests that arrived from `begin_s` on. What was shed met nothing.
+        """Judge the requests that arrived from `begin_s` on. A shed request has missed both objectives.
 
-        ValueError where there is nothing to judge.
+        Raise ValueError if there are no requests to judge.
         """
         flights = [flight for flight in self.flights if flight.arrival.arrival_s >= begin_s]
         shed = [arrival for arrival in self.shed if arrival.arrival_s >= begin_s]
@@ -78,11 +79,12 @@ class Judge:
         span_s = last_s - begin_s
         if not self.misses.judged or span_s <= 0:
             raise ValueError(
-                f"{scenario.name} at {requests_per_s:g} requests/s: of {len(scenario.arrivals)} requests none came "
-                "after the warm-up: give it more seconds, or a higher rate"
+                f"{scenario.name} at {requests_per_s:g} requests/s: none of {len(scenario.arrivals)} requests came "
+                "after the warm-up; set more seconds or a higher rate"
             )
         met = sum(flight.met for flight in flights)
-        # After the last request the pool empties: throughput counts what came before, and no prediction knows of it.
+        # After the last arrival the pool empties. Throughput counts only answers before it. Predictions of later
+        # answers aren't judged, because no model can know that the arrivals end.
         in_traffic = [flight for flight in self.flights if (flight.ended_s or 0.0) <= last_s]
         judged = [flight for flight in in_traffic if flight.arrival.arrival_s >= begin_s]
         errors = _errors(judged, predicted)
@@ -109,8 +111,8 @@ class Judge:
             tpot_mdape=_median(errors[:, 2]),
             coverage_q90=float(errors[:, 3].mean()) if len(errors) else None,
             errors_over_time=_over_time(
-                _errors(_concerned(in_traffic, scenario.changes), predicted),
-                _FEW_BIN_S if scenario.changes else _BIN_S,
+                _errors(_on_changed_endpoints(in_traffic, scenario.changes), predicted),
+                _CHANGED_BIN_S if scenario.changes else _BIN_S,
                 last_s,
             ),
             shed=len(shed),
@@ -121,7 +123,11 @@ class Judge:
 def _errors(
     flights: Sequence[Flight], predicted: Mapping[int, Predicted]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """[requests, (arrival in s, errors of both medians in percent, how much of both 0.9-quantiles held in percent)]."""
+    """Return an array with a row for each predicted request.
+
+    A row is (arrival in s, error of the TTFT median, error of the TPOT median, coverage of both 0.9-quantiles), the
+    last three in percent.
+    """
     rows = []
     for flight in flights:
         one = predicted.get(flight.arrival.index)
@@ -139,10 +145,11 @@ def _errors(
     return np.array(rows).reshape(-1, 4)
 
 
-def _concerned(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Flight]:
-    """Where endpoints change, the requests on these: errors over time are asked for to see a model recover.
+def _on_changed_endpoints(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Flight]:
+    """Return the requests on changed endpoints, or all requests if no endpoint changes.
 
-    Left out are those under way at a change, of which no model could know.
+    Errors over time show how a model recovers from a change. Requests in progress at a change don't count, because no
+    model could foresee the change.
     """
     if not changes:
         return list(flights)
@@ -160,7 +167,7 @@ def _concerned(flights: Sequence[Flight], changes: Sequence[Change]) -> list[Fli
 def _over_time(
     errors: np.ndarray[tuple[int, int], np.dtype[np.float64]], bin_s: float, last_s: float
 ) -> list[tuple[float, float, float, float]]:
-    """Of the last bin before the traffic ends short answers alone are known."""
+    """Return medians of errors, and mean coverage, by bin. The last bin is dropped: only its short answers ended."""
     bins = []
     errors = errors[errors[:, 0] <= last_s - bin_s]
     if len(errors):
@@ -191,8 +198,9 @@ def _by_class(flights: Sequence[Flight], shed: Sequence[Arrival]) -> dict[str, f
 
 
 def _fairness(scenario: Scenario, tokens: Sequence[int]) -> float:
-    """Jain's index of each endpoint's output tokens, divided by what it makes a second in a batch of 32 at 1,000
-    tokens of context.
+    """Return Jain's index of the endpoints' output tokens, each divided by the endpoint's capacity.
+
+    The capacity is the rate of output tokens in a batch of 32 with 1,000 tokens of context each.
     """
     shares = [
         made * (hardware.cost.dense_ms(32) + hardware.cost.decode_attention_ms(32, 32_000))

@@ -1,8 +1,8 @@
-"""The trainer and the embedded predictor in one process and in virtual time.
+"""The trainer and the embedded predictor, in one process and in virtual time.
 
-The trainer's own window, fitter and gate, and the predictor's own loading of the exported graphs; what is missing is
-what takes real time between them: JSON, HTTP, the model store's files, other processes and threads. A fit is always a
-whole one, since cutting it short depends on how fast the machine is.
+This module uses the trainer's window, fitter and gate, and the predictor's loading of exported graphs. It leaves out
+everything between them that takes real time: JSON, HTTP, the model store's files, other processes and threads. Every
+fit is complete, because early stopping would depend on the machine's speed.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from trainer.settings import FitSettings, JobSettings
 from trainer.window import Window
 from trainer.wire import Matrix, Samples
 
-# A row as it is added: [features, 1], then TTFT and TPOT in ms, 0 where it carries none.
+# A new row: [features, 1], then TTFT and TPOT in ms; 0 means that the row doesn't have this latency.
 Row = tuple[FeatureColumns, float, float]
 
 _WHOLE = np.array([feature.is_count for feature in ROW_FEATURES])
@@ -38,12 +38,12 @@ _MAY_BE_MISSING = np.array([feature.may_be_missing for feature in ROW_FEATURES])
 
 
 class LearningSettings(msgspec.Struct, frozen=True):
-    """When models are fitted, and to what. All but the two times and `min_new_rows` are the trainer's own defaults.
+    """The settings of learning. All but the two times and `min_new_rows` are the trainer's defaults.
 
-    A pass begins at most every `interval_s`, with `min_new_rows` since the last one at least; its models are in force
-    `delay_s` later. That stands for sending the rows, the fit, publishing, and the predictor's next look: 1.5 s is what
-    `bench_trainer.py` measures from a changed law to a changed prediction. In production the interval is 1 s by
-    default; a longer one makes a replay faster, and what it learns older.
+    A training pass begins at most every `interval_s`, and only with at least `min_new_rows` new rows. Its models serve
+    `delay_s` later. The delay stands for sending the rows, the fit, publishing, and the predictor's next poll.
+    `bench_trainer.py` measures 1.5 s from a changed law to a changed prediction. In production the default interval is
+    1 s. A longer interval makes a replay faster, and its models older.
     """
 
     job: JobSettings = JobSettings(FitSettings(), trainer_id="evaluation")
@@ -57,9 +57,10 @@ class LearningSettings(msgspec.Struct, frozen=True):
 
 
 class Models(msgspec.Struct, frozen=True):
-    """What another run may start from: graphs, their manifests, and the window's rows. Plain bytes, in their order.
+    """The start of another run: graphs, their manifests, and the window's rows, as bytes.
 
-    `features` are float32 [rows, ROW_FEATURES], the latencies float32 [rows] in ms, 0 where a row carries none.
+    `features` is float32 [rows, ROW_FEATURES]. The latencies are float32 [rows] in ms; 0 means that the row doesn't
+    have this latency.
     """
 
     onnx: dict[str, bytes]
@@ -78,7 +79,7 @@ class Models(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass at `at_s` of virtual time: rows trained on by target, real seconds, and what the gate refused and why."""
+    """A training pass at `at_s` of virtual time: training rows by target, wall time, and the gate's refusals."""
 
     at_s: float
     rows: dict[str, int]
@@ -88,7 +89,7 @@ class Pass:
 
 
 class VirtualTrainer:
-    """Rows in, models out, predictions by them: all at once, at moments of virtual time. Not for an event loop."""
+    """Learns from rows and predicts, at moments of virtual time. It runs event loops, so don't use it inside one."""
 
     def __init__(self, settings: LearningSettings, models: Models | None = None) -> None:
         self._settings = settings
@@ -105,17 +106,18 @@ class VirtualTrainer:
         self._served: Delayed[LoadedModels | None] = Delayed(None)
         self.passes: list[Pass] = []
         if models:
-            self._go_on_from(models)
+            self._start_from(models)
 
     def add(self, features: FeatureColumns, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
-        """A row [features, 1] that nobody changes any more, and what was observed; 0 where it carries no such target.
+        """Add a row [features, 1] and its observed latencies; 0 means that the row doesn't have this latency.
 
-        A value that the trainer would refuse is a ValueError at the next pass.
+        The caller must not change `features` afterwards. A value that the trainer would refuse raises ValueError at the
+        next pass.
         """
         self._new.append((features, ttft_ms, tpot_ms))
 
     def refit_if_due(self, now_s: float) -> bool:
-        """Whether a pass was made. Models that passed the gate predict `delay_s` later."""
+        """Make a training pass if one is due, and return whether it was made. Its models serve `delay_s` later."""
         if now_s < self._due_s or self._rows_since_pass + len(self._new) < self._settings.min_new_rows:
             return False
         self._take_in()
@@ -124,7 +126,7 @@ class VirtualTrainer:
         return self._pass(now_s)
 
     def predict(self, columns: FeatureColumns, now_s: float) -> Predictions | None:
-        """Of candidates [features, candidates], what the embedded predictor would answer; None where it would not."""
+        """Return the embedded predictor's answer for `columns` [features, candidates]; None if it has none."""
         loaded = self._served.at(now_s)
         if loaded is None:
             return None
@@ -136,12 +138,12 @@ class VirtualTrainer:
         return Predictions(ttft_ms[0], tpot_ms[0], loaded.generation, "embedded", *medians_ms)
 
     def predict_all(self, columns: FeatureColumns, now_s: float) -> tuple[Matrix, Matrix] | None:
-        """Every output of both models, each [outputs, candidates], in the order of the settings' quantiles."""
+        """Return all outputs of both models, each [outputs, candidates], in the order of the settings' quantiles."""
         loaded = self._served.at(now_s)
         return None if loaded is None else loaded.predict(columns)
 
     def models(self) -> Models:
-        """The newest models, whether or not they are in force yet, and all rows that the window holds."""
+        """Return the newest models, even if they don't serve yet, and all rows of the window."""
         self._take_in()
         held = asyncio.run(self._window.samples())
         return Models(
@@ -160,7 +162,7 @@ class VirtualTrainer:
             self._new = []
 
     def _pass(self, now_s: float) -> bool:
-        """The steps and rules of the trainer's own passes, but for the store."""
+        """Make a pass by the trainer's steps and rules, but without the model store."""
         began_at = time.perf_counter()
         for name, law_began_at in self._law_began_at.items():
             self._window.targets[name].forget_replaced(law_began_at)
@@ -184,7 +186,7 @@ class VirtualTrainer:
         )
         return True
 
-    def _go_on_from(self, models: Models) -> None:
+    def _start_from(self, models: Models) -> None:
         self._window.add(models.samples())
         self._manifests = {name: decode(data, Manifest, name) for name, data in models.manifests.items()}
         self._generation = models.generation
@@ -196,7 +198,7 @@ class VirtualTrainer:
         self._serve({one.manifest.model: one.onnx for one in learnt}, from_s)
 
     def _serve(self, fresh: Mapping[str, bytes], from_s: float) -> None:
-        """As a predictor loads what is new; nothing predicts until there are models of both latencies."""
+        """Load new models as a predictor does. Nothing serves until there are models of both latencies."""
         self._onnx = self._onnx | dict(fresh)
         self._models = self._models | {
             name: open_model(Source(name, self._generation, onnx, self._manifests[name]), LIMITS)
@@ -207,9 +209,9 @@ class VirtualTrainer:
 
 
 def samples_of(rows: Sequence[Row]) -> Samples:
-    """What the trainer would read from these rows' JSON: counts are whole, other roles than the known ones missing.
+    """Return the samples that the trainer would read from these rows' JSON. ValueError for what it would refuse.
 
-    ValueError for what it would refuse.
+    Counts are rounded to integers. An unknown role becomes NaN.
     """
     features = np.ascontiguousarray(np.concatenate([row[0] for row in rows], axis=1, dtype=np.float32).T)
     features[:, _WHOLE] = np.rint(features[:, _WHOLE])
@@ -220,5 +222,5 @@ def samples_of(rows: Sequence[Row]) -> Samples:
         row, column = np.argwhere(~good)[0].tolist()
         raise ValueError(f"row {row}: {ROW_NAMES[column]} can't be {features[row, column]}")
     if not (np.isfinite(latencies_ms) & (latencies_ms >= 0)).all():
-        raise ValueError("a latency is negative or no finite number; 0 means that a row doesn't carry the target")
+        raise ValueError("a latency is negative or not finite; use 0 if a row doesn't have the latency")
     return Samples(features, *latencies_ms.T.astype(np.float32))

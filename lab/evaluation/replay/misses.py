@@ -1,4 +1,4 @@
-"""Whether a run is decided before it ends: so many requests have missed that it attains no share worth knowing."""
+"""Early ends of runs: a run is decided when so many requests have missed that its attainment can't matter."""
 
 import math
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from heapq import heappop, heappush
 from simulator.arrival import Arrival
 from simulator.cluster import Flight
 
-LEAST = 0.7
-"""Attainments below this are all the same: nobody asks by how much they are."""
-# So that a deadline that rounding moved is none that is met.
+LEAST_ATTAINMENT = 0.7
+"""Attainments below this count as equal. Searches look for 0.9 and 0.99 only."""
+# Tolerance of deadlines, so that rounding never makes a request miss.
 _LATE_S = 1e-6
 
 
 class Misses:
-    """Counts the judged requests that have missed an objective, each as soon as that is certain.
+    """Counts the judged requests that have missed an objective, each as soon as the miss is certain.
 
-    A request in the queue misses when its first token could come too late at best, one that is answered when its last
-    one could. So what is counted at the end of a whole run is what it is judged by.
+    A waiting request misses when its first token can only come too late. A request with its first token misses when its
+    last token can only come too late. So at the end of a whole run, the count equals the run's judgement.
     """
 
     def __init__(self, arrivals: Sequence[Arrival] = (), begin_s: float = math.inf) -> None:
-        """Judged are those that arrive from `begin_s` on, all of them known beforehand."""
+        """Take all arrivals of the run. Those from `begin_s` on are judged."""
         self.judged = sum(arrival.arrival_s >= begin_s for arrival in arrivals)
         self.missed = 0
         self.decided_at_s: float | None = None
@@ -31,17 +31,17 @@ class Misses:
 
     @property
     def at_most(self) -> float:
-        """The share that could meet its objectives if none missed from now on."""
+        """The share of requests that meets its objectives if no other request misses."""
         return (self.judged - self.missed) / self.judged
 
     def decided(self, now_s: float) -> bool:
-        """Whether less than `LEAST` can be attained; the first moment of that is kept."""
+        """Return whether the attainment will be below `LEAST_ATTAINMENT`. Keep the first moment of this."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] < now_s:
             due_s, index = heappop(deadlines)
             if self._due_s.get(index) == due_s:
                 self._miss(index)
-        if self.decided_at_s is None and self.judged and self.at_most < LEAST:
+        if self.decided_at_s is None and self.judged and self.at_most < LEAST_ATTAINMENT:
             self.decided_at_s = now_s
         return self.decided_at_s is not None
 

@@ -1,4 +1,4 @@
-"""What one run of a workload at one rate by one policy came to."""
+"""The result of one run: one workload at one rate by one policy."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,10 +12,10 @@ Percentiles = dict[str, float]  # by p50, p90, p95 and p99
 
 
 class PointResult(msgspec.Struct, frozen=True):
-    """One policy on one workload at one rate and seed.
+    """The result of one policy on one workload at one rate and seed.
 
-    Everything is of the judged requests: those that arrive after the warm-up. All numbers are finite. Of a run that was
-    cut, `attainment` is what it could have come to at most; all else is of the requests that had ended until then.
+    All figures are of the judged requests, which arrive after the warm-up. All numbers are finite. In a run that was
+    cut, `attainment` is an upper bound, and all other figures are of the requests that had ended by then.
     """
 
     workload: str
@@ -24,7 +24,7 @@ class PointResult(msgspec.Struct, frozen=True):
     seed: int
     requests: int
     attainment: float
-    """Share of the requests that met both of their objectives."""
+    """The share of requests that met both objectives."""
     attainment_by_class: dict[str, float]
     goodput_rps: float
     ttft_ms: Percentiles
@@ -35,40 +35,40 @@ class PointResult(msgspec.Struct, frozen=True):
     fairness: float
     """Jain's index of output tokens over endpoints, each divided by the endpoint's capacity."""
     cached_share: float
-    """Prompt tokens found in the endpoints' caches."""
+    """The share of prompt tokens that were found in the endpoints' caches."""
     preemptions: int
     decision_us: float
     """Mean wall time of a decision."""
     wall_s: float
-    """Of the whole run."""
+    """Wall time of the whole run."""
     ttft_mdape: float | None = None
-    """Median absolute percentage error, in percent; None with a policy that predicts nothing. So are the next two."""
+    """Median absolute percentage error. This and the next two are None for a policy without predictions."""
     tpot_mdape: float | None = None
     coverage_q90: float | None = None
-    """Percent of the observations that stayed below their predicted 0.9-quantile."""
+    """Percentage of observations at or below their predicted 0.9-quantile."""
     errors_over_time: list[tuple[float, float, float, float]] = []
-    """Bins of (second at the start, TTFT MdAPE, TPOT MdAPE, coverage), in order; empty ones are left out.
+    """Bins of (start in s, TTFT MdAPE, TPOT MdAPE, coverage), in order, without empty ones.
 
-    Of all requests, the warm-up's too; where endpoints change, of those on these endpoints alone.
+    They include the requests of the warm-up. If endpoints change, only requests on these endpoints count.
     """
     shed: int = 0
     is_cut: bool = False
 
 
 class PointOptions(msgspec.Struct, frozen=True):
-    """What a run may differ in from the evaluation's usual one."""
+    """Options of a run; the defaults are the evaluation's."""
 
     endpoints: int | None = None
-    """The workload's pool, repeated or cut to this many endpoints."""
+    """If set, the workload's pool is repeated or cut to this number of endpoints."""
     until_decided: bool = False
-    """The run is cut as soon as it can attain no share that matters, wherever its rate is far too high."""
+    """Whether to cut the run as soon as it can attain none of the wanted shares."""
 
 
 RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]
-"""By workload, requests/s, seed, policy, seconds of arrivals, what was prepared, and options."""
+"""Called with workload, requests/s, seed, policy, seconds of arrivals, prepared data and options."""
 JudgeRows = Callable[[str, bytes | None], Sequence[TargetQuality]]
-"""By workload and what was prepared: how well models of both latencies do on rows of its own."""
+"""Called with workload and prepared data. Returns the quality of models of both latencies."""
 FindTpotBounds = Callable[[str, float, bytes | None], TpotBounds]
-"""By workload, requests/s and what was prepared."""
+"""Called with workload, requests/s and prepared data."""
 Prepare = Callable[[str, Preparation], bytes | None]
-"""By workload: warm models and tuned weights, for all its runs."""
+"""Called with workload and preparation. Returns warm models and tuned weights for all runs of the workload."""

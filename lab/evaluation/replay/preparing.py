@@ -1,6 +1,6 @@
-"""What is done once for a workload before its runs: models learnt from other traffic, and weights tuned to it.
+"""The preparation of a workload before its runs: models that learn from other traffic, and tuned weights.
 
-All seeds start from the same, so that intervals over seeds don't contain how other training would have come out.
+All seeds start from the same preparation. So intervals over seeds don't include the effect of other training.
 """
 
 import math
@@ -14,28 +14,33 @@ from lab.evaluation.replay.learning import Models
 from lab.evaluation.replay.replay import LEARNING, Prepared, replay, run_of, scenario_of
 from simulator.workloads import WORKLOADS
 
-# Models have seen a pool at these multiples of the typical rate, in this order, for LEARNING_S, or until so many came.
-# In a third of that, how well they predict depends on what they happened to see.
+# Multiples of the typical rate at which models learn, in this order.
 LOADS = (0.3, 0.6, 1.1, 0.85)
+# Seconds of learning at each load. With a third of it, prediction quality depends on which requests happened to come.
 LEARNING_S = 180.0
+# Smallest number of requests at each load.
 LEARNING_REQUESTS = 5000
-# What is learnt between the ends of these is only of use to place the requests of the next minutes.
+# Longer intervals save time: models within these runs only place the requests of the next minutes.
 _LEARNING = msgspec.structs.replace(LEARNING, interval_s=30.0)
 _EVEN: Weights = (1, 1, 1)
-# Weights are tuned under a load at which they make a difference.
+# Multiples of the typical rate for tuning weights: loads at which weights make a difference.
 TUNING_LOADS = (0.75, 0.95)
+# Seconds of tuning at each load.
 TUNING_S = 30.0
 
 
 def prepare(workload: str, preparation: Preparation) -> bytes:
-    """The start of every run of the workload."""
+    """Return the encoded preparation with which every run of the workload starts."""
     weights = _tuned(workload) if preparation.tunes else _EVEN
     models = _learnt(workload, preparation.learning_s) if preparation.learning_s else None
     return msgspec.msgpack.encode(Prepared(weights, models))
 
 
 def _learnt(workload: str, least_s: float) -> Models | None:
-    """Models from some minutes of the workload, placed as the picker without models would, then by them."""
+    """Return models that have learnt from some minutes of the workload.
+
+    At first the picker places without models, then with the models learnt so far.
+    """
     prepared = Prepared(_EVEN)
     for index, load in enumerate(LOADS):
         rate, seed = WORKLOADS[workload].typical_rps * load, OTHER_TRAFFIC + index
@@ -50,7 +55,7 @@ def _learnt(workload: str, least_s: float) -> Models | None:
 
 
 def _tuned(workload: str) -> Weights:
-    """Those under which most requests met their objectives."""
+    """Return the weights under which most requests meet their objectives."""
     attained: dict[Weights, float] = {}
     for weights in TUNED_WEIGHTS:
         attained[weights] = sum(

@@ -1,4 +1,4 @@
-"""One run: a workload at a rate through a policy, in virtual time."""
+"""One run in virtual time: a workload at a rate, placed by a policy."""
 
 import gc
 import os
@@ -13,7 +13,7 @@ from epp.scheduling.configuration.config import load_scheduler
 from lab.evaluation.plan import INFORMED, ORACLE, PREDICTING, SHEDDING_ORACLE
 from lab.evaluation.policies.configurations import Weights, configurations
 from lab.evaluation.policies.heuristics import HEURISTICS
-from lab.evaluation.policies.lengths import expected_of
+from lab.evaluation.policies.lengths import expected_lengths
 from lab.evaluation.policies.oracle import Oracle
 from lab.evaluation.policies.picker import Picker, Predicted
 from lab.evaluation.replay.judging import Judge
@@ -25,9 +25,9 @@ from simulator.cluster import Cluster, Observer
 from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
 
-# Both pickers' default; engines write their gauges once a step.
+# Seconds between two scrapes: the default of this picker and of the gateway's.
 SCRAPE_S = 0.05
-# The first part of a run fills the pool, and isn't judged.
+# Share of a run that fills the pool and isn't judged.
 WARM_UP_SHARE = 0.2
 LEARNING = LearningSettings(
     JobSettings(FitSettings(quantiles=(0.9, 0.5)), trainer_id="evaluation"), interval_s=10.0, min_new_rows=1000
@@ -35,20 +35,20 @@ LEARNING = LearningSettings(
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What the runs of a workload start from: weights that were tuned for it, and models learnt from other traffic."""
+    """The start of a workload's runs: weights tuned for it, and models that learnt from other traffic."""
 
     weights: Weights
     models: Models | None = None
 
 
-def prepared_of(data: bytes | None) -> Prepared:
-    """What was prepared in another process; without anything, even weights and no models."""
+def decode_prepared(data: bytes | None) -> Prepared:
+    """Decode a preparation. Without data, return equal weights and no models."""
     return msgspec.msgpack.decode(data, type=Prepared) if data else Prepared((1, 1, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A policy put to work; `scrape` is called twenty times a second of virtual time, where it reads metrics at all."""
+    """A policy for one run. `scrape` is called every `SCRAPE_S`, and None for a policy that reads no metrics."""
 
     policy: Observer
     scrape: Callable[[Cluster, float], None] | None
@@ -65,9 +65,9 @@ def run_point(
     prepared: bytes | None,
     options: PointOptions,
 ) -> PointResult:
-    """A run's result. ValueError for a policy that isn't known."""
+    """Make a run, and return its result. Raise ValueError for an unknown policy."""
     scenario = scenario_of(workload, requests_per_s, seed, seconds, options)
-    run = run_of(policy, scenario, seed, prepared_of(prepared))
+    run = run_of(policy, scenario, seed, decode_prepared(prepared))
     return replay(scenario, run, policy, requests_per_s, seed, until_decided=options.until_decided)
 
 
@@ -76,7 +76,7 @@ def replay(
 ) -> PointResult:
     began_at = time.perf_counter()
     begin_s = WARM_UP_SHARE * scenario.arrivals[-1].arrival_s
-    judge, cluster = played(scenario, run, begin_s, until_decided=until_decided)
+    judge, cluster = simulate(scenario, run, begin_s, until_decided=until_decided)
     return judge.result(
         scenario,
         cluster,
@@ -89,8 +89,13 @@ def replay(
     )
 
 
-def played(scenario: Scenario, run: Run, begin_s: float = 0.0, *, until_decided: bool = False) -> tuple[Judge, Cluster]:
-    """What became of a run's requests, and the pool that served them; those from `begin_s` on decide when to cut it."""
+def simulate(
+    scenario: Scenario, run: Run, begin_s: float = 0.0, *, until_decided: bool = False
+) -> tuple[Judge, Cluster]:
+    """Run a scenario. Return the judge with the requests' flights, and the pool that served them.
+
+    With `until_decided`, the requests from `begin_s` on decide when to cut the run.
+    """
     judge = Judge(run.policy, Misses(scenario.arrivals, begin_s))
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if isinstance(run.policy, Oracle | Picker):
@@ -109,7 +114,7 @@ def played(scenario: Scenario, run: Run, begin_s: float = 0.0, *, until_decided:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Next to nothing that a run makes refers to itself, and looking through it again and again takes a third of it."""
+    """Disable garbage collection during a run. It would take a third of the time and find almost no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -139,7 +144,7 @@ def run_of(
     if policy in (ORACLE, SHEDDING_ORACLE):
         return Run(Oracle(seed, sheds=policy == SHEDDING_ORACLE), None, {})
     if policy == INFORMED:
-        return Run(Oracle(seed, expected_of(scenario.name)), None, {})
+        return Run(Oracle(seed, expected_lengths(scenario.name)), None, {})
     texts = configurations(prepared.weights)
     if policy not in texts:
         expected = ", ".join([*HEURISTICS, *texts, INFORMED, ORACLE, SHEDDING_ORACLE])
@@ -149,7 +154,7 @@ def run_of(
     last_s = scenario.arrivals[-1].arrival_s
 
     def scrape(cluster: Cluster, now_s: float) -> None:
-        # What is read, and learnt, after the last request would serve nobody; fits are most of what a run costs.
+        # Skip scrapes and fits after the last arrival: no request needs them, and fits take most of a run's time.
         if now_s <= last_s:
             picker.scrape(cluster, now_s)
 

@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Delayed(Generic[T]):
-    """A value that is replaced again and again, by each new one from some moment on. Moments only ever come later."""
+    """A value whose replacements take effect at later moments. Moments must not decrease."""
 
     def __init__(self, value: T) -> None:
         self._value = value
@@ -17,7 +17,7 @@ class Delayed(Generic[T]):
         self._coming.append((from_s, value))
 
     def at(self, now_s: float) -> T:
-        """The value in force."""
+        """Return the value in effect at `now_s`."""
         while self._coming and now_s >= self._coming[0][0]:
             self._value = self._coming.popleft()[1]
         return self._value

@@ -1,4 +1,4 @@
-"""All that was measured of each policy at each load, as a table for programs."""
+"""A CSV table with all measurements of each policy at each load."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.statistics import mean_interval
 
 LEVELS = "levels.csv"
-_PLAIN = (
+_COLUMNS = (
     "attainment",
     "goodput_rps",
     "throughput_tokens_per_s",
@@ -26,9 +26,10 @@ _DIGITS = 5
 
 
 def write_levels(file: Path, results: Sequence[WorkloadResult]) -> None:
-    """A line for each workload, load and policy; of each number the mean over seeds and the ends of its interval.
+    """Write a line for each workload, load and policy.
 
-    `load` is a multiple of the common load. A field is empty where there is no such number.
+    Each number has three columns: the mean over seeds, and the ends of its interval. `load` is a multiple of the common
+    load. A field is empty if there is no such number.
     """
     lines = [
         (result.workload, f"{load:g}", _short(rate), policy, [_numbers(p) for p in result.at_load(policy, load)])
@@ -46,8 +47,8 @@ def write_levels(file: Path, results: Sequence[WorkloadResult]) -> None:
 
 
 def _numbers(point: PointResult) -> Mapping[str, float]:
-    """Of one run, by column, without those that it doesn't have."""
-    numbers = {name: getattr(point, name) for name in _PLAIN}
+    """Return a run's numbers by column, without those that are None."""
+    numbers = {name: getattr(point, name) for name in _COLUMNS}
     numbers |= {f"attainment_{name}": share for name, share in point.attainment_by_class.items()}
     for latency in ("ttft", "tpot", "e2e"):
         numbers |= {f"{latency}_{p}_ms": value for p, value in getattr(point, f"{latency}_ms").items()}

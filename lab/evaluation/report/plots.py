@@ -1,4 +1,4 @@
-"""The evaluation as pictures: attainment against rate for each workload, and prediction errors over time."""
+"""The evaluation's plots: attainment by rate for each workload, and prediction errors over time."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from lab.evaluation.plan import INFORMED, ORACLE, OURS, SHEDDING_ORACLE
-from lab.evaluation.replay.misses import LEAST
+from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.replay.point import PointResult
 from lab.evaluation.report.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
 from lab.evaluation.report.results import WorkloadResult
@@ -34,11 +34,11 @@ _COLOURS = {
     "oracle": "black",
     "oracle-shedding": "#e76f9b",
 }
-_PLACES = 24  # of a line, along the rates
+_INTERVALS = 24  # between the points of a line
 
 
 def draw_attainment(result: WorkloadResult, file: Path) -> None:
-    """One line a policy, its interval over seeds as a band, and the common load."""
+    """Draw one line per policy with its interval over seeds as a band, and the common load."""
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for policy in result.policies:
         rates, intervals = curve(result, policy)
@@ -52,7 +52,7 @@ def draw_attainment(result: WorkloadResult, file: Path) -> None:
         axes.axhline(share, color="black", linestyle=":", linewidth=0.8)
     axes.axvline(result.rates[1.0], color="black", linestyle=":", linewidth=0.8)
     axes.set(xlabel="requests/s", ylabel="requests that met their objectives, %", xscale="log", title=result.workload)
-    axes.set_ylim(100 * LEAST, 101)
+    axes.set_ylim(100 * LEAST_ATTAINMENT, 101)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
@@ -62,19 +62,22 @@ def draw_attainment(result: WorkloadResult, file: Path) -> None:
 
 
 def curve(result: WorkloadResult, policy: str) -> tuple[list[float], list[Interval]]:
-    """Rates, and attainment there over the seeds, each seed's between the runs that it had; nothing is extrapolated."""
+    """Return rates, and the attainment over seeds at each of them.
+
+    Each seed's attainment is interpolated between its runs. Nothing is extrapolated.
+    """
     by_seed = [_runs(result, policy, seed) for seed in result.seeds]
     low = max(runs[0][0] for runs in by_seed)
     high = min(runs[-1][0] for runs in by_seed)
     if low >= high:
         return [], []
-    rates = [low * (high / low) ** (place / _PLACES) for place in range(_PLACES + 1)]
+    rates = [low * (high / low) ** (place / _INTERVALS) for place in range(_INTERVALS + 1)]
     rates[-1] = high
     return rates, [mean_interval([_between(runs, rate) for runs in by_seed]) for rate in rates]
 
 
 def draw_errors(result: WorkloadResult, changed_s: float | None, file: Path) -> None:
-    """Errors and coverage of our predictions over time, at the common load: a line a seed, and the wanted bounds."""
+    """Draw errors and coverage of our predictions over time at the common load: a line per seed, and the bounds."""
     figure, places = plt.subplots(3, 1, figsize=(9, 7), layout="constrained", sharex=True)
     names = ("TTFT error, %", "TPOT error, %", "coverage, %")
     bounds = ((TTFT_MDAPE,), (TPOT_MDAPE,), COVERAGE)
@@ -101,13 +104,13 @@ def has_errors(result: WorkloadResult) -> bool:
 
 
 def _runs(result: WorkloadResult, policy: str, seed: int) -> list[tuple[float, float]]:
-    """Rates and attainments in order of the rate; those that may be of runs that were cut are all the same."""
+    """Return rates and attainments, in order of the rate. Attainments below that of cut runs count as equal."""
     wanted: Sequence[PointResult] = [p for p in result.points if p.policy == policy and p.seed == seed]
-    return sorted((point.requests_per_s, max(point.attainment, LEAST)) for point in wanted)
+    return sorted((point.requests_per_s, max(point.attainment, LEAST_ATTAINMENT)) for point in wanted)
 
 
 def _between(runs: Sequence[tuple[float, float]], rate: float) -> float:
-    """Linear in the logarithm of the rate."""
+    """Return the attainment at a rate, interpolated linearly in the logarithm of the rate."""
     for (below, low), (above, high) in pairwise(runs):
         if below <= rate <= above:
             return low + (high - low) * math.log(rate / below) / math.log(above / below)

@@ -1,4 +1,4 @@
-"""How long predictions stay wrong after an endpoint has changed its speed."""
+"""The time for which predictions stay wrong after an endpoint's speed has changed."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,16 +6,17 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+# Bounds in percent: both median errors from above, and the coverage of the 0.9-quantile from both sides.
 TTFT_MDAPE = 10.0
 TPOT_MDAPE = 5.0
 COVERAGE = (88.0, 92.0)
 _BINS_IN_A_ROW = 2
 
-Bin = tuple[float, float, float, float]  # second at its start, TTFT MdAPE, TPOT MdAPE, coverage, all in percent
+Bin = tuple[float, float, float, float]  # start in s; TTFT MdAPE, TPOT MdAPE and coverage in percent
 
 
 class Limits(NamedTuple):
-    """Of both median errors, in percent."""
+    """Upper limits of both median errors, in percent."""
 
     ttft_mdape: float = TTFT_MDAPE
     tpot_mdape: float = TPOT_MDAPE
@@ -25,16 +26,17 @@ BOUNDS = Limits()
 
 
 def limits_before(bins: Sequence[Bin], changed_s: float) -> Limits:
-    """The worse errors of the last two bins before the change, where those are out of bounds, else the bounds."""
+    """Return, for each latency, the largest of the bound and the errors of the last two bins before the change."""
     last = _before(bins, changed_s)[-_BINS_IN_A_ROW:]
     return Limits(*(max([bound, *(one[place] for one in last)]) for place, bound in enumerate(BOUNDS, 1)))
 
 
 def recovery_s(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -> float | None:
-    """From the change to the end of the first bin from which on two in a row have both errors within their limits.
+    """Return the time from the change to the end of the first recovered bin, in s.
 
-    Only bins that lie wholly after the change count. None where the errors were out of limits before it too, or never
-    come back. Coverage isn't asked for here: a bin has too few requests to tell 88% from 92%; see `coverage_after`.
+    That bin and the next have both errors within limits. Only bins that lie completely after the change count. Return
+    None if the errors were beyond the limits before the change too, or never recover. Coverage isn't compared, because
+    a bin has too few requests to tell 88% from 92%; see `coverage_after`.
     """
     before = _before(bins, changed_s)
     after = [one for one in bins if one[0] >= changed_s]
@@ -47,13 +49,13 @@ def recovery_s(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -
 
 
 def coverage_after(bins: Sequence[Bin], second: float) -> float | None:
-    """Mean coverage of the bins from a second on, in percent; None if there are none."""
+    """Return the mean coverage of the bins from `second` on, in percent; None if there are none."""
     found = [coverage for at, _, _, coverage in bins if at >= second]
     return sum(found) / len(found) if found else None
 
 
 def over_seeds(bins_of_seeds: Sequence[Sequence[Bin]]) -> list[Bin]:
-    """Means over the seeds: of one, a bin has so few requests on a single endpoint that chance decides."""
+    """Return means over the seeds. With one seed, a bin has too few requests on a single endpoint."""
     found: dict[float, list[Bin]] = defaultdict(list)
     for bins in bins_of_seeds:
         for one in bins:
@@ -62,7 +64,7 @@ def over_seeds(bins_of_seeds: Sequence[Sequence[Bin]]) -> list[Bin]:
 
 
 def periods(bins: Sequence[Bin], changed_s: float) -> list[Bin]:
-    """The last bin before the change and those after it, in seconds from the change."""
+    """Return the last bin before the change and all bins after it, with starts in seconds since the change."""
     shown = (*_before(bins, changed_s)[-1:], *(one for one in bins if one[0] >= changed_s))
     return [(at_s - changed_s, ttft, tpot, coverage) for at_s, ttft, tpot, coverage in shown]
 
@@ -83,5 +85,5 @@ def _within(one: Bin, limits: Limits) -> bool:
 
 
 def _width(bins: Sequence[Bin]) -> float:
-    """Seconds between bins; a bin without requests may be missing, so the shortest distance tells."""
+    """Return the width of a bin in s: the shortest distance of two bins, because empty bins are missing."""
     return min((later[0] - earlier[0] for earlier, later in pairwise(bins)), default=0.0)

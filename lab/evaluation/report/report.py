@@ -1,14 +1,24 @@
-"""docs/evaluation.md: everything that an evaluation found, and how."""
+"""The evaluation's report, docs/evaluation.md: results, method and assumptions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, Described, EvaluationPlan
+from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, EvaluatedWorkload, EvaluationPlan
 from lab.evaluation.report import plots
 from lab.evaluation.report.levels import LEVELS, write_levels
-from lab.evaluation.report.method import ASSUMPTIONS, BOUNDS, METHOD, OBJECTIVES, QUALITY, RECOVERY, TPOT_BOUNDS, TRIED
+from lab.evaluation.report.method import (
+    ASSUMPTIONS,
+    BOUNDS,
+    LATENCY_BOUND,
+    METHOD,
+    OBJECTIVES,
+    QUALITY,
+    RECOVERY,
+    TPOT_BOUNDS,
+    TRIED,
+)
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.summary import Summary
 from lab.evaluation.report.tables import (
@@ -27,8 +37,8 @@ NAME = "evaluation"
 
 
 @dataclass(frozen=True)
-class Made:
-    """How the report came to be, in so much time. `stale`: some runs are of an earlier state of the code."""
+class Provenance:
+    """How and where the evaluation was run. `stale`: some runs were made by an earlier version of the code."""
 
     command: str
     wall_s: float
@@ -44,14 +54,14 @@ def write_report(
     plan: EvaluationPlan,
     results: Sequence[WorkloadResult],
     summary: Summary,
-    made: Made,
-    workloads: Mapping[str, Described],
+    made: Provenance,
+    workloads: Mapping[str, EvaluatedWorkload],
     changed_s: float | None,
     latency: LatencyBound | None,
 ) -> Path:
-    """Writes evaluation.md into the folder, and its pictures and levels.csv into the folder `evaluation` there.
+    """Write evaluation.md into `folder`, and its pictures and levels.csv into `folder`/evaluation.
 
-    Returns the former.
+    Return the path of evaluation.md.
     """
     pictures = folder / NAME
     pictures.mkdir(parents=True, exist_ok=True)
@@ -73,20 +83,22 @@ def write_report(
     return file
 
 
-def _head(plan: EvaluationPlan, made: Made) -> str:
+def _head(plan: EvaluationPlan, made: Provenance) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "one seed, so that nothing has an interval"
+    several = len(plan.seeds) > 1
+    seeds = f"There are {len(plan.seeds)} seeds." if several else "There is one seed, so there are no intervals."
     notes = []
     if made.resumed:
-        notes.append("It was interrupted, and went on with the runs that it had; the time is that of all its parts.")
+        notes.append("The evaluation was interrupted and resumed; the time is the sum of all parts.")
     if made.stale:
-        notes.append("**Some of these runs were made by an earlier state of the code.**")
+        notes.append("**Some runs were made by an earlier version of the code.**")
     return (
-        "# Evaluation: every policy side by side\n\n"
-        f"Written by `{made.command}`, which took {_duration(made.wall_s)} with {plan.jobs} processes on "
+        "# Evaluation of all policies\n\n"
+        "This page compares every routing policy on every workload in virtual time. "
+        f"It was written by `{made.command}` in {_duration(made.wall_s)}, with {plan.jobs} processes on "
         f"{made.cores} cores of {made.cpu or 'an unnamed CPU'} ({versions}). "
-        f"Each run has arrivals for {plan.seconds:g} s, or until {plan.requests:,} came if that takes longer; {seeds}. "
-        + " ".join(notes)
+        f"Each run has arrivals for {plan.seconds:g} s, or for as long as {plan.requests:,} requests take to arrive if "
+        f"that is longer. {seeds} " + " ".join(notes)
     ).rstrip()
 
 
@@ -112,20 +124,21 @@ def _bounds(
         text += "\n\n" + RECOVERY.format(as_before_s=as_before_s) + "\n\n" + recovered
     if latency is None:
         return text
+    return text + "\n\n" + LATENCY_BOUND + "\n\n" + _latency_bound(latency)
+
+
+def _latency_bound(latency: LatencyBound) -> str:
     tuned_ms, least_ms, quickest_ms = map(fmean, (latency.tuned_ms, latency.least_ms, latency.quickest_ms))
-    return text + (
-        f"\n\nOf the end-to-end p50 on shared-prefix: at the common load tuned's is {tuned_ms:,.0f} ms."
-        f" Were each request alone on an idle endpoint that has its prompt in the cache, it would be"
-        f" {least_ms:,.0f} ms."
-        f" So no policy could be quicker by more than {latency.most.text()}. A policy that knows what the oracle knows,"
-        f" and places each where all answers together are foreseen to end soonest, has {quickest_ms:,.0f} ms:"
-        f" {latency.gain.text()} times as quick. Between that and the least lie the steps that requests share, and"
-        f" what could be found by one who knew who will come."
+    rows = (
+        ("tuned", f"{tuned_ms:,.0f}", "-"),
+        ("quickest", f"{quickest_ms:,.0f}", latency.gain.text()),
+        ("lower bound", f"{least_ms:,.0f}", latency.most.text()),
     )
+    return table(("policy", "end-to-end p50, ms", "times as fast as tuned"), rows)
 
 
-def _objectives(plan: EvaluationPlan, workloads: Mapping[str, Described]) -> str:
-    """Workloads with the same classes share their rows."""
+def _objectives(plan: EvaluationPlan, workloads: Mapping[str, EvaluatedWorkload]) -> str:
+    """Return the table of objectives. Workloads with the same classes share their rows."""
     by_mix: dict[tuple[SloMultiple, ...], list[str]] = {}
     for name in plan.workloads:
         by_mix.setdefault(workloads[name].mix, []).append(name)
@@ -134,24 +147,26 @@ def _objectives(plan: EvaluationPlan, workloads: Mapping[str, Described]) -> str
         for mix, names in by_mix.items()
         for one in mix
     ]
-    return OBJECTIVES + "\n\n" + table(("workloads", "class", "share of requests", "TTFT", "TPOT"), rows)
+    head = ("workloads", "class", "share of requests", "TTFT multiple", "TPOT multiple")
+    return OBJECTIVES + "\n\n" + table(head, rows)
 
 
 def _overview(results: Sequence[WorkloadResult]) -> str:
-    """Goodput at 90% of each policy over the base's, by workload."""
+    """Return each policy's goodput at 90% relative to the base policy's, by workload."""
     policies = [policy for policy in results[0].policies if policy != BASE]
     rows = [
         (f"[{r.workload}](#{r.workload})", *(f"{r.goodput_ratio(BASE, policy=policy).mean:.2f}" for policy in policies))
         for r in results
     ]
     return (
-        f"Goodput at 90% over that of `{BASE}`, geometric mean over seeds. All that was measured at each load is in "
-        f"[{LEVELS}]({NAME}/{LEVELS}), with intervals.\n\n" + table(("workload", *policies), rows)
+        f"The table has goodput at 90% relative to that of `{BASE}`, as the geometric mean over seeds. "
+        f"[{LEVELS}]({NAME}/{LEVELS}) has all measurements at each load, with intervals.\n\n"
+        + table(("workload", *policies), rows)
     )
 
 
 def _quality(results: Sequence[WorkloadResult]) -> list[str]:
-    """Nothing where no rows were judged."""
+    """Return the section on prediction quality, or nothing if no rows were judged."""
     if not any(result.quality for result in results):
         return []
     return ["## Prediction against the noise floor\n\n" + QUALITY, quality_table(results)]
@@ -162,7 +177,7 @@ def _workload(result: WorkloadResult, pictures: Path, changed_s: float | None) -
     parts = [
         f"## {result.workload}",
         result.description,
-        f"![Attainment against rate]({NAME}/{result.workload}.png)",
+        f"![SLO attainment by request rate]({NAME}/{result.workload}.png)",
         goodput_table(result),
         f"At the common load of {result.rates[COMMON]:.3g} requests/s:",
         load_table(result),
@@ -176,5 +191,5 @@ def _workload(result: WorkloadResult, pictures: Path, changed_s: float | None) -
             parts += [load_table(result, load), latency_table(result, load)]
     if plots.has_errors(result):
         plots.draw_errors(result, changed_s, pictures / f"{result.workload}-errors.png")
-        parts.append(f"![Errors of {OURS} over time]({NAME}/{result.workload}-errors.png)")
+        parts.append(f"![Prediction errors of {OURS} over time]({NAME}/{result.workload}-errors.png)")
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""What an evaluation found, by workload."""
+"""The results of an evaluation, by workload."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ Measure = Callable[[PointResult], float | None]
 
 @dataclass(frozen=True)
 class WorkloadResult:
-    """`goodputs` by policy and share, one for each seed; `rates` by multiple of the common load."""
+    """The results on one workload.
+
+    `goodputs` has one per seed, by policy and share. `rates` has requests/s, by multiple of the common load.
+    """
 
     workload: str
     description: str
@@ -27,16 +30,16 @@ class WorkloadResult:
     rates: dict[float, float]
     points: tuple[PointResult, ...]
     quality: tuple[TargetQuality, ...] = ()
-    """Of models of each latency, where rows were judged."""
+    """The prediction quality for each latency; empty if no rows were judged."""
     tpot_bounds: TpotBounds | None = None
-    """At the common load, where they were looked for."""
+    """The bounds at the common load; None if they weren't computed."""
 
     def goodput(self, policy: str, share: float = 0.9) -> list[float]:
-        """Requests/s by seed; where only a bound is known, the bound."""
+        """Return requests/s by seed. If only a bound is known, it is the bound."""
         return [found.rps for found in self.goodputs[policy, share]]
 
     def bound(self, policy: str, share: float = 0.9) -> str:
-        """Empty, or what the goodput of some seed is known as: at least, or at most."""
+        """Return "at least" or "at most" if some seed's goodput is only a bound, else an empty string."""
         return next((found.bound for found in self.goodputs[policy, share] if found.bound), "")
 
     def goodput_interval(self, policy: str, share: float) -> Interval:
@@ -46,13 +49,13 @@ class WorkloadResult:
         return ratio_interval(self.goodput(policy, share), self.goodput(over, share))
 
     def at_load(self, policy: str, load: float = COMMON) -> list[PointResult]:
-        """The runs at a multiple of the common load, in the order of the seeds."""
+        """Return the runs at a multiple of the common load, in the order of the seeds."""
         rate = self.rates[load]
         found = {p.seed: p for p in self.points if p.policy == policy and p.requests_per_s == rate}
         return [found[seed] for seed in self.seeds]
 
     def measured(self, policy: str, measure: Measure, load: float = COMMON) -> list[float]:
-        """A measure by seed, without the runs that have none."""
+        """Return a measure by seed, without the runs that have none."""
         values = [measure(point) for point in self.at_load(policy, load)]
         return [value for value in values if value is not None]
 
@@ -66,7 +69,7 @@ def attainment(result: WorkloadResult, policy: str, load: float) -> Interval:
 
 
 def share_of_time(results: Sequence[WorkloadResult]) -> dict[str, float]:
-    """Wall seconds of all runs, by policy."""
+    """Return the wall time of all runs in s, by policy."""
     spent: dict[str, float] = {}
     for result in results:
         for point in result.points:

@@ -1,4 +1,4 @@
-"""Means over seeds, and how far they can be trusted: Student's t intervals of 95%."""
+"""Means over seeds, with Student's t intervals of 95%."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over `seeds` and the interval around it; one seed has no interval."""
+    """A mean over `seeds` and its interval. With one seed, there is no interval."""
 
     mean: float
     seeds: int
@@ -21,11 +21,11 @@ class Interval:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The interval; the mean alone where there is none."""
+        """The ends of the interval; the mean, twice, if there is none."""
         return self.mean if self.low is None else self.low, self.mean if self.high is None else self.high
 
     def text(self, digits: int = 3) -> str:
-        """As it is printed, to so many significant digits."""
+        """Return the mean and the interval as text, with `digits` significant digits."""
         mean = _short(self.mean, digits)
         if self.low is None or self.high is None:
             return mean
@@ -33,7 +33,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Of the arithmetic mean. At least one value, all finite."""
+    """Return the arithmetic mean and its interval. Needs at least one value, all finite."""
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, len(values))
@@ -42,7 +42,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def geometric_interval(values: Sequence[float]) -> Interval:
-    """Of the geometric mean, by the t interval of the logarithms. All values above 0."""
+    """Return the geometric mean and the t interval of the logarithms. All values must be above 0."""
     logs = mean_interval([math.log(value) for value in values])
     if logs.low is None or logs.high is None:
         return Interval(math.exp(logs.mean), logs.seeds)
@@ -50,7 +50,10 @@ def geometric_interval(values: Sequence[float]) -> Interval:
 
 
 def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """Of ours over theirs, paired by seed: both met the same requests, so that much of the noise cancels."""
+    """Return the geometric mean of `ours` / `theirs`, paired by seed.
+
+    Both got the same requests, so much of the noise cancels.
+    """
     return geometric_interval(ratios(ours, theirs))
 
 
@@ -61,15 +64,15 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 def median_interval(
     by_group: Sequence[Sequence[float]], interval: Callable[[Sequence[float]], Interval] = geometric_interval
 ) -> Interval:
-    """Of the median over groups (rows) of values by seed (columns): each seed's own median, then their mean.
+    """Return the mean over seeds (columns) of each seed's median over groups (rows).
 
-    It tells how another draw of requests would change the median over these groups, not what other groups would give.
+    The interval shows the effect of other draws of requests, and not of other groups.
     """
     return interval([median(of_seed) for of_seed in zip(*by_group, strict=True)])
 
 
 def _short(value: float, digits: int) -> str:
-    """Plain decimals: as many as `digits` significant ones take."""
+    """Format a number without an exponent, with `digits` significant digits."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))

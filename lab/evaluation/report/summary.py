@@ -1,4 +1,4 @@
-"""What the evaluation as a whole came to, by name: medians over workloads, with intervals over seeds."""
+"""Summary figures of the evaluation: medians over workloads, with intervals over seeds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ OVER = {
     "goodput_over_reference": "reference",
 }
 _BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
-OF_SHEDDING = "shedding_"
-"""How the names of figures begin that are those of ours, but with shedding."""
+SHEDDING_PREFIX = "shedding_"
+"""Prefix of a figure's name if the figure is of our policy with shedding."""
 TUNED = "tuned"
 SHARED_PREFIX = "shared-prefix"
 SPEED = ("poisson", "round-robin", 100)
-"""Workload, policy and endpoints that the simulator's speed is measured with."""
-_POOL = 8  # endpoints of a workload, that its typical rate is for
+"""Workload, policy and number of endpoints for measuring the simulator's speed."""
+_POOL = 8  # number of endpoints that a workload's typical rate is for
 _ERRORS: dict[str, Measure] = {
     "ttft_mdape": lambda point: point.ttft_mdape,
     "tpot_mdape": lambda point: point.tpot_mdape,
@@ -34,18 +34,18 @@ _ERRORS: dict[str, Measure] = {
 
 @dataclass
 class Summary:
-    """Figures by name, and why others are left out."""
+    """Figures by name, and the reasons for missing figures by name."""
 
     figures: dict[str, Interval] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
 def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Summary:
-    """`changed_s` is when an endpoint of the workload `halving` halves its speed."""
+    """Return the summary. `changed_s` is when an endpoint of the workload `halving` drops to half speed."""
     summary = Summary()
     named = (
         *_goodputs(results, OURS),
-        *((OF_SHEDDING + name, found) for name, found in _goodputs(results, SHEDDING)),
+        *((SHEDDING_PREFIX + name, found) for name, found in _goodputs(results, SHEDDING)),
         *_at_common_load(results),
         *_tpot_bounds(results),
         *_recovery(results, changed_s),
@@ -59,9 +59,9 @@ def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Sum
 
 
 def virtual_requests_per_s(run_point: RunPoint, typical_rps: float, seconds: float) -> float:
-    """Simulated requests per second of wall time, of one process; the pool is larger and the rate with it."""
+    """Return the requests that one process simulates per second of wall time, on a large pool."""
     workload, policy, endpoints = SPEED
-    rate = typical_rps / 2 * endpoints / _POOL  # half: a pool that copes
+    rate = typical_rps / 2 * endpoints / _POOL  # half the typical rate, so that the pool isn't overloaded
     point = run_point(workload, rate, 0, policy, seconds, None, PointOptions(endpoints=endpoints))
     return rate * seconds / point.wall_s
 
@@ -70,7 +70,7 @@ Named = tuple[str, Interval | str]
 
 
 def opponents(ours: str) -> dict[str, str]:
-    """Whom one of ours is compared with, by figure: the oracle is that which does the same by knowing all."""
+    """Return the policies that `ours` is compared with, by figure. If `ours` sheds, so does the oracle."""
     return OVER | {"goodput_of_oracle": _BOUND_OF[ours]}
 
 
@@ -92,7 +92,7 @@ def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
     for name, measure in _ERRORS.items():
         by_workload = [] if reason else [r.measured(OURS, measure) for r in results]
         complete = [values for values in by_workload if len(values) == len(results[0].seeds)]
-        yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} predicted nothing"
+        yield name, median_interval(complete, mean_interval) if complete else reason or f"{OURS} made no predictions"
 
 
 def _tpot_bounds(results: Sequence[WorkloadResult]) -> Iterator[Named]:
@@ -104,7 +104,7 @@ def _tpot_bounds(results: Sequence[WorkloadResult]) -> Iterator[Named]:
 
 
 def halving_bins(results: Sequence[WorkloadResult]) -> list[list[Bin]]:
-    """Of our policy's runs at the common load, one a seed; empty without the workload."""
+    """Return the bins of our policy's runs at the common load, one list per seed; empty without the workload."""
     halving = [result for result in results if result.workload == HALVING and OURS in result.policies]
     return [point.errors_over_time for result in halving for point in result.at_load(OURS)]
 
@@ -124,11 +124,11 @@ def _recovery(results: Sequence[WorkloadResult], changed_s: float | None) -> Ite
     yield "recovery_s", Interval(back_s, len(bins))
     covered = [coverage_after(of_seed, changed_s + back_s) for of_seed in bins]
     known = [value for value in covered if value is not None]
-    yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before the errors were back"
+    yield "recovery_coverage_q90", mean_interval(known) if known else "the runs ended before errors recovered"
 
 
 def _back_after(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -> float:
-    """Until the end of the run, at least, where the errors never came back."""
+    """Return the time to recovery in s. If errors never recover, return the time to the last bin, a lower bound."""
     found = recovery_s(bins, changed_s, limits)
     return found if found is not None else bins[-1][0] - changed_s
 

@@ -15,7 +15,7 @@ _SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Left-aligned words first, then right-aligned numbers."""
+    """Return a Markdown table. The first column is left-aligned, all others are right-aligned."""
     ruler = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
 
@@ -29,10 +29,10 @@ def targets_table(summary: Summary) -> str:
 
 
 def goodput_table(result: WorkloadResult) -> str:
-    """Requests/s, ours over each policy, and both by interval."""
+    """Return the table of goodputs, with intervals: requests/s, and ratios to our policy and to the base policy."""
     head = ["policy"]
     for share in SHARES:
-        head += [f"goodput at {share:.0%}, requests/s", f"{OURS} over it", f"it over {BASE}"]
+        head += [f"goodput at {share:.0%}, requests/s", f"{OURS} / policy", f"policy / {BASE}"]
     return table(head, [[policy, *_goodputs(result, policy)] for policy in result.policies])
 
 
@@ -51,7 +51,7 @@ def _ratio(result: WorkloadResult, policy: str, over: str, share: float) -> str:
 
 
 def latency_table(result: WorkloadResult, load: float = COMMON) -> str:
-    """Percentiles at a multiple of the common load, in ms, means over the seeds; lower is better."""
+    """Return the table of latency percentiles at a multiple of the common load, as means over seeds."""
     head = (
         "policy",
         *(f"{name} {'/'.join(p[1:] for p in _PERCENTILES)}, ms" for name in ("TTFT", "TPOT", "end to end")),
@@ -69,14 +69,14 @@ def _percentiles(points: Sequence[PointResult], name: str) -> str:
 
 
 def load_table(result: WorkloadResult, load: float = COMMON) -> str:
-    """What else is measured at a multiple of the common load."""
+    """Return the table of all other measurements at a multiple of the common load."""
     columns: dict[str, Measure] = {
         "output tokens/s": lambda point: point.throughput_tokens_per_s,
         "fairness": lambda point: point.fairness,
-        "cached": lambda point: point.cached_share,
+        "cached share": lambda point: point.cached_share,
         "preemptions": lambda point: point.preemptions,
-        "shed": lambda point: point.shed,
-        "µs a decision": lambda point: point.decision_us,
+        "shed requests": lambda point: point.shed,
+        "µs per decision": lambda point: point.decision_us,
         "TTFT error, %": lambda point: point.ttft_mdape,
         "TPOT error, %": lambda point: point.tpot_mdape,
         "coverage, %": lambda point: point.coverage_q90,
@@ -89,7 +89,7 @@ def load_table(result: WorkloadResult, load: float = COMMON) -> str:
 
 
 def class_table(result: WorkloadResult) -> str:
-    """Attainment at the common load by class of objectives, in percent."""
+    """Return the table of attainment by class of objectives at the common load, in percent."""
     classes = sorted({name for point in result.at_load(BASE) for name in point.attainment_by_class})
     rows = []
     for policy in result.policies:
@@ -100,8 +100,17 @@ def class_table(result: WorkloadResult) -> str:
 
 
 def quality_table(results: Sequence[WorkloadResult]) -> str:
-    """Every kind of model and the floor, by workload and latency; errors and coverage in percent."""
-    head = ("workload", "latency", "model", "error of the median", "of the upper", "pinball loss", "coverage", "bias")
+    """Return the table of each kind of model and the noise floor, by workload and latency."""
+    head = (
+        "workload",
+        "latency",
+        "model",
+        "median's error, %",
+        "upper quantile's error, %",
+        "pinball loss",
+        "coverage, %",
+        "bias",
+    )
     rows = []
     for result in results:
         for one in result.quality:

@@ -1,11 +1,11 @@
-"""What is wanted of our policy, and whether it was found."""
+"""The targets of our policy, and verdicts on them."""
 
 from dataclasses import dataclass
 
 from lab.evaluation.plan import BASE, OURS, SHEDDING
 from lab.evaluation.report.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
 from lab.evaluation.report.statistics import Interval
-from lab.evaluation.report.summary import OF_SHEDDING, Summary, opponents
+from lab.evaluation.report.summary import SHEDDING_PREFIX, Summary, opponents
 
 _LEAST_OVER = {
     "goodput_over_round_robin": 1.5,
@@ -33,7 +33,7 @@ class FigureTarget:
         return f"≤ {self.most:g}" if self.least == float("-inf") else f"{self.least:g} to {self.most:g}"
 
     def verdict(self, found: Interval | None) -> str:
-        """`unsure` where a part of the interval lies in the range and a part outside: more seeds would tell."""
+        """Return the verdict: `unsure` if the interval lies partly in the range. More seeds would narrow it."""
         if found is None:
             return "not measured"
         low, high = found.ends
@@ -43,7 +43,7 @@ class FigureTarget:
 
 
 def _goodputs(ours: str, prefix: str = "") -> list[FigureTarget]:
-    over = "goodput of {} at 90% over that of {}, {}".format
+    over = "goodput at 90% of {}, relative to that of {}, {}".format
     return [
         *(
             FigureTarget(prefix + name, over(ours, opponents(ours)[name], "median over workloads"), least)
@@ -55,20 +55,22 @@ def _goodputs(ours: str, prefix: str = "") -> list[FigureTarget]:
 
 TARGETS = (
     *_goodputs(OURS),
-    *_goodputs(SHEDDING, OF_SHEDDING),
+    *_goodputs(SHEDDING, SHEDDING_PREFIX),
     FigureTarget(
-        "e2e_p50_gain_over_tuned_shared_prefix", "end-to-end p50 of tuned over ours, shared-prefix, same load", 1.5
+        "e2e_p50_gain_over_tuned_shared_prefix",
+        f"end-to-end p50 of tuned, relative to that of {OURS}, shared-prefix, common load",
+        1.5,
     ),
     FigureTarget("ttft_mdape", "median error of predicted TTFT, %, median over workloads", most=TTFT_MDAPE),
     FigureTarget("tpot_mdape", "median error of predicted TPOT, %, median over workloads", most=TPOT_MDAPE),
-    FigureTarget("coverage_q90", "observed below the predicted 0.9-quantile, %, median over workloads", *COVERAGE),
-    FigureTarget("recovery_s", "until errors are back after an endpoint halved its speed, s", most=60.0),
-    FigureTarget("recovery_coverage_q90", "coverage from then on, %", *COVERAGE),
+    FigureTarget("coverage_q90", "coverage of the predicted 0.9-quantile, %, median over workloads", *COVERAGE),
+    FigureTarget("recovery_s", "time until errors recover after an endpoint drops to half speed, s", most=60.0),
+    FigureTarget("recovery_coverage_q90", "coverage after recovery, %", *COVERAGE),
 )
 
 
 def verdicts(summary: Summary) -> list[tuple[FigureTarget, str, str]]:
-    """Each target, what was found as it is printed, and the verdict."""
+    """Return each target, the figure as text, and the verdict."""
     found = [summary.figures.get(target.name) for target in TARGETS]
     return [(target, _text(one), target.verdict(one)) for target, one in zip(TARGETS, found, strict=True)]
 

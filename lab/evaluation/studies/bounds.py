@@ -1,4 +1,4 @@
-"""What no policy could do better, or only one that knows more: how much of a target there is to gain at all."""
+"""Bounds of what a policy could gain: limits of any policy, and policies that know more than a router can."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from simulator.workloads.objectives import unloaded_tpot_ms
 
 @dataclass(frozen=True)
 class P50Bounds:
-    """End-to-end p50s in ms: what no policy can fall short of, and that of the policy that knows all to be quick."""
+    """End-to-end p50s in ms: a lower bound for any policy, and that of the policy `quickest`."""
 
     least_ms: float
     quickest_ms: float
 
 
 FindP50Bounds = Callable[[str, float, int, float], P50Bounds]
-"""By workload, requests/s, seed and seconds."""
+"""Called with workload, requests/s, seed and seconds."""
 Seconds = Callable[[str, float], float]
-"""How long the runs of a workload at a rate are."""
+"""Called with workload and requests/s; returns the length of a run in s."""
 _BOUNDED = (OURS, INFORMED, ORACLE, SHEDDING, SHEDDING_ORACLE)
 
 
 @dataclass(frozen=True)
 class LatencyBound:
-    """By seed, in ms at the common load: the end-to-end p50 of `tuned`, and what it could be."""
+    """End-to-end p50s at the common load, in ms by seed: those of `tuned`, of `quickest`, and lower bounds."""
 
     tuned_ms: Sequence[float]
     least_ms: Sequence[float]
@@ -42,12 +42,12 @@ class LatencyBound:
 
     @property
     def most(self) -> Interval:
-        """The most that any policy could be quicker by."""
+        """The largest factor by which any policy could be faster than `tuned`."""
         return ratio_interval(self.tuned_ms, self.least_ms)
 
     @property
     def gain(self) -> Interval:
-        """By how much the one that knows all is quicker."""
+        """The factor by which `quickest` is faster than `tuned`."""
         return ratio_interval(self.tuned_ms, self.quickest_ms)
 
 
@@ -58,9 +58,9 @@ def p50_bounds(workload: str, requests_per_s: float, seed: int, seconds: float) 
 
 
 def _least_e2e_p50_ms(scenario: Scenario) -> float:
-    """Half of the judged answers take longer on whatever endpoint, since each token takes a step of a decode alone.
+    """Return a lower bound of the end-to-end p50: each token takes a step that decodes one sequence alone.
 
-    Nothing is counted for the prompt, as if it were in the cache.
+    The prompt takes no time, as if it were cached. The bound is that of the fastest hardware in the pool.
     """
     judged = [a for a in scenario.arrivals if a.arrival_s >= WARM_UP_SHARE * scenario.arrivals[-1].arrival_s]
     prompts = np.array([arrival.prompt_tokens for arrival in judged])
@@ -70,7 +70,7 @@ def _least_e2e_p50_ms(scenario: Scenario) -> float:
 
 
 def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, find: FindP50Bounds) -> LatencyBound | None:
-    """None without the workload that it is about, or without `tuned`."""
+    """Return the bounds; None without the workload `shared-prefix` or the policy `tuned`."""
     result = next((one for one in results if one.workload == SHARED_PREFIX and TUNED in one.policies), None)
     if result is None:
         return None
@@ -85,7 +85,7 @@ def latency_bound(results: Sequence[WorkloadResult], seconds_at: Seconds, find: 
 
 
 def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
-    """The targets' goodput ratios, of ours, without shedding and with, and of those that know more."""
+    """Return the table of the targets' goodput ratios, for our policies and for those that know more."""
     known = [policy for policy in _BOUNDED if all(policy in result.policies for result in results)]
     over = [policy for policy in OVER.values() if policy in results[0].policies]
     rows = [(policy, *(_median_ratio(results, one, policy) for one in known)) for policy in over]
@@ -93,7 +93,7 @@ def goodput_bounds_table(results: Sequence[WorkloadResult]) -> str:
 
 
 def tpot_bounds_table(results: Sequence[WorkloadResult]) -> str:
-    """By workload, at the common load and in percent; empty where no bounds were looked for."""
+    """Return the table of TPOT errors and their bounds, by workload; empty if no bounds were computed."""
     rows = []
     for result in results:
         if (bounds := result.tpot_bounds) and OURS in result.policies:
@@ -104,21 +104,21 @@ def tpot_bounds_table(results: Sequence[WorkloadResult]) -> str:
             rows.append((result.workload, _percent(ours), *(_percent(one and 100 * one) for one in errors)))
     head = (
         "workload",
-        f"error of {OURS}",
-        "what only the future decides",
-        "our models in one long run",
-        "told the state",
+        f"error of {OURS}, %",
+        "error due to the unknown future, %",
+        "our models in one long run, %",
+        "state-aware models, %",
     )
     return table(head, rows) if rows else ""
 
 
 def recovery_table(results: Sequence[WorkloadResult], changed_s: float | None) -> str:
-    """By period, in percent, of our policy on the endpoint that changes; empty without the workload."""
+    """Return the table of our policy's errors by period, on the changed endpoint; empty without the workload."""
     bins = halving_bins(results)
     if changed_s is None or not bins:
         return ""
     rows = [(f"{at_s:.0f}", *map(_percent, values)) for at_s, *values in periods(over_seeds(bins), changed_s)]
-    return table(("seconds from the change", "error of TTFT", "error of TPOT", "coverage"), rows)
+    return table(("seconds since the change", "TTFT error, %", "TPOT error, %", "coverage, %"), rows)
 
 
 def _percent(value: float | None) -> str:

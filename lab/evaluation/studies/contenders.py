@@ -1,4 +1,4 @@
-"""Kinds of latency model that are compared: plans of our own, and the reference's features, trees and loss."""
+"""The latency models to compare: our own plans, and the reference's features, trees and loss."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ REFERENCE_COLUMNS = {
         "num_tokens_generated",
     ),
 }
-# Those of the reference's training server; its classes of prefix scores are ordered, and so are numbers here.
+# Parameters of the reference's training server. Its ordered classes of prefix scores are numbers here.
 _REFERENCE = {
     "objective": "reg:quantileerror",
     "max_depth": 6,
@@ -50,16 +50,19 @@ _REFERENCE_TREES = 200
 
 class Predict(Protocol):
     def __call__(self, rows: Matrix) -> tuple[Matrix, Matrix]:
-        """From rows [rows, plan.names] to the median and the upper quantile in ms, each [rows]."""
+        """Predict from `rows` [rows, plan.names]. Return the median and the upper quantile in ms, each [rows]."""
 
 
 class Contender(Protocol):
     def __call__(self, target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
-        """A model of a target, fitted to rows [rows, plan.names]."""
+        """Fit a model of a target to `rows` [rows, plan.names], and return its predict function."""
 
 
 def by_plan(plan: ExperimentPlan) -> Contender:
-    """A plan's columns, derivations, trees and options; its quantiles are the median and the one that is asked for."""
+    """Return a contender with a plan's columns, derivations, trees and options. It predicts two quantiles.
+
+    They are the median and the requested quantile.
+    """
 
     def contend(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
         wanted = plan.target(target)
@@ -77,7 +80,7 @@ def by_plan(plan: ExperimentPlan) -> Contender:
 
 
 def reference(target: str, rows: Matrix, y_ms: Matrix, quantile: float) -> Predict:
-    """The reference's features, trees and loss, of the latency itself; its median is another model of the same kind."""
+    """Fit the reference's features, trees and loss to the latency itself. Its median is a second model of this kind."""
     plan = REFERENCE_PLAN
     matrix = xgb.QuantileDMatrix(target_matrix(plan, target, rows), y_ms, nthread=1)
     median, upper = (

@@ -1,8 +1,8 @@
-"""Trying other features and objectives than the shipped ones, at the price of no gate, no holdout and no schema.
+"""Models for experiments with other features and objectives than the shipped ones; without gate, holdout or schema.
 
-Any columns may be added; further ones are derived from them by functions, the same in training and in prediction. The
-trainer's own learners fit, and both targets' models become one ONNX graph over one matrix, which is the quickest way
-to be answered.
+Rows may have any columns. Functions derive more columns from them, the same in training and in prediction. The
+trainer's learners fit the models. Both targets' models become one ONNX graph over one matrix, which is the fastest to
+run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ Derivation = Callable[[Columns], Matrix]
 
 _OPSET, _ML_OPSET, _IR = 18, 3, 10
 
-# What the shipped graphs derive.
+# The columns that the shipped graphs derive.
 DERIVED: dict[str, Derivation] = {
     "effective_input_tokens": lambda c: (1 - c["prefix_cache_score"]) * c["input_token_length"],
     "prefill_score_bucket": lambda c: prefix_buckets(c["prefix_cache_score"]),
@@ -42,14 +42,15 @@ DERIVED: dict[str, Derivation] = {
 
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
-    """What a target's models read, which of that may only raise them, and how they are fitted.
+    """The columns of a target's models, the monotone ones among them (`rising`), and the fit's settings.
 
-    With `in_logarithms` they are fitted to the logarithm; a mean then is the geometric one. With `mean_first` all but
-    `fit.further_trees` of the trees are fitted to a mean, and the rest, on top, to each quantile: the slope of an upper
-    quantile's loss is the same for all rows below it, so that boosting from scratch tells those apart late.
+    With `in_logarithms`, models are fitted to the logarithm; a mean is then the geometric mean. With `mean_first`, all
+    but `fit.further_trees` of the trees are fitted to a mean, and the remaining trees to each quantile on top of it.
+    The slope of an upper quantile's loss is the same for all rows below it, so boosting from scratch separates these
+    late.
 
-    A share of the rows may be set aside to calibrate: each output is shifted until as many of them as its quantile says
-    are below it (split conformal prediction, Romano et al. 2019, of a constant width).
+    `calibrating_share` of the rows is set aside for calibration. Each output is shifted until its quantile's share of
+    these rows is below it (split conformal prediction with constant width, Romano et al. 2019).
     """
 
     columns: tuple[str, ...]
@@ -62,21 +63,22 @@ class TargetPlan:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A target's models and what is added to the answers of each."""
+    """A target's models, and the shift of each output."""
 
     models: Sequence[Model]
     shifts: Sequence[float]
 
     def predict(self, x: Matrix) -> Matrix:
-        """[outputs, rows], as fitted: of logarithms perhaps, and crossing perhaps."""
+        """Return [outputs, rows] as fitted. They may be logarithms, and quantiles may cross."""
         return np.stack([m.predict(x) + np.float32(s) for m, s in zip(self.models, self.shifts, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentPlan:
-    """An experiment. `names` are the columns of the rows that are added; each derivation may use those before it.
+    """An experiment. `names` are the columns of added rows. Each of `derived` may use the derived columns before it.
 
-    The newest `rows` of each target are fitted to; one that is `half_life_rows` older than another weighs half as much.
+    Models are fitted to the newest `rows` rows of each target. A row that is `half_life_rows` older weighs half as
+    much.
     """
 
     ttft: TargetPlan = TargetPlan(design_columns("ttft"), RISING["ttft"])
@@ -95,7 +97,7 @@ class ExperimentPlan:
         for target in (self.ttft, self.tpot):
             unknown = {*target.columns, *target.rising} - known
             if unknown:
-                raise ValueError(f"no column of the rows, nor a derived one: {', '.join(sorted(unknown))}")
+                raise ValueError(f"neither a column of the rows nor a derived one: {', '.join(sorted(unknown))}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ class ExperimentPlan:
 
 
 class ExperimentModels(msgspec.Struct, frozen=True):
-    """What another run of the same plan may start from: the graph, and float32 rows [rows, names and a latency]."""
+    """The start of another run of the same plan: the graph, and float32 rows [rows, names and a latency]."""
 
     onnx: bytes
     rows: dict[str, bytes]
@@ -114,7 +116,7 @@ class ExperimentModels(msgspec.Struct, frozen=True):
 
 
 class ExperimentModel:
-    """Used as VirtualTrainer is."""
+    """Learns and predicts by a plan, with the interface of VirtualTrainer."""
 
     def __init__(self, plan: ExperimentPlan, models: ExperimentModels | None = None) -> None:
         self._plan = plan
@@ -132,11 +134,14 @@ class ExperimentModel:
             self._serve(models.onnx, -np.inf)
 
     def add(self, features: FeatureColumns, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
-        """A row [names, 1] that nobody changes any more, and what was observed; 0 where it carries no such target."""
+        """Add a row [names, 1] and its observed latencies; 0 means that the row doesn't have this latency.
+
+        The caller must not change `features` afterwards.
+        """
         self._new.append((features, ttft_ms, tpot_ms))
 
     def refit_if_due(self, now_s: float) -> bool:
-        """Whether models were fitted; they predict `delay_s` later."""
+        """Fit models if a fit is due, and return whether they were fitted. They serve `delay_s` later."""
         if now_s < self._due_s or self._rows_since_pass + len(self._new) < self._plan.min_new_rows:
             return False
         self._take_in()
@@ -149,19 +154,19 @@ class ExperimentModel:
         return True
 
     def predict(self, columns: FeatureColumns, now_s: float) -> Predictions | None:
-        """Of candidates [names, candidates]; None without models, or where they answer no finite number."""
+        """Predict from `columns` [names, candidates]. Return None without models, or if an answer isn't finite."""
         answers = self.predict_all(columns, now_s)
         if answers is None or not all(np.isfinite(answer[0]).all() for answer in answers):
             return None
         return Predictions(answers[0][0], answers[1][0], self._generation, "experiment")
 
     def predict_all(self, columns: FeatureColumns, now_s: float) -> tuple[Matrix, Matrix] | None:
-        """Every output of both models, each [outputs, candidates], in the order of each target's quantiles."""
+        """Return all outputs of both models, each [outputs, candidates], in the order of each target's quantiles."""
         graph = self._served.at(now_s)
         return None if graph is None else graph.predict(columns)
 
     def models(self) -> ExperimentModels:
-        """The newest graph, whether or not it is in force yet, and the newest rows."""
+        """Return the newest graph, even if it doesn't serve yet, and the newest rows."""
         self._take_in()
         return ExperimentModels(self._onnx, {n: rows.tobytes() for n, rows in self._rows.items()}, self._generation)
 
@@ -189,14 +194,14 @@ class ExperimentModel:
 
 
 def target_matrix(plan: ExperimentPlan, name: str, rows: Matrix) -> Matrix:
-    """From rows [rows, plan.names] to what a target's models read, [rows, columns]."""
+    """Return the input [rows, columns] of a target's models, made of `rows` [rows, plan.names]."""
     matrix, views = _matrix(plan, len(rows))
     _fill(matrix, views, plan, rows)
     return matrix[:, _positions(plan, plan.target(name))]
 
 
 def fit_target(target: TargetPlan, x: Matrix, y_ms: Matrix, weights: Matrix | None = None) -> Fitted:
-    """Models of rows [rows, target.columns] that took so many ms."""
+    """Fit a target's models to inputs `x` [rows, target.columns] and latencies `y_ms` [rows]."""
     y = np.log(y_ms) if target.in_logarithms else y_ms
     aside = np.zeros(len(y), dtype=np.bool_)
     if target.calibrating_share:
@@ -218,7 +223,7 @@ def fit_target(target: TargetPlan, x: Matrix, y_ms: Matrix, weights: Matrix | No
 
 
 class _Graph:
-    """A session whose buffers are bound for each batch size when that is first asked for."""
+    """A session whose buffers are bound to a batch size at its first use."""
 
     def __init__(self, onnx_bytes: bytes, plan: ExperimentPlan) -> None:
         options = ort.SessionOptions()
@@ -249,7 +254,7 @@ class _Graph:
 
 
 def _matrix(plan: ExperimentPlan, rows: int) -> tuple[Matrix, Columns]:
-    """[rows, columns] to be filled, and a view of each of its columns."""
+    """Return an empty matrix [rows, columns], and a view of each of its columns by name."""
     matrix = np.zeros((rows, len(plan.columns)), dtype=np.float32)
     return matrix, {name: matrix[:, index] for index, name in enumerate(plan.columns)}
 
@@ -265,7 +270,10 @@ def _positions(plan: ExperimentPlan, target: TargetPlan) -> list[int]:
 
 
 def _export(models: Mapping[str, Fitted], plan: ExperimentPlan) -> bytes:
-    """One graph: from `columns` [rows, columns] to each target's outputs [rows, outputs], at least 0, not crossing."""
+    """Return one ONNX graph from `columns` [rows, columns] to each target's outputs [rows, outputs].
+
+    Outputs are at least 0, and quantiles don't cross.
+    """
     nodes: list[NodeProto] = []
     constants = [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])]
     for name, fitted in models.items():

@@ -1,9 +1,9 @@
-"""What of TPOT no router can know: a moment of the same pool, with one future after it and another.
+"""The part of TPOT that no router can predict: the same moment of a pool, followed by different futures.
 
-A replay is deterministic, so that one with the same requests up to a moment has the same pool at that moment, down to
-the last token. What follows is drawn anew: the requests that come, and how long the answers that are under way will be,
-of which nothing is seen before they end. What the TPOTs then differ by no predictor could know that isn't told lengths,
-whatever it is told of the present.
+A replay is deterministic. With the same requests up to a moment, the pool has the same state at that moment, down to
+the last token. Then the future is drawn anew: the requests that arrive, and the lengths of the answers in progress,
+which nothing shows before their ends. No predictor without knowledge of lengths can predict the resulting differences
+in TPOT, even if it knows everything about the present.
 """
 
 import sys
@@ -15,32 +15,32 @@ import numpy as np
 
 from lab.evaluation.plan import OTHER_TRAFFIC, OURS
 from lab.evaluation.policies.foresight import load_of
-from lab.evaluation.policies.lengths import answers_of, longer_than
-from lab.evaluation.replay.replay import LEARNING, Prepared, played, prepared_of, run_of, scenario_of
+from lab.evaluation.policies.lengths import answer_lengths, longer_than
+from lab.evaluation.replay.replay import LEARNING, Prepared, decode_prepared, run_of, scenario_of, simulate
 from lab.evaluation.studies.noise_floor import Floor, floor_of_repeats
 from simulator.arrival import Scenario
 from simulator.cluster import Cluster, Flight
 from trainer.wire import Matrix
 
-# Two futures tell as much of a past as they cost; requests of the same past share most of what comes.
+# Number of pasts, and of futures for each. More futures of one past add little: its requests share most of the future.
 PASTS, FUTURES = 20, 2
-# Looked at are so many requests, the last ones before the futures part.
+# Requests that are compared: the last ones before the moment.
 LAST = 10
-# By then the pool is full; after it requests go on to come, for longer than most answers take.
+# Seconds before and after the moment: long enough to fill the pool, and longer than most answers take.
 _PAST_S, _FUTURE_S = 15.0, 15.0
-# Neither the traffic that is judged nor that of models and rows.
+# A seed for traffic of its own: not that of judged runs, of models or of rows.
 _SEED = 3 * OTHER_TRAFFIC
-# Placed by the models that there are: how they would be refitted is no part of the question.
+# The prepared models place all requests. Refits aren't part of the question.
 _NO_REFITS = msgspec.structs.replace(LEARNING, min_new_rows=sys.maxsize)
 
 
 def tpot_floor(workload: str, requests_per_s: float, prepared: bytes | None) -> Floor | None:
-    """Of requests that the slo profile places; None where too few come."""
-    return floor_of_repeats(repeated_tpot_ms(workload, requests_per_s, prepared_of(prepared)))
+    """Return the noise floor of TPOT for requests that the slo profile places; None with too few requests."""
+    return floor_of_repeats(repeated_tpot_ms(workload, requests_per_s, decode_prepared(prepared)))
 
 
 def repeated_tpot_ms(workload: str, requests_per_s: float, prepared: Prepared, pasts: int = PASTS) -> list[Matrix]:
-    """In ms, a group of [FUTURES] for each request."""
+    """Return a group of TPOTs in ms, [FUTURES], for each compared request."""
     groups: list[Matrix] = []
     for past in range(pasts):
         seed = _SEED + past * (FUTURES + 1)
@@ -51,22 +51,22 @@ def repeated_tpot_ms(workload: str, requests_per_s: float, prepared: Prepared, p
 
 
 def futures_of(workload: str, requests_per_s: float, prepared: Prepared, seed: int) -> list[list[Flight]]:
-    """What becomes of the requests of one past, in each of its futures."""
-    # One future more than are compared: sessions go on in a past's own, and in no other.
+    """Return the flights of one past's requests in each of its futures."""
+    # The past's own future isn't compared: only in it do sessions continue.
     before, *after = (
         scenario_of(workload, requests_per_s, seed + place, _PAST_S + _FUTURE_S) for place in range(FUTURES + 1)
     )
-    generated = _generated(parted(before), seed, prepared)
+    generated = _generated(join_at(before), seed, prepared)
     return [
-        played(future, run_of(OURS, future, seed, prepared, _NO_REFITS))[0].flights
+        simulate(future, run_of(OURS, future, seed, prepared, _NO_REFITS))[0].flights
         for future in (
-            parted(_lengthened(before, generated, seed + place), other) for place, other in enumerate(after, 1)
+            join_at(_with_new_lengths(before, generated, seed + place), other) for place, other in enumerate(after, 1)
         )
     ]
 
 
-def parted(before: Scenario, after: Scenario | None = None, at_s: float = _PAST_S) -> Scenario:
-    """The one up to a moment, and from then on the requests of the other, or none."""
+def join_at(before: Scenario, after: Scenario | None = None, at_s: float = _PAST_S) -> Scenario:
+    """Return the scenario `before` up to `at_s`, and from then on the requests of `after`, or none."""
     arrivals = [
         *(arrival for arrival in before.arrivals if arrival.arrival_s < at_s),
         *(arrival for arrival in (after.arrivals if after else ()) if arrival.arrival_s >= at_s),
@@ -75,7 +75,7 @@ def parted(before: Scenario, after: Scenario | None = None, at_s: float = _PAST_
 
 
 def _generated(past: Scenario, seed: int, prepared: Prepared) -> Mapping[int, int]:
-    """By index, of the answers under way when the futures part: how long they are by the end of the next step."""
+    """Return the tokens generated by the end of the next step, for each answer in progress at the moment, by index."""
     run = run_of(OURS, past, seed, prepared, _NO_REFITS)
     found: dict[int, int] = {}
 
@@ -89,13 +89,13 @@ def _generated(past: Scenario, seed: int, prepared: Prepared) -> Mapping[int, in
         if run.scrape:
             run.scrape(cluster, now_s)
 
-    played(past, replace(run, scrape=scrape))
+    simulate(past, replace(run, scrape=scrape))
     return found
 
 
-def _lengthened(before: Scenario, generated: Mapping[int, int], seed: int) -> Scenario:
-    """With other lengths of the answers that are under way, each longer than what there is of it."""
-    rng, answers = np.random.default_rng(seed), answers_of(before.name)
+def _with_new_lengths(before: Scenario, generated: Mapping[int, int], seed: int) -> Scenario:
+    """Return the scenario with other lengths of the answers in progress, each above its generated tokens."""
+    rng, answers = np.random.default_rng(seed), answer_lengths(before.name)
     arrivals = [
         replace(arrival, output_tokens=longer_than(answers, generated[index], rng)) if index in generated else arrival
         for index, arrival in enumerate(before.arrivals)
@@ -104,7 +104,7 @@ def _lengthened(before: Scenario, generated: Mapping[int, int], seed: int) -> Sc
 
 
 def _tpot_ms(flights: list[Flight]) -> Mapping[int, float]:
-    """Of the last requests before the futures part, by index; an answer of one token has none."""
+    """Return the TPOTs of the last requests before the moment, by index. An answer of one token has none."""
     past = [flight for flight in flights if flight.arrival.arrival_s < _PAST_S]
     first = max(flight.arrival.index for flight in past) + 1 - LAST
     return {

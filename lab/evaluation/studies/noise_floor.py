@@ -1,7 +1,7 @@
-"""How well latencies could be predicted at best: the noise that is left when everything a model is told is known.
+"""The noise floor of predictions: the noise of latencies that remains when all features of a model are known.
 
-Of repeats of one state the spread is that noise itself. Without repeats, the residuals of a row and of its nearest
-neighbour in the features stand in for them (Rice, Annals of Statistics 12, 1984, for one feature).
+The spread of repeats of one state is this noise. Without repeats, the residuals of a row and of its nearest neighbour
+in the features take their place (Rice, Annals of Statistics 12, 1984, for one feature).
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,17 @@ from trainer.wire import Matrix
 
 Floats = NDArray[np.float64]
 
+# Rows whose distances are computed at once, to bound memory.
 _AT_ONCE = 256
 _MOST_ROWS = 4_000
 _FEWEST_PAIRS = 20
 
 
 class Floor(msgspec.Struct, frozen=True):
-    """What a perfect model of the features would still be off by. `sigma` is the noise of the logarithm, robustly.
+    """The errors of a perfect model of the features.
 
-    `pinball` is that of the logarithm at the quantile; `pairs` is how many differences of two it was estimated from.
+    `sigma` is a robust standard deviation of the logarithm's noise. `pinball` is the loss of the logarithm at the
+    quantile. `pairs` is the number of differences that the estimate is from.
     """
 
     method: str
@@ -48,11 +50,11 @@ class TpotBounds(msgspec.Struct, frozen=True):
 
 
 def floor_of_repeats(groups: Sequence[Matrix], quantile: float = 0.9) -> Floor | None:
-    """From latencies in ms of exact repeats, a group a state; None with fewer than 20 pairs.
+    """Estimate the floor from latencies in ms of exact repeats, one group per state; None with fewer than 20 pairs.
 
-    Without bias for noise that is Gaussian in the logarithm and alike everywhere. A state of which the simulator's
-    engines and clients are copied repeats all that the past decides: only what arrives later is noise then, which is
-    less than what the features leave open.
+    The estimate has no bias if the logarithm's noise is Gaussian and the same everywhere. A repeated state of the
+    simulator fixes everything that the past decides. Then only later arrivals are noise, which is less than what
+    features leave unknown.
     """
     logarithms = [np.log(np.asarray(group, dtype=np.float64)) for group in groups if len(group) > 1]
     halves = [(one[: len(one) // 2], one[len(one) // 2 : 2 * (len(one) // 2)]) for one in logarithms]
@@ -63,14 +65,14 @@ def floor_of_repeats(groups: Sequence[Matrix], quantile: float = 0.9) -> Floor |
 def floor_of_neighbours(
     x: Matrix, residuals: Matrix, weights: Matrix, quantile: float = 0.9, apart: int = 50
 ) -> Floor | None:
-    """From rows x [rows, columns] in the order of their arrival; None with too few.
+    """Estimate the floor from rows `x` [rows, columns] in order of arrival; None with too few.
 
-    `residuals` are of the logarithm, against any model of these columns: what that gets right no longer tells
-    neighbours apart. `weights` [columns] say how much a column counts for nearness. Neighbours are at least `apart`
-    rows from each other, since those that came together share what no feature tells.
+    `residuals` are those of the logarithm, by any model of these columns; they remove the differences between
+    neighbours that the model explains. `weights` [columns] weigh the columns in the distance. Neighbours are at least
+    `apart` rows from each other, because rows that came together share a state that no feature shows.
 
-    It is biased upwards: by how much the model's own error differs between neighbours, the more the fewer the rows, by
-    a law that drifts, and by tails of the noise that are heavier than a Gaussian's. Only the newest 4,000 rows count.
+    The estimate is biased upwards: by differences of the model's own error between neighbours, more so with few rows;
+    by a law that drifts; and by tails heavier than a Gaussian's. Only the newest 4,000 rows count.
     """
     x, residuals = x[-_MOST_ROWS:], residuals[-_MOST_ROWS:]
     if len(x) <= 2 * apart:
@@ -81,7 +83,7 @@ def floor_of_neighbours(
 
 
 def _floor(method: str, differences: Floats, quantile: float) -> Floor | None:
-    """The noise of one is the difference of two, divided by the root of two: exact for Gaussians."""
+    """Estimate a floor. The noise of one is the difference of two, divided by the root of 2: exact for Gaussians."""
     if len(differences) < _FEWEST_PAIRS:
         return None
     noise = np.concatenate([differences, -differences]) / np.sqrt(2)
@@ -96,7 +98,7 @@ def _floor(method: str, differences: Floats, quantile: float) -> Floor | None:
 
 
 def _ranks(x: Matrix) -> Matrix:
-    """Each column's ranks between 0 and 1, ties alike; missing values are one below all others."""
+    """Return each column's ranks from 0 to 1. Equal values have equal ranks; missing values rank below all others."""
     ranks = np.empty(x.shape, dtype=np.float32)
     for index, column in enumerate(x.T):
         values, places = np.unique(np.nan_to_num(column, nan=-1.0), return_inverse=True)
@@ -105,7 +107,7 @@ def _ranks(x: Matrix) -> Matrix:
 
 
 def _neighbours(x: Matrix, apart: int) -> NDArray[np.intp]:
-    """Of each row its nearest one that is at least `apart` rows away, by brute force."""
+    """Return the index of each row's nearest row that is at least `apart` rows away, by brute force."""
     squares = (x**2).sum(axis=1)
     nearest = np.empty(len(x), dtype=np.intp)
     positions = np.arange(len(x))

@@ -1,8 +1,8 @@
-"""Prediction quality: our models and the reference's, against the noise that no model could predict, on the same rows.
+"""Prediction quality: our models, the reference's models and the noise floor, on the same rows.
 
-Models are fitted to the first rows and judged on the later ones, as they would have been asked. Errors are those of the
-median, or of what stands in for it; pinball losses and coverage are those of the upper quantile. Losses are of the
-logarithm, so that a long latency doesn't outweigh a hundred short ones.
+Models are fitted to the first rows and judged on the later ones, as in operation. Errors are those of the median.
+Pinball losses and coverage are those of the upper quantile. Losses are of the logarithm, so that one long latency
+doesn't outweigh a hundred short ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,10 @@ _FEWEST_ROWS = 200
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """Of one kind of model. `mdape` is of the median, `upper_mdape` of the quantile, which the reference answers.
+    """The quality of one kind of model.
 
-    `bias` is the median of log(observed / median predicted).
+    `mdape` is the error of the median. `upper_mdape` is the error of the upper quantile, which the reference answers
+    with. `bias` is the median of log(observed / predicted median).
     """
 
     model: str
@@ -34,7 +35,7 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 class TargetQuality(msgspec.Struct, frozen=True):
-    """`floor` is None where there are too few rows to tell."""
+    """The quality of all models of one latency. `floor` is None with too few rows."""
 
     target: str
     quantile: float
@@ -55,13 +56,13 @@ def judge(
     plan: ExperimentPlan = OURS,
     floor: Floor | None = None,
 ) -> TargetQuality:
-    """All contenders on rows [rows, plan.names] in the order of their arrival, and what they took in ms, above 0.
+    """Judge all contenders on `rows` [rows, plan.names] in order of arrival, with latencies `y_ms` above 0.
 
-    `plan` names the columns, and which of them the floor is told; a floor that is known better can be given instead.
-    ValueError with fewer than 200 rows.
+    `plan` names the columns, and those that the floor uses. A better known floor can be given instead. Raise ValueError
+    with fewer than 200 rows.
     """
     if len(rows) != len(y_ms) or len(rows) < _FEWEST_ROWS:
-        raise ValueError(f"{target}: {len(rows)} rows and {len(y_ms)} latencies; at least {_FEWEST_ROWS} are needed")
+        raise ValueError(f"{target}: {len(rows)} rows and {len(y_ms)} latencies; expected at least {_FEWEST_ROWS} each")
     if not (y_ms > 0).all():
         raise ValueError(f"{target}: a latency is not above 0")
     cut = round(len(rows) * fitted_share)
@@ -80,7 +81,7 @@ def judge(
 
 
 def table(found: Sequence[TargetQuality]) -> str:
-    """A text for people."""
+    """Return a table as plain text."""
     head = f"{'':34}{'MdAPE':>8}{'of upper':>10}{'pinball':>9}{'coverage':>10}{'bias':>8}"
     lines = []
     for one in found:
@@ -113,7 +114,7 @@ def _quality(name: str, median_ms: Matrix, upper_ms: Matrix, y_ms: Matrix, quant
 
 
 def _floor(target: str, plan: ExperimentPlan, rows: Matrix, y_ms: Matrix, cut: int, quantile: float) -> Floor | None:
-    """By neighbours among the judged rows, whose residuals are those of a mean that was fitted to the others."""
+    """Estimate the floor by neighbours among the judged rows, with residuals of a mean fitted to the other rows."""
     mean = TargetPlan(plan.target(target).columns, fit=FitSettings(quantiles=(), trees=150, depth=6, learning_rate=0.1))
     x = target_matrix(plan, target, rows)
     fitted = fit_target(mean, x[:cut], y_ms[:cut])

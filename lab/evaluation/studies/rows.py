@@ -1,4 +1,4 @@
-"""Rows that a run of a workload teaches, and how well models do on them that are fitted to its first part."""
+"""The training rows of a workload's run, and the quality of models fitted to the first part of them."""
 
 import os
 
@@ -10,20 +10,21 @@ from lab.evaluation.plan import OTHER_TRAFFIC, OURS
 from lab.evaluation.policies.configurations import SLO
 from lab.evaluation.policies.picker import Picker
 from lab.evaluation.replay.learning import Row, VirtualTrainer, samples_of
-from lab.evaluation.replay.replay import LEARNING, Prepared, Run, prepared_of, replay, scenario_of
+from lab.evaluation.replay.replay import LEARNING, Prepared, Run, decode_prepared, replay, scenario_of
 from lab.evaluation.studies.quality import TargetQuality, judge
 from simulator.workloads import WORKLOADS
 from trainer.wire import Samples
 
-# Of neither the traffic that is judged nor that which models were learnt from.
+# A seed for traffic of its own: not that of judged runs or of models.
 _SEED = 2 * OTHER_TRAFFIC
+# Request rate, as a share of the typical rate.
 LOAD = 0.8
 _SECONDS = 60.0
 MOST_ROWS = 6000
 
 
-class _Remembering(VirtualTrainer):
-    """Keeps all rows in their order, which the trainer's window doesn't."""
+class _RecordingTrainer(VirtualTrainer):
+    """A trainer that also keeps all rows in order, which the window doesn't."""
 
     def __init__(self, prepared: Prepared) -> None:
         super().__init__(LEARNING, prepared.models)
@@ -35,8 +36,8 @@ class _Remembering(VirtualTrainer):
 
 
 def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
-    """Of both latencies, placed by the slo profile; the newest rows, where there are many."""
-    samples = collected(workload, prepared_of(prepared), _SECONDS)
+    """Judge models of both latencies on the newest rows of a run that the slo profile places."""
+    samples = collect_rows(workload, decode_prepared(prepared), _SECONDS)
     found = []
     for target, y_ms in (("ttft", samples.ttft_ms), ("tpot", samples.tpot_ms)):
         carrying = np.flatnonzero(y_ms > 0)[-MOST_ROWS:]
@@ -44,11 +45,11 @@ def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
     return found
 
 
-def collected(workload: str, prepared: Prepared, seconds: float) -> Samples:
-    """What the picker teaches of a run, in the order in which it does."""
+def collect_rows(workload: str, prepared: Prepared, seconds: float) -> Samples:
+    """Return the samples that the picker adds during a run, in order."""
     rate = LOAD * WORKLOADS[workload].typical_rps
     scenario = scenario_of(workload, rate, _SEED, seconds)
-    trainer = _Remembering(prepared)
+    trainer = _RecordingTrainer(prepared)
     scheduler = load_scheduler(SLO, os.environ)
     picker = Picker(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
     replay(scenario, Run(picker, picker.scrape, picker.predicted, trainer), OURS, rate, _SEED)

@@ -1,7 +1,7 @@
-"""What of TPOT more knowledge of the present would tell: models that are told an engine's state beside what ours are.
+"""The part of TPOT that more knowledge of the present could predict: models that also know the engine's state.
 
-Beside the features of the picker they get what an engine alone knows, and what becomes of the request on it if no other
-comes: its steps are foreseen by the engine's own costs. Answers under way are as long as can be expected of them.
+Besides the picker's features, these models get the engine's internal state, and the request's TPOT if no other request
+comes. That TPOT is predicted from the engine's own costs. Answers in progress have their expected lengths.
 """
 
 import os
@@ -12,10 +12,10 @@ from epp.scheduling.configuration.config import load_scheduler
 from lab.evaluation.plan import OTHER_TRAFFIC
 from lab.evaluation.policies.configurations import SLO
 from lab.evaluation.policies.foresight import REPLACED, begin, foresee, load_of, prompt_of, read
-from lab.evaluation.policies.lengths import Lengths, expected_of
+from lab.evaluation.policies.lengths import Lengths, expected_lengths
 from lab.evaluation.policies.picker import Picker
 from lab.evaluation.replay.learning import VirtualTrainer
-from lab.evaluation.replay.replay import LEARNING, Run, played, prepared_of, scenario_of
+from lab.evaluation.replay.replay import LEARNING, Run, decode_prepared, scenario_of, simulate
 from lab.evaluation.studies.contenders import by_plan
 from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan
 from lab.evaluation.studies.noise_floor import StateAwareErrors
@@ -35,7 +35,7 @@ STATE = (
     "foreseen_tpot_ms",
 )
 SECONDS = 150.0
-# Neither the traffic that is judged nor that of models, rows and futures.
+# A seed for traffic of its own: not that of judged runs, of models, of rows or of futures.
 _SEED = 4 * OTHER_TRAFFIC
 _NAMES = (*ROW_NAMES, *STATE)
 _OURS = ExperimentPlan(names=_NAMES)
@@ -43,7 +43,7 @@ _STATE_AWARE = ExperimentPlan(names=_NAMES, tpot=TargetPlan((*design_columns("tp
 
 
 def compare_state_aware(workload: str, requests_per_s: float, prepared: bytes | None) -> StateAwareErrors | None:
-    """Of answers that the slo profile places, fitted to the first part of a run; None where too few are observed."""
+    """Judge both models on answers that the slo profile places; None with too few observed answers."""
     rows, tpot_ms = state_aware_rows(workload, requests_per_s, prepared, SECONDS)
     try:
         found = judge(
@@ -58,20 +58,20 @@ def compare_state_aware(workload: str, requests_per_s: float, prepared: bytes | 
 def state_aware_rows(
     workload: str, requests_per_s: float, prepared: bytes | None, seconds: float
 ) -> tuple[Matrix, Matrix]:
-    """Features and state [answers, ROW_NAMES + STATE] when each was placed, in the order of their ends, and TPOTs."""
+    """Return rows [answers, ROW_NAMES + STATE] at the moments of placement, and TPOTs, in the order of ends."""
     scenario = scenario_of(workload, requests_per_s, _SEED, seconds)
-    trainer = VirtualTrainer(LEARNING, prepared_of(prepared).models)
+    trainer = VirtualTrainer(LEARNING, decode_prepared(prepared).models)
     scheduler = load_scheduler(SLO, os.environ)
-    picker = _Witness(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
-    picker.lengths = expected_of(scenario.name)
+    picker = _StateRecorder(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
+    picker.lengths = expected_lengths(scenario.name)
     picker.until_s = scenario.arrivals[-1].arrival_s
-    played(scenario, Run(picker, picker.scrape, picker.predicted, trainer))
+    simulate(scenario, Run(picker, picker.scrape, picker.predicted, trainer))
     rows = np.array(picker.rows, dtype=np.float32).reshape(-1, len(_NAMES))
     return rows, np.array(picker.tpot_ms, dtype=np.float32)
 
 
-class _Witness(Picker):
-    """Keeps the rows of whole answers that end in time, with the state of the engine that each was sent to."""
+class _StateRecorder(Picker):
+    """A picker that records a row for each complete answer, with the state of the engine that it was sent to."""
 
     lengths: Lengths
     until_s: float = float("inf")
@@ -98,7 +98,7 @@ class _Witness(Picker):
 
 
 def state_of(cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float, lengths: Lengths) -> list[float]:
-    """Of an engine before the request is there, in the order of STATE."""
+    """Return an engine's state before the request is submitted, in the order of STATE."""
     engine = cluster.engines[endpoint]
     load = load_of(cluster, endpoint, now_s, lengths)
     own = prompt_of(arrival, engine.cached_tokens(arrival.hashes, arrival.prompt_tokens), lengths)

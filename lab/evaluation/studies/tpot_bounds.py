@@ -1,4 +1,4 @@
-"""How well TPOT could be predicted on a workload: by what the future decides, and by what the present could tell."""
+"""Bounds of TPOT prediction on a workload: the unknown future, and the unknown part of the present."""
 
 from lab.evaluation.studies.futures import tpot_floor
 from lab.evaluation.studies.noise_floor import TpotBounds

@@ -1,11 +1,11 @@
-"""A stand-in for the simulator: an M/M/1 queue's attainment, by arithmetic, with noise by seed."""
+"""A model in place of the simulator: the attainment of an M/M/1 queue, with noise by seed."""
 
 import math
 import random
 from dataclasses import dataclass
 
 from lab.evaluation.plan import Preparation
-from lab.evaluation.replay.misses import LEAST
+from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.replay.point import PointOptions, PointResult
 from lab.evaluation.studies.noise_floor import Floor, StateAwareErrors, TpotBounds
 from lab.evaluation.studies.quality import Quality, TargetQuality
@@ -52,7 +52,7 @@ def tpot_bounds(workload: str, requests_per_s: float, prepared: bytes | None) ->
 
 
 def attainment(rate: float, policy: str) -> float:
-    """Of waiting less than a second where requests are served at a rate by the policy's quality."""
+    """Return the share of requests that wait less than a second. The policy's quality scales the service rate."""
     spare = SERVICE_RPS * QUALITY[policy] - rate
     return 1 - math.exp(-spare) if spare > 0 else 0.0
 
@@ -70,7 +70,7 @@ def run_point(
         assert prepared == prepare(workload)
     noise = random.Random(f"{workload} {requests_per_s} {seed}").uniform(-0.002, 0.002)
     met = min(1.0, max(0.0, attainment(requests_per_s, policy) + noise))
-    is_cut = options.until_decided and met < LEAST
+    is_cut = options.until_decided and met < LEAST_ATTAINMENT
     latency = 100 / QUALITY[policy]
     percentiles = {f"p{p}": latency * p / 50 for p in (50, 90, 95, 99)}
     predicts = policy == "slo"
@@ -81,7 +81,7 @@ def run_point(
         requests_per_s=requests_per_s,
         seed=seed,
         requests=int(requests_per_s * seconds),
-        attainment=LEAST - 0.001 if is_cut else met,
+        attainment=LEAST_ATTAINMENT - 0.001 if is_cut else met,
         attainment_by_class={"tight": met**2, "loose": met},
         goodput_rps=met * requests_per_s,
         ttft_ms=percentiles,

@@ -14,12 +14,12 @@ def _evaluate(*flags: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_it_compares_two_policies_and_goes_on_with_a_third(tmp_path: Path) -> None:
+def test_an_evaluation_is_resumed_with_another_policy(tmp_path: Path) -> None:
     points, figures = tmp_path / "points.jsonl", tmp_path / "figures.json"
     flags = ["--quick", "--workload", "poisson", "--seconds", "10", "--points", str(points), "--out", str(tmp_path)]
     first = _evaluate(*flags, "--policy", "random")
     assert first.returncode == 0, first.stderr
-    assert "goodput_over_tuned is left out: needs the policy slo and tuned" in first.stderr
+    assert "goodput_over_tuned was not measured: needs the policy slo and tuned" in first.stderr
     made = points.read_bytes()
     again = _evaluate(*flags, "--policy", "random", "--policy", "round-robin", "--resume", "--json", str(figures))
     assert again.returncode == 0, again.stderr
@@ -29,10 +29,10 @@ def test_it_compares_two_policies_and_goes_on_with_a_third(tmp_path: Path) -> No
     random, in_turn = (document["figures"][f"goodput90_rps.poisson.{name}"] for name in ("random", "round-robin"))
     assert 0 < random < in_turn
     assert document["figures"]["virtual_requests_per_s"] > 1000
-    assert "went on with the runs that it had" in (tmp_path / "evaluation.md").read_text()
+    assert "The evaluation was interrupted and resumed" in (tmp_path / "evaluation.md").read_text()
     other = _evaluate(*flags, "--resume", "--seconds", "20")
     assert other.returncode == 1
-    assert "has runs of 10 seconds, not 20: give --seconds 10, or leave out --resume" in other.stderr
+    assert "has runs of 10 seconds, not 20: set --seconds 10, or omit --resume" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_it_compares_two_policies_and_goes_on_with_a_third(tmp_path: Path) -> No
         (["--seconds", "1"], "1.0 is not in the range"),
     ],
 )
-def test_what_is_not_there_is_refused(flags: list[str], said: str) -> None:
+def test_unknown_names_and_bad_numbers_are_refused(flags: list[str], said: str) -> None:
     result = _evaluate(*flags)
     assert result.returncode == 2
     assert said in result.stderr

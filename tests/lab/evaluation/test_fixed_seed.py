@@ -1,8 +1,8 @@
-"""Results of a fixed seed, with intervals written down: whoever changes what a policy attains has to say so here.
+"""Attainments of a fixed seed, with intervals. A change of a policy's attainment must be entered here.
 
-Everything is decided by the seed. What the intervals leave room for is that another build of a library rounds
-otherwise, and one decision in a hundred falls the other way. Policies that learn have more of it: what they learn in
-some seconds differs with each decision, and a thousandth of a token's delay is enough to move them so far.
+The seed decides everything. The intervals allow for other builds of libraries, which round differently and may turn one
+decision in a hundred. Policies that learn have wider intervals: in a few seconds, each decision changes what they
+learn, and a thousandth of a token's delay moves them that far.
 """
 
 import math
@@ -17,7 +17,7 @@ from lab.evaluation.replay.replay import Prepared, replay, run_of, run_point, sc
 
 SEED, SECONDS = 2, 12.0
 RATES = {"azure-conversation": 98.0, "shared-prefix": 30.0}
-# Half the width of an interval of attainment.
+# Half the width of an interval of attainment, without and with learning.
 ROOM, LEARNERS_ROOM = 0.02, 0.06
 ATTAINMENT = {
     "azure-conversation": {
@@ -51,7 +51,7 @@ CASES = [(workload, policy) for workload, policies in ATTAINMENT.items() for pol
 
 @pytest.fixture(scope="module")
 def prepared() -> dict[str, bytes]:
-    """Models of 20 s of other traffic: few rows, and quickly made."""
+    """Return models of 20 s of other traffic: few rows, which take little time."""
     return {workload: trained(workload) for workload in RATES}
 
 
@@ -71,15 +71,15 @@ def ran(workload: str, policy: str, prepared: bytes | None) -> PointResult:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workload", "policy"), CASES)
-def test_a_policy_attains_what_it_did(workload: str, policy: str, prepared: dict[str, bytes]) -> None:
+def test_a_policys_attainment_is_unchanged(workload: str, policy: str, prepared: dict[str, bytes]) -> None:
     room = LEARNERS_ROOM if policy in PREDICTING else ROOM
     assert ran(workload, policy, prepared[workload]).attainment == pytest.approx(ATTAINMENT[workload][policy], abs=room)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["p2c", "default", "slo", "oracle"])
-def test_the_same_run_twice_comes_to_the_same(policy: str, prepared: dict[str, bytes]) -> None:
-    """But for what the machine's clock tells."""
+def test_the_same_run_repeats_exactly(policy: str, prepared: dict[str, bytes]) -> None:
+    """Only the wall times may differ."""
     once, again = (
         msgspec.structs.replace(
             ran("azure-conversation", policy, prepared["azure-conversation"]), decision_us=0, wall_s=0
@@ -90,8 +90,8 @@ def test_the_same_run_twice_comes_to_the_same(policy: str, prepared: dict[str, b
 
 
 @pytest.mark.slow
-def test_training_twice_comes_to_the_same(prepared: dict[str, bytes]) -> None:
-    """But for the time that is written into each file."""
+def test_training_repeats_exactly(prepared: dict[str, bytes]) -> None:
+    """Only the time that is written into each file may differ."""
     once, again = (
         msgspec.msgpack.decode(data, type=Prepared).models
         for data in (prepared["shared-prefix"], trained("shared-prefix"))

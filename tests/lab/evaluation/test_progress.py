@@ -5,7 +5,7 @@ import pytest
 from lab.evaluation.progress import Meter
 
 
-def test_a_file_gets_lines_in_place_of_bars(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_gets_lines_instead_of_bars(capsys: pytest.CaptureFixture[str]) -> None:
     with Meter(preparations=1, searches=2, other_runs=4, line_every_s=0) as meter:
         meter.prepared("poisson")
         for number in range(5):
@@ -17,15 +17,15 @@ def test_a_file_gets_lines_in_place_of_bars(capsys: pytest.CaptureFixture[str]) 
     assert re.fullmatch(r"6 of 14 runs, \d:\d\d:\d\d left: poisson slo at 9/s", lines[5])
 
 
-def test_what_is_there_already_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_results_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     with Meter(preparations=1, searches=2, other_runs=4, known=10, line_every_s=0) as meter:
         meter.ran("new")
         for _ in range(6):
-            meter.had()
+            meter.reused()
         meter.searched(7)
         meter.ran("new")
         for _ in range(4):
-            meter.had()
+            meter.reused()
         meter.searched(5)
         for _ in range(4):
             meter.ran("new")

@@ -5,7 +5,7 @@ import pytest
 
 from lab.evaluation.journal import Journal
 from lab.evaluation.plan import EvaluationPlan
-from lab.evaluation.replay.misses import LEAST
+from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.report.plots import curve
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.run import RunFunctions, evaluate
@@ -26,17 +26,15 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> WorkloadResult:
     return evaluated(PLAN, tmp_path_factory.mktemp("run") / "points.jsonl")
 
 
-def test_searches_cut_runs_and_common_loads_have_whole_ones(result: WorkloadResult) -> None:
+def test_only_searches_cut_runs(result: WorkloadResult) -> None:
     assert any(point.is_cut for point in result.points)
     at_loads = [point for policy in PLAN.policies for load in PLAN.loads for point in result.at_load(policy, load)]
     assert not any(point.is_cut for point in at_loads)
-    assert min(point.attainment for point in at_loads) < LEAST
+    assert min(point.attainment for point in at_loads) < LEAST_ATTAINMENT
 
 
-def test_what_is_found_depends_neither_on_jobs_nor_on_what_was_there_before(
-    result: WorkloadResult, tmp_path: Path
-) -> None:
-    """Another number of jobs ends runs in another order; a resumed evaluation has some of them from the beginning."""
+def test_results_depend_neither_on_jobs_nor_on_resuming(result: WorkloadResult, tmp_path: Path) -> None:
+    """More jobs end runs in another order. A resumed evaluation has some results from the beginning."""
     evaluated(replace(PLAN, seeds=(1,), loads=(1.4,)), tmp_path / "points.jsonl")
     resumed = evaluated(PLAN, tmp_path / "points.jsonl", resume=True)
     parallel = evaluated(replace(PLAN, jobs=2), tmp_path / "parallel.jsonl")
@@ -49,8 +47,8 @@ def test_what_is_found_depends_neither_on_jobs_nor_on_what_was_there_before(
             ]
 
 
-def test_a_picture_knows_no_attainment_below_that_of_cut_runs(result: WorkloadResult) -> None:
+def test_a_plotted_attainment_is_never_below_that_of_cut_runs(result: WorkloadResult) -> None:
     rates, intervals = curve(result, "round-robin")
     assert rates
     lowest = min(one.mean for one in intervals)
-    assert lowest == pytest.approx(LEAST)
+    assert lowest == pytest.approx(LEAST_ATTAINMENT)

@@ -14,7 +14,7 @@ ROUGH = Guess(0, 16)
 
 
 def falling(half_rps: float, steepness: float) -> Callable[[float], float]:
-    """Attainment that falls from 1 to 0 around `half_rps`."""
+    """Return an attainment that falls from 1 to 0 around `half_rps`."""
     return lambda rate: 1 / (1 + (rate / half_rps) ** steepness)
 
 
@@ -41,7 +41,7 @@ def found(
     st.sampled_from([1.01, 1.02, 1.04]),
     st.builds(Guess, st.integers(-30, 30), st.sampled_from([1, 4, 16])),
 )
-def test_it_finds_the_rates_of_a_smooth_curve(
+def test_a_search_finds_the_rates_of_a_smooth_curve(
     start: float, off: float, steepness: float, ratio: float, guess: Guess
 ) -> None:
     results, tried = found(falling(start * off, steepness), Grid(start, ratio), guess)
@@ -55,7 +55,7 @@ def test_it_finds_the_rates_of_a_smooth_curve(
 
 
 @given(st.floats(0.3, 3), st.floats(5, 40), st.integers(0, 2**32), st.floats(0, 0.03))
-def test_noise_neither_prolongs_a_search_nor_leads_it_astray(off: float, steep: float, seed: int, noise: float) -> None:
+def test_noise_neither_prolongs_nor_misleads_a_search(off: float, steep: float, seed: int, noise: float) -> None:
     clean, rng = falling(10 * off, steep), random.Random(seed)
     results, tried = found(lambda rate: min(1.0, clean(rate) + rng.uniform(-noise, noise)), Grid(10))
     assert len(set(tried)) == len(tried) <= _MOST_POINTS
@@ -64,8 +64,8 @@ def test_noise_neither_prolongs_a_search_nor_leads_it_astray(off: float, steep: 
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=400), st.sampled_from([0.9, 0.99]))
-def test_what_is_found_was_measured_on_both_sides(values: list[float], share: float) -> None:
-    """Whatever the curve, even one of pure noise."""
+def test_a_result_was_measured_on_both_sides(values: list[float], share: float) -> None:
+    """This holds for any curve, even for pure noise."""
     grid, known = Grid(10), dict[int, float]()
     while (level := next_level(known, share, grid, ROUGH)) is not None:
         assert level not in known
@@ -85,7 +85,7 @@ def test_what_is_found_was_measured_on_both_sides(values: list[float], share: fl
 
 
 @pytest.mark.parametrize(("attainment", "bound", "level"), [(1.0, "at least", 192), (0.5, "at most", -192)])
-def test_a_share_that_is_always_or_never_attained_is_a_bound(attainment: float, bound: str, level: int) -> None:
+def test_a_share_that_is_always_or_never_attained_gives_a_bound(attainment: float, bound: str, level: int) -> None:
     results, _ = found(lambda rate: attainment, Grid(10))
     assert results[0.9] == results[0.99] == Goodput(Grid(10).rate(level), bound)  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_a_rate_names_its_level(start: float, level: int) -> None:
 
 
 @given(st.floats(0.5, 2), st.floats(10, 60), st.integers(-1, 1))
-def test_a_guess_that_is_a_level_off_takes_few_runs(off: float, steepness: float, error: int) -> None:
+def test_a_guess_one_level_off_takes_few_runs(off: float, steepness: float, error: int) -> None:
     grid, curve = Grid(10, 1.06, 4, 37), falling(10 * off, steepness)
     wanted = {share: grid.level(rate_of(share, 10 * off, steepness)) for share in SHARES}
     guesses = {share: Guess(level + error, 1) for share, level in wanted.items()}
@@ -112,7 +112,7 @@ def test_a_guess_that_is_a_level_off_takes_few_runs(off: float, steepness: float
     assert results[0.9].rps == pytest.approx(rate_of(0.9, 10 * off, steepness), rel=0.03)
 
 
-def test_a_guess_at_the_end_of_the_grid_is_told_by_one_run() -> None:
+def test_a_guess_at_the_end_of_the_grid_takes_one_run() -> None:
     grid = Grid(10, 1.06, 4, 37)
     results, tried = found(lambda rate: 0.5, grid, Guess(-37, 1))
     assert tried == [grid.rate(-37)]

@@ -44,7 +44,7 @@ def goodput_of_queue(policy: str, share: float) -> float:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of one evaluation, that several tests look at."""
+    """Return the folder of one evaluation that several tests read."""
     folder = tmp_path_factory.mktemp("evaluation")
     run_whole(PLAN, SUBJECT, output_in(folder))
     return folder
@@ -54,7 +54,7 @@ def output_in(folder: Path, resume: bool = False) -> Output:
     return Output(folder / "docs", folder / "points.jsonl", folder / "figures.json", resume)
 
 
-def test_it_finds_the_goodputs_that_the_queue_has(folder: Path) -> None:
+def test_the_evaluation_finds_the_queues_goodputs(folder: Path) -> None:
     figures = json.loads((folder / "figures.json").read_text())["figures"]
     for policy in PLAN.policies:
         for share in (0.9, 0.99):
@@ -73,7 +73,7 @@ def test_it_finds_the_goodputs_that_the_queue_has(folder: Path) -> None:
     assert figures["virtual_requests_per_s"] == pytest.approx(10 / 2 * 100 / 8 * 60 / 0.01)
 
 
-def test_what_can_not_be_measured_is_left_out_with_its_reason(folder: Path) -> None:
+def test_a_missing_figure_has_its_reason(folder: Path) -> None:
     document = json.loads((folder / "figures.json").read_text())
     assert "goodput_over_closed_formula" not in document["figures"]
     assert document["settings"]["left_out"]["goodput_over_closed_formula"] == "needs the policy closed-formula"
@@ -94,13 +94,14 @@ def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
     assert "| goodput at 90% over that of | slo | oracle | slo-shedding | oracle-shedding |" in text
     assert "(`shedding_goodput_over_default`) | ≥ 1.25 |" in text
     assert "| halving | 4.0 | 2.0 | 4.5 | 3.0 |" in text
-    assert re.search(r"tuned's is [\d,]+ ms\. .* it would be 150 ms\. .* quicker by more than [\d.]+ \[", text)
-    assert re.search(r"end soonest, has 180 ms: [\d.]+ \[[\d., ]+\] times as quick", text)
+    assert re.search(r"\n\| tuned \| [\d,]+ \| - \|\n", text)
+    assert re.search(r"\n\| quickest \| 180 \| [\d.]+ \[[\d., ]+\] \|\n", text)
+    assert re.search(r"\n\| lower bound \| 150 \| [\d.]+ \[[\d., ]+\] \|\n", text)
     assert "| halving | TTFT | reference | 16.0 | 30.0 | 0.0400 | 85.0 | +0.100 |" in text
     assert "| halving | TTFT | noise floor (neighbours 50 rows apart) | 5.0 | - | 0.0100 | - | - |" in text
 
 
-def test_everything_is_told_of_each_load_with_its_interval(folder: Path) -> None:
+def test_each_load_has_tables_and_rows_with_intervals(folder: Path) -> None:
     text = (folder / "docs" / "evaluation.md").read_text()
     assert text.count("\nAt 0.7 times the common load, ") == len(WORKLOADS)
     assert "](evaluation/levels.csv)" in text
@@ -116,14 +117,14 @@ def test_everything_is_told_of_each_load_with_its_interval(folder: Path) -> None
         assert (row["tpot_mdape"] == "") == (row["policy"] != "slo")
 
 
-def test_every_table_of_the_report_is_even(folder: Path) -> None:
+def test_all_rows_of_a_table_have_the_same_number_of_cells(folder: Path) -> None:
     lines = (folder / "docs" / "evaluation.md").read_text().splitlines()
     for above, below in pairwise(lines):
         if above.startswith("|") and below.startswith("|"):
             assert above.count("|") == below.count("|")
 
 
-def test_a_finished_evaluation_is_reported_again_without_a_run(folder: Path, tmp_path: Path) -> None:
+def test_a_finished_evaluation_is_reported_again_without_new_runs(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
     engine = RunFunctions(prepare, _only_the_speed, judge_rows, tpot_bounds)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
@@ -144,7 +145,7 @@ def _fail_at_slo(*arguments: Any) -> PointResult:
     return run_point(*arguments)
 
 
-def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_failed_evaluation_is_resumed(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
@@ -152,13 +153,13 @@ def test_an_evaluation_that_a_run_ended_goes_on_where_it_was(tmp_path: Path) -> 
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
-    # The writer may have been ended in the middle of a line.
+    # The writer may have been stopped in the middle of a line.
     (tmp_path / "points.jsonl").write_bytes(made + b'{"workload": "shared-pre')
     summary = run_whole(plan, SUBJECT, replace(output, resume=True))
     assert (tmp_path / "points.jsonl").read_bytes().startswith(made + b"{")
     assert summary.figures["goodput_over_tuned"].seeds == 1
     text = (tmp_path / "evaluation.md").read_text()
-    assert "one seed, so that nothing has an interval" in text
+    assert "There is one seed, so there are no intervals." in text
     assert "(one seed, no interval) | met |" in text
     assert "[" not in text.split("\n| slo |")[1].split("|")[0]
 
@@ -168,7 +169,7 @@ def _never_at_the_base(*arguments: Any) -> PointResult:
     return msgspec.structs.replace(point, attainment=0.8) if arguments[3] == "default" else point
 
 
-def test_where_the_base_never_attains_its_share_loads_are_of_the_typical_rate(tmp_path: Path) -> None:
+def test_loads_use_the_typical_rate_if_the_base_policy_never_attains_its_share(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     run_whole(plan, replace(SUBJECT, engine=RunFunctions(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output)

@@ -1,4 +1,4 @@
-"""What is foreseen, held against what the cluster then does when nobody else comes."""
+"""Predicted futures, compared with the cluster's behaviour when no other request comes."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -14,7 +14,7 @@ from simulator.cluster import Cluster, Flight, Placement
 from simulator.hardware import PRESETS, Hardware, hardware
 
 H100 = hardware("h100-llama-3.1-8b")
-# Small budgets, so that prompts come in pieces and have to wait for a place; blocks enough for all.
+# Small budgets, so that prompts are read in pieces and have to wait, and enough blocks for all.
 SMALL = replace(PRESETS["fast"], num_blocks=10_000, max_num_seqs=4, max_num_batched_tokens=64)
 NARROW = replace(H100, max_num_batched_tokens=256, max_num_seqs=6)
 
@@ -31,7 +31,7 @@ def arrivals_of(asked: list[tuple[float, int, int]]) -> list[Arrival]:
 
 
 class Foreseeing:
-    """Foresees all when the last request comes: as if it had not, and, as the oracle does, with it."""
+    """An observer that predicts all requests' times when the last one comes, in the two steps of the oracle."""
 
     def __init__(self, last: int) -> None:
         self.cluster: Cluster | None = None
@@ -82,20 +82,20 @@ def check(endpoint: Hardware, arrivals: list[Arrival], changes: tuple[Change, ..
 
 @given(asked, st.sampled_from([1.0, 2.5]))
 @settings(max_examples=150, deadline=None)
-def test_the_future_is_what_the_engine_does(asked: list[tuple[float, int, int]], slowdown: float) -> None:
-    """Costs that are linear leave nothing to approximate."""
+def test_predicted_futures_match_the_engine(asked: list[tuple[float, int, int]], slowdown: float) -> None:
+    """With linear costs, nothing is approximated."""
     check(SMALL, arrivals_of(asked), (Change(0.0, 0, slowdown),), 1e-6)
 
 
 @given(asked)
 @settings(max_examples=100, deadline=None)
-def test_measured_costs_are_foreseen_to_a_hundredth(asked: list[tuple[float, int, int]]) -> None:
+def test_futures_with_measured_costs_are_within_one_percent(asked: list[tuple[float, int, int]]) -> None:
     check(NARROW, arrivals_of(asked), (), 0.01)
     check(H100, arrivals_of(asked), (), 0.01)
 
 
 class Asking(Foreseeing):
-    """When the last request comes, whether it begins after each of these times is asked."""
+    """An observer that calls `begins_later` with each of `after_s` when the last request comes."""
 
     def __init__(self, last: int, after_s: tuple[float, ...]) -> None:
         super().__init__(last)
@@ -110,7 +110,7 @@ class Asking(Foreseeing):
 
 
 def asking(endpoint: Hardware, arrivals: list[Arrival], after_s: tuple[float, ...]) -> tuple[list[bool], float]:
-    """Also for how long the last request then waited for its first token."""
+    """Return the answers of `begins_later`, and the last request's TTFT in s."""
     observer = Asking(len(arrivals) - 1, after_s)
     observer.cluster = Cluster([endpoint], 16, observer)
     observer.cluster.run(arrivals)
@@ -120,13 +120,13 @@ def asking(endpoint: Hardware, arrivals: list[Arrival], after_s: tuple[float, ..
 
 @given(asked, st.floats(0.001, 10))
 @settings(max_examples=150, deadline=None)
-def test_a_prompt_that_is_said_to_begin_later_does(asked: list[tuple[float, int, int]], after_s: float) -> None:
+def test_begins_later_is_never_wrong(asked: list[tuple[float, int, int]], after_s: float) -> None:
     (later,), waited_s = asking(SMALL, arrivals_of(asked), (after_s,))
     assert not later or waited_s > after_s
 
 
 @pytest.mark.parametrize("endpoint", [NARROW, H100])
-def test_a_long_queue_is_told_from_afar(endpoint: Hardware) -> None:
+def test_begins_later_recognises_a_long_queue(endpoint: Hardware) -> None:
     arrivals = arrivals_of([(0.0, 2000, 20)] * 60)
     _, waited_s = asking(endpoint, arrivals, (1.0,))
     later, _ = asking(endpoint, arrivals, (waited_s / 3, waited_s))
@@ -134,7 +134,7 @@ def test_a_long_queue_is_told_from_afar(endpoint: Hardware) -> None:
 
 
 @pytest.mark.parametrize("name", ["h100-llama-3.1-8b", "l40s-llama-3.1-8b", "fast"])
-def test_steps_of_decodes_together_take_what_each_takes(name: str) -> None:
+def test_decodes_ms_equals_the_cost_of_single_steps(name: str) -> None:
     cost = hardware(name).cost
     decodes = np.array([1, 7, 100, hardware(name).max_num_seqs])
     tokens = np.array([128.0, 7 * 4000.0, 100 * 333.0, 100_000.0])

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.evaluation.policies.lengths import Lengths, expected, foreknown
+from lab.evaluation.policies.lengths import Lengths, expected, known_length
 from lab.evaluation.policies.oracle import Oracle
 from lab.evaluation.replay.point import PointOptions
 from lab.evaluation.replay.replay import Run, replay, run_point
@@ -15,7 +15,7 @@ from simulator.workloads import WORKLOADS
 H100, L40S = hardware("h100-llama-3.1-8b"), hardware("l40s-llama-3.1-8b")
 
 
-def test_no_heuristic_is_better() -> None:
+def test_the_oracle_beats_heuristics() -> None:
     rate = 0.85 * WORKLOADS["heterogeneous"].typical_rps
     attained = {
         policy: run_point("heterogeneous", rate, 1, policy, 15.0, None, PointOptions()).attainment
@@ -24,8 +24,8 @@ def test_no_heuristic_is_better() -> None:
     assert attained["oracle"] > 0.97 > 0.9 > max(attained["least-requests"], attained["p2c"])
 
 
-def test_who_asks_for_little_is_left_to_the_slow_and_the_full() -> None:
-    """TPOT of 30 ms can be had on both; of 12 ms on the H100 alone, and only while few others are there."""
+def test_undemanding_requests_go_to_slow_and_full_endpoints() -> None:
+    """Both endpoints can meet a TPOT of 60 ms. Only the H100 can meet 12 ms, and only with few other requests."""
     arrivals = tuple(
         Arrival(index, index * 0.05, 400, 100, (), *(("tight", 500.0, 12.0) if index % 2 else ("loose", 2000.0, 60.0)))
         for index in range(100)
@@ -36,7 +36,7 @@ def test_who_asks_for_little_is_left_to_the_slow_and_the_full() -> None:
     assert result.attainment_by_class == {"loose": 1.0, "tight": 1.0}
 
 
-def test_what_can_be_known_is_worth_much_and_not_all() -> None:
+def test_the_informed_policy_lies_between_round_robin_and_the_oracle() -> None:
     rate = WORKLOADS["azure-conversation"].typical_rps
     attained = {
         policy: run_point("azure-conversation", rate, 1, policy, 15.0, None, PointOptions()).attainment
@@ -45,7 +45,7 @@ def test_what_can_be_known_is_worth_much_and_not_all() -> None:
     assert attained["oracle"] > attained["informed"] > attained["round-robin"] + 0.05
 
 
-def test_shedding_has_more_answers_in_time_where_not_all_can_be() -> None:
+def test_shedding_meets_more_objectives_under_overload() -> None:
     rate = 1.3 * WORKLOADS["azure-conversation"].typical_rps
     serving, shedding = (
         run_point("azure-conversation", rate, 1, policy, 15.0, None, PointOptions())
@@ -55,7 +55,7 @@ def test_shedding_has_more_answers_in_time_where_not_all_can_be() -> None:
     assert shedding.attainment > serving.attainment + 0.05
 
 
-def test_the_quickest_is_quicker_than_those_that_know_less_and_than_the_oracle() -> None:
+def test_quickest_is_faster_than_all_other_policies() -> None:
     workload = WORKLOADS["shared-prefix"]
     bounds = p50_bounds("shared-prefix", 0.5 * workload.typical_rps, 1, 15.0)
     others = [
@@ -85,8 +85,8 @@ def endpoints_of(arrivals: list[Arrival], lengths: Lengths) -> list[int]:
     return policy.endpoints
 
 
-def test_lengths_that_are_expected_are_not_looked_up() -> None:
-    """Of two sets of answers that differ in nothing else, none of which ends while requests come."""
+def test_expected_lengths_ignore_the_true_ones() -> None:
+    """The two sets of answers differ only in length, and no answer ends while requests come."""
     some = [
         Arrival(index, index * 0.02, 400, 400 + 37 * index % 300, (), "normal", 500.0, 12.0 if index % 2 else 60.0)
         for index in range(100)
@@ -96,14 +96,14 @@ def test_lengths_that_are_expected_are_not_looked_up() -> None:
     placed = endpoints_of(some, lengths)
     assert set(placed) == {0, 1}
     assert endpoints_of(others, lengths) == placed
-    assert endpoints_of(others, foreknown) != endpoints_of(some, foreknown)
+    assert endpoints_of(others, known_length) != endpoints_of(some, known_length)
 
 
 @pytest.mark.parametrize(("generated", "length"), [(0, 50), (9, 50), (10, 70), (39, 70), (40, 100), (99, 100)])
-def test_the_longer_an_answer_is_the_longer_it_is_expected_to_be(generated: int, length: int) -> None:
+def test_the_expected_length_grows_with_the_answer(generated: int, length: int) -> None:
     assert expected([100, 10, 40])(7, generated) == length
 
 
-def test_an_answer_beyond_all_that_were_seen_is_expected_to_end() -> None:
+def test_an_answer_longer_than_all_known_ones_is_expected_to_end() -> None:
     assert expected([100, 10, 40])(7, 100) == 101
     assert expected([100, 10, 40])(7, 4000) == 4001

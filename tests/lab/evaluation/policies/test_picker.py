@@ -1,4 +1,4 @@
-"""What the picker learns of endpoints in virtual time."""
+"""The picker's knowledge of endpoints in virtual time."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from simulator.cluster import Cluster
 from simulator.workloads import WORKLOADS
 
 
-def test_rows_know_when_the_endpoints_step_began() -> None:
+def test_rows_have_the_time_since_the_endpoints_step_began() -> None:
     scenario = WORKLOADS["poisson"].scenario(40.0, 1, 8.0)
     trainer = VirtualTrainer(LearningSettings(min_new_rows=1 << 30))
     picker = Picker(len(scenario.endpoints), load_scheduler(DEFAULT_CONFIG, {}), scenario.hash_tokens, 1, trainer)
@@ -21,9 +21,9 @@ def test_rows_know_when_the_endpoints_step_began() -> None:
     ttft_ms, tpot_ms = (column[column > 0] for column in (samples.ttft_ms, samples.tpot_ms))
     since_ms = samples.features[samples.ttft_ms > 0, ROW_NAMES.index("ms_since_token")]
     known = since_ms[np.isfinite(since_ms)]
-    # Nothing is known where nobody is being answered, as in the beginning.
+    # The time is unknown on an endpoint that answers no request, as at the beginning.
     assert len(since_ms) / 2 < len(known) < len(since_ms)
-    # A request comes somewhere within a step: steps of decodes take about a TPOT, and those that prefill longer.
+    # A request comes somewhere within a step. Steps that decode take about a TPOT; steps that prefill take longer.
     assert 0.2 < np.median(known) / np.median(tpot_ms) < 1
     assert known.min() >= 0
     assert known.max() < np.quantile(ttft_ms, 0.99)

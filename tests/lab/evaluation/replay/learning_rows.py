@@ -1,4 +1,4 @@
-"""Rows of a known law as the picker sees them, [features, 1] each, for tests of what learns in virtual time."""
+"""Rows of a known law, [features, 1] each, for tests of learning in virtual time."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from tests.trainer.rows import law, make_rows, noisy
 
 
 def learning_rows(count: int, seed: int = 0, factor: float = 1.0) -> list[Row]:
-    """TTFT by the law and its noise, TPOT a tenth of that; every third row carries one of them only."""
+    """Return rows with a TTFT by the law and its noise, and a TPOT of a tenth. Every third row has only one of them."""
     x = make_rows(count, seed)
     ttft_ms = noisy(law(x, factor), seed).tolist()
     rows = []
@@ -19,5 +19,5 @@ def learning_rows(count: int, seed: int = 0, factor: float = 1.0) -> list[Row]:
 
 
 def candidates(count: int, seed: int = 99) -> FeatureColumns:
-    """[features, candidates]"""
+    """Return columns [features, candidates]."""
     return np.ascontiguousarray(make_rows(count, seed).T)

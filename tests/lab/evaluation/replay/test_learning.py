@@ -44,7 +44,7 @@ async def embedded(store: Path, columns: FeatureColumns) -> Predictions:
     return predictions
 
 
-def test_rows_are_read_as_the_trainer_reads_their_json() -> None:
+def test_rows_become_the_samples_that_the_trainer_reads_from_json() -> None:
     rows = learning_rows(200)
     rows[0][0][ROW_NAMES.index("input_token_length")] = 17.5
     ours, theirs = samples_of(rows), decode_batch(body(rows))
@@ -53,7 +53,7 @@ def test_rows_are_read_as_the_trainer_reads_their_json() -> None:
 
 
 @pytest.mark.slow
-def test_models_are_those_of_the_training_server(tmp_path: Path) -> None:
+def test_models_equal_those_of_the_training_server(tmp_path: Path) -> None:
     rows = learning_rows(1500)
     with running_trainer(tmp_path, min_samples=800) as url:
         assert call(f"{url}/add_training_data_bulk", msgspec.json.decode(body(rows)))[0] == 202
@@ -67,8 +67,8 @@ def test_models_are_those_of_the_training_server(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours.tpot_ms, theirs.tpot_ms)
 
 
-def test_pass_after_pass_is_that_of_the_trainer_through_a_store(tmp_path: Path) -> None:
-    """Also when latencies double in between, and older rows are discounted and then dropped."""
+def test_passes_equal_those_of_the_trainer_with_a_store(tmp_path: Path) -> None:
+    """Latencies double between passes, so older rows are discounted and then dropped."""
     window, store, fitter = Window(5000, 0.1, 1000), open_store(str(tmp_path)), Fitter()
     settings = PassSettings(SETTINGS.job, 100, 100, 3)
     trainer, state = VirtualTrainer(SETTINGS), SimpleNamespace(served={}, laws={})
@@ -92,7 +92,7 @@ def test_pass_after_pass_is_that_of_the_trainer_through_a_store(tmp_path: Path) 
     np.testing.assert_array_equal(ours.tpot_ms, theirs.tpot_ms)
 
 
-def test_models_take_effect_after_the_delay_and_passes_keep_their_distance() -> None:
+def test_models_serve_after_the_delay_and_passes_keep_the_interval() -> None:
     trainer = taught(learning_rows(300))
     assert trainer.predict(candidates(3), 0.0) is None
     assert trainer.refit_if_due(1.0)
@@ -112,7 +112,7 @@ def test_models_take_effect_after_the_delay_and_passes_keep_their_distance() -> 
     assert (after.ttft_ms != before.ttft_ms).any()
 
 
-def test_few_rows_make_no_models_and_no_new_rows_no_pass() -> None:
+def test_too_few_rows_make_no_models_and_no_new_rows_make_no_pass() -> None:
     trainer = taught(learning_rows(120))
     assert not trainer.refit_if_due(0.0)
     for row in learning_rows(200, seed=1):
@@ -123,7 +123,7 @@ def test_few_rows_make_no_models_and_no_new_rows_no_pass() -> None:
     assert len(trainer.passes) == 1
 
 
-def test_every_quantile_is_answered_in_rising_order() -> None:
+def test_all_quantiles_are_predicted_in_rising_order() -> None:
     trainer = taught(learning_rows(900))
     trainer.refit_if_due(0.0)
     answers, first = trainer.predict_all(candidates(16), 2.0), trainer.predict(candidates(16), 2.0)
@@ -135,7 +135,7 @@ def test_every_quantile_is_answered_in_rising_order() -> None:
         np.testing.assert_array_equal(outputs[0], one)
 
 
-def test_another_run_starts_from_the_models_and_rows_of_one() -> None:
+def test_another_run_starts_from_a_runs_models_and_rows() -> None:
     trainer = taught(learning_rows(900))
     trainer.refit_if_due(0.0)
     models = msgspec.msgpack.decode(msgspec.msgpack.encode(trainer.models()), type=Models)
@@ -154,7 +154,7 @@ def test_another_run_starts_from_the_models_and_rows_of_one() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("kv_cache_percentage", 1.5), ("num_request_waiting", -1.0), ("input_token_length", np.nan)]
 )
-def test_a_value_that_the_trainer_would_refuse_is_named(name: str, value: float) -> None:
+def test_an_error_names_a_value_that_the_trainer_would_refuse(name: str, value: float) -> None:
     rows = learning_rows(3)
     rows[1][0][ROW_NAMES.index(name)] = value
     with pytest.raises(ValueError, match=f"row 1: {name} can't be"):
@@ -163,7 +163,7 @@ def test_a_value_that_the_trainer_would_refuse_is_named(name: str, value: float)
         samples_of([(learning_rows(1)[0][0], -1.0, 0.0)])
 
 
-def test_a_fit_that_fails_is_not_hidden() -> None:
+def test_a_failed_fit_raises() -> None:
     trainer = taught(learning_rows(300), LearningSettings(JobSettings(FitSettings(quantiles=(2.0,)), trainer_id="t")))
     with pytest.raises(Exception, match="quantile"):
         trainer.refit_if_due(0.0)

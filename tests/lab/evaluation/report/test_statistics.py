@@ -30,7 +30,7 @@ def test_an_interval_is_printed_with_three_digits() -> None:
 
 
 @given(_VALUES, st.floats(0.1, 10))
-def test_what_all_seeds_share_cancels_in_a_ratio(theirs: list[float], factor: float) -> None:
+def test_a_common_factor_of_all_seeds_cancels_in_a_ratio(theirs: list[float], factor: float) -> None:
     found = ratio_interval([factor * value for value in theirs], theirs)
     assert found.low is not None
     assert found.high is not None
@@ -48,7 +48,7 @@ def test_the_inverse_ratio_has_the_inverse_interval(ours: list[float], theirs: l
     assert one.low == pytest.approx(1 / other.high)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_contain_the_true_mean_95_percent_of_the_time() -> None:
     rng = random.Random(1)
     held = 0
     for _ in range(2000):
@@ -59,7 +59,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert held / 2000 == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_median_is_taken_over_groups_for_each_seed() -> None:
+def test_each_seed_has_its_own_median_over_groups() -> None:
     found = median_interval([[1.0, 4.0], [2.0, 5.0], [9.0, 0.1]])
     assert found.mean == pytest.approx(math.sqrt(2 * 4))
     assert found.seeds == 2

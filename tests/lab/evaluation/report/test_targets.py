@@ -17,18 +17,18 @@ from lab.evaluation.report.targets import TARGETS, FigureTarget, verdicts
         (None, "not measured"),
     ],
 )
-def test_an_interval_meets_a_range_only_as_a_whole(found: Interval | None, verdict: str) -> None:
+def test_a_target_is_met_only_by_a_whole_interval(found: Interval | None, verdict: str) -> None:
     assert FigureTarget("coverage", "", 88, 92).verdict(found) == verdict
 
 
-def test_targets_say_what_they_want() -> None:
+def test_targets_format_their_wanted_range() -> None:
     wanted = {target.name: target.wanted for target in TARGETS}
     assert wanted["goodput_of_oracle"] == "≥ 0.92"
     assert wanted["recovery_s"] == "≤ 60"
     assert wanted["coverage_q90"] == "88 to 92"
 
 
-def test_a_target_without_a_figure_is_listed_all_the_same() -> None:
+def test_a_target_without_a_figure_is_listed_too() -> None:
     found = verdicts(Summary({"ttft_mdape": Interval(8.0, 1)}, {}))
     said = {target.name: (text, verdict) for target, text, verdict in found}
     assert said["ttft_mdape"] == ("8.00 (one seed, no interval)", "met")

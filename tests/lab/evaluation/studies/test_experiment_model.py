@@ -32,8 +32,8 @@ def taught(plan: ExperimentPlan, rows: list[Row], models: ExperimentModels | Non
     return model
 
 
-def test_the_shipped_columns_predict_what_the_shipped_design_does() -> None:
-    """The same rows through the trainer's design matrix and its learner, without a graph."""
+def test_the_default_plan_predicts_as_the_shipped_design() -> None:
+    """Compare with the trainer's design matrix and learner on the same rows, without a graph."""
     rows = learning_rows(1200)
     model = taught(ExperimentPlan(ttft=TargetPlan(design_columns("ttft"), fit=QUANTILES)), rows)
     assert model.refit_if_due(0.0)
@@ -51,7 +51,7 @@ def test_the_shipped_columns_predict_what_the_shipped_design_does() -> None:
     np.testing.assert_allclose(answers[0], [np.maximum(upper, lower), lower], rtol=1e-4)
 
 
-def test_a_column_that_no_schema_knows_can_be_learnt_and_derived_from() -> None:
+def test_new_columns_can_be_learnt_and_derived_from() -> None:
     rng = np.random.default_rng(0)
     names = (*ROW_NAMES, "steps_ahead")
     plan = ExperimentPlan(
@@ -72,7 +72,7 @@ def test_a_column_that_no_schema_knows_can_be_learnt_and_derived_from() -> None:
     np.testing.assert_allclose(predictions.tpot_ms, 5 * x[:8, -1], rtol=0.15)
 
 
-def test_quantiles_do_not_cross_and_come_in_their_order() -> None:
+def test_quantiles_are_in_order_and_do_not_cross() -> None:
     both = TargetPlan(design_columns("tpot"), fit=QUANTILES)
     model = taught(ExperimentPlan(ttft=both, tpot=both), learning_rows(900))
     model.refit_if_due(0.0)
@@ -83,7 +83,7 @@ def test_quantiles_do_not_cross_and_come_in_their_order() -> None:
         assert (answer[0] >= answer[1]).all()
 
 
-def test_old_rows_can_be_made_to_count_less() -> None:
+def test_old_rows_can_have_less_weight() -> None:
     rows = learning_rows(1500) + learning_rows(300, seed=1, factor=3.0)
     wanted = law(candidates(200).T, 3.0)
     errors = []
@@ -101,7 +101,7 @@ def test_only_the_newest_rows_are_kept() -> None:
     assert len(model.models().rows["ttft"]) == 150 * (len(ROW_NAMES) + 1) * 4
 
 
-def test_another_run_starts_from_the_graph_and_rows_of_one() -> None:
+def test_another_run_starts_from_a_runs_graph_and_rows() -> None:
     model = taught(ExperimentPlan(), learning_rows(600))
     model.refit_if_due(0.0)
     models = msgspec.msgpack.decode(msgspec.msgpack.encode(model.models()), type=ExperimentModels)
@@ -115,12 +115,12 @@ def test_another_run_starts_from_the_graph_and_rows_of_one() -> None:
     assert again.refit_if_due(0.0)
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_an_error_names_unknown_columns() -> None:
     with pytest.raises(ValueError, match="nor a derived one: kv_pressure, queue"):
         ExperimentPlan(tpot=TargetPlan(("queue", "num_request_waiting"), rising=("kv_pressure",)))
 
 
-def test_more_prompt_predicts_no_less_where_a_column_is_held_to_rising() -> None:
+def test_a_rising_column_never_lowers_a_prediction() -> None:
     model = taught(
         ExperimentPlan(ttft=TargetPlan((ROW_NAMES[INPUT], ROW_NAMES[PREFIX]), (ROW_NAMES[INPUT],))), learning_rows(900)
     )
@@ -132,8 +132,8 @@ def test_more_prompt_predicts_no_less_where_a_column_is_held_to_rising() -> None
     assert predictions.ttft_ms[-1] > 1.2 * predictions.ttft_ms[0]
 
 
-def test_a_mean_that_is_fitted_first_tells_short_latencies_apart() -> None:
-    """A steep law with little noise: boosting an upper quantile from scratch leaves its lower end on one plateau."""
+def test_fitting_a_mean_first_separates_short_latencies() -> None:
+    """Under a steep law with little noise, boosting an upper quantile from scratch leaves short latencies equal."""
     x = np.random.default_rng(0).uniform(0, 5, (2000, 1)).astype(np.float32)
     y_ms = noisy(np.exp(x[:, 0]))
     low = np.argsort(x[:, 0])[:200]
@@ -145,7 +145,7 @@ def test_a_mean_that_is_fitted_first_tells_short_latencies_apart() -> None:
     assert errors[1] < errors[0] / 2
 
 
-def test_calibrated_quantiles_cover_what_they_say() -> None:
+def test_calibrated_quantiles_have_their_coverage() -> None:
     rows = learning_rows(4000)
     x = np.concatenate([features for features, _, _ in rows], axis=1).T
     y_ms = noisy(law(x), seed=1)
@@ -158,7 +158,7 @@ def test_calibrated_quantiles_cover_what_they_say() -> None:
     assert covered[1] < covered[0]
 
 
-def test_the_graph_answers_what_was_fitted_and_shifted() -> None:
+def test_the_graph_predicts_as_the_shifted_models() -> None:
     target = TargetPlan(ROW_NAMES, fit=QUANTILES, mean_first=True, calibrating_share=0.1)
     rows = learning_rows(900)
     model = taught(ExperimentPlan(ttft=target, tpot=target), rows)

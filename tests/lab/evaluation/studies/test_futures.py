@@ -1,14 +1,14 @@
 import numpy as np
 
 from lab.evaluation.replay.replay import Prepared, scenario_of
-from lab.evaluation.studies.futures import FUTURES, futures_of, parted, repeated_tpot_ms
+from lab.evaluation.studies.futures import FUTURES, futures_of, join_at, repeated_tpot_ms
 
 RATE, EVEN = 60.0, Prepared((1, 1, 1))
 
 
-def test_the_past_is_the_one_and_the_future_the_other() -> None:
+def test_join_at_takes_the_past_of_one_and_the_future_of_the_other() -> None:
     before, after = (scenario_of("bursts", RATE, seed, 4.0) for seed in (1, 2))
-    both = parted(before, after, at_s=2.0)
+    both = join_at(before, after, at_s=2.0)
     assert [arrival.index for arrival in both.arrivals] == list(range(len(both.arrivals)))
     taken = [(arrival.arrival_s, arrival.prompt_tokens) for arrival in both.arrivals]
     past, future = (
@@ -17,7 +17,7 @@ def test_the_past_is_the_one_and_the_future_the_other() -> None:
     assert taken == [one for one in past if one[0] < 2] + [one for one in future if one[0] >= 2]
 
 
-def test_nothing_before_the_moment_tells_the_futures_apart() -> None:
+def test_futures_are_equal_up_to_the_moment() -> None:
     one, other = (
         {flight.arrival.index: flight for flight in flights} for flights in futures_of("bursts", RATE, EVEN, 7)
     )
@@ -36,11 +36,11 @@ def test_nothing_before_the_moment_tells_the_futures_apart() -> None:
     assert under_way > 50
 
 
-def test_only_the_future_makes_the_same_requests_differ() -> None:
+def test_repeated_requests_differ_only_by_the_future() -> None:
     groups = repeated_tpot_ms("bursts", RATE, EVEN, pasts=2)
     assert {len(group) for group in groups} == {FUTURES}
     assert 10 < len(groups) <= 20
     assert any(group.min() < group.max() for group in groups)
-    # They have most of their past in common.
+    # The groups' requests share most of their past.
     assert all(group.max() < 3 * group.min() for group in groups)
     assert np.median([group.max() / group.min() for group in groups]) < 1.5

@@ -9,13 +9,13 @@ from tests.trainer.rows import law, make_rows
 from trainer.wire import Matrix
 
 SIGMA = 0.1
-# Medians and losses of a Gaussian of that width.
+# The median error and the pinball loss of a Gaussian of that width.
 MDAPE, PINBALL = 0.0674, 0.01755
 AHEAD = ROW_NAMES.index("prefill_tokens_in_flight")
 
 
 def made(count: int, seed: int = 0) -> tuple[Matrix, Matrix]:
-    """Rows whose latency depends on two things that the reference isn't told, and noise."""
+    """Return rows whose latency depends on noise and on two features that the reference doesn't have."""
     x = make_rows(count, seed)
     noise = np.random.default_rng(seed).normal(0, SIGMA, count)
     return x, ((law(x) + x[:, AHEAD]) * np.exp(noise)).astype(np.float32)
@@ -32,7 +32,7 @@ def near(floor: Floor | None, share: float) -> bool:
     return floor.mdape == pytest.approx(MDAPE, rel=share)
 
 
-def test_our_models_are_between_the_floor_and_the_reference() -> None:
+def test_our_models_lie_between_the_floor_and_the_reference() -> None:
     found = judge("ttft", *made(5000))
     models = by_name(found)
     assert set(models) == set(CONTENDERS)
@@ -43,7 +43,7 @@ def test_our_models_are_between_the_floor_and_the_reference() -> None:
     assert all(0.7 < model.coverage < 1 for model in models.values())
 
 
-def test_repeats_give_the_noise_itself() -> None:
+def test_repeats_estimate_the_noise() -> None:
     rng = np.random.default_rng(0)
     means = rng.uniform(10, 1000, 500)
     groups = [(mean * np.exp(rng.normal(0, SIGMA, 8))).astype(np.float32) for mean in means]
@@ -51,7 +51,7 @@ def test_repeats_give_the_noise_itself() -> None:
     assert floor_of_repeats([groups[0][:1], groups[1]]) is None
 
 
-def test_neighbours_give_the_noise_where_rows_are_dense() -> None:
+def test_neighbours_estimate_the_noise_if_rows_are_dense() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (3000, 2)).astype(np.float32)
     x[rng.random(3000) < 0.2, 1] = np.nan
@@ -60,8 +60,8 @@ def test_neighbours_give_the_noise_where_rows_are_dense() -> None:
     assert near(floor_of_neighbours(x, residuals, np.array([1.0, 0.1], dtype=np.float32)), 0.15)
 
 
-def test_what_neighbours_in_time_share_counts_as_noise() -> None:
-    """A state that no feature tells, the same for rows that came together."""
+def test_a_state_shared_by_neighbours_in_time_counts_as_noise() -> None:
+    """Rows that came together share a state that no feature shows."""
     rng = np.random.default_rng(0)
     x = np.repeat(rng.uniform(0, 1, (100, 1)), 30, axis=0).astype(np.float32)
     shared = np.repeat(rng.normal(0, SIGMA, 100), 30).astype(np.float32)
@@ -74,7 +74,7 @@ def test_what_neighbours_in_time_share_counts_as_noise() -> None:
     assert floor_of_neighbours(x[:90], shared[:90], one) is None
 
 
-def test_a_floor_that_is_known_better_is_taken() -> None:
+def test_a_given_floor_is_used() -> None:
     known = Floor("repeats", 0.01, 0.001, 0.02, 100)
     assert judge("tpot", *made(400), floor=known, contenders={"ours": CONTENDERS["ours"]}).floor == known
 
@@ -85,7 +85,7 @@ def test_the_table_has_a_line_for_each_model_and_the_floor() -> None:
         assert words in text
 
 
-def test_rows_that_can_not_be_judged_are_refused() -> None:
+def test_bad_rows_are_refused() -> None:
     rows, y_ms = made(300)
     with pytest.raises(ValueError, match="ttft: 300 rows and 299 latencies"):
         judge("ttft", rows, y_ms[1:])
