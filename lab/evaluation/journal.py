@@ -17,7 +17,7 @@ from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointResult
 
 Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
-_CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "scripts/evaluation")
+_CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "lab/evaluation")
 _ROOT = Path(__file__).parents[2]
 _SPENT = "spent_s"
 T = TypeVar("T")
