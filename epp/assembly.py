@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from epp.app import create_app
 from epp.config import Config
-from epp.endpoints import Background, Endpoints, find_endpoints, shared
+from epp.endpoints import Background, Endpoints, find_endpoints, share_with_workers
 from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
@@ -77,7 +77,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     endpoints = await find_endpoints(config, pool, place, closing)
     background += endpoints.background
     if place and place.is_first:
-        background += shared(endpoints, pool, place.folder)
+        background += share_with_workers(endpoints, pool, place.folder)
     objectives = endpoints.source.objectives
     metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
     trust = _trust(config, background)
@@ -94,7 +94,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
         tracing=_tracing(config, closing),
         priority_of=objectives.priority_of,
-        on_decision=endpoints.wanted,
+        on_decision=endpoints.note_demand,
     )
     if training is not None:
         background.append(training.run)
@@ -108,7 +108,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         pool=pool,
         health=health,
         new_exchange=_exchanges(config, director),
-        app=endpoints.guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
+        app=endpoints.guard_metrics(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
         resign=endpoints.resign,

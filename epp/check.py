@@ -32,7 +32,7 @@ def check(file: str) -> None:
     except DocumentError as error:
         raise SystemExit(_fail(f"{name}:{error.line or 1}: {error.path}: {error.problem}")) from None
     except (ConfigError, OSError, UnicodeDecodeError) as error:
-        raise SystemExit(_fail(f"{name}: {_said(error)}")) from None
+        raise SystemExit(_fail(f"{name}: {_error_text(error)}")) from None
     for line in describe(scheduler, os.environ):
         click.echo(line)
     for notice in scheduler.notices:
@@ -44,10 +44,10 @@ def check(file: str) -> None:
 def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
     """The scheduler in lines of text."""
     names = {id(plugin): name for name, plugin in scheduler.plugins.items()}
-    yield f"profile handler: {_named(scheduler.handler, names)}"
+    yield f"profile handler: {_plugin_text(scheduler.handler, names)}"
     for profile in scheduler.profiles.values():
         yield from _profile(profile, names)
-    yield f"admission: {', '.join(_named(_declared(admitter), names) for admitter in scheduler.admitters)}"
+    yield f"admission: {', '.join(_plugin_text(_declared_plugin(admitter), names) for admitter in scheduler.admitters)}"
     size = scheduler.prefix
     yield (
         f"prefix index: blocks of {size.hash_block_size} bytes, {size.max_prefix_blocks_to_match} of a prompt looked "
@@ -59,7 +59,7 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
         yield f"environment: {', '.join(f'{name}={environ[name]}' for name in read)}"
 
 
-def _declared(admitter: Admitter) -> Plugin:
+def _declared_plugin(admitter: Admitter) -> Plugin:
     """What the configuration has, of which the admitter may only be a part."""
     return admitter.scorer if isinstance(admitter, SloAdmitter) else admitter
 
@@ -67,10 +67,10 @@ def _declared(admitter: Admitter) -> Plugin:
 def _profile(profile: Profile, names: Mapping[int, str]) -> Iterator[str]:
     yield f"profile {profile.name}:"
     for candidate_filter in profile.filters:
-        yield f"  filter {_named(candidate_filter, names)}"
+        yield f"  filter {_plugin_text(candidate_filter, names)}"
     for weighted in profile.scorers:
-        yield f"  scorer {_named(weighted.scorer, names)}, weight {weighted.weight:g}"
-    yield f"  picker {_named(profile.picker, names)}"
+        yield f"  scorer {_plugin_text(weighted.scorer, names)}, weight {weighted.weight:g}"
+    yield f"  picker {_plugin_text(profile.picker, names)}"
 
 
 def _predictions(scheduler: Scheduler) -> str:
@@ -82,7 +82,7 @@ def _predictions(scheduler: Scheduler) -> str:
     return f"needed by profile {', '.join(needing)}; start with --enable-latency-predictor"
 
 
-def _named(plugin: Plugin, names: Mapping[int, str]) -> str:
+def _plugin_text(plugin: Plugin, names: Mapping[int, str]) -> str:
     """Name if it has one of its own, type, and the parameters that aren't as by default."""
     name = names.get(id(plugin), "")
     fields = msgspec.structs.fields(plugin)
@@ -101,7 +101,7 @@ def _read(file: str) -> str:
     return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: {error.reason} at byte {error.start}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -69,12 +69,12 @@ class Endpoints:
         """Whether this picker should get requests: its endpoints are known, and it leads where leaders are elected."""
         return self.source.is_ready and (self.election is None or self.election.is_leader)
 
-    def wanted(self) -> None:
+    def note_demand(self) -> None:
         """A decision needs fresh metrics."""
         if self.scraper is not None:
-            self.scraper.wanted()
+            self.scraper.note_demand()
 
-    def guarded(self, app: ASGIApp) -> ASGIApp:
+    def guard_metrics(self, app: ASGIApp) -> ASGIApp:
         """Puts the metrics port behind the reviewer, if there is one."""
         if self.reviewer is None:
             return app
@@ -108,7 +108,7 @@ async def find_endpoints(config: Config, pool: Pool, place: Place | None, closin
     return await _from_kubernetes(config, pool, scraper, closing)
 
 
-def shared(endpoints: Endpoints, pool: Pool, folder: Path) -> list[Background]:
+def share_with_workers(endpoints: Endpoints, pool: Pool, folder: Path) -> list[Background]:
     """What the first worker runs for the others."""
 
     def priorities() -> Mapping[str, int]:
@@ -127,7 +127,7 @@ async def _pass_on_demand(pool: Pool, endpoints: Endpoints) -> None:
         await asyncio.sleep(_DEMAND_S)
         now = pool.dispatched_total
         if now != seen:
-            endpoints.wanted()
+            endpoints.note_demand()
         seen = now
 
 

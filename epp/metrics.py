@@ -204,8 +204,8 @@ class Metrics:
             self._output_tokens.labels(*labels),
             self._normalised_tpot_s.labels(*labels),
             self._running.labels(incoming),
-            _labelled(self._ttft, labels),
-            _labelled(self._tpot, labels),
+            _with_labels(self._ttft, labels),
+            _with_labels(self._tpot, labels),
         )
 
     def _latency(self, name: str, meaning: str, buckets: tuple[float, ...]) -> LatencyMetrics:
@@ -261,5 +261,5 @@ class _ValuesElsewhere(Collector):
         return [metric]
 
 
-def _labelled(latency: LatencyMetrics, labels: tuple[str, str]) -> LatencyMetrics:
+def _with_labels(latency: LatencyMetrics, labels: tuple[str, str]) -> LatencyMetrics:
     return LatencyMetrics(*(getattr(latency, name).labels(*labels) for name in LatencyMetrics.__slots__))

@@ -46,7 +46,7 @@ def _switch(name: str, default: bool, text: str) -> Any:
     return click.option(f"--{name}", default=default, type=click.BOOL, is_flag=False, flag_value=True, help=text)
 
 
-def _ignored(name: str) -> Any:
+def _ignored_option(name: str) -> Any:
     return click.option(
         f"--{name.replace('_', '-')}", default="", is_flag=False, flag_value="true", hidden=True, expose_value=True
     )
@@ -155,7 +155,7 @@ _OPTIONS: tuple[Any, ...] = (
     click.option("--v", "-v", default=2, type=int, help="Log level: 4 and more shows debugging."),
     _option("zap-encoder", "console", "Logs for people, or as JSON.", _CHOICE(["console", "json"])),
     _option("zap-log-level", "", "debug, info or error, or a number as for -v."),
-    *map(_ignored, WITHOUT_EFFECT),
+    *map(_ignored_option, WITHOUT_EFFECT),
 )
 
 

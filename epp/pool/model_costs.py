@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from epp.pool.slowdowns import usual
+from epp.pool.slowdowns import median_nearest_none
 from epp.pool.state import CAPACITY
 from epp.scheduling.snapshot import Floats, Indices
 
@@ -55,5 +55,5 @@ class ModelCosts:
         """What all endpoints are off by says nothing of any: the load rises, or falls."""
         known = off[off > 0]
         if len(known):
-            bias = np.where(off > 0, (off / np.exp(usual(np.log(known)))) ** _BIAS_SHARE, 1.0)
+            bias = np.where(off > 0, (off / np.exp(median_nearest_none(np.log(known)))) ** _BIAS_SHARE, 1.0)
             self.tpot_bias[slots] *= (bias / self.tpot_bias[slots]) ** _BIAS_WEIGHT

@@ -116,7 +116,10 @@ class Slowdowns:
             slot: [(evidence.slots == slot) & (evidence.is_tpot == is_tpot) for is_tpot in (False, True)]
             for slot in np.unique(evidence.slots).tolist()
         }
-        ttft, tpot = (usual(np.array([np.median(off[0, kinds[kind]]) for kinds in rows.values()])) for kind in (0, 1))
+        ttft, tpot = (
+            median_nearest_none(np.array([np.median(off[0, kinds[kind]]) for kinds in rows.values()]))
+            for kind in (0, 1)
+        )
         off -= np.where(evidence.is_tpot, tpot, ttft)
         for slot, kinds in rows.items():
             believed = float(self.factors[slot])
@@ -144,7 +147,7 @@ class Slowdowns:
             self.on_turn(slot, factor)
 
 
-def usual(off: Floats) -> float:
+def median_nearest_none(off: Floats) -> float:
     """The median of what endpoints are off by, as a logarithm; of two in the middle that which is nearer to none."""
     ordered = np.sort(off)
     return float(min(ordered[(len(off) - 1) // 2], ordered[len(off) // 2], key=abs))
@@ -154,16 +157,16 @@ def _factor(believed: float, plain: list[Floats], slowed: list[Floats]) -> float
     """What is to be believed from now on, by how far off TTFTs and TPOTs are: without a factor, and with it."""
     if believed == 1:
         off = [float(np.median(kind)) for kind in plain]
-        return _bounded(float(np.mean(off))) if min(off) > _OFF or max(off) < -_OFF else 1.0
+        return _bounded_factor(float(np.mean(off))) if min(off) > _OFF or max(off) < -_OFF else 1.0
     if _error(slowed) > _WORSE * _error(plain):
         return 1.0
     ttft, tpot = (float(np.median(kind)) for kind in slowed)
     off_still = _TPOT_SHARE * tpot + (1 - _TPOT_SHARE) * ttft
     logarithm = np.log(believed) + _SHARE * off_still
-    return _bounded(logarithm) if abs(logarithm) > _LEAST else 1.0
+    return _bounded_factor(logarithm) if abs(logarithm) > _LEAST else 1.0
 
 
-def _bounded(logarithm: float) -> float:
+def _bounded_factor(logarithm: float) -> float:
     return float(np.clip(np.exp(logarithm), 1 / _MOST, _MOST))
 
 

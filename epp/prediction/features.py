@@ -36,7 +36,7 @@ def feature_columns(request: Request, candidates: Snapshot, tokens_generated: in
     return columns
 
 
-def quickened(columns: FeatureColumns, slowdown: Floats) -> FeatureColumns:
+def without_slowdown(columns: FeatureColumns, slowdown: Floats) -> FeatureColumns:
     """The features of endpoints that are faster by these factors and alike in all else; a copy unless all are 1."""
     if (slowdown == 1).all():
         return columns

@@ -14,7 +14,7 @@ import numpy as np
 
 from epp.pool.pool import Pool
 from epp.pool.slowdowns import Evidence
-from epp.prediction.features import FeatureColumns, quickened
+from epp.prediction.features import FeatureColumns, without_slowdown
 from epp.scheduling.snapshot import Floats, Predictions, Snapshot
 from model_store import ROW_NAMES
 
@@ -52,7 +52,7 @@ class Questions:
         """
         if not wants_costs:
             return Question(columns)
-        columns = quickened(columns, candidates.slowdown)
+        columns = without_slowdown(columns, candidates.slowdown)
         if not self._is_due(len(candidates)):
             return Question(columns, candidates.slowdown)
         parts, slowdowns = [columns, *_prompts(columns)], [candidates.slowdown] * 3
@@ -60,7 +60,7 @@ class Questions:
         if evidence:
             slowed = evidence.slowdown != 1
             factors = evidence.slowdown[slowed]
-            parts += [evidence.features, quickened(evidence.features[:, slowed], factors)]
+            parts += [evidence.features, without_slowdown(evidence.features[:, slowed], factors)]
             slowdowns += [np.ones(len(slowed)), factors]
         return Question(np.concatenate(parts, axis=1), np.concatenate(slowdowns), True, evidence)
 

@@ -65,7 +65,7 @@ def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
     if end < 0 or numbers not in (2 * rows * _NUMBER.itemsize, 4 * rows * _NUMBER.itemsize):
         raise ValueError(f"expected a line and two or four columns of {rows} numbers, got {len(answer)} bytes")
     latencies_ms = np.frombuffer(answer, _NUMBER, offset=end + 1).reshape(-1, rows).astype(np.float64)
-    return _believed(latencies_ms, _decode_head(answer[:end]).generation)
+    return _to_predictions(latencies_ms, _decode_head(answer[:end]).generation)
 
 
 def rows_body(columns: FeatureColumns) -> bytes:
@@ -79,10 +79,10 @@ def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
     values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
     if len(values) != rows:
         raise ValueError(f"expected {rows} rows, got {len(values)}")
-    return _believed(values.T, batch.generation)
+    return _to_predictions(values.T, batch.generation)
 
 
-def _believed(latencies_ms: Floats, generation: int) -> Predictions:
+def _to_predictions(latencies_ms: Floats, generation: int) -> Predictions:
     """From [TTFT, TPOT and perhaps the medians of both, rows]."""
     if not np.isfinite(latencies_ms).all():
         raise ValueError("a prediction is no finite number")

@@ -137,7 +137,7 @@ def plugin(type_name: str, *aliases: str) -> Callable[[type[P]], type[P]]:
     return register
 
 
-def registered() -> Mapping[str, type[Plugin]]:
+def plugin_types() -> Mapping[str, type[Plugin]]:
     """Every known plugin type, those of installed packages included; ConfigError when such a package can't be used."""
     _load_packages()
     return _registry
@@ -154,6 +154,6 @@ def _load_packages() -> None:
             ) from error
 
 
-def kinds(cls: type[Plugin]) -> list[str]:
+def kind_names(cls: type[Plugin]) -> list[str]:
     """What a plugin class is, in words."""
     return [name for name, kind in KINDS.items() if issubclass(cls, kind)]

@@ -172,12 +172,12 @@ class Snapshot:
             """A column of a view; slots that were set never come by here."""
             if name.startswith("_"):
                 raise AttributeError(name)
-            column = _taken(getattr(self._whole, name), self._at)
+            column = _take_rows(getattr(self._whole, name), self._at)
             object.__setattr__(self, name, column)
             return column
 
 
-def _taken(column: Any, at: Indices) -> Any:
+def _take_rows(column: Any, at: Indices) -> Any:
     if isinstance(column, np.ndarray):
         return column[at]
     if isinstance(column, tuple):

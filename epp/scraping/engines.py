@@ -81,14 +81,14 @@ def configured_engine(
         raise ConfigError(f"model server type {server_type!r}: expected one of {', '.join(ENGINES)}")
     return EngineMetrics(
         server_type,
-        _replaced(waiting, preset.waiting),
-        _replaced(running, preset.running),
-        _replaced(kv_usage, preset.kv_usage),
-        _replaced(lora, preset.lora),
+        _override_gauges(waiting, preset.waiting),
+        _override_gauges(running, preset.running),
+        _override_gauges(kv_usage, preset.kv_usage),
+        _override_gauges(lora, preset.lora),
     )
 
 
-def _replaced(text: str | None, preset: Gauges) -> Gauges:
+def _override_gauges(text: str | None, preset: Gauges) -> Gauges:
     """What was named; followed by the preset's other names for the same thing, if it is one of them."""
     if text is None:
         return preset

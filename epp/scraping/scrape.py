@@ -57,7 +57,7 @@ class ScrapeConfig:
 
 
 class Scraper:
-    """Asks the pool's endpoints in rotation. `run` it, and call `wanted` at every decision."""
+    """Asks the pool's endpoints in rotation. `run` it, and call `note_demand` at every decision."""
 
     def __init__(self, pool: Pool, config: ScrapeConfig) -> None:
         self._pool = pool
@@ -94,7 +94,7 @@ class Scraper:
             return 0.0
         return time.monotonic() - min(target.page_at for target in self._targets.values())
 
-    def wanted(self) -> None:
+    def note_demand(self) -> None:
         """Says that a decision is being made: the metrics are kept fresh for the next while. Cheap."""
         self._wanted_at = time.monotonic()
         if self._resting and self._nap is not None:

@@ -38,7 +38,7 @@ class Siblings:
     async def metrics(self, own: bytes) -> bytes:
         """The pages of all workers as one."""
         pages = [own, *await self._ask_all("/metrics")]
-        return await asyncio.to_thread(merged, [page.decode() for page in pages])
+        return await asyncio.to_thread(merge_pages, [page.decode() for page in pages])
 
     async def decisions(self, own: list[dict[str, Any]], query: str, limit: int) -> list[dict[str, Any]]:
         """The newest of all workers' decisions."""
@@ -69,7 +69,7 @@ class Siblings:
             return None
 
 
-def merged(pages: Sequence[str]) -> bytes:
+def merge_pages(pages: Sequence[str]) -> bytes:
     """Metrics pages as one: counters and histograms added up, gauges too where each worker has a part of the whole."""
     families: dict[tuple[str, str], Metric] = {}
     values: dict[tuple[str, str], dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
@@ -80,11 +80,11 @@ def merged(pages: Sequence[str]) -> bytes:
             known = values.setdefault(key, {})
             for sample in family.samples:
                 place = (sample.name, tuple(sample.labels.items()))
-                known[place] = _together(family, known.get(place), sample.value, sample.name)
-    return generate_latest(_MergedMetrics(_rebuilt(families[key], samples) for key, samples in values.items()))
+                known[place] = _merge_value(family, known.get(place), sample.value, sample.name)
+    return generate_latest(_MergedMetrics(_rebuild(families[key], samples) for key, samples in values.items()))
 
 
-def _together(family: Metric, known: float | None, value: float, name: str) -> float:
+def _merge_value(family: Metric, known: float | None, value: float, name: str) -> float:
     if known is None:
         return value
     if family.type != "gauge" or family.name in _ADDED_GAUGES:
@@ -92,7 +92,7 @@ def _together(family: Metric, known: float | None, value: float, name: str) -> f
     return max(known, value)
 
 
-def _rebuilt(family: Metric, samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> Metric:
+def _rebuild(family: Metric, samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> Metric:
     metric = Metric(family.name, family.documentation, family.type)
     for (name, labels), value in samples.items():
         metric.add_sample(name, dict(labels), value)

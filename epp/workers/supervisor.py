@@ -43,10 +43,10 @@ class Place:
         return self.index == 0
 
     def state(self) -> PoolState:
-        return PoolState(_mapped(self.folder / _STATE), self.index, self.count)
+        return PoolState(_map_file(self.folder / _STATE), self.index, self.count)
 
     def rings(self) -> mmap.mmap:
-        return _mapped(self.folder / _RINGS)
+        return _map_file(self.folder / _RINGS)
 
 
 def own_place() -> Place | None:
@@ -105,6 +105,6 @@ def _start(place: Place, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "epp", *arguments], env=environment)
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _map_file(path: Path) -> mmap.mmap:
     with open(path, "r+b") as file:
         return mmap.mmap(file.fileno(), 0)

@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         stream.receive_window -= size
         if stream.receive_window < 0:
             raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
-        start, end = h2.unpadded(flags, buffer, start, end)
+        start, end = h2.strip_padding(flags, buffer, start, end)
         last = flags & h2.END_STREAM
         if start == end and not last:
             self.control_budget.spend()
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
     def _header_frame(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         if stream_id % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
-        start, end = h2.unpadded(flags, buffer, start, end)
+        start, end = h2.strip_padding(flags, buffer, start, end)
         if flags & h2.WITH_PRIORITY:
             if end - start < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without the priority that they announce")

@@ -160,7 +160,7 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     return settings
 
 
-def unpadded(flags: int, buffer: bytes, start: int, end: int) -> tuple[int, int]:
+def strip_padding(flags: int, buffer: bytes, start: int, end: int) -> tuple[int, int]:
     """Where the payload of a DATA or HEADERS frame starts and ends without its padding."""
     if not flags & PADDED:
         return start, end

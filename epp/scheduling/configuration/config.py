@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from epp.scheduling.configuration.declared import read_plugins, read_spec
-from epp.scheduling.configuration.document import Document, perhaps, read_document
+from epp.scheduling.configuration.document import Document, read_document, suggest
 from epp.scheduling.configuration.other_sections import read_other_sections, saturation_detector
 from epp.scheduling.configuration.spec import EndpointPickerConfig, PluginRef, ProfileSpec
 from epp.scheduling.plugin import Admitter, Filter, Picker, Plugin, ProfileHandler, Scorer
@@ -127,7 +127,7 @@ def _profile(index: int, spec: ProfileSpec, plugins: Mapping[str, Plugin], docum
 
 def _check_ref(ref: PluginRef, path: str, plugins: Mapping[str, Plugin], document: Document) -> None:
     if ref.plugin_ref not in plugins:
-        meant = perhaps(ref.plugin_ref, plugins)
+        meant = suggest(ref.plugin_ref, plugins)
         raise document.error(f"{ref.plugin_ref!r} names no declared plugin; {meant}", f"{path}.pluginRef")
     if ref.weight is not None and not 0 <= ref.weight <= _MAX_WEIGHT:
         raise document.error(f"expected a weight from 0 to {_MAX_WEIGHT:g}, got {ref.weight}", f"{path}.weight")

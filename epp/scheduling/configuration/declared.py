@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from epp.scheduling.configuration.document import Document, DocumentError, perhaps
+from epp.scheduling.configuration.document import Document, DocumentError, suggest
 from epp.scheduling.configuration.parameters import defaults, instantiate
 from epp.scheduling.configuration.refused import REFUSED
 from epp.scheduling.configuration.spec import API_VERSIONS, KIND, LLM_D, EndpointPickerConfig, PluginSpec
-from epp.scheduling.plugin import Plugin, registered
+from epp.scheduling.plugin import Plugin, plugin_types
 from epp.scheduling.plugins.prefix import ApproxPrefixCacheProducer, sizes_prefix_index
 
 # How msgspec ends a message, and begins one.
@@ -22,7 +22,7 @@ def read_spec(document: Document) -> EndpointPickerConfig:
     try:
         spec = msgspec.convert(document.value, EndpointPickerConfig)
     except msgspec.ValidationError as error:
-        raise _placed(error, document) from error
+        raise _locate_error(error, document) from error
     if spec.api_version not in API_VERSIONS:
         raise document.error(f"{spec.api_version!r}: expected {' or '.join(API_VERSIONS)}", "$.apiVersion")
     if spec.kind != KIND:
@@ -53,16 +53,16 @@ def read_plugins(
 def _plugin(
     declared: PluginSpec, path: str, document: Document, environ: Mapping[str, str], environ_first: bool
 ) -> Plugin:
-    cls = registered().get(declared.type)
+    cls = plugin_types().get(declared.type)
     if cls is None and declared.type in REFUSED:
         raise document.error(f"{declared.type}: {REFUSED[declared.type]}", f"{path}.type")
     if cls is None:
-        meant = perhaps(declared.type, registered())
+        meant = suggest(declared.type, plugin_types())
         raise document.error(f"unknown plugin type {declared.type!r}; {meant}", f"{path}.type")
     try:
         return instantiate(cls, declared.parameters or {}, environ, environ_first)
     except msgspec.ValidationError as error:
-        raise _placed(error, document, f"{path}.parameters", defaults(cls)) from error
+        raise _locate_error(error, document, f"{path}.parameters", defaults(cls)) from error
 
 
 def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> None:
@@ -76,7 +76,7 @@ def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], 
                 raise document.error(f"{name!r} names no declared {type_name}", place)
 
 
-def _placed(
+def _locate_error(
     error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] | None = None
 ) -> DocumentError:
     """A value that doesn't fit, with its path from the document's root; `known` are the fields there could be."""
@@ -86,5 +86,5 @@ def _placed(
     unknown = _UNKNOWN.match(problem)
     if unknown is None:
         return document.error(problem, path)
-    meant = f"; {perhaps(unknown[1], known)}" if known is not None and path == root else ""
+    meant = f"; {suggest(unknown[1], known)}" if known is not None and path == root else ""
     return document.error(f"unknown field{meant}", f"{path}.{unknown[1]}")

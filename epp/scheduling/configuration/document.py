@@ -45,7 +45,7 @@ class Document:
         return DocumentError(problem, path, self.lines.get(place))
 
 
-def perhaps(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a message on a word that is not known: what may have been meant, or else what is known."""
     words = sorted(known)
     close = difflib.get_close_matches(word, words, n=1)

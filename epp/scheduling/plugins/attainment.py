@@ -82,7 +82,7 @@ def worth(request: Request, candidates: Snapshot, predictions: Predictions, buff
     slowed_ms = _slowed_ms(request, candidates, tpot.median_ms)
     return Worth(
         gained=ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms),
-        lost=_lost(candidates, tpot, slowed_ms, buffer_factor),
+        lost=_expected_losses(candidates, tpot, slowed_ms, buffer_factor),
         takes_ms=ttft.median_ms
         + (tpot.median_ms + candidates.in_flight * slowed_ms) * max(candidates.output_tokens, 1.0),
     )
@@ -124,7 +124,7 @@ def _slowed_ms(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Float
     return loaded_ms / (candidates.in_flight + 1) + _PROMPT_WEIGHT * prompt_ms / max(candidates.output_tokens, 1.0)
 
 
-def _lost(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
+def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
     """How many of the requests in flight are expected to miss their TPOT objective for it.
 
     Of an answer's TPOT what is generated is certain, and as much is expected to come as of any answer.

@@ -92,7 +92,7 @@ def cannot_meet(request: Request, candidates: Snapshot, buffer_factor: float) ->
     return bool(((room.ttft_ms <= 0) | (room.tpot_ms <= 0)).all())
 
 
-def spread(values: Floats) -> Floats | None:
+def scale_to_unit(values: Floats) -> Floats | None:
     """Scaled to [0, 1], by the least and the greatest finite value; inf becomes 1. None when all are alike."""
     low, high = values.min(), values.max()
     if high == np.inf:

@@ -15,7 +15,7 @@ from epp.scheduling.plugins.headroom import (
     cannot_meet,
     deficits,
     headroom,
-    spread,
+    scale_to_unit,
 )
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
@@ -135,7 +135,7 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
 
     def _within(self, ttft: Floats, tpot: Floats, most: bool) -> Floats:
         """Scores from 0.01 to 1 in steps of 0.01; a latency that tells none apart has no say."""
-        scaled = [(spread(ttft), self.ttft_weight), (spread(tpot), self.tpot_weight)]
+        scaled = [(scale_to_unit(ttft), self.ttft_weight), (scale_to_unit(tpot), self.tpot_weight)]
         telling = [(values, weight) for values, weight in scaled if values is not None]
         total = sum(weight for _, weight in telling)
         combined = np.zeros(len(ttft))

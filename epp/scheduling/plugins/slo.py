@@ -9,7 +9,7 @@ import numpy as np
 from epp.scheduling.configuration.parameters import Factor, Share, Weight
 from epp.scheduling.plugin import Admitter, Marker, Scorer, plugin
 from epp.scheduling.plugins.attainment import Worth, worth
-from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, spread
+from epp.scheduling.plugins.headroom import Headroom, HeadroomReader, cannot_meet, deficits, headroom, scale_to_unit
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 
@@ -200,7 +200,7 @@ def _blend(ttft: Floats, tpot: Floats, ttft_weight: float, tpot_weight: float) -
         ttft_weight = total = 1.0
     blended = np.zeros(len(ttft))
     for values, weight in ((ttft, ttft_weight), (tpot, tpot_weight)):
-        scaled = spread(values)
+        scaled = scale_to_unit(values)
         blended += weight * (0.5 if scaled is None else scaled)
     blended /= total
     return blended

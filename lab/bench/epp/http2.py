@@ -113,11 +113,11 @@ class Connection(asyncio.Protocol):
     def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _DATA:
             self._credit += len(payload)
-            self._data(stream, _unpadded(payload, flags))
+            self._data(stream, _strip_padding(payload, flags))
             if flags & _END_STREAM:
                 self._end(stream, "ended without trailers")
         elif kind == _HEADERS:
-            self._header_frame(stream, flags, _unpadded(payload, flags)[5 if flags & _PRIORITY else 0 :])
+            self._header_frame(stream, flags, _strip_padding(payload, flags)[5 if flags & _PRIORITY else 0 :])
         elif kind == _SETTINGS and not flags & _ACK:
             self._settings(payload)
         elif kind == _PING and not flags & _ACK:
@@ -239,5 +239,5 @@ class Connection(asyncio.Protocol):
             self._out.clear()
 
 
-def _unpadded(payload: bytes, flags: int) -> bytes:
+def _strip_padding(payload: bytes, flags: int) -> bytes:
     return payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload

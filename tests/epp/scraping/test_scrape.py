@@ -334,13 +334,13 @@ async def test_without_decisions_scraping_rests_and_the_first_one_wakes_it() -> 
             await until(lambda: len(fresh(pool)) == 2)
             await until(lambda: scraper.resting)
             before = asked.copy()
-            scraper.wanted()
+            scraper.note_demand()
             for _ in range(3):
                 await asyncio.sleep(0)
             assert not scraper.resting
 
             def asked_again() -> bool:
-                scraper.wanted()
+                scraper.note_demand()
                 return all(asked[name] > before[name] for name in ("a", "b"))
 
             await until(asked_again)

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.pool.prefix_index import PrefixIndex
 from epp.workers.prefix_ring import PrefixRings, rings_bytes
-from epp.workers.siblings import merged
+from epp.workers.siblings import merge_pages
 
 hashes = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=True)
 
@@ -54,7 +54,7 @@ def page(requests: int, in_flight: int, seconds: list[float]) -> str:
 
 
 def test_the_workers_pages_are_one_page() -> None:
-    together = merged([page(2, 1, [0.5]), page(3, 4, [1.5, 5.0])]).decode()
+    together = merge_pages([page(2, 1, [0.5]), page(3, 4, [1.5, 5.0])]).decode()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(together)

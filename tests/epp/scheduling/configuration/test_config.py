@@ -10,7 +10,7 @@ from epp.exceptions import ConfigError
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.document import DocumentError
 from epp.scheduling.configuration.refused import REFUSED
-from epp.scheduling.plugin import registered
+from epp.scheduling.plugin import plugin_types
 from epp.scheduling.plugins.admission import UtilizationDetector
 from epp.scheduling.plugins.latency import LatencyScorer, LatencySloAdmitter
 from epp.scheduling.plugins.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
@@ -307,13 +307,13 @@ def test_a_damaged_configuration_is_read_or_refused(data: st.DataObject, text: s
 
 @pytest.mark.parametrize("type_name", sorted(REFUSED))
 def test_a_type_that_is_known_and_not_had_is_refused_with_the_reason(type_name: str) -> None:
-    assert type_name not in registered()
+    assert type_name not in plugin_types()
     with pytest.raises(DocumentError) as caught:
         load(HEAD + f"plugins:\n- type: {type_name}\n")
     assert caught.value.problem == f"{type_name}: {REFUSED[type_name]}"
     assert set(
         re.findall(r"[a-z]+(?:-[a-z]+){1,4}(?:filter|scorer|producer|parser|detector|handler)", REFUSED[type_name])
-    ) <= set(registered())
+    ) <= set(plugin_types())
 
 
 def test_the_predicted_latency_preset_predicts_for_every_request() -> None:

@@ -13,7 +13,7 @@ from epp.scheduling.configuration.config import load_scheduler
 from epp.scheduling.configuration.parameters import defaults
 from epp.scheduling.configuration.refused import REFUSED
 from epp.scheduling.configuration.warnings import find_warnings
-from epp.scheduling.plugin import kinds, registered
+from epp.scheduling.plugin import kind_names, plugin_types
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
 
@@ -26,14 +26,17 @@ CONFIGURATIONS = [text for language, text in FENCES if language == "yaml" and te
 
 def table_of_types() -> list[str]:
     """A row for each type of the registry that ships: names, kinds, parameters with defaults, first sentence."""
-    classes = {cls.type_name: cls for cls in registered().values() if cls.__module__.startswith("epp.")}
+    classes = {cls.type_name: cls for cls in plugin_types().values() if cls.__module__.startswith("epp.")}
     rows = []
     for type_name, cls in sorted(classes.items()):
-        names = [type_name, *sorted(name for name, known in registered().items() if known is cls and name != type_name)]
+        names = [
+            type_name,
+            *sorted(name for name, known in plugin_types().items() if known is cls and name != type_name),
+        ]
         parameters = [_parameter(name, value) for name, value in defaults(cls).items() if name not in cls.unsupported]
         summary = (cls.__doc__ or "").strip().partition("\n")[0]
         named = ", ".join(f"`{name}`" for name in names)
-        rows.append(f"| {named} | {', '.join(kinds(cls))} | {', '.join(parameters) or 'none'} | {summary} |")
+        rows.append(f"| {named} | {', '.join(kind_names(cls))} | {', '.join(parameters) or 'none'} | {summary} |")
     return rows
 
 
@@ -55,7 +58,7 @@ def test_the_table_of_variables_is_the_registry_s() -> None:
     rows = [line for line in DOCUMENT.splitlines() if re.match(r"\| `[A-Z_]+` \|", line)]
     expected = [
         f"| `{variable}` | `{cls.type_name}` | `{parameter}` |"
-        for cls in sorted(set(registered().values()), key=lambda cls: cls.type_name)
+        for cls in sorted(set(plugin_types().values()), key=lambda cls: cls.type_name)
         for variable, parameter in cls.environment.items()
     ]
     assert rows == expected

@@ -16,7 +16,7 @@ from epp.scheduling.plugin import (
     Picker,
     ProfileHandler,
     Scorer,
-    registered,
+    plugin_types,
 )
 from epp.scheduling.plugins import labels, load
 from epp.scheduling.plugins.lora import LoraAffinityScorer
@@ -34,7 +34,7 @@ REQUEST = Request("1", "m", input_tokens=1000, headers={"x-tier": "gold"})
 
 
 def build(type_name: str, **parameters: Any) -> Any:
-    return instantiate(registered()[type_name], parameters, {})
+    return instantiate(plugin_types()[type_name], parameters, {})
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_the_weighted_picker_draws_in_proportion_and_ties_fall_evenly(count: int
 
 
 def every(kind: type) -> list[str]:
-    return sorted({cls.type_name for cls in registered().values() if issubclass(cls, kind)})
+    return sorted({cls.type_name for cls in plugin_types().values() if issubclass(cls, kind)})
 
 
 REQUIRED: dict[str, dict[str, Any]] = {
