@@ -1,4 +1,4 @@
-"""How a benchmark tells what it measured: a table for people, and a JSON document to follow over time."""
+"""A benchmark's figures: a table on the terminal, and a JSON document to compare over time."""
 
 import json
 import os
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def steps(values: Sequence[T], name: str) -> Iterable[T]:
-    """The values, with their progress on stderr: stdout is the report's."""
+    """Yield the values and show the progress on stderr, because stdout is for the report."""
     return track(values, name, console=Console(stderr=True))
 
 

@@ -1,4 +1,4 @@
-"""Measures a prediction server by an external load generator, and its ratios to a peer with the same sidecar API."""
+"""Measure a prediction server with an external load generator, and its ratios to a peer with the same sidecar API."""
 
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Loads = dict[tuple[int | None, int], ServerMeasurement]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The flags."""
+    """The command's options."""
 
     seconds: float
     rounds: int
@@ -38,7 +38,7 @@ class BenchOptions:
 
 
 def measure(targets: dict[str, MeasuredServer], seconds: float) -> dict[str, Loads]:
-    """Every size at every number of connections, one target after the other each time."""
+    """Measure every size at every number of connections. The targets take turns in each case."""
     found: dict[str, Loads] = {name: {} for name in targets}
     cases = [(rows, connections) for rows in _SIZES for connections in _CONNECTIONS]
     for case in steps(cases, "load"):
@@ -68,7 +68,7 @@ def figures_of(loads: Loads) -> dict[str, float]:
 
 
 def ratios(ours: Loads, theirs: Loads) -> dict[str, float]:
-    """Ours over the peer's."""
+    """Return ratios of our figures to the peer's."""
     found: dict[str, float] = {}
     for (rows, connections), one in ours.items():
         name, other = _name(rows), theirs[rows, connections]
@@ -89,16 +89,18 @@ def _name(rows: int | None) -> str:
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--seconds", default=5.0, type=click.FloatRange(0.2), help="Time of each measurement.")
 @click.option("--rounds", default=5, type=click.IntRange(1), help="Pairs of measurements with and without swaps.")
-@click.option("--swaps", default=1000, type=click.IntRange(2), help="Swaps to watch memory over.")
-@click.option("--starts", default=5, type=click.IntRange(1), help="Starts to measure the time to ready by.")
-@click.option("--trees", default=FitSettings().trees, type=click.IntRange(2), help="Of each of our two models.")
-@click.option("--depth", default=FitSettings().depth, type=click.IntRange(1), help="Their depth.")
-@click.option("--quick", is_flag=True, help="A first impression: at most 1 s each, 1 round, 1 start and 50 swaps.")
+@click.option("--swaps", default=1000, type=click.IntRange(2), help="Number of swaps, for the growth of memory.")
+@click.option("--starts", default=5, type=click.IntRange(1), help="Number of starts, for the time to ready.")
+@click.option("--trees", default=FitSettings().trees, type=click.IntRange(2), help="Trees in each of our two models.")
+@click.option("--depth", default=FitSettings().depth, type=click.IntRange(1), help="Depth of the trees.")
+@click.option("--quick", is_flag=True, help="Measure roughly: at most 1 s each, 1 round, 1 start and 50 swaps.")
 @click.option("--peer", default="", help="URL of another server with the same sidecar API, measured in the same run.")
-@click.option("--peer-pid", type=int, help="Its process on this machine, to tell its CPU and memory.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option("--peer-pid", type=int, help="The peer's process on this machine, to measure its CPU and memory.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
 def main(json_file: Path | None, quick: bool, **options: Any) -> None:
-    """Prints what this project's predictor does on this machine, and the ratios to --peer."""
+    """Measure this project's predictor on this machine, and print the figures and the ratios to --peer."""
     if quick:
         least = {"seconds": 1.0, "rounds": 1, "swaps": 50, "starts": 1}
         options |= {name: min(options[name], value) for name, value in least.items()}

@@ -1,6 +1,6 @@
-"""A load generator for gRPC: so many calls at once over one channel. Runs as a process of its own.
+"""A load generator for gRPC, with concurrent calls over one channel. It runs as a process of its own.
 
-It is Python as well, so that it and not the server may be what limits; the server's own CPU is told beside it.
+The generator is Python too, so it may be the bottleneck. The server's CPU time is therefore measured in addition.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[3]
 
 
 def grpc_load(address: str, target: MeasuredServer, connections: int, seconds: float) -> dict[str, float]:
-    """Single predictions of one model; requests a second, their times, and the server's CPU for each."""
+    """Ask for single predictions of one model. Return requests/s, latencies, and the server's CPU time per request."""
     command = [sys.executable, "-m", __name__, address, str(connections), str(seconds)]
     before_s = target.cpu_s
     output = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""An external load generator, wrk, and what the asked server's process spent meanwhile."""
+"""An external load generator, wrk, with the CPU time of the server's process."""
 
 import math
 import re
@@ -25,14 +25,16 @@ done = function(summary, latency, requests)
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
+# Seconds to wait for a first answer, and for a server to become idle.
 _PATIENCE_S = 15
+# Seconds between two looks at the server's CPU time.
 _LOOK_S = 0.1
 _RESULT = re.compile(r"^RESULT (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class ServerMeasurement:
-    """One measurement. `cpu_s` is the server process's own, NaN where its process is not known."""
+    """One measurement. `cpu_s` is the server process's CPU time, or NaN if the process is unknown."""
 
     requests: int
     seconds: float
@@ -48,7 +50,7 @@ class ServerMeasurement:
 
 @dataclass(frozen=True)
 class MeasuredServer:
-    """A server to be asked."""
+    """A server to measure."""
 
     url: str
     process: psutil.Process | None
@@ -59,7 +61,7 @@ class MeasuredServer:
 
     @property
     def cpu_s(self) -> float:
-        """CPU time that its process has spent, NaN where that is not known."""
+        """The CPU time of its process so far, or NaN if the process is unknown."""
         if not self.process:
             return np.nan
         times = self.process.cpu_times()
@@ -67,13 +69,13 @@ class MeasuredServer:
 
 
 def require_wrk() -> None:
-    """RuntimeError when the load generator is not there."""
+    """Raise RuntimeError if wrk is not installed."""
     if not shutil.which("wrk"):
         raise RuntimeError("wrk is not installed: apt-get install wrk")
 
 
 def drawn_rows(rows: int) -> list[dict[str, float]]:
-    """So many different rows, the same ones each time."""
+    """Return `rows` different rows, the same at each call."""
     random = np.random.default_rng(rows)
     return [
         {
@@ -89,12 +91,12 @@ def drawn_rows(rows: int) -> list[dict[str, float]]:
 
 
 def rows_body(rows: int | None) -> bytes:
-    """A prediction request of so many rows; of a single one for /predict when None."""
+    """Return the body of a prediction request with `rows` rows; with None, that of a single row for /predict."""
     return msgspec.json.encode(drawn_rows(1)[0] if rows is None else {"requests": drawn_rows(rows)})
 
 
 def load(target: MeasuredServer, rows: int | None, connections: int, seconds: float) -> ServerMeasurement:
-    """Asks for as much as the server can answer, by so many connections at once."""
+    """Load the server with as many requests as it can answer, over `connections` connections."""
     path = "/predict" if rows is None else "/predict/bulk/strict"
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder) / "body", Path(folder) / "script.lua"
@@ -107,17 +109,17 @@ def load(target: MeasuredServer, rows: int | None, connections: int, seconds: fl
         _settle(target)
     match = _RESULT.search(output)
     if not match:
-        raise RuntimeError(f"wrk said nothing of its result: {output}")
+        raise RuntimeError(f"wrk printed no result: {output}")
     requests, took_s, p50_ms, p99_ms, failed = match.groups()
     if not int(requests):
         if seconds > _PATIENCE_S:
-            raise RuntimeError(f"{target.url}{path} answered nothing within {seconds:g} s")
+            raise RuntimeError(f"{target.url}{path} did not answer within {seconds:g} s")
         return load(target, rows, connections, 2 * seconds)
     return ServerMeasurement(int(requests), float(took_s), float(p50_ms), float(p99_ms), int(failed), spent_s)
 
 
 def _run(command: list[str], seconds: float) -> str:
-    """What wrk printed. It only knows whole seconds, but tells its result when it is interrupted, too."""
+    """Run wrk, and return its output. wrk knows only whole seconds, but it also reports when it is interrupted."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             return process.communicate(timeout=None if seconds == int(seconds) else seconds)[0]
@@ -127,7 +129,7 @@ def _run(command: list[str], seconds: float) -> str:
 
 
 def _settle(target: MeasuredServer) -> None:
-    """A server goes on with what it was asked when wrk hung up, which must not weigh on the next measurement."""
+    """Wait until the server is idle. After wrk ends, it still works on requests, and would disturb the next run."""
     end_s = time.monotonic() + _PATIENCE_S
     before_s = target.cpu_s
     while time.monotonic() < end_s:

@@ -1,4 +1,4 @@
-"""Our predictor alone: how soon it is ready, what a large batch costs beside onnxruntime, and what swaps cost."""
+"""Our predictor alone: time to ready, large batches compared with onnxruntime, and the cost of swaps."""
 
 import http.client
 import subprocess
@@ -23,7 +23,7 @@ _SWAP_EVERY_S = 0.25
 
 
 def ready_s(location: str, starts: int) -> float:
-    """The median time from the start of the process to the first 200 of /readyz."""
+    """Return the median time from the start of the process to the first 200 of /readyz."""
     return float(np.median([_ready_s(location) for _ in range(starts + 1)][1:]))
 
 
@@ -57,7 +57,10 @@ def _is_ready(port: int) -> bool:
 def over_onnxruntime(
     target: MeasuredServer, graphs: Sequence[bytes], rows: int = 1000, times: int = 200
 ) -> dict[str, float]:
-    """A bulk request's time over that of onnxruntime alone with both models, one thread, on the same rows, in turn."""
+    """Compare a bulk request's time with that of onnxruntime alone, in turn.
+
+    onnxruntime runs both models on the same rows with one thread.
+    """
     sessions = [_session(graph) for graph in graphs]
     body = rows_body(rows)
     columns = _columns(rows)
@@ -94,7 +97,7 @@ def _session(graph: bytes) -> ort.InferenceSession:
 
 
 def _columns(rows: int) -> dict[str, NDArray[np.float32]]:
-    """The request's rows as tensors; what they don't carry has its default."""
+    """Return the request's rows as tensors. A missing feature has its default."""
     drawn = drawn_rows(rows)
     return {
         feature.name: np.array([[row.get(feature.name, feature.fill_value)] for row in drawn], dtype=np.float32)
@@ -103,7 +106,7 @@ def _columns(rows: int) -> dict[str, NDArray[np.float32]]:
 
 
 def swaps_under_load(target: MeasuredServer, generations: Generations, seconds: float, rounds: int) -> dict[str, float]:
-    """Single predictions by 8 connections, in turn with and without a new generation every quarter of a second."""
+    """Measure single predictions over 8 connections, in turn with and without a new generation every 0.25 s."""
     with_swaps: list[ServerMeasurement] = []
     without: list[ServerMeasurement] = []
     swapped = 0
@@ -123,7 +126,7 @@ def swaps_under_load(target: MeasuredServer, generations: Generations, seconds: 
 
 
 class _Swapper:
-    """Publishes while it is entered. The predictor finds each generation at its next look."""
+    """Publishes generations while it is entered. The predictor loads each at its next poll."""
 
     def __init__(self, generations: Generations) -> None:
         self.swaps = 0
@@ -145,7 +148,7 @@ class _Swapper:
 
 
 def memory_over_swaps(target: MeasuredServer, generations: Generations, swaps: int) -> dict[str, float]:
-    """Resident memory after the last swap, less that after the first tenth."""
+    """Return the growth of resident memory from the first tenth of the swaps to the last one."""
     process = target.process or psutil.Process()
     early = 0.0
     for index in steps(range(swaps), "swaps"):
@@ -153,7 +156,7 @@ def memory_over_swaps(target: MeasuredServer, generations: Generations, swaps: i
         ask(f"{target.url}/reload", b"")
         served = ask(f"{target.url}/status")[1]["generation"]
         if served != number:
-            raise RuntimeError(f"generation {number} was published, {served} is served")
+            raise RuntimeError(f"generation {number} was published, but {served} is served")
         if index == swaps // 10:
             early = process.memory_info().rss
     return {"swaps": swaps, "swaps_rss_growth_mib": (process.memory_info().rss - early) / 2**20}

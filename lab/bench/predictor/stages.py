@@ -1,4 +1,4 @@
-"""Where the time of a predictor's bulk requests goes."""
+"""The share of each stage in the time of a predictor's bulk requests."""
 
 import time
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from lab.bench.trainer.serving import ask
 from model_store import row_columns
 from predictor.wire import BulkRequest
 
-# What the predictor calls the stages that it counts.
+# The predictor's names of the counted stages.
 _COUNTED = {"input": "compute_input", "run": "compute_infer", "serialise": "compute_output"}
 _TIMES = 200
 
 
 def counted_ns(url: str) -> dict[str, int]:
-    """Nanoseconds that the requests so far have spent in each counted stage."""
+    """Return the nanoseconds that all requests so far have spent in each counted stage."""
     models = ask(f"{url}/v2/models/stats")[1]["model_stats"]
     spent = {stage: sum(model["inference_stats"][name]["ns"] for model in models) for stage, name in _COUNTED.items()}
-    # The first model counts the reading of a request, but each counts the writing of the one answer.
+    # Only the first model counts the parsing of a request, but each model counts the writing of the one answer.
     spent["serialise"] //= len(models)
     return spent
 
 
 def shares(before: dict[str, int], after: dict[str, int], body: bytes) -> dict[str, float]:
-    """The share of parse, tensor, run and serialise in what was spent between two looks.
+    """Return the shares of parse, tensor, run and serialise in the time spent between `before` and `after`.
 
-    The predictor counts parsing and filling the tensor as one. They are told apart by timing both here, on this body.
+    The predictor counts parsing and filling the tensor as one stage. Timing both here, on `body`, separates them.
     """
     spent = {stage: ns - before[stage] for stage, ns in after.items()}
     total = sum(spent.values())

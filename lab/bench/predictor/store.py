@@ -1,4 +1,4 @@
-"""Two generations of latency models as the trainer makes them, to be published in turn."""
+"""Two generations of latency models as the trainer makes them, published in turn."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from trainer.settings import FitSettings, JobSettings
 
 
 class Generations:
-    """A store whose newest generation can be replaced as often as wanted, at the cost of writing files."""
+    """A store whose newest generation can be replaced any number of times, at only the cost of writing files."""
 
     def __init__(self, folder: Path, trees: int, depth: int) -> None:
         samples = Replay(4.0, seed=1).run()
@@ -29,7 +29,7 @@ class Generations:
         return [draft.onnx for draft in self._drafts[0]]
 
     def publish(self) -> int:
-        """The new generation's number."""
+        """Publish the other generation, and return its number."""
         generation = self._store.publish(self._drafts[self._published % 2])
         self._published += 1
         self._store.collect()

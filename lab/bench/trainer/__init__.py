@@ -1,1 +1,1 @@
-"""What `bench_trainer.py` measures, a part a module."""
+"""The benchmark behind `bench_trainer.py`, with a module for each part."""

@@ -1,4 +1,4 @@
-"""Measures a training server: ingestion, answers during a fit, passes, freshness and accuracy."""
+"""Measure a training server: ingestion, answers during a fit, passes, freshness and accuracy."""
 
 import tempfile
 from pathlib import Path
@@ -15,12 +15,13 @@ from trainer.fitter import Fitter
 from trainer.job import Job
 from trainer.settings import FitSettings, JobSettings
 
+# An interval between passes that never ends during a measurement.
 _NEVER_S = 1e6
 _PARTS = ("ingestion", "answers", "passes", "freshness", "accuracy")
 
 
 def measure_ingestion(batches: int) -> dict[str, float]:
-    """By a trainer that never fits, so that ingestion is measured alone."""
+    """Measure ingestion alone, on a trainer that never fits."""
     with (
         tempfile.TemporaryDirectory() as folder,
         own_server("trainer", *trainer_flags(Path(folder), _NEVER_S)) as (url, process),
@@ -40,7 +41,7 @@ def measure_answers(seconds: float) -> dict[str, float]:
 
 
 def measure_accuracy(requests_per_s: float) -> dict[str, float]:
-    """On the samples of a replayed trace: errors of the median, coverage of the ninth decile, in percent."""
+    """Return errors of the median and coverage of the 0.9-quantile on a replayed trace's samples, in percent."""
     settings = JobSettings(FitSettings(quantiles=(0.5, 0.9)), trainer_id="bench")
     figures: dict[str, float] = {}
     coverages = []
@@ -53,9 +54,9 @@ def measure_accuracy(requests_per_s: float) -> dict[str, float]:
 
 
 def measure_peer(url: str, batches: int, interval_s: float) -> dict[str, float]:
-    """Ratios of ours to the peer's, over HTTP and with the same interval: more is better of ingestion, less of a refit.
+    """Return ratios of our figures to the peer's, over HTTP and with the same interval.
 
-    Both are emptied before each measurement.
+    A larger ingestion ratio is better, and a smaller refit ratio. Both servers are emptied before each measurement.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -66,7 +67,7 @@ def measure_peer(url: str, batches: int, interval_s: float) -> dict[str, float]:
             theirs_s = pass_s(url, interval_s)
             found = {"peer_refit_ratio": pass_s(our_url, interval_s) / theirs_s, "peer_refit_s": theirs_s}
         except RuntimeError as error:
-            click.echo(f"the ratio of refits is left out: {error}", err=True)
+            click.echo(f"the ratio of refits was not measured: {error}", err=True)
         rates = {}
         for name, at in (("ours", our_url), ("theirs", url)):
             flush(at)
@@ -76,18 +77,26 @@ def measure_peer(url: str, batches: int, interval_s: float) -> dict[str, float]:
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--only", multiple=True, type=click.Choice(_PARTS), help="Measure only this; may be given several times.")
-@click.option("--batches", default=100, type=click.IntRange(2), help=f"Bulk requests of {BATCH_ROWS} rows.")
-@click.option("--fit-seconds", default=10.0, type=click.FloatRange(1), help="Time to watch answers during fits.")
-@click.option("--sizes", default="1000,10000,50000,100000", help="Window sizes of the passes.")
-@click.option("--changes", default=10, type=click.IntRange(1), help="Changes of the law to measure freshness by.")
-@click.option("--rows-per-s", default=100.0, type=click.FloatRange(1), help="Samples a second meanwhile.")
-@click.option("--interval-sec", default=1.0, type=click.FloatRange(0.05), help="Least time between passes meanwhile.")
-@click.option("--sync-sec", default=1.0, type=click.FloatRange(0.05), help="The predictor's pause between looks.")
-@click.option("--requests-per-s", default=4.0, type=click.FloatRange(0.1), help="Rate of the replayed trace.")
-@click.option("--peer", default="", help="URL of another training server with the same API, measured in the same run.")
-@click.option("--peer-interval-sec", default=1.0, type=click.FloatRange(0.05), help="Its retraining interval.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option("--only", multiple=True, type=click.Choice(_PARTS), help="Measure only this part; repeatable.")
+@click.option("--batches", default=100, type=click.IntRange(2), help=f"Number of bulk requests of {BATCH_ROWS} rows.")
+@click.option("--fit-seconds", default=10.0, type=click.FloatRange(1), help="Time to measure answers during fits.")
+@click.option("--sizes", default="1000,10000,50000,100000", help="Window sizes of the passes, in rows.")
+@click.option("--changes", default=10, type=click.IntRange(1), help="Number of changes of the law, for freshness.")
+@click.option("--rows-per-s", default=100.0, type=click.FloatRange(1), help="Samples per second, for freshness.")
+@click.option(
+    "--interval-sec", default=1.0, type=click.FloatRange(0.05), help="Shortest time between passes, for freshness."
+)
+@click.option(
+    "--sync-sec", default=1.0, type=click.FloatRange(0.05), help="The predictor's poll interval, for freshness."
+)
+@click.option("--requests-per-s", default=4.0, type=click.FloatRange(0.1), help="Request rate of the replayed trace.")
+@click.option(
+    "--peer", default="", help="URL of another training server with the same API, to measure in the same run."
+)
+@click.option("--peer-interval-sec", default=1.0, type=click.FloatRange(0.05), help="The peer's retraining interval.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
 def main(
     only: tuple[str, ...],
     batches: int,
@@ -102,7 +111,7 @@ def main(
     peer_interval_sec: float,
     json_file: Path | None,
 ) -> None:
-    """Prints what this project's trainer does on this machine, and the ratios to --peer."""
+    """Measure this project's trainer on this machine, and print the figures and the ratios to --peer."""
     parts, wanted = only or _PARTS, [int(size) for size in sizes.split(",")]
     figures: dict[str, float] = {}
     if "ingestion" in parts:

@@ -1,4 +1,4 @@
-"""Whole passes by window size, and what a fit that is cut short costs in accuracy."""
+"""Times of whole passes by window size, and the accuracy of shortened fits."""
 
 import tempfile
 import time
@@ -16,11 +16,12 @@ from trainer.settings import FitSettings, JobSettings
 from trainer.training_pass import PassSettings, run_pass
 from trainer.window import Rows
 
+# Factor by which latencies grow before the shortened fits.
 _CHANGED = 1.3
 
 
 def passes(sizes: list[int]) -> dict[str, float]:
-    """Fit, export, gate and publish of both targets; the median of three."""
+    """Return the times to fit, export, gate and publish both targets, as medians of three."""
     figures: dict[str, float] = {}
     settings = PassSettings(JobSettings(FitSettings(), trainer_id="bench"), 100, 100, 5)
     for size in track(sizes, "passes"):
@@ -34,13 +35,14 @@ def passes(sizes: list[int]) -> dict[str, float]:
 
 
 def cut_short(size: int) -> dict[str, float]:
-    """After latencies grew by three tenths: a whole fit, one that goes on from the last, and one of as few new trees.
+    """Compare shortened fits with a whole fit, after latencies have grown by 30%.
 
-    Times and losses (of the logarithm) are ratios to the whole fit's.
+    One shortened fit continues from the last model. The other has the same small number of trees, all new. Times and
+    losses (of the logarithm) are ratios to those of the whole fit.
     """
     settings = FitSettings()
     few = settings.further_trees
-    # Fewer steps have to be longer ones.
+    # Fewer trees need a higher learning rate.
     fewer = FitSettings(trees=few, learning_rate=min(1.0, settings.learning_rate * settings.trees / few / 2))
     before, after = make_target(size, "ttft"), make_target(size, "ttft", _CHANGED)
     last = fit(_training(before.train), settings)

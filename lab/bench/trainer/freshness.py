@@ -1,4 +1,4 @@
-"""How long it takes from a changed law to a changed prediction at a predictor, with real processes throughout."""
+"""The time from a changed law to a changed prediction of a predictor, with real processes."""
 
 import threading
 import time
@@ -10,9 +10,12 @@ from rich.progress import track
 from lab.bench.trainer.law import make_entries
 from lab.bench.trainer.serving import ask, own_server, send, trainer_flags
 
+# Factor of latencies under the slower law.
 _FACTOR = 2.0
 _ROWS_AT_ONCE = 10
+# Seconds for predictions to settle after a change.
 _SETTLED_S = 5.0
+# Seconds after which a change counts as never predicted.
 _GIVE_UP_S = 120.0
 _PROBE = {
     "kv_cache_percentage": 0.5,
@@ -25,7 +28,10 @@ _PROBE = {
 
 
 def freshness(folder: Path, rows_per_s: float, interval_s: float, sync_s: float, changes: int) -> list[float]:
-    """Seconds for each change, half of them to slower and half to faster: until half of the change is predicted."""
+    """Return, for each change of the law, the seconds until half of it is predicted.
+
+    Changes to slower and to faster alternate.
+    """
     flags = trainer_flags(folder, interval_s)
     reading = ["--grpc-port", "0", "--model-store", str(folder / "store"), "--model-sync-interval-sec", str(sync_s)]
     with own_server("trainer", *flags) as (trainer, _), own_server("predictor", *reading) as (predictor, _):
@@ -50,7 +56,7 @@ def freshness(folder: Path, rows_per_s: float, interval_s: float, sync_s: float,
 
 
 class _Feed:
-    """Sends rows at an even rate while it is open, slowed by `factor`."""
+    """Sends rows at an even rate while it is open. `factor` multiplies their latencies."""
 
     def __init__(self, url: str, rows_per_s: float) -> None:
         self.factor = 1.0
@@ -79,7 +85,7 @@ def _predicted(url: str) -> float:
 
 
 def _settled(url: str) -> float:
-    """What is predicted once there is a model to do so."""
+    """Wait until there is a model, and return its prediction."""
     while True:
         try:
             return _predicted(url)

@@ -1,4 +1,4 @@
-"""Rows of a law that is known: TTFT grows with the tokens ahead, TPOT with the batch; with noise."""
+"""Rows of a known law with noise: TTFT grows with the tokens ahead, and TPOT with the batch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ HOLDOUT_ROWS = 1_000
 
 
 def make_entries(rows: int, seed: int, factor: float = 1.0) -> list[dict[str, Any]]:
-    """As the wire carries them; `factor` slows everything."""
+    """Return rows as in the API's JSON. `factor` multiplies the latencies."""
     rng = np.random.default_rng(seed)
     tokens, waiting, running = rng.integers(1, 4000, rows), rng.poisson(2, rows), rng.integers(0, 32, rows)
     kv, prefix, ahead = rng.random(rows), rng.random(rows), rng.integers(0, 20_000, rows)

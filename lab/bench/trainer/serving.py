@@ -1,4 +1,4 @@
-"""A trainer over HTTP: how fast it takes samples in, and how fast it answers while it fits."""
+"""A trainer over HTTP: its speed of ingestion, and the latency of its answers during fits."""
 
 import json
 import subprocess
@@ -21,6 +21,7 @@ from lab.bench.trainer.law import make_entries
 
 BATCH_ROWS = 1_000
 _PASSES_WATCHED = 5
+# Seconds within which a pass must end.
 _SLOWEST_PASS_S = 20.0
 
 
@@ -31,7 +32,7 @@ def free_port() -> int:
 
 @contextmanager
 def own_server(module: str, *flags: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server of this project as a process, and its URL."""
+    """Run a server of this project as a process. Yield its URL and the process."""
     port = free_port()
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(port), *flags]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -53,7 +54,7 @@ def trainer_flags(folder: Path, interval_s: float) -> list[str]:
 
 
 def ask(url: str, body: bytes | None = None) -> tuple[float, Any]:
-    """How long an answer takes, in ms, and what it says."""
+    """Send a request. Return the time to the answer in ms, and the answer."""
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310
     started_at = time.perf_counter()
     with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
@@ -70,12 +71,12 @@ def send(url: str, entries: list[dict[str, Any]]) -> float:
 
 
 def flush(url: str) -> None:
-    """Empties the window."""
+    """Empty the trainer's window."""
     ask(f"{url}/flush", b"{}")
 
 
 def ingestion(url: str, batches: int) -> dict[str, float]:
-    """Bulk requests one after the other; the median counts."""
+    """Return the rate of bulk requests sent one after the other, by their median time, and the time's p99."""
     bodies = [msgspec.json.encode({"entries": make_entries(BATCH_ROWS, seed)}) for seed in range(batches)]
     ask(f"{url}/add_training_data_bulk", bodies[0])
     took_ms = [ask(f"{url}/add_training_data_bulk", body)[0] for body in track(bodies, "ingestion")]
@@ -83,7 +84,7 @@ def ingestion(url: str, batches: int) -> dict[str, float]:
 
 
 def during_fits(url: str, seconds: float) -> dict[str, float]:
-    """Answers to bulk requests of 100 rows and to /healthz, while pass follows pass."""
+    """Return the p99 of answers to bulk requests of 100 rows and to /healthz, while the trainer fits all the time."""
     bodies = [msgspec.json.encode({"entries": make_entries(100, seed)}) for seed in range(50)]
     found: dict[str, list[float]] = {"ingest": [], "healthz": []}
     end = time.monotonic() + seconds
@@ -105,9 +106,9 @@ def during_fits(url: str, seconds: float) -> dict[str, float]:
 
 
 def pass_s(url: str, interval_s: float, rows: int = 10_000) -> float:
-    """The time of a pass over `rows` samples, seen from outside: between two ends of passes, less the interval.
+    """Return the time of a pass over `rows` samples: the time between two ends of passes, less the interval.
 
-    RuntimeError when the server ends no pass in time.
+    Raise RuntimeError if the server ends too few passes in time.
     """
     flush(url)
     for seed in range(rows // BATCH_ROWS):
@@ -117,14 +118,14 @@ def pass_s(url: str, interval_s: float, rows: int = 10_000) -> float:
     deadline = time.monotonic() + _PASSES_WATCHED * (interval_s + _SLOWEST_PASS_S)
     while len(ends) <= _PASSES_WATCHED:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{url} ended {len(ends)} passes in time; its own log may say why")
+            raise RuntimeError(f"{url} ended only {len(ends)} passes in time; see its log")
         send(url, make_entries(1, len(ends)))
         last = ask(f"{url}/data/status")[1]["last_retrain"]
         if last != seen:
             seen = last
             ends.append(time.monotonic())
         time.sleep(0.02)
-    # The first end may be that of a pass over fewer rows.
+    # The first pass may have fewer rows.
     return max(float(np.median(np.diff(ends[1:]))) - interval_s, 1e-3)
 
 

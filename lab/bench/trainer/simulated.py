@@ -1,4 +1,4 @@
-"""Samples as a picker would observe them: a public trace, replayed in virtual time over simulated engines."""
+"""Samples as a picker observes them, from a public trace replayed in virtual time on simulated engines."""
 
 import heapq
 import itertools
@@ -26,6 +26,7 @@ from trainer.wire import Matrix
 
 _KINDS = ("fast", "fast", "slow", "slow")
 _LONGEST_PROMPT, _LONGEST_ANSWER = 2_000, 120
+# One of this number of samples is held out.
 _HELD_OUT = 5
 
 
@@ -41,7 +42,7 @@ class _Flight:
 
 
 class Replay:
-    """Requests go to random endpoints, so that every situation occurs; features are those of the moment of dispatch."""
+    """A replay with random placement, so that all situations occur. Features are those at the moment of dispatch."""
 
     def __init__(self, requests_per_s: float, seed: int) -> None:
         trace = cap_lengths(load_trace(), _LONGEST_PROMPT, _LONGEST_ANSWER)
@@ -58,7 +59,7 @@ class Replay:
         self._samples: dict[str, list[tuple[Matrix, float]]] = {"ttft": [], "tpot": []}
 
     def run(self) -> dict[str, TargetData]:
-        """Every sample of both targets; one in five is held out."""
+        """Run the replay, and return all samples of both targets. One in five is held out."""
         for planned in self._planned:
             self._at(planned.arrival_s, planned)
         while self._events:

@@ -16,7 +16,7 @@ from lab.evaluation.replay.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
 from lab.evaluation.report.statistics import CONFIDENCE
 from lab.evaluation.studies.futures import FUTURES, LAST, PASTS
 from lab.evaluation.studies.rows import LOAD as ROWS_LOAD
-from lab.evaluation.studies.state_aware import SECONDS as TOLD_S
+from lab.evaluation.studies.state_aware import SECONDS as AWARE_S
 
 
 def _joined(numbers: Sequence[float]) -> str:
@@ -107,7 +107,7 @@ The next table has errors of predicted TPOT at the common load, and two bounds o
   requests of another seed, and other lengths of the answers in progress. Each length is drawn from those above the
   tokens generated so far. The TPOTs of the last {LAST} requests before the moment differ between futures. No router
   could predict this difference, even if it knew everything about the present.
-- **The unknown present**: the first part of a run of {TOLD_S:g} s trains two models with the same trees. One has our
+- **The unknown present**: the first part of a run of {AWARE_S:g} s trains two models with the same trees. One has our
   features. The other, the state-aware model, also has each engine's queues, the tokens that it holds and must still
   generate, and the request's TPOT by the engine's own costs if no other request comes. Both are judged on the rest of
   the run. Where the state-aware model is hardly better, no feature is missing."""

@@ -98,9 +98,10 @@ def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:
 def _tpot_bounds(results: Sequence[WorkloadResult]) -> Iterator[Named]:
     bounds = [result.tpot_bounds for result in results if result.tpot_bounds]
     floors = [100 * one.future.mdape for one in bounds if one.future]
-    yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "moments were not repeated"
-    told = [100 * one.told.told_mdape for one in bounds if one.told]
-    yield "tpot_mdape_told", Interval(median(told), 1) if len(told) == len(results) else "no model was told the state"
+    yield "tpot_floor", Interval(median(floors), 1) if len(floors) == len(results) else "futures were not compared"
+    errors = [100 * one.told.told_mdape for one in bounds if one.told]
+    reason = "state-aware models were not fitted"
+    yield "tpot_mdape_told", Interval(median(errors), 1) if len(errors) == len(results) else reason
 
 
 def halving_bins(results: Sequence[WorkloadResult]) -> list[list[Bin]]:

@@ -97,9 +97,9 @@ def tpot_bounds_table(results: Sequence[WorkloadResult]) -> str:
     rows = []
     for result in results:
         if (bounds := result.tpot_bounds) and OURS in result.policies:
-            future, told = bounds.future, bounds.told
+            future, state_aware = bounds.future, bounds.told
             errors = [future.mdape if future else None]
-            errors += [told.ours_mdape, told.told_mdape] if told else [None, None]
+            errors += [state_aware.ours_mdape, state_aware.told_mdape] if state_aware else [None, None]
             ours = result.mean(OURS, lambda point: point.tpot_mdape)
             rows.append((result.workload, _percent(ours), *(_percent(one and 100 * one) for one in errors)))
     head = (

@@ -35,7 +35,7 @@ class Floor(msgspec.Struct, frozen=True):
 
 
 class StateAwareErrors(msgspec.Struct, frozen=True):
-    """Median errors on the same rows: of models of the features, and of models that are told an engine's state too."""
+    """Median errors on the same rows: of models of the features, and of models that also know the engine's state."""
 
     ours_mdape: float
     told_mdape: float
@@ -43,7 +43,10 @@ class StateAwareErrors(msgspec.Struct, frozen=True):
 
 
 class TpotBounds(msgspec.Struct, frozen=True):
-    """What of TPOT only the future decides, and what knowledge of the present would tell; None where too few came."""
+    """Bounds of TPOT prediction: the floor due to the unknown future, and the errors of state-aware models.
+
+    Each is None if there are too few requests.
+    """
 
     future: Floor | None
     told: StateAwareErrors | None

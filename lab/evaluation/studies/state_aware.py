@@ -51,8 +51,8 @@ def compare_state_aware(workload: str, requests_per_s: float, prepared: bytes | 
         )
     except ValueError:
         return None
-    ours, told = found.models
-    return StateAwareErrors(ours.mdape, told.mdape, found.judged_rows)
+    ours, state_aware = found.models
+    return StateAwareErrors(ours.mdape, state_aware.mdape, found.judged_rows)
 
 
 def state_aware_rows(

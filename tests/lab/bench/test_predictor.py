@@ -29,7 +29,7 @@ def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
     assert sum(value for name, value in measured.items() if "_share_" in name) == pytest.approx(1, abs=1e-3)
 
 
-def test_without_a_load_generator_it_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_load_generator_is_answered_with_how_to_install_it(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, str(SCRIPT)], env={"PATH": str(tmp_path)}, capture_output=True, timeout=60)
     assert result.returncode == 1
     assert b"apt-get install wrk" in result.stderr
