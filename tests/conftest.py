@@ -1,15 +1,20 @@
 """Fixtures for all tests: an S3 server, defined here, and a cluster with a node that runs pods, from tests/node."""
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import boto3
 import pytest
 
+from serving.parent import PARENT
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
 
 pytest_plugins = ["tests.node.fixtures"]
+
+# Servers that tests start end with this process, even when it is killed.
+os.environ[PARENT] = str(os.getpid())
 
 _NUMBERS = itertools.count(1)
 
