@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from serving.exceptions import StartError
 from simulator.config import Config
-from simulator.exceptions import CalibrationError
+from simulator.exceptions import CalibrationError, StartError
 from simulator.hardware import PRESETS, Hardware, hardware, shipped_names
 from simulator.server import serve
 from simulator.step_cost import LinearCost

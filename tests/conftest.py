@@ -1,22 +1,33 @@
-"""Fixtures for all tests: an S3 server, defined here, and a cluster with a node that runs pods, from tests/node."""
+"""Fixtures for all tests: an S3 server and the control plane. tests/node has a cluster, tests/run the plugins."""
 
 import itertools
-import os
 from collections.abc import Iterator
 
 import boto3
 import pytest
+from hypothesis import settings
 
-from serving.parent import PARENT
+from tests.kubernetes.binaries import PARTS, NoControlPlaneError, command_of
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
 
-pytest_plugins = ["tests.node.fixtures"]
+pytest_plugins = ["tests.node.fixtures", "tests.run.ending", "tests.run.groups", "tests.run.quick"]
 
-# Servers that tests start end with this process, even when it is killed.
-os.environ[PARENT] = str(os.getpid())
-
+# The same examples in every run; `--hypothesis-profile=long` searches for others, and more of them.
+settings.register_profile("steady", derandomize=True, print_blob=True)
+settings.register_profile("long", max_examples=2000, print_blob=True)
+settings.load_profile("steady")
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def control_plane_programs() -> None:
+    """The programs of a Kubernetes control plane, which Go builds if need be; without Go, tests of them are skipped."""
+    try:
+        for part in PARTS:
+            command_of(part)
+    except NoControlPlaneError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ def live(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()
-    until(lambda: server.started)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started, "the application has not started"
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from serving.workers import Place
+from epp.workers.supervisor import Place
 
 logger = logging.getLogger("headroom.epp.workers")
 

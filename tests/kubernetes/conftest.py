@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -12,21 +11,10 @@ import uvloop
 
 from epp.kubernetes.access import connect
 from epp.kubernetes.client import Client
-from tests.kubernetes.binaries import API_SERVER, ETCD, NoControlPlaneError, command_of
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.namespace import Namespace
 
 _NUMBERS = itertools.count(1)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Builds what the tests run before any of them does: a first build takes longer than a test may."""
-    if any("plane" in getattr(item, "fixturenames", ()) for item in session.items):
-        try:
-            command_of(ETCD)
-            command_of(API_SERVER)
-        except NoControlPlaneError as error:
-            logging.getLogger("tests").warning("%s", error)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -35,7 +23,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def plane(control_plane_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with ControlPlane(tmp_path_factory.mktemp("plane"), users={"stranger": (), "scraper": ()}) as running:
         yield running
 

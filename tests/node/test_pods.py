@@ -165,12 +165,26 @@ def test_the_restricted_standard_is_enforced(cluster: Cluster, namespace: str, c
     assert said in str(refused.value)
 
 
+def between_runs(cluster: Cluster, namespace: str, name: str, *flags: str) -> str:
+    """A log that was read while the pod waited, from before until after, for one and the same run."""
+    said: list[str] = []
+
+    def read_while_waiting() -> bool:
+        before = status(cluster, namespace, name)
+        if before["state"].get("waiting", {}).get("reason") != "CrashLoopBackOff":
+            return False
+        said.append(cluster.kubectl("logs", "-n", namespace, name, *flags, check=False))
+        return status(cluster, namespace, name) == before
+
+    until(read_while_waiting)
+    return said[-1]
+
+
 def test_between_two_runs_the_last_one_is_told(cluster: Cluster, namespace: str) -> None:
     failing = script("echo run; exit 5", readinessProbe={"exec": {"command": ["true"]}})
     cluster.apply(pod("failing", failing), namespace=namespace)
-    until(lambda: "CrashLoopBackOff" in cluster.kubectl("get", "pod", "failing", "-n", namespace))
     for flags in ((), ("--previous",)):
-        assert cluster.kubectl("logs", "-n", namespace, "failing", *flags) == "run\n"
+        assert between_runs(cluster, namespace, "failing", *flags) == "run\n"
     assert status(cluster, namespace, "failing")["lastState"]["terminated"]["exitCode"] == 5
 
 

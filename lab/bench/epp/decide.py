@@ -1,4 +1,4 @@
-"""The time of a decision without gRPC: from a request's headers and body to the endpoint, in this process."""
+"""A decision alone, without gRPC: from a request's headers and body to the endpoint, in this process."""
 
 import asyncio
 import time
@@ -58,10 +58,7 @@ async def _measure(bench: Bench) -> Figures:
 
 
 async def _decide(director: Director, decisions: int) -> list[float]:
-    """Return the times of `decisions` decisions in ms, with some requests always in flight.
-
-    Raise RuntimeError if a decision should have a prediction and has none.
-    """
+    """Times in ms of so many decisions, with some requests always in flight. Every one is predicted, or it fails."""
     budget = ObservationBudget(0, 0)
     responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
     in_flight: list[Assignment] = []

@@ -1,0 +1,92 @@
+"""A pytest plugin that tells pytest-xdist which tests stay together in one worker, and which are started first.
+
+Tests that share something expensive stay together: a cluster, a control plane, or a fixture of their module. Other slow
+tests go to whichever worker is free, and the quick tests of a module are one piece of work. Long pieces come first, so
+that short ones fill the end of the run.
+"""
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.binaries import PARTS, BuildError, NoControlPlaneError, command_of, is_built
+
+# Fixtures of the session that one worker alone should start, longest first.
+_SHARED = ("cluster", "plane")
+_BUILT = "control_plane_programs"
+_OF_A_MODULE = ("module", "package", "class")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Groups(), "groups")
+
+
+class Groups:
+    def __init__(self) -> None:
+        self._is_built = is_built()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell each worker what this process has seen, so that all of them order the tests alike."""
+        node.workerinput["control_plane_is_built"] = self._is_built
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        workerinput = getattr(config, "workerinput", None)
+        if workerinput is None:
+            return
+        for item in items:
+            if group := _group(item):
+                item.add_marker(pytest.mark.xdist_group(group))
+        built = workerinput["control_plane_is_built"]
+        items.sort(key=lambda item: _turn(item, built))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Build the control plane before a test's time-out runs: a first build takes longer than a test may."""
+        if not self._is_built and _BUILT in _fixtures(item):
+            self._is_built = True
+            _build()
+        return (yield)
+
+
+def _build() -> None:
+    """Build what isn't there, or wait for the process that does; whoever can't be built tells so in its fixture."""
+    with contextlib.suppress(NoControlPlaneError, BuildError):
+        for part in PARTS:
+            command_of(part)
+
+
+def _group(item: pytest.Item) -> str:
+    """A name that is the same for all tests that stay together; empty when a test may run anywhere."""
+    if shared := _shared(item):
+        return shared
+    shares = any(scope in _OF_A_MODULE for scope in _fixtures(item).values())
+    return item.location[0] if shares or not _is_slow(item) else ""
+
+
+def _turn(item: pytest.Item, built: bool) -> int:
+    """Where a test comes: slow ones first, but those of the control plane last as long as it is not built."""
+    if not built and _BUILT in _fixtures(item):
+        return len(_SHARED) + 2
+    if shared := _shared(item):
+        return _SHARED.index(shared)
+    return len(_SHARED) + (not _is_slow(item))
+
+
+def _shared(item: pytest.Item) -> str:
+    """The fixture of the session that a test shares with others; empty when there is none."""
+    return next((name for name in _SHARED if _fixtures(item).get(name) == "session"), "")
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def _fixtures(item: pytest.Item) -> dict[str, str]:
+    """The scope of each fixture of this project that a test uses, its own and those of its fixtures."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = {name: definitions[-1] for name, definitions in info.name2fixturedefs.items()} if info else {}
+    return {name: one.scope for name, one in found.items() if one.func.__module__.startswith("tests")}
