@@ -4,6 +4,7 @@ Every import counts: at the top of a module, in a function, and under TYPE_CHECK
 """
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -30,6 +31,14 @@ FOREIGN_TO_SCHEDULING = {
     "kr8s", "kubernetes", "lightkube", "onnxruntime", "prometheus_client", "requests", "socket", "starlette", "urllib",
     "uvicorn", "uvloop",
 }  # fmt: skip
+# What a module of the server kit needs beside Python itself. Whoever imports another module is spared it.
+NEEDED_BY_SERVING = {
+    "serving.grpc_credentials": {"grpc"},
+    "serving.grpc_listening": {"grpc"},
+    "serving.life": {"uvloop"},
+    "serving.web": {"starlette", "uvicorn", "uvloop"},
+    "serving.workers": {"uvloop"},
+}
 
 Graph = Mapping[str, set[str]]
 
@@ -118,6 +127,22 @@ def test_scheduling_knows_no_transport_and_no_cluster(house: Graph) -> None:
         if name.partition(".")[0] in FOREIGN_TO_SCHEDULING
     }
     assert wrong == set()
+
+
+def test_a_module_of_the_server_kit_needs_no_more_than_it_uses(house: Graph) -> None:
+    needed = {}
+    for module in house:
+        if module.startswith("serving."):
+            packages = {name.partition(".")[0] for name in reached(house, module)}
+            if others := packages - sys.stdlib_module_names - {"serving"}:
+                needed[module] = others
+    assert needed == NEEDED_BY_SERVING
+
+
+@pytest.mark.parametrize("module", ["epp.workers.supervisor", "predictor.workers"])
+def test_who_supervises_workers_imports_no_server(house: Graph, module: str) -> None:
+    packages = {name.partition(".")[0] for name in reached(house, module)}
+    assert packages.isdisjoint({"grpc", "onnxruntime", "starlette", "uvicorn"})
 
 
 def _write(root: Path, files: Mapping[str, str]) -> None:
