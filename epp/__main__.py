@@ -6,14 +6,17 @@ import sys
 from typing import Any
 
 import click
-import uvloop
 
 from epp import logs
 from epp.config import Config
+from epp.environment import UNUSED
 from epp.exceptions import ConfigError
 from epp.flags import double_dashes
-from epp.options import VARIABLES_WITHOUT_EFFECT, WITHOUT_EFFECT, options
-from epp.workers.supervisor import own_place, supervise
+from epp.options import WITHOUT_EFFECT, options
+from epp.workers.supervisor import supervise
+from serving.exceptions import StartError
+from serving.unused_variables import unused
+from serving.workers import own_place
 
 logger = logging.getLogger("headroom.epp")
 
@@ -26,7 +29,7 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
     Endpoints come from the InferencePool --pool-name, unless --endpoint-selector, --endpoints or --endpoints-file says
     otherwise. `python -m epp check FILE` says what is wrong with an EndpointPickerConfig, or what it means.
     """
-    place = own_place()
+    place = own_place("epp")
     try:
         logs.configure(v, zap_encoder, zap_log_level)
         ignored = {name: values.pop(name) for name in WITHOUT_EFFECT}
@@ -40,8 +43,8 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
             # The process that only watches over workers does without what they import, some 70 MiB.
             from epp.server import serve
 
-            uvloop.run(serve(config, place))
-    except (ConfigError, OSError) as error:
+            serve(config, place)
+    except (ConfigError, StartError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -49,9 +52,8 @@ def _note_without_effect(flags: dict[str, str]) -> None:
     for name, value in flags.items():
         if value:
             logger.info("--%s has no effect: %s", name.replace("_", "-"), WITHOUT_EFFECT[name])
-    for variable, reason in VARIABLES_WITHOUT_EFFECT.items():
-        if variable in os.environ:
-            logger.info("%s has no effect: %s", variable, reason)
+    for line in unused(UNUSED, os.environ):
+        logger.info(line)
 
 
 if __name__ == "__main__":

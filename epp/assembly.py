@@ -41,7 +41,8 @@ from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
-from epp.workers.supervisor import Place
+from epp.workers.supervisor import pool_state, prefix_rings
+from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
 
@@ -69,7 +70,7 @@ class Assembly:
 async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Assembly:
     """Everything but the servers; what has to be closed at the end is pushed on `closing`. ConfigError."""
     scheduler, file = _scheduling(config)
-    rings = PrefixRings(place.rings(), place.index) if place else None
+    rings = PrefixRings(prefix_rings(place), place.index) if place else None
     pool = _pool(config, scheduler, place, rings)
     background: list[Background] = []
     if rings:
@@ -149,7 +150,7 @@ def _pool(config: Config, scheduler: Scheduler, place: Place | None, rings: Pref
     return Pool(
         PrefixIndex(scheduler.prefix.lru_capacity_per_server),
         config.metrics_staleness_threshold,
-        place.state() if place else None,
+        pool_state(place) if place else None,
         on_dispatch=rings.write if rings else None,
     )
 

@@ -18,8 +18,8 @@ from epp.pool.pool import Pool
 from epp.pool.sources import EndpointsFile, EndpointsFlag
 from epp.scraping.engines import configured_engine
 from epp.scraping.scrape import ScrapeConfig, Scraper
-from epp.workers.supervisor import Place
 from epp.workers.table import FirstWorker, publish_table, read_table
+from serving.workers import Place
 
 if TYPE_CHECKING:
     from epp.kubernetes.client import Client

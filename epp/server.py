@@ -1,67 +1,86 @@
-"""The picker's life: serve until a signal comes, then let open streams end."""
+"""The picker's life."""
 
 import asyncio
 import logging
-import signal
-import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
-
-import uvicorn
+from typing import Any, Final
 
 from epp.assembly import Assembly, assemble
 from epp.config import Config
 from epp.exceptions import ConfigError
 from epp.extproc import front
 from epp.extproc.tls import Certificates
-from epp.workers.supervisor import Place
+from serving.life import Signals, live
+from serving.listening import Address, listen
+from serving.web import WebServer
+from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
 
-
-async def serve(config: Config, place: Place | None = None) -> None:
-    """Runs until SIGTERM or SIGINT. ConfigError or OSError when it can't start."""
-    stopped = _signalled()
-    async with AsyncExitStack() as closing:
-        await _run(config, await assemble(config, place, closing), stopped, is_shared=place is not None)
+_GRACE_S: Final = 1  # that readers of metrics have to finish at the end, after the streams
 
 
-async def _run(config: Config, picker: Assembly, stopped: asyncio.Event, *, is_shared: bool) -> None:
-    """Serves until a signal comes, then lets open streams end; the background goes on until they have."""
-    settings = _front_settings(config, is_shared)
-    tasks = [asyncio.create_task(run()) for run in picker.background]
-    served: front.Front | None = None
-    try:
-        tasks += _web_tasks(config, picker, is_shared)
-        served = await front.start(settings, picker.new_exchange, picker.health)
-        logger.info("ready: ext_proc on %d, metrics on %d", config.grpc_port, config.metrics_port)
-        await _until(stopped, tasks)
-    finally:
-        logger.info("stopping: %d requests in flight", picker.pool.in_flight_total)
-        if served is not None:
-            await _leave(config, picker, served, stopped)
-        for task in tasks:
+def serve(config: Config, place: Place | None = None) -> None:
+    """Run until SIGTERM or SIGINT. ConfigError, StartError or OSError when the picker can't start."""
+    live(PickerServer(config, place))
+
+
+class PickerServer:
+    """ext_proc and its health, beside them HTTP for metrics, and what goes on in the background."""
+
+    def __init__(self, config: Config, place: Place | None) -> None:
+        self._config = config
+        self._place = place
+        self._picker: Assembly | None = None
+        self._front: front.Front | None = None
+        self._web: list[WebServer] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = AsyncExitStack()
+
+    async def start(self) -> None:
+        settings = _front_settings(self._config, is_shared=self._place is not None)
+        self._picker = picker = await assemble(self._config, self._place, self._closing)
+        self._tasks = [asyncio.create_task(run()) for run in picker.background]
+        self._web = _web_servers(self._config, picker, is_shared=self._place is not None)
+        for web in self._web:
+            await web.start()
+            self._tasks.append(asyncio.create_task(web.run()))
+        self._front = await front.start(settings, picker.new_exchange, picker.health)
+        logger.info("ready: ext_proc on %d, metrics on %d", self._config.grpc_port, self._config.metrics_port)
+
+    async def run(self) -> None:
+        """Return or raise with the first task that ends: all should go on."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def end(self, signals: Signals) -> None:
+        """Let open streams end. Metrics and the background go on until they have."""
+        if self._picker:
+            logger.info("stopping: %d requests in flight", self._picker.pool.in_flight_total)
+            if self._front:
+                await self._leave(self._picker, self._front, signals)
+        await asyncio.gather(*(web.end(signals) for web in self._web))
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._closing.aclose()
+
+    async def _leave(self, picker: Assembly, served: front.Front, signals: Signals) -> None:
+        """Give whoever asks for health, and the next leader, time to act before new streams are refused.
+
+        A second signal cuts that time short.
+        """
+        picker.health.drain()
+        picker.resign()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(signals.get(), self._config.shutdown_delay)
+        await served.stop(self._config.drain_timeout)
 
 
-async def _leave(config: Config, picker: Assembly, served: front.Front, stopped: asyncio.Event) -> None:
-    """Gives whoever asks for health, and the next leader, time to act before new streams are refused.
-
-    A second signal cuts that time short.
-    """
-    picker.health.drain()
-    picker.resign()
-    stopped.clear()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stopped.wait(), config.shutdown_delay)
-    await served.stop(config.drain_timeout)
-
-
-def _front_settings(config: Config, is_shared: bool) -> front.FrontSettings:
+def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
     return front.FrontSettings(
         host=config.host,
         port=config.grpc_port,
@@ -78,17 +97,15 @@ def _front_settings(config: Config, is_shared: bool) -> front.FrontSettings:
     )
 
 
-def _web_tasks(config: Config, picker: Assembly, is_shared: bool) -> list[asyncio.Task[None]]:
+def _web_servers(config: Config, picker: Assembly, *, is_shared: bool) -> list[WebServer]:
+    """Return the server of the metrics port, and among several workers the one that the others ask."""
     tls = _metrics_tls(config) if config.metrics_cert_dir else {}
-    web = _WebServer(uvicorn.Config(picker.app, log_config=None, log_level="warning", lifespan="off", **tls))
-    listener = _listen(config.host, config.metrics_port, is_shared)
-    tasks = [asyncio.create_task(web.serve([listener]))]
+    listener = listen(Address(config.host, config.metrics_port, is_shared))
+    servers = [WebServer(picker.app, listener, grace_s=_GRACE_S, lifespan="off", **tls)]
     if picker.siblings:
-        beside = uvicorn.Config(
-            picker.own_app, uds=picker.siblings.own_socket, log_config=None, log_level="warning", lifespan="off"
-        )
-        tasks.append(asyncio.create_task(_WebServer(beside).serve()))
-    return tasks
+        own_socket = picker.siblings.own_socket
+        servers.append(WebServer(picker.own_app, grace_s=_GRACE_S, lifespan="off", uds=own_socket))
+    return servers
 
 
 def _metrics_tls(config: Config) -> dict[str, Any]:
@@ -100,36 +117,3 @@ def _metrics_tls(config: Config) -> dict[str, Any]:
     if not config.metrics_client_ca_file:
         return dict(files)
     return {**files, "ssl_ca_certs": config.metrics_client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}
-
-
-def _signalled() -> asyncio.Event:
-    """Set by the signals that ask the process to end, from now on: one may come before anything is served."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    return stopped
-
-
-async def _until(stopped: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-    """Returns once stopped; raises what ended a task that should have gone on."""
-    waiter = asyncio.create_task(stopped.wait())
-    done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    waiter.cancel()
-    for task in done - {waiter}:
-        task.result()
-
-
-def _listen(host: str, port: int, is_shared: bool) -> socket.socket:
-    try:
-        return socket.create_server((host, port), reuse_port=is_shared)
-    except OSError as error:
-        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
-
-
-class _WebServer(uvicorn.Server):
-    """Leaves the signals to the whole process, whose end it is not alone to decide."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

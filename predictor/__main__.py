@@ -7,14 +7,18 @@ from typing import Any
 
 import click
 
+from model_store import StoreError
 from predictor.config import Config
-from predictor.environment import unused
-from predictor.exceptions import InputError, StartError
+from predictor.environment import UNUSED
+from predictor.exceptions import InputError
 from predictor.loading import LIMITS
 from predictor.repository import CONTROL_MODES, EXPLICIT, POLL
 from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
-from predictor.workers import own_place, supervise
+from predictor.workers import supervise
+from serving.exceptions import StartError
+from serving.unused_variables import unused
+from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
 # The default gRPC port is the HTTP port plus this. A pod's replicas use HTTP ports from 8001 upwards, and the endpoint
@@ -142,15 +146,15 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 def main(workers: int, **options: Any) -> None:
     """Headroom's prediction server: predicts with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for line in unused(os.environ):
+    for line in unused(UNUSED, os.environ):
         logger.warning(line)
     try:
-        if workers > 1 and not own_place():
+        if workers > 1 and not own_place("predictor"):
             _check_mode(options["model_control_mode"])
             supervise(workers, options["host"], options["port"], sys.argv[1:])
             return
         serve(Config(**{**options, "grpc_port": _grpc_port(options["grpc_port"], options["port"])}))
-    except StartError as error:
+    except (StartError, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -1,10 +1,10 @@
-"""Variables that other prediction servers read and this one has no use for: each is told, none is fatal."""
+"""Environment variables that other prediction servers read and that have no effect here, each with the reason."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 _PATH = "models come from the store that MODEL_STORE names, and are kept in memory"
 _SAID = "each model's manifest says it"
-_UNUSED = {
+UNUSED: Mapping[str, str] = {
     **dict.fromkeys(
         (f"LOCAL_{target}_{kind}_PATH" for target in ("TTFT", "TPOT") for kind in ("MODEL", "SCALER", "GATED_MODEL")),
         _PATH,
@@ -17,10 +17,3 @@ _UNUSED = {
     **dict.fromkeys(("HTTP_TIMEOUT", "DOWNLOAD_RETRIES"), "nothing is downloaded from the training server"),
     "UVICORN_WORKERS": "its name here is PREDICT_WORKERS, by default one",
 }
-
-
-def unused(environment: Mapping[str, str]) -> Iterator[str]:
-    """A line for each variable that is set and means nothing here."""
-    for name, reason in _UNUSED.items():
-        if name in environment:
-            yield f"{name} is set and not used: {reason}"

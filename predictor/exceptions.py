@@ -5,10 +5,6 @@ class PredictorError(Exception):
     """The base of the predictor's errors."""
 
 
-class StartError(PredictorError):
-    """The predictor can't start; the text says what to change."""
-
-
 class ModelError(PredictorError):
     """A version of a model can't be served."""
 

@@ -1,79 +1,75 @@
 """The predictor's life."""
 
-import asyncio
 import logging
-import signal
-import socket
-import sys
-from types import FrameType
+from contextlib import AsyncExitStack
+from typing import Final
 
-import uvicorn
-
-from model_store import StoreError
 from predictor.app import application, create_repository
 from predictor.config import Config
 from predictor.connection import HeadTimeoutProtocol
 from predictor.engine import Engine
-from predictor.exceptions import StartError
-from predictor.listener import listen
-from predictor.repository import Repository
-from predictor.shared_totals import SharedTotals
-from predictor.workers import own_place
-from serving.certificates import CertificateError, CertificateFolder, https_settings, open_certificates
+from predictor.workers import shared_totals
+from serving.certificates import open_certificates
+from serving.life import Signals, live
+from serving.listening import Address, listen
+from serving.web import WebServer
+from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
-GRACE_S = 10
-# Longer than pickers keep a connection open that nothing is asked over: who asks over one that is just being closed
-# gets no answer, and takes that for a failure.
-KEEP_ALIVE_S = 75
+
+_GRACE_S: Final = 10  # that requests have to finish at the end
+# Longer than pickers keep an idle connection: a request on a connection that is just being closed gets no answer, and
+# the picker takes that for a failure.
+KEEP_ALIVE_S: Final = 75
 
 
 def serve(config: Config) -> None:
-    """Runs until SIGTERM or SIGINT. StartError when it can't start."""
+    """Run until SIGTERM or SIGINT. StartError or StoreError when the predictor can't start."""
     logger.info("starting with %s", config)
-    engine = Engine()
-    place = own_place()
-    try:
-        certificates = open_certificates(config.cert_path)
-        repository = create_repository(config, engine)
-    except (CertificateError, StoreError) as error:
-        raise StartError(str(error)) from error
-    listener = listen(config.host, config.port, is_shared=place is not None)
-    # uvicorn stops at a signal, and then raises it once more for whoever was there before it.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    settings = uvicorn.Config(
-        application(config, engine, repository, SharedTotals(*place) if place else None),
-        http=HeadTimeoutProtocol,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-        server_header=False,
-        date_header=False,
-        **https_settings(certificates),
-    )
-    with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
-        runner.run(_serve(config, engine, repository, uvicorn.Server(settings), listener, certificates))
+    live(PredictorServer(config))
 
 
-async def _serve(
-    config: Config,
-    engine: Engine,
-    repository: Repository,
-    server: uvicorn.Server,
-    listener: socket.socket,
-    certificates: CertificateFolder | None,
-) -> None:
-    if config.grpc_port is None:
-        await server.serve([listener])
-        return
-    from predictor.v2.grpc_front import grpc_serving
+class PredictorServer:
+    """HTTP, and beside it gRPC where the configuration has a port for it, over the same models."""
 
-    async with grpc_serving(config, engine, repository, GRACE_S, certificates):
-        await server.serve([listener])
+    def __init__(self, config: Config) -> None:
+        place = own_place("predictor")
+        self._config = config
+        self._is_shared = place is not None
+        self._certificates = open_certificates(config.cert_path)
+        self._engine = Engine()
+        self._repository = create_repository(config, self._engine)
+        self._web = WebServer(
+            application(config, self._engine, self._repository, shared_totals(place) if place else None),
+            listen(Address(config.host, config.port, self._is_shared)),
+            self._certificates,
+            grace_s=_GRACE_S,
+            http=HeadTimeoutProtocol,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            server_header=False,
+            date_header=False,
+        )
+        self._grpc = AsyncExitStack()
 
+    async def start(self) -> None:
+        if self._config.grpc_port is not None:
+            # Who doesn't want gRPC is spared grpcio's memory.
+            from predictor.v2.grpc_front import grpc_serving
 
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+            serving = grpc_serving(
+                Address(self._config.host, self._config.grpc_port, self._is_shared),
+                self._engine,
+                self._repository,
+                self._certificates,
+                max_body_bytes=self._config.max_body_bytes,
+                grace_s=_GRACE_S,
+            )
+            await self._grpc.enter_async_context(serving)
+        await self._web.start()
+
+    async def run(self) -> None:
+        await self._web.run()
+
+    async def end(self, signals: Signals) -> None:
+        await self._web.end(signals)
+        await self._grpc.aclose()

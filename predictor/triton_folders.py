@@ -16,6 +16,7 @@ from predictor.exceptions import ModelError
 from predictor.loading import Limits, Source, open_model
 from predictor.protocol.inference_pb2 import ModelConfig
 from predictor.versions import LATEST, VersionPolicies, VersionPolicy
+from serving.watched_file import file_stamp
 
 _PLATFORMS = {"", "onnxruntime_onnx"}
 _BACKENDS = {"", "onnxruntime"}
@@ -36,8 +37,8 @@ def _stamp(folder: Path) -> tuple[Hashable, ...]:
     """Return the folder's stamp, empty if the folder holds no version."""
     parts: list[Hashable] = []
     for version, files in _versions(folder).items():
-        parts += [(version, name, _file_stamp(folder / str(version) / name)) for name in files]
-    return (*parts, _file_stamp(folder / CONFIG)) if parts else ()
+        parts += [(version, name, file_stamp(folder / str(version) / name)) for name in files]
+    return (*parts, file_stamp(folder / CONFIG)) if parts else ()
 
 
 def _versions(folder: Path) -> dict[int, list[str]]:
@@ -63,14 +64,6 @@ def _list_files(folder: Path) -> list[str]:
         return []
 
 
-def _file_stamp(path: str | Path) -> Hashable:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
 def load_folder(root: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
     """Load the versions to serve from a model's folder; raise ModelError if one of them can't be served."""
     try:
@@ -89,7 +82,7 @@ def _load(folder: Path, name: str, before: Served | None, policies: VersionPolic
     models = {}
     for version in chosen:
         path = folder / str(version) / (config.default_model_filename or MODEL)
-        identity = (_file_stamp(path), config.SerializeToString(deterministic=True))
+        identity = (file_stamp(path), config.SerializeToString(deterministic=True))
         known = before.versions.get(version) if before else None
         if known and known.identity == identity:
             models[version] = known

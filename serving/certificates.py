@@ -8,7 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from serving.exceptions import StartError
+from serving.watched_file import Stamp, file_stamp
 
 logger = logging.getLogger("headroom.certificates")
 
@@ -18,7 +21,7 @@ POLL_S: Final = 1
 _FILES: Final = ("tls.key", "tls.crt")
 
 
-class CertificateError(Exception):
+class CertificateError(StartError):
     """A folder holds no key with its certificate that could be used; the text names the flag, and says why."""
 
 
@@ -31,7 +34,7 @@ class CertificateFolder:
 
     def __init__(self, folder: str, context: ssl.SSLContext) -> None:
         self._folder = Path(folder)
-        self._seen = self._signature()
+        self._seen = self._stamps()
         self.context = context
         self.pair = self._read()
         try:
@@ -43,8 +46,8 @@ class CertificateFolder:
 
     def refresh(self) -> None:
         """Takes a pair that has changed. If it is of no use, the log says so and the old one stays."""
-        signature = self._signature()
-        if signature == self._seen:
+        stamps = self._stamps()
+        if stamps == self._seen:
             return
         try:
             pair = self._read()
@@ -58,7 +61,7 @@ class CertificateFolder:
         else:
             self.pair = pair
             logger.info("took the new certificate in %s", self._folder)
-        self._seen = signature
+        self._seen = stamps
 
     def _read(self) -> Pair:
         try:
@@ -67,33 +70,13 @@ class CertificateFolder:
             raise CertificateError(f"--cert-path: can't read {error.filename}: {error.strerror}") from error
         return key, certificate
 
-    def _signature(self) -> tuple[tuple[int, int, int], ...]:
-        """Changes whenever a file does; empty when one is missing."""
-        try:
-            stats = [os.stat(self._folder / name) for name in _FILES]
-        except OSError:
-            return ()
-        return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats)
+    def _stamps(self) -> list[Stamp | None]:
+        return [file_stamp(self._folder / name) for name in _FILES]
 
 
 def open_certificates(folder: str) -> CertificateFolder | None:
     """None where no folder is named, and so no TLS is wanted. CertificateError."""
     return CertificateFolder(folder, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) if folder else None
-
-
-def https_settings(certificates: CertificateFolder | None) -> dict[str, Any]:
-    """What uvicorn.Config is told so that it serves by these certificates, and looks whether they have changed."""
-    if certificates is None:
-        return {}
-
-    async def refresh() -> None:
-        certificates.refresh()
-
-    return {
-        "ssl_context_factory": lambda config, default: certificates.context,
-        "callback_notify": refresh,
-        "timeout_notify": POLL_S,
-    }
 
 
 def load_pair(context: ssl.SSLContext, pair: Pair) -> None:

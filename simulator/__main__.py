@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from serving.exceptions import StartError
 from simulator.config import Config
-from simulator.exceptions import CalibrationError, StartError
+from simulator.exceptions import CalibrationError
 from simulator.hardware import PRESETS, Hardware, hardware, shipped_names
 from simulator.server import serve
 from simulator.step_cost import LinearCost

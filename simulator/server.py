@@ -1,35 +1,21 @@
-"""The simulated server's process: listen, serve, stop at a signal."""
+"""The life of one simulated server."""
 
 import logging
-import signal
-import socket
-import sys
-from types import FrameType
+from typing import Final
 
-import uvicorn
-
+from serving.life import live
+from serving.listening import Address, listen
+from serving.web import WebServer
 from simulator.app import create_app
 from simulator.config import Config
-from simulator.exceptions import StartError
 
 logger = logging.getLogger("headroom.simulator")
 
+_GRACE_S: Final = 2  # that requests have to finish at the end
+
 
 def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT. Raise StartError if the server can't listen on its port."""
+    """Run until SIGTERM or SIGINT. StartError when the port is taken."""
     logger.info("starting with %s", config)
-    try:
-        listener = socket.create_server((config.host, config.port), backlog=1024)
-    except OSError as error:
-        raise StartError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
-    # uvicorn stops at a signal and then raises the signal again for the handler that was set before.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    settings = uvicorn.Config(
-        create_app(config), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=2
-    )
-    uvicorn.Server(settings).run([listener])
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+    app = create_app(config)
+    live(WebServer(app, listen(Address(config.host, config.port)), grace_s=_GRACE_S))

@@ -1,18 +1,22 @@
 """Fixtures for all tests: an S3 server and the control plane. tests/node has a cluster, tests/run the plugins."""
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import boto3
 import pytest
 from hypothesis import settings
 
+from serving.parent import PARENT
 from tests.kubernetes.binaries import PARTS, NoControlPlaneError, command_of
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
 
 pytest_plugins = ["tests.node.fixtures", "tests.run.ending", "tests.run.groups", "tests.run.quick"]
 
+# Servers that tests start end with this process, even when it is killed.
+os.environ[PARENT] = str(os.getpid())
 # The same examples in every run; `--hypothesis-profile=long` searches for others, and more of them.
 settings.register_profile("steady", derandomize=True, print_blob=True)
 settings.register_profile("long", max_examples=2000, print_blob=True)

@@ -8,7 +8,8 @@ import click
 import pytest
 import yaml
 
-from epp.options import VARIABLES_WITHOUT_EFFECT, WITHOUT_EFFECT
+from epp.environment import UNUSED
+from epp.options import WITHOUT_EFFECT
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configure.md").read_text()
@@ -73,4 +74,4 @@ def test_flags_and_variables_without_effect_are_listed() -> None:
     text = re.search(r"### Accepted without effect\n(.*?)\n## ", PAGE, re.DOTALL)
     assert text
     named = set(re.findall(r"`([^`]+)`", text[1]))
-    assert named == flags | set(VARIABLES_WITHOUT_EFFECT)
+    assert named == flags | set(UNUSED)

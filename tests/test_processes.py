@@ -5,10 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.live import call, free_port, until
@@ -17,7 +18,10 @@ SERVERS = ("trainer", "predictor", "simulator", "epp")
 
 
 @contextmanager
-def started(module: str, port: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def started(
+    module: str, port: int, folder: Path, *by: str, more: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[str]"]:
+    """The server's process, or that of `by`, which starts it."""
     flags = {
         "trainer": ["--port", str(port), "--model-store", str(folder)],
         "predictor": ["--port", str(port), "--grpc-port", "0", "--model-store", str(folder)],
@@ -33,7 +37,7 @@ def started(module: str, port: int, folder: Path) -> Iterator["subprocess.Popen[
             "127.0.0.1:1",
         ],
     }[module]
-    command = [sys.executable, "-m", module, "--host", "127.0.0.1", *flags]
+    command = [*by, sys.executable, "-m", module, "--host", "127.0.0.1", *flags, *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
@@ -72,3 +76,41 @@ def test_a_taken_port_is_reported_in_one_line(module: str, tmp_path: Path) -> No
     last = output.splitlines()[-1]
     assert f"can't listen on 127.0.0.1:{port}" in last
     assert "Traceback" not in output
+
+
+STARTER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], env=os.environ | {"HEADROOM_PARENT": str(os.getpid())})
+process.wait()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", SERVERS)
+def test_it_ends_with_whoever_started_it_and_is_killed(module: str, tmp_path: Path) -> None:
+    port = free_port()
+    with started(module, port, tmp_path, sys.executable, "-c", STARTER) as starter:
+        until(lambda: alive(port), 60)
+        left = psutil.Process(starter.pid).children(recursive=True)
+        starter.kill()
+        assert psutil.wait_procs(left, timeout=60)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["predictor", "epp"])
+def test_workers_end_with_the_process_that_started_them_and_is_killed(module: str, tmp_path: Path) -> None:
+    port = free_port()
+    with started(module, port, tmp_path, more=["--workers", "2"]) as first:
+        until(lambda: alive(port), 60)
+        until(lambda: len(psutil.Process(first.pid).children()) == 2, 60)
+        left = psutil.Process(first.pid).children()
+        first.kill()
+        assert psutil.wait_procs(left, timeout=60)[1] == []
+
+
+def test_a_picker_whose_first_worker_can_not_start_ends() -> None:
+    flags = ["--workers", "2", "--metrics-port", str(free_port()), "--endpoints", "nonsense"]
+    command = [sys.executable, "-m", "epp", *flags]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "endpoint 'nonsense': expected [name=]host:port" in result.stderr

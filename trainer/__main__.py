@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
+from model_store import StoreError
+from serving.exceptions import StartError
+from serving.unused_variables import unused
 from trainer.config import Config
-from trainer.environment import unused
-from trainer.exceptions import StartError
+from trainer.environment import UNUSED
 from trainer.server import serve
 from trainer.settings import MODEL_TYPES
 
@@ -128,11 +130,11 @@ def main(**options: Any) -> None:
     """Headroom's training server: fits TTFT and TPOT models to routers' samples and publishes them as ONNX."""
     level = options["log_level"].upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for line in unused(os.environ):
+    for line in unused(UNUSED, os.environ):
         logging.warning(line)
     try:
         serve(Config(**options))
-    except StartError as error:
+    except (StartError, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -1,11 +1,11 @@
-"""Variables that other training servers read and this one has no use for: each is told, none is fatal."""
+"""Environment variables that other training servers read and that have no effect here, each with the reason."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 _PATH = "models are published in the store that MODEL_STORE names"
 _ENSEMBLE = "one model a target covers queued and unqueued requests, with the queue as a feature"
 _FEATURE = "the feature is always there, and missing values are learnt as such"
-_UNUSED = {
+UNUSED: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "LATENCY_TTFT_MODEL_PATH",
@@ -21,10 +21,3 @@ _UNUSED = {
     **dict.fromkeys(("LATENCY_ENABLE_TOKEN_IN_FLIGHT_FEATURES", "LATENCY_ENABLE_ENCODER_FEATURES"), _FEATURE),
     "LATENCY_TPOT_ZERO_TOKEN_COUNT": "num_tokens_generated is learnt from as it is sent",
 }
-
-
-def unused(environment: Mapping[str, str]) -> Iterator[str]:
-    """A line for each variable that is set and means nothing here."""
-    for name, reason in _UNUSED.items():
-        if name in environment:
-            yield f"{name} is set and not used: {reason}"

@@ -1,10 +1,6 @@
 """The trainer's errors."""
 
 
-class StartError(Exception):
-    """The server can't start; the text says why."""
-
-
 class EntryError(Exception):
     """A request body is invalid; `location` is the path to the wrong field."""
 

@@ -10,8 +10,9 @@ from epp.extproc.health import LIVENESS, READINESS, Health
 from epp.extproc.health import SERVICE as HEALTH_SERVICE
 from epp.extproc.http2 import front as http2_front
 from epp.extproc.reflection import reflection_methods
-from epp.extproc.rpc import Address, Services, StreamHandler
+from epp.extproc.rpc import Services, StreamHandler
 from epp.extproc.tls import Certificates
+from serving.listening import Address
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 PATH: Final = f"/{SERVICE}/Process"
@@ -66,7 +67,7 @@ class Front:
 
 
 async def start(settings: FrontSettings, new_exchange: Callable[[], StreamHandler], health: Health) -> Front:
-    """Serves from now on; ConfigError when a port is taken."""
+    """Serves from now on; StartError when a port is taken."""
     methods = {**health.methods, **reflection_methods([SERVICE, HEALTH_SERVICE])}
     extproc = Services(
         exchanges={PATH: new_exchange},

@@ -11,9 +11,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from epp.exceptions import ConfigError
-from epp.extproc.rpc import Address, Method, RpcError, Services, StreamHandler
+from epp.extproc.rpc import Method, RpcError, Services, StreamHandler
 from epp.extproc.tls import Certificates
-from serving.grpc_credentials import grpc_credentials
+from serving import grpc_listening
+from serving.listening import Address
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -39,24 +40,12 @@ class GrpcioServer:
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> GrpcioServer:
-    """Serves from now on; ConfigError when the port is taken, or TLS is restricted."""
+    """Serve from now on. StartError when the port is taken; ConfigError when TLS is restricted."""
     if certificates and not certificates.unrestricted:
         raise ConfigError("--tls-min-version and --tls-cipher-suites: grpcio can't restrict them, the http2 front can")
-    options = (
-        ("grpc.max_receive_message_length", services.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", int(address.reuse_port)),
-    )
-    server = grpc.aio.server(options=options)
     tasks: set[asyncio.Task[Any]] = set()
-    server.add_generic_rpc_handlers((_Handlers(services, tasks),))
-    try:
-        if certificates:
-            port = server.add_secure_port(str(address), grpc_credentials(certificates))
-        else:
-            port = server.add_insecure_port(str(address))
-    except RuntimeError as error:
-        raise ConfigError(f"can't listen on {address}: is the port taken?") from error
+    handlers = _Handlers(services, tasks)
+    server, port = grpc_listening.listen(address, handlers, certificates, services.max_message_bytes)
     await server.start()
     return GrpcioServer(server, port, tasks)
 

@@ -50,15 +50,3 @@ class RpcError(Exception):
     def __init__(self, status: StatusCode, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen. Port 0 takes any that is free; `reuse_port` lets several processes share one."""
-
-    host: str
-    port: int
-    reuse_port: bool = False
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

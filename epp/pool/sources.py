@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Hashable
 from pathlib import Path
 
 from epp.exceptions import ConfigError
@@ -13,6 +12,7 @@ from epp.pool.endpoint_list import ListedEndpoint, parse_file, parse_list
 from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.scheduling.snapshot import Endpoint
+from serving.watched_file import Stamp, file_stamp
 
 logger = logging.getLogger("headroom.epp.endpoints")
 
@@ -71,7 +71,7 @@ class EndpointsFile:
 
     async def run(self) -> None:
         """Keeps the pool as the file says, until cancelled. A file that turns wrong changes nothing."""
-        seen: object = None
+        seen: Stamp | None = None
         listed: tuple[ListedEndpoint, ...] = ()
         resolve_at = 0.0
         while True:
@@ -138,12 +138,3 @@ def _ip(host: str) -> str | None:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
         return None
-
-
-def file_stamp(path: Path) -> Hashable:
-    """Changes whenever the file does, also when another is renamed into its place; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from epp.exceptions import ConfigError
-from epp.pool.sources import file_stamp
+from serving.watched_file import file_stamp
 
 logger = logging.getLogger("headroom.epp.trust")
 

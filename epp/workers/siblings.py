@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from epp.workers.supervisor import Place
+from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp.workers")
 

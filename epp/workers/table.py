@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from epp.exceptions import ConfigError
 from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
-from epp.pool.sources import file_stamp
 from epp.scheduling.snapshot import Adapters, Endpoint
+from serving.watched_file import Stamp, file_stamp
 
 _EVERY_S = 0.05
 _NAME = "pool.msgpack"
@@ -71,7 +71,7 @@ class FirstWorker:
 
     async def run(self) -> None:
         """Takes over each new table, until cancelled."""
-        seen: Hashable = None
+        seen: Stamp | None = None
         while True:
             stamp = file_stamp(self._folder / _NAME)
             if stamp != seen:

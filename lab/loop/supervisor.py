@@ -1,6 +1,7 @@
 """Starting processes, waiting until they are ready, noticing when one ends, and stopping them all."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from lab.loop.exceptions import LoopError
+from serving.parent import PARENT
 
 T = TypeVar("T")
 
@@ -93,7 +95,8 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(part.env),
+                # A part of this project ends with this process, even when it is killed.
+                env={**part.env, PARENT: str(os.getpid())},
                 # Out of the terminal's process group, so that Ctrl-C reaches this process alone.
                 start_new_session=True,
             )

@@ -11,7 +11,6 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from predictor.answering import Run, count, count_failure, run_inline_or_in_thread
-from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import (
     ConflictError,
@@ -19,7 +18,6 @@ from predictor.exceptions import (
     ModelError,
     NotLoadedError,
     PredictorError,
-    StartError,
     UnsupportedError,
 )
 from predictor.model import Model
@@ -29,9 +27,9 @@ from predictor.v2.descriptions import is_ready, model_config, model_metadata, se
 from predictor.v2.grpc_tensors import read_request, write_answer
 from predictor.v2.inference import infer
 from predictor.v2.rest import parse_version, refuse_load_parameters
-from predictor.workers import own_place
+from serving import grpc_listening
 from serving.certificates import CertificateFolder
-from serving.grpc_credentials import grpc_credentials
+from serving.listening import Address
 
 SERVICE = "inference.GRPCInferenceService"
 Method = Callable[[Any], Awaitable[Message]]
@@ -52,35 +50,23 @@ _UNSERVED = (
 
 @asynccontextmanager
 async def grpc_serving(
-    config: Config,
+    address: Address,
     engine: Engine,
     repository: Repository,
+    certificates: CertificateFolder | None,
+    *,
+    max_body_bytes: int,
     grace_s: float,
-    certificates: CertificateFolder | None = None,
-) -> AsyncIterator[int]:
-    """Serve on the configured port and yield it; raise StartError if the port is taken.
+) -> AsyncIterator[None]:
+    """Serve within the context; raise StartError if the port is taken.
 
     With certificates, serve over TLS. At the end, running calls get `grace_s` seconds to finish.
     """
-    limit = config.max_body_bytes
-    options = [
-        ("grpc.max_receive_message_length", limit),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", int(own_place() is not None)),
-    ]
-    server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_handlers(_Service(engine, repository)),))
-    address = f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}"
-    try:
-        if certificates:
-            port = server.add_secure_port(address, grpc_credentials(certificates))
-        else:
-            port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise StartError(f"can't listen on {config.host}:{config.grpc_port} for gRPC; choose --grpc-port") from error
+    handlers = _handlers(_Service(engine, repository))
+    server = grpc_listening.listen(address, handlers, certificates, max_body_bytes)[0]
     await server.start()
     try:
-        yield port
+        yield
     finally:
         await server.stop(grace_s)
 

@@ -6,11 +6,12 @@ import socket
 import ssl
 from typing import Any, Final
 
-from epp.exceptions import ConfigError
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.grpc import new_stream
-from epp.extproc.rpc import Address, Services
+from epp.extproc.rpc import Services
 from epp.extproc.tls import Certificates
+from serving import listening
+from serving.listening import Address
 
 _BACKLOG: Final = 1_024
 _HANDSHAKE_S: Final = 10.0
@@ -71,18 +72,14 @@ class Http2Server:
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> Http2Server:
-    """Serves from now on; ConfigError when the port is taken."""
+    """Serves from now on; StartError when the port is taken."""
     server = Http2Server(services)
     await server.start(_bind(address), certificates.context if certificates else None)
     return server
 
 
 def _bind(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        listener = socket.create_server((address.host, address.port), family=family, reuse_port=address.reuse_port)
-    except OSError as error:
-        raise ConfigError(f"can't listen on {address}: {error.strerror or error}") from error
+    listener = listening.listen(address)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         # Not every system has them all.

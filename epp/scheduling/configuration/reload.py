@@ -2,17 +2,15 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from epp.exceptions import ConfigError
 from epp.scheduling.configuration.config import load_scheduler
 from epp.scheduling.scheduler import Scheduler
+from serving.watched_file import Stamp, file_stamp
 
 logger = logging.getLogger("headroom.epp")
-
-Stamp = tuple[int, int, int]
 
 
 class SchedulerFile:
@@ -33,7 +31,7 @@ class SchedulerFile:
     def load(self) -> Scheduler:
         """The file's scheduler; ConfigError when it can't be read, or is wrong."""
         try:
-            self._seen = self._stamp()
+            self._seen = file_stamp(self._path)
             text = self._path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"can't read {self._path}: {error.strerror}") from error
@@ -61,17 +59,8 @@ class SchedulerFile:
                 logger.info("%s: applied", self._path)
 
     def _changed(self) -> bool:
-        try:
-            stamp = self._stamp()
-        except OSError as error:
-            if self._readable:
-                logger.warning("%s: %s; the configuration in force stays", self._path, error.strerror)
-            self._readable = False
-            return False
-        self._readable = True
-        return stamp != self._seen
-
-    def _stamp(self) -> Stamp:
-        """What tells one file from another: inode, time and size."""
-        status = os.stat(self._path)
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        stamp = file_stamp(self._path)
+        if stamp is None and self._readable:
+            logger.warning("%s is gone, or can't be read; the configuration in force stays", self._path)
+        self._readable = stamp is not None
+        return stamp not in (None, self._seen)

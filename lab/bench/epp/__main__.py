@@ -1,4 +1,4 @@
-"""Measures the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy; and its ratios to a peer."""
+"""Measure the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy, workers; and ratios to a peer."""
 
 import os
 from collections.abc import Callable
@@ -27,42 +27,46 @@ def _parts(context: click.Context, parameter: click.Parameter, text: str) -> lis
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in _PARTS]
     if unknown or not names:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'} is no part: give some of {', '.join(_PARTS)}")
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'} is no part: expected some of {', '.join(_PARTS)}")
     return names
 
 
 def _peer(address: str, command: str) -> Peer | None:
     if address and command:
-        raise click.UsageError("--peer and --peer-command exclude each other: give one")
+        raise click.UsageError("--peer and --peer-command exclude each other: set only one")
     where, _, metrics_url = address.partition(",")
     if address and not where.rpartition(":")[2].isdigit():
-        raise click.UsageError(f"--peer: {where!r} is no host:port")
+        raise click.UsageError(f"--peer: expected host:port, got {where!r}")
     return Peer(where, metrics_url, command) if address or command else None
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--only", "parts", default=",".join(_PARTS), callback=_parts, help="The parts to measure, by commas.")
+@click.option("--only", "parts", default=",".join(_PARTS), callback=_parts, help="Parts to measure, comma-separated.")
 @click.option("--seconds", default=3.0, type=click.FloatRange(0.1), help="Time of each measurement.")
-@click.option("--rounds", default=3, type=click.IntRange(1), help="Measurements of each case; medians are told.")
-@click.option("--quick", is_flag=True, help="A first impression: at most 0.3 s each, 1 round, 20 and 50 endpoints.")
-@click.option("--flags", default="", help="Further flags for this project's picker, by blanks.")
-@click.option("--trees", default=FitSettings().trees, type=click.IntRange(2), help="Of each of the two models.")
-@click.option("--depth", default=FitSettings().depth, type=click.IntRange(1), help="Their depth.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="Measurements per case; the figures are medians.")
+@click.option("--quick", is_flag=True, help="Measure roughly: at most 0.3 s each, 1 round, 20 and 50 endpoints.")
+@click.option("--flags", default="", help="Additional flags for this project's picker, separated by spaces.")
+@click.option("--trees", default=FitSettings().trees, type=click.IntRange(2), help="Trees in each of the two models.")
+@click.option("--depth", default=FitSettings().depth, type=click.IntRange(1), help="Depth of the trees.")
 @click.option(
     "--peer",
     default="",
-    help="host:port of another running picker, a comma, and the URL of its metrics page, which tells its CPU. "
-    "Its endpoints are to be 127.0.0.1 with 100 ports from --first-port on.",
+    help="host:port of another running picker, a comma, and the URL of its metrics page, from which its CPU time is "
+    "read. Its endpoints must be 127.0.0.1 with 100 ports from --first-port on.",
 )
 @click.option(
     "--peer-command",
     default="",
-    help="Starts another picker, told by the environment: GRPC_PORT, HEALTH_PORT, METRICS_PORT, ENDPOINTS (by commas), "
-    "ENDPOINTS_FILE, PROFILE (default or slo), REFRESH_METRICS_INTERVAL, SECURE_SERVING, PREDICTION_SERVER_URL, "
-    "TRAINING_SERVER_URL.",
+    help="Command that starts another picker. Its settings are environment variables: GRPC_PORT, HEALTH_PORT, "
+    "METRICS_PORT, ENDPOINTS (comma-separated), ENDPOINTS_FILE, PROFILE (default or slo), REFRESH_METRICS_INTERVAL, "
+    "SECURE_SERVING, PREDICTION_SERVER_URL, TRAINING_SERVER_URL.",
 )
-@click.option("--first-port", default=0, type=click.IntRange(0, 60_000), help="Of the endpoints; 0 takes free ones.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option(
+    "--first-port", default=0, type=click.IntRange(0, 60_000), help="First port of the endpoints; 0 picks free ports."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
 def main(
     parts: list[str],
     seconds: float,
@@ -76,7 +80,7 @@ def main(
     first_port: int,
     json_file: Path | None,
 ) -> None:
-    """Prints what this project's endpoint picker does on this machine, and the ratios to a peer measured in turn."""
+    """Measure this project's endpoint picker on this machine, and print the figures and the ratios to a peer."""
     other = _peer(peer, peer_command)
     figures: Figures = {}
     load_average = os.getloadavg()[0]
@@ -89,7 +93,7 @@ def main(
     figures = {name: value for name, value in figures.items() if value == value}
     report(figures)
     for figure, reason in bench.left_out.items():
-        click.echo(f"left out: {figure}: {reason}", err=True)
+        click.echo(f"not measured: {figure}: {reason}", err=True)
     if not figures:
         raise click.ClickException("nothing could be measured")
     if json_file:

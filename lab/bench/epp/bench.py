@@ -1,4 +1,4 @@
-"""What all parts of the benchmark share: the settings, and what was left out and why."""
+"""The settings of the picker's benchmark, and the reasons for missing figures."""
 
 import subprocess
 import tempfile
@@ -18,13 +18,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LONGEST_REASON = 400
-# What a process that ends early, or a server that doesn't answer, looks like from here.
+# Errors of a process that ends early, or of a server that doesn't answer.
 _FAILURES = (RuntimeError, OSError, psutil.Error, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another picker: one that runs and knows the endpoints, by address, or a command that starts one for a setting."""
+    """Another picker: the address of one that runs and knows the endpoints, or a command that starts one."""
 
     address: str = ""
     metrics_url: str = ""
@@ -33,7 +33,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Latency:
-    """A model store with a trained generation, a predictor that serves it, and a trainer that takes rows in."""
+    """A model store with a trained generation, a predictor that serves it, and a trainer that accepts rows."""
 
     store: str
     prediction_url: str
@@ -43,7 +43,7 @@ class Latency:
 
 @contextmanager
 def latency_servers(trees: int, depth: int) -> Iterator[Latency]:
-    """The trainer never has enough rows to fit: it would weigh on what is measured."""
+    """Run a predictor and a trainer. The trainer never has enough rows, because a fit would disturb measurements."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = Generations(folder / "models", trees, depth).location
@@ -55,7 +55,7 @@ def latency_servers(trees: int, depth: int) -> Iterator[Latency]:
 
 @dataclass(frozen=True)
 class Bench:
-    """`flags` are given to every picker of this project; `settle_s` is what each gets before it is measured."""
+    """The benchmark's settings. Every picker of this project gets `flags`, and `settle_s` before a measurement."""
 
     seconds: float
     rounds: int
@@ -69,7 +69,7 @@ class Bench:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, figure: str, measure: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """What `measure` finds; None when it can't, and then `figure` is left out."""
+        """Return the result of `measure`. If it fails, record why `figure` is missing, and return None."""
         try:
             return measure(*args, **kwargs)
         except _FAILURES as error:

@@ -1,4 +1,4 @@
-"""Running cases of load on several pickers in turn, so that whatever else the machine does weighs on all alike."""
+"""Load cases, run on several pickers in turn, so that other work on the machine affects all alike."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from lab.bench.figures import steps
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of request, and how many at once or, where `per_s` is given, a second."""
+    """A kind of request, and its load: `at_once` concurrent requests, or `per_s` requests per second if it is set."""
 
     name: str
     shape: Shape
@@ -27,8 +27,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Medians over the rounds."""
+class CaseMedians:
+    """Medians of a case over the rounds."""
 
     cpu_us: float
     picked_p50_ms: float
@@ -39,7 +39,7 @@ class Found:
 
 @contextmanager
 def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Iterator[dict[str, MeasuredPicker]]:
-    """This project's picker and, if wanted and there is one, the peer."""
+    """Run this project's picker and, with `with_peer`, the peer if there is one. Yield them by name."""
     with ExitStack() as stack:
         found = {"ours": stack.enter_context(own_picker(bench, setting))}
         if bench.peer and with_peer:
@@ -51,8 +51,11 @@ def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Itera
 
 def run(
     bench: Bench, targets: Mapping[str, MeasuredPicker], cases: Sequence[Case], title: str
-) -> dict[str, dict[str, Found]]:
-    """What each target did in each case, `found[case][target]`; a case that a target fails once is left out for it."""
+) -> dict[str, dict[str, CaseMedians]]:
+    """Measure each target in each case. Return medians as `found[case][target]`.
+
+    If a target fails a case in one round, it has no figures for this case.
+    """
     time.sleep(bench.settle_s)
     idle = {name: target.idle_cores(bench.seconds) for name, target in targets.items()}
     loads: dict[tuple[str, str], list[PickerMeasurement]] = {}
@@ -66,31 +69,31 @@ def run(
             if one:
                 loads.setdefault((case.name, name), []).append(one)
             else:
-                # What other rounds found would flatter it.
+                # The other rounds alone would look too good.
                 failed.add((case.name, name))
                 loads.pop((case.name, name), None)
-    found: dict[str, dict[str, Found]] = {}
+    found: dict[str, dict[str, CaseMedians]] = {}
     for (case_name, name), several in loads.items():
         found.setdefault(case_name, {})[name] = _medians(several, idle[name])
     return found
 
 
-def _medians(loads: Sequence[PickerMeasurement], idle_cores: float) -> Found:
+def _medians(loads: Sequence[PickerMeasurement], idle_cores: float) -> CaseMedians:
     each = [
         (one.cpu_us_per_request(idle_cores), one.picked_ms(50), one.picked_ms(99), one.per_s, one.client_cores)
         for one in loads
     ]
-    return Found(*np.median(each, axis=0).tolist())
+    return CaseMedians(*np.median(each, axis=0).tolist())
 
 
-def named(found: Mapping[str, Found] | None, figure: str, attribute: str = "cpu_us") -> Figures:
-    """The figure, the peer's as peer_FIGURE; none of what was not found."""
+def named(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
+    """Return `figure` for our picker and peer_`figure` for the peer, as far as they were measured."""
     prefixes = {"ours": "", "peer": "peer_"}
     return {prefixes[name] + figure: getattr(one, attribute) for name, one in (found or {}).items()}
 
 
-def ratio(found: Mapping[str, Found] | None, figure: str, attribute: str = "cpu_us") -> Figures:
-    """Ours over the peer's, where both were found."""
+def ratio(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
+    """Return the ratio of our figure to the peer's, if both were measured."""
     if not found or not {"ours", "peer"} <= found.keys():
         return {}
     return {figure: getattr(found["ours"], attribute) / getattr(found["peer"], attribute)}

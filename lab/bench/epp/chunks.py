@@ -1,4 +1,4 @@
-"""What the length of an answer costs: every chunk sent to the picker, observed or not, or none sent at all."""
+"""The cost of an answer's chunks: all sent to the picker, all observed as well, or none sent."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def measure(bench: Bench) -> Figures:
 
 
 def _every_chunk_sent(bench: Bench, setting: Setting) -> Figures:
-    """In full duplex, with the observation that the picker does of itself."""
+    """Measure full duplex, where every chunk is sent, with the picker's default observation."""
     cases = [Case(str(tokens), Shape(True, tokens=tokens)) for tokens in (_SHORT, 10, 200, _LONG)]
     with pickers(bench, setting, with_peer=True) as targets:
         found = run(bench, targets, cases, "chunks")
@@ -48,7 +48,7 @@ def _every_chunk_observed(bench: Bench, setting: Setting) -> Figures:
 
 
 def _none_sent(bench: Bench, setting: Setting) -> Figures:
-    """An Envoy that buffers the request and sends nothing of the response, since the picker asks for nothing."""
+    """Measure an Envoy that buffers the request and sends no chunk, because the picker asks for none."""
     cases = [Case(str(tokens), Shape(True, tokens=tokens, full_duplex=False)) for tokens in (_SHORT, _LONG)]
     with pickers(bench, setting) as targets:
         found = run(bench, targets, cases, "chunks, none sent")

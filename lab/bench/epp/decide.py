@@ -1,4 +1,4 @@
-"""A decision alone, without gRPC: from a request's headers and body to the endpoint, in this process."""
+"""The time of a decision without gRPC: from a request's headers and body to the endpoint, in this process."""
 
 import asyncio
 import time
@@ -58,7 +58,10 @@ async def _measure(bench: Bench) -> Figures:
 
 
 async def _decide(director: Director, decisions: int) -> list[float]:
-    """Times in ms of so many decisions, with some requests always in flight. Every one is predicted, or it fails."""
+    """Return the times of `decisions` decisions in ms, with some requests always in flight.
+
+    Raise RuntimeError if a decision should have a prediction and has none.
+    """
     budget = ObservationBudget(0, 0)
     responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
     in_flight: list[Assignment] = []

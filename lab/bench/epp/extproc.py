@@ -1,11 +1,10 @@
-"""The picker as a gateway drives it, in full duplex: CPU a request, time to the pick, requests a second.
+"""The picker behind a gateway in full duplex: CPU time per request, time to the pick, requests per second.
 
-Pages are small and scraped once a second here, so that scraping, which has a part of its own, is known exactly and
-can be subtracted.
+Pages are small and are scraped once a second. So the cost of scraping, which has its own part, can be subtracted.
 """
 
 from lab.bench.epp.bench import Bench, Figures
-from lab.bench.epp.cases import Case, Found, named, pickers, ratio, run
+from lab.bench.epp.cases import Case, CaseMedians, named, pickers, ratio, run
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
 from lab.bench.epp.servers import model_servers
@@ -23,7 +22,7 @@ def measure(bench: Bench) -> Figures:
 
 
 def _slo(bench: Bench, endpoints: list[str]) -> Figures:
-    """Ours predicts in its own process; the peer asks a predictor, whose CPU is not counted."""
+    """Measure the slo profile. Our picker predicts in its own process. The peer's predictor isn't counted."""
     with pickers(bench, Setting(endpoints, slo=True, refresh=REFRESH), with_peer=True) as targets:
         figures = _figures(run(bench, targets, _cases("slo"), "ext_proc, slo"), "slo")
         figures |= {"rss_mib": targets["ours"].rss_mib, "slo_predicted_share": _predicted(targets["ours"], "embedded")}
@@ -33,7 +32,7 @@ def _slo(bench: Bench, endpoints: list[str]) -> Figures:
 
 
 def _slo_remote(bench: Bench, endpoints: list[str]) -> Figures:
-    """Ours asks a predictor as well, whose CPU is counted."""
+    """Measure our picker with a predictor in another process, whose CPU time counts."""
     with pickers(bench, Setting(endpoints, slo=True, remote=True, refresh=REFRESH)) as targets:
         ours = targets["ours"]
         both = MeasuredPicker(ours.name, ours.address, [*ours.processes, bench.latency.predictor], ours.metrics_url)
@@ -44,7 +43,7 @@ def _slo_remote(bench: Bench, endpoints: list[str]) -> Figures:
 
 
 def _predicted(ours: MeasuredPicker, source: str) -> float:
-    """The share of all decisions that had predictions: a decision without one is cheap, and would flatter."""
+    """Return the share of decisions with predictions. Cheap decisions without one would improve the figures."""
     all_decisions = ours.metric(f"{_PREDICTED}{{")
     return ours.metric(f'{_PREDICTED}{{profile="slo",source="{source}"') / all_decisions
 
@@ -61,7 +60,7 @@ def _cases(profile: str) -> list[Case]:
     ]
 
 
-def _figures(found: dict[str, dict[str, Found]], profile: str) -> Figures:
+def _figures(found: dict[str, dict[str, CaseMedians]], profile: str) -> Figures:
     cpu = "extproc_cpu_us_per_request"
     end = "" if profile == "default" else f"_{profile}"
     figures = named(found.get("c8"), f"{cpu}_{profile}") | ratio(found.get("c8"), f"peer_cpu_ratio_{profile}")
@@ -72,9 +71,9 @@ def _figures(found: dict[str, dict[str, Found]], profile: str) -> Figures:
         figures |= named(found.get(prompt), f"cpu_us_per_request_{prompt}_prompt{end}")
         figures |= ratio(found.get(prompt), f"peer_cpu_ratio_{prompt}_prompt{end}")
     for case in ("c1", "c8", "c32"):
-        named_so = "" if case == "c1" else f"_{case}"
-        figures |= named(found.get(case), f"pick_{profile}{named_so}_p50_ms", "picked_p50_ms")
-        figures |= named(found.get(case), f"pick_{profile}{named_so}_p99_ms", "picked_p99_ms")
+        suffix = "" if case == "c1" else f"_{case}"
+        figures |= named(found.get(case), f"pick_{profile}{suffix}_p50_ms", "picked_p50_ms")
+        figures |= named(found.get(case), f"pick_{profile}{suffix}_p99_ms", "picked_p99_ms")
     figures |= named(found.get("c32"), f"extproc_streams_per_s{end}", "per_s")
     figures |= ratio(found.get("c32"), f"peer_streams_ratio{end}", "per_s")
     figures |= named(found.get("c32"), f"load_client_cores{end}", "client_cores")

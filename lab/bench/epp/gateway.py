@@ -1,6 +1,6 @@
-"""What a gateway says to an endpoint picker about one request, message by message, and when it says it.
+"""A gateway's conversation with an endpoint picker about one request, message by message.
 
-The messages are Envoy's, serialised once; only what must differ from request to request is put in each time.
+The messages are Envoy's. They are serialised once; only the request's id is inserted for each request.
 """
 
 import time
@@ -39,8 +39,10 @@ _BodyMode = ProcessingMode.BodySendMode
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of request. `full_duplex` is how a gateway speaks; otherwise an Envoy that buffers the request's body and
-    sends nothing of the response's unless the picker asks for it.
+    """A kind of request.
+
+    With `full_duplex`, the client behaves like a gateway. Otherwise it behaves like an Envoy that buffers the request's
+    body, and sends the response's body only if the picker asks for it.
     """
 
     slo: bool = False
@@ -51,54 +53,54 @@ class Shape:
 
 @dataclass
 class Tally:
-    """Chunks of responses that were sent to the picker and answered, over all requests."""
+    """Counts the response chunks that the picker has answered, over all requests."""
 
     chunks: int = 0
 
 
 @dataclass
-class Played:
-    """When things came about, in seconds of time.perf_counter."""
+class Timing:
+    """The times of one request, in seconds of time.perf_counter."""
 
     tally: Tally
     began_s: float = field(default_factory=time.perf_counter)
     picked_s: float = 0.0
 
 
-def script(shape: Shape, request_id: str, variant: int, played: Played) -> Script:
-    """The whole conversation about one request."""
+def script(shape: Shape, request_id: str, variant: int, timing: Timing) -> Script:
+    """Return the script of the whole conversation about one request."""
     play = _full_duplex if shape.full_duplex else _buffered
-    return play(shape, request_id.encode(), variant % VARIANTS, played)
+    return play(shape, request_id.encode(), variant % VARIANTS, timing)
 
 
-def _full_duplex(shape: Shape, request_id: bytes, variant: int, played: Played) -> Script:
-    """Headers and body go out as they come in; the response's chunks one by one, as a model generates them."""
+def _full_duplex(shape: Shape, request_id: bytes, variant: int, timing: Timing) -> Script:
+    """Send headers and body at once, and the response's chunks one by one, as a model generates them."""
     answer = _read((yield request_id.join(_request(shape, variant))))
     while not answer.request_body.response.body_mutation.streamed_response.end_of_stream:
-        _note_pick(answer, played)
+        _note_pick(answer, timing)
         answer = _read((yield b""))
-    _expect_pick(played)
+    _expect_pick(timing)
     answer = _read((yield _response_headers()))
     while not answer.HasField("response_headers"):
         answer = _read((yield b""))
     for chunk in _response_chunks(shape.tokens):
         answer = _read((yield chunk))
-        played.tally.chunks += 1
+        timing.tally.chunks += 1
     while not answer.response_body.response.body_mutation.streamed_response.end_of_stream:
         answer = _read((yield b""))
 
 
-def _buffered(shape: Shape, request_id: bytes, variant: int, played: Played) -> Script:
-    """Each message waits for the answer to the one before; the response's body stays away unless it is asked for."""
+def _buffered(shape: Shape, request_id: bytes, variant: int, timing: Timing) -> Script:
+    """Send each message after the answer to the one before. Send the response's body only if the picker asks for it."""
     headers, body = _request_in_turn(shape, variant)
-    _note_pick(_read((yield request_id.join(headers))), played)
-    _note_pick(_read((yield request_id.join(body))), played)
-    _expect_pick(played)
+    _note_pick(_read((yield request_id.join(headers))), timing)
+    _note_pick(_read((yield request_id.join(body))), timing)
+    _expect_pick(timing)
     answer = _read((yield _response_headers()))
     if answer.mode_override.response_body_mode == _BodyMode.STREAMED:
         for chunk in _response_chunks(shape.tokens):
             _read((yield chunk))
-            played.tally.chunks += 1
+            timing.tally.chunks += 1
 
 
 def _read(data: bytes) -> ProcessingResponse:
@@ -109,22 +111,22 @@ def _read(data: bytes) -> ProcessingResponse:
     return answer
 
 
-def _note_pick(answer: ProcessingResponse, played: Played) -> None:
-    if played.picked_s:
+def _note_pick(answer: ProcessingResponse, timing: Timing) -> None:
+    if timing.picked_s:
         return
     part = answer.request_headers if answer.HasField("request_headers") else answer.request_body
     if any(option.header.key == DESTINATION_HEADER for option in part.response.header_mutation.set_headers):
-        played.picked_s = time.perf_counter()
+        timing.picked_s = time.perf_counter()
 
 
-def _expect_pick(played: Played) -> None:
-    if not played.picked_s:
+def _expect_pick(timing: Timing) -> None:
+    if not timing.picked_s:
         raise CallFailedError(f"no answer to the request set {DESTINATION_HEADER}")
 
 
 @cache
 def _request(shape: Shape, variant: int) -> tuple[bytes, ...]:
-    """All messages of the request, cut where the request's id goes."""
+    """Return all messages of the request, split where the request's id belongs."""
     body = _body(shape.prompt_bytes, shape.tokens, variant)
     pieces = [body[at : at + _CHUNK_BYTES] for at in range(0, len(body), _CHUNK_BYTES)]
     messages = [_request_headers(shape, len(body))]
@@ -151,7 +153,7 @@ def _cut(template: bytes, ids: int) -> tuple[bytes, ...]:
 
 
 def request_of(*, slo: bool, variant: int) -> tuple[dict[str, str], bytes]:
-    """A request of its own as headers and body, without any messages."""
+    """Return the headers and the body of a new request, without ext_proc messages."""
     request_id = str(uuid.uuid4())
     body = _body(Shape.prompt_bytes, Shape.tokens, variant % VARIANTS).replace(_ID.encode(), request_id.encode())
     return _header_values(slo, len(body), request_id), body
@@ -193,8 +195,9 @@ def _headers(headers: dict[str, str]) -> HttpHeaders:
 
 @cache
 def _body(prompt_bytes: int, tokens: int, variant: int) -> bytes:
-    """A chat request. The first half of each variant's prompt is always the same, the second half is the request's own,
-    since its id stands in the middle.
+    """Return the body of a chat request, with a placeholder for the id in the middle of the prompt.
+
+    So requests of one variant share the first half of the prompt as a prefix, and differ from the middle on.
     """
     random = np.random.default_rng(variant)
     letters = _LETTERS[random.integers(len(_LETTERS), size=prompt_bytes)].tobytes().decode()
@@ -220,7 +223,7 @@ def _response_headers() -> bytes:
 
 @cache
 def _response_chunks(tokens: int) -> tuple[bytes, ...]:
-    """An event a chunk; the last one carries the usage and ends the stream."""
+    """Return the response's chunks with one event each. The last one carries the usage and ends the stream."""
     usage = f',"usage":{{"prompt_tokens":200,"total_tokens":{200 + tokens},"completion_tokens":{tokens}}}'
     events = [_EVENT % "" for _ in range(tokens - 1)] + [_EVENT % usage + "data: [DONE]\n\n"]
     return tuple(

@@ -1,6 +1,6 @@
-"""The client's side of gRPC over HTTP/2 (RFC 9113), as cheap as Python gets, so that the server is what limits.
+"""The client's side of gRPC over HTTP/2 (RFC 9113), as cheap as possible in Python, so that the server is the limit.
 
-It knows the frames that a gRPC server sends, respects the server's windows, and is generous with its own.
+The client handles the frames that a gRPC server sends. It respects the server's windows and opens its own widely.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ _DEFAULT_WINDOW = 65_535
 _LARGEST_STREAM = (1 << 31) - 1
 
 Script = Generator[bytes, bytes, None]
-"""What one side of a call says: it yields what to send next, and is sent each message that comes."""
+"""One side of a call: it yields the bytes to send next, and is sent each received message."""
 
 
 class CallFailedError(Exception):
-    """The server ended the call otherwise than well; the text says how."""
+    """The call failed; the text says why."""
 
 
 def message(data: bytes) -> bytes:
-    """A gRPC message, uncompressed."""
+    """Return an uncompressed gRPC message."""
     return struct.pack(">BI", 0, len(data)) + data
 
 
@@ -43,13 +43,13 @@ class _Call:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with any number of calls to one method at once."""
+    """One connection with any number of concurrent calls to one method."""
 
     def __init__(self, authority: str, path: str) -> None:
         names = {":method": "POST", ":scheme": "http", ":path": path, ":authority": authority, "te": "trailers"}
         names |= {"content-type": "application/grpc", "user-agent": "bench"}
         self._request_headers = list(names.items())
-        # Names what both sides know already by number, as Envoy does: from the second call on, that is everything.
+        # Sends known headers as indices, as Envoy does. From the second call on, all headers are known.
         self._encoder = Encoder()
         self._decoder = Decoder()
         self._known_blocks: dict[bytes, dict[str, str]] = {}
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # No table for response headers: then equal blocks mean equal headers, and each is decoded once.
+        # Without a table for response headers, equal blocks mean equal headers, so each block is decoded only once.
         settings = {_HEADER_TABLE_SIZE: 0, _ENABLE_PUSH: 0, _INITIAL_WINDOW_SIZE: _LARGEST_WINDOW}
         self._out.append(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._frame(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in settings.items()))
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def call(self, script: Script) -> "asyncio.Future[None]":
-        """Done when the server has ended the call well; CallFailedError otherwise."""
+        """Start a call. Its future is done when the server ends the call with success; else it has CallFailedError."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stream = self._next_stream
         if stream > _LARGEST_STREAM or not self._transport or self._transport.is_closing():
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._next_stream += 2
         call = self._calls[stream] = _Call(script, self._stream_window, done)
         self._frame(_HEADERS, _END_HEADERS, stream, self._encoder.encode(self._request_headers))
-        self._say(stream, call, next(script))
+        self._print_line(stream, call, next(script))
         self._flush()
         return done
 
@@ -129,11 +129,11 @@ class Connection(asyncio.Protocol):
         elif kind == _GOAWAY:
             last = int.from_bytes(payload[:4], "big")
             for refused in [other for other in self._calls if other > last]:
-                self._end(refused, "refused by a server that goes away")
+                self._end(refused, "refused by a server that is stopping")
 
     def _header_frame(self, stream: int, flags: int, block: bytes) -> None:
         if not flags & _END_HEADERS:
-            self._end(stream, "response headers larger than a frame, which this client doesn't read")
+            self._end(stream, "response headers are larger than a frame, which this client doesn't support")
             return
         headers = self._headers(block)
         if flags & _END_STREAM:
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         if call.half_closed or call.done.done():
             return
         try:
-            self._say(stream, call, call.script.send(answer))
+            self._print_line(stream, call, call.script.send(answer))
         except StopIteration:
             call.half_closed = True
             if not call.unsent:
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._frame(_RST_STREAM, 0, stream, struct.pack(">I", 8))
             self._end(stream, str(error))
 
-    def _say(self, stream: int, call: _Call, data: bytes) -> None:
+    def _print_line(self, stream: int, call: _Call, data: bytes) -> None:
         if data:
             call.unsent += data
             self._send_unsent(stream, call)
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
         if call is None or call.done.done():
             return
         if problem or not call.half_closed:
-            call.done.set_exception(CallFailedError(problem or "ended by the server before all was said"))
+            call.done.set_exception(CallFailedError(problem or "ended by the server too early"))
         else:
             call.done.set_result(None)
 

@@ -1,4 +1,4 @@
-"""A load client for Envoy: so many requests a second, at random times, whatever happens. A process of its own."""
+"""An open-loop load client for Envoy: it sends requests at random times of a given rate. It is its own process."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,10 @@ class HttpPlan(msgspec.Struct, frozen=True):
 
 
 class HttpLoad(msgspec.Struct, frozen=True):
-    """Times in ms from when a request was due to the end of its answer; `sent` counts those of the warm-up, too."""
+    """The result of a load. Times in ms are from a request's due time to the end of its answer.
+
+    `sent` includes the requests of the warm-up.
+    """
 
     took_ms: list[float]
     sent: int
@@ -39,13 +42,13 @@ class HttpLoad(msgspec.Struct, frozen=True):
 
 
 def http_load(url: str, headers: dict[str, str], per_s: float, seconds: float) -> HttpLoad:
-    """RuntimeError when fewer than 99 requests in 100 went well."""
+    """Run the client, and return its result. Raise RuntimeError if fewer than 99 of 100 requests succeeded."""
     plan = HttpPlan(url, headers, per_s, seconds)
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     output = subprocess.run(command, cwd=_ROOT, capture_output=True, check=True).stdout
     found = msgspec.json.decode(output, type=HttpLoad)
     if found.failed > len(found.took_ms) / 100:
-        raise RuntimeError(f"{found.failed} requests failed, {len(found.took_ms)} went well: {found.reason}")
+        raise RuntimeError(f"{found.failed} requests failed, {len(found.took_ms)} succeeded: {found.reason}")
     return found
 
 
@@ -75,7 +78,7 @@ async def _run(plan: HttpPlan) -> HttpLoad:
 
 
 async def _ask(session: aiohttp.ClientSession, plan: HttpPlan, body: bytes) -> str:
-    """Why it failed; empty when it did not."""
+    """Send a request. Return why it failed, or an empty string."""
     headers = {"content-type": "application/json", **plan.headers}
     try:
         async with session.post(plan.url + _PATH, data=body, headers=headers) as response:

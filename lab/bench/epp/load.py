@@ -1,6 +1,6 @@
-"""A load client for ext_proc: requests as a gateway plays them, so many at once or so many a second.
+"""A load client for ext_proc that behaves like a gateway, with a number of concurrent requests or a request rate.
 
-It is a process of its own, and what it spends itself is told: it must not be what limits.
+It is a process of its own. Its CPU time is measured too, because the client must not be the bottleneck.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from lab.bench.epp.gateway import METHOD, VARIANTS, Played, Shape, Tally, script
+from lab.bench.epp.gateway import METHOD, VARIANTS, Shape, Tally, Timing, script
 from lab.bench.epp.http2 import CallFailedError, Connection
 from lab.bench.epp.target import MeasuredPicker
 
@@ -26,7 +26,7 @@ _PATIENCE_S = 20.0
 
 
 class LoadPlan(msgspec.Struct, frozen=True):
-    """How much is asked: `at_once` requests follow each other, or `per_s` come at random times whatever happens."""
+    """The load: `at_once` concurrent requests in a closed loop, or `per_s` requests per second at random times."""
 
     address: str
     shape: Shape
@@ -36,8 +36,8 @@ class LoadPlan(msgspec.Struct, frozen=True):
     connections: int = 1
 
 
-class Counted(msgspec.Struct, frozen=True):
-    """What came of it. Times in ms, of the requests that went well; `reason` is the first failure's."""
+class LoadResult(msgspec.Struct, frozen=True):
+    """The client's result. Times in ms are of successful requests; `reason` is that of the first failure."""
 
     seconds: float
     picked_ms: list[float]
@@ -50,16 +50,16 @@ class Counted(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PickerMeasurement:
-    """One measurement. `cpu_s` is what all processes of the picker spent meanwhile, `watched` how far that went."""
+    """One measurement. `cpu_s` is the CPU time of all the picker's processes. `watched` is the growth of `watch()`."""
 
     plan: LoadPlan
-    counted: Counted
+    counted: LoadResult
     cpu_s: float
     watched: float
 
     @property
     def requests(self) -> float:
-        """Of long answers many are under way at both ends of the measurement: their chunks say how far."""
+        """The number of requests. In full duplex, chunks count fractions of the requests in progress at both ends."""
         if self.plan.shape.full_duplex:
             return self.counted.chunks / self.plan.shape.tokens
         return len(self.counted.took_ms)
@@ -76,39 +76,39 @@ class PickerMeasurement:
         return float(np.percentile(self.counted.picked_ms, percentile))
 
     def cpu_us_per_request(self, idle_cores: float) -> float:
-        """Without what the picker spends anyway, on scraping above all."""
+        """Return the CPU time per request in µs, without the picker's idle CPU time, which is mostly scraping."""
         return (self.cpu_s - idle_cores * self.counted.seconds) * 1e6 / self.requests
 
 
 def load(target: MeasuredPicker, plan: LoadPlan, watch: Callable[[], float] = lambda: 0.0) -> PickerMeasurement:
-    """Runs the client beside the target, and looks at what `watch` counts before and after.
+    """Run the client against the target, and call `watch` before and after.
 
-    RuntimeError when none, or fewer than 99 in 100 requests, went well.
+    Raise RuntimeError if no request, or fewer than 99 of 100, succeeded.
     """
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdin
         assert client.stdout
         if client.stdout.readline() != "warm\n":
-            raise RuntimeError(f"the load client did not come up: run `{' '.join(command)}`")
+            raise RuntimeError(f"the load client did not start: run `{' '.join(command)}`")
         before, before_s = watch(), target.cpu_s
         client.stdin.write("go\n")
         client.stdin.flush()
         client.stdout.readline()
         spent_s, watched = target.cpu_s - before_s, watch() - before
-        told = client.stdout.readline()
-    if not told:
+        result = client.stdout.readline()
+    if not result:
         raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
-    counted = msgspec.json.decode(told, type=Counted)
+    counted = msgspec.json.decode(result, type=LoadResult)
     well = len(counted.took_ms)
     if not well or counted.failed > well / 100:
         reason = counted.reason or "none ended in time"
-        raise RuntimeError(f"{target.name}: {well} requests went well, {counted.failed} did not: {reason}")
+        raise RuntimeError(f"{target.name}: {well} requests succeeded, {counted.failed} failed: {reason}")
     return PickerMeasurement(plan, counted, spent_s, watched)
 
 
 class _Client:
-    """Plays requests on a few connections in turn, and remembers those that ended since it was last told to forget."""
+    """Sends requests on a few connections in turn, and records those that ended since the last `forget`."""
 
     def __init__(self, shape: Shape, connections: list[Connection]) -> None:
         self._shape = shape
@@ -126,28 +126,28 @@ class _Client:
 
     @property
     def has_counted(self) -> bool:
-        """Whether there is a whole request to tell of, or a failure."""
+        """Whether a whole request or a failure was recorded."""
         return bool(self.failed or (self.took_ms and (self.tally.chunks or not self._shape.full_duplex)))
 
     async def play(self) -> None:
-        """One request from beginning to end."""
-        played, index = Played(self.tally), self._sent
+        """Send one request, and wait for its end."""
+        timing, index = Timing(self.tally), self._sent
         self._sent += 1
         connection = self._connections[index % len(self._connections)]
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await connection.call(script(self._shape, str(uuid.uuid4()), index, played))
+                await connection.call(script(self._shape, str(uuid.uuid4()), index, timing))
         except (CallFailedError, TimeoutError) as error:
             self.failed += 1
             self.reason = self.reason or str(error) or f"no end within {_PATIENCE_S:g} s"
-            # A picker that refuses at once would be asked without end.
+            # Without a pause, a picker that refuses at once would be asked in a tight loop.
             await asyncio.sleep(0.01)
             return
-        self.picked_ms.append((played.picked_s - played.began_s) * 1000)
-        self.took_ms.append((time.perf_counter() - played.began_s) * 1000)
+        self.picked_ms.append((timing.picked_s - timing.began_s) * 1000)
+        self.took_ms.append((time.perf_counter() - timing.began_s) * 1000)
 
     async def closed(self, at_once: int, stopped: asyncio.Event) -> None:
-        """As much as the picker can answer, by so many at once."""
+        """Keep `at_once` requests in flight until `stopped` is set."""
 
         async def repeat() -> None:
             while not stopped.is_set():
@@ -156,7 +156,7 @@ class _Client:
         await asyncio.gather(*(repeat() for _ in range(at_once)))
 
     async def open(self, per_s: float, stopped: asyncio.Event) -> None:
-        """So many a second, at the same random times in each run."""
+        """Send `per_s` requests per second until `stopped` is set, at the same random times in each run."""
         random = np.random.default_rng(1)
         due_s = time.perf_counter()
         requests: set[asyncio.Task[None]] = set()
@@ -171,22 +171,22 @@ class _Client:
 
 async def _run(plan: LoadPlan) -> None:
     connections = await _connect(plan)
-    # Every message is built before the first one is sent.
+    # Build and cache all messages before the first one is sent.
     for variant in range(VARIANTS):
-        next(script(plan.shape, "", variant, Played(Tally())))
+        next(script(plan.shape, "", variant, Timing(Tally())))
     client, stopped = _Client(plan.shape, connections), asyncio.Event()
     asking = client.open(plan.per_s, stopped) if plan.per_s else client.closed(plan.at_once, stopped)
     task = asyncio.create_task(asking)
     await asyncio.sleep(min(_WARM_UP_S, plan.seconds))
-    _say("warm")
+    _print_line("warm")
     await asyncio.to_thread(sys.stdin.readline)
     counted = await _count(client, plan.seconds)
-    _say("done")
+    _print_line("done")
     stopped.set()
     await task
     for connection in connections:
         connection.close()
-    _say(msgspec.json.encode(counted).decode())
+    _print_line(msgspec.json.encode(counted).decode())
 
 
 async def _connect(plan: LoadPlan) -> list[Connection]:
@@ -199,14 +199,14 @@ async def _connect(plan: LoadPlan) -> list[Connection]:
     return [connection for _, connection in pairs]
 
 
-async def _count(client: _Client, seconds: float) -> Counted:
-    """For so long, and until a request has ended: a slow picker may not have ended one in a short time."""
+async def _count(client: _Client, seconds: float) -> LoadResult:
+    """Count requests for `seconds`, and longer until one has ended, because a slow picker may need more time."""
     client.forget()
     began_s, cpu_before_s = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
     while not client.has_counted and time.perf_counter() < began_s + _PATIENCE_S:
         await asyncio.sleep(seconds)
-    return Counted(
+    return LoadResult(
         seconds=time.perf_counter() - began_s,
         picked_ms=list(client.picked_ms),
         took_ms=list(client.took_ms),
@@ -217,7 +217,7 @@ async def _count(client: _Client, seconds: float) -> Counted:
     )
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

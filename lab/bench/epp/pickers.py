@@ -1,4 +1,4 @@
-"""Starting the pickers that are measured: this project's, and a peer by whatever command starts it."""
+"""The processes of the measured pickers: this project's, and a peer started by a given command."""
 
 import json
 import os
@@ -27,8 +27,10 @@ _STOP_S = 3.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What a picker is started with. `slo` says what will be asked of it; `remote` whether it predicts by asking a
-    prediction server, or this project's picker in its own process; `flags` are this project's.
+    """A picker's settings.
+
+    `slo` is whether requests will ask for predictions. With `remote`, this project's picker asks a prediction server;
+    otherwise it predicts in its own process. `flags` are for this project's picker.
     """
 
     endpoints: Sequence[str]
@@ -41,14 +43,14 @@ class Setting:
 
 @cache
 def knows(flag: str) -> bool:
-    """Whether this project's picker has the flag."""
+    """Return whether this project's picker has the flag."""
     command = [sys.executable, "-m", "epp", "--help"]
     return f"{flag} " in subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
 def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
-    """This project's picker. RuntimeError when it doesn't come up."""
+    """Run this project's picker. Raise RuntimeError if it doesn't start."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--host=127.0.0.1", "--pool-name=bench", f"--secure-serving={str(setting.secure).lower()}"]
@@ -63,7 +65,7 @@ def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
 
 @contextmanager
 def peer_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
-    """The peer, started for `setting` unless it runs already. RuntimeError when it doesn't come up."""
+    """Run the peer with `setting`, or use one that runs already. Raise RuntimeError if it doesn't start."""
     peer = bench.peer or Peer()
     if peer.address:
         yield MeasuredPicker("peer", peer.address, metrics_url=peer.metrics_url)
@@ -91,13 +93,13 @@ def peer_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
 def _prediction_flags(latency: Latency, remote: bool) -> list[str]:
     flags = ["--enable-latency-predictor", f"--training-server-url={latency.training_url}"]
     if remote:
-        # A prediction that comes late is to be counted as slow, not as none.
+        # With this long timeout, a late prediction counts as slow, and not as missing.
         return [*flags, f"--prediction-server-url={latency.prediction_url}", "--prediction-timeout=500ms"]
     return [*flags, "--latency-client=embedded", f"--model-store={latency.store}"]
 
 
 def _endpoints_file(endpoints: Sequence[str]) -> str:
-    """JSON, which is YAML as well. Ports are texts, for pickers that want them so."""
+    """Return the endpoints as JSON, which is valid YAML. Ports are strings, because some pickers require that."""
     pairs = (endpoint.rpartition(":") for endpoint in endpoints)
     listed = [{"name": f"server-{index}", "address": host, "port": port} for index, (host, _, port) in enumerate(pairs)]
     return json.dumps({"endpoints": listed})
@@ -107,7 +109,7 @@ def _endpoints_file(endpoints: Sequence[str]) -> str:
 def _started(
     command: Sequence[str], env: Mapping[str, str], metrics_url: str, address: str, name: str
 ) -> Iterator[MeasuredPicker]:
-    """The process, from when it listens until the end. RuntimeError with its last words when it doesn't come up."""
+    """Start a process, wait until it listens, and stop it at the end. RuntimeError has the end of its log."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=_ROOT, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -116,7 +118,7 @@ def _started(
                 if process.poll() is not None or time.monotonic() > end_s:
                     log.seek(0)
                     words = log.read()[-300:].decode(errors="replace").strip()
-                    raise RuntimeError(f"{name} did not come up: {words or shlex.join(command)}")
+                    raise RuntimeError(f"{name} did not start: {words or shlex.join(command)}")
                 time.sleep(0.05)
             yield MeasuredPicker(name, address, [psutil.Process(process.pid)], metrics_url)
         finally:

@@ -1,6 +1,6 @@
-"""What reading the pool's metrics every 50 ms costs, and how fresh they are: under a small load, and idle.
+"""The cost of reading the pool's metrics every 50 ms, and their freshness, under a small load and idle.
 
-The few requests are counted with it: a picker may scrape less while there are none.
+The cost includes that of the few requests. Without requests, a picker may scrape less often.
 """
 
 import time
@@ -19,7 +19,7 @@ from lab.bench.figures import steps
 
 _REQUESTS_PER_S = 10.0
 _LEAST_REQUESTS = 5
-# A picker may go on for so long after the last request as if there were more to come.
+# Seconds for which a picker may keep scraping at the full rate after the last request.
 _LINGER_S = 2.5
 
 
@@ -27,16 +27,16 @@ def measure(bench: Bench) -> Figures:
     figures: Figures = {}
     sizes = ((bench.endpoints, True), (bench.endpoints, False), (bench.large_endpoints, True))
     for endpoints, large_pages in steps(sizes, "scraping"):
-        figures |= _of_pool(bench, endpoints, large_pages)
+        figures |= _measure_pool(bench, endpoints, large_pages)
     page_us = f"scrape_page_us_{bench.endpoints}_endpoints"
     if {page_us, f"peer_{page_us}"} <= figures.keys():
-        # A picker that a busy machine keeps from its pages spends few cores, so that pages are what is compared.
+        # On a busy machine a picker reads fewer pages and uses fewer cores, so the cost per page is compared.
         figures["peer_scrape_cores_ratio"] = figures[page_us] / figures[f"peer_{page_us}"]
     return figures
 
 
-def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
-    """One picker at a time, since either may want a whole core for this alone."""
+def _measure_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
+    """Measure one picker at a time, because each may need a whole core for scraping alone."""
     figures: Figures = {}
     name = f"{endpoints}_endpoints" + ("" if large_pages else "_small_pages")
     with model_servers(endpoints, large_pages=large_pages, first_port=bench.first_port) as addresses:
@@ -47,12 +47,12 @@ def _of_pool(bench: Bench, endpoints: int, large_pages: bool) -> Figures:
         if bench.peer:
             starts["peer_"] = lambda: peer_picker(bench, setting)
         for prefix, start in starts.items():
-            found = bench.attempt(f"{prefix}scrape_cores_{name}", _of_picker, bench, start, addresses)
+            found = bench.attempt(f"{prefix}scrape_cores_{name}", _measure_picker, bench, start, addresses)
             figures |= {f"{prefix}scrape_{what}_{name}": value for what, value in (found or {}).items()}
     return figures
 
 
-def _of_picker(
+def _measure_picker(
     bench: Bench, start: Callable[[], AbstractContextManager[MeasuredPicker]], addresses: list[str]
 ) -> Figures:
     with start() as target:

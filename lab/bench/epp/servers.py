@@ -1,6 +1,6 @@
-"""Stand-ins for a pool of model servers, all in one process: metrics pages as vLLM's, and short streamed answers.
+"""A pool of stub model servers in one process, with metrics pages like vLLM's, and short streamed answers.
 
-Each server is a port of its own. Values change from page to page, and so do the lengths of the numbers.
+Each server has its own port. Values, and the lengths of the numbers, change from page to page.
 """
 
 import asyncio
@@ -55,14 +55,17 @@ _ANSWER_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-l
 
 @contextmanager
 def model_servers(count: int, *, large_pages: bool, first_port: int = 0) -> Iterator[list[str]]:
-    """Their addresses: free ports, or those from `first_port` on. `large_pages` have some 350 series, others six."""
+    """Run `count` stub servers, and yield their addresses: free ports, or those from `first_port` on.
+
+    With `large_pages`, a page has some 350 series, otherwise six.
+    """
     command = [sys.executable, "-m", __name__, str(count), str(int(large_pages)), str(first_port)]
     process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         ports = process.stdout.readline().split()
         if len(ports) != count:
-            raise RuntimeError(f"no {count} servers came up: run `{' '.join(command)}`")
+            raise RuntimeError(f"{len(ports)} of {count} servers started: run `{' '.join(command)}`")
         yield [f"127.0.0.1:{port}" for port in ports]
     finally:
         process.terminate()
@@ -70,13 +73,13 @@ def model_servers(count: int, *, large_pages: bool, first_port: int = 0) -> Iter
 
 
 def pages_served(address: str) -> int:
-    """How many pages all the servers have given out so far; any of them can be asked."""
+    """Return how many pages all servers together have served. Any server can be asked."""
     with urllib.request.urlopen(f"http://{address}{_COUNT_PATH.decode()}", timeout=10) as response:
         return int(response.read())
 
 
 def page(rest: bytes, rng: random.Random) -> bytes:
-    """The gauges that pickers read, under their old and their new name, and what else is on the page."""
+    """Return a metrics page: the gauges that pickers read, under old and new names, and then `rest`."""
     running, waiting, usage = rng.randrange(64), rng.choice((0, 0, 0, 1, 3, 12)), rng.random()
     gauges = (
         f"# HELP vllm:num_requests_running Number of requests in model execution batches.\n"
@@ -99,7 +102,7 @@ def page(rest: bytes, rng: random.Random) -> bytes:
 
 
 def large_rest(rng: random.Random) -> bytes:
-    """Counters and histograms as vLLM has them."""
+    """Return counters and histograms like vLLM's."""
     lines = []
     for name in _COUNTERS:
         lines.append(f"# HELP vllm:{name} Number of {name.replace('_', ' ')}.\n# TYPE vllm:{name} counter")
@@ -119,7 +122,7 @@ def large_rest(rng: random.Random) -> bytes:
 
 
 class _Server(asyncio.Protocol):
-    """Answers a GET with a metrics page, and a POST, once its body is whole, with an answer. One request at a time."""
+    """Answers a GET with a metrics page, and a complete POST with an answer. Serves one request at a time."""
 
     pages = 0
 

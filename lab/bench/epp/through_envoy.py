@@ -1,6 +1,6 @@
-"""What a picker adds to a request's time behind a real Envoy: over the same Envoy that goes to the servers in turn.
+"""The time that a picker adds to a request behind a real Envoy, compared with round-robin in the same Envoy.
 
-Everything is as it is by default: TLS to the picker, scraping every 50 ms. Answers are short and come at once.
+All settings are the defaults: TLS to the picker, and scraping every 50 ms. Answers are short and come at once.
 """
 
 import re
@@ -28,19 +28,19 @@ _RATES = (100, 500)
 _READY_S = 30.0
 _PATIENCE_S = 10.0
 _STREAMS = "ext_proc.streams_started"
-_PAST_THE_PICKER = {envoy.POLICY_HEADER: envoy.ROUND_ROBIN}
+_WITHOUT_PICKER = {envoy.POLICY_HEADER: envoy.ROUND_ROBIN}
 
 
 @dataclass(frozen=True)
 class _Gateway:
-    """An Envoy, and where it tells its counters."""
+    """An Envoy, with the URL of its counters."""
 
     url: str
     admin_url: str
 
     @property
     def streams(self) -> int:
-        """How many it has opened to the picker so far."""
+        """The number of streams that it has opened to the picker so far."""
         with urllib.request.urlopen(f"{self.admin_url}/stats?filter={_STREAMS}", timeout=10) as response:  # noqa: S310
             found = re.search(rb": (\d+)", response.read())
         return int(found[1]) if found else 0
@@ -48,7 +48,7 @@ class _Gateway:
 
 @dataclass(frozen=True)
 class _Added:
-    """What is added to the median and to the 99th percentile."""
+    """The time added to the median and to the 99th percentile."""
 
     p50_ms: float
     p99_ms: float
@@ -84,14 +84,17 @@ def measure(bench: Bench) -> Figures:
 
 
 def _ratio(ours: _Added, theirs: _Added) -> float:
-    """RuntimeError where the machine's noise is larger than what was to be measured."""
+    """Return the ratio of added medians. Raise RuntimeError if the machine's noise is larger than an added time."""
     if min(ours.p50_ms, theirs.p50_ms) <= 0:
-        raise RuntimeError(f"nothing was added that could be compared: {ours.p50_ms:.2f} and {theirs.p50_ms:.2f} ms")
+        raise RuntimeError(f"no added time to compare: {ours.p50_ms:.2f} and {theirs.p50_ms:.2f} ms")
     return ours.p50_ms / theirs.p50_ms
 
 
 def _added(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[str, _Added]:
-    """Each gateway with its picker and past it, in turn. One that fails once is out: what is left would flatter it."""
+    """Measure each gateway with and without its picker, in turn.
+
+    A gateway that fails once has no figures, because its other rounds alone would look too good.
+    """
     found: dict[str, list[tuple[float, float]]] = {prefix: [] for prefix in gateways}
     for _ in steps(range(bench.rounds), f"Envoy, {per_s} requests a second"):
         for prefix, gateway in gateways.items():
@@ -107,25 +110,29 @@ def _added(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[st
 
 
 def _added_once(gateway: _Gateway, per_s: float, seconds: float) -> tuple[float, float]:
-    """RuntimeError unless the picker was asked about each of the one kind, and about none of the other."""
+    """Measure the added time once: the median and the 99th percentile, in ms.
+
+    Raise RuntimeError unless Envoy asked the picker about each picked request, and about none of the others.
+    """
     before = gateway.streams
     picked = http_load(gateway.url, SLO_HEADERS, per_s, seconds)
     between = gateway.streams
-    past = http_load(gateway.url, _PAST_THE_PICKER, per_s, seconds)
-    asked, needlessly = between - before, gateway.streams - between
-    if asked != picked.sent or needlessly:
+    bypassed = http_load(gateway.url, _WITHOUT_PICKER, per_s, seconds)
+    asked, needless = between - before, gateway.streams - between
+    if asked != picked.sent or needless:
         raise RuntimeError(
-            f"Envoy asked the picker about {asked} of {picked.sent} requests that it was to pick for, and about "
-            f"{needlessly} of {past.sent} that were to go past it"
+            f"Envoy asked the picker about {asked} of {picked.sent} requests for the picker, and about {needless} of "
+            f"{bypassed.sent} requests that bypass it"
         )
-    return picked.percentile_ms(50) - past.percentile_ms(50), picked.percentile_ms(99) - past.percentile_ms(99)
+    return picked.percentile_ms(50) - bypassed.percentile_ms(50), picked.percentile_ms(99) - bypassed.percentile_ms(99)
 
 
 @contextmanager
 def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) -> Iterator[_Gateway]:
-    """An Envoy with one worker in front of the picker. RuntimeError when it doesn't come up.
+    """Run an Envoy with one worker in front of the picker. Raise RuntimeError if it doesn't start.
 
-    A picker that is late or gone costs its time, or the request: going on without it would look quick.
+    If the picker is late, the request waits; if the picker is gone, the request fails. Requests without a pick would
+    look fast.
     """
     port, admin_port = free_port(), free_port()
     config = envoy.bootstrap(
@@ -149,7 +156,7 @@ def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) 
             end_s = time.monotonic() + _READY_S
             while not _is_ready(admin_port):
                 if process.poll() is not None or time.monotonic() > end_s:
-                    raise RuntimeError(f"Envoy did not come up: {log.read_text(errors='replace')[-300:]}")
+                    raise RuntimeError(f"Envoy did not start: {log.read_text(errors='replace')[-300:]}")
                 time.sleep(0.05)
             yield _Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
         finally:

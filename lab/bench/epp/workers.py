@@ -1,4 +1,4 @@
-"""Several worker processes on one port: decisions a second over those of one."""
+"""Several worker processes on one port: their decisions per second, compared with those of one."""
 
 from lab.bench.epp.bench import Bench, Figures
 from lab.bench.epp.cases import Case, pickers, run
@@ -11,13 +11,13 @@ _WORKERS = (1, 2)
 
 
 def measure(bench: Bench) -> Figures:
-    """The load client takes a part of the same cores, so that on two of them the ratio stays well below 2."""
+    """Measure one and two workers. The load client uses the same cores, so on two cores the ratio stays below 2."""
     if not knows("--workers"):
         bench.leave_out("workers_2_over_1", "the picker has no flag --workers")
         return {}
     per_s: dict[int, float] = {}
     figures: Figures = {}
-    # Many connections, as of many Envoys, for the kernel to spread over the workers.
+    # The kernel spreads connections over the workers. So there are many, as from many Envoys.
     case = Case("c32", Shape(), at_once=32, connections=16)
     with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
         for workers in _WORKERS:

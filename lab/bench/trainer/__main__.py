@@ -90,9 +90,7 @@ def measure_peer(url: str, batches: int, interval_s: float) -> dict[str, float]:
     "--sync-sec", default=1.0, type=click.FloatRange(0.05), help="The predictor's poll interval, for freshness."
 )
 @click.option("--requests-per-s", default=4.0, type=click.FloatRange(0.1), help="Request rate of the replayed trace.")
-@click.option(
-    "--peer", default="", help="URL of another training server with the same API, to measure in the same run."
-)
+@click.option("--peer", default="", help="URL of another training server with the same API, measured in the same run.")
 @click.option("--peer-interval-sec", default=1.0, type=click.FloatRange(0.05), help="The peer's retraining interval.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."

@@ -16,9 +16,9 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from epp.exceptions import ConfigError
 from epp.extproc.front import HEALTH_SERVICES, PATH, SERVICE, Front, FrontSettings, start
 from epp.extproc.health import Health
+from serving.exceptions import StartError
 from tests.epp.extproc.exchanges import Book
 
 SETTINGS = FrontSettings(host="127.0.0.1", port=0, health_port=0, certificates=None, health_checking=True)
@@ -327,7 +327,7 @@ async def test_a_client_that_is_gone_does_not_stop_the_end(settings: FrontSettin
 async def test_a_taken_port_is_told(settings: FrontSettings) -> None:
     async with served(settings) as (front, _, _):
         for taken in (replace(settings, port=front.port), replace(settings, health_port=front.port)):
-            with pytest.raises(ConfigError, match=str(front.port)):
+            with pytest.raises(StartError, match=str(front.port)):
                 await start(taken, Book().new_exchange, Health(()))
 
 

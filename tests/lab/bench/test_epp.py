@@ -30,13 +30,13 @@ def _figures(folder: Path, *flags: str, env: Mapping[str, str] | None = None) ->
 
 
 @pytest.mark.slow
-def test_it_measures_decisions_chunks_scraping_and_what_is_added_behind_envoy(tmp_path: Path) -> None:
+def test_decisions_chunks_scraping_and_envoy_are_measured(tmp_path: Path) -> None:
     measured = _figures(tmp_path, "--only", "decide,chunks,scrape,envoy")
     wanted = {"decide_default_100_p50_ms", "decide_slo_remote_100_p50_ms", "cpu_ratio_1000_to_1_tokens"}
     wanted |= {f"decide_slo_embedded_{n}_{p}_ms" for n in (10, 100, 1000) for p in ("p50", "p99")}
     wanted |= {"extproc_cpu_us_per_request_slo_200_chunks", "observed_chunk_cpu_us", "scrape_cores_20_endpoints"}
     assert wanted | {"envoy_added_p50_ms", "envoy_added_p99_ms"} <= set(measured)
-    # A page for each endpoint takes its pause at least: more pages than that would be counted wrongly.
+    # Pages can't be fresher than the scrape interval allows: a smaller value would mean a wrong count of pages.
     assert measured["scrape_freshness_ms_20_endpoints"] > 40
 
 
@@ -56,12 +56,12 @@ def test_a_peer_is_measured_in_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--only", "chunks,nonsense"], b"nonsense is no part: give some of decide"),
+        (["--only", "chunks,nonsense"], b"nonsense is no part: expected some of decide"),
         (["--peer", "127.0.0.1:1", "--peer-command", "true"], b"exclude each other"),
         (["--peer", "nowhere"], b"nowhere"),
     ],
 )
-def test_what_can_not_be_done_is_refused(flags: list[str], said: bytes) -> None:
+def test_bad_options_are_refused(flags: list[str], said: bytes) -> None:
     result = subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, timeout=60)
     assert result.returncode == 2
     assert said in result.stderr

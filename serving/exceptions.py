@@ -1,0 +1,5 @@
+"""Errors that every server has."""
+
+
+class StartError(Exception):
+    """A server can't start. The text says why, and what to change."""

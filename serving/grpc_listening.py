@@ -1,0 +1,33 @@
+"""grpcio's servers: their options, and the port that they listen on. Not every server's image has grpcio."""
+
+import grpc
+import grpc.aio
+
+from serving.exceptions import StartError
+from serving.grpc_credentials import Certificates, grpc_credentials
+from serving.listening import Address
+
+
+def listen(
+    address: Address,
+    handler: grpc.GenericRpcHandler,
+    certificates: Certificates | None,
+    max_message_bytes: int,
+) -> tuple[grpc.aio.Server, int]:
+    """Return a server that has its port but isn't started, and that port; raise StartError when the port is taken.
+
+    It serves over TLS when there are certificates. The limit holds for requests; answers have none.
+    """
+    options = (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(address.is_shared)),
+    )
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((handler,))
+    try:
+        if certificates:
+            return server, server.add_secure_port(str(address), grpc_credentials(certificates))
+        return server, server.add_insecure_port(str(address))
+    except RuntimeError as error:
+        raise StartError(f"can't listen on {address} for gRPC; choose another --grpc-port") from error

@@ -1,0 +1,94 @@
+"""The life of a server's process: start, run until a signal, end.
+
+SIGTERM and SIGINT ask a server to end. So does the end of the process that started it, where it wants that
+(serving/parent.py).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+import uvloop
+
+from serving.parent import watched_parent
+
+logger = logging.getLogger("headroom.life")
+
+# The signals that have come, oldest first, until somebody takes them.
+Signals = asyncio.Queue[signal.Signals]
+
+
+class Server(Protocol):
+    """What a process does in its life."""
+
+    async def start(self) -> None:
+        """Serve from now on. StartError when that can't be. The first signal cancels it."""
+
+    async def run(self) -> None:
+        """Go on until the first signal cancels it. Return or raise only when a part of the server has ended."""
+
+    async def end(self, signals: Signals) -> None:
+        """Drain, and release what `start` took, however far that came. `signals` brings those after the first."""
+
+
+def live(server: Server) -> None:
+    """Run a server's whole life. Return after a signal; raise what ended the server otherwise."""
+    uvloop.run(_live(server))
+
+
+async def _live(server: Server) -> None:
+    signals = Signals()
+    with _caught(signals):
+        try:
+            await _serve(server, signals)
+        finally:
+            await server.end(signals)
+
+
+async def _serve(server: Server, signals: Signals) -> None:
+    """Start and run until the first signal."""
+    going = asyncio.timeout(None)
+
+    def expire(_: object) -> None:
+        with suppress(RuntimeError):  # the server has ended by itself
+            going.reschedule(0)
+
+    first = asyncio.create_task(signals.get())
+    first.add_done_callback(expire)
+    try:
+        async with going:
+            await server.start()
+            await server.run()
+    except TimeoutError:
+        if not going.expired():
+            raise
+    finally:
+        first.cancel()
+
+
+@contextmanager
+def _caught(signals: Signals) -> Iterator[None]:
+    """Put every signal into the queue, and a SIGTERM when the parent has ended."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    parent = watched_parent()
+    if parent is None:
+        yield
+        return
+
+    def orphaned() -> None:
+        logger.warning("the process that started this one has ended, so this one ends too")
+        loop.remove_reader(parent)
+        signals.put_nowait(signal.SIGTERM)
+
+    loop.add_reader(parent, orphaned)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent)
+        os.close(parent)

@@ -1,0 +1,32 @@
+"""The sockets that servers listen on."""
+
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from serving.exceptions import StartError
+
+_BACKLOG: Final = 1024  # connections that the kernel completes before the server accepts them
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. Port 0 picks a free port. Several processes can listen on a shared port."""
+
+    host: str
+    port: int
+    is_shared: bool = False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listen(address: Address) -> socket.socket:
+    """Return a listening socket; raise StartError when there can be none, as when the port is taken."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (address.host, address.port), family=family, backlog=_BACKLOG, reuse_port=address.is_shared
+        )
+    except OSError as error:
+        raise StartError(f"can't listen on {address}: {error.strerror or error}") from error
