@@ -40,7 +40,7 @@ class Engine:
 
     def find(self, name: str, version: int | None = None) -> Model:
         """Return a version of a model, by default the newest; raise NotLoadedError that lists the loaded ones."""
-        served = self.served(name)
+        served = self.served_model(name)
         if version is None:
             return served.default
         if version not in served.versions:
@@ -48,7 +48,7 @@ class Engine:
             raise NotLoadedError(f"no version {version} of model {name!r}; loaded: {known}", any_loaded=True)
         return served.versions[version]
 
-    def served(self, name: str) -> Served:
+    def served_model(self, name: str) -> Served:
         models = self.models
         found = models.get(name)
         if found is None and models:

@@ -30,7 +30,7 @@ def load_published(
 
     Raise ModelError for the first that can't be served; then none of them is.
     """
-    return {name: _load(store, generation, name, before.get(name), policies.of(name), limits) for name in names}
+    return {name: _load(store, generation, name, before.get(name), policies.policy_of(name), limits) for name in names}
 
 
 def _load(

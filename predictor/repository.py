@@ -120,7 +120,7 @@ class Repository:
     async def unload(self, name: str) -> None:
         """Remove a model from service. Requests that it is answering still finish."""
         self._refuse_unless_explicit()
-        self._engine.served(name)
+        self._engine.served_model(name)
         self._engine.swap({name: None})
         self._loaded.pop(name, None)
         self._unloaded.add(name)
@@ -219,7 +219,7 @@ class Repository:
 
     def _policy_identity(self, names: Names) -> Hashable:
         """Return the generation's number if older versions are served too: each generation may change which ones."""
-        latest = all(self._policies.of(name).is_latest for name in names)
+        latest = all(self._policies.policy_of(name).is_latest for name in names)
         return None if latest or not self._generation else self._generation.generation
 
     def _forget_removed(self) -> None:

@@ -74,7 +74,7 @@ def load_folder(root: Path, name: str, before: Served | None, policies: VersionP
 
 def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
     config = _config(folder, name)
-    policy = policies.of(name, _policy(config))
+    policy = policies.policy_of(name, _policy(config))
     found = list(_versions(folder))
     chosen = policy.choose(found)
     if not chosen:

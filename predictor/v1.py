@@ -30,7 +30,7 @@ def prediction_handler(config: Config, engine: Engine) -> Handler:
         began_ns = time.perf_counter_ns()
         name = scope["path"].removeprefix(PREFIX)
         try:
-            served = engine.served(name)
+            served = engine.served_model(name)
             body = await read_body(scope, receive, config.max_body_bytes)
             (answer, run), queue_ns = await run_inline_or_in_thread(len(body), _answer, served, body)
         except PredictorError as problem:
@@ -51,7 +51,7 @@ def routes(engine: Engine) -> list[Route]:
 
     async def model(request: Request) -> Response:
         try:
-            return json(_describe(engine.served(request.path_params["model"]), str(request.base_url)))
+            return json(_describe(engine.served_model(request.path_params["model"]), str(request.base_url)))
         except NotLoadedError as problem:
             return error(http_status(problem), str(problem))
 

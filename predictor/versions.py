@@ -54,7 +54,7 @@ class VersionPolicies:
     default: VersionPolicy | None = None
     by_model: tuple[tuple[str, VersionPolicy], ...] = ()
 
-    def of(self, model: str, configured: VersionPolicy = LATEST) -> VersionPolicy:
+    def policy_of(self, model: str, configured: VersionPolicy = LATEST) -> VersionPolicy:
         return dict(self.by_model).get(model, self.default or configured)
 
 

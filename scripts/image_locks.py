@@ -50,7 +50,7 @@ def sections(lock: str) -> dict[str, tuple[Requirement, str]]:
     return found
 
 
-def needed(extras: Iterable[str]) -> set[str]:
+def needed_packages(extras: Iterable[str]) -> set[str]:
     """Return the names of all packages that `pip install headroom[extras]` installs on Linux, on either machine."""
     found: set[tuple[str, str]] = set()
     waiting = [(PROJECT, extra) for extra in ("", *extras)]
@@ -64,10 +64,10 @@ def needed(extras: Iterable[str]) -> set[str]:
     return {name for name, _ in found} - {PROJECT}
 
 
-def locked(image: str, lock: str) -> str:
+def lock_content(image: str, lock: str) -> str:
     """Return the content of an image's lock file; raise ClickException if the environment differs from the lock."""
     known = sections(lock)
-    names = sorted(needed(IMAGES[image]))
+    names = sorted(needed_packages(IMAGES[image]))
     for name in names:
         if name not in known:
             raise click.ClickException(f"requirements.lock lacks {name}, which {image} needs: run scripts/lock")
@@ -103,7 +103,7 @@ def main(check: bool) -> None:
     lock = (ROOT / "requirements.lock").read_text()
     stale = []
     for image in IMAGES:
-        path, content = ROOT / "images" / f"{image}.lock", locked(image, lock)
+        path, content = ROOT / "images" / f"{image}.lock", lock_content(image, lock)
         if not path.exists() or path.read_text() != content:
             stale.append(path.name)
             if not check:

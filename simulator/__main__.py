@@ -70,7 +70,7 @@ def main(imitated: Hardware, **options: Any) -> None:
     An option without a default overrides the hardware's own value (see `simulator/hardware.py`). The options for costs
     work with fast and slow only: the other hardware has a table of measured costs.
     """
-    costs, limits = _given(options, LinearCost), _given(options, Hardware)
+    costs, limits = _pop_given(options, LinearCost), _pop_given(options, Hardware)
     cost = imitated.cost
     if costs and not isinstance(cost, LinearCost):
         flag = f"--{min(costs).replace('_', '-')}"
@@ -88,7 +88,7 @@ def main(imitated: Hardware, **options: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _given(options: dict[str, Any], kind: type[LinearCost] | type[Hardware]) -> dict[str, Any]:
+def _pop_given(options: dict[str, Any], kind: type[LinearCost] | type[Hardware]) -> dict[str, Any]:
     """Remove from `options` those that override a field of `kind`, and return those that were given."""
     names = {field.name for field in dataclasses.fields(kind)} - {"name", "cost"}
     return {name: value for name in sorted(names) if (value := options.pop(name)) is not None}

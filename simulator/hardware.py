@@ -73,11 +73,11 @@ def hardware(name: str) -> Hardware:
     if name in PRESETS:
         return PRESETS[name]
     if name in shipped_names():
-        return _shipped(name)
+        return _shipped_hardware(name)
     if not name.endswith(".csv"):
         known = ", ".join([*PRESETS, *shipped_names()])
         raise CalibrationError(f"no hardware is called {name!r}: expected {known}, or the path of a .csv file")
-    return measured(Path(name).stem, read_calibration(Path(name)))
+    return measured_hardware(Path(name).stem, read_calibration(Path(name)))
 
 
 def shipped_names() -> list[str]:
@@ -94,16 +94,16 @@ def read_calibration(path: Path) -> Calibration:
     return parse_calibration(text, str(path))
 
 
-def measured(name: str, calibration: Calibration) -> Hardware:
+def measured_hardware(name: str, calibration: Calibration) -> Hardware:
     """Return the hardware of a calibration.
 
     A step takes `kernel_factor` times the table's times of its parts, plus `host_ms`.
     """
     factor, limits = calibration.kernel_factor, calibration.limits
     cost = MeasuredCost(
-        surface(calibration.dense).scaled(factor, calibration.host_ms),
-        surface(calibration.prefill_attention).scaled(factor),
-        surface(calibration.decode_attention).scaled(factor),
+        surface(calibration.dense).scale(factor, calibration.host_ms),
+        surface(calibration.prefill_attention).scale(factor),
+        surface(calibration.decode_attention).scale(factor),
         limits["max_num_seqs"],
         limits["max_num_batched_tokens"],
     )
@@ -111,6 +111,6 @@ def measured(name: str, calibration: Calibration) -> Hardware:
 
 
 @cache
-def _shipped(name: str) -> Hardware:
+def _shipped_hardware(name: str) -> Hardware:
     text = (_SHIPPED / f"{name}.csv").read_text("utf-8")
-    return measured(name, parse_calibration(text, f"{name}.csv"))
+    return measured_hardware(name, parse_calibration(text, f"{name}.csv"))

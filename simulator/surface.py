@@ -25,7 +25,7 @@ class Surface:
         """Return a row for each of `wanted`: linear between and beyond the measured rows, constant below the first."""
         return np.stack([extend(self.tokens, column, wanted) for column in self.ms.T], axis=1)
 
-    def scaled(self, factor: float, offset_ms: float = 0.0) -> "Surface":
+    def scale(self, factor: float, offset_ms: float = 0.0) -> "Surface":
         return Surface(self.tokens, self.contexts, factor * self.ms + offset_ms)
 
 

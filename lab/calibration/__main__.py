@@ -13,7 +13,7 @@ from lab.calibration.pairs import PAIRS, Pair
 from lab.calibration.served import imitate, read_served
 from simulator.calibration_file import PARTS, format_calibration
 from simulator.exceptions import CalibrationError
-from simulator.hardware import hardware, measured, read_calibration
+from simulator.hardware import hardware, measured_hardware, read_calibration
 
 _FOLDER = Path(__file__).parents[2] / "simulator" / "calibration"
 _CONTEXTS = (1_024, 8_192)
@@ -48,7 +48,7 @@ def make(
     figures: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
     for pair in steps([pair for pair in PAIRS if not only or pair.name in only], "composing"):
-        text, found = _made(packages, pair, host_ms, kernel_factor)
+        text, found = _compose_table(packages, pair, host_ms, kernel_factor)
         (out / f"{pair.name}.csv").write_text(text)
         figures |= {f"{pair.name} {name}": value for name, value in found.items()}
     _tell(figures, json_file, {"package": PACKAGE, "host_ms": host_ms, "kernel_factor": kernel_factor})
@@ -65,7 +65,7 @@ def check(file: Path, json_file: Path | None) -> None:
     """
     try:
         read = read_calibration(file)
-        measured(file.stem, read)
+        measured_hardware(file.stem, read)
     except CalibrationError as error:
         raise click.ClickException(str(error)) from error
     figures = figures_of(read, {part: getattr(read, part) for part in PARTS})
@@ -95,7 +95,7 @@ def compare(packages: Path, json_file: Path | None) -> None:
     _tell(figures, json_file, {"package": PACKAGE, "hardware": _SERVED})
 
 
-def _made(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
+def _compose_table(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
     """The table's text, and figures of the measurements that it is made of."""
     kernels = read_kernels(packages, pair)
     source = f"composed of kernels measured by {PACKAGE}: {pair.system}, vLLM {pair.version}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 
 from simulator.calibration_file import PARTS, Calibration
-from simulator.hardware import measured
+from simulator.hardware import measured_hardware
 from simulator.surface import Points, surface
 
 LeftOut = Iterator[tuple[tuple[int, int], float]]
@@ -25,7 +25,7 @@ def left_out(points: Points) -> LeftOut:
 
 def left_out_errors(points: Points, part: str, calibration: Calibration) -> dict[str, float]:
     """In percent of what the row says, and of the step that consists of it: median and worst."""
-    cost = measured("checked", calibration).cost
+    cost = measured_hardware("checked", calibration).cost
     of_row, of_step = [], []
     for (tokens, context), error_ms in left_out(points):
         ms = points[tokens, context]
@@ -61,7 +61,7 @@ def figures_of(calibration: Calibration, measured_points: Mapping[str, Points]) 
 
 def decode_steps(calibration: Calibration, context: int) -> dict[str, float]:
     """What a step of decodes takes, in ms, and what its kernels alone are said to take."""
-    cost = measured("checked", calibration).cost
+    cost = measured_hardware("checked", calibration).cost
     found = {}
     for batch in (1, 32, 128, 256):
         step_ms = cost.dense_ms(batch) + cost.decode_attention_ms(batch, batch * context)

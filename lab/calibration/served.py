@@ -31,12 +31,12 @@ def read_served(packages: Path, system: str, model: str, gpus: int) -> list[Serv
     file = packages / "aiconfigurator_core" / "systems" / "silicon_sample.csv"
     try:
         with file.open(newline="") as lines:
-            return served(csv.DictReader(lines), system, model, gpus)
+            return served_cases(csv.DictReader(lines), system, model, gpus)
     except OSError as error:
         raise click.ClickException(f"can't read {file}: {error.strerror}") from error
 
 
-def served(rows: Iterable[Mapping[str, str]], system: str, model: str, gpus: int) -> list[Served]:
+def served_cases(rows: Iterable[Mapping[str, str]], system: str, model: str, gpus: int) -> list[Served]:
     own = {"system": system, "model_path": model, "tp_size": str(gpus), "backend": "vllm", "mode": "agg"}
     return [
         Served(

@@ -17,13 +17,13 @@ from lab.clocks import report
 from lab.clocks.comparing import PhaseComparison, compare, order
 from lab.clocks.virtual import tell_virtually
 from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
-from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, shortened
-from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
+from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, shorten
+from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
 from lab.loop.policies import ENVOYS_OWN, PICKERS, Phase, phases
 from lab.loop.report import machine_and_versions
-from lab.loop.running import exit_status, new_folder, running
+from lab.loop.running import exit_status, new_folder, running_stack
 from lab.loop.stack import StackConfig, free_ports
-from lab.loop.story import tell
+from lab.loop.story import run_story
 from lab.loop.terminal import Terminal
 from simulator.workloads import WORKLOADS
 from simulator.workloads.changes import steady
@@ -80,8 +80,8 @@ async def _compare(
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    pool = pool_of(hardware, replicas)
-    subject = shortened(WORKLOADS[workload].on(*pool), max_prompt_tokens, max_output_tokens)
+    pool = share_replicas(hardware, replicas)
+    subject = shorten(WORKLOADS[workload].on(*pool), max_prompt_tokens, max_output_tokens)
     load = OfferedLoad(subject, share * subject.typical_rps * speed_factor, speed_factor)
     config = StackConfig(
         folder=new_folder(),
@@ -121,8 +121,8 @@ async def _on_both_clocks(
 ) -> dict[str, PhaseComparison]:
     """By phase. The machine has its cores for Envoy alone: virtual time comes after."""
     with Terminal(console) as terminal:
-        async with running(config, terminal) as supervisor:
-            story = await supervisor.guard(tell(config, terminal, load, told, phase_s=phase_s, seed=seed))
+        async with running_stack(config, terminal) as supervisor:
+            story = await supervisor.guard(run_story(config, terminal, load, told, phase_s=phase_s, seed=seed))
         terminal.say("now the same in virtual time")
         learning = msgspec.structs.replace(
             LEARNING, interval_s=config.retraining_interval_s, min_samples=config.min_samples, min_new_rows=1

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from scipy.stats import spearmanr
 
-from lab.clocks.predicting import Prediction, judge, of_decision, of_flight
-from lab.clocks.virtual import Flown, Placed, fly_as_placed
+from lab.clocks.predicting import Prediction, from_decision, from_flight, judge
+from lab.clocks.virtual import PhaseFlights, Placed, fly_as_placed
 from simulator.arrival import Scenario
 from simulator.cluster import Flight
 from simulator.outcome import Outcome
@@ -18,7 +18,7 @@ from simulator.outcome import Outcome
 PERCENTILES = (50, 95)
 
 
-class Fate(NamedTuple):
+class RequestOutcome(NamedTuple):
     """What became of a request on either clock; latencies in ms, None where nothing came."""
 
     number: int
@@ -43,7 +43,7 @@ class Side(msgspec.Struct, frozen=True):
     prediction: Prediction | None = None
 
 
-class Apart(msgspec.Struct, frozen=True):
+class TokenDelay(msgspec.Struct, frozen=True):
     """How much later than in virtual time tokens came through Envoy, when each request goes to the same endpoint.
 
     The median of the differences in ms, and of their sizes in percent of virtual time's latency.
@@ -63,7 +63,7 @@ class PhaseComparison(msgspec.Struct, frozen=True):
     chance: tuple[float, float]
     envoy: Side
     replayed: Side
-    apart: Apart
+    apart: TokenDelay
     errors: int
 
 
@@ -82,7 +82,7 @@ class Order(msgspec.Struct, frozen=True):
 
 def compare(
     scenario: Scenario,
-    runs: Sequence[Flown],
+    runs: Sequence[PhaseFlights],
     outcomes: Sequence[Outcome],
     decisions: Mapping[str, Mapping[str, Any]],
     warm_up_share: float,
@@ -99,13 +99,13 @@ def compare(
         return [flight for flight in all_of_them if flight.arrival.index in judged]
 
     virtual = [flights(run.flights) for run in runs]
-    foretold = [of_flight(flight, run.predicted) for run, ours in zip(runs, virtual, strict=True) for flight in ours]
+    foretold = [from_flight(flight, run.predicted) for run, ours in zip(runs, virtual, strict=True) for flight in ours]
     fates = [[_of_flight(flight) for flight in ours] for ours in virtual]
     attained = [_side(one, endpoints).attainment for one in fates]
-    as_placed = [_of_flight(flight) for flight in flights(fly_as_placed(scenario, _placed(scenario, outcomes)))]
+    as_placed = [_of_flight(flight) for flight in flights(fly_as_placed(scenario, _placements(scenario, outcomes)))]
     seen = [outcome for outcome in outcomes if outcome.request.index in judged]
     envoy = [_of_outcome(outcome) for outcome in seen]
-    decided = [of_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
+    decided = [from_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
     return PhaseComparison(
         virtual=_side([fate for one in fates for fate in one], endpoints, judge(foretold) if decided else None),
         chance=(min(attained), max(attained)),
@@ -137,7 +137,7 @@ def order(phases: Mapping[str, PhaseComparison], margin: float) -> Order:
     )
 
 
-def _placed(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
+def _placements(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
     """What was sent late arrives late; what no server took isn't there."""
     return [
         Placed(
@@ -154,15 +154,15 @@ def _served_by(outcome: Outcome) -> int | None:
     return int(outcome.served_by.rpartition("-")[2]) if outcome.served_by else None
 
 
-def _of_flight(flight: Flight) -> Fate:
-    return Fate(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
+def _of_flight(flight: Flight) -> RequestOutcome:
+    return RequestOutcome(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
 
 
-def _of_outcome(outcome: Outcome) -> Fate:
-    return Fate(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
+def _of_outcome(outcome: Outcome) -> RequestOutcome:
+    return RequestOutcome(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
 
 
-def _side(fates: Sequence[Fate], endpoints: int, prediction: Prediction | None = None) -> Side:
+def _side(fates: Sequence[RequestOutcome], endpoints: int, prediction: Prediction | None = None) -> Side:
     served = [fate.endpoint for fate in fates]
     return Side(
         requests=len(fates),
@@ -180,12 +180,12 @@ def _percentiles(values: Sequence[float | None]) -> dict[str, float]:
     return {f"p{percent}": round(float(value), 2) for percent, value in zip(PERCENTILES, found, strict=True)}
 
 
-def _apart(envoy: Sequence[Fate], replayed: Sequence[Fate]) -> Apart:
+def _apart(envoy: Sequence[RequestOutcome], replayed: Sequence[RequestOutcome]) -> TokenDelay:
     by_number = {fate.number: fate for fate in replayed}
     pairs = [(fate, by_number[fate.number]) for fate in envoy if fate.number in by_number]
     ttft = _differences([(one.ttft_ms, other.ttft_ms) for one, other in pairs])
     tpot = _differences([(one.tpot_ms, other.tpot_ms) for one, other in pairs])
-    return Apart(ttft_ms=ttft[0], tpot_ms=tpot[0], ttft_percent=ttft[1], tpot_percent=tpot[1])
+    return TokenDelay(ttft_ms=ttft[0], tpot_ms=tpot[0], ttft_percent=ttft[1], tpot_percent=tpot[1])
 
 
 def _differences(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from lab.evaluation.policies.picker import Predicted
 from simulator.cluster import Flight
 
 
-class Foretold(NamedTuple):
+class PredictionOutcome(NamedTuple):
     """A decision's prediction, if it had one, and what was observed in ms, as the picker sees it."""
 
     predicted: Predicted | None
@@ -33,12 +33,12 @@ class Prediction(msgspec.Struct, frozen=True):
     tpot_coverage: float | None
 
 
-def of_flight(flight: Flight, predicted: Mapping[int, Predicted]) -> Foretold:
+def from_flight(flight: Flight, predicted: Mapping[int, Predicted]) -> PredictionOutcome:
     """In virtual time."""
-    return Foretold(predicted.get(flight.arrival.index), flight.ttft_ms, flight.tpot_ms)
+    return PredictionOutcome(predicted.get(flight.arrival.index), flight.ttft_ms, flight.tpot_ms)
 
 
-def of_decision(decision: Mapping[str, Any]) -> Foretold:
+def from_decision(decision: Mapping[str, Any]) -> PredictionOutcome:
     """From what the picker says of a decision at /debug/decisions; without a median the quantile stands for it."""
     told, outcome = decision["predicted"], decision["outcome"]
     predicted = told and Predicted(
@@ -47,13 +47,13 @@ def of_decision(decision: Mapping[str, Any]) -> Foretold:
         ttft_median_ms=told.get("ttft_median_ms", told["ttft_ms"]),
         tpot_median_ms=told.get("tpot_median_ms", told["tpot_ms"]),
     )
-    return Foretold(predicted, outcome["ttft_ms"], outcome["tpot_ms"])
+    return PredictionOutcome(predicted, outcome["ttft_ms"], outcome["tpot_ms"])
 
 
-def judge(decisions: Sequence[Foretold]) -> Prediction:
+def judge(decisions: Sequence[PredictionOutcome]) -> Prediction:
     known = [(one, one.predicted) for one in decisions if one.predicted]
-    ttft = _compared([(said.ttft_median_ms, said.ttft_ms, one.ttft_ms) for one, said in known])
-    tpot = _compared([(said.tpot_median_ms, said.tpot_ms, one.tpot_ms) for one, said in known])
+    ttft = _errors([(said.ttft_median_ms, said.ttft_ms, one.ttft_ms) for one, said in known])
+    tpot = _errors([(said.tpot_median_ms, said.tpot_ms, one.tpot_ms) for one, said in known])
     return Prediction(
         share=round(100 * len(known) / max(len(decisions), 1), 1),
         ttft_mdape=_error(ttft),
@@ -63,7 +63,7 @@ def judge(decisions: Sequence[Foretold]) -> Prediction:
     )
 
 
-def _compared(rows: Sequence[tuple[float, float, float | None]]) -> NDArray[np.float64]:
+def _errors(rows: Sequence[tuple[float, float, float | None]]) -> NDArray[np.float64]:
     """[latencies that were observed, (predicted median, its upper quantile, observed)]."""
     return np.array([row for row in rows if row[2]], dtype=np.float64).reshape(-1, 3)
 

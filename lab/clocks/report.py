@@ -8,7 +8,7 @@ import msgspec
 from lab.clocks.comparing import Order, PhaseComparison, Side
 from lab.clocks.predicting import Prediction
 from lab.evaluation.report.tables import table
-from lab.loop.report import counted
+from lab.loop.report import count_names
 
 _HEAD = (
     "policy",
@@ -97,7 +97,7 @@ def page(
     about: Any,
 ) -> str:
     """Markdown, whole."""
-    pool, machine = counted(settings["hardware"]), about["machine"]
+    pool, machine = count_names(settings["hardware"]), about["machine"]
     return f"""\
 # The same policies on both clocks
 

@@ -20,7 +20,7 @@ _CHANCES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Flown:
+class PhaseFlights:
     """What became of a phase's requests, and what was predicted of those that were placed by predictions, by index."""
 
     flights: Sequence[Flight]
@@ -36,7 +36,7 @@ def tell_virtually(
     learning: LearningSettings,
     on_phase: Callable[[], None] = lambda: None,
     chance: int = 0,
-) -> dict[str, Flown]:
+) -> dict[str, PhaseFlights]:
     """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story.
 
     With another `chance` the same requests come, and what policies leave to chance falls otherwise.
@@ -45,24 +45,26 @@ def tell_virtually(
     endpoints = load.workload.endpoints
     scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
     picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, chance_seed, VirtualTrainer(learning))
-    told: dict[str, Flown] = {}
+    told: dict[str, PhaseFlights] = {}
     now_s = 0.0
     for number, phase in enumerate((WARM_UP_PHASE, *policies)):
         scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            told[phase.name] = Flown(_flown(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {})
+            told[phase.name] = PhaseFlights(
+                _simulate(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {}
+            )
         else:
             picker.scheduler = load_scheduler(phase.configuration, os.environ)
             picker.prediction_based = phase.headers[PREDICTION_HEADER] == "true"
-            flights = _flown(_later(scenario, number, now_s), picker)
+            flights = _simulate(_shift(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
-            told[phase.name] = Flown(flights, dict(picker.predicted))
+            told[phase.name] = PhaseFlights(flights, dict(picker.predicted))
             picker.predicted.clear()
         on_phase()
     return told
 
 
-def _later(scenario: Scenario, number: int, by_s: float) -> Scenario:
+def _shift(scenario: Scenario, number: int, by_s: float) -> Scenario:
     """The scenario as the phase of this number: from `by_s` on, in texts that share nothing with other phases'."""
     arrivals = tuple(
         replace(
@@ -87,7 +89,7 @@ def fly_as_placed(scenario: Scenario, placed: Sequence[Placed]) -> list[Flight]:
     """What becomes of requests on engines in virtual time when each goes where it has gone before."""
     in_order = tuple(sorted((one.arrival for one in placed), key=lambda arrival: arrival.arrival_s))
     endpoints = {one.arrival.index: one.endpoint for one in placed}
-    return _flown(replace(scenario, arrivals=in_order), _AsPlaced(endpoints))
+    return _simulate(replace(scenario, arrivals=in_order), _AsPlaced(endpoints))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _AsPlaced:
     def ended(self, flight: Flight, now_s: float) -> None: ...
 
 
-def _flown(scenario: Scenario, policy: Observer) -> list[Flight]:
+def _simulate(scenario: Scenario, policy: Observer) -> list[Flight]:
     judge = Judge(policy)
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
     if not isinstance(policy, Picker):

@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 
 from lab.loop import report
-from lab.loop.load import OfferedLoad, shortened
-from lab.loop.options import hardware_option, policy_option, pool_of, speed_option
+from lab.loop.load import OfferedLoad, shorten
+from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
 from lab.loop.picture import draw
 from lab.loop.policies import USUAL, phases
-from lab.loop.running import exit_status, new_folder, running
+from lab.loop.running import exit_status, new_folder, running_stack
 from lab.loop.stack import MODEL, StackConfig
-from lab.loop.story import Story, tell
+from lab.loop.story import Story, run_story
 from lab.loop.terminal import Terminal
 from simulator.workloads import WORKLOADS
 
@@ -71,8 +71,8 @@ async def _demo(
     picture: Path,
     keep: bool,
 ) -> None:
-    pool = pool_of(hardware, replicas)
-    workload = shortened(WORKLOADS[WORKLOAD].on(*pool))
+    pool = share_replicas(hardware, replicas)
+    workload = shorten(WORKLOADS[WORKLOAD].on(*pool))
     load = OfferedLoad(workload, rate or round(_LOAD * workload.typical_rps * speed_factor, 1), speed_factor)
     config = StackConfig(folder=new_folder(), hardware=pool, speed_factor=speed_factor)
     settings = {
@@ -84,9 +84,9 @@ async def _demo(
         "quantile": config.quantiles[0],
     }
     with Terminal(console) as terminal:
-        async with running(config, terminal) as supervisor:
+        async with running_stack(config, terminal) as supervisor:
             phase_s = seconds / (1 + len(policies))
-            telling = tell(config, terminal, load, phases(policies, load), phase_s=phase_s, seed=seed)
+            telling = run_story(config, terminal, load, phases(policies, load), phase_s=phase_s, seed=seed)
             story = await supervisor.guard(telling)
             document = report.build(story, settings)
             _write(story, document, picture, json_file)

@@ -95,7 +95,7 @@ def bootstrap(
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
     if bypass:
-        upstreams += [clusters.balanced(name, servers) for name in clusters.BALANCING]
+        upstreams += [clusters.balanced_cluster(name, servers) for name in clusters.BALANCING]
     config = Bootstrap(
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(

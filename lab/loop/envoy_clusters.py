@@ -105,7 +105,7 @@ def pool(servers: Sequence[str]) -> Cluster:
     return cluster
 
 
-def balanced(name: str, servers: Sequence[str]) -> Cluster:
+def balanced_cluster(name: str, servers: Sequence[str]) -> Cluster:
     """The model servers by one of BALANCING, whatever the picker would say. The cluster has the policy's name."""
     cluster = _servers(name, servers)
     cluster.load_balancing_policy = BALANCING[name]

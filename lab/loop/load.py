@@ -34,7 +34,7 @@ class OfferedLoad:
         return scale_time(at_full_speed, self.speed_factor)
 
 
-def shortened(
+def shorten(
     workload: Workload, max_prompt_tokens: int = MAX_PROMPT_TOKENS, max_output_tokens: int = MAX_OUTPUT_TOKENS
 ) -> Workload:
     """The workload with longer prompts and outputs cut to these lengths in tokens."""

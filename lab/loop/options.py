@@ -14,7 +14,7 @@ HARDWARE = ("h100-llama-3.1-8b", "l40s-llama-3.1-8b")
 SPEED_FACTOR = 0.5
 
 
-def _known(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Sequence[str]:
+def _check_hardware(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Sequence[str]:
     for name in names:
         try:
             hardware(name)
@@ -27,7 +27,7 @@ hardware_option: Decorator = click.option(
     "--hardware",
     multiple=True,
     default=HARDWARE,
-    callback=_known,
+    callback=_check_hardware,
     metavar="NAME",
     help=f"What the servers imitate, dealt out in turn; repeatable. {', '.join([*PRESETS, *shipped_names()])}, "
     "or a calibration of your own.",
@@ -48,12 +48,12 @@ def policy_option(usual: Sequence[str]) -> Decorator:
         multiple=True,
         default=usual,
         type=click.Choice((*ENVOYS_OWN, *PICKERS)),
-        callback=_once,
+        callback=_drop_repeats,
         help=f"What to compare, in this order; repeatable. Envoy itself does {', '.join(ENVOYS_OWN)}.",
     )
 
 
-def pool_of(names: Sequence[str], replicas: int) -> tuple[str, ...]:
+def share_replicas(names: Sequence[str], replicas: int) -> tuple[str, ...]:
     """The hardware of each replica: equal shares, in the order of the names; the first ones take what is left over."""
     counts: dict[int, int] = {}
     for index in range(replicas):
@@ -61,5 +61,5 @@ def pool_of(names: Sequence[str], replicas: int) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(names) for _ in range(counts.get(index, 0)))
 
 
-def _once(context: click.Context, parameter: click.Parameter, names: Sequence[Any]) -> Sequence[Any]:
+def _drop_repeats(context: click.Context, parameter: click.Parameter, names: Sequence[Any]) -> Sequence[Any]:
     return tuple(dict.fromkeys(names))

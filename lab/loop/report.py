@@ -103,14 +103,15 @@ def table(document: Mapping[str, Any]) -> Group:
 def lines(document: Mapping[str, Any]) -> str:
     """What the tables don't say."""
     found, settings = document["prediction"], document["settings"]
+    servers = count_names(settings["hardware"])
     return (
-        f"{settings['rate']:g} requests/s to {counted(settings['hardware'])}, at {settings['speed_factor']:g} times "
+        f"{settings['rate']:g} requests/s to {servers}, at {settings['speed_factor']:g} times "
         f"their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from "
         f"predictions; {document['generations']} model generations were published"
     )
 
 
-def counted(names: Sequence[str]) -> str:
+def count_names(names: Sequence[str]) -> str:
     """Each name once, with how often it comes."""
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 

@@ -41,7 +41,7 @@ def new_folder() -> Path:
 
 
 @asynccontextmanager
-async def running(config: StackConfig, terminal: Terminal) -> AsyncIterator[Supervisor]:
+async def running_stack(config: StackConfig, terminal: Terminal) -> AsyncIterator[Supervisor]:
     """The loop's processes, from ready to ended. The folder is removed, unless something fails: then logs matter."""
     supervisor = Supervisor(config.folder, lambda name: terminal.say(f"{name} was killed; the loop goes on without it"))
     try:

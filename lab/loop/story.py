@@ -59,7 +59,7 @@ class Story:
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def tell(
+async def run_story(
     config: StackConfig, narrator: Narrator, load: OfferedLoad, policies: Sequence[Phase], *, phase_s: float, seed: int
 ) -> Story:
     """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""

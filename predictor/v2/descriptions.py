@@ -57,7 +57,7 @@ def statistics(engine: Engine, name: str | None = None, number: int | None = Non
     if number is not None and name is not None:
         models = [engine.find(name, number)]
     elif name is not None:
-        models = list(engine.served(name).versions.values())
+        models = list(engine.served_model(name).versions.values())
     else:
         models = [model for served in engine.models.values() for model in served.versions.values()]
     return {"model_stats": [_statistics(model) for model in models]}

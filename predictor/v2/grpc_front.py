@@ -96,11 +96,11 @@ class _Service:
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest) -> Message:  # noqa: N802
         model = self._find(request)
-        return ParseDict(model_metadata(self._engine.served(model.name), model), pb.ModelMetadataResponse())
+        return ParseDict(model_metadata(self._engine.served_model(model.name), model), pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: pb.ModelConfigRequest) -> Message:  # noqa: N802
         model = self._find(request)
-        config = model_config(self._engine.served(model.name), model)
+        config = model_config(self._engine.served_model(model.name), model)
         return ParseDict({"config": config}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> Message:  # noqa: N802

@@ -81,7 +81,7 @@ def _tensors(model: Model, given: Sequence[RequestTensor]) -> dict[str, Array]:
             raise InputError(f"input {one.name!r:.100}: unknown; {model.name} has {', '.join(known)}")
         if one.name in tensors:
             raise InputError(f"input {one.name!r}: given twice")
-        tensors[one.name] = _shaped(one, known[one.name], signature.max_rows)
+        tensors[one.name] = _checked_array(one, known[one.name], signature.max_rows)
     rows = {len(array) for array in tensors.values()}
     if len(rows) > 1:
         raise InputError(f"inputs: the numbers of rows differ: { {n: len(a) for n, a in tensors.items()} }")
@@ -92,7 +92,7 @@ def _tensors(model: Model, given: Sequence[RequestTensor]) -> dict[str, Array]:
     return tensors
 
 
-def _shaped(given: RequestTensor, tensor: Tensor, max_rows: int) -> Array:
+def _checked_array(given: RequestTensor, tensor: Tensor, max_rows: int) -> Array:
     name = given.name
     if given.datatype != tensor.datatype:
         raise InputError(f"input {name!r}: expected datatype {tensor.datatype}, got {given.datatype:.50}")

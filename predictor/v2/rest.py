@@ -95,11 +95,11 @@ def routes(config: Config, engine: Engine, repository: Repository) -> list[Route
 
     async def model(request: Request) -> Response:
         found = _model(engine, request)
-        return json(model_metadata(engine.served(found.name), found))
+        return json(model_metadata(engine.served_model(found.name), found))
 
     async def configuration(request: Request) -> Response:
         found = _model(engine, request)
-        return json(model_config(engine.served(found.name), found))
+        return json(model_config(engine.served_model(found.name), found))
 
     async def stats(request: Request) -> Response:
         name, number = request.path_params.get("model"), request.path_params.get("version")
@@ -134,7 +134,7 @@ def routes(config: Config, engine: Engine, repository: Repository) -> list[Route
         Route("/v2/repository/index", _with_errors(index), methods=post),
         Route("/v2/repository/models/{model}/load", _with_errors(load), methods=post),
         Route("/v2/repository/models/{model}/unload", _with_errors(unload), methods=post),
-        *(Route(path, _unserved(what), methods=["GET", "POST"]) for path, what in _UNSERVED.items()),
+        *(Route(path, _not_served(what), methods=["GET", "POST"]) for path, what in _UNSERVED.items()),
     ]
 
 
@@ -202,7 +202,7 @@ def _with_errors(route: Callable[[Request], Awaitable[Response]]) -> Callable[[R
     return answered
 
 
-def _unserved(what: str) -> Callable[[Request], Awaitable[Response]]:
+def _not_served(what: str) -> Callable[[Request], Awaitable[Response]]:
     async def refuse(request: Request) -> Response:
         return error(404, f"{what}: not served by this server; GET /v2 lists the extensions that are")
 

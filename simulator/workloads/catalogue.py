@@ -33,7 +33,7 @@ _DOCUMENT_TOKENS = 8_000
 _THRASH = 2.0
 
 
-def _unshared(draw: Callable[[int, int], Requests]) -> Callable[[int, int, Endpoints], Requests]:
+def _without_endpoints(draw: Callable[[int, int], Requests]) -> Callable[[int, int, Endpoints], Requests]:
     return lambda seed, count, endpoints: draw(seed, count)
 
 
@@ -61,7 +61,7 @@ def azure_conversation(path: Traversable = AZURE_CONVERSATION) -> Workload:
         name="azure-conversation",
         description="A production chat service (Azure, 2023): its lengths and arrival pattern, at a scaled rate.",
         pool=UNIFORM_POOL,
-        draw=_unshared(trace.draw),
+        draw=_without_endpoints(trace.draw),
         times=trace.times,
     )
 
@@ -74,14 +74,14 @@ def mooncake_conversation(path: Traversable = MOONCAKE_CONVERSATION) -> Workload
         description="A production chat service with long prompts (Mooncake, 2025) and their shared prefixes."
         " Sequences are cut to the engines' largest length.",
         pool=UNIFORM_POOL,
-        draw=_unshared(trace.draw),
+        draw=_without_endpoints(trace.draw),
         times=trace.times,
         hash_tokens=MOONCAKE_HASH_TOKENS,
     )
 
 
 def _catalogue() -> list[Workload]:
-    plain = _unshared(moderate)
+    plain = _without_endpoints(moderate)
     return [
         azure_conversation(),
         mooncake_conversation(),
@@ -116,7 +116,7 @@ def _catalogue() -> list[Workload]:
             name="heavy-tails",
             description="Lognormal lengths with Pareto tails: few requests bring most of the tokens.",
             pool=UNIFORM_POOL,
-            draw=_unshared(heavy_tailed),
+            draw=_without_endpoints(heavy_tailed),
         ),
         Workload(
             name="slo-mix",

@@ -86,7 +86,7 @@ def _medians(loads: Sequence[PickerMeasurement], idle_cores: float) -> CaseMedia
     return CaseMedians(*np.median(each, axis=0).tolist())
 
 
-def named(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
+def figures_by_picker(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
     """Return `figure` for our picker and peer_`figure` for the peer, as far as they were measured."""
     prefixes = {"ours": "", "peer": "peer_"}
     return {prefixes[name] + figure: getattr(one, attribute) for name, one in (found or {}).items()}

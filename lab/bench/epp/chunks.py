@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lab.bench.epp.bench import Bench, Figures
-from lab.bench.epp.cases import Case, named, pickers, ratio, run
+from lab.bench.epp.cases import Case, figures_by_picker, pickers, ratio, run
 from lab.bench.epp.extproc import REFRESH
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
@@ -29,7 +29,7 @@ def _every_chunk_sent(bench: Bench, setting: Setting) -> Figures:
         found = run(bench, targets, cases, "chunks")
     figures: Figures = {}
     for tokens in (10, 200, _LONG):
-        figures |= named(found.get(str(tokens)), f"extproc_cpu_us_per_request_slo_{tokens}_chunks")
+        figures |= figures_by_picker(found.get(str(tokens)), f"extproc_cpu_us_per_request_slo_{tokens}_chunks")
         figures |= ratio(found.get(str(tokens)), f"peer_cpu_ratio_slo_{tokens}_chunks")
     for target, prefix in (("ours", ""), ("peer", "peer_")):
         few, many = (found.get(str(tokens), {}).get(target) for tokens in (_SHORT, _LONG))

@@ -4,7 +4,7 @@ Pages are small and are scraped once a second. So the cost of scraping, which ha
 """
 
 from lab.bench.epp.bench import Bench, Figures
-from lab.bench.epp.cases import Case, CaseMedians, named, pickers, ratio, run
+from lab.bench.epp.cases import Case, CaseMedians, figures_by_picker, pickers, ratio, run
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
 from lab.bench.epp.servers import model_servers
@@ -38,7 +38,7 @@ def _slo_remote(bench: Bench, endpoints: list[str]) -> Figures:
         both = MeasuredPicker(ours.name, ours.address, [*ours.processes, bench.latency.predictor], ours.metrics_url)
         case = Case("c8", Shape(slo=True))
         found = run(bench, {"ours": both}, [case], "ext_proc, slo, remote")
-        figures = named(found.get("c8"), "extproc_cpu_us_per_request_slo_remote")
+        figures = figures_by_picker(found.get("c8"), "extproc_cpu_us_per_request_slo_remote")
         return figures | {"slo_remote_predicted_share": _predicted(ours, "remote")}
 
 
@@ -63,18 +63,20 @@ def _cases(profile: str) -> list[Case]:
 def _figures(found: dict[str, dict[str, CaseMedians]], profile: str) -> Figures:
     cpu = "extproc_cpu_us_per_request"
     end = "" if profile == "default" else f"_{profile}"
-    figures = named(found.get("c8"), f"{cpu}_{profile}") | ratio(found.get("c8"), f"peer_cpu_ratio_{profile}")
+    figures = figures_by_picker(found.get("c8"), f"{cpu}_{profile}") | ratio(
+        found.get("c8"), f"peer_cpu_ratio_{profile}"
+    )
     for case in ("c1", "c32", "open"):
-        figures |= named(found.get(case), f"{cpu}_{profile}_{case}")
+        figures |= figures_by_picker(found.get(case), f"{cpu}_{profile}_{case}")
         figures |= ratio(found.get(case), f"peer_cpu_ratio_{profile}_{case}")
     for prompt in ("40k", "400k"):
-        figures |= named(found.get(prompt), f"cpu_us_per_request_{prompt}_prompt{end}")
+        figures |= figures_by_picker(found.get(prompt), f"cpu_us_per_request_{prompt}_prompt{end}")
         figures |= ratio(found.get(prompt), f"peer_cpu_ratio_{prompt}_prompt{end}")
     for case in ("c1", "c8", "c32"):
         suffix = "" if case == "c1" else f"_{case}"
-        figures |= named(found.get(case), f"pick_{profile}{suffix}_p50_ms", "picked_p50_ms")
-        figures |= named(found.get(case), f"pick_{profile}{suffix}_p99_ms", "picked_p99_ms")
-    figures |= named(found.get("c32"), f"extproc_streams_per_s{end}", "per_s")
+        figures |= figures_by_picker(found.get(case), f"pick_{profile}{suffix}_p50_ms", "picked_p50_ms")
+        figures |= figures_by_picker(found.get(case), f"pick_{profile}{suffix}_p99_ms", "picked_p99_ms")
+    figures |= figures_by_picker(found.get("c32"), f"extproc_streams_per_s{end}", "per_s")
     figures |= ratio(found.get("c32"), f"peer_streams_ratio{end}", "per_s")
-    figures |= named(found.get("c32"), f"load_client_cores{end}", "client_cores")
+    figures |= figures_by_picker(found.get("c32"), f"load_client_cores{end}", "client_cores")
     return figures

@@ -134,7 +134,7 @@ def _request(shape: Shape, variant: int) -> tuple[bytes, ...]:
         ProcessingRequest(request_body=HttpBody(body=piece, end_of_stream=index == len(pieces) - 1))
         for index, piece in enumerate(pieces)
     ]
-    return _cut(b"".join(message(part.SerializeToString()) for part in messages), 2)
+    return _split_template(b"".join(message(part.SerializeToString()) for part in messages), 2)
 
 
 @cache
@@ -142,10 +142,10 @@ def _request_in_turn(shape: Shape, variant: int) -> tuple[tuple[bytes, ...], tup
     body = _body(shape.prompt_bytes, shape.tokens, variant)
     headers = _request_headers(shape, len(body)).SerializeToString()
     whole = ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=True)).SerializeToString()
-    return _cut(message(headers), 1), _cut(message(whole), 1)
+    return _split_template(message(headers), 1), _split_template(message(whole), 1)
 
 
-def _cut(template: bytes, ids: int) -> tuple[bytes, ...]:
+def _split_template(template: bytes, ids: int) -> tuple[bytes, ...]:
     pieces = tuple(template.split(_ID.encode()))
     if len(pieces) != ids + 1:
         raise RuntimeError(f"expected {ids} places for the request's id, found {len(pieces) - 1}")

@@ -42,7 +42,7 @@ class Setting:
 
 
 @cache
-def knows(flag: str) -> bool:
+def has_flag(flag: str) -> bool:
     """Return whether this project's picker has the flag."""
     command = [sys.executable, "-m", "epp", "--help"]
     return f"{flag} " in subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
@@ -59,7 +59,7 @@ def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
         flags += _prediction_flags(bench.latency, setting.remote)
     command = [sys.executable, "-m", "epp", *flags, *bench.flags, *setting.flags]
     address = f"127.0.0.1:{ports['grpc-port']}"
-    with _started(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, "ours") as target:
+    with _start(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, "ours") as target:
         yield target
 
 
@@ -86,7 +86,7 @@ def peer_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
         env |= {"PREDICTION_SERVER_URL": latency.prediction_url, "TRAINING_SERVER_URL": latency.training_url}
         address = f"127.0.0.1:{ports['GRPC_PORT']}"
         metrics_url = f"http://127.0.0.1:{ports['METRICS_PORT']}/metrics"
-        with _started(shlex.split(peer.command), env, metrics_url, address, "peer") as target:
+        with _start(shlex.split(peer.command), env, metrics_url, address, "peer") as target:
             yield target
 
 
@@ -106,7 +106,7 @@ def _endpoints_file(endpoints: Sequence[str]) -> str:
 
 
 @contextmanager
-def _started(
+def _start(
     command: Sequence[str], env: Mapping[str, str], metrics_url: str, address: str, name: str
 ) -> Iterator[MeasuredPicker]:
     """Start a process, wait until it listens, and stop it at the end. RuntimeError has the end of its log."""

@@ -71,7 +71,7 @@ def measure(bench: Bench) -> Figures:
         time.sleep(bench.settle_s)
         for per_s in _RATES:
             end = "" if per_s == _RATES[0] else f"_{per_s}_per_s"
-            added = _added(bench, gateways, per_s)
+            added = _added_times(bench, gateways, per_s)
             for prefix, one in added.items():
                 figures |= {
                     f"{prefix}envoy_added_p50_ms{end}": one.p50_ms,
@@ -90,7 +90,7 @@ def _ratio(ours: _Added, theirs: _Added) -> float:
     return ours.p50_ms / theirs.p50_ms
 
 
-def _added(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[str, _Added]:
+def _added_times(bench: Bench, gateways: dict[str, _Gateway], per_s: float) -> dict[str, _Added]:
     """Measure each gateway with and without its picker, in turn.
 
     A gateway that fails once has no figures, because its other rounds alone would look too good.

@@ -4,7 +4,7 @@ from lab.bench.epp.bench import Bench, Figures
 from lab.bench.epp.cases import Case, pickers, run
 from lab.bench.epp.extproc import REFRESH
 from lab.bench.epp.gateway import Shape
-from lab.bench.epp.pickers import Setting, knows
+from lab.bench.epp.pickers import Setting, has_flag
 from lab.bench.epp.servers import model_servers
 
 _WORKERS = (1, 2)
@@ -12,7 +12,7 @@ _WORKERS = (1, 2)
 
 def measure(bench: Bench) -> Figures:
     """Measure one and two workers. The load client uses the same cores, so on two cores the ratio stays below 2."""
-    if not knows("--workers"):
+    if not has_flag("--workers"):
         bench.leave_out("workers_2_over_1", "the picker has no flag --workers")
         return {}
     per_s: dict[int, float] = {}

@@ -153,14 +153,14 @@ def prompt_of(arrival: Arrival, cached_tokens: int, lengths: Lengths = known_len
     return Prompt(arrival.index, arrival.prompt_tokens - cached_tokens, cached_tokens, length, length)
 
 
-def begin(load: EndpointLoad) -> Reading:
+def begin_reading(load: EndpointLoad) -> Reading:
     """Return the state before any prompt is read."""
     steps = load.decodes.steps
     ended = int(steps.searchsorted(0.0, "right"))
     return Reading([0], [load.at_s], len(steps) - ended, float(load.decodes.kv_tokens[ended:].sum()), ended)
 
 
-def read(load: EndpointLoad, reading: Reading, prompts: Sequence[Prompt]) -> None:
+def read_prompts(load: EndpointLoad, reading: Reading, prompts: Sequence[Prompt]) -> None:
     """Advance `reading` by the steps that read all `prompts`."""
     queue = list(reversed(prompts))
     while queue:

@@ -21,7 +21,7 @@ def known_length(length: int, generated: int) -> int:
     return length
 
 
-def expected(answers: Sequence[int] | NDArray[np.int64]) -> Lengths:
+def expected_by(answers: Sequence[int] | NDArray[np.int64]) -> Lengths:
     """Return a function that ignores the true length, and returns the mean of the longer ones of `answers`.
 
     An answer that is at least as long as the longest of `answers` is expected to end with the next token.
@@ -54,4 +54,4 @@ def answer_lengths(workload: str) -> NDArray[np.int64]:
 @cache
 def expected_lengths(workload: str) -> Lengths:
     """Return expected lengths by the answers in traffic that isn't judged."""
-    return expected(answer_lengths(workload))
+    return expected_by(answer_lengths(workload))

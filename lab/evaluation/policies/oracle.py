@@ -21,13 +21,13 @@ from lab.evaluation.policies.foresight import (
     Ints,
     Prompt,
     Reading,
-    begin,
+    begin_reading,
     begins_later,
     foresee,
     load_of,
     prompt_of,
-    read,
     read_all_but_last,
+    read_prompts,
 )
 from lab.evaluation.policies.lengths import Lengths, known_length
 from simulator.arrival import Arrival
@@ -122,8 +122,8 @@ class Oracle:
         else:
             begun, left_s = cluster.steps_begun(endpoint, now_s)
             load = outlook.load.later(begun - outlook.steps_begun, now_s + left_s)
-            reading = begin(load)
-        read(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
+            reading = begin_reading(load)
+        read_prompts(load, reading, [*outlook.last, prompt_of(arrival, cached, self._lengths)])
         return self.value(load, foresee(load, reading, REPLACED)) - outlook.value, max(reading.decodes, 1)
 
     def _outlook(self, cluster: Cluster, endpoint: int, now_s: float) -> _Outlook:
@@ -135,10 +135,10 @@ class Oracle:
         if known is not None and known.key == key:
             return known
         load = load_of(cluster, endpoint, now_s, self._lengths)
-        reading = begin(load)
+        reading = begin_reading(load)
         last = read_all_but_last(load, reading)
         whole = reading.copy()
-        read(load, whole, last)
+        read_prompts(load, whole, last)
         value = self.value(load, foresee(load, whole, REPLACED))
         found = self._outlooks[endpoint] = _Outlook(key, load, begun, reading, last, value)
         return found

@@ -31,7 +31,7 @@ TUNING_S = 30.0
 
 def prepare(workload: str, preparation: Preparation) -> bytes:
     """Return the encoded preparation with which every run of the workload starts."""
-    weights = _tuned(workload) if preparation.tunes else _EVEN
+    weights = _tune_weights(workload) if preparation.tunes else _EVEN
     models = _learnt(workload, preparation.learning_s) if preparation.learning_s else None
     return msgspec.msgpack.encode(Prepared(weights, models))
 
@@ -54,7 +54,7 @@ def _learnt(workload: str, least_s: float) -> Models | None:
     return prepared.models
 
 
-def _tuned(workload: str) -> Weights:
+def _tune_weights(workload: str) -> Weights:
     """Return the weights under which most requests meet their objectives."""
     attained: dict[Weights, float] = {}
     for weights in TUNED_WEIGHTS:

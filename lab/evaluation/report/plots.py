@@ -73,7 +73,7 @@ def curve(result: WorkloadResult, policy: str) -> tuple[list[float], list[Interv
         return [], []
     rates = [low * (high / low) ** (place / _INTERVALS) for place in range(_INTERVALS + 1)]
     rates[-1] = high
-    return rates, [mean_interval([_between(runs, rate) for runs in by_seed]) for rate in rates]
+    return rates, [mean_interval([_interpolate(runs, rate) for runs in by_seed]) for rate in rates]
 
 
 def draw_errors(result: WorkloadResult, changed_s: float | None, file: Path) -> None:
@@ -109,7 +109,7 @@ def _runs(result: WorkloadResult, policy: str, seed: int) -> list[tuple[float, f
     return sorted((point.requests_per_s, max(point.attainment, LEAST_ATTAINMENT)) for point in wanted)
 
 
-def _between(runs: Sequence[tuple[float, float]], rate: float) -> float:
+def _interpolate(runs: Sequence[tuple[float, float]], rate: float) -> float:
     """Return the attainment at a rate, interpolated linearly in the logarithm of the rate."""
     for (below, low), (above, high) in pairwise(runs):
         if below <= rate <= above:

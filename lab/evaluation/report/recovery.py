@@ -40,10 +40,10 @@ def recovery_s(bins: Sequence[Bin], changed_s: float, limits: Limits = BOUNDS) -
     """
     before = _before(bins, changed_s)
     after = [one for one in bins if one[0] >= changed_s]
-    if not before or not _within(before[-1], limits):
+    if not before or not _meets(before[-1], limits):
         return None
     for start in range(len(after) - _BINS_IN_A_ROW + 1):
-        if all(_within(one, limits) for one in after[start : start + _BINS_IN_A_ROW]):
+        if all(_meets(one, limits) for one in after[start : start + _BINS_IN_A_ROW]):
             return after[start][0] + _width(bins) - changed_s
     return None
 
@@ -79,7 +79,7 @@ def _before(bins: Sequence[Bin], changed_s: float) -> list[Bin]:
     return [one for one in bins if one[0] + width <= changed_s]
 
 
-def _within(one: Bin, limits: Limits) -> bool:
+def _meets(one: Bin, limits: Limits) -> bool:
     _, ttft, tpot, _ = one
     return ttft <= limits.ttft_mdape and tpot <= limits.tpot_mdape
 

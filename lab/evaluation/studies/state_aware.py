@@ -11,7 +11,7 @@ import numpy as np
 from epp.scheduling.configuration.config import load_scheduler
 from lab.evaluation.plan import OTHER_TRAFFIC
 from lab.evaluation.policies.configurations import SLO
-from lab.evaluation.policies.foresight import REPLACED, begin, foresee, load_of, prompt_of, read
+from lab.evaluation.policies.foresight import REPLACED, begin_reading, foresee, load_of, prompt_of, read_prompts
 from lab.evaluation.policies.lengths import Lengths, expected_lengths
 from lab.evaluation.policies.picker import Picker
 from lab.evaluation.replay.learning import VirtualTrainer
@@ -102,8 +102,8 @@ def state_of(cluster: Cluster, endpoint: int, arrival: Arrival, now_s: float, le
     engine = cluster.engines[endpoint]
     load = load_of(cluster, endpoint, now_s, lengths)
     own = prompt_of(arrival, engine.cached_tokens(arrival.hashes, arrival.prompt_tokens), lengths)
-    reading = begin(load)
-    read(load, reading, [*load.prompts, own])
+    reading = begin_reading(load)
+    read_prompts(load, reading, [*load.prompts, own])
     future = foresee(load, reading, REPLACED)
     at = future.requests.tolist().index(arrival.index)
     tpot_ms = (future.ended_s[at] - future.first_s[at]) * 1000 / max(own.length - 1, 1)

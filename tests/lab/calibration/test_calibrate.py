@@ -11,7 +11,7 @@ from lab.calibration.composition import calibration, decode_attention, dense, pr
 from lab.calibration.errors import left_out
 from lab.calibration.kernels import Kernels, all_reduce_times, decode_times, gemm_ms, gemm_times, prompt_times
 from lab.calibration.pairs import LLAMA_8B, PAIRS
-from lab.calibration.served import Served, imitate, served
+from lab.calibration.served import Served, imitate, served_cases
 from simulator.calibration_file import format_calibration, parse_calibration
 from simulator.hardware import hardware, shipped_names
 
@@ -160,7 +160,7 @@ def test_measured_servers_are_told_apart() -> None:
     row = {"system": "h100_sxm", "model_path": "m", "tp_size": "2", "backend": "vllm", "mode": "agg", "precision": ""}
     row |= {"batch_size": "8", "isl": "100", "osl": "10", "silicon_ttft_ms": "50.5", "silicon_tpot_ms": "7.5"}
     others = [row | {key: "other"} for key in ("system", "model_path", "tp_size", "backend", "mode", "precision")]
-    assert served([row, *others], "h100_sxm", "m", 2) == [Served(8, 100, 10, 50.5, 7.5)]
+    assert served_cases([row, *others], "h100_sxm", "m", 2) == [Served(8, 100, 10, 50.5, 7.5)]
 
 
 def test_one_client_waits_for_nobody() -> None:

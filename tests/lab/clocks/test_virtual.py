@@ -5,10 +5,10 @@ import pytest
 
 from epp.prediction.features import FeatureColumns
 from lab.clocks import virtual
-from lab.clocks.predicting import Foretold, judge, of_decision
+from lab.clocks.predicting import PredictionOutcome, from_decision, judge
 from lab.evaluation.policies.picker import Predicted
 from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
-from lab.loop.load import OfferedLoad, shortened
+from lab.loop.load import OfferedLoad, shorten
 from lab.loop.policies import phases
 from model_store import ROW_NAMES
 from simulator.workloads import WORKLOADS
@@ -24,7 +24,7 @@ def decision(upper_ms: float, median_ms: float | None, observed_ms: float) -> di
 
 
 def test_errors_are_of_the_median_and_coverage_is_of_the_quantile() -> None:
-    found = judge([of_decision(decision(110, 90, observed)) for observed in (75, 100, 120)])
+    found = judge([from_decision(decision(110, 90, observed)) for observed in (75, 100, 120)])
     assert found.share == 100
     assert found.ttft_mdape == 20
     assert found.ttft_coverage == 66.7
@@ -33,12 +33,12 @@ def test_errors_are_of_the_median_and_coverage_is_of_the_quantile() -> None:
 
 
 def test_without_a_median_errors_are_of_the_quantile() -> None:
-    assert judge([of_decision(decision(110, None, 100))]).ttft_mdape == 10
+    assert judge([from_decision(decision(110, None, 100))]).ttft_mdape == 10
 
 
 def test_decisions_without_predictions_count_and_are_not_compared() -> None:
-    none = of_decision({"predicted": None, "outcome": {"ttft_ms": 100, "tpot_ms": 10}})
-    some = Foretold(Predicted(100, 10, 100, 10), 100, 10)
+    none = from_decision({"predicted": None, "outcome": {"ttft_ms": 100, "tpot_ms": 10}})
+    some = PredictionOutcome(Predicted(100, 10, 100, 10), 100, 10)
     found = judge([none, none, none, some])
     assert found.share == 25
     assert found.ttft_mdape == 0
@@ -53,7 +53,7 @@ def test_the_picker_sees_when_tokens_come_in_every_phase(monkeypatch: pytest.Mon
             rows.append((features, tpot_ms))
 
     monkeypatch.setattr(virtual, "VirtualTrainer", Noting)
-    workload = shortened(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
+    workload = shorten(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
     load = OfferedLoad(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
     policies = phases(["default"], load)
     virtual.tell_virtually(load, policies, phase_s=PHASE_S, seed=1, learning=LearningSettings())
@@ -66,7 +66,7 @@ def test_the_picker_sees_when_tokens_come_in_every_phase(monkeypatch: pytest.Mon
 
 
 def test_the_warm_up_asks_for_no_predictions_when_there_are_some() -> None:
-    workload = shortened(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
+    workload = shorten(WORKLOADS["azure-conversation"].on("h100-llama-3.1-8b"))
     load = OfferedLoad(workload, 0.5 * workload.typical_rps * SPEED, SPEED)
     learning = LearningSettings(interval_s=1.0, delay_s=0.0, min_samples=20, min_new_rows=1)
     told = virtual.tell_virtually(load, phases(["slo"], load), phase_s=PHASE_S, seed=1, learning=learning)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.evaluation.policies.foresight import begin, begins_later, foresee, load_of, prompt_of, read, read_all_but_last
+from lab.evaluation.policies.foresight import (
+    begin_reading,
+    begins_later,
+    foresee,
+    load_of,
+    prompt_of,
+    read_all_but_last,
+    read_prompts,
+)
 from simulator.arrival import Arrival, Change
 from simulator.cluster import Cluster, Flight, Placement
 from simulator.hardware import PRESETS, Hardware, hardware
@@ -44,9 +52,9 @@ class Foreseeing:
         assert self.cluster
         if arrival.index == self.last:
             load = load_of(self.cluster, 0, now_s)
-            reading = begin(load)
+            reading = begin_reading(load)
             last = read_all_but_last(load, reading)
-            read(load, reading, [*last, prompt_of(arrival, 0)])
+            read_prompts(load, reading, [*last, prompt_of(arrival, 0)])
             future = foresee(load, reading)
             first_s = np.where(np.isnan(future.first_s), load.at_s, future.first_s)
             self.first_s = dict(zip(future.requests.tolist(), first_s.tolist(), strict=True))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.evaluation.policies.lengths import Lengths, expected, known_length
+from lab.evaluation.policies.lengths import Lengths, expected_by, known_length
 from lab.evaluation.policies.oracle import Oracle
 from lab.evaluation.replay.point import PointOptions
 from lab.evaluation.replay.replay import Run, replay, run_point
@@ -92,7 +92,7 @@ def test_expected_lengths_ignore_the_true_ones() -> None:
         for index in range(100)
     ]
     others = [replace(one, output_tokens=3000 - 3 * one.output_tokens) for one in some]
-    lengths = expected([100, 300, 500])
+    lengths = expected_by([100, 300, 500])
     placed = endpoints_of(some, lengths)
     assert set(placed) == {0, 1}
     assert endpoints_of(others, lengths) == placed
@@ -101,9 +101,9 @@ def test_expected_lengths_ignore_the_true_ones() -> None:
 
 @pytest.mark.parametrize(("generated", "length"), [(0, 50), (9, 50), (10, 70), (39, 70), (40, 100), (99, 100)])
 def test_the_expected_length_grows_with_the_answer(generated: int, length: int) -> None:
-    assert expected([100, 10, 40])(7, generated) == length
+    assert expected_by([100, 10, 40])(7, generated) == length
 
 
 def test_an_answer_longer_than_all_known_ones_is_expected_to_end() -> None:
-    assert expected([100, 10, 40])(7, 100) == 101
-    assert expected([100, 10, 40])(7, 4000) == 4001
+    assert expected_by([100, 10, 40])(7, 100) == 101
+    assert expected_by([100, 10, 40])(7, 4000) == 4001
