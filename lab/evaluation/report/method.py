@@ -126,8 +126,9 @@ The next table has the end-to-end p50 on shared-prefix at the common load.
 
 The difference between the two has two causes: requests share steps, and no policy knows which requests will arrive."""
 TRIED = f"""\
-These changes of the `slo` profile's strategy ([plugins.md](plugins.md)) were tried one at a time. The workloads were
-azure-conversation, heterogeneous, heavy-tails and shared-prefix, near the loads at which `default` or `slo` fails.
+These changes of the `slo` profile's strategy ([how-it-decides.md](how-it-decides.md)) were tried one at a time. The
+workloads were azure-conversation, heterogeneous, heavy-tails and shared-prefix, near the loads at which `default` or
+`slo` fails.
 
 ### Kept
 
