@@ -13,10 +13,10 @@ from lab.evaluation.plan import BASE, COMMON, HALVING, OURS, POLICIES, Evaluatio
 from lab.evaluation.replay.preparing import LEARNING_S, prepare
 from lab.evaluation.replay.replay import run_point
 from lab.evaluation.run import RunFunctions
+from lab.evaluation.run_and_report import Output, Subject, run_and_report
 from lab.evaluation.studies.bounds import p50_bounds
 from lab.evaluation.studies.rows import judge_rows
 from lab.evaluation.studies.tpot_bounds import tpot_bounds
-from lab.evaluation.whole import Output, Subject, run_whole
 from simulator.workloads import WORKLOADS
 
 _SECONDS, _QUICK_SECONDS = 30.0, 20.0
@@ -133,7 +133,7 @@ def main(
     subject = Subject(WORKLOADS, RunFunctions(prepare, run_point, judge_rows, tpot_bounds), _halving_s, p50_bounds)
     command = shlex.join(["scripts/evaluate.py", *sys.argv[1:]])
     try:
-        run_whole(plan, subject, Output(folder, points_file, json_file, resume, command))
+        run_and_report(plan, subject, Output(folder, points_file, json_file, resume, command))
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -46,7 +46,7 @@ class RunFunctions:
 
 
 def evaluate(
-    plan: EvaluationPlan, workloads: Mapping[str, EvaluatedWorkload], engine: RunFunctions, journal: Journal
+    plan: EvaluationPlan, workloads: Mapping[str, EvaluatedWorkload], functions: RunFunctions, journal: Journal
 ) -> list[WorkloadResult]:
     """Return all results of the plan. Results in the journal are reused. An error in a run ends the evaluation."""
     searches = len(plan.workloads) * len(plan.policies) * len(plan.seeds)
@@ -57,7 +57,7 @@ def evaluate(
         ProcessPoolExecutor(plan.jobs, spawn, _leave_interrupts_to_the_parent) as pool,
     ):
         try:
-            return asyncio.run(_all(_Evaluation(plan, engine, journal, meter, pool), workloads))
+            return asyncio.run(_all(_Evaluation(plan, functions, journal, meter, pool), workloads))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -82,7 +82,7 @@ async def _all(evaluation: "_Evaluation", workloads: Mapping[str, EvaluatedWorkl
 @dataclass(frozen=True)
 class _Evaluation:
     plan: EvaluationPlan
-    engine: RunFunctions
+    functions: RunFunctions
     journal: Journal
     meter: Meter
     pool: ProcessPoolExecutor
@@ -156,7 +156,7 @@ class _Evaluation:
         if point is None or (point.is_cut and not until_decided):
             seconds, options = self.plan.seconds_at(workload, rate), PointOptions(until_decided=until_decided)
             arguments = (workload, rate, seed, policy, seconds, prepared, options)
-            point = await self._in_pool(what, self.engine.run_point, *arguments)
+            point = await self._in_pool(what, self.functions.run_point, *arguments)
             self.journal.add(point)
             self.meter.ran(what)
         else:
@@ -168,7 +168,7 @@ class _Evaluation:
         name = f"{workload}.{preparation}"
         prepared = self.journal.load(name)
         if prepared is None:
-            prepared = await self._in_pool(f"preparing {workload}", self.engine.prepare, workload, preparation)
+            prepared = await self._in_pool(f"preparing {workload}", self.functions.prepare, workload, preparation)
             if prepared is not None:
                 self.journal.save(name, prepared)
         self.meter.prepared(workload)
@@ -178,14 +178,14 @@ class _Evaluation:
         if workload not in self.plan.judged_rows:
             return ()
         what = f"judging rows of {workload}"
-        data = await self._load_or_run(f"{workload}.quality", what, self.engine.judge_rows, workload, prepared)
+        data = await self._load_or_run(f"{workload}.quality", what, self.functions.judge_rows, workload, prepared)
         return msgspec.json.decode(data, type=tuple[TargetQuality, ...])
 
     async def _tpot_bounds(self, workload: str, rate: float, prepared: bytes | None) -> TpotBounds | None:
         if not self.plan.has_bounds:
             return None
         what = f"bounds of TPOT, {workload}"
-        data = await self._load_or_run(f"{workload}.bounds", what, self.engine.tpot_bounds, workload, rate, prepared)
+        data = await self._load_or_run(f"{workload}.bounds", what, self.functions.tpot_bounds, workload, rate, prepared)
         return msgspec.json.decode(data, type=TpotBounds)
 
     async def _load_or_run(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:

@@ -13,8 +13,8 @@ import pytest
 from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointResult
 from lab.evaluation.run import RunFunctions
+from lab.evaluation.run_and_report import Output, Subject, run_and_report
 from lab.evaluation.studies.bounds import P50Bounds
-from lab.evaluation.whole import Output, Subject, run_whole
 from tests.lab.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_rows, prepare, run_point, tpot_bounds
 
 WORKLOADS = ("shared-prefix", "halving")
@@ -46,7 +46,7 @@ def goodput_of_queue(policy: str, share: float) -> float:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of one evaluation that several tests read."""
     folder = tmp_path_factory.mktemp("evaluation")
-    run_whole(PLAN, SUBJECT, output_in(folder))
+    run_and_report(PLAN, SUBJECT, output_in(folder))
     return folder
 
 
@@ -126,9 +126,9 @@ def test_all_rows_of_a_table_have_the_same_number_of_cells(folder: Path) -> None
 
 def test_a_finished_evaluation_is_reported_again_without_new_runs(folder: Path, tmp_path: Path) -> None:
     lines = (folder / "points.jsonl").read_bytes()
-    engine = RunFunctions(prepare, _only_the_speed, judge_rows, tpot_bounds)
+    functions = RunFunctions(prepare, _only_the_speed, judge_rows, tpot_bounds)
     output = replace(output_in(folder, resume=True), folder=tmp_path, json_file=None)
-    run_whole(PLAN, replace(SUBJECT, engine=engine), output)
+    run_and_report(PLAN, replace(SUBJECT, functions=functions), output)
     assert (folder / "points.jsonl").read_bytes() == lines
     again, once = ((place / "evaluation.md").read_text() for place in (tmp_path, folder / "docs"))
     assert again.split("## Targets")[1] == once.split("## Targets")[1]
@@ -149,13 +149,15 @@ def test_a_failed_evaluation_is_resumed(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
     with pytest.raises(ValueError, match="no such model") as raised:
-        run_whole(plan, replace(SUBJECT, engine=RunFunctions(prepare, _fail_at_slo, judge_rows, tpot_bounds)), output)
+        run_and_report(
+            plan, replace(SUBJECT, functions=RunFunctions(prepare, _fail_at_slo, judge_rows, tpot_bounds)), output
+        )
     assert raised.value.__notes__[0].startswith("shared-prefix: slo at ")
     made = (tmp_path / "points.jsonl").read_bytes()
     assert b'"policy":"default"' in made
     # The writer may have been stopped in the middle of a line.
     (tmp_path / "points.jsonl").write_bytes(made + b'{"workload": "shared-pre')
-    summary = run_whole(plan, SUBJECT, replace(output, resume=True))
+    summary = run_and_report(plan, SUBJECT, replace(output, resume=True))
     assert (tmp_path / "points.jsonl").read_bytes().startswith(made + b"{")
     assert summary.figures["goodput_over_tuned"].seeds == 1
     text = (tmp_path / "evaluation.md").read_text()
@@ -172,7 +174,9 @@ def _never_at_the_base(*arguments: Any) -> PointResult:
 def test_loads_use_the_typical_rate_if_the_base_policy_never_attains_its_share(tmp_path: Path) -> None:
     plan = replace(PLAN, workloads=("shared-prefix",), policies=("default", "slo"), seeds=(1,))
     output = Output(tmp_path, tmp_path / "points.jsonl", tmp_path / "figures.json")
-    run_whole(plan, replace(SUBJECT, engine=RunFunctions(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output)
+    run_and_report(
+        plan, replace(SUBJECT, functions=RunFunctions(prepare, _never_at_the_base, judge_rows, tpot_bounds)), output
+    )
     text = (tmp_path / "evaluation.md").read_text()
     assert "At the common load of 5 requests/s" in text
     assert "| default | ≤ 1.1" in text

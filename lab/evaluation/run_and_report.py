@@ -33,7 +33,7 @@ class Subject:
     """
 
     workloads: Mapping[str, EvaluatedWorkload]
-    engine: RunFunctions
+    functions: RunFunctions
     changed_s: Callable[[float], float]
     p50_bounds: FindP50Bounds
 
@@ -48,12 +48,12 @@ class Output:
     command: str = field(default="scripts/evaluate.py")
 
 
-def run_whole(plan: EvaluationPlan, subject: Subject, output: Output) -> Summary:
+def run_and_report(plan: EvaluationPlan, subject: Subject, output: Output) -> Summary:
     """Run an evaluation, and write its report. Raise JournalError first if the evaluation can't be resumed."""
     journal = Journal(output.points_file, plan, output.resume)
     if journal.stale:
         click.echo(f"the code has changed since {output.points_file} was begun: runs may not be comparable", err=True)
-    results = evaluate(plan, subject.workloads, subject.engine, journal)
+    results = evaluate(plan, subject.workloads, subject.functions, journal)
     changed_s = _changed_s(plan, results, subject)
     summary = summarise(results, changed_s)
     extra = _speed(subject)
@@ -84,7 +84,9 @@ def _speed(subject: Subject) -> dict[str, float]:
     described = subject.workloads.get(SPEED[0])
     if described is None:
         return {}
-    return {"virtual_requests_per_s": virtual_requests_per_s(subject.engine.run_point, described.typical_rps, _SPEED_S)}
+    return {
+        "virtual_requests_per_s": virtual_requests_per_s(subject.functions.run_point, described.typical_rps, _SPEED_S)
+    }
 
 
 def _print_and_write(
