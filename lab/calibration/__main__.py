@@ -1,4 +1,4 @@
-"""Makes the calibrations that ship, of published measurements; checks those, and an operator's own."""
+"""Make the shipped calibrations from published measurements, and check these and an operator's own."""
 
 from pathlib import Path
 from statistics import median
@@ -22,46 +22,53 @@ _PACKAGES = click.option(
     "--packages",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help=f"Folder that {PACKAGE} and pyarrow were installed into: pip install --no-deps --target.",
+    help=f"Folder into which {PACKAGE} and pyarrow were installed by pip install --no-deps --target.",
 )
 _JSON = click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
 )
 
 
 @click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """What steps of an engine cost on some hardware, as a table that `python -m simulator --hardware` takes."""
+    """Make and check calibrations: tables of an engine's step times, for `python -m simulator --hardware`."""
 
 
 @main.command()
 @_PACKAGES
-@click.option("--only", multiple=True, type=click.Choice([pair.name for pair in PAIRS]), help="Make only this.")
-@click.option("--out", default=_FOLDER, type=click.Path(file_okay=False, path_type=Path), help="Where tables go.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([pair.name for pair in PAIRS]), help="Make only this table; repeatable."
+)
+@click.option("--out", default=_FOLDER, type=click.Path(file_okay=False, path_type=Path), help="Folder for the tables.")
 @click.option("--host-ms", default=2.0, type=click.FloatRange(0), help="A step's time on the host.")
-@click.option("--kernel-factor", default=1.2, type=click.FloatRange(0.01), help="All kernels by those in the tables.")
+@click.option(
+    "--kernel-factor",
+    default=1.2,
+    type=click.FloatRange(0.01),
+    help="Time of all kernels of a step, as a multiple of the kernels in the tables.",
+)
 @_JSON
 def make(
     packages: Path, only: tuple[str, ...], out: Path, host_ms: float, kernel_factor: float, json_file: Path | None
 ) -> None:
-    """Composes the tables, and prints how far off they are between their rows."""
+    """Compose the tables, and print their interpolation errors."""
     figures: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
     for pair in steps([pair for pair in PAIRS if not only or pair.name in only], "composing"):
         text, found = _compose_table(packages, pair, host_ms, kernel_factor)
         (out / f"{pair.name}.csv").write_text(text)
         figures |= {f"{pair.name} {name}": value for name, value in found.items()}
-    _tell(figures, json_file, {"package": PACKAGE, "host_ms": host_ms, "kernel_factor": kernel_factor})
+    _report(figures, json_file, {"package": PACKAGE, "host_ms": host_ms, "kernel_factor": kernel_factor})
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_JSON
 def check(file: Path, json_file: Path | None) -> None:
-    """Reads a calibration as the simulator would, and prints how far off it is between its rows.
+    """Read a calibration as the simulator does, and print its interpolation errors.
 
-    Of each part: the error of rows left out, in percent of the row and of a step, and by how much a row is changed so
-    that more work never takes less time.
+    For each part, print the error of left-out rows, in percent of the row and of a step. Also print the largest change
+    of a row by making the table monotone, so that more work never takes less time.
     """
     try:
         read = read_calibration(file)
@@ -71,17 +78,17 @@ def check(file: Path, json_file: Path | None) -> None:
     figures = figures_of(read, {part: getattr(read, part) for part in PARTS})
     for context in _CONTEXTS:
         figures |= decode_steps(read, context)
-    _tell(figures, json_file, {"file": file.name})
+    _report(figures, json_file, {"file": file.name})
 
 
 @main.command()
 @_PACKAGES
 @_JSON
 def compare(packages: Path, json_file: Path | None) -> None:
-    """Ratios of simulated TPOT and TTFT to those measured of vLLM with Qwen3-32B on two H100, under the same load.
+    """Print ratios of simulated to measured TPOT and TTFT, under the same load.
 
-    The measurements don't say how their clients began; the simulated ones all begin at once, which is what most of
-    their TTFT comes from.
+    The measurements are of vLLM with Qwen3-32B on two H100. They don't say how their clients began. The simulated
+    clients all begin at once, and most of their TTFT comes from that.
     """
     imitated = hardware(_SERVED)
     ratios: dict[str, list[float]] = {"tpot": [], "ttft": []}
@@ -90,13 +97,17 @@ def compare(packages: Path, json_file: Path | None) -> None:
         ratios["tpot"].append(ours.tpot_ms / case.tpot_ms)
         ratios["ttft"].append(ours.ttft_ms / case.ttft_ms)
     figures: dict[str, float] = {"cases": len(ratios["tpot"])}
-    for name, of in ratios.items():
-        figures |= {f"{name}_ratio_min": min(of), f"{name}_ratio_median": median(of), f"{name}_ratio_max": max(of)}
-    _tell(figures, json_file, {"package": PACKAGE, "hardware": _SERVED})
+    for name, ratio in ratios.items():
+        figures |= {
+            f"{name}_ratio_min": min(ratio),
+            f"{name}_ratio_median": median(ratio),
+            f"{name}_ratio_max": max(ratio),
+        }
+    _report(figures, json_file, {"package": PACKAGE, "hardware": _SERVED})
 
 
 def _compose_table(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
-    """The table's text, and figures of the measurements that it is made of."""
+    """Return a table's text, and its error figures."""
     kernels = read_kernels(packages, pair)
     source = f"composed of kernels measured by {PACKAGE}: {pair.system}, vLLM {pair.version}"
     table = calibration(kernels, pair, source=source, host_ms=host_ms, kernel_factor=kernel_factor)
@@ -112,7 +123,7 @@ def _compose_table(packages: Path, pair: Pair, host_ms: float, kernel_factor: fl
     return format_calibration(table), figures
 
 
-def _tell(figures: dict[str, float], json_file: Path | None, settings: dict[str, str | float]) -> None:
+def _report(figures: dict[str, float], json_file: Path | None, settings: dict[str, str | float]) -> None:
     report(figures)
     if json_file:
         write(json_file, figures, ("numpy",), settings)

@@ -1,4 +1,4 @@
-"""From the times of kernels to those of an engine's step."""
+"""Times of an engine's step, composed of the times of kernels."""
 
 from statistics import median
 
@@ -11,16 +11,17 @@ from simulator.surface import extend, surface
 
 Times = dict[tuple[int, int], float]
 
-# Larger steps are not replayed from CUDA graphs, by vLLM's default.
+# Largest step, in tokens, that vLLM replays from a CUDA graph by default.
 _LARGEST_GRAPH = 512
-# Sequences go through the output layer, and not all tokens of a prompt.
+# Most rows that the output layer is charged for: one row per sequence goes through it, and not every prompt token.
 _OUTPUT_ROWS = 256
+# Largest step in the tables, in tokens.
 _LARGEST_STEP = 8_192
 _CONTEXTS = (0, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 
 
 def calibration(kernels: Kernels, pair: Pair, *, source: str, host_ms: float, kernel_factor: float) -> Calibration:
-    """The times of all layers, made monotone."""
+    """Return the calibration of a pair: the times of all layers, made monotone."""
     limits = {
         "num_blocks": pair.num_blocks(),
         "block_tokens": BLOCK_TOKENS,
@@ -42,7 +43,10 @@ def calibration(kernels: Kernels, pair: Pair, *, source: str, host_ms: float, ke
 
 
 def dense(kernels: Kernels, pair: Pair) -> Times:
-    """Of every layer QKV, output, gate and up, down; two all-reduces where there are several accelerators."""
+    """Return the times of the matrix products of all layers, plus two all-reduces per layer on several accelerators.
+
+    The products of a layer are QKV, output, gate and up, and down.
+    """
     sizes = sorted({m for m, _, _ in kernels.gemm if m <= _LARGEST_STEP})
     return {(tokens, 0): _dense_ms(kernels, pair, tokens) for tokens in sizes}
 
@@ -52,10 +56,11 @@ def whole_prompts(kernels: Kernels, pair: Pair) -> Times:
 
 
 def prefill_attention(kernels: Kernels, pair: Pair) -> Times:
-    """A piece takes what a prompt of its length takes, and its further pairs at the rate of the longest prompt.
+    """Return the attention times of pieces of prompts.
 
-    A prompt of n tokens has n²/2 pairs, n tokens behind c others have n x c more. A piece takes at least as long as a
-    decode with the same context: either has to read its keys and values.
+    A piece takes as long as a whole prompt of its length, plus its additional pairs at the rate of the longest prompt.
+    A prompt of n tokens has n²/2 pairs; n tokens after c others have n x c more. A piece takes at least as long as a
+    decode with the same context, because both read the same keys and values.
     """
     prompts = surface(whole_prompts(kernels, pair))
     longest, longest_ms = int(prompts.tokens[-1]), float(prompts.ms[-1, 0])
@@ -71,10 +76,11 @@ def prefill_attention(kernels: Kernels, pair: Pair) -> Times:
 
 
 def decode_attention(kernels: Kernels, pair: Pair) -> Times:
-    """Measured up to what fits into memory; beyond, in proportion to the KV tokens as in the largest batches.
+    """Return the attention times of decodes.
 
-    None takes less than the fastest of those for as many KV tokens: a kernel that is measured over and over finds a few
-    tokens in the L2 cache, while an engine has read the other layers' in between.
+    Batches that fit into memory were measured. Beyond, times grow in proportion to the KV tokens, at the median rate of
+    the largest batches. No batch takes less per KV token than the fastest of these. A kernel that is measured again and
+    again finds a small number of tokens in the L2 cache. An engine reads the other layers' tokens in between.
     """
     most = max(batch * context for batch, context in kernels.decode)
     large = [ms / (batch * context) for (batch, context), ms in kernels.decode.items() if batch * context > most / 4]
@@ -82,7 +88,7 @@ def decode_attention(kernels: Kernels, pair: Pair) -> Times:
     batches, contexts = ({at[axis] for at in kernels.decode} for axis in (0, 1))
     found = {}
     for batch in batches:
-        known = sorted(context for of, context in kernels.decode if of == batch)
+        known = sorted(context for known_batch, context in kernels.decode if known_batch == batch)
         for context in contexts:
             nearest = context if context in known else known[-1]
             ms = kernels.decode[batch, nearest] + per_token * batch * (context - nearest)
@@ -91,7 +97,7 @@ def decode_attention(kernels: Kernels, pair: Pair) -> Times:
 
 
 def monotone_times(times: Times) -> Times:
-    """At the same places, and nothing elsewhere."""
+    """Return the times made monotone, at the same (tokens, context) only."""
     made = surface(times)
     rows = dict(zip(made.tokens.tolist(), made.ms.tolist(), strict=True))
     columns = {context: column for column, context in enumerate(made.contexts.tolist())}

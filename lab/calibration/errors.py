@@ -1,4 +1,4 @@
-"""How far off a table is between its rows: each is left out, and interpolated from its neighbours."""
+"""Interpolation errors of a table: each row is left out and interpolated from its neighbours."""
 
 from collections.abc import Iterator, Mapping
 from statistics import median
@@ -11,7 +11,7 @@ LeftOut = Iterator[tuple[tuple[int, int], float]]
 
 
 def left_out(points: Points) -> LeftOut:
-    """(tokens, context) and the error in ms of every row between two others, along tokens and along contexts."""
+    """Yield (tokens, context) and the interpolation error in ms of every row between two others, along both axes."""
     for axis in (0, 1):
         lines: dict[int, list[tuple[int, int]]] = {}
         for at in sorted(points):
@@ -24,7 +24,7 @@ def left_out(points: Points) -> LeftOut:
 
 
 def left_out_errors(points: Points, part: str, calibration: Calibration) -> dict[str, float]:
-    """In percent of what the row says, and of the step that consists of it: median and worst."""
+    """Return the median and worst interpolation error, in percent of the row and of a step that consists of the row."""
     cost = measured_hardware("checked", calibration).cost
     of_row, of_step = [], []
     for (tokens, context), error_ms in left_out(points):
@@ -40,7 +40,7 @@ def left_out_errors(points: Points, part: str, calibration: Calibration) -> dict
 
 
 def raised_or_lowered(points: Points) -> float:
-    """By how much percent making it monotone changes the row that it changes most."""
+    """Return the largest change of a row by making the table monotone, in percent."""
     made = surface(points)
     rows = {tokens: row for row, tokens in enumerate(made.tokens.tolist())}
     columns = {context: column for column, context in enumerate(made.contexts.tolist())}
@@ -51,7 +51,7 @@ def raised_or_lowered(points: Points) -> float:
 
 
 def figures_of(calibration: Calibration, measured_points: Mapping[str, Points]) -> dict[str, float]:
-    """Of every part: the errors of rows left out, and what making it monotone has changed."""
+    """Return each part's errors of left-out rows, and the largest change by making it monotone."""
     found: dict[str, float] = {}
     for part in PARTS:
         points = measured_points[part]
@@ -60,7 +60,7 @@ def figures_of(calibration: Calibration, measured_points: Mapping[str, Points]) 
 
 
 def decode_steps(calibration: Calibration, context: int) -> dict[str, float]:
-    """What a step of decodes takes, in ms, and what its kernels alone are said to take."""
+    """Return the times in ms of steps of decodes, and of their kernels alone."""
     cost = measured_hardware("checked", calibration).cost
     found = {}
     for batch in (1, 32, 128, 256):

@@ -1,4 +1,4 @@
-"""Measured times of kernels, from the tables that PyPI's aiconfigurator-core carries."""
+"""Measured times of kernels, from the tables in the PyPI package aiconfigurator-core."""
 
 import sys
 from bisect import bisect_right
@@ -20,8 +20,10 @@ Rows = Iterable[Mapping[str, Any]]
 class Kernels:
     """Times in ms on one accelerator, in bf16.
 
-    `gemm` by (m, n, k): an m x k matrix times a k x n one. `prompt` by the length of one whole prompt. `decode` by
-    (sequences, tokens of each in the cache). `all_reduce` by the values summed up, eagerly and in a CUDA graph.
+    - `gemm`: by (m, n, k), for an m x k matrix times a k x n matrix.
+    - `prompt`: by the length of one whole prompt.
+    - `decode`: by (sequences, tokens of each in the cache).
+    - `all_reduce`: by mode ("vllm_graph" or "vllm_eager"), then by the number of values.
     """
 
     gemm: dict[tuple[int, int, int], float]
@@ -31,7 +33,7 @@ class Kernels:
 
 
 def read_kernels(packages: Path, pair: Pair) -> Kernels:
-    """From the folder that the package was installed into; a ClickException says how to, where it wasn't."""
+    """Read the kernel times from the folder `packages`. If they aren't there, a ClickException says how to install."""
     data = packages / "aiconfigurator_core" / "systems" / "data" / pair.system
     folders = {kind: data / kind / "vllm" / pair.version for kind in ("gemm", "attention", "comm")}
     return Kernels(
@@ -65,13 +67,16 @@ def all_reduce_times(rows: Rows, pair: Pair) -> dict[str, dict[int, float]]:
 
 
 def gemm_ms(gemm: Mapping[tuple[int, int, int], float], m: int, n: int, k: int) -> float:
-    """`m` has to be in the table. Linear between the measured `n` and `k`; beyond the largest, in proportion to it."""
+    """Return the time of a product whose `m` is in the table.
+
+    The time is linear between measured `n` and `k`, and grows in proportion beyond the largest.
+    """
     columns, depths = sorted({n for _, n, _ in gemm}), sorted({k for _, _, k in gemm})
     return sum(gemm[m, a, b] * share * part for a, share in _mix(columns, n) for b, part in _mix(depths, k))
 
 
 def _mix(known: list[int], wanted: int) -> list[tuple[int, float]]:
-    """Which of the known sizes stand for the wanted one, each with its share."""
+    """Return the known sizes to interpolate from, each with its weight."""
     at = bisect_right(known, wanted)
     if at == len(known):
         return [(known[-1], wanted / known[-1])]
@@ -82,7 +87,7 @@ def _mix(known: list[int], wanted: int) -> list[tuple[int, float]]:
 
 def _is_of(row: Mapping[str, Any], pair: Pair) -> bool:
     model = pair.model
-    # Older tables know no sliding window.
+    # Older tables have no column for the sliding window.
     return bool(
         row["num_heads"] == model.heads // pair.gpus
         and row["num_key_value_heads"] == model.kv_heads // pair.gpus
@@ -93,14 +98,14 @@ def _is_of(row: Mapping[str, Any], pair: Pair) -> bool:
 
 
 def _read(packages: Path, file: Path) -> Rows:
-    # Both are large, and of use to nobody but this script: they are no part of the project's environment.
+    # Package and pyarrow are large, and only this script needs them. So they aren't in the project's environment.
     sys.path.insert(0, str(packages))
     try:
         parquet = import_module("pyarrow.parquet")
         rows: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
     except (ImportError, OSError) as error:
         install = f"pip install --no-deps --target {packages} {PACKAGE} pyarrow"
-        raise click.ClickException(f"{error}. What is read here is installed by: {install}") from error
+        raise click.ClickException(f"{error}. Install the packages by: {install}") from error
     finally:
         sys.path.remove(str(packages))
     return rows

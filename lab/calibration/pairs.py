@@ -1,10 +1,12 @@
-"""Which models on which accelerators are calibrated, and their engine's limits."""
+"""The calibrated pairs of model and accelerator, and their engine's limits."""
 
 from dataclasses import dataclass
 
-BYTES_PER_VALUE = 2  # bf16, of weights and of the KV cache
+BYTES_PER_VALUE = 2  # bf16, for weights and KV cache
 BLOCK_TOKENS = 16
+# Share of an accelerator's memory that the engine may use.
 _MEMORY_SHARE = 0.9
+# Memory for activations and CUDA graphs on each accelerator.
 _RESERVED_BYTES = 2 << 30
 _GIB = 1 << 30
 
@@ -53,7 +55,7 @@ QWEN_32B = Model(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A model on `gpus` accelerators; `system` and `version` say which measurements of the kernels are taken."""
+    """A model on `gpus` accelerators. `system` and `version` identify the kernel measurements."""
 
     name: str
     model: Model
@@ -66,14 +68,15 @@ class Pair:
     gpus: int = 1
 
     def num_blocks(self) -> int:
-        """What is left of 0.9 of the memory by the weights, and by 2 GiB for activations and graphs on each."""
+        """Return the KV blocks that fit into 0.9 of the memory, less weights, and 2 GiB per accelerator."""
         model = self.model
         token_bytes = 2 * model.layers * model.kv_heads * model.head_dim * BYTES_PER_VALUE
         usable = self.gpus * (int(_MEMORY_SHARE * self.memory_bytes) - _RESERVED_BYTES)
         return (usable - model.parameters * BYTES_PER_VALUE) // (token_bytes * BLOCK_TOKENS)
 
 
-# vLLM's own limits differ by accelerator: an H100 gets a larger batch and budget than an A100, or one below 70 GiB.
+# vLLM's default limits differ by accelerator. An H100 gets a larger batch and token budget than an A100, and than any
+# accelerator below 70 GiB.
 PAIRS = (
     Pair(
         name="h100-llama-3.1-8b",

@@ -1,4 +1,7 @@
-"""A calibrated engine beside published end-to-end measurements: as many clients, each sending one request at a time."""
+"""A calibrated engine compared with published end-to-end measurements of servers.
+
+Each of the same number of clients sends one request at a time.
+"""
 
 import csv
 from collections.abc import Hashable, Iterable, Mapping
@@ -17,7 +20,7 @@ _REQUESTS_PER_CLIENT = 4
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a server was measured to do under `clients`, whose prompts and answers are all of the same length."""
+    """A server's latencies under a number of clients. All prompts have the same length, and so have all answers."""
 
     clients: int
     prompt_tokens: int
@@ -27,7 +30,7 @@ class Served:
 
 
 def read_served(packages: Path, system: str, model: str, gpus: int) -> list[Served]:
-    """Of vLLM in bf16, from the measurements of whole servers that come with those of kernels."""
+    """Read the package's end-to-end measurements of vLLM in bf16."""
     file = packages / "aiconfigurator_core" / "systems" / "silicon_sample.csv"
     try:
         with file.open(newline="") as lines:
@@ -52,7 +55,7 @@ def served_cases(rows: Iterable[Mapping[str, str]], system: str, model: str, gpu
 
 
 def imitate(hardware: Hardware, case: Served) -> Served:
-    """The same clients before a simulated engine, which all begin at once; means over their requests, in ms."""
+    """Run the same clients against a simulated engine. All begin at once. Return their mean latencies in ms."""
     engine, now_ms, sent = Engine(hardware), 0.0, 0
     started: dict[Hashable, float] = {}
     first: dict[Hashable, float] = {}

@@ -1,4 +1,4 @@
-"""Runs the same requests under the same policies in virtual time and through a real Envoy, and compares."""
+"""Run the same requests under the same policies in virtual time and through a real Envoy, and compare the results."""
 
 import asyncio
 import shlex
@@ -15,11 +15,11 @@ from rich.markdown import Markdown
 
 from lab.clocks import report
 from lab.clocks.comparing import PhaseComparison, compare, order
-from lab.clocks.virtual import tell_virtually
+from lab.clocks.virtual import run_story_virtually
 from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
 from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, shorten
 from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
-from lab.loop.policies import ENVOYS_OWN, PICKERS, Phase, phases
+from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, Phase, phases
 from lab.loop.report import machine_and_versions
 from lab.loop.running import exit_status, new_folder, running_stack
 from lab.loop.stack import StackConfig, free_ports
@@ -29,35 +29,42 @@ from simulator.workloads import WORKLOADS
 from simulator.workloads.changes import steady
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-# Servers can't change their speed while they run.
-_STEADY = [name for name, workload in WORKLOADS.items() if workload.changes is steady]
+# Simulated servers can't change their speed while they run, so only workloads without changes can be compared.
+_STEADY_WORKLOADS = [name for name, workload in WORKLOADS.items() if workload.changes is steady]
 _LOW, _LOW_SHARE = "low load", 0.2
 _POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--workload", default="azure-conversation", type=click.Choice(_STEADY))
+@click.option("--workload", default="azure-conversation", type=click.Choice(_STEADY_WORKLOADS))
 @hardware_option
-@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Simulated servers.")
+@click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Number of simulated servers.")
 @speed_option
-@policy_option((*ENVOYS_OWN, *PICKERS))
-@click.option("--load", "share", default=0.6, type=_POSITIVE, help="Multiple of the workload's typical rate.")
+@policy_option((*ENVOY_POLICIES, *PICKER_POLICIES))
+@click.option("--load", "share", default=0.6, type=_POSITIVE, help="Load as a multiple of the workload's typical rate.")
 @click.option("--seconds", default=60.0, type=click.FloatRange(5), help="Time under load, for each policy.")
-@click.option("--seed", default=1, type=click.IntRange(0), help="Seed of lengths, arrivals and objectives.")
-@click.option("--max-prompt-tokens", default=MAX_PROMPT_TOKENS, type=click.IntRange(1), help="Cuts prompts.")
-@click.option("--max-output-tokens", default=MAX_OUTPUT_TOKENS, type=click.IntRange(2), help="Cuts answers.")
-@click.option("--chances", default=3, type=click.IntRange(1), help="Runs in virtual time, by other chances.")
-@click.option("--margin", default=0.1, type=click.FloatRange(0, 1), help="Attainments further apart are an order.")
-@click.option("--json", "json_file", type=_FILE, help="Write the figures here.")
-@click.option("--out", "markdown_file", type=_FILE, help="Write the page here: docs/evaluation-envoy.md is one.")
+@click.option("--seed", default=1, type=click.IntRange(0), help="Random seed for lengths, arrivals and objectives.")
+@click.option("--max-prompt-tokens", default=MAX_PROMPT_TOKENS, type=click.IntRange(1), help="Longer prompts are cut.")
+@click.option("--max-output-tokens", default=MAX_OUTPUT_TOKENS, type=click.IntRange(2), help="Longer answers are cut.")
+@click.option(
+    "--chances", default=3, type=click.IntRange(1), help="Runs in virtual time, each with another seed for policies."
+)
+@click.option(
+    "--margin",
+    default=0.1,
+    type=click.FloatRange(0, 1),
+    help="Two policies have an order if their SLO attainments differ by more than this.",
+)
+@click.option("--json", "json_file", type=_FILE, help="Write the figures to this file, as JSON.")
+@click.option("--out", "markdown_file", type=_FILE, help="Write the page to this file, as Markdown.")
 def main(**options: Any) -> None:
-    """Are policies as good through a real Envoy as the evaluation says?
+    """Check that policies are as good through a real Envoy as in the evaluation's virtual time.
 
-    It takes --seconds and about ten more for each policy, and for a warm-up and a low load before them; then some
-    seconds for each in virtual time. The page of the documentation is made by `scripts/compare_clocks.py --out
-    docs/evaluation-envoy.md --json docs/evaluation-envoy.json`.
+    Each policy takes --seconds plus about ten. A warm-up and a phase at low load before them take as long. Then each
+    policy takes some seconds in virtual time. `scripts/compare_clocks.py --out docs/evaluation-envoy.md --json
+    docs/evaluation-envoy.json` writes the page of the documentation.
 
-    All times are those of the clock on the wall, which virtual time follows at the same speed factor.
+    All times are in wall-clock time. Virtual time runs at the same speed factor.
     """
     console = Console()
     sys.exit(asyncio.run(exit_status(_compare(console, **options), console)))
@@ -91,7 +98,7 @@ async def _compare(
         quantiles=LEARNING.job.fit.quantiles,
     )
     low = replace(phases(["default"], load)[0], name=_LOW, title=_LOW, share=_LOW_SHARE)
-    compared = await _on_both_clocks(console, config, load, (low, *phases(policies, load)), seconds, seed, chances)
+    compared = await _run_both(console, config, load, (low, *phases(policies, load)), seconds, seed, chances)
     settings = {
         "command": shlex.join(["scripts/compare_clocks.py", *sys.argv[1:]]),
         "workload": workload,
@@ -107,33 +114,36 @@ async def _compare(
         "low_share": _LOW_SHARE,
         "quantiles": config.quantiles,
     }
-    _tell(console, compared, margin, settings, json_file, markdown_file)
+    _report(console, compared, margin, settings, json_file, markdown_file)
 
 
-async def _on_both_clocks(
+async def _run_both(
     console: Console,
     config: StackConfig,
     load: OfferedLoad,
-    told: Sequence[Phase],
+    policies: Sequence[Phase],
     phase_s: float,
     seed: int,
     chances: int,
 ) -> dict[str, PhaseComparison]:
-    """By phase. The machine has its cores for Envoy alone: virtual time comes after."""
+    """Run the phases through Envoy, then in virtual time, so that the two don't compete for cores.
+
+    Return the comparison of each phase, by name.
+    """
     with Terminal(console) as terminal:
         async with running_stack(config, terminal) as supervisor:
-            story = await supervisor.guard(run_story(config, terminal, load, told, phase_s=phase_s, seed=seed))
-        terminal.say("now the same in virtual time")
+            story = await supervisor.guard(run_story(config, terminal, load, policies, phase_s=phase_s, seed=seed))
+        terminal.say("running the same phases in virtual time")
         learning = msgspec.structs.replace(
             LEARNING, interval_s=config.retraining_interval_s, min_samples=config.min_samples, min_new_rows=1
         )
-        step = terminal.begin("virtual time", chances * (1 + len(told)))
-        # A thread, since what is learnt there runs event loops of its own.
+        step = terminal.begin("virtual time", chances * (1 + len(policies)))
+        # In a thread, because learning in virtual time runs its own event loops.
         runs = [
             await asyncio.to_thread(
-                tell_virtually,
+                run_story_virtually,
                 load,
-                told,
+                policies,
                 phase_s=phase_s,
                 seed=seed,
                 learning=learning,
@@ -152,11 +162,11 @@ async def _on_both_clocks(
             decisions,
             WARM_UP_SHARE,
         )
-        for phase in told
+        for phase in policies
     }
 
 
-def _tell(
+def _report(
     console: Console,
     compared: dict[str, PhaseComparison],
     margin: float,
@@ -164,7 +174,7 @@ def _tell(
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    """On the terminal as in the page."""
+    """Print the tables on the terminal, and write the files."""
     policies = {name: phase for name, phase in compared.items() if name != _LOW}
     low = {_LOW: compared[_LOW]}
     found, about = order(policies, margin), machine_and_versions()
@@ -173,7 +183,7 @@ def _tell(
         report.placement_table(policies, settings["hardware"]),
         report.prediction_table(policies),
         report.verdict(found),
-        report.apart_table(compared),
+        report.token_delay_table(compared),
     )
     for text in tables:
         console.print(Markdown(text))

@@ -1,4 +1,4 @@
-"""What both clocks say of the same requests, and how far apart they are."""
+"""The comparison of the same requests in virtual time and through Envoy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from scipy.stats import spearmanr
 
-from lab.clocks.predicting import Prediction, from_decision, from_flight, judge
-from lab.clocks.virtual import PhaseFlights, Placed, fly_as_placed
+from lab.clocks.predicting import Prediction, from_decision, from_flight, prediction_quality
+from lab.clocks.virtual import PhaseFlights, SentRequest, replay_placements
 from simulator.arrival import Scenario
 from simulator.cluster import Flight
 from simulator.outcome import Outcome
@@ -19,7 +19,7 @@ PERCENTILES = (50, 95)
 
 
 class RequestOutcome(NamedTuple):
-    """What became of a request on either clock; latencies in ms, None where nothing came."""
+    """The result of a request on either clock. Latencies are in ms, and None if they weren't measured."""
 
     number: int
     endpoint: int | None
@@ -29,10 +29,10 @@ class RequestOutcome(NamedTuple):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """A phase on one clock, of the judged requests; percentiles by p50 and p95.
+    """A phase's judged requests on one clock. Percentiles have the keys p50 and p95.
 
-    `shares` of the requests are those of the endpoints, in their order; `prediction` is None where nobody decided but
-    what had been decided before, or Envoy.
+    `shares` are the endpoints' shares of the requests, in order. `prediction` is None if the picker didn't decide:
+    Envoy did, or the placements were replayed.
     """
 
     requests: int
@@ -44,9 +44,10 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class TokenDelay(msgspec.Struct, frozen=True):
-    """How much later than in virtual time tokens came through Envoy, when each request goes to the same endpoint.
+    """The difference between latencies through Envoy and in virtual time, with the same placements.
 
-    The median of the differences in ms, and of their sizes in percent of virtual time's latency.
+    `*_ms` are medians of the differences, above 0 if tokens came later through Envoy. `*_percent` are medians of the
+    absolute differences, in percent of the latency in virtual time.
     """
 
     ttft_ms: float
@@ -56,8 +57,11 @@ class TokenDelay(msgspec.Struct, frozen=True):
 
 
 class PhaseComparison(msgspec.Struct, frozen=True):
-    """`replayed` is virtual time with the placements of Envoy: it differs by the engine's clock and the path to it,
-    while `virtual` differs by decisions, too: it is of several runs, whose attainments lie in `chance`."""
+    """A phase on both clocks.
+
+    `replayed` is virtual time with Envoy's placements. It differs from `envoy` by the engine's clock and by the path to
+    the engine. `virtual` differs by decisions as well. It pools several runs; their attainments range over `chance`.
+    """
 
     virtual: Side
     chance: tuple[float, float]
@@ -68,10 +72,11 @@ class PhaseComparison(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Spearman's rank correlation of the policies' attainments; None with fewer than two that differ.
+    """The order of policies by SLO attainment on both clocks.
 
-    `pairs` are those of policies whose attainments differ by more than `margin` in virtual time, `reversed_pairs` those
-    of them that are the other way round through Envoy.
+    `rank_correlation` is Spearman's, and None if all attainments on a clock are equal. `pairs` counts the pairs of
+    policies whose attainments differ by more than `margin` in virtual time. `reversed_pairs` are those pairs that have
+    the opposite order through Envoy.
     """
 
     rank_correlation: float | None
@@ -87,37 +92,45 @@ def compare(
     decisions: Mapping[str, Mapping[str, Any]],
     warm_up_share: float,
 ) -> PhaseComparison:
-    """Of one phase, and its runs in virtual time. Requests of the first part of it aren't judged.
+    """Compare a phase through Envoy with its runs in virtual time.
 
-    `decisions` of the picker behind Envoy are those of any requests, by their ids.
+    Requests of the first `warm_up_share` of the phase aren't judged. `decisions` are those of the picker behind Envoy,
+    by request id; it may have those of other phases too.
     """
     begin_s = warm_up_share * scenario.arrivals[-1].arrival_s
     judged = {arrival.index for arrival in scenario.arrivals if arrival.arrival_s >= begin_s}
     endpoints = len(scenario.endpoints)
 
-    def flights(all_of_them: Sequence[Flight]) -> list[Flight]:
-        return [flight for flight in all_of_them if flight.arrival.index in judged]
+    def judged_flights(flights: Sequence[Flight]) -> list[Flight]:
+        return [flight for flight in flights if flight.arrival.index in judged]
 
-    virtual = [flights(run.flights) for run in runs]
-    foretold = [from_flight(flight, run.predicted) for run, ours in zip(runs, virtual, strict=True) for flight in ours]
-    fates = [[_of_flight(flight) for flight in ours] for ours in virtual]
-    attained = [_side(one, endpoints).attainment for one in fates]
-    as_placed = [_of_flight(flight) for flight in flights(fly_as_placed(scenario, _placements(scenario, outcomes)))]
+    virtual = [judged_flights(run.flights) for run in runs]
+    virtual_decisions = [
+        from_flight(flight, run.predicted) for run, flights in zip(runs, virtual, strict=True) for flight in flights
+    ]
+    results = [[_flight_outcome(flight) for flight in flights] for flights in virtual]
+    attained = [_side(one, endpoints).attainment for one in results]
+    replayed = judged_flights(replay_placements(scenario, _placements(scenario, outcomes)))
+    replayed_results = [_flight_outcome(flight) for flight in replayed]
     seen = [outcome for outcome in outcomes if outcome.request.index in judged]
-    envoy = [_of_outcome(outcome) for outcome in seen]
+    envoy = [_seen_outcome(outcome) for outcome in seen]
     decided = [from_decision(decisions[outcome.request.id]) for outcome in seen if outcome.request.id in decisions]
     return PhaseComparison(
-        virtual=_side([fate for one in fates for fate in one], endpoints, judge(foretold) if decided else None),
+        virtual=_side(
+            [outcome for one in results for outcome in one],
+            endpoints,
+            prediction_quality(virtual_decisions) if decided else None,
+        ),
         chance=(min(attained), max(attained)),
-        envoy=_side(envoy, endpoints, judge(decided) if decided else None),
-        replayed=_side(as_placed, endpoints),
-        apart=_apart(envoy, as_placed),
+        envoy=_side(envoy, endpoints, prediction_quality(decided) if decided else None),
+        replayed=_side(replayed_results, endpoints),
+        apart=_token_delay(envoy, replayed_results),
         errors=sum(outcome.error is not None for outcome in outcomes),
     )
 
 
 def order(phases: Mapping[str, PhaseComparison], margin: float) -> Order:
-    """Of policies' attainments on both clocks."""
+    """Compare the order of the policies by SLO attainment on both clocks."""
     virtual, envoy = ([getattr(phase, side).attainment for phase in phases.values()] for side in ("virtual", "envoy"))
     differ = len(set(virtual)) > 1 and len(set(envoy)) > 1
     apart = [
@@ -137,10 +150,10 @@ def order(phases: Mapping[str, PhaseComparison], margin: float) -> Order:
     )
 
 
-def _placements(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]:
-    """What was sent late arrives late; what no server took isn't there."""
+def _placements(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[SentRequest]:
+    """Return the requests that a server took, with the times at which they were really sent."""
     return [
-        Placed(
+        SentRequest(
             replace(scenario.arrivals[outcome.request.index], arrival_s=outcome.sent_s),
             endpoint,
         )
@@ -150,25 +163,25 @@ def _placements(scenario: Scenario, outcomes: Sequence[Outcome]) -> list[Placed]
 
 
 def _served_by(outcome: Outcome) -> int | None:
-    """Servers' names end with their places."""
+    """Return the index of the endpoint that served the request. A server's name ends with it."""
     return int(outcome.served_by.rpartition("-")[2]) if outcome.served_by else None
 
 
-def _of_flight(flight: Flight) -> RequestOutcome:
+def _flight_outcome(flight: Flight) -> RequestOutcome:
     return RequestOutcome(flight.arrival.index, flight.endpoint, flight.ttft_ms, flight.tpot_ms, flight.met)
 
 
-def _of_outcome(outcome: Outcome) -> RequestOutcome:
+def _seen_outcome(outcome: Outcome) -> RequestOutcome:
     return RequestOutcome(outcome.request.index, _served_by(outcome), outcome.ttft_ms, outcome.tpot_ms, outcome.met)
 
 
-def _side(fates: Sequence[RequestOutcome], endpoints: int, prediction: Prediction | None = None) -> Side:
-    served = [fate.endpoint for fate in fates]
+def _side(results: Sequence[RequestOutcome], endpoints: int, prediction: Prediction | None = None) -> Side:
+    served = [outcome.endpoint for outcome in results]
     return Side(
-        requests=len(fates),
-        attainment=round(sum(fate.met for fate in fates) / max(len(fates), 1), 4),
-        ttft_ms=_percentiles([fate.ttft_ms for fate in fates]),
-        tpot_ms=_percentiles([fate.tpot_ms for fate in fates]),
+        requests=len(results),
+        attainment=round(sum(outcome.met for outcome in results) / max(len(results), 1), 4),
+        ttft_ms=_percentiles([outcome.ttft_ms for outcome in results]),
+        tpot_ms=_percentiles([outcome.tpot_ms for outcome in results]),
         shares=tuple(round(served.count(endpoint) / max(len(served), 1), 4) for endpoint in range(endpoints)),
         prediction=prediction,
     )
@@ -180,9 +193,9 @@ def _percentiles(values: Sequence[float | None]) -> dict[str, float]:
     return {f"p{percent}": round(float(value), 2) for percent, value in zip(PERCENTILES, found, strict=True)}
 
 
-def _apart(envoy: Sequence[RequestOutcome], replayed: Sequence[RequestOutcome]) -> TokenDelay:
-    by_number = {fate.number: fate for fate in replayed}
-    pairs = [(fate, by_number[fate.number]) for fate in envoy if fate.number in by_number]
+def _token_delay(envoy: Sequence[RequestOutcome], replayed: Sequence[RequestOutcome]) -> TokenDelay:
+    by_number = {outcome.number: outcome for outcome in replayed}
+    pairs = [(outcome, by_number[outcome.number]) for outcome in envoy if outcome.number in by_number]
     ttft = _differences([(one.ttft_ms, other.ttft_ms) for one, other in pairs])
     tpot = _differences([(one.tpot_ms, other.tpot_ms) for one, other in pairs])
     return TokenDelay(ttft_ms=ttft[0], tpot_ms=tpot[0], ttft_percent=ttft[1], tpot_percent=tpot[1])

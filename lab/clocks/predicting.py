@@ -1,4 +1,4 @@
-"""How decisions were predicted: how many of them, and how far from what came of them."""
+"""The quality of the predictions that decisions were made from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from simulator.cluster import Flight
 
 
 class PredictionOutcome(NamedTuple):
-    """A decision's prediction, if it had one, and what was observed in ms, as the picker sees it."""
+    """A decision's prediction, or None, and the latencies that the picker observed, in ms."""
 
     predicted: Predicted | None
     ttft_ms: float | None
@@ -20,10 +20,11 @@ class PredictionOutcome(NamedTuple):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """Of some decisions. `share` is that of those made from predictions, all in percent.
+    """The quality of some decisions' predictions, in percent.
 
-    Errors are median absolute percentage errors of the predicted median; coverage is the share of latencies that are no
-    longer than their predicted upper quantile. None where there is nothing to compare.
+    `share` is the share of decisions that used a prediction. `*_mdape` is the median absolute percentage error of the
+    predicted median. `*_coverage` is the share of latencies at or below their predicted upper quantile. Both are None
+    if there is nothing to compare.
     """
 
     share: float
@@ -34,23 +35,23 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 def from_flight(flight: Flight, predicted: Mapping[int, Predicted]) -> PredictionOutcome:
-    """In virtual time."""
+    """Return a decision of virtual time."""
     return PredictionOutcome(predicted.get(flight.arrival.index), flight.ttft_ms, flight.tpot_ms)
 
 
 def from_decision(decision: Mapping[str, Any]) -> PredictionOutcome:
-    """From what the picker says of a decision at /debug/decisions; without a median the quantile stands for it."""
-    told, outcome = decision["predicted"], decision["outcome"]
-    predicted = told and Predicted(
-        ttft_ms=told["ttft_ms"],
-        tpot_ms=told["tpot_ms"],
-        ttft_median_ms=told.get("ttft_median_ms", told["ttft_ms"]),
-        tpot_median_ms=told.get("tpot_median_ms", told["tpot_ms"]),
+    """Return a decision from the picker's JSON at /debug/decisions. If it has no median, use the quantile instead."""
+    prediction, outcome = decision["predicted"], decision["outcome"]
+    predicted = prediction and Predicted(
+        ttft_ms=prediction["ttft_ms"],
+        tpot_ms=prediction["tpot_ms"],
+        ttft_median_ms=prediction.get("ttft_median_ms", prediction["ttft_ms"]),
+        tpot_median_ms=prediction.get("tpot_median_ms", prediction["tpot_ms"]),
     )
     return PredictionOutcome(predicted, outcome["ttft_ms"], outcome["tpot_ms"])
 
 
-def judge(decisions: Sequence[PredictionOutcome]) -> Prediction:
+def prediction_quality(decisions: Sequence[PredictionOutcome]) -> Prediction:
     known = [(one, one.predicted) for one in decisions if one.predicted]
     ttft = _errors([(said.ttft_median_ms, said.ttft_ms, one.ttft_ms) for one, said in known])
     tpot = _errors([(said.tpot_median_ms, said.tpot_ms, one.tpot_ms) for one, said in known])
@@ -64,7 +65,7 @@ def judge(decisions: Sequence[PredictionOutcome]) -> Prediction:
 
 
 def _errors(rows: Sequence[tuple[float, float, float | None]]) -> NDArray[np.float64]:
-    """[latencies that were observed, (predicted median, its upper quantile, observed)]."""
+    """Return an array with a row (predicted median, predicted upper quantile, observed) per observed latency."""
     return np.array([row for row in rows if row[2]], dtype=np.float64).reshape(-1, 3)
 
 

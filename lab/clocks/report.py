@@ -1,4 +1,4 @@
-"""The comparison of both clocks as a page of the documentation."""
+"""The page of the documentation that compares policies in virtual time and through Envoy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from lab.loop.report import count_names
 _HEAD = (
     "policy",
     "SLO met, %: virtual",
-    "by chance",
+    "range of runs",
     "Envoy",
     "difference",
     "Envoy's placements in virtual time",
@@ -25,13 +25,13 @@ _HEAD = (
 
 
 def comparison_table(phases: Mapping[str, PhaseComparison]) -> str:
-    """A policy a row, both clocks side by side."""
+    """Return the table of policies with their figures on both clocks."""
     return table(_HEAD, [_row(name, phase) for name, phase in phases.items()])
 
 
-def apart_table(phases: Mapping[str, PhaseComparison]) -> str:
-    """How far latencies are apart when each request goes to the same endpoint on both clocks."""
-    head = ("phase", "TTFT later by, ms", "TTFT apart by, %", "TPOT later by, ms", "TPOT apart by, %")
+def token_delay_table(phases: Mapping[str, PhaseComparison]) -> str:
+    """Return the table of latency differences when each request goes to the same endpoint on both clocks."""
+    head = ("phase", "TTFT later, ms", "TTFT difference, %", "TPOT later, ms", "TPOT difference, %")
     rows = [
         (name, *(f"{value:.2f}" for value in (a.ttft_ms, a.ttft_percent, a.tpot_ms, a.tpot_percent)))
         for name, a in ((name, phase.apart) for name, phase in phases.items())
@@ -40,7 +40,7 @@ def apart_table(phases: Mapping[str, PhaseComparison]) -> str:
 
 
 def placement_table(phases: Mapping[str, PhaseComparison], hardware: Sequence[str]) -> str:
-    """Which share of the requests each kind of hardware gets on both clocks."""
+    """Return the table of each hardware's share of the requests on both clocks."""
     kinds = list(dict.fromkeys(hardware))
     head = ("policy", *(f"{kind}, %: virtual" if side == 0 else "Envoy" for kind in kinds for side in range(2)))
     rows = [
@@ -58,15 +58,15 @@ def placement_table(phases: Mapping[str, PhaseComparison], hardware: Sequence[st
 
 
 def prediction_table(phases: Mapping[str, PhaseComparison]) -> str:
-    """How the policies that ask for predictions were answered on both clocks."""
+    """Return the table of prediction quality on both clocks, of the policies that ask for predictions."""
     head = (
         "policy",
         "clock",
         "decided from predictions, %",
-        "median error of TTFT, %",
-        "of TPOT, %",
-        "within the upper TTFT, %",
-        "TPOT, %",
+        "TTFT median error, %",
+        "TPOT median error, %",
+        "TTFT coverage, %",
+        "TPOT coverage, %",
     )
     rows = [
         (name, clock, *("-" if value is None else f"{value:.1f}" for value in msgspec.structs.astuple(found)))
@@ -77,7 +77,7 @@ def prediction_table(phases: Mapping[str, PhaseComparison]) -> str:
 
 
 def verdict(found: Order) -> str:
-    """Whether the order is the same, in a sentence or two."""
+    """Return sentences that say whether the policies have the same order on both clocks."""
     correlation = "-" if found.rank_correlation is None else f"{found.rank_correlation:.2f}"
     text = (
         f"Rank correlation of SLO attainment (Spearman): {correlation}. {found.pairs} pairs of policies differ by more "
@@ -86,7 +86,7 @@ def verdict(found: Order) -> str:
     if not found.reversed_pairs:
         return text + "all of them are in the same order through Envoy."
     names = ", ".join(f"{worse} above {better}" for worse, better in found.reversed_pairs)
-    return text + f"{len(found.reversed_pairs)} of them are the other way round through Envoy: {names}."
+    return text + f"{len(found.reversed_pairs)} of them are in the opposite order through Envoy: {names}."
 
 
 def page(
@@ -96,58 +96,71 @@ def page(
     settings: Mapping[str, Any],
     about: Any,
 ) -> str:
-    """Markdown, whole."""
+    """Return the whole page as Markdown."""
     pool, machine = count_names(settings["hardware"]), about["machine"]
     return f"""\
-# The same policies on both clocks
+# The same policies in virtual time and through Envoy
 
-Written by `{settings["command"]}`, on {machine["cores"]} cores of {machine["cpu"] or "an unnamed CPU"}.
+This page shows whether policies are as good through a real Envoy as in the evaluation's virtual time. It was written by
+`{settings["command"]}`, on {machine["cores"]} cores of {machine["cpu"] or "an unnamed CPU"}.
 
-The evaluation judges policies in virtual time. Here the same requests go through a real Envoy, the real picker, trainer
-and predictors, to servers that run the same engine by the clock on the wall: workload {settings["workload"]}, with
-prompts cut to {settings["max_prompt_tokens"]:,} tokens and answers to {settings["max_output_tokens"]}, at
-{settings["requests_per_s"]:.3g} requests/s for {settings["phase_s"]:g} s a policy (the first
-{settings["warm_up_share"]:.0%} aren't judged), seed {settings["seed"]}, on {pool}.
+The evaluation judges policies in virtual time. Here the same requests also go through a real Envoy, with the real
+picker, trainer and predictors. The servers run the evaluation's simulated engine in real time.
 
-- On both clocks time passes at {settings["speed_factor"]:g} times its speed, as this machine has to send every token.
-  All times here are those of the clock on the wall, and objectives are stretched as steps are.
-- Round-robin, random, p2c and least-requests are Envoy's own load balancing, the others configurations of the picker.
-- Models learn from a warm-up of the same length under `default`, and go on learning from phase to phase.
+| setting | value |
+| --- | --- |
+| workload | {settings["workload"]} |
+| prompts, cut to tokens | {settings["max_prompt_tokens"]:,} |
+| answers, cut to tokens | {settings["max_output_tokens"]} |
+| requests per second | {settings["requests_per_s"]:.3g} |
+| seconds per policy | {settings["phase_s"]:g}, of which the first {settings["warm_up_share"]:.0%} aren't judged |
+| seed | {settings["seed"]} |
+| endpoints | {pool} |
+| speed factor | {settings["speed_factor"]:g} |
+
+- Time passes at the speed factor on both clocks, because one machine has to send every token. Objectives are scaled
+  like steps. All times on this page are in wall-clock time.
+- Round-robin, random, p2c and least-requests are Envoy's own load-balancing policies. The others are configurations of
+  the picker.
+- Models learn from a warm-up under `default` that is as long as a phase. They keep learning from phase to phase.
 
 {comparison_table(phases)}
 
 {verdict(found)} {sum(phase.errors for phase in phases.values())} requests failed.
 
-- *virtual* is of {settings["chances"]} runs over the same requests, in which what policies leave to chance falls
-  otherwise; *by chance* is the range of these.
-- *Envoy's placements in virtual time* replays the same requests where Envoy sent them, at the times they were sent. It
-  differs from Envoy by how steps, and the path to them, take their time on a real machine; and from *virtual* by
-  decisions: by chance, by latencies that were observed and models that were learnt at other moments.
+- *virtual* pools {settings["chances"]} runs of the same requests, each with another seed for the policies' random
+  choices. *range of runs* is the range of these runs' attainments.
+- *Envoy's placements in virtual time* replays the requests in virtual time, on the endpoints that Envoy chose and at
+  the times at which they were sent. It differs from *Envoy* by the time that steps and the path to the engine take on a
+  real machine. It differs from *virtual* by decisions. These differ by random choices, and because latencies were
+  observed and models were trained at other moments.
 
-## Placements and predictions
+## Placements
 
-The share of the judged requests that each kind of hardware was given:
+Each hardware's share of the judged requests:
 
 {placement_table(phases, settings["hardware"])}
 
-Of the policies that ask for predictions, how many decisions were made from them, and how far they were from what came
-of it: errors are of the predicted median, and of latencies {max(settings["quantiles"]):.0%} should be within the
-predicted upper quantile.
+## Predictions
+
+These policies ask for predictions. Errors are absolute errors of the predicted median. Coverage is the share of
+latencies at or below the predicted upper quantile; it should be {max(settings["quantiles"]):.0%}.
 
 {prediction_table(phases)}
 
-## Latencies of the same placements
+## Latencies with the same placements
 
-Medians over the judged requests; `low load` is {settings["low_share"]:.0%} of the rate, under `default`.
+These are medians over the judged requests. `low load` is {settings["low_share"]:.0%} of the rate, under `default`.
 
-{apart_table({**low, **phases})}
+{token_delay_table({**low, **phases})}
 
-`later` is what the path through Envoy, picker and servers adds; `apart` is the size of the difference.
+- *later* is the time that the path through Envoy, picker and servers adds.
+- *difference* is the absolute difference, in percent of the latency in virtual time.
 """
 
 
 def _predicting(phase: PhaseComparison) -> list[tuple[str, Prediction]]:
-    """Both clocks, or neither where neither has predicted anything."""
+    """Return the prediction quality on both clocks, or nothing if neither clock used predictions."""
     sides = [("virtual", phase.virtual.prediction), ("Envoy", phase.envoy.prediction)]
     known = [(clock, found) for clock, found in sides if found]
     return known if any(found.share for _, found in known) else []

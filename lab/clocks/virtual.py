@@ -1,4 +1,4 @@
-"""The loop's story in virtual time: the same phases on simulated engines, with the parts of the picker and trainer."""
+"""The demo's phases in virtual time: simulated engines, with the real code of picker and trainer."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +15,21 @@ from lab.loop.policies import PREDICTION_HEADER, WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario
 from simulator.cluster import Cluster, Flight, Observer, Placement
 
+# Seconds between two phases in virtual time.
 _PAUSE_S = 1.0
-_CHANCES = 1_000
+# Distance between the seeds of policies in different runs of the same requests.
+_SEED_STEP = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseFlights:
-    """What became of a phase's requests, and what was predicted of those that were placed by predictions, by index."""
+    """A phase's flights, and the predictions of those that were placed by predictions, by request index."""
 
     flights: Sequence[Flight]
     predicted: Mapping[int, Predicted]
 
 
-def tell_virtually(
+def run_story_virtually(
     load: OfferedLoad,
     policies: Sequence[Phase],
     *,
@@ -37,20 +39,21 @@ def tell_virtually(
     on_phase: Callable[[], None] = lambda: None,
     chance: int = 0,
 ) -> dict[str, PhaseFlights]:
-    """By phase, what became of the requests. As in the loop, one picker and one trainer go through all of the story.
+    """Run the warm-up and the policies' phases in virtual time. Return the results by phase name.
 
-    With another `chance` the same requests come, and what policies leave to chance falls otherwise.
+    As in the demo, one picker and one trainer go through all phases. `chance` changes the seed of the policies' random
+    choices, and not the requests.
     """
-    chance_seed = seed + _CHANCES * chance
+    chance_seed = seed + _SEED_STEP * chance
     endpoints = load.workload.endpoints
     scheduler = load_scheduler(WARM_UP_PHASE.configuration or "", os.environ)
     picker = Picker(len(endpoints), scheduler, load.workload.hash_tokens, chance_seed, VirtualTrainer(learning))
-    told: dict[str, PhaseFlights] = {}
+    results: dict[str, PhaseFlights] = {}
     now_s = 0.0
     for number, phase in enumerate((WARM_UP_PHASE, *policies)):
         scenario = load.at(phase.share).scenario(seed + (number > 0), phase_s)
         if phase.configuration is None:
-            told[phase.name] = PhaseFlights(
+            results[phase.name] = PhaseFlights(
                 _simulate(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {}
             )
         else:
@@ -58,14 +61,14 @@ def tell_virtually(
             picker.prediction_based = phase.headers[PREDICTION_HEADER] == "true"
             flights = _simulate(_shift(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)
-            told[phase.name] = PhaseFlights(flights, dict(picker.predicted))
+            results[phase.name] = PhaseFlights(flights, dict(picker.predicted))
             picker.predicted.clear()
         on_phase()
-    return told
+    return results
 
 
 def _shift(scenario: Scenario, number: int, by_s: float) -> Scenario:
-    """The scenario as the phase of this number: from `by_s` on, in texts that share nothing with other phases'."""
+    """Return the scenario shifted to begin at `by_s`, with prompts that share nothing with those of other phases."""
     arrivals = tuple(
         replace(
             arrival,
@@ -78,22 +81,22 @@ def _shift(scenario: Scenario, number: int, by_s: float) -> Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """Where somebody else has sent a request, and when."""
+class SentRequest:
+    """A request with the endpoint that served it. `arrival` has the time at which it was sent."""
 
     arrival: Arrival
     endpoint: int
 
 
-def fly_as_placed(scenario: Scenario, placed: Sequence[Placed]) -> list[Flight]:
-    """What becomes of requests on engines in virtual time when each goes where it has gone before."""
+def replay_placements(scenario: Scenario, placed: Sequence[SentRequest]) -> list[Flight]:
+    """Replay requests in virtual time, each on the endpoint that served it before. Return their flights."""
     in_order = tuple(sorted((one.arrival for one in placed), key=lambda arrival: arrival.arrival_s))
     endpoints = {one.arrival.index: one.endpoint for one in placed}
-    return _simulate(replace(scenario, arrivals=in_order), _AsPlaced(endpoints))
+    return _simulate(replace(scenario, arrivals=in_order), _FixedPlacement(endpoints))
 
 
 @dataclass(frozen=True)
-class _AsPlaced:
+class _FixedPlacement:
     endpoints: Mapping[int, int]
 
     def place(self, arrival: Arrival, now_s: float) -> Placement:

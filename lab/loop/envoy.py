@@ -84,13 +84,16 @@ def bootstrap(
     health_checking: bool = True,
     bypass: bool = False,
 ) -> str:
-    """Envoy's configuration as JSON: requests go to that of the `servers` (host:port) which the picker names.
+    """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
-    `full_duplex` drives the picker as a gateway does; otherwise bodies are buffered, and of responses only the headers
-    and what the picker asks for are sent to it. When the picker doesn't answer, `open` sends requests to the least busy
-    server, and `closed` answers them with 503. `health_checking` needs a picker that runs with the flag of that name.
-    With `bypass`, requests with the header `x-headroom-policy` go past the picker, and Envoy balances them itself: the
-    header names one of `envoy_clusters.BALANCING`.
+    - `servers`: the model servers, as host:port.
+    - `full_duplex`: Envoy talks to the picker as a gateway does. Otherwise Envoy buffers request bodies, and sends the
+      picker a response's headers, plus the body if the picker asks for it.
+    - `failure_mode`: when the picker doesn't answer, `open` sends requests to the least busy server, and `closed`
+      answers with 503.
+    - `health_checking`: the picker must run with the flag of that name.
+    - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
+      balances them, one of `envoy_clusters.BALANCING`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -131,7 +134,10 @@ def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> Ht
 
 
 def _picker_failure() -> ResponseMapper:
-    """One answer to the client whichever way the picker failed, where Envoy would say 503 or 504 and no more."""
+    """Return a rule that gives clients the same answer for every failure of the picker.
+
+    Without the rule, Envoy answers with 503 or 504 and no explanation.
+    """
     of_picker = ExpressionFilter(expression='response.code_details.startsWith("ext_proc_error")')
     extension = ExtensionFilter(name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(of_picker))
     return ResponseMapper(
@@ -142,21 +148,24 @@ def _picker_failure() -> ResponseMapper:
 
 
 def _without_destination() -> TypedExtensionConfig:
-    """Clients don't choose their endpoint: what they say of it is gone before any filter sees it."""
+    """Return a mutation that removes a client's destination header before any filter sees it.
+
+    Clients must not choose their endpoint.
+    """
     removal = EarlyHeaderMutation(mutations=[HeaderMutation(remove=clusters.DESTINATION)])
     name = "envoy.http.early_header_mutation.header_mutation"
     return TypedExtensionConfig(name=name, typed_config=Any.pack(removal))
 
 
 def _routes(bypass: bool) -> list[Route]:
-    past_picker = Any.pack(ExtProcPerRoute(disabled=True))
+    without_picker = Any.pack(ExtProcPerRoute(disabled=True))
     balanced = [
         Route(
             match=RouteMatch(
                 prefix="/v1/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
             ),
             route=RouteAction(cluster=name, timeout=_NO_TIMEOUT),
-            typed_per_filter_config={EXT_PROC: past_picker},
+            typed_per_filter_config={EXT_PROC: without_picker},
         )
         for name in clusters.BALANCING
     ]
@@ -168,13 +177,13 @@ def _routes(bypass: bool) -> list[Route]:
         Route(
             match=RouteMatch(prefix="/"),
             direct_response=DirectResponseAction(status=404, body=unknown),
-            typed_per_filter_config={EXT_PROC: past_picker},
+            typed_per_filter_config={EXT_PROC: without_picker},
         ),
     ]
 
 
 def _retries() -> RetryPolicy:
-    """Tries another server where the request can't have reached the first one."""
+    """Return a policy that retries on another server if the request can't have reached the first one."""
     another = RetryPolicyRetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
     )

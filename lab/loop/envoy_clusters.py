@@ -1,4 +1,4 @@
-"""Where Envoy sends requests on to: the picker, and the model servers."""
+"""Envoy's clusters: the picker, and the model servers."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -52,11 +52,11 @@ _EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _CONNECT_TIMEOUT = timedelta(seconds=2)
 _HEALTH_INTERVAL = timedelta(milliseconds=500)
 _HEALTH_TIMEOUT = timedelta(seconds=1)
-# Until the health checks, two of which have to fail, say the same; one that passes ends it.
+# Long enough for two health checks to fail after a refused connection. A health check that passes ends the ejection.
 _EJECTION_TIME = timedelta(seconds=5)
 _PING_INTERVAL = timedelta(seconds=1)
 _PING_TIMEOUT = timedelta(seconds=3)
-# Envoy's own bounds, 1024 streams and connections and 3 retries, are too few for answers that take minutes.
+# Envoy's defaults, 1024 streams and connections and 3 retries, are too few for answers that take minutes.
 _UNBOUNDED = CircuitBreakers(
     thresholds=[
         CircuitBreakersThresholds(
@@ -71,17 +71,18 @@ def address(host: str, port: int) -> Address:
 
 
 def picker(place: str, *, health_checking: bool) -> Cluster:
-    """The picker at host:port, over TLS. While it fails its health checks nobody waits for it.
+    """Return the cluster of the picker at `place` (host:port), over TLS.
 
-    A connection whose pings stay unanswered is cut, so that what waits in it for a hung picker gets to know.
+    While the picker fails its health checks, no request waits for it. Envoy closes a connection whose pings aren't
+    answered, so that requests that wait for a hung picker fail.
     """
     keepalive = KeepaliveSettings(interval=_PING_INTERVAL, timeout=_PING_TIMEOUT)
     http2 = Http2ProtocolOptions(connection_keepalive=keepalive)
-    # The picker's certificate is self-signed; what TLS gives here is encryption.
+    # The picker's certificate is self-signed: TLS only encrypts here.
     tls = UpstreamTlsContext(common_tls_context=CommonTlsContext(alpn_protocols=["h2"]))
     cluster = _cluster(PICKER, [place], HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
     cluster.transport_socket = TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(tls))
-    # By default Envoy goes on asking where too many are unhealthy, and collects changes of health for a second.
+    # By default, Envoy uses unhealthy hosts when too many are unhealthy, and merges health changes for one second.
     cluster.common_lb_config = ClusterCommonLbConfig(
         healthy_panic_threshold=Percent(value=0), update_merge_window=timedelta(0)
     )
@@ -92,7 +93,10 @@ def picker(place: str, *, health_checking: bool) -> Cluster:
 
 
 def pool(servers: Sequence[str]) -> Cluster:
-    """The model servers: first the endpoints that the picker named, in its order; without any, the least busy one."""
+    """Return the cluster of the model servers.
+
+    Envoy tries the endpoints that the picker named, in the picker's order. If there are none, it takes the least busy.
+    """
     named = MetadataKey(key=LB_NAMESPACE, path=[MetadataKeyPathSegment(key=DESTINATION)])
     served = MetadataKey(key=LB_NAMESPACE, path=[MetadataKeyPathSegment(key=_SERVED)])
     policy = OverrideHost(
@@ -106,7 +110,7 @@ def pool(servers: Sequence[str]) -> Cluster:
 
 
 def balanced_cluster(name: str, servers: Sequence[str]) -> Cluster:
-    """The model servers by one of BALANCING, whatever the picker would say. The cluster has the policy's name."""
+    """Return a cluster of the model servers that Envoy balances by the policy `name`, one of BALANCING."""
     cluster = _servers(name, servers)
     cluster.load_balancing_policy = BALANCING[name]
     return cluster
@@ -118,7 +122,7 @@ def _servers(name: str, places: Sequence[str]) -> Cluster:
 
 
 def _cluster(name: str, places: Sequence[str], protocol: HttpProtocolOptionsExplicitHttpConfig) -> Cluster:
-    """A name is resolved again and again, and stands for all addresses that it has."""
+    """Return a cluster of these hosts. Envoy resolves names periodically, and uses every address of a name."""
     hosts = [place.rpartition(":") for place in places]
     endpoints = [LbEndpoint(endpoint=Endpoint(address=address(host.strip("[]"), int(port)))) for host, _, port in hosts]
     options = Any.pack(HttpProtocolOptions(explicit_http_config=protocol))
@@ -137,7 +141,7 @@ def _cluster(name: str, places: Sequence[str], protocol: HttpProtocolOptionsExpl
 def _health_check() -> HealthCheck:
     return HealthCheck(
         interval=_HEALTH_INTERVAL,
-        # Envoy's own value, a minute, would find a lost picker long after the next request.
+        # With Envoy's default, a minute, the next request would come long before Envoy notices a lost picker.
         no_traffic_interval=_HEALTH_INTERVAL,
         timeout=_HEALTH_TIMEOUT,
         unhealthy_threshold=2,
@@ -147,7 +151,7 @@ def _health_check() -> HealthCheck:
 
 
 def _connect_failures() -> OutlierDetection:
-    """A picker that refuses connections is unhealthy at once, until it passes a check."""
+    """Return a rule that marks a picker unhealthy as soon as it refuses connections, until it passes a check."""
     return OutlierDetection(
         split_external_local_origin_errors=True,
         consecutive_local_origin_failure=3,
@@ -170,4 +174,4 @@ BALANCING = {
     "p2c": _policy("least_request", LeastRequest(choice_count=2)),
     "least-requests": _policy("least_request", LeastRequest(selection_method=LeastRequestSelectionMethod.FULL_SCAN)),
 }
-"""Envoy's own load balancing, by the names that the evaluation has for these policies."""
+"""Envoy's own load-balancing policies, by their names in the evaluation."""

@@ -1,5 +1,5 @@
-"""What ends the loop early."""
+"""The loop's exceptions."""
 
 
 class LoopError(Exception):
-    """The loop can't start or go on; the text is the one line that the user sees."""
+    """The loop can't start or continue; the text is the one line that the user sees."""

@@ -1,4 +1,4 @@
-"""What the loop is loaded with: a workload on any hardware, in requests short enough for a demonstration."""
+"""The loop's load: a workload on any hardware, with requests short enough for a demonstration."""
 
 from dataclasses import dataclass, replace
 
@@ -10,24 +10,27 @@ from simulator.workloads.draw import Requests
 from simulator.workloads.time_scale import scale_time
 from simulator.workloads.workload import Endpoints
 
-# Longer requests are cut to these, so that a phase of some ten seconds sees them end.
+# Longer requests are cut to these lengths, so that they end within a phase of some ten seconds.
 MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 2_000, 120
 
 
 @dataclass(frozen=True)
 class OfferedLoad:
-    """`requests_per_s` are those of the clock on the wall, on which servers run at `speed_factor` times their speed."""
+    """A workload at a rate. Servers run at `speed_factor` times their hardware's speed.
+
+    `requests_per_s` is in wall-clock time.
+    """
 
     workload: Workload
     requests_per_s: float
     speed_factor: float
 
     def at(self, share: float) -> "OfferedLoad":
-        """A share of this load."""
+        """Return a load with `share` times the request rate."""
         return replace(self, requests_per_s=self.requests_per_s * share)
 
     def scenario(self, seed: int, seconds: float) -> Scenario:
-        """Times and objectives as the clock on the wall shows them."""
+        """Return a scenario with times and objectives in wall-clock time."""
         at_full_speed = self.workload.scenario(
             self.requests_per_s / self.speed_factor, seed, seconds * self.speed_factor
         )
@@ -37,7 +40,7 @@ class OfferedLoad:
 def shorten(
     workload: Workload, max_prompt_tokens: int = MAX_PROMPT_TOKENS, max_output_tokens: int = MAX_OUTPUT_TOKENS
 ) -> Workload:
-    """The workload with longer prompts and outputs cut to these lengths in tokens."""
+    """Return the workload with prompts and outputs cut to these lengths, in tokens."""
 
     def draw(seed: int, count: int, endpoints: Endpoints) -> Requests:
         drawn = workload.draw(seed, count, endpoints)

@@ -1,11 +1,11 @@
-"""Options that the loop's commands share: servers, their speed, and policies."""
+"""Command-line options for the loop: servers, their speed, and policies."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from lab.loop.policies import ENVOYS_OWN, PICKERS
+from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES
 from simulator.exceptions import CalibrationError
 from simulator.hardware import PRESETS, hardware, shipped_names
 
@@ -29,15 +29,15 @@ hardware_option: Decorator = click.option(
     default=HARDWARE,
     callback=_check_hardware,
     metavar="NAME",
-    help=f"What the servers imitate, dealt out in turn; repeatable. {', '.join([*PRESETS, *shipped_names()])}, "
-    "or a calibration of your own.",
+    help=f"Hardware that the servers imitate, in equal shares; repeatable. {', '.join([*PRESETS, *shipped_names()])}, "
+    "or the path of a calibration (.csv).",
 )
 speed_option: Decorator = click.option(
     "--speed-factor",
     default=SPEED_FACTOR,
     type=click.FloatRange(0.01, 1000),
-    help="Time lapse: 0.5 has servers take twice the time of their hardware, and objectives with them. "
-    "This machine has to send every token.",
+    help="Speed of time: with 0.5, servers take twice their hardware's time, and objectives are doubled. "
+    "A slow machine needs a low factor, because it sends every token.",
 )
 
 
@@ -47,14 +47,14 @@ def policy_option(usual: Sequence[str]) -> Decorator:
         "policies",
         multiple=True,
         default=usual,
-        type=click.Choice((*ENVOYS_OWN, *PICKERS)),
+        type=click.Choice((*ENVOY_POLICIES, *PICKER_POLICIES)),
         callback=_drop_repeats,
-        help=f"What to compare, in this order; repeatable. Envoy itself does {', '.join(ENVOYS_OWN)}.",
+        help=f"Policy to compare, in this order; repeatable. Envoy itself implements {', '.join(ENVOY_POLICIES)}.",
     )
 
 
 def share_replicas(names: Sequence[str], replicas: int) -> tuple[str, ...]:
-    """The hardware of each replica: equal shares, in the order of the names; the first ones take what is left over."""
+    """Return the hardware of each replica: equal shares, in the order of the names. The first names get the rest."""
     counts: dict[int, int] = {}
     for index in range(replicas):
         counts[index % len(names)] = counts.get(index % len(names), 0) + 1

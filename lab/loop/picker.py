@@ -1,4 +1,4 @@
-"""`python -m lab.loop.picker`: the endpoint picker, with the evaluation's scorers registered beside its own."""
+"""`python -m lab.loop.picker`: the endpoint picker, with the evaluation's scorers registered in addition."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The story as a picture: each request's TTFT over time, coloured by policy, and the moment of the first model."""
+"""A plot of the demo: each request's TTFT over time, coloured by policy, and the moment of the first model."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ COLOURS = {
 
 
 def draw(story: Story, path: Path) -> None:
-    """Writes a PNG or SVG, as the path's suffix says."""
+    """Write the plot as PNG or SVG, by the path's suffix."""
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     for result in story.phases:
         known = [outcome for outcome in result.outcomes if outcome.ttft_ms is not None]

@@ -1,4 +1,4 @@
-"""The phases of a story: a warm-up, then one for each policy, which is Envoy's own or a configuration of the picker."""
+"""The demo's phases: a warm-up, then one for each policy. A policy is Envoy's own, or a picker configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from lab.loop.load import OfferedLoad
 
 PREDICTION_HEADER = "x-prediction-based-scheduling"
 WARM_UP, TUNED = "warm-up", "tuned"
-ENVOYS_OWN = tuple(BALANCING)
-PICKERS = tuple(configurations(TUNED_WEIGHTS[0]))
-USUAL = ("round-robin", "default", "slo")
+ENVOY_POLICIES = tuple(BALANCING)
+PICKER_POLICIES = tuple(configurations(TUNED_WEIGHTS[0]))
+DEFAULT_POLICIES = ("round-robin", "default", "slo")
 _TUNING_SEED = 1_000_000
 _TUNING_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of load: every policy gets the same arrivals, lengths and objectives, in texts of its own.
+    """A period of load under one policy. All policies get the same arrivals, lengths and objectives, but other texts.
 
-    `configuration` is the picker's; None where Envoy passes it by. `share` is that of the story's load.
+    `configuration` is the picker's; None if Envoy skips the picker. `share` multiplies the demo's request rate.
     """
 
     name: str
@@ -37,13 +37,16 @@ WARM_UP_PHASE = Phase(WARM_UP, "warm-up (profile default)", {PREDICTION_HEADER: 
 
 
 def phases(names: Sequence[str], load: OfferedLoad) -> tuple[Phase, ...]:
-    """In the order of the names, each of ENVOYS_OWN or PICKERS."""
+    """Return the phases of these policies, in order. Each name is in ENVOY_POLICIES or PICKER_POLICIES."""
     texts = configurations(tuned_weights(load) if TUNED in names else TUNED_WEIGHTS[0])
     return tuple(_phase(name, texts) for name in names)
 
 
 def tuned_weights(load: OfferedLoad) -> Weights:
-    """Those under which most of other requests of the same load meet their objectives, in virtual time."""
+    """Return the weights under which most requests meet their objectives in virtual time.
+
+    The requests come from the same load, with another seed than the demo's.
+    """
     scenario, rate = load.scenario(_TUNING_SEED, _TUNING_S / load.speed_factor), load.requests_per_s
 
     def attained(weights: Weights) -> float:

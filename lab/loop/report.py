@@ -1,4 +1,4 @@
-"""The figures of a story, as JSON and as tables."""
+"""The demo's figures, as JSON and as tables."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "g
 
 
 def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that was measured, with what it was measured on."""
+    """Return all figures, with the machine, versions and settings of the measurement."""
     policies = {
         result.phase.name: summarise(result.outcomes, result.span_s)
         for result in story.phases
@@ -35,7 +35,7 @@ def build(story: Story, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def machine_and_versions() -> dict[str, Any]:
-    """What figures were measured on, and with which versions."""
+    """Return the machine and the library versions of the measurement."""
     return {
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: found for name in _VERSIONS if (found := _version(name))},
@@ -43,10 +43,11 @@ def machine_and_versions() -> dict[str, Any]:
 
 
 def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Errors of the predictions that were made for the picked endpoint before the request was sent there.
+    """Return the errors of the predictions for the picked endpoints.
 
-    The model that predicted a request was trained before it, so that none of these rows was seen in training.
-    `coverage` is the share of requests at or below their prediction, which should be the predicted quantile.
+    Each prediction was made before its request was sent, by a model that was trained before. So no model has seen these
+    rows in training. `coverage` is the percentage of requests at or below their prediction. It should equal the
+    predicted quantile.
     """
     wanted = [d for d in decisions if d["wanted_profile"] == "slo"]
     predicted = [d for d in wanted if d["predicted"]]
@@ -68,7 +69,7 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(document: Mapping[str, Any]) -> Group:
-    """The result as a person reads it."""
+    """Return the result as tables for the terminal."""
     result = Table(title="The same load under each policy", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     result.add_column("policy", no_wrap=True)
     latencies = "p50/p95/p99"
@@ -89,9 +90,9 @@ def table(document: Mapping[str, Any]) -> Group:
         box=box.SIMPLE,
         collapse_padding=True,
         pad_edge=False,
-        title=f"Predictions of {found['rows']} unseen requests",
+        title=f"Prediction errors for {found['rows']} unseen requests",
     )
-    for column in ("", "median error", "mean error", "requests at or below"):
+    for column in ("", "median error", "mean error", "requests at or below prediction"):
         quality.add_column(column, justify="right")
     for name in ("ttft", "tpot"):
         if f"{name}_mape" in found:
@@ -101,18 +102,18 @@ def table(document: Mapping[str, Any]) -> Group:
 
 
 def lines(document: Mapping[str, Any]) -> str:
-    """What the tables don't say."""
+    """Return the facts that the tables don't show."""
     found, settings = document["prediction"], document["settings"]
     servers = count_names(settings["hardware"])
     return (
-        f"{settings['rate']:g} requests/s to {servers}, at {settings['speed_factor']:g} times "
-        f"their speed; {found['decisions_from_predictions']} of {found['decisions']} slo decisions were made from "
-        f"predictions; {document['generations']} model generations were published"
+        f"{settings['rate']:g} requests/s to {servers}, at {settings['speed_factor']:g} times their speed; "
+        f"{found['decisions_from_predictions']} of {found['decisions']} slo decisions used predictions; "
+        f"{document['generations']} model generations were published"
     )
 
 
 def count_names(names: Sequence[str]) -> str:
-    """Each name once, with how often it comes."""
+    """Return each distinct name with its count, as in "2 x fast, 1 x slow"."""
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""A command's life around the loop: everything is started, and whatever happens, nothing is left running."""
+"""The frame of a command that runs the loop: start all processes, report errors, and leave nothing running."""
 
 import asyncio
 import shutil
@@ -16,11 +16,12 @@ from lab.loop.stack import StackConfig, parts
 from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
 
+# The shell's exit status after SIGINT: 128 + 2.
 _INTERRUPTED = 130
 
 
 async def exit_status(work: Coroutine[Any, Any, None], console: Console) -> int:
-    """Of a command that does this work: an error is told in one line, and a signal ends it in order."""
+    """Run a command's work, and return its exit status. Print an error as one line. Stop cleanly at a signal."""
     task = asyncio.current_task()
     assert task
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -42,8 +43,13 @@ def new_folder() -> Path:
 
 @asynccontextmanager
 async def running_stack(config: StackConfig, terminal: Terminal) -> AsyncIterator[Supervisor]:
-    """The loop's processes, from ready to ended. The folder is removed, unless something fails: then logs matter."""
-    supervisor = Supervisor(config.folder, lambda name: terminal.say(f"{name} was killed; the loop goes on without it"))
+    """Start the loop's processes, and yield when all are ready. Stop them at the end.
+
+    The folder is removed at the end, unless something fails: then its logs matter.
+    """
+    supervisor = Supervisor(
+        config.folder, lambda name: terminal.say(f"{name} was killed; the loop continues without it")
+    )
     try:
         terminal.say(f"logs, models and configuration are in {config.folder}")
         stack = parts(config)

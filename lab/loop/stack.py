@@ -1,4 +1,4 @@
-"""The whole loop as processes on this machine: who runs, on which ports, with which flags."""
+"""The whole loop as processes on this machine, with their ports and flags."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ MODEL = "simulated-70b"
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Defaults are the ports that the chart uses."""
+    """The loop's ports. The defaults are the chart's."""
 
     envoy: int = 8080
     envoy_admin: int = 9901
@@ -31,7 +31,7 @@ class Ports:
 
 
 def free_ports(servers: int) -> Ports:
-    """Some that nobody listens on, all in one row."""
+    """Return unused ports, all consecutive."""
     count = 9 + servers
     for first in range(21_000, 60_000, count):
         if all(_is_free(port) for port in range(first, first + count)):
@@ -51,10 +51,10 @@ def free_ports(servers: int) -> Ports:
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """`hardware` names each replica's kind. The picker follows the file that `picker_config` is first written to.
+    """The settings of the whole loop.
 
-    The median is predicted, so that the error of a prediction can be read as a plain percentage; more quantiles may
-    follow it.
+    `hardware` names each replica's hardware. `picker_config` is the first content of the configuration file that the
+    picker watches. By default, models predict only the median, so that a prediction's error is a plain percentage.
     """
 
     folder: Path
@@ -95,7 +95,7 @@ class StackConfig:
 
     @property
     def servers(self) -> list[str]:
-        """ip:port of each replica."""
+        """The ip:port of each replica."""
         return [f"127.0.0.1:{self.ports.first_server + index}" for index in range(len(self.hardware))]
 
     @property
@@ -104,7 +104,7 @@ class StackConfig:
 
 
 def parts(config: StackConfig) -> list[Part]:
-    """Every process of the loop, in the order in which they are started."""
+    """Return the processes of the loop in their start order."""
     return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
 
 
@@ -124,7 +124,7 @@ def _python(
     flags: Sequence[object],
     redundant: bool = False,
 ) -> Part:
-    # Threads of numeric libraries would fight over the few cores that all of this shares.
+    # All processes share a few cores; more threads of numeric libraries would compete for them.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", module, *map(str, flags)]
     return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env, redundant)
@@ -182,13 +182,13 @@ def _envoy(config: StackConfig) -> Part:
             picker_port=ports.picker,
             servers=config.servers,
             full_duplex=config.full_duplex,
-            # The few cores that all of this shares are at times taken.
+            # All processes share a few cores, so the picker is slow at times.
             message_timeout_s=2.0,
             bypass=True,
         )
     )
     command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning"]
-    # One port decides the shared memory that hot restarts use; several Envoys on a machine must not meet there.
+    # Several Envoys on a machine must not share memory for hot restarts; a dynamic base id separates them.
     command += ["--use-dynamic-base-id"]
     return Part(
         "envoy", command, [ports.envoy, ports.envoy_admin], f"http://127.0.0.1:{ports.envoy_admin}/ready", os.environ

@@ -1,4 +1,4 @@
-"""What the demo does, phase by phase, and what it measures."""
+"""The demo's course: it runs the phases and collects the measurements."""
 
 import asyncio
 import re
@@ -19,29 +19,29 @@ from simulator.outcome import Outcome
 from simulator.workload import PlannedRequest
 from simulator.workloads.texts import sendable
 
-# When a short warm-up brings too few samples for a model, it is followed by shorter ones.
+# Additional warm-ups, and their seconds, for when the first warm-up has too few samples for a model.
 _MORE_WARM_UPS, _MORE_WARM_UP_S = 6, 8.0
-# How long a pass and its way to the predictors may take once the samples are there.
+# Seconds to wait for a training pass and for the predictors to load its models, once there are enough samples.
 _PASS_S = 4.0
-# The picker looks at its file once a second.
+# Seconds to wait until the picker applies a configuration. It reads its file once a second.
 _APPLIED_S = 20.0
 _APPLIED = re.compile(r"^headroom_epp_config_reloads_total (\S+)", re.MULTILINE)
 _REFUSED = re.compile(r"^headroom_epp_config_reload_failures_total (\S+)", re.MULTILINE)
 
 
 class Narrator(Protocol):
-    """Who tells the story while it happens."""
+    """Shows the demo's progress."""
 
     def begin(self, title: str, total: int) -> Callable[[], None]:
-        """A stretch of `total` steps begins; call the answer at each step."""
+        """Begin a task of `total` steps. The caller calls the returned function at each step."""
 
     def say(self, text: str) -> None:
-        """Something happened."""
+        """Show a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """`started_s` is the phase's place in the story; `span_s` the time over which its requests arrived."""
+    """The outcomes of a phase. `started_s` counts from the demo's start; requests arrived over `span_s`."""
 
     phase: Phase
     started_s: float
@@ -51,7 +51,7 @@ class PhaseResult:
 
 @dataclass(slots=True)
 class Story:
-    """All that happened."""
+    """Everything that was measured in the demo."""
 
     phases: list[PhaseResult] = field(default_factory=list)
     first_model_s: float | None = None
@@ -62,7 +62,7 @@ class Story:
 async def run_story(
     config: StackConfig, narrator: Narrator, load: OfferedLoad, policies: Sequence[Phase], *, phase_s: float, seed: int
 ) -> Story:
-    """Warm-up, the first model, then the same load under each policy, each for `phase_s`."""
+    """Run the warm-up until there is a model, then the same load under each policy, each for `phase_s`."""
     requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
     stage = _Stage(config, narrator, load, phase_s, seed, narrator.begin("all requests", sum(requests)))
     first_model = asyncio.create_task(_note_first_model(stage))
@@ -79,7 +79,7 @@ async def run_story(
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """Where a story is told: the loop that runs, and the load that it is given."""
+    """The state of a demo: the running loop, its load, and the measurements so far."""
 
     config: StackConfig
     narrator: Narrator
@@ -98,7 +98,7 @@ class _Stage:
         return sendable(self.load.at(share).scenario(seed, span_s), salt)
 
     async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
-        """Replays a phase's load, and returns when its last request has ended."""
+        """Replay a phase's load, and return when its last request has ended."""
         if phase.configuration is not None:
             await _configure(self.config, phase.configuration)
         step = self.narrator.begin(phase.title, len(planned))
@@ -113,7 +113,7 @@ class _Stage:
 
 
 async def _configure(config: StackConfig, text: str) -> None:
-    """Has the picker decide by this text: as an operator does it, by the file that it follows."""
+    """Write a configuration to the file that the picker watches, and wait until the picker applies it."""
     if config.picker_file.read_text() == text:
         return
     applied, refused = await _reloads(config)
@@ -125,11 +125,11 @@ async def _configure(config: StackConfig, text: str) -> None:
             while await _reloads(config) == (applied, refused):
                 await asyncio.sleep(0.05)
     if await _reloads(config) != (applied + 1, refused):
-        raise LoopError(f"the picker didn't take {config.picker_file}, see {config.folder / 'epp.log'}")
+        raise LoopError(f"the picker didn't apply {config.picker_file}, see {config.folder / 'epp.log'}")
 
 
 async def _reloads(config: StackConfig) -> tuple[float, float]:
-    """How many texts the picker applied and refused since its start."""
+    """Return how many configurations the picker has applied and refused since its start."""
     async with aiohttp.request("GET", f"{config.picker_url}/metrics") as response:
         page = await response.text()
     counts = [float(found[1]) if (found := counter.search(page)) else 0.0 for counter in (_APPLIED, _REFUSED)]
@@ -137,7 +137,7 @@ async def _reloads(config: StackConfig) -> tuple[float, float]:
 
 
 async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:
-    """Load until there is a model, and for a phase at least."""
+    """Send load for one phase, and then until there is a model."""
     sent, span_s = 0, stage.phase_s
     for number in range(1 + _MORE_WARM_UPS):
         planned = stage.plan(stage.seed, span_s, f"{WARM_UP} {number}")
@@ -150,19 +150,19 @@ async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:
 
 
 async def _note_first_model(stage: _Stage) -> None:
-    """Returns when every predictor that answers serves a generation."""
+    """Wait until every predictor that answers serves a model, and record the time."""
     while True:
         served = [await _get(f"{url}/status") for url in stage.config.predictor_urls]
         alive = [status for status in served if status is not None]
         if alive and all(status["is_ready"] for status in alive):
             stage.story.first_model_s = stage.now_s
-            stage.narrator.say(f"first model published, and served by {len(alive)} predictors")
+            stage.narrator.say(f"first model published; {len(alive)} predictors serve it")
             return
         await asyncio.sleep(0.2)
 
 
 async def _generations(config: StackConfig) -> int:
-    """As many as a predictor has seen go by; the trainer may have been killed."""
+    """Return the latest generation that a predictor serves. The trainer isn't asked: it may have been killed."""
     served = [await _get(f"{url}/status") for url in config.predictor_urls]
     return max((status["generation"] or 0 for status in served if status), default=0)
 
@@ -174,7 +174,7 @@ async def _decisions(config: StackConfig) -> list[dict[str, Any]]:
 
 
 async def _get(url: str) -> dict[str, Any] | None:
-    """The JSON at a URL; None when nobody answers."""
+    """Return the JSON at a URL; None if there is no answer."""
     try:
         async with aiohttp.request("GET", url, timeout=aiohttp.ClientTimeout(total=10)) as response:
             answer: dict[str, Any] = await response.json()

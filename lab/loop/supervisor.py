@@ -1,4 +1,4 @@
-"""Starting processes, waiting until they are ready, noticing when one ends, and stopping them all."""
+"""A supervisor of processes: it starts them, waits until they are ready, notices when one ends, and stops them all."""
 
 import asyncio
 import os
@@ -17,15 +17,17 @@ from serving.parent import PARENT
 
 T = TypeVar("T")
 
+# Seconds for a process to become ready.
 _READY_S = 60.0
+# Seconds between SIGTERM and SIGKILL.
 _STOP_S = 8.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A process: `ports` it listens on, `ready_url` that answers 200 when it is up.
+    """A process that listens on `ports`, and answers `ready_url` with 200 once it is ready.
 
-    The loop goes on without a `redundant` part that somebody kills; one that fails by itself ends the loop.
+    When a part ends, the loop ends with an error. The loop continues only if a signal killed a `redundant` part.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Part:
 
 
 class Supervisor:
-    """Runs parts, each with a log of its own in `folder`. `on_loss` hears of redundant parts that were killed."""
+    """Runs parts, each with its own log in `folder`. `on_loss` is called with the name of a killed redundant part."""
 
     def __init__(self, folder: Path, on_loss: Callable[[str], None]) -> None:
         self._folder = folder
@@ -47,7 +49,7 @@ class Supervisor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
-        """Starts all parts and returns when all are ready. LoopError when a port is taken or a part doesn't come up."""
+        """Start all parts, and return when all are ready. Raise LoopError if a port is taken or a part isn't ready."""
         for part in parts:
             _check_ports(part)
         for part in parts:
@@ -56,7 +58,7 @@ class Supervisor:
             await self.guard(self._all_ready(session, parts, on_ready))
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` to its end, unless a part fails first: then LoopError."""
+        """Run `work` to its end. Raise LoopError as soon as a part fails."""
         task = asyncio.create_task(work)
         await asyncio.wait((task, self._failed), return_when=asyncio.FIRST_COMPLETED)
         if self._failed.done():
@@ -66,14 +68,14 @@ class Supervisor:
         return await task
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends a part as the kernel would when memory runs out, or sends it another signal."""
+        """Send a part a signal; by default SIGKILL, as the kernel does when memory runs out."""
         self._processes[name].send_signal(number)
 
     def log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
     async def stop(self) -> None:
-        """Ends every part: asks first, then kills."""
+        """Stop every part: first by SIGTERM, then by SIGKILL."""
         for watcher in self._watchers:
             watcher.cancel()
         alive = [process for process in self._processes.values() if process.returncode is None]
@@ -97,7 +99,7 @@ class Supervisor:
                 stderr=log,
                 # A part of this project ends with this process, even when it is killed.
                 env={**part.env, PARENT: str(os.getpid())},
-                # Out of the terminal's process group, so that Ctrl-C reaches this process alone.
+                # Outside of the terminal's process group, so that Ctrl-C reaches only this process.
                 start_new_session=True,
             )
         self._processes[part.name] = process
@@ -109,12 +111,12 @@ class Supervisor:
             self._on_loss(part.name)
         elif not self._failed.done():
             self._failed.set_exception(
-                LoopError(f"{part.name} ended with status {status}{self._last_words(part.name)}")
+                LoopError(f"{part.name} ended with status {status}{self._last_log_line(part.name)}")
             )
 
-    def _last_words(self, name: str) -> str:
+    def _last_log_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()
-        return f": {lines[-1]} (all of it: {self.log(name)})" if lines else ""
+        return f": {lines[-1]} (whole log: {self.log(name)})" if lines else ""
 
     async def _all_ready(
         self, session: aiohttp.ClientSession, parts: Sequence[Part], on_ready: Callable[[str], None]
@@ -127,7 +129,7 @@ class Supervisor:
                 while not await _answers(session, part.ready_url):
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
-            raise LoopError(f"{part.name} is not ready after {_READY_S:g} s{self._last_words(part.name)}") from error
+            raise LoopError(f"{part.name} is not ready after {_READY_S:g} s{self._last_log_line(part.name)}") from error
         on_ready(part.name)
 
 

@@ -1,4 +1,4 @@
-"""Telling a story on the terminal, by progress bars, with what happens above them."""
+"""The demo's progress on the terminal: progress bars, with messages above them."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Terminal:
-    """What takes long gets a bar, with the time that it took and may still take."""
+    """Shows a progress bar for each task, with elapsed and remaining time."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(

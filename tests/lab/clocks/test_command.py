@@ -7,9 +7,9 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "compare_clocks.py"
 POLICIES = ("round-robin", "slo")
-# Attainments of the same 60 requests that are this far apart are apart by more than chance.
+# Attainments of the same 60 requests that differ by more than this differ by more than chance.
 MARGIN = 0.15
-# How exactly a busy machine of two cores keeps the engine's time, and what the path through it may add.
+# Tolerances on a busy machine with two cores: the engine's own timing, the time on the path to it, and attainment.
 TPOT_PERCENT, TTFT_LATER_MS, ATTAINMENT = 10.0, 60.0, 0.15
 
 
@@ -19,10 +19,10 @@ def compare_clocks(*flags: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(tmp_path: Path) -> None:
+def test_envoy_and_virtual_time_agree_on_policies_and_latencies(tmp_path: Path) -> None:
     figures, page = tmp_path / "clocks.json", tmp_path / "clocks.md"
     chosen = [flag for policy in POLICIES for flag in ("--policy", policy)]
-    # So slow that objectives aren't missed by what a busy machine adds to a path; short answers end soon all the same.
+    # At this low speed, the time that a busy machine adds misses no objectives. Short answers keep the test short.
     flags = ["--seconds", "10", "--speed-factor", "0.25", "--max-output-tokens", "40", "--chances", "1"]
     result = compare_clocks(*flags, *chosen, "--margin", str(MARGIN), "--json", str(figures), "--out", str(page))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -41,7 +41,7 @@ def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(
         assert side["prediction"]["share"] > 50
         assert side["prediction"]["tpot_mdape"] is not None
     assert document["policies"]["round-robin"]["envoy"]["prediction"] is None
-    # What little the path through Envoy, picker and server adds comes on top: tokens are never early.
+    # The path through Envoy, picker and server adds a little time, so tokens are never early.
     assert 0 < document["low_load"]["apart"]["ttft_ms"] < TTFT_LATER_MS
     text = page.read_text()
     assert "all of them are in the same order through Envoy" in text
@@ -58,7 +58,7 @@ def test_policies_and_latencies_are_through_envoy_what_they_are_in_virtual_time(
         (["--speed-factor", "0"], "0 is not in the range"),
     ],
 )
-def test_what_can_not_be_compared_is_refused(flags: list[str], said: str) -> None:
+def test_bad_options_are_refused(flags: list[str], said: str) -> None:
     result = compare_clocks(*flags)
     assert result.returncode == 2
     assert said in result.stderr

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from lab.loop.picture import COLOURS
-from lab.loop.policies import ENVOYS_OWN, PICKERS, WARM_UP
+from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, WARM_UP
 from lab.loop.report import prediction
 
 COMMAND = [sys.executable, "-m", "lab.loop"]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run_line(line: str) -> str:
-    """What a printed curl line answers."""
+    """Run a printed curl line, and return its answer."""
     return subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=20, check=True).stdout
 
 
@@ -27,7 +27,7 @@ OTHERS: set[psutil.Process] = set()
 
 @pytest.fixture(autouse=True)
 def others() -> None:
-    """What tests before these have left running for the rest of the session."""
+    """Remember the processes that earlier tests keep running for the whole session."""
     OTHERS.clear()
     OTHERS.update(psutil.Process().children(recursive=True))
 
@@ -38,20 +38,20 @@ def children() -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the demo prints lines for curl, and this runs them")
-def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the test runs the demo's curl lines, and there is no curl")
+def test_the_demo_compares_policies_and_leaves_nothing_running(tmp_path: Path) -> None:
     figures, picture = tmp_path / "out.json", tmp_path / "ttft.svg"
     command = [*COMMAND, "--seconds", "48", "--json", str(figures), "--picture", str(picture), "--keep"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
-        told = [""]
-        while not told[-1].strip().startswith("ls "):
-            told.append(demo.stdout.readline())
-            assert demo.poll() is None, told
-        answers = [run_line(line) for line in told if "curl" in line]
+        lines = [""]
+        while not lines[-1].strip().startswith("ls "):
+            lines.append(demo.stdout.readline())
+            assert demo.poll() is None, lines
+        answers = [run_line(line) for line in lines if "curl" in line]
         demo.send_signal(2)
         assert demo.wait(30) == 0
-    output = "".join(told)
+    output = "".join(lines)
     assert '"ttft_ms":' in answers[0]
     assert '"tpot_ms":' in answers[1]
     assert '"generation":' in answers[0]
@@ -99,7 +99,7 @@ def test_ctrl_c_stops_everything() -> None:
 
 
 @pytest.mark.slow
-def test_a_part_that_crashes_ends_the_demo_and_is_named() -> None:
+def test_a_crashed_part_ends_the_demo_with_its_name() -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
         while not (picker := [p for p in children() if "epp" in _command(p)]):
@@ -137,6 +137,6 @@ def test_errors_are_those_of_predicted_and_observed_requests() -> None:
     assert "tpot_mape" not in found
 
 
-def test_every_policy_has_its_colour() -> None:
-    colours = [COLOURS[name] for name in (WARM_UP, *ENVOYS_OWN, *PICKERS)]
+def test_every_policy_has_a_different_colour() -> None:
+    colours = [COLOURS[name] for name in (WARM_UP, *ENVOY_POLICIES, *PICKER_POLICIES)]
     assert len(set(colours)) == len(colours)

@@ -1,4 +1,4 @@
-"""The loop through real Envoy: each part is a process of its own, and only the model servers' clock runs faster."""
+"""The loop with a real Envoy. Each part is a process of its own. Only the model servers' clock runs faster."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from lab.evaluation.policies.configurations import CLOSED_FORMULA
-from lab.loop.policies import ENVOYS_OWN
+from lab.loop.policies import ENVOY_POLICIES
 from lab.loop.stack import MODEL, Ports, StackConfig, parts
 from lab.loop.supervisor import Supervisor
 from simulator.load.replay import replay
@@ -26,7 +26,7 @@ SLO = {"x-prediction-based-scheduling": "true"}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, in one row where the last ones have to be consecutive."""
+    """Return consecutive unused ports."""
     for first in range(21_000, 60_000, count):
         try:
             for port in range(first, first + count):
@@ -92,7 +92,7 @@ async def all_serve(config: StackConfig, urls: list[str], at_least: int = 1) -> 
 
 
 @pytest.mark.timeout(180)
-async def test_the_loop_learns_routes_by_what_it_learnt_and_survives_losses(tmp_path: Path) -> None:
+async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path: Path) -> None:
     config = configure(tmp_path, retraining_interval_s=0.5, model_sync_interval_s=0.2)
     async with running(config) as supervisor:
         warm_up = await send(config, 150, "warm-up", SLO)
@@ -146,10 +146,10 @@ async def _idle(config: StackConfig) -> bool:
     return await in_flight(config) == 0
 
 
-async def test_envoys_own_policies_pass_the_picker_by(tmp_path: Path) -> None:
+async def test_envoys_own_policies_skip_the_picker(tmp_path: Path) -> None:
     config = configure(tmp_path)
     async with running(config, without=("trainer", "predictor")):
-        for policy in ENVOYS_OWN:
+        for policy in ENVOY_POLICIES:
             outcomes = await send(config, 30, policy, {"x-headroom-policy": policy})
             counts = [sum(o.served_by == name for o in outcomes) for name in config.server_names]
             assert counts == [10, 10, 10] if policy == "round-robin" else all(counts)
