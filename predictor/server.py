@@ -1,4 +1,4 @@
-"""The predictor's life."""
+"""The predictor's process: its HTTP and gRPC servers from start to end."""
 
 import logging
 from contextlib import AsyncExitStack
@@ -17,20 +17,21 @@ from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
 
-_GRACE_S: Final = 10  # that requests have to finish at the end
-# Longer than pickers keep an idle connection: a request on a connection that is just being closed gets no answer, and
-# the picker takes that for a failure.
+# Seconds that open requests have to finish at the end.
+_GRACE_S: Final = 10
+# Seconds that an idle connection stays open. Pickers keep one for less time: a request on a connection that is just
+# being closed would get no answer, and the picker would count a failure.
 KEEP_ALIVE_S: Final = 75
 
 
 def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. StartError or StoreError when the predictor can't start."""
+    """Run until SIGTERM or SIGINT; raise StartError or StoreError if the predictor can't start."""
     logger.info("starting with %s", config)
     live(PredictorServer(config))
 
 
 class PredictorServer:
-    """HTTP, and beside it gRPC where the configuration has a port for it, over the same models."""
+    """The HTTP server, and the gRPC server if the configuration has a port for it, with the same models."""
 
     def __init__(self, config: Config) -> None:
         place = own_place("predictor")
@@ -53,7 +54,7 @@ class PredictorServer:
 
     async def start(self) -> None:
         if self._config.grpc_port is not None:
-            # Who doesn't want gRPC is spared grpcio's memory.
+            # Imported only if needed: grpcio takes memory.
             from predictor.v2.grpc_front import grpc_serving
 
             serving = grpc_serving(

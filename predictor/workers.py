@@ -1,4 +1,4 @@
-"""Several predictors on one port: each follows the model store by itself, and together they count in one file."""
+"""Several predictors on one port. Each polls the model store by itself, and all write statistics to one file."""
 
 import tempfile
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ _TOTALS: Final = "totals"
 
 
 def supervise(count: int, host: str, port: int, arguments: Sequence[str]) -> None:
-    """Run so many workers until SIGTERM or SIGINT. StartError when the port is taken, or a worker gives up."""
+    """Run `count` workers until SIGTERM or SIGINT; raise StartError if the port is taken or a worker can't start."""
     if not port:
         raise StartError("--workers needs a --port, so that all of them listen on the same one")
-    # Workers would share their port with a stranger that shares it too.
+    # Fail if the port is taken: workers listen on a shared port, and would share it with a stranger's process.
     listen(Address(host, port)).close()
     with tempfile.TemporaryDirectory(prefix="headroom-predictor-") as name:
         folder = Path(name)
@@ -27,5 +27,5 @@ def supervise(count: int, host: str, port: int, arguments: Sequence[str]) -> Non
 
 
 def shared_totals(place: Place) -> SharedTotals:
-    """Return what the workers have counted, as the worker of this place sees it."""
+    """Return the workers' shared statistics for the worker at this place."""
     return SharedTotals(place.index, place.folder / _TOTALS)

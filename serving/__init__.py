@@ -1,1 +1,1 @@
-"""The server kit: what every server of this project does alike. It imports nothing else of the project."""
+"""The server kit: code that all servers of this project share. It imports no other package of the project."""

@@ -1,4 +1,4 @@
-"""A server's key and certificate, from a folder, read again when they change."""
+"""A server's key and certificate, read from a folder and reloaded when they change."""
 
 import logging
 import os
@@ -17,19 +17,20 @@ logger = logging.getLogger("headroom.certificates")
 
 # A key and its certificate, in PEM.
 Pair = tuple[bytes, bytes]
+# Seconds between checks whether the files have changed.
 POLL_S: Final = 1
 _FILES: Final = ("tls.key", "tls.crt")
 
 
 class CertificateError(StartError):
-    """A folder holds no key with its certificate that could be used; the text names the flag, and says why."""
+    """A folder has no usable pair of key and certificate; the text names the flag and the reason."""
 
 
 class CertificateFolder:
-    """The tls.key and tls.crt of a folder, as Kubernetes mounts a secret, which it replaces by turning one link.
+    """The tls.key and tls.crt of a folder. Kubernetes mounts a secret so, and replaces it by changing one link.
 
-    `context` always holds the newest pair that could be used, for new connections, and `pair` is that pair.
-    CertificateError when there is none at the start.
+    `pair` is the newest usable pair, and `context` serves it to new connections. The constructor raises
+    CertificateError if there is none.
     """
 
     def __init__(self, folder: str, context: ssl.SSLContext) -> None:
@@ -45,22 +46,22 @@ class CertificateFolder:
             ) from error
 
     def refresh(self) -> None:
-        """Takes a pair that has changed. If it is of no use, the log says so and the old one stays."""
+        """Load the pair if it has changed. If the new pair is unusable, log a warning and keep the old one."""
         stamps = self._stamps()
         if stamps == self._seen:
             return
         try:
             pair = self._read()
-            # A key that doesn't fit would spoil the context that serves.
+            # Try the pair in another context first: a key that doesn't match would break the one that serves.
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
             load_pair(self.context, pair)
         except (CertificateError, ssl.SSLError, ValueError) as error:
             logger.warning(
-                "the certificate in %s has changed and can't be used, so the old one stays: %s", self._folder, error
+                "the certificate in %s has changed but can't be used; the old one stays: %s", self._folder, error
             )
         else:
             self.pair = pair
-            logger.info("took the new certificate in %s", self._folder)
+            logger.info("loaded the new certificate in %s", self._folder)
         self._seen = stamps
 
     def _read(self) -> Pair:
@@ -75,12 +76,13 @@ class CertificateFolder:
 
 
 def open_certificates(folder: str) -> CertificateFolder | None:
-    """None where no folder is named, and so no TLS is wanted. CertificateError."""
+    """Open the certificates of a folder; return None if no folder is named. Raise CertificateError."""
     return CertificateFolder(folder, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) if folder else None
 
 
 def load_pair(context: ssl.SSLContext, pair: Pair) -> None:
-    """ssl.SSLError or ValueError when the two don't make a pair. Python's ssl takes nothing but files."""
+    """Load a pair into a context; raise ssl.SSLError or ValueError if key and certificate don't match."""
+    # Python's ssl loads certificates only from files.
     key, certificate = pair
     with _as_file(certificate) as certificate_file, _as_file(key) as key_file:
         context.load_cert_chain(certificate_file, key_file, _no_password)
@@ -88,7 +90,7 @@ def load_pair(context: ssl.SSLContext, pair: Pair) -> None:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """A file of this content; on Linux in memory, so that no key goes to a disk and none has to be writable."""
+    """Yield the path of a file with this content. On Linux it is in memory: no key reaches a disk."""
     if sys.platform == "linux":
         with open(os.memfd_create("pem"), "wb", buffering=0) as file:
             file.write(content)
@@ -101,5 +103,5 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _no_password() -> str:
-    """Asked for when the key is encrypted, in whose stead OpenSSL would ask the terminal."""
+    """Refuse to give a password for an encrypted key; without this callback OpenSSL would ask on the terminal."""
     raise ValueError("the key is encrypted")

@@ -1,4 +1,4 @@
-"""Errors that every server has."""
+"""The errors that all servers share."""
 
 
 class StartError(Exception):

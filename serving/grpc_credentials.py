@@ -1,4 +1,4 @@
-"""The same certificates for grpcio's servers. Apart from the rest, since not every server's image has grpcio."""
+"""Certificates for grpcio's servers. The module is separate, because not every server's image has grpcio."""
 
 from typing import Protocol
 
@@ -8,14 +8,14 @@ from serving.certificates import Pair
 
 
 class Certificates(Protocol):
-    """`pair` is the newest one; another object whenever it has changed."""
+    """A source of certificates. `pair` is the newest one, and another object whenever it has changed."""
 
     @property
     def pair(self) -> Pair: ...
 
 
 def grpc_credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Asked for a new certificate at every handshake."""
+    """Return credentials that use the newest certificate at every handshake."""
     given = certificates.pair
 
     def newest() -> grpc.ServerCertificateConfiguration | None:

@@ -1,4 +1,4 @@
-"""grpcio's servers: their options, and the port that they listen on. Not every server's image has grpcio."""
+"""Creates grpcio's servers: their options and their port. Not every server's image has grpcio."""
 
 import grpc
 import grpc.aio
@@ -14,9 +14,9 @@ def listen(
     certificates: Certificates | None,
     max_message_bytes: int,
 ) -> tuple[grpc.aio.Server, int]:
-    """Return a server that has its port but isn't started, and that port; raise StartError when the port is taken.
+    """Return a server that is bound but not started, and its port; raise StartError if the port is taken.
 
-    It serves over TLS when there are certificates. The limit holds for requests; answers have none.
+    With certificates it serves over TLS. `max_message_bytes` limits requests; answers have no limit.
     """
     options = (
         ("grpc.max_receive_message_length", max_message_bytes),

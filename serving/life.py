@@ -1,6 +1,6 @@
 """The life of a server's process: start, run until a signal, end.
 
-SIGTERM and SIGINT ask a server to end. So does the end of the process that started it, where it wants that
+SIGTERM and SIGINT ask a server to end. So does the end of its parent process, if HEADROOM_PARENT names it
 (serving/parent.py).
 """
 
@@ -18,31 +18,31 @@ from serving.parent import watched_parent
 
 logger = logging.getLogger("headroom.life")
 
-# The signals that have come, oldest first, until somebody takes them.
+# The signals received and not yet handled, oldest first.
 Signals = asyncio.Queue[signal.Signals]
 
 
 class Server(Protocol):
-    """What a process does in its life."""
+    """The steps of a server's life."""
 
     async def start(self) -> None:
-        """Serve from now on. StartError when that can't be. The first signal cancels it."""
+        """Begin to serve; raise StartError on failure. The first signal cancels it."""
 
     async def run(self) -> None:
-        """Go on until the first signal cancels it. Return or raise only when a part of the server has ended."""
+        """Run until the first signal cancels it. Return or raise only if a part of the server has ended."""
 
     async def end(self, signals: Signals) -> None:
-        """Drain, and release what `start` took, however far that came. `signals` brings those after the first."""
+        """Drain, and release what `start` has acquired so far. `signals` has the signals after the first."""
 
 
 def live(server: Server) -> None:
-    """Run a server's whole life. Return after a signal; raise what ended the server otherwise."""
+    """Run a server's whole life. Return after a signal; if an error ended the server, raise it."""
     uvloop.run(_live(server))
 
 
 async def _live(server: Server) -> None:
     signals = Signals()
-    with _caught(signals):
+    with _catch_signals(signals):
         try:
             await _serve(server, signals)
         finally:
@@ -54,7 +54,7 @@ async def _serve(server: Server, signals: Signals) -> None:
     going = asyncio.timeout(None)
 
     def expire(_: object) -> None:
-        with suppress(RuntimeError):  # the server has ended by itself
+        with suppress(RuntimeError):  # the server ended by itself, so the timeout is over
             going.reschedule(0)
 
     first = asyncio.create_task(signals.get())
@@ -71,8 +71,8 @@ async def _serve(server: Server, signals: Signals) -> None:
 
 
 @contextmanager
-def _caught(signals: Signals) -> Iterator[None]:
-    """Put every signal into the queue, and a SIGTERM when the parent has ended."""
+def _catch_signals(signals: Signals) -> Iterator[None]:
+    """Put every signal into the queue, and a SIGTERM when the parent process ends."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
@@ -81,12 +81,12 @@ def _caught(signals: Signals) -> Iterator[None]:
         yield
         return
 
-    def orphaned() -> None:
+    def on_parent_end() -> None:
         logger.warning("the process that started this one has ended, so this one ends too")
         loop.remove_reader(parent)
         signals.put_nowait(signal.SIGTERM)
 
-    loop.add_reader(parent, orphaned)
+    loop.add_reader(parent, on_parent_end)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The sockets that servers listen on."""
+"""Addresses, and the sockets that listen on them."""
 
 import socket
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Final
 
 from serving.exceptions import StartError
 
-_BACKLOG: Final = 1024  # connections that the kernel completes before the server accepts them
+# Completed connections that the kernel queues until the server accepts them.
+_BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Address:
 
 
 def listen(address: Address) -> socket.socket:
-    """Return a listening socket; raise StartError when there can be none, as when the port is taken."""
+    """Return a listening socket; raise StartError on failure, for example if the port is taken."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server(

@@ -1,7 +1,7 @@
-"""A process that ends when the process that started it has ended, even by SIGKILL.
+"""Detects the end of the parent process, even by SIGKILL.
 
-A terminal's Ctrl-C reaches every process of its group, but SIGKILL reaches only one, and its children go on. A process
-that starts servers which must not outlive it sets HEADROOM_PARENT to its own id in their environment.
+Ctrl-C in a terminal reaches every process of the group. SIGKILL reaches only one process, and its children go on. A
+process whose servers must not outlive it sets HEADROOM_PARENT to its own id in their environment.
 """
 
 import os
@@ -14,10 +14,10 @@ PARENT: Final = "HEADROOM_PARENT"
 
 
 def watched_parent() -> int | None:
-    """Return a descriptor that becomes readable when the process of HEADROOM_PARENT ends; None when none is named.
+    """Return a descriptor that becomes readable when the process of HEADROOM_PARENT ends, or None if it is unset.
 
-    Linux alone has such descriptors (pidfd_open(2)); elsewhere the variable has no effect. StartError when the process
-    has ended already.
+    Only Linux has such descriptors (pidfd_open(2)); elsewhere the variable has no effect. Raise StartError if the
+    process has already ended.
     """
     text = os.environ.get(PARENT, "")
     if not text or sys.platform != "linux":

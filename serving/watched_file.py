@@ -1,4 +1,4 @@
-"""The stamp by which a server sees that somebody has replaced a file."""
+"""File stamps, which show that a file was changed or replaced."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ Stamp = tuple[int, int, int]
 
 
 def file_stamp(path: str | Path) -> Stamp | None:
-    """Return a value that changes whenever the file does; None when there is no file, or none that may be looked at.
+    """Return a value that changes whenever the file does, or None if the file is absent or inaccessible.
 
-    Kubernetes replaces mounted ConfigMaps and Secrets by renaming a link, so that the path and perhaps time and size
-    stay: the inode tells.
+    Kubernetes replaces mounted ConfigMaps and Secrets by renaming a link. The path stays, and perhaps time and size do
+    too, but the inode changes.
     """
     try:
         status = os.stat(path)

@@ -1,4 +1,4 @@
-"""uvicorn as a part of a server that has its own signals."""
+"""uvicorn as a part of a server that handles signals itself."""
 
 import asyncio
 import signal
@@ -13,9 +13,9 @@ from serving.life import Signals
 
 
 class WebServer:
-    """An ASGI application on one socket, or on the socket file `uds`.
+    """Serves an ASGI application on one socket, or on the socket file `uds`.
 
-    `settings` are uvicorn's. At the end, requests have `grace_s` to finish.
+    `settings` are uvicorn's. At the end, open requests have `grace_s` seconds to finish.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class WebServer:
         )
         self._server = uvicorn.Server(self._config)
 
-    # uvicorn.Server.serve() would run these three, and catch the signals itself.
+    # uvicorn.Server.serve() would run these three steps too, but it handles signals itself.
 
     async def start(self) -> None:
-        """Serve from now on. SystemExit with uvicorn's status when the application can't start; its log says why."""
+        """Begin to serve. If the application can't start, uvicorn logs why and raises SystemExit."""
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         await self._server.startup(self._sockets or None)
@@ -51,25 +51,25 @@ class WebServer:
         await self._server.main_loop()
 
     async def end(self, signals: Signals) -> None:
-        """Take no new requests, and let open ones finish within the grace; another SIGINT cuts that short."""
+        """Accept no new requests, and let open ones finish within the grace period. Another SIGINT ends it at once."""
         if self._server.started:
-            impatience = asyncio.create_task(self._hurry(signals))
+            interrupted = asyncio.create_task(self._force_exit_on_interrupt(signals))
             await self._server.shutdown(self._sockets)
-            impatience.cancel()
+            interrupted.cancel()
         elif self._config.loaded:
-            # An application that is still starting ends as soon as it has.
+            # The application is still starting; it ends as soon as it has started.
             await self._server.lifespan.shutdown()
         for listener in self._sockets:
             listener.close()
 
-    async def _hurry(self, signals: Signals) -> None:
+    async def _force_exit_on_interrupt(self, signals: Signals) -> None:
         while await signals.get() != signal.SIGINT:
             pass
         self._server.force_exit = True
 
 
 def _https(certificates: CertificateFolder | None) -> dict[str, Any]:
-    """Return the settings that serve by these certificates, and take new ones when they change."""
+    """Return uvicorn's settings to serve with these certificates and to reload them when they change."""
     if certificates is None:
         return {}
 

@@ -1,6 +1,6 @@
-"""Several processes that share one port: the kernel deals out the connections.
+"""Several worker processes on one port; the kernel distributes the connections.
 
-The first process only starts the others, watches them, and ends them.
+The first process only starts the workers, replaces those that are killed, and ends them.
 """
 
 import asyncio
@@ -17,15 +17,17 @@ from serving.exceptions import StartError
 from serving.life import Signals, live
 from serving.parent import PARENT
 
-_LOOK_S: Final = 0.1  # between looks at whether a worker has ended
-_PAUSE_S: Final = 1.0  # before another takes its place: a worker that ends at once must not take a core
-# What a worker ends with when it can't start, as the next one couldn't either.
+# Seconds between checks whether a worker has ended.
+_CHECK_INTERVAL_S: Final = 0.1
+# Seconds before a worker is replaced, so that workers that end at once don't use up a core.
+_RESTART_DELAY_S: Final = 1.0
+# The exit status of a worker that can't start. Another worker couldn't start either.
 _GAVE_UP: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of how many workers a process is, and the folder that they share."""
+    """A worker's index, the number of workers, and the folder that they share."""
 
     index: int
     count: int
@@ -37,7 +39,7 @@ class Place:
 
 
 def own_place(package: str) -> Place | None:
-    """Return this process's place among the package's workers; None when it is the only process."""
+    """Return this process's place among the package's workers, or None if it is not a worker."""
     index, _, rest = os.environ.get(_variable(package), "").partition(" ")
     count, _, folder = rest.partition(" ")
     return Place(int(index), int(count), Path(folder)) if folder else None
@@ -46,15 +48,15 @@ def own_place(package: str) -> Place | None:
 def supervise(
     package: str, count: int, folder: Path, arguments: Sequence[str], on_loss: Callable[[int], None] | None = None
 ) -> None:
-    """Run `python -m package` so many times until a signal, and once more for each that is killed.
+    """Run `count` processes of `python -m package` until a signal, and replace each one that is killed.
 
-    `on_loss` hears the index of each worker that has ended. StartError when one gives up.
+    `on_loss` is called with the index of each worker that has ended. Raise StartError if one can't start.
     """
     live(_Workers(package, count, folder, arguments, on_loss or (lambda index: None)))
 
 
 class _Workers:
-    """A server's life (serving.life.Server) that is led by other processes."""
+    """A serving.life.Server that consists of worker processes."""
 
     def __init__(
         self, package: str, count: int, folder: Path, arguments: Sequence[str], on_loss: Callable[[int], None]
@@ -71,7 +73,7 @@ class _Workers:
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_CHECK_INTERVAL_S)
             for place in self._places:
                 if (status := self._processes[place.index].poll()) is not None:
                     await self._replace(place, status)
@@ -84,9 +86,9 @@ class _Workers:
 
     async def _replace(self, place: Place, status: int) -> None:
         if status == _GAVE_UP:
-            raise StartError(f"worker {place.index} could not go on; what it said stands above")
-        self._logger.error("worker %d ended with status %d; another is started", place.index, status)
-        await asyncio.sleep(_PAUSE_S)
+            raise StartError(f"worker {place.index} gave up; see its error above")
+        self._logger.error("worker %d ended with status %d; starting another", place.index, status)
+        await asyncio.sleep(_RESTART_DELAY_S)
         self._on_loss(place.index)
         self._processes[place.index] = self._begin(place)
 

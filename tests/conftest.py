@@ -1,4 +1,4 @@
-"""Fixtures for all tests: an S3 server and the control plane. tests/node has a cluster, tests/run the plugins."""
+"""Fixtures for all tests: an S3 server and a control plane. tests/node has a cluster, tests/run has pytest plugins."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ pytest_plugins = ["tests.node.fixtures", "tests.run.ending", "tests.run.groups",
 
 # Servers that tests start end with this process, even when it is killed.
 os.environ[PARENT] = str(os.getpid())
-# The same examples in every run; `--hypothesis-profile=long` searches for others, and more of them.
+# Hypothesis tries the same examples in every run. `--hypothesis-profile=long` tries more and different ones.
 settings.register_profile("steady", derandomize=True, print_blob=True)
 settings.register_profile("long", max_examples=2000, print_blob=True)
 settings.load_profile("steady")
@@ -26,7 +26,7 @@ _NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def control_plane_programs() -> None:
-    """The programs of a Kubernetes control plane, which Go builds if need be; without Go, tests of them are skipped."""
+    """Build the programs of a Kubernetes control plane with Go, unless they are built. Without Go, skip the test."""
     try:
         for part in PARTS:
             command_of(part)

@@ -87,7 +87,7 @@ process.wait()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", SERVERS)
-def test_it_ends_with_whoever_started_it_and_is_killed(module: str, tmp_path: Path) -> None:
+def test_a_server_ends_when_its_parent_is_killed(module: str, tmp_path: Path) -> None:
     port = free_port()
     with started(module, port, tmp_path, sys.executable, "-c", STARTER) as starter:
         until(lambda: alive(port), 60)
@@ -98,7 +98,7 @@ def test_it_ends_with_whoever_started_it_and_is_killed(module: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["predictor", "epp"])
-def test_workers_end_with_the_process_that_started_them_and_is_killed(module: str, tmp_path: Path) -> None:
+def test_workers_end_when_their_supervisor_is_killed(module: str, tmp_path: Path) -> None:
     port = free_port()
     with started(module, port, tmp_path, more=["--workers", "2"]) as first:
         until(lambda: alive(port), 60)
@@ -108,7 +108,7 @@ def test_workers_end_with_the_process_that_started_them_and_is_killed(module: st
         assert psutil.wait_procs(left, timeout=60)[1] == []
 
 
-def test_a_picker_whose_first_worker_can_not_start_ends() -> None:
+def test_a_picker_ends_if_its_first_worker_cannot_start() -> None:
     flags = ["--workers", "2", "--metrics-port", str(free_port()), "--endpoints", "nonsense"]
     command = [sys.executable, "-m", "epp", *flags]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)

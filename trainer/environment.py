@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 _PATH = "models are published in the store that MODEL_STORE names"
-_ENSEMBLE = "one model a target covers queued and unqueued requests, with the queue as a feature"
-_FEATURE = "the feature is always there, and missing values are learnt as such"
+_ENSEMBLE = "one model per target covers queued and unqueued requests, with the queue as a feature"
+_FEATURE = "the feature is always present, and models handle missing values"
 UNUSED: Mapping[str, str] = {
     **dict.fromkeys(
         (
@@ -19,5 +19,5 @@ UNUSED: Mapping[str, str] = {
     ),
     **dict.fromkeys(("LATENCY_ENSEMBLE_MODE", "LATENCY_MIN_SAMPLES_FOR_ENSEMBLE_SPLIT"), _ENSEMBLE),
     **dict.fromkeys(("LATENCY_ENABLE_TOKEN_IN_FLIGHT_FEATURES", "LATENCY_ENABLE_ENCODER_FEATURES"), _FEATURE),
-    "LATENCY_TPOT_ZERO_TOKEN_COUNT": "num_tokens_generated is learnt from as it is sent",
+    "LATENCY_TPOT_ZERO_TOKEN_COUNT": "num_tokens_generated is used as it is sent",
 }

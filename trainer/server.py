@@ -1,4 +1,4 @@
-"""The trainer's life."""
+"""The trainer's process: its HTTP server from start to end."""
 
 import logging
 from typing import Final
@@ -12,11 +12,12 @@ from trainer.config import Config
 
 logger = logging.getLogger("headroom.trainer")
 
-_GRACE_S: Final = 10  # that requests have to finish at the end
+# Seconds that open requests have to finish at the end.
+_GRACE_S: Final = 10
 
 
 def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. StartError or StoreError when the trainer can't start."""
+    """Run until SIGTERM or SIGINT; raise StartError or StoreError if the trainer can't start."""
     logger.info("starting with %s", config)
     certificates = open_certificates(config.cert_path)
     app = create_app(config)

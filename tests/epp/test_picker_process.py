@@ -120,7 +120,7 @@ async def test_what_a_killed_worker_held_is_given_back(tmp_path: Path) -> None:
         assert picker.in_flight() == 8
         for worker in _children(picker):
             os.kill(worker, signal.SIGKILL)
-        until(lambda: picker.log.read_text().count("another is started") == 2)
+        until(lambda: picker.log.read_text().count("starting another") == 2)
         until(lambda: _answers_in_flight(picker) == 0, 60)
         for channel in channels:
             await channel.close()

@@ -84,7 +84,7 @@ def test_a_server_uses_the_folders_certificate_and_then_its_replacement(module: 
         with pytest.raises(ssl.SSLCertVerificationError):
             server.health(authority.client())
         (folder / "tls.key").write_text("no key")
-        until(lambda: "can't be used, so the old one stays" in server.log.read_text())
+        until(lambda: "can't be used; the old one stays" in server.log.read_text())
         assert server.is_answering(next_authority)
 
 

@@ -7,7 +7,7 @@ from serving.listening import Address, listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_taken_port_is_told_with_its_address(host: str) -> None:
+def test_a_taken_port_is_reported_with_its_address(host: str) -> None:
     with listen(Address(host, 0)) as first:
         address = Address(host, first.getsockname()[1])
         with pytest.raises(StartError, match=r"can't listen on .*: Address already in use") as refused:
@@ -20,12 +20,12 @@ def test_an_address_is_written_as_in_a_url(host: str, written: str) -> None:
     assert str(Address(host, 80)) == written
 
 
-def test_an_unknown_host_is_told() -> None:
+def test_an_unknown_host_is_reported() -> None:
     with pytest.raises(StartError, match=r"can't listen on nowhere\.invalid:80: "):
         listen(Address("nowhere.invalid", 80))
 
 
-def test_a_shared_port_is_taken_by_those_who_share_it_and_refused_to_others() -> None:
+def test_a_shared_port_accepts_only_listeners_that_share_it() -> None:
     with listen(Address("127.0.0.1", 0, is_shared=True)) as first:
         port = first.getsockname()[1]
         with listen(Address("127.0.0.1", port, is_shared=True)) as second:

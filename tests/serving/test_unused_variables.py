@@ -1,7 +1,7 @@
 from serving.unused_variables import unused
 
 
-def test_a_variable_that_is_set_is_told_with_the_reason() -> None:
+def test_a_variable_that_is_set_is_reported_with_the_reason() -> None:
     reasons = {"GONE": "it is always on", "EMPTY": "it has another name", "ABSENT": "nobody sets it"}
     assert list(unused(reasons, {"GONE": "1", "EMPTY": "", "OTHER": "x"})) == [
         "GONE is set and not used: it is always on",

@@ -14,7 +14,7 @@ def test_the_stamp_changes_with_the_text(tmp_path: Path) -> None:
     assert file_stamp(path) not in (None, first)
 
 
-def test_the_stamp_changes_when_another_file_of_the_same_size_and_time_is_renamed_there(tmp_path: Path) -> None:
+def test_the_stamp_changes_when_a_file_of_the_same_size_and_time_replaces_it(tmp_path: Path) -> None:
     path, other = tmp_path / "file", tmp_path / "other"
     for written in (path, other):
         written.write_text("a")
@@ -37,6 +37,6 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert file_stamp(link) == file_stamp(tmp_path / "v2")
 
 
-def test_what_may_not_be_looked_at_has_none(tmp_path: Path) -> None:
+def test_an_inaccessible_path_has_no_stamp(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a")
     assert file_stamp(tmp_path / "file" / "below") is None

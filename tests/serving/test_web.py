@@ -1,4 +1,4 @@
-"""uvicorn's three coroutines, within this process."""
+"""Tests of uvicorn's start, run and end inside the test's process."""
 
 import asyncio
 import logging
@@ -25,10 +25,10 @@ async def nothing() -> None:
 
 
 class Application:
-    """Answers once `gate` is open. `told` is what has happened."""
+    """An application that answers once `gate` is set, and records its events."""
 
     def __init__(self, starting: Work = nothing) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.gate = asyncio.Event()
         self._starting = starting
 
@@ -36,12 +36,12 @@ class Application:
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             await self._starting()
-            self.told.append("started")
+            self.events.append("started")
             yield
-            self.told.append("ended")
+            self.events.append("ended")
 
         async def answer(request: Request) -> Response:
-            self.told.append("asked")
+            self.events.append("asked")
             await self.gate.wait()
             return PlainTextResponse("answer")
 
@@ -49,15 +49,17 @@ class Application:
 
 
 @asynccontextmanager
-async def asked(application: Application, grace_s: int) -> AsyncIterator[tuple[WebServer, "asyncio.Task[str]"]]:
-    """A server that runs, and a request to it that waits at the gate."""
+async def serving_a_request(
+    application: Application, grace_s: int
+) -> AsyncIterator[tuple[WebServer, "asyncio.Task[str]"]]:
+    """Run a server and send a request that waits for the gate; yield both."""
     listener = listen(Address("127.0.0.1", 0))
     web = WebServer(application.app(), listener, grace_s=grace_s)
     await web.start()
     running = asyncio.create_task(web.run())
     asking = asyncio.create_task(ask(listener.getsockname()[1]))
     async with asyncio.timeout(20):
-        while "asked" not in application.told:
+        while "asked" not in application.events:
             await asyncio.sleep(0.01)
     try:
         yield web, asking
@@ -74,27 +76,27 @@ async def ask(port: int) -> str:
 
 async def test_open_requests_are_answered_before_the_end() -> None:
     application = Application()
-    async with asked(application, grace_s=20) as (web, asking):
+    async with serving_a_request(application, grace_s=20) as (web, asking):
         ending = asyncio.create_task(web.end(Signals()))
         await asyncio.sleep(0.2)
         assert not ending.done()
         application.gate.set()
         assert await asking == "answer"
         await ending
-    assert application.told == ["started", "asked", "ended"]
+    assert application.events == ["started", "asked", "ended"]
 
 
-async def test_the_grace_is_not_exceeded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_end_takes_no_longer_than_the_grace_period(caplog: pytest.LogCaptureFixture) -> None:
     application = Application()
-    async with asked(application, grace_s=1) as (web, _), asyncio.timeout(20):
+    async with serving_a_request(application, grace_s=1) as (web, _), asyncio.timeout(20):
         await web.end(Signals())
-    assert application.told == ["started", "asked", "ended"]
+    assert application.events == ["started", "asked", "ended"]
     assert "graceful shutdown exceeded" in caplog.text
 
 
-async def test_another_interrupt_cuts_the_grace_short_and_another_request_to_end_does_not() -> None:
+async def test_another_sigint_ends_the_grace_period_and_another_sigterm_does_not() -> None:
     application, signals = Application(), Signals()
-    async with asked(application, grace_s=600) as (web, _), asyncio.timeout(20):
+    async with serving_a_request(application, grace_s=600) as (web, _), asyncio.timeout(20):
         signals.put_nowait(signal.SIGTERM)
         ending = asyncio.create_task(web.end(signals))
         await asyncio.sleep(0.3)
@@ -116,7 +118,7 @@ async def test_an_application_that_fails_to_start_ends_the_process(caplog: pytes
     assert "no journal" in caplog.text
 
 
-async def test_an_application_whose_start_is_cut_short_ends_once_it_has_started() -> None:
+async def test_an_application_that_is_ended_while_starting_starts_first() -> None:
     gate = asyncio.Event()
     application = Application(gate.wait)
     web = WebServer(application.app(), listen(Address("127.0.0.1", 0)), grace_s=1)
@@ -125,7 +127,7 @@ async def test_an_application_whose_start_is_cut_short_ends_once_it_has_started(
     gate.set()
     async with asyncio.timeout(20):
         await web.end(Signals())
-    assert application.told == ["started", "ended"]
+    assert application.events == ["started", "ended"]
 
 
 async def test_a_server_that_was_never_started_has_nothing_to_end() -> None:
@@ -143,6 +145,6 @@ async def test_a_socket_file_is_served_as_well(tmp_path: object) -> None:
     await web.end(Signals())
 
 
-def test_uvicorn_is_silent_but_for_warnings() -> None:
+def test_uvicorn_logs_only_warnings_and_errors() -> None:
     WebServer(Application().app(), uds="own.sock", grace_s=1)
     assert logging.getLogger("uvicorn.error").level == logging.WARNING

@@ -1,4 +1,4 @@
-"""Workers of a package that does nothing but live, and the process that supervises them."""
+"""Tests of a supervising process with workers that only start and wait."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ except StartError as error:
 
 @contextmanager
 def supervised(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """The supervisor of two workers, which have started."""
+    """Run a supervisor of two workers; yield its process once both workers have started."""
     (folder / "worker.py").write_text(WORKER)
     shared = folder / "shared"
     shared.mkdir()
@@ -80,26 +80,26 @@ def test_each_worker_knows_its_place_and_ends_with_a_signal_to_the_first_process
     with supervised(tmp_path) as process:
         assert [name.partition(":")[0] for name in started(tmp_path)] == ["0 of 2", "1 of 2"]
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
-        assert (process.returncode, told) == (0, "")
+        _, output = process.communicate(timeout=30)
+        assert (process.returncode, output) == (0, "")
     assert workers(tmp_path) == []
 
 
-def test_a_killed_worker_is_replaced_in_its_place(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_at_its_place(tmp_path: Path) -> None:
     with supervised(tmp_path) as process:
         workers(tmp_path)[1].kill()
         until(lambda: len(started(tmp_path)) == 3)
         assert started(tmp_path)[2].startswith("1 of 2")
         assert (tmp_path / "shared" / "lost 1").exists()
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
-        assert (process.returncode, told) == (0, "worker 1 ended with status -9; another is started\n")
+        _, output = process.communicate(timeout=30)
+        assert (process.returncode, output) == (0, "worker 1 ended with status -9; starting another\n")
 
 
-def test_a_worker_that_gives_up_ends_all(tmp_path: Path) -> None:
+def test_a_worker_that_gives_up_ends_all_workers(tmp_path: Path) -> None:
     with supervised(tmp_path, "give up") as process:
-        _, told = process.communicate(timeout=30)
-        assert (process.returncode, told) == (1, "worker 1 could not go on; what it said stands above\n")
+        _, output = process.communicate(timeout=30)
+        assert (process.returncode, output) == (1, "worker 1 gave up; see its error above\n")
     assert workers(tmp_path) == []
 
 
@@ -107,12 +107,12 @@ def test_workers_end_when_the_first_process_is_killed(tmp_path: Path) -> None:
     with supervised(tmp_path) as process:
         left = workers(tmp_path)
         process.kill()
-        _, told = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=30)
     assert psutil.wait_procs(left, timeout=20)[1] == []
-    assert told.count("the process that started this one has ended") == 2
+    assert output.count("the process that started this one has ended") == 2
 
 
-def test_a_process_that_nobody_supervises_has_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_without_a_supervisor_has_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HEADROOM_WORKER_WORKER", raising=False)
     assert own_place("worker") is None
     monkeypatch.setenv("HEADROOM_WORKER_WORKER", f"1 3 {tmp_path}/with space")
