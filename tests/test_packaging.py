@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from scripts.image_locks import needed_packages
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = {"xgboost", "xgboost-cpu", "lightgbm", "scikit-learn", "pandas", "onnx", "onnxmltools", "scipy"}
 ROUTING = {"lightkube", "kubernetes", "aiohttp", "envoy-data-plane", "grpcio-health-checking"}
@@ -35,6 +37,10 @@ def test_a_part_does_not_install_packages_of_other_parts(extra: str, unwanted: s
     brought = brought_by(extra)
     assert {"numpy", "onnxruntime", "starlette"} <= brought
     assert not brought & unwanted
+
+
+def test_the_picker_brings_one_http_client() -> None:
+    assert needed_packages(["epp"]) & {"aiohttp", "httpx", "httpx2", "requests", "urllib3"} == {"aiohttp"}
 
 
 def test_each_file_belongs_to_one_package() -> None:

@@ -1,47 +1,59 @@
 """How to get at the Kubernetes API: by a kubeconfig, or as the service account of the pod that this process runs in."""
 
-import logging
 import os
 import socket
-import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
-import httpx2
+import aiohttp
 import msgspec
 import yaml
-from lightkube.config.client_adapter import user_auth, verify_cluster
-from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT, KubeConfig, SingleConfig
-from lightkube.config.models import User
-from lightkube.core.exceptions import ConfigError as LightkubeError
 
 from epp.exceptions import ConfigError
 from epp.kubernetes.client import Client
+from epp.kubernetes.kubeconfig import Access, read_kubeconfig, read_service_account
 
+SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 # Seconds of silence until the first probe and between two of them, and how many may stay without an answer: a machine
 # that is gone is noticed in half a minute. Not every system has them all.
-_PROBES = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-_KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _PROBES.items() if hasattr(socket, name)),
-]
+_PROBES: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
-def connect(kubeconfig: str = "", service_account: str = SERVICE_ACCOUNT) -> Client:
-    """By a kubeconfig (`kubeconfig`, else $KUBECONFIG), else as the service account, else by ~/.kube/config.
+def connect(kubeconfig: str = "", service_account: str = SERVICE_ACCOUNT) -> AbstractAsyncContextManager[Client]:
+    """Log in by a kubeconfig (`kubeconfig`, else $KUBECONFIG), else as the service account, else by ~/.kube/config.
 
     Nothing is asked of the API server yet. ConfigError when none of them is there, or the one to use is no good.
     """
-    # At its usual level it would log every renewal of a lease.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    named, account = kubeconfig or os.environ.get("KUBECONFIG", ""), Path(service_account)
+    is_in_pod = not named and account.exists()
+    source = account if is_in_pod else Path(named or DEFAULT_KUBECONFIG).expanduser()
     try:
-        config = _find_config(kubeconfig or os.environ.get("KUBECONFIG", ""), service_account)
-        return Client(_http_client(config), config.namespace)
-    except KeyError as error:
-        raise ConfigError(f"Kubernetes: {error} is missing in the kubeconfig or the environment") from error
-    except (LightkubeError, yaml.YAMLError, msgspec.ValidationError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"Kubernetes: {error}; give a kubeconfig, or run in a pod with a service account") from error
+        access = read_service_account(source, os.environ) if is_in_pod else read_kubeconfig(source)
+    except (OSError, ValueError, yaml.YAMLError, msgspec.MsgspecError) as error:
+        text = f"Kubernetes: {source}: {error}; give a kubeconfig, or run in a pod with a service account"
+        raise ConfigError(text) from error
+    return _connected(access)
+
+
+@asynccontextmanager
+async def _connected(access: Access) -> AsyncIterator[Client]:
+    connector = aiohttp.TCPConnector(ssl=access.tls, socket_factory=_probed_socket)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        yield Client(http, access)
+
+
+def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 def own_namespace(environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT) -> str:
@@ -57,26 +69,3 @@ def own_namespace(environ: Mapping[str, str], service_account: str = SERVICE_ACC
 def own_identity(environ: Mapping[str, str]) -> str:
     """$POD_NAME, else a name that no other process has."""
     return environ.get("POD_NAME") or f"{socket.gethostname()}_{uuid.uuid4()}"
-
-
-def _find_config(kubeconfig: str, service_account: str) -> SingleConfig:
-    if kubeconfig:
-        found = KubeConfig.from_file(kubeconfig)
-    elif Path(service_account).exists():
-        found = KubeConfig.from_service_account(service_account)
-    else:
-        found = KubeConfig.from_file(DEFAULT_KUBECONFIG)
-    config = found.get()
-    if config is None:
-        raise ConfigError("Kubernetes: the kubeconfig names no current context")
-    return config
-
-
-def _http_client(config: SingleConfig) -> httpx2.AsyncClient:
-    user = config.user or User()
-    verify: ssl.SSLContext = verify_cluster(config.cluster, user, config.abs_file)
-    return httpx2.AsyncClient(
-        base_url=config.cluster.server,
-        auth=user_auth(user),
-        transport=httpx2.AsyncHTTPTransport(verify=verify, socket_options=_KEEPALIVE),
-    )

@@ -1,7 +1,6 @@
 """The Kubernetes API, as much of it as the picker needs: single objects, lists of them, and watches.
 
-lightkube reads kubeconfigs and service accounts, re-reads rotated tokens and sets up TLS. Objects are decoded into the
-few fields of epp.kubernetes.objects, whatever else they hold.
+Objects are decoded into the few fields of epp.kubernetes.objects, whatever else they hold.
 """
 
 import logging
@@ -9,12 +8,13 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
-import httpx2
+import aiohttp
 import msgspec
 
 from epp.kubernetes.exceptions import ApiError, ExpiredError, UnreachableError
+from epp.kubernetes.kubeconfig import Access
 from epp.kubernetes.objects import Metadata, Resource
 
 logger = logging.getLogger("headroom.epp.kubernetes")
@@ -65,6 +65,15 @@ class WatchEvent(Generic[T]):
     object: T | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    patience: aiohttp.ClientTimeout
+    params: Params | None = None
+    content: bytes | None = None
+
+
 class _Head(msgspec.Struct, frozen=True):
     metadata: Metadata
 
@@ -90,20 +99,16 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Raises UnreachableError or ApiError. An object that can't be decoded is logged and left out.
+    """Raises UnreachableError, ApiError or CredentialsError. An object that can't be decoded is logged and left out.
 
     `wait_s` is the longest wait for each of a request's steps: to connect, to send, and for every part of the answer.
     """
 
-    def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, access: Access) -> None:
         self._http = http
-        self.namespace = namespace
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        self._server = access.server.rstrip("/")
+        self._credentials = access.credentials
+        self.namespace = access.namespace
 
     async def get(self, resource: Resource[T], namespace: str, name: str, wait_s: float = _ANSWER_S) -> T:
         path = resource.path(namespace, name)
@@ -141,37 +146,58 @@ class Client:
             "resourceVersion": version,
             "timeoutSeconds": str(random.randint(*_WATCH_S)),
         }
-        patience = httpx2.Timeout(_ANSWER_S, read=_WATCH_SILENCE_S)
-        async with self._exchange("GET", resource.path(selection.namespace), patience, params) as response:
+        patience = aiohttp.ClientTimeout(connect=_ANSWER_S, sock_read=_WATCH_SILENCE_S)
+        async with self._answer(_Request("GET", resource.path(selection.namespace), patience, params)) as response:
             async for line in _lines(response):
                 yield _event(line, resource)
 
     async def _ask(
         self, method: str, path: str, params: Params | None = None, body: object = None, wait_s: float = _ANSWER_S
     ) -> bytes:
-        async with self._exchange(method, path, httpx2.Timeout(wait_s), params, body) as response:
+        patience = aiohttp.ClientTimeout(connect=wait_s, sock_read=wait_s)
+        content = None if body is None else msgspec.json.encode(body)
+        async with self._answer(_Request(method, path, patience, params, content)) as response:
             return await _whole(response)
 
     @asynccontextmanager
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        patience: httpx2.Timeout,
-        params: Params | None = None,
-        body: object = None,
-    ) -> AsyncIterator[httpx2.Response]:
-        content = None if body is None else msgspec.json.encode(body)
-        headers = {} if content is None else {"Content-Type": "application/json"}
+    async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self._http.stream(
-                method, path, params=params, content=content, headers=headers, timeout=patience
-            ) as response:
-                if response.is_error:
-                    raise _refusal(response.status_code, await _whole(response))
-                yield response
-        except (httpx2.HTTPError, OSError) as error:
-            raise UnreachableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
+            async with await self._authorized(request) as response:
+                try:
+                    if response.status >= 400:
+                        raise _refusal(response.status, await _whole(response))
+                    yield response
+                finally:
+                    _abort_unfinished(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(f"{request.method} {request.path}: {str(error) or type(error).__name__}") from error
+
+    async def _authorized(self, request: _Request) -> aiohttp.ClientResponse:
+        """Send a request. When the server refuses the token (401), send it again with a new token, if there is one."""
+        header = await self._credentials.header()
+        response = await self._send(request, header)
+        if response.status != 401:
+            return response
+        async with response:
+            refusal = _refusal(response.status, await _whole(response))
+        renewed = await self._credentials.header(refused=header)
+        if renewed == header:
+            raise refusal
+        return await self._send(request, renewed)
+
+    async def _send(self, request: _Request, authorization: str) -> aiohttp.ClientResponse:
+        headers = {"Authorization": authorization} if authorization else {}
+        if request.content is not None:
+            headers["Content-Type"] = "application/json"
+        return await self._http.request(
+            request.method,
+            self._server + request.path,
+            params=request.params,
+            data=request.content,
+            headers=headers,
+            timeout=request.patience,
+            allow_redirects=False,
+        )
 
 
 def _answered(data: bytes, what: type[T]) -> T:
@@ -210,18 +236,27 @@ def _refusal(status: int, data: bytes) -> ApiError:
     return ExpiredError(code, text) if code == 410 else ApiError(code, text)
 
 
-async def _whole(response: httpx2.Response) -> bytes:
+def _abort_unfinished(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of a watch that is left early.
+
+    An orderly end of TLS would wait for an answer, and the server may be gone.
+    """
+    if response.connection and response.connection.transport:
+        response.connection.transport.abort()
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
     data = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         data += chunk
         if len(data) > _MAX_ANSWER_BYTES:
             raise UnreachableError(f"{response.url.path}: an answer of more than {_MAX_ANSWER_BYTES} bytes")
     return bytes(data)
 
 
-async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     waiting = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             waiting += chunk[start:end]

@@ -5,6 +5,10 @@ class KubernetesError(Exception):
     """The Kubernetes API didn't do what it was asked; the text says what and why."""
 
 
+class CredentialsError(KubernetesError):
+    """There is no token to ask with: its file can't be read, or the plugin that prints it fails."""
+
+
 class UnreachableError(KubernetesError):
     """No answer, or one that broke off."""
 

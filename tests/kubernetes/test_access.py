@@ -73,10 +73,10 @@ async def test_refusals_say_why(plane: ControlPlane, namespace: Namespace) -> No
     ("text", "said"),
     [
         ("{", "while parsing"),
-        ("clusters: []", "'contexts'"),
+        ("clusters: []", "`contexts`"),
         ("{clusters: [], contexts: []}", "No current context"),
         ("{clusters: [], contexts: [], current-context: x}", "Context 'x' not found"),
-        ("{clusters: 3, contexts: 4}", "not iterable"),
+        ("{clusters: 3, contexts: 4}", "Expected `array`, got `int`"),
     ],
 )
 def test_a_kubeconfig_that_is_no_good_is_refused(text: str, said: str, tmp_path: Path) -> None:
