@@ -19,7 +19,7 @@ def open_store(location: str) -> ModelStore:
 
 def _open_s3(path: str) -> ModelStore:
     try:
-        # boto3 comes with the extra `s3` only.
+        # boto3 is installed only with the extra `s3`.
         from model_store.s3 import S3Store
     except ModuleNotFoundError as error:
         raise StoreError(f"model store s3://{path} needs {error.name}: pip install 'headroom[s3]'") from error

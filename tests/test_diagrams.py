@@ -28,7 +28,7 @@ ASK = "var answer; parse_mermaid({}).then((graph) => answer = graph, (error) => 
 
 
 class Mermaid:
-    """Mermaid's parser in a JavaScript engine: mermaid-parser-py carries the one, quickjs-ng is the other."""
+    """Mermaid's parser, from mermaid-parser-py, in the JavaScript engine quickjs-ng."""
 
     def __init__(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The arrows of the house: which package may import which, read from the source by `ast`.
+"""The allowed imports between this repository's packages, checked in the source with `ast`.
 
 Every import counts: at the top of a module, in a function, and under TYPE_CHECKING.
 """
@@ -31,7 +31,7 @@ FOREIGN_TO_SCHEDULING = {
     "kr8s", "kubernetes", "lightkube", "onnxruntime", "prometheus_client", "requests", "socket", "starlette", "urllib",
     "uvicorn", "uvloop",
 }  # fmt: skip
-# What a module of the server kit needs beside Python itself. Whoever imports another module is spared it.
+# The packages that each module of the server kit imports beyond Python's library. Its other modules import none.
 NEEDED_BY_SERVING = {
     "serving.grpc_credentials": {"grpc"},
     "serving.grpc_listening": {"grpc"},
@@ -99,7 +99,7 @@ def house() -> Graph:
     return read_imports(ROOT, (*ARROWS, "tests"))
 
 
-def test_no_module_imports_itself_by_way_of_others(house: Graph) -> None:
+def test_no_imports_form_a_circle(house: Graph) -> None:
     assert circle(house) == []
 
 
@@ -140,7 +140,7 @@ def test_a_module_of_the_server_kit_needs_no_more_than_it_uses(house: Graph) -> 
 
 
 @pytest.mark.parametrize("module", ["epp.workers.supervisor", "predictor.workers"])
-def test_who_supervises_workers_imports_no_server(house: Graph, module: str) -> None:
+def test_a_supervisor_of_workers_imports_no_server(house: Graph, module: str) -> None:
     packages = {name.partition(".")[0] for name in reached(house, module)}
     assert packages.isdisjoint({"grpc", "onnxruntime", "starlette", "uvicorn"})
 
@@ -161,14 +161,14 @@ def _write(root: Path, files: Mapping[str, str]) -> None:
         "def f():\n    from a.one import x",
     ],
 )
-def test_a_circle_is_found_however_it_is_closed(tmp_path: Path, importing: str) -> None:
+def test_every_kind_of_import_circle_is_found(tmp_path: Path, importing: str) -> None:
     _write(tmp_path, {"a/one.py": "import a.two.deep\nx = 1", "a/two/deep.py": importing, "a/two/__init__.py": ""})
     assert set(circle(read_imports(tmp_path, ["a"]))) == {"a.one", "a.two.deep"}
     _write(tmp_path, {"a/two/deep.py": ""})
     assert circle(read_imports(tmp_path, ["a"])) == []
 
 
-def test_what_is_reached_goes_by_way_of_other_modules_and_their_packages(tmp_path: Path) -> None:
+def test_reached_follows_other_modules_and_their_packages(tmp_path: Path) -> None:
     _write(tmp_path, {"a/one.py": "import b.two", "b/__init__.py": "import grpc.aio", "b/two.py": "", "b/three.py": ""})
     graph = read_imports(tmp_path, ["a", "b"])
     assert reached(graph, "a.one") == {"b.two": "a.one", "b": "b.two", "grpc": "b"}

@@ -21,7 +21,7 @@ SERVERS = ("trainer", "predictor", "simulator", "epp")
 def started(
     module: str, port: int, folder: Path, *by: str, more: Sequence[str] = ()
 ) -> Iterator["subprocess.Popen[str]"]:
-    """The server's process, or that of `by`, which starts it."""
+    """Run a server and yield its process; with `by`, yield the process of `by`, which starts the server."""
     flags = {
         "trainer": ["--port", str(port), "--model-store", str(folder)],
         "predictor": ["--port", str(port), "--grpc-port", "0", "--model-store", str(folder)],
