@@ -66,7 +66,7 @@ class WatchEvent(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _ApiRequest:
     method: str
     path: str
     patience: aiohttp.ClientTimeout
@@ -147,7 +147,7 @@ class Client:
             "timeoutSeconds": str(random.randint(*_WATCH_S)),
         }
         patience = aiohttp.ClientTimeout(connect=_ANSWER_S, sock_read=_WATCH_SILENCE_S)
-        async with self._answer(_Request("GET", resource.path(selection.namespace), patience, params)) as response:
+        async with self._answer(_ApiRequest("GET", resource.path(selection.namespace), patience, params)) as response:
             async for line in _lines(response):
                 yield _event(line, resource)
 
@@ -156,11 +156,11 @@ class Client:
     ) -> bytes:
         patience = aiohttp.ClientTimeout(connect=wait_s, sock_read=wait_s)
         content = None if body is None else msgspec.json.encode(body)
-        async with self._answer(_Request(method, path, patience, params, content)) as response:
+        async with self._answer(_ApiRequest(method, path, patience, params, content)) as response:
             return await _whole(response)
 
     @asynccontextmanager
-    async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, request: _ApiRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with await self._authorized(request) as response:
                 try:
@@ -172,7 +172,7 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"{request.method} {request.path}: {str(error) or type(error).__name__}") from error
 
-    async def _authorized(self, request: _Request) -> aiohttp.ClientResponse:
+    async def _authorized(self, request: _ApiRequest) -> aiohttp.ClientResponse:
         """Send a request. When the server refuses the token (401), send it again with a new token, if there is one."""
         header = await self._credentials.header()
         response = await self._send(request, header)
@@ -185,7 +185,7 @@ class Client:
             raise refusal
         return await self._send(request, renewed)
 
-    async def _send(self, request: _Request, authorization: str) -> aiohttp.ClientResponse:
+    async def _send(self, request: _ApiRequest, authorization: str) -> aiohttp.ClientResponse:
         headers = {"Authorization": authorization} if authorization else {}
         if request.content is not None:
             headers["Content-Type"] = "application/json"

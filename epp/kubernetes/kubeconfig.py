@@ -41,7 +41,7 @@ class _Cluster(msgspec.Struct, frozen=True, rename="kebab"):
     insecure_skip_tls_verify: bool = False
 
 
-class _User(msgspec.Struct, frozen=True, rename="kebab"):
+class _UserEntry(msgspec.Struct, frozen=True, rename="kebab"):
     client_certificate: str | None = None
     client_certificate_data: str | None = None
     client_key: str | None = None
@@ -67,7 +67,7 @@ class _NamedCluster(msgspec.Struct, frozen=True):
 
 class _NamedUser(msgspec.Struct, frozen=True):
     name: str
-    user: _User
+    user: _UserEntry
 
 
 class _NamedContext(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ def read_kubeconfig(path: Path) -> Access:
     if not cluster.server.startswith(("https://", "http://")):
         raise ValueError(f"server '{cluster.server}' is no http or https URL")
     users = {named.name: named.user for named in config.users or ()}
-    user = _find(users, context.user, "User") if context.user else _User()
+    user = _find(users, context.user, "User") if context.user else _UserEntry()
     tls = _tls(cluster, path.parent)
     _load_client_certificate(tls, user, path.parent)
     return Access(cluster.server, context.namespace or "default", _credentials(user, path.parent), tls)
@@ -118,7 +118,7 @@ def _find(named: Mapping[str, T], name: str, kind: str) -> T:
     return named[name]
 
 
-def _credentials(user: _User, folder: Path) -> Credentials:
+def _credentials(user: _UserEntry, folder: Path) -> Credentials:
     if user.token_file:
         return credentials.from_token_file(folder / user.token_file)
     if user.token:
@@ -144,7 +144,7 @@ def _tls(cluster: _Cluster, folder: Path) -> ssl.SSLContext:
     return context
 
 
-def _load_client_certificate(context: ssl.SSLContext, user: _User, folder: Path) -> None:
+def _load_client_certificate(context: ssl.SSLContext, user: _UserEntry, folder: Path) -> None:
     with ExitStack() as files:
 
         def file(data: str | None, name: str | None) -> str | None:
