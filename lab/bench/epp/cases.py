@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class CaseMedians:
-    """Medians of a case over the rounds."""
+class CaseResult:
+    """The result of one target in one case: of one round, or the medians over the rounds."""
 
     cpu_us: float
     picked_p50_ms: float
@@ -51,14 +51,24 @@ def pickers(bench: Bench, setting: Setting, *, with_peer: bool = False) -> Itera
 
 def run(
     bench: Bench, targets: Mapping[str, MeasuredPicker], cases: Sequence[Case], title: str
-) -> dict[str, dict[str, CaseMedians]]:
-    """Measure each target in each case. Return medians as `found[case][target]`.
+) -> dict[str, dict[str, CaseResult]]:
+    """Measure each target in each case. Return medians over the rounds as `found[case][target]`."""
+    measured = each_round(bench, targets, cases, title)
+    return {
+        case: {name: _medians(several) for name, several in by_target.items()} for case, by_target in measured.items()
+    }
 
-    If a target fails a case in one round, it has no figures for this case.
+
+def each_round(
+    bench: Bench, targets: Mapping[str, MeasuredPicker], cases: Sequence[Case], title: str
+) -> dict[str, dict[str, list[CaseResult]]]:
+    """Measure the targets in turn, in each round of each case. Return the results as `found[case][target][round]`.
+
+    If a target fails a case in one round, it has no results for this case.
     """
     time.sleep(bench.settle_s)
     idle = {name: target.idle_cores(bench.seconds) for name, target in targets.items()}
-    loads: dict[tuple[str, str], list[PickerMeasurement]] = {}
+    found: dict[str, dict[str, list[CaseResult]]] = {case.name: {} for case in cases}
     failed: set[tuple[str, str]] = set()
     for case, _ in steps([(case, n) for case in cases for n in range(bench.rounds)], title):
         for name, target in targets.items():
@@ -67,32 +77,31 @@ def run(
             plan = LoadPlan(target.address, case.shape, bench.seconds, case.at_once, case.per_s, case.connections)
             one = bench.attempt(f"{title}: {case.name} of {name}", load, target, plan)
             if one:
-                loads.setdefault((case.name, name), []).append(one)
+                found[case.name].setdefault(name, []).append(_result(one, idle[name]))
             else:
                 # The other rounds alone would look too good.
                 failed.add((case.name, name))
-                loads.pop((case.name, name), None)
-    found: dict[str, dict[str, CaseMedians]] = {}
-    for (case_name, name), several in loads.items():
-        found.setdefault(case_name, {})[name] = _medians(several, idle[name])
-    return found
+                found[case.name].pop(name, None)
+    return {case: by_target for case, by_target in found.items() if by_target}
 
 
-def _medians(loads: Sequence[PickerMeasurement], idle_cores: float) -> CaseMedians:
-    each = [
-        (one.cpu_us_per_request(idle_cores), one.picked_ms(50), one.picked_ms(99), one.per_s, one.client_cores)
-        for one in loads
-    ]
-    return CaseMedians(*np.median(each, axis=0).tolist())
+def _result(one: PickerMeasurement, idle_cores: float) -> CaseResult:
+    return CaseResult(
+        one.cpu_us_per_request(idle_cores), one.picked_ms(50), one.picked_ms(99), one.per_s, one.client_cores
+    )
 
 
-def figures_by_picker(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
+def _medians(several: Sequence[CaseResult]) -> CaseResult:
+    return CaseResult(*np.median([astuple(one) for one in several], axis=0).tolist())
+
+
+def figures_by_picker(found: Mapping[str, CaseResult] | None, figure: str, attribute: str = "cpu_us") -> Figures:
     """Return `figure` for our picker and peer_`figure` for the peer, as far as they were measured."""
     prefixes = {"ours": "", "peer": "peer_"}
     return {prefixes[name] + figure: getattr(one, attribute) for name, one in (found or {}).items()}
 
 
-def ratio(found: Mapping[str, CaseMedians] | None, figure: str, attribute: str = "cpu_us") -> Figures:
+def ratio(found: Mapping[str, CaseResult] | None, figure: str, attribute: str = "cpu_us") -> Figures:
     """Return the ratio of our figure to the peer's, if both were measured."""
     if not found or not {"ours", "peer"} <= found.keys():
         return {}

@@ -9,7 +9,7 @@ from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
 from lab.bench.epp.servers import model_servers
 
-_ALL_OBSERVED = ("--observed-responses-per-second=1000000", "--observed-tokens-per-second=1000000000")
+ALL_OBSERVED = ("--observed-responses-per-second=1000000", "--observed-tokens-per-second=1000000000")
 _NONE_OBSERVED = ("--observed-responses-per-second=0",)
 _SHORT, _LONG = 1, 1000
 
@@ -18,7 +18,7 @@ def measure(bench: Bench) -> Figures:
     with model_servers(bench.endpoints, large_pages=False, first_port=bench.first_port) as endpoints:
         setting = Setting(endpoints, slo=True, refresh=REFRESH)
         figures = _every_chunk_sent(bench, setting)
-        figures |= _every_chunk_observed(bench, replace(setting, flags=_ALL_OBSERVED))
+        figures |= _every_chunk_observed(bench, replace(setting, flags=ALL_OBSERVED))
         return figures | _none_sent(bench, replace(setting, flags=_NONE_OBSERVED))
 
 

@@ -4,7 +4,7 @@ Pages are small and are scraped once a second. So the cost of scraping, which ha
 """
 
 from lab.bench.epp.bench import Bench, Figures
-from lab.bench.epp.cases import Case, CaseMedians, figures_by_picker, pickers, ratio, run
+from lab.bench.epp.cases import Case, CaseResult, figures_by_picker, pickers, ratio, run
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.pickers import Setting
 from lab.bench.epp.servers import model_servers
@@ -60,7 +60,7 @@ def _cases(profile: str) -> list[Case]:
     ]
 
 
-def _figures(found: dict[str, dict[str, CaseMedians]], profile: str) -> Figures:
+def _figures(found: dict[str, dict[str, CaseResult]], profile: str) -> Figures:
     cpu = "extproc_cpu_us_per_request"
     end = "" if profile == "default" else f"_{profile}"
     figures = figures_by_picker(found.get("c8"), f"{cpu}_{profile}") | ratio(

@@ -49,7 +49,7 @@ def has_flag(flag: str) -> bool:
 
 
 @contextmanager
-def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
+def own_picker(bench: Bench, setting: Setting, name: str = "ours") -> Iterator[MeasuredPicker]:
     """Run this project's picker. Raise RuntimeError if it doesn't start."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
     flags = [f"--{name}={port}" for name, port in ports.items()]
@@ -59,7 +59,7 @@ def own_picker(bench: Bench, setting: Setting) -> Iterator[MeasuredPicker]:
         flags += _prediction_flags(bench.latency, setting.remote)
     command = [sys.executable, "-m", "epp", *flags, *bench.flags, *setting.flags]
     address = f"127.0.0.1:{ports['grpc-port']}"
-    with _start(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, "ours") as target:
+    with _start(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, name) as target:
         yield target
 
 
