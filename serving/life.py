@@ -73,7 +73,7 @@ async def _serve(server: Server, signals: Signals) -> None:
 
 @contextmanager
 def _catch_signals(signals: Signals) -> Iterator[None]:
-    """Put every signal into the queue, and a SIGTERM when the parent process ends."""
+    """Put every signal into the queue, and two SIGTERMs when the parent process ends."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
@@ -85,7 +85,9 @@ def _catch_signals(signals: Signals) -> Iterator[None]:
     def on_parent_end() -> None:
         logger.warning("the process that started this one has ended, so this one ends too")
         loop.remove_reader(parent)
-        signals.put_nowait(signal.SIGTERM)
+        # The second signal ends a picker's shutdown delay: nobody is left to send it.
+        for _ in range(2):
+            signals.put_nowait(signal.SIGTERM)
 
     loop.add_reader(parent, on_parent_end)
     try:

@@ -97,10 +97,10 @@ def test_a_server_ends_when_its_parent_is_killed(module: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["predictor", "epp"])
-def test_workers_end_when_their_supervisor_is_killed(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("module", "flags"), [("predictor", []), ("epp", ["--shutdown-delay", "1h"])])
+def test_workers_end_when_their_supervisor_is_killed(module: str, flags: list[str], tmp_path: Path) -> None:
     port = free_port()
-    with started(module, port, tmp_path, more=["--workers", "2"]) as first:
+    with started(module, port, tmp_path, more=["--workers", "2", *flags]) as first:
         until(lambda: alive(port), 60)
         until(lambda: len(psutil.Process(first.pid).children()) == 2, 60)
         left = psutil.Process(first.pid).children()
