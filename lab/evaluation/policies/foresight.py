@@ -2,7 +2,7 @@
 
 It assumes that blocks suffice, so that no sequence is preempted. It also assumes that between the ends of two decodes,
 all steps take as long as the middle one. Steps that read prompts are computed one by one. Once only decodes are left,
-their number and their KV tokens are cumulative sums from the last to end to the first, so no loop is needed.
+no loop is needed: their number and their KV tokens are cumulative sums, from the last that ends to the first.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The noise floor of predictions: the noise of latencies that remains when all features of a model are known.
 
 The spread of repeats of one state is this noise. Without repeats, the residuals of a row and of its nearest neighbour
-in the features take their place (Rice, Annals of Statistics 12, 1984, for one feature).
+in the features take their place. Rice (Annals of Statistics 12, 1984) describes this for one feature.
 """
 
 from collections.abc import Sequence
