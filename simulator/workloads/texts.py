@@ -25,8 +25,8 @@ def _request(arrival: Arrival, piece_bytes: int, salt: str, pieces: dict[int, st
     for piece in arrival.hashes:
         if piece not in pieces:
             pieces[piece] = _text(random.Random(f"{salt}/piece/{piece}"), piece_bytes)
-    # At least one character. The text is shorter than the prompt by what the chat template adds, so a prompt whose
-    # pieces reach to its end loses a little of the last piece.
+    # The chat template adds bytes, so the text is shorter than the prompt. If the pieces reach to its end, the
+    # last piece is cut. The text has at least one character.
     length = max(arrival.prompt_tokens * BYTES_PER_TOKEN - TEMPLATE_BYTES, 1)
     shared = "".join(pieces[piece] for piece in arrival.hashes)[:length]
     return PlannedRequest(
