@@ -102,7 +102,7 @@ def test_ctrl_c_stops_everything() -> None:
 def test_a_crashed_part_ends_the_demo_with_its_name() -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
-        while not (picker := [p for p in children() if "epp" in _command(p)]):
+        while not (picker := [p for p in children() if "lab.loop.picker" in _command(p)]):
             assert demo.poll() is None
         picker[0].kill()
         output = demo.stdout.read()
