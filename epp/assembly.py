@@ -33,8 +33,9 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
-from epp.request.response import Responses
-from epp.request.tokens import Tokenizer
+from epp.request.parsed import RequestReader
+from epp.request.routed import Bookkeeping
+from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.configuration.warnings import find_warnings
@@ -84,19 +85,17 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     trust = _trust(config, background)
     latency, training = await _prediction(config, trust, closing)
     slowdowns = pool.slowdowns if latency else None
-    outcomes = Outcomes(metrics, training, slowdowns, objectives.label_of)
-    director = Director(
-        pool=pool,
-        scheduler=scheduler,
-        metrics=metrics,
-        outcomes=outcomes,
-        decisions=decisions,
-        latency=latency,
-        tokenizer=Tokenizer(Path(config.tokenizer)) if config.tokenizer else None,
-        tracing=_tracing(config, closing),
-        priority_of=objectives.priority_of,
-        on_decision=endpoints.note_demand,
+    books = Bookkeeping(
+        pool,
+        Outcomes(metrics, training, slowdowns, objectives.label_of),
+        decisions,
+        ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
+        TokenEstimator(),
+        observes_all=config.predictions_in_usage,
     )
+    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
+    tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
+    reader = RequestReader(books.tokens, tokenizer, objectives.priority_of)
     if training is not None:
         background.append(training.run)
     if file is not None:
@@ -108,7 +107,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     return Assembly(
         pool=pool,
         health=health,
-        new_exchange=_exchanges(config, director),
+        new_exchange=_exchanges(config, reader, director),
         app=endpoints.guard_metrics(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
@@ -141,7 +140,7 @@ def _applying(director: Director) -> Callable[[Scheduler], None]:
     def apply(scheduler: Scheduler) -> None:
         _tell_notices(scheduler)
         director.scheduler = scheduler
-        director.pool.prefix_index.resize(scheduler.prefix.lru_capacity_per_server)
+        director.books.pool.prefix_index.resize(scheduler.prefix.lru_capacity_per_server)
 
     return apply
 
@@ -208,19 +207,10 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
     return tracing
 
 
-def _exchanges(config: Config, director: Director) -> Callable[[], Exchange]:
+def _exchanges(config: Config, reader: RequestReader, director: Director) -> Callable[[], Exchange]:
     visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage, config.emit_endpoint_scores)
-    responses = Responses(
-        director.pool,
-        director.metrics,
-        director.outcomes,
-        ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
-        director.tokens,
-        follows_all=config.predictions_in_usage,
-        tracing=director.tracing,
-    )
     heeds_subset = not config.disable_endpoint_subset_filter
-    return lambda: Exchange(director, responses, visibility, heeds_subset=heeds_subset)
+    return lambda: Exchange(reader, director, visibility, heeds_subset=heeds_subset)
 
 
 async def _tell_health(health: Health, endpoints: Endpoints) -> None:

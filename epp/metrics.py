@@ -164,6 +164,12 @@ class Metrics:
     def observe_stage(self, stage: str, seconds: float) -> None:
         self._stages[stage].observe(seconds)
 
+    def note_prediction(self, outcome: str, seconds: float, rows: int) -> None:
+        """Count a batched prediction, answered or not."""
+        self.prediction_s.labels(outcome).observe(seconds)
+        self.prediction_rows.observe(rows)
+        self.observe_stage("predict", seconds)
+
     def plugin_took(self, extension_point: str, plugin_type: str, name: str, seconds: float) -> None:
         self._plugin_s.labels(extension_point, plugin_type, name).observe(seconds)
 

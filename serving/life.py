@@ -51,7 +51,6 @@ async def _live(server: Server) -> None:
 
 async def _serve(server: Server, signals: Signals) -> None:
     """Start and run until the first signal."""
-    # It has no deadline until the first signal sets one in the past.
     going = asyncio.timeout(None)
 
     def expire(_: object) -> None:

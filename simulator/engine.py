@@ -77,10 +77,11 @@ class Engine:
         """The waiting sequences, in order of admission."""
         return iter(self._waiting)
 
-    def generated(self, sequence: Sequence) -> int:
-        """Return how many output tokens the sequence has so far."""
+    def generated(self, sequence: Sequence, after_steps: int | None = None) -> int:
+        """Return the output tokens so far, or after so many steps of the engine if these are the latest or to come."""
         since = sequence.decodes_from
-        return sequence.total - sequence.prompt_tokens + (0 if since is None else self._steps - since)
+        steps = self._steps if after_steps is None else after_steps
+        return sequence.total - sequence.prompt_tokens + (0 if since is None else max(steps - since, 0))
 
     def cached_tokens(self, hashes: tuple[int, ...], prompt_tokens: int) -> int:
         """Return how many tokens of such a prompt are cached now.

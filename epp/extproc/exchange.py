@@ -19,8 +19,9 @@ from epp.extproc.visibility import Visibility
 from epp.request import headers as request_headers
 from epp.request import openai
 from epp.request.director import Director
-from epp.request.response import Responses
-from epp.request.routed import Assignment
+from epp.request.parsed import ParsedRequest, RequestReader
+from epp.request.response import ResponseBody
+from epp.request.routed import RoutedRequest
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -30,12 +31,14 @@ Answers = list[bytes]
 
 
 class Exchange:
-    """Feed it every message of a stream in order, settle it when the answers are sent, and close it when the stream
-    ends, however it ends.
+    """One stream's state machine: what Envoy's messages mean for one request.
+
+    Feed it every message of a stream in order, settle it when the answers are sent, and close it when the stream ends,
+    however it ends.
     """
 
     __slots__ = (
-        "_assignment",
+        "_arrived_s",
         "_body",
         "_body_bytes",
         "_closed",
@@ -43,27 +46,29 @@ class Exchange:
         "_headers",
         "_heeds_subset",
         "_later",
+        "_reader",
         "_request_mode",
+        "_response",
         "_response_mode",
-        "_responses",
-        "_started_at",
+        "_routed",
         "_subset",
         "_visibility",
     )
 
     def __init__(
-        self, director: Director, responses: Responses, visibility: Visibility, *, heeds_subset: bool = True
+        self, reader: RequestReader, director: Director, visibility: Visibility, *, heeds_subset: bool = True
     ) -> None:
+        self._reader = reader
         self._director = director
-        self._responses = responses
         self._visibility = visibility
         self._heeds_subset = heeds_subset
-        self._started_at = director.clock()
-        self._assignment: Assignment | None = None
+        self._arrived_s = director.clock()
         self._headers: dict[str, str] = {}
         self._subset: frozenset[str] | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._routed: RoutedRequest | None = None
+        self._response: ResponseBody | None = None
         self._closed = False
         # Accounting for what was answered last.
         self._later: Callable[[], None] | None = None
@@ -71,7 +76,7 @@ class Exchange:
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
     def receive(self, data: bytes) -> Answers | Awaitable[Answers]:
-        """The answers to one message, at once or when the endpoint is known; none while more is needed."""
+        """Return the answers to one message, at once or when the endpoint is known; none while more is needed."""
         self.settle()
         message = messages.parse(data)
         if message.HasField("protocol_config"):
@@ -93,7 +98,7 @@ class Exchange:
         return []
 
     def settle(self) -> None:
-        """Accounts for what was answered last, unless that is done; the next message does it at the latest."""
+        """Account for what was answered last, unless that is done; the next message does it at the latest."""
         later, self._later = self._later, None
         if later:
             try:
@@ -102,11 +107,16 @@ class Exchange:
                 logger.exception("a request was served and not accounted for")
 
     def close(self) -> None:
-        """Ends the accounting of the request, if one was routed or still will be."""
+        """End the accounting of the request, if one was routed or still will be."""
         self._closed = True
-        if self._assignment:
-            self.settle()
-            self._responses.finish(self._assignment)
+        routed, response = self._routed, self._response
+        if routed is None:
+            return
+        self.settle()
+        if response is not None:
+            _tell_usage(routed, response)
+        size_bytes = response.size_bytes if response is not None and response.is_whole else None
+        routed.ended(self._director.clock(), size_bytes)
 
     @property
     def _is_full_duplex(self) -> bool:
@@ -123,7 +133,7 @@ class Exchange:
         return [] if openai.is_read(self._headers.get(":path", "")) else self._pick(b"", self._picked_in_headers)
 
     def _request_body(self, chunk: bytes, end_of_stream: bool) -> Answers | Awaitable[Answers]:
-        if self._assignment:
+        if self._routed:
             return self._pass_on(chunk, end_of_stream)
         self._body.append(chunk)
         self._body_bytes += len(chunk)
@@ -137,7 +147,7 @@ class Exchange:
         return self._pick(self._take_body(), self._picked_with_body) if end_of_stream else []
 
     def _request_trailers(self) -> Answers | Awaitable[Answers]:
-        if self._assignment or not self._is_full_duplex:
+        if self._routed or not self._is_full_duplex:
             return [messages.CONTINUE_REQUEST_TRAILERS]
         return self._pick(self._take_body(), self._picked_before_trailers)
 
@@ -151,79 +161,91 @@ class Exchange:
         self._body = []
         return body
 
-    def _pick(self, body: bytes, answer: Callable[[Assignment], Answers]) -> Answers | Awaitable[Answers]:
-        """Has the endpoint picked, and answers with it."""
+    def _pick(self, body: bytes, answer: Callable[[RoutedRequest], Answers]) -> Answers | Awaitable[Answers]:
+        """Have the endpoint picked, and answer with it."""
         try:
-            found = self._director.assign(self._headers, body, self._subset, self._started_at)
+            parsed = self._reader.read(self._headers, body, self._director.scheduler.prefix)
+            found = self._route(parsed) if isinstance(parsed, ParsedRequest) else self._route_later(parsed)
         except Exception as error:
             return self._refused(error)
-        return self._assigned(found, answer) if isinstance(found, Assignment) else self._pick_later(found, answer)
+        return self._answer(found, answer) if isinstance(found, RoutedRequest) else self._answer_later(found, answer)
 
-    async def _pick_later(self, found: Awaitable[Assignment], answer: Callable[[Assignment], Answers]) -> Answers:
+    def _route(self, parsed: ParsedRequest) -> RoutedRequest | Awaitable[RoutedRequest]:
+        return self._director.route(parsed, self._subset, self._arrived_s)
+
+    async def _route_later(self, parsed: Awaitable[ParsedRequest]) -> RoutedRequest:
+        found = self._route(await parsed)
+        return found if isinstance(found, RoutedRequest) else await found
+
+    async def _answer_later(
+        self, found: Awaitable[RoutedRequest], answer: Callable[[RoutedRequest], Answers]
+    ) -> Answers:
         try:
-            assignment = await found
+            routed = await found
         except Exception as error:
             return self._refused(error)
-        return self._assigned(assignment, answer)
+        return self._answer(routed, answer)
 
-    def _assigned(self, assignment: Assignment, answer: Callable[[Assignment], Answers]) -> Answers:
-        self._assignment = assignment
-        self._later = partial(self._director.account, assignment)
+    def _answer(self, routed: RoutedRequest, answer: Callable[[RoutedRequest], Answers]) -> Answers:
+        self._routed = routed
+        self._later = routed.record_decision
         if self._closed:
             self.close()
-        return answer(assignment)
+        return answer(routed)
 
     def _refused(self, error: Exception) -> Answers:
-        """The answer to the client for a request that can't be routed; what nobody foresaw is logged."""
+        """Answer the client whose request can't be routed; an error that nobody foresaw is logged."""
         if not isinstance(error, RequestError):
             logger.error("a request could not be routed", exc_info=error)
             error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
         self._director.metrics.refusals.labels(error.code).inc()
         return [messages.immediate(error.status, str(error), error.headers)]
 
-    def _picked_in_headers(self, assignment: Assignment) -> Answers:
-        return [self._picked(assignment, in_body=False)]
+    def _picked_in_headers(self, routed: RoutedRequest) -> Answers:
+        return [self._picked(routed, in_body=False)]
 
-    def _picked_in_body(self, assignment: Assignment) -> Answers:
-        return [self._picked(assignment, in_body=True)]
+    def _picked_in_body(self, routed: RoutedRequest) -> Answers:
+        return [self._picked(routed, in_body=True)]
 
-    def _picked_with_body(self, assignment: Assignment) -> Answers:
-        body = messages.streamed_body(assignment.intake.body, end_of_stream=True, request=True)
-        return [self._picked(assignment, in_body=False), *body]
+    def _picked_with_body(self, routed: RoutedRequest) -> Answers:
+        body = messages.streamed_body(routed.parsed.body, end_of_stream=True, request=True)
+        return [self._picked(routed, in_body=False), *body]
 
-    def _picked_before_trailers(self, assignment: Assignment) -> Answers:
-        body = messages.streamed_body(assignment.intake.body, end_of_stream=False, request=True)
-        return [self._picked(assignment, in_body=False), *body, messages.CONTINUE_REQUEST_TRAILERS]
+    def _picked_before_trailers(self, routed: RoutedRequest) -> Answers:
+        body = messages.streamed_body(routed.parsed.body, end_of_stream=False, request=True)
+        return [self._picked(routed, in_body=False), *body, messages.CONTINUE_REQUEST_TRAILERS]
 
-    def _picked(self, assignment: Assignment, *, in_body: bool) -> bytes:
-        intake, headers = assignment.intake, self._headers
-        added = dict(assignment.trace_headers or ())
+    def _picked(self, routed: RoutedRequest, *, in_body: bool) -> bytes:
+        parsed, headers = routed.parsed, self._headers
+        added = dict(routed.span.headers) if routed.span else {}
         if request_headers.REQUEST_ID not in headers:
-            added[request_headers.REQUEST_ID] = intake.request.id
-        if intake.changed:
-            added["content-length"] = str(len(intake.body))
+            added[request_headers.REQUEST_ID] = parsed.request.id
+        if parsed.changed:
+            added["content-length"] = str(len(parsed.body))
         removed = [name for name in request_headers.REMOVED if name in headers]
-        changed_body = intake.body if intake.changed else None
-        scores = self._visibility.scores_by_address(assignment)
-        return messages.picked(assignment.destination, added, removed, changed_body, scores=scores, in_body=in_body)
+        changed_body = parsed.body if parsed.changed else None
+        scores = self._visibility.scores_by_address(routed)
+        return messages.picked(routed.destination, added, removed, changed_body, scores=scores, in_body=in_body)
 
     def _response_headers(self, message: ProcessingRequest) -> Answers:
-        assignment = self._assignment
-        if assignment is None:
+        routed = self._routed
+        if routed is None:
             return [messages.CONTINUE_RESPONSE_HEADERS]
         headers = messages.headers_of(message.response_headers)
         status = headers.get(":status", "")
         served = messages.served_of(message)
         if served:
-            self._responses.served_by(assignment, served)
-        is_observed = self._responses.started(
-            assignment, int(status) if status.isdigit() else 0, headers.get("content-type", "")
+            routed.served_by(served)
+        is_stream = "text/event-stream" in headers.get("content-type", "")
+        is_observed = routed.response_started(
+            int(status) if status.isdigit() else 0, is_stream=is_stream, now_s=self._director.clock()
         )
-        added = {**self._visibility.headers(assignment), **assignment.record.decision.response_headers}
+        self._response = ResponseBody(is_stream=is_stream, is_observed=is_observed)
+        added = {**self._visibility.headers(routed), **routed.record.decision.response_headers}
         return [messages.response_headers(self._response_body_mode(is_observed), added)]
 
     def _response_body_mode(self, is_observed: bool) -> "BodyMode | None":
-        """The mode that the body shall be sent in, where it isn't the one that it would be sent in anyway."""
+        """Return the mode that Envoy shall send the body in; None where it does so anyway."""
         if is_observed and self._response_mode == BodyMode.NONE:
             return BodyMode.STREAMED
         if not is_observed and self._response_mode == BodyMode.STREAMED:
@@ -231,12 +253,24 @@ class Exchange:
         return None
 
     def _response_body(self, chunk: bytes, end_of_stream: bool) -> Answers:
-        shown = chunk
-        if self._assignment:
-            self._later = partial(self._responses.chunk, self._assignment, chunk, end_of_stream, self._director.clock())
-            if self._visibility.in_usage:
+        shown, routed, response = chunk, self._routed, self._response
+        if routed is not None and response is not None:
+            self._later = partial(_take_in, routed, response, chunk, end_of_stream, self._director.clock())
+            if self._visibility.in_usage and response.is_stream:
                 self.settle()
-                shown = self._visibility.body(self._assignment, chunk)
+                _tell_usage(routed, response)
+                shown = self._visibility.body(routed, chunk)
         if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
             return messages.streamed_body(shown, end_of_stream=end_of_stream, request=False)
         return [messages.CONTINUE_RESPONSE_BODY if shown is chunk else messages.replaced_body(shown)]
+
+
+def _take_in(routed: RoutedRequest, response: ResponseBody, chunk: bytes, end_of_stream: bool, now_s: float) -> None:
+    """Count the output events that a chunk completes, at the moment when the chunk came."""
+    routed.tokens_came(response.feed(chunk, end_of_stream), now_s)
+
+
+def _tell_usage(routed: RoutedRequest, response: ResponseBody) -> None:
+    usage = response.usage
+    if usage is not None:
+        routed.tokens_counted(usage.prompt, usage.output)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from epp.request.routed import Assignment
+from epp.request.routed import RoutedRequest
 
 _USAGE = b'"usage"'
 _DATA = b"data:"
@@ -22,19 +22,19 @@ class Visibility:
     in_usage: bool = False
     scores: bool = False
 
-    def scores_by_address(self, assignment: Assignment) -> dict[str, float] | None:
+    def scores_by_address(self, routed: RoutedRequest) -> dict[str, float] | None:
         """Of the candidates that passed the filters."""
         if not self.scores:
             return None
-        decision = assignment.record.decision
+        decision = routed.record.decision
         totals = zip(decision.result.kept.tolist(), decision.result.scores.tolist(), strict=True)
         return {decision.candidates.endpoints[index].address: score for index, score in totals}
 
-    def headers(self, assignment: Assignment) -> dict[str, str]:
+    def headers(self, routed: RoutedRequest) -> dict[str, str]:
         """What is added to the response's headers."""
         if not self.in_headers:
             return {}
-        record = assignment.record
+        record = routed.record
         headers = {
             "x-headroom-endpoint": record.decision.endpoints[0].name,
             "x-headroom-profile": record.decision.profile,
@@ -46,14 +46,14 @@ class Visibility:
                 timings.append(f'{name};desc="predicted";dur={value:.3f}')
         return {**headers, "server-timing": ", ".join(timings)}
 
-    def body(self, assignment: Assignment, chunk: bytes) -> bytes:
-        """The chunk, its events' usage completed by what was predicted and observed. Untouched without usage."""
-        if not self.in_usage or not assignment.is_stream or _USAGE not in chunk:
+    def body(self, routed: RoutedRequest, chunk: bytes) -> bytes:
+        """Return a stream's chunk, its events' usage completed by what was predicted and observed."""
+        if _USAGE not in chunk:
             return chunk
-        return b"\n".join(_completed(line, assignment) for line in chunk.split(b"\n"))
+        return b"\n".join(_completed(line, routed) for line in chunk.split(b"\n"))
 
 
-def _completed(line: bytes, assignment: Assignment) -> bytes:
+def _completed(line: bytes, routed: RoutedRequest) -> bytes:
     if not line.startswith(_DATA) or _USAGE not in line:
         return line
     try:
@@ -61,23 +61,22 @@ def _completed(line: bytes, assignment: Assignment) -> bytes:
         usage = msgspec.json.decode(event["usage"], type=dict[str, Any])
     except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
         return line
-    event["usage"] = msgspec.Raw(msgspec.json.encode({**usage, **_fields(assignment)}))
+    event["usage"] = msgspec.Raw(msgspec.json.encode({**usage, **_fields(routed)}))
     return _DATA + b" " + msgspec.json.encode(event)
 
 
-def _fields(assignment: Assignment) -> dict[str, Any]:
+def _fields(routed: RoutedRequest) -> dict[str, Any]:
     """The names that clients of the gateway API's picker know."""
-    record, observer = assignment.record, assignment.observer
+    record, tpot_ms = routed.record, routed.tpot_ms
     fields: dict[str, Any] = {}
     if record.outcome.ttft_ms is not None:
         fields["ttft_ms"] = round(record.outcome.ttft_ms, 3)
-    if observer and observer.tpot_ms is not None:
-        fields["avg_tpot_ms"] = round(observer.tpot_ms, 3)
-        stretches = assignment.windows.complete()
-        fields["tpot_observations_ms"] = [round(s.tpot_ms(observer.tokens / observer.events), 3) for s in stretches]
+    if tpot_ms is not None:
+        fields["avg_tpot_ms"] = round(tpot_ms, 3)
+        fields["tpot_observations_ms"] = [round(stretch_ms, 3) for _, stretch_ms in routed.stretches_tpot_ms()]
     if record.predicted:
-        ttft_ms, tpot_ms = record.predicted
-        fields["predicted_ttft_ms"] = round(ttft_ms, 3)
-        fields["avg_predicted_tpot_ms"] = round(tpot_ms, 3)
-        fields["predicted_tpot_observations_ms"] = [round(tpot_ms, 3)]
+        predicted_ttft_ms, predicted_tpot_ms = (round(value, 3) for value in record.predicted)
+        fields["predicted_ttft_ms"] = predicted_ttft_ms
+        fields["avg_predicted_tpot_ms"] = predicted_tpot_ms
+        fields["predicted_tpot_observations_ms"] = [predicted_tpot_ms]
     return fields

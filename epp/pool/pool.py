@@ -213,13 +213,12 @@ class Pool:
             self._state.dispatched(slot),
         )
 
-    def record_ttft(self, flight: InFlight, ttft_ms: float) -> None:
-        """Takes an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
-        now_s = self._clock()
+    def record_ttft(self, flight: InFlight, ttft_ms: float, at_s: float) -> None:
+        """Take an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
         if not flight.done and not flight.is_observed:
             flight.is_observed = True
-            self._progress.observes(flight.slot, now_s)
-        self.record_token(flight.slot, now_s)
+            self._progress.observes(flight.slot, at_s)
+        self._own[_TOKEN_AT, flight.slot] = at_s
         self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
         self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
@@ -234,15 +233,13 @@ class Pool:
             slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self.slowdowns.factors[slots], self._clock()
         )
 
-    def saw_tokens(self, slot: int, tokens: int) -> None:
-        """Takes note that so many output tokens of an observed response have just come from the endpoint."""
-        now_s = self._clock()
-        self.record_token(slot, now_s)
-        self._progress.observed(slot, tokens, now_s)
-
-    def record_token(self, slot: int, at_s: float) -> None:
-        """Takes note of when output of the endpoint was last seen, by the pool's clock: one of its steps had ended."""
-        self._own[_TOKEN_AT, slot] = at_s
+    def saw_tokens(self, flight: InFlight, tokens: int, at_s: float) -> None:
+        """Count further output tokens of an observed response; they came at this moment of the pool's clock."""
+        self._own[_TOKEN_AT, flight.slot] = at_s
+        self._progress.observed(flight.slot, tokens, at_s)
+        if not flight.done:
+            flight.decode_tokens += tokens
+            self._own[_DECODE_TOKENS, flight.slot] += tokens
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
@@ -308,17 +305,17 @@ class Pool:
                 self._on_dispatch(slot, request.block_hashes)
         return flight
 
-    def expect_first_token(self, flight: InFlight, in_ms: float) -> None:
-        """For a response that nobody observes: takes its first token as come after this time."""
-        heapq.heappush(self._expected, (self._clock() + in_ms / 1000, next(self._order), flight))
+    def expect_first_token(self, flight: InFlight, at_s: float) -> None:
+        """Take the first token of a response that nobody observes to come at this moment."""
+        heapq.heappush(self._expected, (at_s, next(self._order), flight))
 
     def expected_ttft_ms(self, flight: InFlight) -> float:
         """From the endpoint's recent speed of prefill; 0 where none is known."""
         per_token_ms = self._own[_RECENT_TTFT, flight.slot] / self._own[_RECENT_TOKENS_AHEAD, flight.slot]
         return 0.0 if np.isnan(per_token_ms) else float(per_token_ms) * flight.tokens_ahead
 
-    def first_token(self, flight: InFlight) -> None:
-        """Moves the prompt from what waits to be prefilled to what is held while decoding."""
+    def first_token(self, flight: InFlight, at_s: float) -> None:
+        """Move the prompt from what waits to be prefilled to what is held while decoding."""
         if flight.done or flight.has_first_token:
             return
         flight.has_first_token = True
@@ -328,13 +325,7 @@ class Pool:
         flight.decode_tokens += flight.request.input_tokens
         own[_DECODE_TOKENS, flight.slot] += flight.request.input_tokens
         if flight.counted:
-            self._progress.first_token(flight.counted, self._clock())
-
-    def generated(self, flight: InFlight, tokens: int) -> None:
-        """Counts output tokens that were seen."""
-        if not flight.done:
-            flight.decode_tokens += tokens
-            self._own[_DECODE_TOKENS, flight.slot] += tokens
+            self._progress.first_token(flight.counted, at_s)
 
     def finish(self, flight: InFlight) -> None:
         """Gives back whatever the request still holds; harmless when called again."""
@@ -425,7 +416,7 @@ class Pool:
             flight = heapq.heappop(expected)[2]
             if flight.done or flight.has_first_token:
                 continue
-            self.first_token(flight)
+            self.first_token(flight, now_s)
             flight.decoding_since_s = now_s
             self._own[_DECODING, flight.slot] += 1
             self._own[_DECODING_SINCE, flight.slot] += now_s

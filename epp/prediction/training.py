@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
+from epp.prediction.features import FeatureColumns
 from epp.prediction.trust import Trust
-from epp.prediction.wire import TrainingBatch, TrainingRow
+from epp.prediction.wire import LengthSource, TrainingBatch, TrainingRow, training_row
 
 logger = logging.getLogger("headroom.epp.training")
 
@@ -53,10 +54,17 @@ class TrainingSink:
         """What waits to be sent for the first time."""
         return list(self._rows)
 
-    def add(self, row: TrainingRow) -> None:
+    def add(
+        self,
+        features: FeatureColumns,
+        ttft_ms: float = 0.0,
+        tpot_ms: float = 0.0,
+        length_source: LengthSource = "estimate",
+    ) -> None:
+        """Queue one row, `features` [features, 1]; a latency of 0 means that the row doesn't carry that target."""
         if len(self._rows) == self._rows.maxlen:
             self.lost["full"] += 1
-        self._rows.append(row)
+        self._rows.append(training_row(features, ttft_ms=ttft_ms, tpot_ms=tpot_ms, length_source=length_source))
 
     async def run(self) -> None:
         """Sends until cancelled, then once more."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.prediction.features import feature_columns
+from epp.prediction.features import FeatureColumns, feature_columns
 from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.scheduler import Decision
 from epp.scheduling.snapshot import Predictions
@@ -45,6 +45,12 @@ class Record:
             return None
         chosen = self.decision.chosen
         return float(predictions.ttft_ms[chosen]), float(predictions.tpot_ms[chosen])
+
+    @property
+    def features(self) -> FeatureColumns:
+        """The chosen endpoint's features [features, 1] at the moment of the decision."""
+        decision = self.decision
+        return feature_columns(decision.request, decision.candidates.take(decision.result.picked[:1]))
 
     @property
     def prefix_score(self) -> float:

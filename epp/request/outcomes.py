@@ -1,104 +1,134 @@
-"""What is learnt from a request's fate: metrics, and rows for the trainer."""
+"""What is learnt and shown of a request: rows for the trainer, evidence of slow endpoints, metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from epp.metrics import LatencyMetrics, Metrics
+from epp.metrics import LatencyMetrics, Metrics, ModelMetrics
 from epp.pool.slowdowns import Slowdowns
-from epp.prediction.features import FeatureColumns, feature_columns
-from epp.prediction.training import TrainingSink
-from epp.prediction.wire import training_row
-from epp.request.routed import Assignment
-from epp.request.stream import StreamObserver
+from epp.prediction.features import FeatureColumns
+from epp.prediction.wire import LengthSource
+from epp.request.decisions import Record
+from epp.request.parsed import ParsedRequest
+
+
+class TrainingRows(Protocol):
+    """Where observed rows go: a trainer's queue, or a trainer in the same process."""
+
+    def add(
+        self,
+        features: FeatureColumns,
+        ttft_ms: float = 0.0,
+        tpot_ms: float = 0.0,
+        length_source: LengthSource = "estimate",
+    ) -> None:
+        """Take one row, `features` [features, 1]; a latency of 0 means that the row doesn't carry that target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Both latencies are learnt with the features of the moment of dispatch, which is when they are predicted.
+    """Who is told of every request's outcome.
 
-    TPOT is learnt with those of the tokens' time as well, and then with how many tokens there were already: the load
-    changes while a response is made. With none, it means the whole response as seen from dispatch.
-
-    `slowdowns` are told of the same latencies, so that an endpoint that has become slower is known before models know.
-    `objective_label` is how an objective that a request names appears in metrics: clients may name anything.
+    `slowdowns` are told of the same latencies as the trainer, so that an endpoint that has become slower is known
+    before the models know. `objective_label` maps the objective named by a request to its metric label, since clients
+    may name anything.
     """
 
     metrics: Metrics
-    training: TrainingSink | None = None
+    training: TrainingRows | None = None
     slowdowns: Slowdowns | None = None
     objective_label: Callable[[str], str] = lambda name: ""
 
-    def routed(self, assignment: Assignment) -> None:
-        record, intake, of_model = assignment.record, assignment.intake, assignment.metrics
-        decision = record.decision
+    @property
+    def learns(self) -> bool:
+        """Whether anybody wants the features that a latency was observed with."""
+        return self.training is not None or self.slowdowns is not None
+
+    def open(self, parsed: ParsedRequest, record: Record) -> "Account":
+        return Account(self, parsed, record, self.metrics.model(parsed.incoming_model, parsed.request.model))
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One request's outcome, as it becomes known.
+
+    Both latencies are learnt with the features of the moment of dispatch, which is when they are predicted. TPOT is
+    learnt with the features of the tokens' own time as well, since the load changes while a response is made.
+    """
+
+    shared: Outcomes
+    parsed: ParsedRequest
+    record: Record
+    metrics: ModelMetrics
+
+    def routed(self) -> None:
+        record, parsed, metrics = self.record, self.parsed, self.metrics
+        decision, shared = record.decision, self.shared.metrics
         predictions = decision.candidates.predictions
         source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
-        self.metrics.decision_of(decision.profile, source).inc()
-        self.metrics.decision_s.observe(record.decision_ms / 1000)
-        of_model.requests.inc()
-        of_model.running.inc()
-        if intake.body:
-            of_model.request_bytes.observe(len(intake.body))
-            of_model.input_tokens.observe(intake.request.input_tokens)
-        if intake.request.block_hashes:
-            self.metrics.prefix_hit_ratio.observe(record.prefix_score)
-            self.metrics.prefix_hit_bytes.observe(record.prefix_score * intake.prompt_bytes)
+        shared.decision_of(decision.profile, source).inc()
+        shared.decision_s.observe(record.decision_ms / 1000)
+        metrics.requests.inc()
+        metrics.running.inc()
+        if parsed.body:
+            metrics.request_bytes.observe(len(parsed.body))
+            metrics.input_tokens.observe(parsed.request.input_tokens)
+        if parsed.request.block_hashes:
+            shared.prefix_hit_ratio.observe(record.prefix_score)
+            shared.prefix_hit_bytes.observe(record.prefix_score * parsed.prompt_bytes)
         if record.predicted:
-            _predicted(of_model.ttft, record.predicted[0], record.prediction_ms)
-            _predicted(of_model.tpot, record.predicted[1], record.prediction_ms)
+            _predicted(metrics.ttft, record.predicted[0], record.prediction_ms)
+            _predicted(metrics.tpot, record.predicted[1], record.prediction_ms)
 
-    def response_started(self, assignment: Assignment, status: int) -> None:
-        assignment.record.outcome.status = status
+    def response_started(self, status: int) -> None:
+        self.record.outcome.status = status
         if status >= 400:
-            self.metrics.error(assignment.intake.incoming_model, assignment.intake.request.model, str(status))
+            self.shared.metrics.error(self.parsed.incoming_model, self.parsed.request.model, str(status))
 
-    def first_token(self, assignment: Assignment, ttft_ms: float) -> None:
-        record, request = assignment.record, assignment.intake.request
+    def response_observed(self, is_observed: bool) -> None:
+        self.shared.metrics.observed_of(is_observed).inc()
+
+    def first_token(self, slot: int, ttft_ms: float) -> None:
+        record = self.record
         record.outcome.ttft_ms = ttft_ms
         predicted_ms = record.predicted[0] if record.predicted else None
-        self._observed(assignment, "ttft", assignment.metrics.ttft, ttft_ms, predicted_ms, request.slo_ttft_ms)
-        self._teach(assignment, _at_dispatch(assignment), ttft_ms=ttft_ms)
+        self._compare("ttft", self.metrics.ttft, ttft_ms, predicted_ms, self.parsed.request.slo_ttft_ms)
+        if self.shared.learns:
+            self._teach(slot, record.features, ttft_ms=ttft_ms)
 
-    def generated(self, assignment: Assignment, observer: StreamObserver) -> None:
-        """The tokens of an observed response, when no more will come."""
-        record, request, tpot_ms = assignment.record, assignment.intake.request, observer.tpot_ms
-        if tpot_ms is None:
-            return
+    def generated(self, slot: int, tpot_ms: float, stretches: Iterable[tuple[FeatureColumns, float]]) -> None:
+        """Take in the time per token of a whole response, and that of its stretches with their own features."""
+        record = self.record
         record.outcome.tpot_ms = tpot_ms
         predicted_ms = record.predicted[1] if record.predicted else None
-        self._observed(assignment, "tpot", assignment.metrics.tpot, tpot_ms, predicted_ms, request.slo_tpot_ms)
-        self._teach(assignment, _at_dispatch(assignment), tpot_ms=tpot_ms)
-        for stretch in assignment.windows.complete():
-            self._teach(assignment, stretch.features, tpot_ms=stretch.tpot_ms(observer.tokens / observer.events))
+        self._compare("tpot", self.metrics.tpot, tpot_ms, predicted_ms, self.parsed.request.slo_tpot_ms)
+        if self.shared.learns:
+            self._teach(slot, record.features, tpot_ms=tpot_ms)
+            for features, stretch_tpot_ms in stretches:
+                self._teach(slot, features, tpot_ms=stretch_tpot_ms)
 
-    def ended(self, assignment: Assignment, duration_ms: float, output_tokens: int | None) -> None:
-        record, of_model = assignment.record, assignment.metrics
-        record.outcome.duration_ms = duration_ms
-        record.outcome.output_tokens = output_tokens
-        of_model.running.dec()
-        of_model.duration_s.observe(duration_ms / 1000)
-        if assignment.is_whole:
-            of_model.response_bytes.observe(assignment.response_bytes)
+    def ended(self, duration_ms: float, output_tokens: int | None, response_bytes: int | None) -> None:
+        outcome, metrics = self.record.outcome, self.metrics
+        outcome.duration_ms = duration_ms
+        outcome.output_tokens = output_tokens
+        metrics.running.dec()
+        metrics.duration_s.observe(duration_ms / 1000)
+        if response_bytes is not None:
+            metrics.response_bytes.observe(response_bytes)
         if output_tokens:
-            of_model.output_tokens.observe(output_tokens)
-            of_model.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
+            metrics.output_tokens.observe(output_tokens)
+            metrics.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
 
-    def _teach(self, assignment: Assignment, features: FeatureColumns, **latencies_ms: float) -> None:
-        if self.slowdowns is not None:
-            self.slowdowns.observed(assignment.flight.slot, features, **latencies_ms)
-        if self.training is not None:
-            source = assignment.intake.length_source
-            self.training.add(training_row(features, length_source=source, **latencies_ms))
+    def _teach(self, slot: int, features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
+        if self.shared.slowdowns is not None:
+            self.shared.slowdowns.observed(slot, features, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+        if self.shared.training is not None:
+            self.shared.training.add(features, ttft_ms, tpot_ms, self.parsed.length_source)
 
-    def _observed(
-        self,
-        assignment: Assignment,
-        name: str,
-        metrics: LatencyMetrics,
-        observed_ms: float,
-        predicted_ms: float | None,
-        slo_ms: float | None,
+    def _compare(
+        self, name: str, metrics: LatencyMetrics, observed_ms: float, predicted_ms: float | None, slo_ms: float | None
     ) -> None:
+        """Show a latency beside what was predicted and what was asked."""
         metrics.observed_s.observe(observed_ms / 1000)
         metrics.observed_last_s.set(observed_ms / 1000)
         if predicted_ms is not None and observed_ms > 0:
@@ -110,12 +140,8 @@ class Outcomes:
         metrics.violated.set(not is_met)
         if not is_met:
             metrics.violations.inc()
-        self.metrics.slo.labels(self.objective_label(assignment.intake.objective), name, str(is_met).lower()).inc()
-
-
-def _at_dispatch(assignment: Assignment) -> FeatureColumns:
-    decision = assignment.record.decision
-    return feature_columns(decision.request, decision.candidates.take(decision.result.picked[:1]))
+        label = self.shared.objective_label(self.parsed.objective)
+        self.shared.metrics.slo.labels(label, name, str(is_met).lower()).inc()
 
 
 def _predicted(metrics: LatencyMetrics, predicted_ms: float, duration_ms: float) -> None:

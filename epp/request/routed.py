@@ -1,43 +1,190 @@
-"""A routed request until its end."""
+"""A request that has its endpoint, until its end: what its response brings, and what is learnt of it.
 
-from collections.abc import Mapping
+The events come from whoever sees them: ext_proc sees the chunks of a stream, a simulation the steps of an engine. Both
+call the same methods, so both lead to the same state of the pool and the same training rows.
+"""
+
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from epp.metrics import ModelMetrics
-from epp.pool.pool import InFlight
-from epp.request.decisions import Record
-from epp.request.parsed import Intake
-from epp.request.stream import StreamObserver
-from epp.request.stretches import Pace, TokenWindows
+import numpy as np
+
+from epp.pool.pool import InFlight, Pool
+from epp.prediction.features import FeatureColumns, feature_columns
+from epp.request.budget import ObservationBudget
+from epp.request.decisions import DecisionLog, Record
+from epp.request.outcomes import Account, Outcomes
+from epp.request.parsed import ParsedRequest
+from epp.request.stretches import Pace, TokenStretches
+from epp.request.tokens import TokenEstimator
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from epp.request.tracing import RequestSpan
+
+_NO_FEATURES = np.empty((0, 1), dtype=np.float32)
 
 
-@dataclass(slots=True)
-class Assignment:
-    """`observer`, `windows` and `pace` are there while the response is followed token by token; `tail` is what else was
-    kept of the body, for the sake of the usage in it."""
+@dataclass(frozen=True, slots=True)
+class Bookkeeping:
+    """The parts that every routed request reports to.
 
-    intake: Intake
+    `observes_all` observes every streamed response, whatever the budget says.
+    """
+
+    pool: Pool
+    outcomes: Outcomes
+    decisions: DecisionLog
+    budget: ObservationBudget
+    tokens: TokenEstimator
+    observes_all: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class RoutedRequest:
+    """A request on its way. It knows no bytes, no gateway and no clock.
+
+    Call its methods in the order of the events. Times are seconds of the pool's clock.
+    `tokens` counts the output events that were seen. An event usually carries one token; the server's own count, where
+    it gives one, says how many there were.
+    """
+
+    books: Bookkeeping
+    parsed: ParsedRequest
     record: Record
     flight: InFlight
-    metrics: ModelMetrics
-    started_at: float
-    is_stream: bool = False
-    observer: StreamObserver | None = None
-    windows: TokenWindows = field(default_factory=TokenWindows)
-    pace: Pace | None = None
-    tail: bytes = b""
-    response_bytes: int = 0
-    is_whole: bool = False
-    was_moved: bool = False
-    span: "Span | None" = None
-    trace_headers: Mapping[str, str] | None = None
+    account: Account
+    arrived_s: float
+    span: "RequestSpan | None" = None
+    is_observed: bool = False
+    tokens: int = 0
+    first_token_s: float | None = None
+    last_token_s: float = 0.0
+    stretches: TokenStretches = field(default_factory=TokenStretches)
+    _pace: Pace = field(default_factory=Pace)
+    _prompt_count: int | None = None
+    _output_count: int | None = None
+    _was_moved: bool = False
 
     @property
     def destination(self) -> str:
         """Addresses in the order of preference, joined by commas as gateways expect them."""
         endpoints = self.record.decision.endpoints
         return endpoints[0].address if len(endpoints) == 1 else ",".join(e.address for e in endpoints)
+
+    @property
+    def output_tokens(self) -> int | None:
+        """The server's own count, else the events that were seen. None where nobody counted."""
+        if self._output_count is None and self.is_observed:
+            return self.tokens
+        return self._output_count
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean time per output token after the first; None before there are two."""
+        output_tokens = self.output_tokens
+        if self.first_token_s is None or output_tokens is None or output_tokens < 2:
+            return None
+        return (self.last_token_s - self.first_token_s) * 1000 / (output_tokens - 1)
+
+    def stretches_tpot_ms(self) -> list[tuple[FeatureColumns, float]]:
+        """Return the features at the start of each stretch of tokens, and its time per token, once tpot_ms is known."""
+        tokens_per_event = (self.output_tokens or 0) / max(self.tokens, 1)
+        return [(one.features, one.tpot_ms(tokens_per_event)) for one in self.stretches.complete()]
+
+    def record_decision(self) -> None:
+        """Keep the decision for whoever asks how it came about, and count it. Nobody needs to wait for this."""
+        self.books.decisions.add(self.record)
+        self.account.routed()
+
+    def served_by(self, address: str) -> None:
+        """Move the request to the endpoint that served it in the end, one further down the list of choices."""
+        slot = self.books.pool.slot_of(address)
+        if slot is None or slot == self.flight.slot:
+            return
+        self.books.pool.finish(self.flight)
+        self.flight = self.books.pool.dispatch(slot, self.parsed.request, 0.0)
+        self._was_moved = True
+
+    def response_started(self, status: int, *, is_stream: bool, now_s: float) -> bool:
+        """Return whether the response is to be observed token by token: as many as the trainer can use are."""
+        self.account.response_started(status)
+        # A prediction for one endpoint can't be checked on another.
+        if status < 400 and is_stream and not self._was_moved:
+            self.is_observed = self.books.budget.take(now_s) or self.books.observes_all
+            self.account.response_observed(self.is_observed)
+        if not self.is_observed:
+            self._expect_first_token(now_s)
+        return self.is_observed
+
+    def tokens_came(self, events: int, now_s: float) -> None:
+        """Take in output events of an observed response, all seen at one moment."""
+        if not events or not self.is_observed:
+            return
+        self.books.budget.spend(events)
+        self.tokens += events
+        self.last_token_s = now_s
+        if self.first_token_s is None:
+            self._first_token(now_s)
+        else:
+            self._next_tokens(events, now_s)
+        if self.stretches.is_due:
+            self.stretches.begin(self._features_now(), self.tokens, now_s)
+
+    def tokens_counted(self, prompt: int | None, output: int | None) -> None:
+        """Take in the server's own counts; None leaves what was known before."""
+        self._prompt_count = prompt if prompt is not None else self._prompt_count
+        self._output_count = output if output is not None else self._output_count
+
+    def ended(self, now_s: float, response_bytes: int | None = None) -> None:
+        """End the request's accounting, however it ended; harmless when called again.
+
+        `response_bytes` is the size of a body that was seen whole.
+        """
+        if self.flight.done:
+            return
+        if self.is_observed:
+            self._report_pace(self.last_token_s)
+        self.books.pool.finish(self.flight)
+        if self.is_observed and self.tpot_ms is not None:
+            self.account.generated(self.flight.slot, self.tpot_ms, self.stretches_tpot_ms())
+        if self._prompt_count and not self.parsed.is_exact:
+            self.books.tokens.learn(self.parsed.request.model, self.parsed.prompt_bytes, self._prompt_count)
+        self.account.ended((now_s - self.arrived_s) * 1000, self.output_tokens, response_bytes)
+        if self.span:
+            self.span.end(self.record.outcome)
+
+    def _first_token(self, now_s: float) -> None:
+        self.first_token_s = now_s
+        self._pace.begin(now_s)
+        ttft_ms = (now_s - self.arrived_s) * 1000
+        self.books.pool.first_token(self.flight, now_s)
+        self.books.pool.record_ttft(self.flight, ttft_ms, now_s)
+        self.account.first_token(self.flight.slot, ttft_ms)
+
+    def _next_tokens(self, events: int, now_s: float) -> None:
+        self._pace.events += events
+        if self._pace.is_due:
+            self._report_pace(now_s)
+        self.books.pool.saw_tokens(self.flight, events, now_s)
+        self.stretches.add(events, now_s)
+
+    def _report_pace(self, now_s: float) -> None:
+        """Tell the pool the time of the tokens since the last report, if there were any."""
+        if self._pace.events:
+            self.books.pool.record_gap(self.flight.slot, *self._pace.take(now_s))
+
+    def _features_now(self) -> FeatureColumns:
+        """Return the endpoint's load as another request would see it now, without this request's own share.
+
+        Empty where nobody learns from it.
+        """
+        if not self.books.outcomes.learns:
+            return _NO_FEATURES
+        candidates = self.books.pool.snapshot_beside(self.flight, self.record.prefix_score)
+        return feature_columns(self.parsed.request, candidates, self.tokens)
+
+    def _expect_first_token(self, now_s: float) -> None:
+        """Take the first token of an unobserved response to come when it was expected."""
+        predicted = self.record.predicted
+        expected_ms = predicted[0] if predicted else self.books.pool.expected_ttft_ms(self.flight)
+        self.books.pool.expect_first_token(self.flight, max(self.arrived_s + expected_ms / 1000, now_s))

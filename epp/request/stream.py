@@ -1,4 +1,4 @@
-"""Measuring a streamed response: when its tokens came, counted as tokens and not as chunks."""
+"""Reading a streamed response: which of its events carry output, and the usage that the server counted."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a server counted; the Responses API has names of its own."""
+    """The tokens that a server counted; the Responses API has names of its own."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -38,6 +38,11 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def output(self) -> int | None:
         return self.completion_tokens if self.completion_tokens is not None else self.output_tokens
+
+    def over(self, earlier: "Usage | None") -> "Usage":
+        """Return this usage, with the earlier one's counts where this one has none."""
+        prompt, output = (earlier.prompt, earlier.output) if earlier else (None, None)
+        return Usage(self.prompt or prompt, self.output or output)
 
 
 class ResponseObject(msgspec.Struct, frozen=True):
@@ -65,45 +70,28 @@ _usage_decoder = msgspec.json.Decoder(ResponseObject)
 
 
 def read_usage(document: bytes) -> Usage | None:
-    """The usage in a response of one JSON object; None when there is none to be read."""
+    """Return the usage in a response of one JSON object; None when there is none to be read."""
     try:
         return _usage_decoder.decode(document).usage
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-class StreamObserver:
+class EventStream:
     """Follows one server-sent event stream, however its bytes are cut into chunks.
 
-    A token's time is the time of the chunk that completed its event. Times are seconds of a monotonic clock. An event
-    counts as one token, until the server says how many there were.
+    An event whose end has not come yet counts with the chunk that completes it.
     """
 
-    __slots__ = ("_partial", "_skipping", "completion_tokens", "events", "first_at", "last_at", "prompt_tokens")
+    __slots__ = ("_partial", "_skipping", "usage")
 
     def __init__(self) -> None:
         self._partial = b""
         self._skipping = False
-        self.events = 0
-        self.first_at: float | None = None
-        self.last_at: float | None = None
-        self.prompt_tokens: int | None = None
-        self.completion_tokens: int | None = None
+        self.usage: Usage | None = None
 
-    @property
-    def tokens(self) -> int:
-        """The server's own count where it gave one, else the events that carried output."""
-        return self.events if self.completion_tokens is None else self.completion_tokens
-
-    @property
-    def tpot_ms(self) -> float | None:
-        """Mean time per output token after the first; None before there are two."""
-        if self.first_at is None or self.last_at is None or self.tokens < 2:
-            return None
-        return (self.last_at - self.first_at) * 1000 / (self.tokens - 1)
-
-    def feed(self, chunk: bytes, now: float) -> int:
-        """Takes in the stream's next bytes; returns how many of its events carried output."""
+    def feed(self, chunk: bytes) -> int:
+        """Take in the stream's next bytes; return how many of the completed events carry output."""
         data = self._partial + chunk if self._partial else chunk
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
@@ -111,15 +99,14 @@ class StreamObserver:
         if self._skipping and events:
             del events[0]
             self._skipping = False
-        # Of an event too large to keep, the rest is passed over as well.
+        # The rest of an event that is too large to keep is passed over as well.
         self._skipping = self._skipping or len(rest) > _MAX_EVENT_BYTES
         self._partial = b"" if self._skipping else rest
-        before = self.events
-        for event in events:
-            self._event(event, now)
-        return self.events - before
+        return sum(map(self._read, events))
 
-    def _event(self, event: bytes, now: float) -> None:
+    def _read(self, event: bytes) -> int:
+        """Return how many of the event's data lines carry output; keep the usage in it."""
+        found = 0
         for line in event.split(b"\n"):
             if not line.startswith(b"data:") or line.endswith(b"[DONE]"):
                 continue
@@ -129,10 +116,6 @@ class StreamObserver:
                 continue
             usage = parsed.usage or (parsed.response and parsed.response.usage)
             if usage:
-                self.prompt_tokens = usage.prompt or self.prompt_tokens
-                self.completion_tokens = usage.output or self.completion_tokens
-            if parsed.has_token:
-                self.events += 1
-                self.last_at = now
-                if self.first_at is None:
-                    self.first_at = now
+                self.usage = usage.over(self.usage)
+            found += parsed.has_token
+        return found

@@ -1,45 +1,51 @@
 """A response's output tokens in stretches, each with the features of the moment when it began.
 
 The time per output token depends on the load while the tokens are made. So a long response teaches several times: its
-stretches double in length, which keeps their number small and the early ones, that all responses have, frequent.
+stretches double in length. That keeps their number small, and the early ones, which all responses have, frequent.
 """
 
 from dataclasses import dataclass, field
 
 from epp.prediction.features import FeatureColumns
 
+# Output events of the first stretch; each further stretch has twice as many as the one before.
 _FIRST_EVENTS = 32
 # A shorter stretch says more about the network's rhythm than about the server.
 _FEWEST_EVENTS = 8
-# A step that reads a prompt is many times as long as others, and every response that decodes meanwhile waits for it.
+# Output events whose mean time is one observation of an endpoint's pace. A step that reads a prompt is many times as
+# long as others, and every response that decodes meanwhile waits for it.
 PACE_EVENTS = 32
 
 
 @dataclass(slots=True)
 class Pace:
-    """The mean time between a response's tokens, over one stretch of them after another.
+    """The mean time between a response's tokens, over one run of them after another.
 
-    Single ones would say whether a prompt has just been read, and not how fast the server is.
+    Single times would say whether a prompt has just been read, and not how fast the server is.
     """
 
-    began_s: float
+    began_s: float = 0.0
     events: int = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether the stretch is long enough to be told."""
+        """Whether the run is long enough to be reported."""
         return self.events >= PACE_EVENTS
 
-    def take(self, now_s: float) -> tuple[float, int]:
-        """The stretch's time in ms and its events; another one begins."""
-        told = (now_s - self.began_s) * 1000, self.events
+    def begin(self, now_s: float) -> None:
+        """Begin the first run, or another one."""
         self.began_s, self.events = now_s, 0
-        return told
+
+    def take(self, now_s: float) -> tuple[float, int]:
+        """Return the run's time in ms and its events, and begin another one."""
+        time_ms, events = (now_s - self.began_s) * 1000, self.events
+        self.begin(now_s)
+        return time_ms, events
 
 
 @dataclass(slots=True)
 class Stretch:
-    """`events` after `before` earlier ones; times in seconds of a monotonic clock."""
+    """`events` output events after `before` earlier ones; times are seconds of a monotonic clock."""
 
     features: FeatureColumns
     before: int
@@ -52,8 +58,8 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class TokenWindows:
-    """Told of every chunk with output; `is_due` says when the features of the moment are wanted."""
+class TokenStretches:
+    """The stretches of one response. `is_due` says when another one wants the features of the moment."""
 
     stretches: list[Stretch] = field(default_factory=list)
     _room: int = 0
@@ -73,5 +79,5 @@ class TokenWindows:
         self._room -= events
 
     def complete(self) -> list[Stretch]:
-        """Those long enough to teach; the first one also when the whole response was short."""
+        """Return those long enough to teach; the first one also when the whole response was short."""
         return [s for i, s in enumerate(self.stretches) if s.events >= _FEWEST_EVENTS or (i == 0 and s.events)]

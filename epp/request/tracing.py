@@ -6,6 +6,7 @@ Everything is set by the variables that its SDK knows: OTEL_EXPORTER_OTLP_ENDPOI
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
@@ -13,16 +14,17 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from epp.request.routed import Assignment
+from epp.request.decisions import Outcome, Record
+from epp.scheduling.request import Request
 
 _propagator = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """A span for a request from its headers to its end, and one within it for the decision."""
+    """Makes a span for each request, from its headers to its end, and one within it for the decision."""
 
     def __init__(self) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME") or "headroom-epp"
@@ -30,47 +32,57 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("headroom.epp")
 
-    def decided(self, assignment: Assignment, headers: Mapping[str, str], now_s: float) -> Mapping[str, str]:
-        """Begins the request's span, with the decision in it; returns the headers that carry it to the model server."""
+    def begin(self, record: Record, arrived_s: float, now_s: float) -> "RequestSpan":
+        """Begin the span of a request that came at `arrived_s` and has just been decided on, with the decision in it.
+
+        Both times are seconds of one clock.
+        """
         now_ns = time.time_ns()
-        start_ns = now_ns - int((now_s - assignment.started_at) * 1e9)
+        start_ns = now_ns - int((now_s - arrived_s) * 1e9)
+        request = record.decision.request
         span = self._tracer.start_span(
-            "gateway.request", _propagator.extract(headers), SpanKind.SERVER, _asked(assignment), start_time=start_ns
+            "gateway.request",
+            _propagator.extract(request.headers),
+            SpanKind.SERVER,
+            _request_attributes(request),
+            start_time=start_ns,
         )
         context = trace.set_span_in_context(span)
         decision = self._tracer.start_span(
-            "gateway.request_orchestration", context, attributes=_chosen(assignment), start_time=start_ns
+            "gateway.request_orchestration", context, attributes=_decision_attributes(record), start_time=start_ns
         )
         decision.end(now_ns)
-        assignment.span = span
-        carried: dict[str, str] = {}
-        _propagator.inject(carried, context)
-        return carried
+        headers: dict[str, str] = {}
+        _propagator.inject(headers, context)
+        return RequestSpan(span, headers)
 
-    def ended(self, assignment: Assignment) -> None:
-        span = assignment.span
-        if span is None:
-            return
-        outcome = assignment.record.outcome
-        found = {
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpan:
+    """One request's span. `headers` carry it to the model server."""
+
+    span: Span
+    headers: Mapping[str, str]
+
+    def end(self, outcome: Outcome) -> None:
+        known = {
             "http.response.status_code": outcome.status,
             "llm.ttft_ms": outcome.ttft_ms,
             "llm.tpot_ms": outcome.tpot_ms,
             "gen_ai.usage.output_tokens": outcome.output_tokens,
         }
-        span.set_attributes({name: value for name, value in found.items() if value is not None})
+        self.span.set_attributes({name: value for name, value in known.items() if value is not None})
         if outcome.status is None or outcome.status >= 500:
-            span.set_status(StatusCode.ERROR)
-        span.end()
-
-    def close(self) -> None:
-        """Sends what is left."""
-        self._provider.shutdown()
+            self.span.set_status(StatusCode.ERROR)
+        self.span.end()
 
 
-def _asked(assignment: Assignment) -> dict[str, Any]:
-    request = assignment.intake.request
-    asked = {
+def _request_attributes(request: Request) -> dict[str, Any]:
+    attributes = {
         "gen_ai.request.model": request.model,
         "headroom.request_id": request.id,
         "headroom.input_tokens": request.input_tokens,
@@ -78,19 +90,19 @@ def _asked(assignment: Assignment) -> dict[str, Any]:
         "headroom.slo_tpot_ms": request.slo_tpot_ms,
         "headroom.priority": request.priority,
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _chosen(assignment: Assignment) -> dict[str, Any]:
-    record = assignment.record
+def _decision_attributes(record: Record) -> dict[str, Any]:
     decision = record.decision
-    chosen: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "headroom.profile": decision.profile,
         "headroom.candidates": len(decision.candidates),
         "headroom.endpoint": decision.endpoints[0].name,
     }
     if record.predicted:
-        chosen |= {"headroom.predicted_ttft_ms": record.predicted[0], "headroom.predicted_tpot_ms": record.predicted[1]}
+        ttft_ms, tpot_ms = record.predicted
+        attributes |= {"headroom.predicted_ttft_ms": ttft_ms, "headroom.predicted_tpot_ms": tpot_ms}
     if record.prediction_error:
-        chosen["headroom.prediction_error"] = record.prediction_error
-    return chosen
+        attributes["headroom.prediction_error"] = record.prediction_error
+    return attributes

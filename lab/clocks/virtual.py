@@ -57,7 +57,7 @@ def run_story_virtually(
                 _simulate(scenario, HEURISTICS[phase.name](len(endpoints), chance_seed)), {}
             )
         else:
-            picker.scheduler = load_scheduler(phase.configuration, os.environ)
+            picker.director.scheduler = load_scheduler(phase.configuration, os.environ)
             picker.prediction_based = phase.headers[PREDICTION_HEADER] == "true"
             flights = _simulate(_shift(scenario, number, now_s), picker)
             now_s = _PAUSE_S + max(flight.ended_s or 0.0 for flight in flights)

@@ -24,11 +24,14 @@ from epp.pool.prefix_index import PrefixIndex
 from epp.prediction.client import LatencyClient
 from epp.prediction.features import FeatureColumns
 from epp.prediction.training import TrainingSink
+from epp.prediction.wire import TrainingRow
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
-from epp.request.response import Responses
+from epp.request.parsed import RequestReader
+from epp.request.routed import Bookkeeping
+from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.snapshot import Endpoint, Predictions
 
@@ -49,21 +52,28 @@ class FixedPredictions:
     async def close(self) -> None: ...
 
 
-def build_director(*, endpoints: int = 2, latency: LatencyClient | None = None, config: str = "") -> Director:
+def build_director(
+    *,
+    endpoints: int = 2,
+    latency: LatencyClient | None = None,
+    config: str = "",
+    observed_per_second: float = 100,
+) -> Director:
     pool = Pool(PrefixIndex(1000), 60.0)
     pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
     for slot in pool.endpoints:
         pool.record_metrics(slot, 0, 0, 0)
-    metrics = Metrics()
-    training = TrainingSink("http://127.0.0.1:1", 100, 1, 1)
-    return Director(
-        pool=pool,
-        scheduler=load_scheduler(config or DEFAULT_CONFIG, {}),
-        metrics=metrics,
-        outcomes=Outcomes(metrics, training),
-        decisions=DecisionLog(100),
-        latency=latency,
-    )
+    outcomes = Outcomes(Metrics(), TrainingSink("http://127.0.0.1:1", 100, 1, 1))
+    budget = ObservationBudget(observed_per_second, 1e6)
+    books = Bookkeeping(pool, outcomes, DecisionLog(100), budget, TokenEstimator())
+    return Director(load_scheduler(config or DEFAULT_CONFIG, {}), books, latency)
+
+
+def queued_rows(director: Director) -> list[TrainingRow]:
+    """Return the rows that wait to be sent to the trainer."""
+    training = director.books.outcomes.training
+    assert isinstance(training, TrainingSink)
+    return training.queued()
 
 
 NOTHING_SHOWN = Visibility()
@@ -79,14 +89,10 @@ class Gateway:
         *,
         full_duplex: bool = False,
         response_mode: "BodyMode" = BodyMode.NONE,
-        observed_per_second: float = 100,
         visibility: Visibility = NOTHING_SHOWN,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        budget = ObservationBudget(observed_per_second, 1e6)
-        responses = Responses(
-            director.pool, director.metrics, director.outcomes, budget, director.tokens, tracing=director.tracing
-        )
-        self.exchange = Exchange(director, responses, visibility)
+        self.exchange = Exchange(RequestReader(director.books.tokens, tokenizer), director, visibility)
         both = BodyMode.FULL_DUPLEX_STREAMED
         self._protocol = ProtocolConfiguration(
             request_body_mode=both if full_duplex else BodyMode.BUFFERED,

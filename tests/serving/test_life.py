@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -105,14 +103,17 @@ def test_end_receives_further_signals() -> None:
 def test_a_server_ends_with_its_parent_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as parent:
-        monkeypatch.setenv(PARENT, str(parent.pid))
-        # The killed parent is a zombie until `live` has returned; a zombie counts as ended.
-        server = Recorded(running=parent.kill)
-        live(server)
+    child = os.fork()
+    if not child:
+        signal.pause()
+    monkeypatch.setenv(PARENT, str(child))
+    # The killed child is a zombie, which counts as ended.
+    server = Recorded(running=lambda: os.kill(child, signal.SIGKILL))
+    live(server)
+    os.waitpid(child, 0)
     assert server.events == ["start", "started", "run", "end"]
     assert "has ended" in caplog.text
-    with pytest.raises(StartError, match=f"process {parent.pid}, which HEADROOM_PARENT names, has ended"):
+    with pytest.raises(StartError, match=f"process {child}, which HEADROOM_PARENT names, has ended"):
         live(Recorded())
 
 

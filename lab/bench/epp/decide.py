@@ -1,7 +1,6 @@
 """The time of a decision without gRPC: from a request's headers and body to the endpoint, in this process."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +15,9 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
-from epp.request.response import Responses
-from epp.request.routed import Assignment
+from epp.request.parsed import ParsedRequest, RequestReader
+from epp.request.routed import Bookkeeping, RoutedRequest
+from epp.request.tokens import TokenEstimator
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.snapshot import Endpoint
 from lab.bench.epp.bench import Bench, Figures
@@ -62,21 +62,22 @@ async def _decide(director: Director, decisions: int) -> list[float]:
 
     Raise RuntimeError if a decision should have a prediction and has none.
     """
-    budget = ObservationBudget(0, 0)
-    responses = Responses(director.pool, director.metrics, director.outcomes, budget, director.tokens)
-    in_flight: list[Assignment] = []
+    reader = RequestReader(director.books.tokens)
+    in_flight: list[RoutedRequest] = []
     took_ms = []
     for index in range(_WARM_UP + decisions):
         headers, body = request_of(slo=director.latency is not None, variant=index)
-        began_s = time.perf_counter()
-        found = director.assign(headers, body, None, began_s)
-        assignment = found if isinstance(found, Assignment) else await found
-        took_ms.append((time.perf_counter() - began_s) * 1000)
-        if director.latency is not None and assignment.record.predicted is None:
-            raise RuntimeError(f"a decision was made without prediction: {assignment.record.prediction_error}")
-        in_flight.append(assignment)
+        began_s = director.clock()
+        parsed = reader.read(headers, body, director.scheduler.prefix)
+        assert isinstance(parsed, ParsedRequest), "without a tokenizer a request is read at once"
+        found = director.route(parsed, None, began_s)
+        routed = found if isinstance(found, RoutedRequest) else await found
+        took_ms.append((director.clock() - began_s) * 1000)
+        if director.latency is not None and routed.record.predicted is None:
+            raise RuntimeError(f"a decision was made without prediction: {routed.record.prediction_error}")
+        in_flight.append(routed)
         if len(in_flight) > _IN_FLIGHT:
-            responses.finish(in_flight.pop(0))
+            in_flight.pop(0).ended(director.clock())
     return took_ms[_WARM_UP:]
 
 
@@ -87,5 +88,5 @@ def _director(endpoints: int, latency: LatencyClient | None) -> Director:
     pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.{i // 250}.{i % 250 + 1}:8000") for i in range(endpoints))
     for slot in pool.endpoints:
         pool.record_metrics(slot, float(rng.integers(4)), float(rng.integers(64)), float(rng.random()))
-    metrics = Metrics()
-    return Director(pool, scheduler, metrics, Outcomes(metrics), DecisionLog(1000), latency, rng=rng)
+    books = Bookkeeping(pool, Outcomes(Metrics()), DecisionLog(1000), ObservationBudget(0, 0), TokenEstimator())
+    return Director(scheduler, books, latency, rng=rng)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lab.bench.trainer.simulated import Replay
+from lab.bench.trainer.simulated import simulated_samples
 from model_store import Draft, ModelStore, open_store
 from trainer.fitter import Fitter
 from trainer.job import Job
@@ -13,7 +13,7 @@ class Generations:
     """A store whose newest generation can be replaced any number of times, at only the cost of writing files."""
 
     def __init__(self, folder: Path, trees: int, depth: int) -> None:
-        samples = Replay(4.0, seed=1).run()
+        samples = simulated_samples(4.0, seed=1)
         sizes = (FitSettings(trees=number, depth=depth) for number in (trees, trees - 1))
         self._drafts = [_learn(Job(samples, JobSettings(settings, "bench"))) for settings in sizes]
         self._store: ModelStore = open_store(str(folder))

@@ -10,7 +10,7 @@ from lab.bench.figures import report, write
 from lab.bench.trainer.fits import cut_short, passes
 from lab.bench.trainer.freshness import freshness
 from lab.bench.trainer.serving import BATCH_ROWS, during_fits, flush, ingestion, own_server, pass_s, trainer_flags
-from lab.bench.trainer.simulated import Replay
+from lab.bench.trainer.simulated import simulated_samples
 from trainer.fitter import Fitter
 from trainer.job import Job
 from trainer.settings import FitSettings, JobSettings
@@ -45,7 +45,7 @@ def measure_accuracy(requests_per_s: float) -> dict[str, float]:
     settings = JobSettings(FitSettings(quantiles=(0.5, 0.9)), trainer_id="bench")
     figures: dict[str, float] = {}
     coverages = []
-    for learnt in Fitter().learn(Job(Replay(requests_per_s, seed=1).run(), settings)):
+    for learnt in Fitter().learn(Job(simulated_samples(requests_per_s, seed=1), settings)):
         name, scores = learnt.manifest.model, learnt.manifest.holdout_scores
         figures |= {f"{name}_mdape": 100 * scores["mdape"], f"{name}_mape": 100 * scores["mape"]}
         coverages.append(100 * scores[f"coverage_{name}_p90_ms"])

@@ -1,6 +1,7 @@
 """The picker's policies in the evaluation, each as the configuration that an operator would write."""
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from lab.evaluation.policies import closed_formula  # noqa: F401  Importing it registers the scorer.
 
 Weights = tuple[float, float, float]
 
@@ -39,6 +40,7 @@ TUNED_WEIGHTS: tuple[Weights, ...] = (
     (0, 3, 1),
 )
 DEFAULT = heuristic(1, 1, 0)
+RANDOM = _HEAD + "plugins:\n- type: random-picker\n"
 CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
 # The formula of the gateway API's own picker, with its defaults.
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"

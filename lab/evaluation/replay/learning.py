@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from epp.prediction.features import FeatureColumns
+from epp.prediction.wire import LengthSource
 from epp.scheduling.snapshot import Predictions
 from lab.evaluation.replay.bound_rows import LoadedModels
 from lab.evaluation.replay.virtual_time import Delayed
@@ -108,7 +109,13 @@ class VirtualTrainer:
         if models:
             self._start_from(models)
 
-    def add(self, features: FeatureColumns, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
+    def add(
+        self,
+        features: FeatureColumns,
+        ttft_ms: float = 0.0,
+        tpot_ms: float = 0.0,
+        length_source: LengthSource = "estimate",
+    ) -> None:
         """Add a row [features, 1] and its observed latencies; 0 means that the row doesn't have this latency.
 
         The caller must not change `features` afterwards. A value that the trainer would refuse raises ValueError at the

@@ -5,11 +5,12 @@ import os
 import numpy as np
 
 from epp.prediction.features import FeatureColumns
+from epp.prediction.wire import LengthSource
 from epp.scheduling.configuration.config import load_scheduler
 from lab.evaluation.plan import OTHER_TRAFFIC, OURS
 from lab.evaluation.policies.configurations import SLO
 from lab.evaluation.policies.picker import Picker
-from lab.evaluation.replay.learning import Row, VirtualTrainer, samples_of
+from lab.evaluation.replay.learning import LearningSettings, Models, Row, VirtualTrainer, samples_of
 from lab.evaluation.replay.replay import LEARNING, Prepared, Run, decode_prepared, replay, scenario_of
 from lab.evaluation.studies.quality import TargetQuality, judge
 from simulator.workloads import WORKLOADS
@@ -23,16 +24,22 @@ _SECONDS = 60.0
 MOST_ROWS = 6000
 
 
-class _RecordingTrainer(VirtualTrainer):
+class RecordingTrainer(VirtualTrainer):
     """A trainer that also keeps all rows in order, which the window doesn't."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        super().__init__(LEARNING, prepared.models)
+    def __init__(self, settings: LearningSettings, models: Models | None = None) -> None:
+        super().__init__(settings, models)
         self.rows: list[Row] = []
 
-    def add(self, features: FeatureColumns, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
+    def add(
+        self,
+        features: FeatureColumns,
+        ttft_ms: float = 0.0,
+        tpot_ms: float = 0.0,
+        length_source: LengthSource = "estimate",
+    ) -> None:
         self.rows.append((features, ttft_ms, tpot_ms))
-        super().add(features, ttft_ms, tpot_ms)
+        super().add(features, ttft_ms, tpot_ms, length_source)
 
 
 def judge_rows(workload: str, prepared: bytes | None) -> list[TargetQuality]:
@@ -49,7 +56,7 @@ def collect_rows(workload: str, prepared: Prepared, seconds: float) -> Samples:
     """Return the samples that the picker adds during a run, in order."""
     rate = LOAD * WORKLOADS[workload].typical_rps
     scenario = scenario_of(workload, rate, _SEED, seconds)
-    trainer = _RecordingTrainer(prepared)
+    trainer = RecordingTrainer(LEARNING, prepared.models)
     scheduler = load_scheduler(SLO, os.environ)
     picker = Picker(len(scenario.endpoints), scheduler, scenario.hash_tokens, _SEED, trainer)
     replay(scenario, Run(picker, picker.scrape, picker.predicted, trainer), OURS, rate, _SEED)

@@ -84,16 +84,16 @@ class _StateRecorder(Picker):
 
     def place(self, arrival: Arrival, now_s: float) -> Placement | None:
         placement = super().place(arrival, now_s)
-        if placement and self._cluster and self._followed[arrival.index].features is not None:
+        if placement and self._cluster and self._requests[arrival.index].is_observed:
             self._states[arrival.index] = state_of(self._cluster, placement.endpoint, arrival, now_s, self.lengths)
         return placement
 
     def ended(self, flight: Flight, now_s: float) -> None:
-        features = self._followed[flight.arrival.index].features
+        routed = self._requests[flight.arrival.index]
         state = self._states.pop(flight.arrival.index, None)
         super().ended(flight, now_s)
-        if features is not None and state and flight.arrival.output_tokens > 1 and now_s <= self.until_s:
-            self.rows.append([*features[:, 0].tolist(), *state])
+        if state and flight.arrival.output_tokens > 1 and now_s <= self.until_s:
+            self.rows.append([*routed.record.features[:, 0].tolist(), *state])
             self.tpot_ms.append(flight.tpot_ms)
 
 

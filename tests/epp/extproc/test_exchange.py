@@ -15,7 +15,7 @@ from epp.prediction.features import FeatureColumns
 from epp.request.decisions import explain
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from epp.scheduling.snapshot import Predictions
-from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
+from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, queued_rows, set_headers
 
 DESTINATION = "x-gateway-destination-endpoint"
 SLO_HEADERS = {"x_slo_ttft_ms": "500", "x_slo_tpot_ms": "50", "x_prediction_based_scheduling": "true"}
@@ -97,7 +97,7 @@ async def test_a_bad_request_is_answered_at_once(body: bytes, headers: dict[str,
     (answer,) = await gateway.request_body(body)
     assert answer.immediate_response.status.code == status
     assert text in answer.immediate_response.body.decode()
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_without_endpoints_the_client_is_told() -> None:
@@ -113,7 +113,7 @@ async def test_an_slo_request_goes_where_the_prediction_says() -> None:
     gateway = Gateway(director)
     await gateway.request_headers(**SLO_HEADERS)
     (answer,) = await gateway.request_body(CHAT)
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     assert record.decision.profile == "slo"
     if set_headers(answer)[DESTINATION] == "10.0.0.0:8000":
         pytest.skip("the one draw in a hundred that explores")
@@ -126,7 +126,7 @@ async def test_an_slo_request_without_predictions_is_decided_by_default() -> Non
     gateway = Gateway(director)
     await gateway.request_headers(**SLO_HEADERS)
     (answer,) = await gateway.request_body(CHAT)
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     assert DESTINATION in set_headers(answer)
     assert (record.decision.profile, record.prediction_error) == ("default", "nobody answers")
 
@@ -143,7 +143,7 @@ async def test_an_slo_request_without_predictions_is_decided_by_default() -> Non
 async def test_envoy_is_told_which_responses_are_observed(
     response_mode: "BodyMode", per_second: float, expected: int | None
 ) -> None:
-    gateway = Gateway(build_director(), response_mode=response_mode, observed_per_second=per_second)
+    gateway = Gateway(build_director(observed_per_second=per_second), response_mode=response_mode)
     await gateway.request_headers()
     await gateway.request_body(CHAT)
     answer = await gateway.response_headers()
@@ -159,21 +159,20 @@ async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
     await gateway.request_body(CHAT)
     await gateway.response_headers()
     for content in ("", "a", "b"):
-        assert np.isnan(director.pool.everyone().ms_since_token).all() == (content in ("", "a"))
+        assert np.isnan(director.books.pool.everyone().ms_since_token).all() == (content in ("", "a"))
         await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
     gateway.exchange.close()
-    assert np.isnan(director.pool.everyone().ms_since_token).all()
-    (record,) = director.decisions.newest(1)
+    assert np.isnan(director.books.pool.everyone().ms_since_token).all()
+    (record,) = director.books.decisions.newest(1)
     explained = explain(record)
     assert explained["request_id"] == "r1"
     assert explained["outcome"]["output_tokens"] == 2
     assert explained["outcome"]["ttft_ms"] > 0
     assert explained["candidates"][0]["headroom"] == {"ttft_ms": 400, "tpot_ms": 40}
-    assert director.outcomes.training is not None
-    rows = director.outcomes.training.queued()
+    rows = queued_rows(director)
     taught = [(row.num_tokens_generated, row.actual_ttft_ms > 0, row.actual_tpot_ms > 0) for row in rows]
     assert taught == [(0, True, False), (0, False, True), (1, False, True)]
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() -> None:
@@ -191,7 +190,7 @@ async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() 
             await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
         # What is told of the last token is taken in with the next message.
         gateway.exchange.settle()
-        return float(np.nanmax(director.pool.everyone().recent_tpot_ms, initial=0.0))
+        return float(np.nanmax(director.books.pool.everyone().recent_tpot_ms, initial=0.0))
 
     assert await tokens(0, 650, *[10] * 30) == 0
     mean_ms = (650 + 31 * 10) / 32
@@ -199,7 +198,7 @@ async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() 
     assert abs(await tokens(10, 10) - mean_ms) < 1e-6
     gateway.exchange.close()
     # The rest of a response counts by its tokens.
-    left = float(np.nanmax(director.pool.everyone().recent_tpot_ms))
+    left = float(np.nanmax(director.books.pool.everyone().recent_tpot_ms))
     assert 10 < left < mean_ms
 
 
@@ -210,8 +209,7 @@ async def test_errors_of_the_model_server_teach_nothing() -> None:
     await gateway.request_body(CHAT)
     assert not (await gateway.response_headers(500)).HasField("mode_override")
     gateway.exchange.close()
-    assert director.outcomes.training is not None
-    assert len(director.outcomes.training) == 0
+    assert queued_rows(director) == []
     assert b'error_code="500"' in director.metrics.page()
 
 
@@ -238,7 +236,7 @@ async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_du
             case "junk":
                 await gateway.send(ProcessingRequest())
     gateway.exchange.close()
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_a_path_that_is_not_understood_passes_through_at_once() -> None:
@@ -258,7 +256,7 @@ async def test_a_shape_that_only_the_model_server_understands_is_routed_without_
     await gateway.request_headers()
     (answer,) = await gateway.request_body(b'{"model": "m", "messages": {"new": "shape"}}')
     assert DESTINATION in set_headers(answer)
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     assert (record.decision.request.model, record.decision.request.input_tokens) == ("m", 0)
 
 
@@ -280,10 +278,10 @@ async def test_several_choices_are_a_list_and_the_one_that_served_is_charged() -
     (answer,) = await gateway.request_body(CHAT)
     first, second = set_headers(answer)[DESTINATION].split(",")
     await gateway.response_headers(served=second)
-    loads = {e["address"]: e["in_flight"] for e in describe_endpoints(director.pool)}
+    loads = {e["address"]: e["in_flight"] for e in describe_endpoints(director.books.pool)}
     assert loads == {first: 0, second: 1}
     gateway.exchange.close()
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_predictions_are_shown_in_headers_where_wanted() -> None:
@@ -318,8 +316,8 @@ async def test_predictions_are_shown_in_usage_where_wanted() -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
 async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(content_type: str) -> None:
-    director = build_director()
-    gateway = Gateway(director, full_duplex=True, observed_per_second=0)
+    director = build_director(observed_per_second=0)
+    gateway = Gateway(director, full_duplex=True)
     await gateway.request_headers()
     await gateway.request_body(CHAT)
     await gateway.response_headers(content_type=content_type)
@@ -328,7 +326,7 @@ async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(
     await gateway.response_body(chunks[0])
     await gateway.response_body(chunks[1], end_of_stream=True)
     gateway.exchange.close()
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     assert record.outcome.output_tokens == 25
     assert b'inference_model_output_tokens_sum{model_name="m",target_model_name="m"} 25.0' in director.metrics.page()
 
@@ -352,7 +350,7 @@ async def test_a_stream_that_ends_while_its_prediction_is_awaited_leaves_nothing
     gateway.exchange.close()
     answered.set()
     await picking
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
@@ -366,7 +364,7 @@ async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
     (answer,) = await gateway.request_body(CHAT)
     assert answer.immediate_response.status.code == 500
     assert b"Internal" in answer.immediate_response.body
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0
 
 
 async def test_the_gateway_is_told_every_candidates_score_where_wanted() -> None:
@@ -399,9 +397,9 @@ async def test_what_fails_in_the_accounting_costs_no_request(monkeypatch: pytest
     director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers()
-    monkeypatch.setattr(director.decisions, "add", None)
+    monkeypatch.setattr(director.books.decisions, "add", None)
     (answer,) = await gateway.request_body(CHAT)
     assert DESTINATION in set_headers(answer)
     await gateway.response_headers()
     gateway.exchange.close()
-    assert director.pool.in_flight_total == 0
+    assert director.books.pool.in_flight_total == 0

@@ -34,7 +34,7 @@ def test_a_request_is_counted_from_dispatch_to_its_end() -> None:
     pool = make_pool()
     flight = pool.dispatch(0, request(100), prefix_score=0.25)
     assert pool.snapshot(request()).prefill_tokens.tolist() == [75, 0]
-    pool.first_token(flight)
+    pool.first_token(flight, time.monotonic())
     during = pool.snapshot(request())
     assert (during.prefill_tokens[0], during.decode_tokens[0], during.in_flight[0]) == (0, 100, 1)
     pool.finish(flight)
@@ -109,7 +109,7 @@ def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> No
     pool.replace_endpoints([endpoint(0)])
     pool.record_gap(0, gap_ms=20, tokens=1)
     flight = pool.dispatch(0, request(100), 0)
-    pool.expect_first_token(flight, in_ms=500)
+    pool.expect_first_token(flight, clock.now_s + 0.5)
     assert pool.snapshot(request()).prefill_tokens.tolist() == [100]
     clock.now_s += 0.5
     assert pool.snapshot(request()).prefill_tokens.tolist() == [0]
@@ -130,13 +130,13 @@ def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
 
     assert since() == [None, None]
     flight, unobserved = (pool.dispatch(slot, request(), 0) for slot in range(2))
-    pool.expect_first_token(unobserved, in_ms=0)
+    pool.expect_first_token(unobserved, clock.now_s)
     assert since() == [None, None]
-    pool.first_token(flight)
-    pool.record_ttft(flight, 50.0)
+    pool.first_token(flight, clock.now_s)
+    pool.record_ttft(flight, 50.0, clock.now_s)
     clock.now_s += 0.25
     assert since() == [250, None]
-    pool.saw_tokens(0, 1)
+    pool.saw_tokens(flight, 1, clock.now_s)
     assert since() == [0, None]
     # However long a step takes, it is one while someone awaits its token.
     clock.now_s += 30
@@ -148,11 +148,11 @@ def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
 def test_counted_tokens_are_held_until_the_end() -> None:
     pool = make_pool(1)
     flight = pool.dispatch(0, request(10), 0)
-    pool.first_token(flight)
-    pool.generated(flight, 7)
+    pool.first_token(flight, time.monotonic())
+    pool.saw_tokens(flight, 7, time.monotonic())
     assert pool.snapshot(request()).decode_tokens.tolist() == [17]
     pool.finish(flight)
-    pool.generated(flight, 7)
+    pool.saw_tokens(flight, 7, time.monotonic())
     assert pool.snapshot(request()).decode_tokens.tolist() == [0]
 
 
@@ -186,8 +186,7 @@ def test_a_workers_counts_are_everybodys() -> None:
     pools[1].record_gap(0, 10, 1)
     pools[0].record_gap(0, 30, 1)
     for worker, pool in enumerate(pools):
-        pool.record_ttft(flights[worker], 5.0)
-        pool.record_token(1, time.monotonic() - 10 * (worker + 1))
+        pool.record_ttft(flights[worker], 5.0, time.monotonic() - 10 * (worker + 1))
     for pool in pools:
         seen = pool.snapshot(request())
         assert 10_000 <= seen.ms_since_token[1] < 20_000
@@ -217,14 +216,14 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
             flight = flights[number % len(flights)]
             match act:
                 case "token":
-                    pool.first_token(flight)
+                    pool.first_token(flight, time.monotonic())
                 case "observe":
-                    pool.record_ttft(flight, 5.0)
+                    pool.record_ttft(flight, 5.0, time.monotonic())
                 case "expect":
-                    pool.expect_first_token(flight, in_ms=0)
+                    pool.expect_first_token(flight, time.monotonic())
                     pool.snapshot(request())
                 case "generate":
-                    pool.generated(flight, number)
+                    pool.saw_tokens(flight, number, time.monotonic())
                 case "finish":
                     pool.finish(flight)
     for flight in flights:

@@ -29,20 +29,20 @@ def sent(pool: Pool, slo_ms: float | None, slot: int = 0) -> InFlight:
     return pool.dispatch(slot, Request("1", "m", input_tokens=10, slo_tpot_ms=slo_ms), 0.0)
 
 
-def begun(pool: Pool, slo_ms: float | None, *, observed: bool) -> InFlight:
+def begun(pool: Pool, clock: Clock, slo_ms: float | None, *, observed: bool) -> InFlight:
     flight = sent(pool, slo_ms)
-    pool.first_token(flight)
+    pool.first_token(flight, clock.now_s)
     if observed:
-        pool.record_ttft(flight, 5.0)
+        pool.record_ttft(flight, 5.0, clock.now_s)
     return flight
 
 
-def stepped(pool: Pool, clock: Clock, steps: int, observed: int) -> None:
+def stepped(pool: Pool, clock: Clock, steps: int, *observed: InFlight) -> None:
     """Every step brings each observed answer a token; after 32 its pace is known."""
     for _ in range(steps):
         clock.now_s += STEP_S
-        for _ in range(observed):
-            pool.saw_tokens(0, 1)
+        for flight in observed:
+            pool.saw_tokens(flight, 1, clock.now_s)
     if observed:
         pool.record_gap(0, steps * STEP_S * 1000, steps)
 
@@ -72,11 +72,10 @@ def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
 def test_what_nobody_observes_is_counted_by_the_steps_of_those_that_are() -> None:
     clock = Clock()
     pool = make_pool(clock)
-    begun(pool, None, observed=True)
-    begun(pool, None, observed=True)
-    stepped(pool, clock, 40, observed=2)
-    begun(pool, 30.0, observed=False)
-    stepped(pool, clock, 50, observed=2)
+    observed = [begun(pool, clock, None, observed=True) for _ in range(2)]
+    stepped(pool, clock, 40, *observed)
+    begun(pool, clock, 30.0, observed=False)
+    stepped(pool, clock, 50, *observed)
     assert of_first(slos(pool).tokens) == pytest.approx([50])
     assert of_first(slos(pool).decoding_ms) == pytest.approx([50 * STEP_S * 1000])
 
@@ -84,10 +83,10 @@ def test_what_nobody_observes_is_counted_by_the_steps_of_those_that_are() -> Non
 def test_a_slow_step_brings_no_more_tokens_than_a_quick_one() -> None:
     clock = Clock()
     pool = make_pool(clock)
-    begun(pool, 30.0, observed=True)
-    stepped(pool, clock, 10, observed=1)
+    flight = begun(pool, clock, 30.0, observed=True)
+    stepped(pool, clock, 10, flight)
     clock.now_s += 3.0
-    pool.saw_tokens(0, 1)
+    pool.saw_tokens(flight, 1, clock.now_s)
     assert of_first(slos(pool).tokens) == pytest.approx([11])
     assert of_first(slos(pool).decoding_ms) == pytest.approx([3000 + 10 * STEP_S * 1000])
 
@@ -95,9 +94,9 @@ def test_a_slow_step_brings_no_more_tokens_than_a_quick_one() -> None:
 def test_where_no_answer_is_observed_any_more_the_speed_that_is_known_tells() -> None:
     clock = Clock()
     pool = make_pool(clock)
-    watched = begun(pool, None, observed=True)
-    begun(pool, 30.0, observed=False)
-    stepped(pool, clock, 40, observed=1)
+    watched = begun(pool, clock, None, observed=True)
+    begun(pool, clock, 30.0, observed=False)
+    stepped(pool, clock, 40, watched)
     pool.finish(watched)
     clock.now_s += 60 * STEP_S
     assert of_first(slos(pool).tokens) == pytest.approx([100], rel=0.01)
@@ -106,8 +105,7 @@ def test_where_no_answer_is_observed_any_more_the_speed_that_is_known_tells() ->
 def test_nobody_has_come_anywhere_before_the_first_token() -> None:
     clock = Clock()
     pool = make_pool(clock)
-    begun(pool, 30.0, observed=True)
-    stepped(pool, clock, 40, observed=1)
+    stepped(pool, clock, 40, begun(pool, clock, 30.0, observed=True))
     sent(pool, 30.0)
     clock.now_s += 1.0
     assert of_first(slos(pool).requests) == [2]
@@ -122,12 +120,12 @@ def test_workers_count_by_the_steps_that_each_of_them_sees() -> None:
     pools = [make_pool(clock, state) for state in states]
     pools[0].replace_endpoints(ENDPOINTS)
     pools[1].adopt_endpoints(pools[0].endpoints)
-    begun(pools[0], 30.0, observed=True)
-    stepped(pools[0], clock, 40, observed=1)
-    begun(pools[1], 30.0, observed=True)
+    flights = [begun(pools[0], clock, 30.0, observed=True)]
+    stepped(pools[0], clock, 40, *flights)
+    flights.append(begun(pools[1], clock, 30.0, observed=True))
     clock.now_s += 20 * STEP_S
-    for pool in pools:
-        pool.saw_tokens(0, 20)
+    for pool, flight in zip(pools, flights, strict=True):
+        pool.saw_tokens(flight, 20, clock.now_s)
     for pool in pools:
         assert of_first(slos(pool).requests) == [2]
         assert of_first(slos(pool).tokens) == pytest.approx([(60 + 20) / 2])
@@ -144,14 +142,14 @@ def test_counts_are_what_every_answer_has(answers: list[tuple[int, int, float]])
     """Answers begin at a step and end after some tokens; another is observed all the time."""
     clock = Clock()
     pool = make_pool(clock)
-    begun(pool, None, observed=True)
+    other = begun(pool, clock, None, observed=True)
     flights: dict[int, tuple[InFlight, int]] = {}
     for step in range(40):
         for index, (first, _, slo_ms) in enumerate(answers):
             if first == step:
-                flights[index] = begun(pool, slo_ms, observed=False), step
+                flights[index] = begun(pool, clock, slo_ms, observed=False), step
         clock.now_s += STEP_S
-        pool.saw_tokens(0, 1)
+        pool.saw_tokens(other, 1, clock.now_s)
         for index in [index for index, (_, first) in flights.items() if step - first + 1 == answers[index][1]]:
             pool.finish(flights.pop(index)[0])
     for slo_ms in {slo_ms for _, _, slo_ms in answers}:

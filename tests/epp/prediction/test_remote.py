@@ -13,7 +13,6 @@ from epp.prediction.breaker import Replica
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import KEEP_OPEN_S, RemoteLatencyClient
 from epp.prediction.training import TrainingSink
-from epp.prediction.wire import TrainingRow, training_row
 from model_store import ROW_NAMES, open_store
 from predictor.server import KEEP_ALIVE_S
 from tests.live import call
@@ -157,10 +156,6 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def row(number: float) -> TrainingRow:
-    return training_row(np.zeros((len(ROW_NAMES), 1), dtype=np.float32), ttft_ms=number)
-
-
 async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
     received: list[float] = []
     keys: set[str] = set()
@@ -178,7 +173,7 @@ async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
     async with server("/add_training_data_bulk", take) as url:
         sink = TrainingSink(url, 10, 0.01, 1)
         for number in range(1, 4):
-            sink.add(row(number))
+            sink.add(ROWS[:, :1], ttft_ms=number)
         task = asyncio.create_task(sink.run())
         await until(lambda: len(received) == 3)
         task.cancel()
@@ -191,7 +186,7 @@ async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     sink = TrainingSink("http://127.0.0.1:1", 2, 0.01, 1)
     for number in range(5):
-        sink.add(row(number))
+        sink.add(ROWS[:, :1], ttft_ms=number)
     assert (len(sink), sink.lost["full"]) == (2, 3)
 
 
@@ -201,7 +196,7 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
 
     async with server("/add_training_data_bulk", refuse_rows) as url:
         sink = TrainingSink(url, 10, 0.01, 1)
-        sink.add(row(1))
+        sink.add(ROWS[:, :1], ttft_ms=1)
         task = asyncio.create_task(sink.run())
         await until(lambda: sink.lost["refused"] == 1)
         task.cancel()

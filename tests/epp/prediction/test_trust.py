@@ -18,7 +18,6 @@ from epp.exceptions import ConfigError, PredictionUnavailableError
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
 from epp.prediction.trust import Trust
-from epp.prediction.wire import training_row
 from model_store import ROW_NAMES, open_store
 from tests.epp.process import Stream, picker_process, token
 from tests.live import until
@@ -99,7 +98,7 @@ async def test_rows_are_sent_to_a_believed_trainer_alone(tmp_path: Path, caplog:
     trust = Trust(other.write_ca(ca_file))
     async with served(authority.issue(tmp_path / "server")) as url:
         sink = TrainingSink(url, 10, 0.01, 10, trust)
-        sink.add(training_row(ROWS[:, :1], ttft_ms=100.0))
+        sink.add(ROWS[:, :1], ttft_ms=100.0)
         sending = asyncio.create_task(sink.run())
         async with asyncio.timeout(20):
             while not sink.failures:

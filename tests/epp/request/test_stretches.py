@@ -1,20 +1,20 @@
 import numpy as np
 
-from epp.request.stretches import TokenWindows
+from epp.request.stretches import TokenStretches
 
 FEATURES = np.zeros((13, 1), dtype=np.float32)
 
 
-def follow(events: int, gap_s: float = 0.01) -> TokenWindows:
-    """A response with an event each `gap_s`, as a follower would tell it."""
-    windows = TokenWindows()
+def follow(events: int, gap_s: float = 0.01) -> TokenStretches:
+    """Return the stretches of a response that has an event each `gap_s`."""
+    stretches = TokenStretches()
     for number in range(1, events + 1):
         now_s = number * gap_s
         if number > 1:
-            windows.add(1, now_s)
-        if windows.is_due:
-            windows.begin(FEATURES, number, now_s)
-    return windows
+            stretches.add(1, now_s)
+        if stretches.is_due:
+            stretches.begin(FEATURES, number, now_s)
+    return stretches
 
 
 def test_stretches_double_and_each_begins_with_the_features_of_its_time() -> None:

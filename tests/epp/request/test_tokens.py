@@ -6,7 +6,7 @@ from tokenizers import models, pre_tokenizers
 
 from epp.exceptions import ConfigError
 from epp.request.tokens import TokenEstimator, Tokenizer
-from tests.epp.parts import CHAT, Gateway, build_director
+from tests.epp.parts import CHAT, Gateway, build_director, queued_rows
 
 
 @pytest.fixture
@@ -37,27 +37,24 @@ def test_client_made_model_names_take_no_endless_memory() -> None:
 
 async def test_a_configured_tokenizer_counts_and_the_trainer_is_told(folder: Path) -> None:
     director = build_director()
-    director.tokenizer = Tokenizer(folder)
-    gateway = Gateway(director)
+    gateway = Gateway(director, tokenizer=Tokenizer(folder))
     await gateway.request_headers()
     await gateway.request_body(CHAT)
     await gateway.response_headers()
     await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     # The prompt's forty words, and the template's two marks with what stands beside them.
     assert record.decision.request.input_tokens == 42
-    assert director.outcomes.training is not None
-    (row,) = director.outcomes.training.queued()
+    (row,) = queued_rows(director)
     assert (row.input_token_length, row.input_length_source) == (42, "tokenizer")
 
 
 async def test_token_ids_are_counted_and_not_encoded(folder: Path) -> None:
     director = build_director()
-    director.tokenizer = Tokenizer(folder)
-    gateway = Gateway(director)
+    gateway = Gateway(director, tokenizer=Tokenizer(folder))
     await gateway.request_headers()
     await gateway.request_body(b'{"model": "m", "prompt": [1, 2, 3, 4, 5]}')
-    (record,) = director.decisions.newest(1)
+    (record,) = director.books.decisions.newest(1)
     assert record.decision.request.input_tokens == 5
 
 

@@ -21,8 +21,8 @@ async def ask(gateway: Gateway, headers: Mapping[str, str]) -> ProcessingRespons
 
 
 def saturate(director: Director, waiting: float) -> None:
-    for slot in director.pool.endpoints:
-        director.pool.record_metrics(slot, waiting, 0, 0)
+    for slot in director.books.pool.endpoints:
+        director.books.pool.record_metrics(slot, waiting, 0, 0)
 
 
 async def test_a_saturated_pool_sheds_what_can_be_shed() -> None:
@@ -73,7 +73,7 @@ async def test_the_explanation_has_the_headroom_that_was_decided_by() -> None:
     strict = Gateway(director)
     await ask(strict, {"x_slo_tpot_ms": "50"})
     await ask(Gateway(director), asked)
-    after, _, before = (explain(record)["candidates"][0] for record in director.decisions.newest(3))
+    after, _, before = (explain(record)["candidates"][0] for record in director.books.decisions.newest(3))
     assert before["headroom"] == {"ttft_ms": 400, "tpot_ms": None}
     assert after["headroom"] == {"ttft_ms": 400, "tpot_ms": 20}
 

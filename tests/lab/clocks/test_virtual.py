@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from epp.prediction.features import FeatureColumns
+from epp.prediction.wire import LengthSource
 from lab.clocks import virtual
 from lab.clocks.predicting import PredictionOutcome, from_decision, prediction_quality
 from lab.evaluation.policies.picker import Predicted
@@ -49,7 +50,13 @@ def test_the_picker_observes_each_token_in_every_phase(monkeypatch: pytest.Monke
     rows: list[tuple[FeatureColumns, float]] = []
 
     class Noting(VirtualTrainer):
-        def add(self, features: FeatureColumns, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
+        def add(
+            self,
+            features: FeatureColumns,
+            ttft_ms: float = 0.0,
+            tpot_ms: float = 0.0,
+            length_source: LengthSource = "estimate",
+        ) -> None:
             rows.append((features, tpot_ms))
 
     monkeypatch.setattr(virtual, "VirtualTrainer", Noting)
