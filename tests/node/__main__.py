@@ -1,6 +1,7 @@
-"""The node agent as a process: `python -m tests.node KUBECONFIG FOLDER SUBNET API-SERVER-PORT`.
+"""Run the node agent as a process: `python -m tests.node KUBECONFIG FOLDER SUBNET API-SERVER-PORT`.
 
-It prints its node's port when the node is registered. All that it starts ends with it, however it ends.
+The agent prints its node's port once the node is registered. When the agent ends, everything it started ends too,
+even after a SIGKILL.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ NODE = "node-1"
 
 
 async def serve(kubeconfig: str, folder: Path, subnet: Subnet, api_port: int) -> None:
-    """Until SIGTERM."""
+    """Run the node until SIGTERM."""
     client = AsyncClient(KubeConfig.from_file(kubeconfig).get(), trust_env=False)
     node = Node(NODE, folder, subnet, client, Recorder(client, NODE))
     pods = Pods(node)
@@ -58,7 +59,7 @@ async def serve(kubeconfig: str, folder: Path, subnet: Subnet, api_port: int) ->
 
 def main(kubeconfig: str, folder: str, subnet: str, api_port: str) -> None:
     linux.end_with_parent()
-    # What it mounts is seen by its own children alone, and gone with them.
+    # Only this process's children see its mounts, and the mounts vanish with those processes.
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     os.umask(0o022)

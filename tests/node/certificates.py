@@ -1,4 +1,4 @@
-"""Certificates between the API server and the node: each is its own authority."""
+"""Self-signed certificates for the API server and the node."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def write_certificate(folder: Path, name: str, address: str = "") -> None:
-    """`name`.crt and `name`.key: a server's at that address, or a client's."""
+    """Write `name`.crt and `name`.key: for a server at `address`, or for a client when `address` is empty."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = datetime.now(UTC) - timedelta(minutes=5)

@@ -1,4 +1,4 @@
-"""A cluster whose pods run: the control plane of tests.kubernetes, and a node that this package's agent is."""
+"""A cluster whose pods run: the control plane of tests.kubernetes, and one node, played by this package's agent."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ _LONGEST_S = 300.0
 
 
 class Cluster:
-    """What tests do in it. Everything is done as the admin."""
+    """A running cluster, as tests use it. Every call acts as the admin."""
 
     def __init__(self, plane: ControlPlane, folder: Path, subnet: Subnet) -> None:
         self.plane = plane
@@ -36,11 +36,14 @@ class Cluster:
         self._last_words: list[str] = []
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0) -> str:
-        """What it prints; with its errors when it fails, as an AssertionError if `check` is set."""
+        """Run kubectl and return its stdout.
+
+        On failure return stdout and stderr, or raise them as an AssertionError if `check` is set.
+        """
         return self._run("kubectl", words, check, stdin, timeout_s)
 
     def helm(self, *words: str, check: bool = True, timeout_s: float = _LONGEST_S) -> str:
-        """As `kubectl`. Its caches and settings are the cluster's own."""
+        """Run helm like `kubectl`. Helm's caches and settings lie in the cluster's folder."""
         return self._run("helm", words, check, None, timeout_s)
 
     def _run(self, name: str, words: Sequence[str], check: bool, stdin: str | None, timeout_s: float) -> str:
@@ -60,16 +63,16 @@ class Cluster:
         return said
 
     def start(self, name: str, *words: str) -> subprocess.Popen[str]:
-        """A tool that goes on, such as `kubectl logs -f`."""
+        """Start a tool that keeps running, such as `kubectl logs -f`."""
         command = [str(tool(name)), *words]
         return subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
 
     def processes(self, uid: str) -> list[int]:
-        """Of the pod of that uid, as the machine has them."""
+        """Return the machine's process ids of the pod with that uid."""
         return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/mountinfo") if uid in _read(path)]
 
     def environment(self) -> dict[str, str]:
-        """For a tool that is to talk to this cluster."""
+        """Return the environment for a tool that talks to this cluster."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         return {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
@@ -78,20 +81,20 @@ class Cluster:
         self.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
     def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
-        """The object; nothing when it isn't there."""
+        """Return the object, or an empty dictionary when there is none."""
         text = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
         found: dict[str, Any] = json.loads(text) if text.strip() else {}
         return found
 
     def pods(self, namespace: str, labels: str = "") -> list[dict[str, Any]]:
-        """Those that are not about to go, oldest first."""
+        """Return the pods that are not being deleted, oldest first."""
         text = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
         found = [pod for pod in json.loads(text)["items"] if "deletionTimestamp" not in pod["metadata"]]
         return sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
     @contextlib.contextmanager
     def namespace(self, prefix: str = "test") -> Iterator[str]:
-        """A new one, whose pods must keep to the restricted standard. It is deleted with all that is in it."""
+        """Create a namespace whose pods must satisfy the restricted standard. Delete it and its content at the end."""
         name = f"{prefix}-{next(_NUMBERS)}"
         self.kubectl("create", "namespace", name)
         until(lambda: bool(self.get("serviceaccount", "default", name)))
@@ -104,13 +107,13 @@ class Cluster:
             self.kubectl("delete", "namespace", name, "--wait=false")
 
     def wait_ready(self, what: str, namespace: str, timeout_s: int = 60) -> None:
-        """Until a Deployment has all of its replicas, by `kubectl rollout status`, or a pod is ready."""
+        """Wait until a pod is ready, or until `kubectl rollout status` reports all replicas of a Deployment."""
         kind = what.partition("/")[0]
         command = ("rollout", "status", what) if kind != "pod" else ("wait", "--for=condition=Ready", what)
         self.kubectl(*command, "-n", namespace, f"--timeout={timeout_s}s", timeout_s=timeout_s + 10)
 
     def report(self, since: float) -> str:
-        """What pods have said since that time (Unix), for whoever has to find out why a test failed."""
+        """Return the cluster's state, and the ends of logs written since that Unix time, to explain a failed test."""
         parts = [*self._last_words, self._state("-A")]
         self._last_words.clear()
         logs = sorted(log for log in self._logs() if log.stat().st_mtime >= since)
@@ -138,9 +141,9 @@ def _tail(path: Path) -> str:
 
 @contextlib.contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """A control plane with controllers and scheduler, one node, and a StorageClass. Stopped and cleaned up at the end.
+    """Run a control plane with controllers and scheduler, one node, and StorageClasses. Clean up at the end.
 
-    NetworkError where this process may not make networks.
+    Raise NetworkError where this process may not make networks.
     """
     with free_subnet() as subnet:
         write_certificate(folder, "node", subnet.gateway)
@@ -165,13 +168,13 @@ def _api_server_flags(folder: Path, subnet: Subnet) -> list[str]:
         f"--kubelet-client-certificate={folder / 'api-server-client.crt'}",
         f"--kubelet-client-key={folder / 'api-server-client.key'}",
         "--kubelet-preferred-address-types=InternalIP",
-        # kubectl's WebSockets go through to the node, which knows no SPDY.
+        # Hand kubectl's WebSockets on to the node, which does not speak SPDY.
         "--feature-gates=TranslateStreamCloseWebsocketRequests=false",
     ]
 
 
 def _pod_security() -> dict[str, Any]:
-    """The restricted standard for each namespace that does not say otherwise."""
+    """Return an admission configuration: the restricted standard holds where a namespace's labels set no other."""
     configuration = {
         "apiVersion": "pod-security.admission.config.k8s.io/v1",
         "kind": "PodSecurityConfiguration",
@@ -186,7 +189,7 @@ def _pod_security() -> dict[str, Any]:
 
 
 def _storage_classes() -> list[dict[str, Any]]:
-    """`standard`, the default one, and one whose volumes stay when their claims go."""
+    """Return two StorageClasses: `standard`, the default, and `retained`, whose volumes outlive their claims."""
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     return [
         {
@@ -224,7 +227,7 @@ def _agent(cluster: Cluster) -> Iterator[None]:
 
 
 def _is_ready(plane: ControlPlane) -> bool:
-    """Whether pods can be scheduled: the controllers have seen the node."""
+    """Return whether pods can be scheduled: the controllers have seen the node and removed its taints."""
     try:
         node = plane.call("GET", "/api/v1/nodes/node-1")
         plane.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")

@@ -1,4 +1,4 @@
-"""A container's life on the node: started, probed, restarted and ended, and what its status says of it."""
+"""A container's life on the node: start, probes, restarts, end, and status."""
 
 import asyncio
 import dataclasses
@@ -22,20 +22,23 @@ from tests.node.probes import Target, attempt, verdicts
 from tests.node.process import Process, StartError, finish, start
 from tests.node.process_spec import ProcessSpec
 
-# The kubelet's are 10 s and 5 min.
+# Restart delays. The kubelet uses 10 s and 5 min; tests need shorter ones.
 _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 4.0
 
 
 class Record(Protocol):
-    """Records an event of this pod."""
+    """A function that records an event of this pod."""
 
     def __call__(self, reason: str, message: str, container: str = "", warning: bool = False) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a container has of its pod. `make` says how its process starts; `changed` is called with its status."""
+    """The part of a pod that a container needs.
+
+    `make` returns how the container's process starts. `changed` is called after each change of the container's status.
+    """
 
     address: Callable[[], str]
     folder: Path
@@ -47,7 +50,7 @@ class Surroundings:
 
 
 class ContainerLife:
-    """`run` is its life; `end` ends it."""
+    """A container from its first start to its end: `run` lives it, `end` stops it."""
 
     def __init__(self, container: Container, around: Surroundings) -> None:
         self.container = container
@@ -69,16 +72,16 @@ class ContainerLife:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it isn't over."""
+        """The exit code of the last run, or None while the container is not terminated."""
         return self._state["terminated"]["exitCode"] if "terminated" in self._state else None
 
     @property
     def begun(self) -> bool:
-        """Whether a process of it has ever run."""
+        """Whether a process of this container has ever run."""
         return bool(self._id)
 
     def log(self, previous: bool = False) -> Path:
-        """Of this run, or of the last one that has ended; between two runs they are the same."""
+        """Return the log of this run, or of the previous one. Between two runs both are the run that ended last."""
         number = self.restarts - (previous and "waiting" not in self._state)
         return self._around.folder / "logs" / self.container.name / f"{number}.log"
 
@@ -96,7 +99,7 @@ class ContainerLife:
         }
 
     async def run(self) -> None:
-        """Until it has ended for good."""
+        """Run the container, with restarts, until it has ended for good."""
         await self._run()
         self.finished = True
         self._around.changed()
@@ -112,25 +115,28 @@ class ContainerLife:
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     async def end(self, grace_s: float) -> None:
-        """Its hook, SIGTERM, and SIGKILL when it takes longer than that. Returns when no process is left."""
+        """Run the preStop hook, send SIGTERM, and send SIGKILL after `grace_s`. Return when no process is left."""
         self._stop.set()
         if self.process is not None:
             await self._record("Killing", f"Stopping container {self.container.name}")
             await self._end_process(grace_s)
 
     async def execute(self, command: list[str], timeout_s: float) -> tuple[int, bytes]:
-        """Runs a command in the container. StartError when it can't."""
+        """Run a command in the container. Raise StartError if the command can't start."""
         process = await start(self.beside(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
         return await finish(process, timeout_s)
 
     def beside(self, command: list[str]) -> ProcessSpec:
-        """A process in the container's namespaces, as the same user. StartError when the container doesn't run."""
+        """Return the spec of a process in the container's namespaces, as the same user.
+
+        Raise StartError when the container doesn't run.
+        """
         if self.process is None or self.spec is None:
             raise StartError(f"container {self.container.name} is not running")
         return dataclasses.replace(self.spec, argv=command, beside=self.process.pid, mounts=[])
 
     async def _once(self) -> int:
-        """One run; its exit code."""
+        """Run the container once and return its exit code."""
         await self._pull()
         if self._ending():
             return 0
@@ -158,7 +164,7 @@ class ContainerLife:
         return self._terminate(code, "Error" if code else "Completed", started_at)
 
     async def _pull(self) -> None:
-        """Returns when the image is known, or when the container is to end: an image never turns up later."""
+        """Return at once if the image is known, else when the container is to end: no image appears later."""
         image = self.container.image
         try:
             find_image(image)
@@ -176,7 +182,7 @@ class ContainerLife:
         await self._record("Pulled", f'Container image "{image}" already present on machine')
 
     async def _configured(self) -> ProcessSpec:
-        """Waits for what its environment refers to."""
+        """Return the process's spec. Retry until the ConfigMaps and Secrets that it refers to exist."""
         while True:
             try:
                 return await self._around.make(self.container)
@@ -192,7 +198,7 @@ class ContainerLife:
         log = self.log()
         log.parent.mkdir(parents=True, exist_ok=True)
         reader, writer = os.pipe()
-        # A process may open /dev/stdout anew.
+        # The container's user must own the pipe, because a process may open /dev/stdout again.
         os.fchown(writer, spec.uid, spec.gid)
         self._keeping = asyncio.create_task(keep(reader, log))
         try:
@@ -214,7 +220,7 @@ class ContainerLife:
         return code
 
     async def _back_off(self, delay_s: float) -> None:
-        """The first restart is at once, as the kubelet's."""
+        """Wait before a restart. The first restart is immediate, as with the kubelet."""
         self._last = self._state
         if self.restarts:
             name = self.container.name
@@ -227,7 +233,7 @@ class ContainerLife:
         self.restarts += 1
 
     async def _watch(self) -> None:
-        """Startup, then readiness and liveness."""
+        """Run the startup probe, then the readiness and liveness probes."""
         container = self.container
         target = Target(container, self._around.address(), self.execute)
         if container.startup_probe and not await self._probe_startup(container.startup_probe, target):

@@ -1,4 +1,4 @@
-"""A container's environment, command and identity, as the kubelet makes them of a pod's spec."""
+"""A container's environment, command and identity, derived from a pod's spec as the kubelet does."""
 
 import re
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ from tests.node.images import Image
 from tests.node.network import Subnet
 from tests.node.objects import Container, EnvVar, FieldSelector, Pod
 
-# containerd's default set, which "drop: [ALL]" empties.
+# containerd's default set; "drop: [ALL]" empties it.
 _DEFAULT_CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31})
 _NAMED_CAPABILITIES = {"NET_BIND_SERVICE": 10, "NET_RAW": 13, "CHOWN": 0, "SETUID": 7, "SETGID": 6, "KILL": 5}
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z0-9]+)\))")
 
 
 class ConfigurationError(Exception):
-    """A container can't be made as its pod says: CreateContainerConfigError."""
+    """A container can't be made from its pod's spec. Kubernetes calls this CreateContainerConfigError."""
 
 
 class Maps(Protocol):
-    """ConfigMaps and Secrets by namespace and name; None when there is none."""
+    """A source of ConfigMaps and Secrets by namespace and name. Its methods return None for an absent object."""
 
     async def config_map(self, namespace: str, name: str) -> dict[str, bytes] | None: ...
 
@@ -27,7 +27,7 @@ class Maps(Protocol):
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """$(NAME) becomes its value, and stays as it is when there is none; $$ is one dollar."""
+    """Replace $(NAME) by its value and $$ by one dollar. Keep $(NAME) when the name has no value."""
 
     def one(match: re.Match[str]) -> str:
         name = match[1]
@@ -37,7 +37,10 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def argv(container: Container, image: Image, env: Mapping[str, str]) -> list[str]:
-    """`command` takes the place of the entry point and of its default arguments, `args` of the latter alone."""
+    """Return the process's arguments.
+
+    `command` replaces the image's entry point and default arguments; `args` replaces the default arguments only.
+    """
     start = container.command or image.entrypoint
     rest = container.args or ([] if container.command else image.command)
     return [expand(word, env) for word in (*start, *rest)]
@@ -46,7 +49,7 @@ def argv(container: Container, image: Image, env: Mapping[str, str]) -> list[str
 async def environment(
     pod: Pod, container: Container, image: Image, address: str, subnet: Subnet, maps: Maps
 ) -> dict[str, str]:
-    """ConfigurationError when something that it refers to is not there."""
+    """Return the container's environment. Raise ConfigurationError when a reference in it is missing."""
     given: dict[str, str] = {}
     for source in container.env_from:
         reference = source.config_map_ref or source.secret_ref
@@ -65,12 +68,15 @@ async def environment(
 
 
 def hostname(pod: Pod) -> str:
-    """As the kubelet cuts it: Linux takes no longer one."""
+    """Return the host name, cut like the kubelet does, because Linux accepts at most 64 characters."""
     return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
 
 
 def _own(pod: Pod, subnet: Subnet) -> dict[str, str]:
-    """What every container has. Of the Services' variables only the API server's: names are what the rest is for."""
+    """Return the variables of every container.
+
+    Of the Services, only the API server has variables here. Tests reach other Services by DNS name.
+    """
     return {
         "HOSTNAME": hostname(pod),
         "HOME": "/",
@@ -100,12 +106,12 @@ async def _value(pod: Pod, variable: EnvVar, address: str, subnet: Subnet, maps:
 
 
 def _text(value: bytes) -> str:
-    """Bytes that are no UTF-8 reach the process as they are."""
+    """Decode UTF-8. Bytes that are not UTF-8 reach the process unchanged."""
     return value.decode(errors="surrogateescape")
 
 
 def field_value(pod: Pod, selector: FieldSelector, address: str, subnet: Subnet) -> str:
-    """ConfigurationError for a path that is none."""
+    """Return the value of a field of the pod. Raise ConfigurationError for an unknown path."""
     path, _, key = selector.field_path.partition("[")
     metadata, key = pod.metadata, key.strip("']\"")
     if path in {"metadata.labels", "metadata.annotations"}:
@@ -128,11 +134,11 @@ def field_value(pod: Pod, selector: FieldSelector, address: str, subnet: Subnet)
 
 
 def identity(pod: Pod, container: Container, image: Image) -> tuple[int, int, list[int]]:
-    """User, group and further groups. ConfigurationError for root where it must not be."""
+    """Return user, group and supplemental groups. Raise ConfigurationError for root where runAsNonRoot is set."""
     outer, own = pod.spec.security_context, container.security_context
     user = next((user for user in (own.run_as_user, outer.run_as_user) if user is not None), image.user)
     groups = (own.run_as_group, outer.run_as_group)
-    # A user that the image doesn't know is in group 0, as in containerd.
+    # As in containerd, a user other than the image's is in group 0.
     default = image.group if user == image.user else 0
     group = next((group for group in groups if group is not None), default)
     must = own.run_as_non_root if own.run_as_non_root is not None else outer.run_as_non_root
@@ -143,7 +149,7 @@ def identity(pod: Pod, container: Container, image: Image) -> tuple[int, int, li
 
 
 def capabilities(container: Container) -> list[int]:
-    """ConfigurationError for one that is added and not known here."""
+    """Return the container's capabilities. Raise ConfigurationError for an added one that this node doesn't know."""
     wanted = container.security_context.capabilities
     unknown = [name for name in wanted.add if name not in _NAMED_CAPABILITIES]
     if unknown:

@@ -1,4 +1,4 @@
-"""Events as `kubectl describe` shows them: one for each pod, reason and message, which counts."""
+"""Events as `kubectl describe` shows them: one Event per pod, reason and message, with a count."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger("agent")
 
 
 def now() -> str:
-    """In the API's form."""
+    """Return the present time in the API's format."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -27,7 +27,7 @@ class Recorder:
         self._counts: dict[str, int] = {}
 
     async def record(self, pod: Pod, reason: str, message: str, container: str = "", warning: bool = False) -> None:
-        """Never raises: that nobody hears of an event is no reason to stop."""
+        """Record an event of a pod. Log API errors instead of raising: a lost event must not stop the pod."""
         metadata = pod.metadata
         field = f"spec.containers{{{container}}}" if container else ""
         digest = hashlib.sha256(f"{metadata.uid} {reason} {message} {field}".encode()).hexdigest()[:16]
@@ -50,5 +50,5 @@ class Recorder:
             }
             await self._client.create(cast(Event, Event.from_dict(full)))
         except httpx2.HTTPError as error:
-            # A namespace that is about to go takes no events.
+            # A namespace that is being deleted accepts no events.
             logger.info("event %s of %s: %s", reason, metadata.name, error)

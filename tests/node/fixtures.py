@@ -1,4 +1,4 @@
-"""A cluster for the session, where the machine allows one."""
+"""Fixtures: one cluster per session, where the machine allows it, and one namespace per test."""
 
 from collections.abc import Generator, Iterator
 
@@ -26,7 +26,7 @@ def cluster(control_plane_programs: None, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """An empty one."""
+    """A new, empty namespace of the cluster."""
     with cluster.namespace() as name:
         yield name
 
@@ -35,7 +35,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What the pods have said is part of a failed test's report."""
+    """Add the pods' logs and the cluster's state to a failed test's report."""
     report = yield
     if report.when == "call" and report.failed and _RUNNING and "cluster" in getattr(item, "fixturenames", ()):
         report.sections.append(("cluster", _RUNNING[0].report(call.start)))

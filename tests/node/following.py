@@ -1,4 +1,4 @@
-"""Follows the objects of a kind, whatever happens to the connection."""
+"""List and watch the objects of a kind, and reconnect after errors."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ _PAUSE_S = 0.5
 async def follow(
     client: AsyncClient, kind: type[Any], fields: dict[str, str] | None = None
 ) -> AsyncIterator[dict[str, Any]]:
-    """The state by "namespace/name", of all namespaces: first as listed, then after each change."""
+    """Yield all objects by "namespace/name", of all namespaces: once after the list, then after each change."""
     known: dict[str, Any] = {}
     scope: dict[str, Any] = {"fields": fields}
     if issubclass(kind, NamespacedResource):
@@ -35,7 +35,7 @@ async def follow(
                     known[_key(item)] = item
                 yield known
         except httpx2.HTTPError as error:
-            # Too old a version, or a server that is away: a list tells all.
+            # The version is too old, or the server is away. A new list brings everything up to date.
             logger.info("following %s: %s", kind.__name__, error)
             await asyncio.sleep(_PAUSE_S)
 

@@ -1,6 +1,6 @@
-"""What runs under an image's name: processes of this project's own interpreter, since no image is ever pulled.
+"""Map image names to processes. No image is ever pulled; containers run this project's own interpreter.
 
-`images/<name>/Dockerfile` says how a container of ours starts; some names that only tests use are listed here.
+`images/<name>/Dockerfile` says how a container of this project starts. Names that only tests use are listed here.
 """
 
 import json
@@ -22,7 +22,7 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """`user` and `group` are those of a process that nobody gives others."""
+    """How a container of an image starts. `user` and `group` are its defaults, where the pod sets no others."""
 
     entrypoint: list[str]
     command: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Image:
 
 
 def find_image(reference: str) -> Image:
-    """By the last part of its name; registry, tag and digest are not looked at. ImageError when it isn't known."""
+    """Find an image by the last part of its name; ignore registry, tag and digest. Raise ImageError if unknown."""
     return _named(reference.split("@")[0].rpartition("/")[2].split(":")[0])
 
 
@@ -47,7 +47,7 @@ def _named(name: str) -> Image:
     if name == "simulator":
         return Image([_PYTHON, "-m", "simulator", "--host", "0.0.0.0"], env=_python_env())
     if name == "envoy":
-        # Found only when asked for: the package comes with its own API's classes.
+        # Import only on demand: the package brings its own API's classes with it.
         from lab.loop.envoy import binary
 
         path = binary().resolve()
@@ -61,7 +61,10 @@ def _named(name: str) -> Image:
 
 
 def from_dockerfile(text: str) -> Image:
-    """The last stage's ENTRYPOINT, CMD, ENV and USER. Its interpreter is this one; paths of the image aren't here."""
+    """Read ENTRYPOINT, CMD, ENV and USER of the last stage.
+
+    This interpreter replaces the image's, because the image's paths do not exist on this machine.
+    """
     entrypoint: list[str] = []
     command: list[str] = []
     env: dict[str, str] = {}
@@ -86,7 +89,7 @@ def from_dockerfile(text: str) -> Image:
 
 
 def visible() -> list[str]:
-    """Folders that each container sees, read-only: the interpreter, its packages and this project."""
+    """Return the folders that each container sees read-only: the interpreter, its packages and this project."""
     found = {ROOT.resolve(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     return sorted(str(path) for path in found if not path.is_relative_to("/usr"))
 

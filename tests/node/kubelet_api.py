@@ -1,7 +1,7 @@
-"""What the API server asks of a node: `kubectl logs` and `kubectl exec`.
+"""The node's HTTP API, which the API server calls for `kubectl logs` and `kubectl exec`.
 
 exec speaks v5.channel.k8s.io over WebSocket (https://kubernetes.io/docs/reference/command-line-tools-reference/,
-KEP-4006): each message's first byte says which stream it is of. The API server must hand kubectl's own WebSocket on:
+KEP-4006): each message's first byte names its stream. The API server must hand kubectl's own WebSocket on:
 `--feature-gates=TranslateStreamCloseWebsocketRequests=false`.
 """
 
@@ -39,7 +39,7 @@ def application(pods: Pods) -> web.Application:
 
 
 def server_context(certificate: Path, key: Path, client: Path) -> ssl.SSLContext:
-    """Lets in whoever has the `client` certificate, which is the API server."""
+    """Return a TLS context that admits only the holder of the `client` certificate: the API server."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(certificate, key)
@@ -51,7 +51,10 @@ class _Api:
         self._pods = pods
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        """follow, previous, timestamps, sinceSeconds, sinceTime, tailLines and limitBytes."""
+        """Send a container's log.
+
+        The query may have follow, previous, timestamps, sinceSeconds, sinceTime, tailLines and limitBytes.
+        """
         life = self._life(request)
         query = request.query
         path = life.log(previous=query.get("previous") == "true")
@@ -90,7 +93,7 @@ class _Api:
             await asyncio.gather(_drain(outer.stdout, _STDOUT, socket), _drain(outer.stderr, _STDERR, socket))
             await _tell_end(socket, await process.wait())
         except ConnectionError:
-            # Nobody is there to be told.
+            # The client has gone.
             process.send(signal.SIGKILL)
         feed.cancel()
         return socket
@@ -107,7 +110,7 @@ class _Api:
 async def _follow(
     path: Path, position: int, life: ContainerLife, response: web.StreamResponse, query: Mapping[str, str]
 ) -> None:
-    """Until that run of the container has ended."""
+    """Send new log lines until that run of the container has ended."""
     with path.open("rb") as file:
         file.seek(position)
         while True:
@@ -121,7 +124,7 @@ async def _follow(
 
 
 async def _feed(socket: web.WebSocketResponse, process: Process, wanted: bool) -> None:
-    """What the client writes, to the process; it ends the process when the client goes."""
+    """Hand the client's input to the process. Kill the process when the client goes."""
     stdin = process.outer.stdin
     assert stdin
     if not wanted:
@@ -152,6 +155,6 @@ async def _tell_end(socket: web.WebSocketResponse, code: int) -> None:
 
 
 async def _tell(socket: web.WebSocketResponse, status: dict[str, object]) -> None:
-    """The last message: the API's Status object."""
+    """Send the last message, the API's Status object, and close the socket."""
     await socket.send_bytes(bytes([_ERROR]) + json.dumps({"metadata": {}, **status}).encode())
     await socket.close()

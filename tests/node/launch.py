@@ -1,9 +1,9 @@
-"""Becomes a container's process: `python -m tests.node.launch SPEC STATUS`, two inherited descriptors.
+"""Become a container's process: `python -m tests.node.launch SPEC STATUS`, two inherited descriptors.
 
-SPEC has a ProcessSpec. STATUS gets why the process could not be started; it is closed without a word when it runs. The
-process is the first one of a PID namespace, and its parent, which stays outside, hands SIGTERM on and ends as it ends:
-with its code, or 128 and the signal's number. Only the standard library is needed here, and little of it: it starts in
-some hundredths of a second.
+SPEC holds a ProcessSpec. STATUS receives the reason if the process could not start; a running process closes it
+without a word. The process is the first one of a PID namespace. Its parent stays outside and hands SIGTERM on. The
+parent's exit code is that of the process, or 128 plus the signal's number. This module imports little, and only from
+the standard library, so that it starts in some hundredths of a second.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.node import linux
 from tests.node.process_spec import Mount, ProcessSpec, decode
 
-# What of the machine's root an image would have; anything else is hidden, and the mounts say what is brought back.
+# Folders of the machine's root that an image would have. All others are hidden; mounts bring some of them back.
 _SYSTEM = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "var", "dev", "proc", "sys"}
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _HOST = "/.host"
@@ -44,7 +44,7 @@ def main(spec_descriptor: int, status_descriptor: int) -> None:
 
 
 def outlast(child: int) -> int:
-    """Waits for the process's end. Returns its code."""
+    """Wait for the process's end and return its exit code. Hand SIGTERM and SIGINT on to the process."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: os.kill(child, which))
     for descriptor in range(3):
@@ -70,7 +70,7 @@ def enter_namespaces(spec: ProcessSpec) -> None:
 
 
 def build_root(spec: ProcessSpec) -> None:
-    """The machine's system folders below, a layer in memory above, and the mounts."""
+    """Build the root file system: the machine's system folders, a layer in memory above them, and the mounts."""
     linux.mount("tmpfs", spec.scratch, "tmpfs", options="mode=755")
     upper, work, root = (Path(spec.scratch) / name for name in ("upper", "work", "root"))
     for folder in (upper, work, root):
@@ -83,7 +83,7 @@ def build_root(spec: ProcessSpec) -> None:
     linux.mount("proc", "/proc", "proc")
     linux.mount("sysfs", "/sys", "sysfs", linux.MS_RDONLY)
     _make_devices()
-    # A mount may lie in another one: shorter paths first, and read-only is last.
+    # A mount may lie inside another one: bind shorter paths first, and set read-only last.
     ordered = sorted(spec.mounts, key=lambda mount: len(mount.target))
     for mount in ordered:
         _bind(mount)
@@ -132,7 +132,7 @@ def take_identity(spec: ProcessSpec) -> None:
     os.setgroups(spec.groups)
     os.setgid(spec.gid)
     os.setuid(spec.uid)
-    # Only now: a change of identity forgets it.
+    # Repeat it here, because a change of identity clears the parent-death signal.
     linux.end_with_parent()
     if spec.no_new_privileges:
         linux.forgo_privileges()

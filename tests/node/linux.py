@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 has no function for. All raise OSError."""
+"""System calls that Python 3.11 has no functions for. All raise OSError."""
 
 import ctypes
 import os
@@ -33,7 +33,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(descriptor: int, kinds: int) -> None:
-    """`descriptor` is of a namespace, or of a process: then `kinds` says which of its namespaces to join."""
+    """Join namespaces. `descriptor` is a namespace or a process; `kinds` selects the namespaces of a process."""
     _checked(_libc.setns(descriptor, kinds), "setns")
 
 
@@ -45,27 +45,27 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 
 
 def detach(target: str) -> None:
-    """Unmounts lazily, with all that is mounted below."""
+    """Unmount lazily, with everything mounted below."""
     _checked(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
-    """pivot_root(2): glibc has no wrapper for it."""
+    """Call pivot_root(2), which has no wrapper in glibc."""
     _checked(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
 
 
 def end_with_parent() -> None:
-    """SIGKILL for this process when its parent ends, so that nothing outlives a killed test run."""
+    """Make the kernel send SIGKILL to this process when its parent ends, so that nothing outlives a killed test run."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
 
 
 def forgo_privileges() -> None:
-    """No executable gives this process more rights: neither setuid nor file capabilities."""
+    """Stop executables from giving this process more rights, by setuid or file capabilities."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def limit_capabilities(kept: frozenset[int]) -> None:
-    """Drops all other capabilities from the bounding set, so that an exec leaves none of them."""
+    """Drop all other capabilities from the bounding set, so that they are gone after an exec."""
     capability = 0
     while _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if capability not in kept:

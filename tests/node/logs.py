@@ -1,4 +1,4 @@
-"""Containers' output: lines with the time at which they came, as the kubelet's `/containerLogs` hands them out."""
+"""Container logs: lines with their time of arrival, in the format of the kubelet's `/containerLogs`."""
 
 import asyncio
 import os
@@ -10,11 +10,11 @@ _CHUNK_BYTES = 1 << 16
 
 
 class QueryError(Exception):
-    """A parameter of the query makes no sense."""
+    """A parameter of the query is invalid."""
 
 
 async def keep(descriptor: int, path: Path) -> None:
-    """Writes what comes through a pipe until nobody has its other end. A line that is not ended counts as one."""
+    """Write a pipe's lines to a file until the other end is closed. Keep a last line without a line break, too."""
     reader = asyncio.StreamReader()
     pipe = os.fdopen(descriptor, "rb")
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -37,7 +37,7 @@ def _stamped(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def select(lines: list[bytes], query: Mapping[str, str]) -> bytes:
-    """Of a log's lines, those that kubectl asks for. QueryError for what can't be told."""
+    """Return the log lines that kubectl asks for. Raise QueryError for an invalid parameter."""
     try:
         if "sinceSeconds" in query:
             start = datetime.now(UTC) - timedelta(seconds=int(query["sinceSeconds"]))
@@ -54,7 +54,7 @@ def select(lines: list[bytes], query: Mapping[str, str]) -> bytes:
 
 
 def plain(lines: Iterable[bytes], query: Mapping[str, str]) -> Iterator[bytes]:
-    """Without their times, unless these are asked for."""
+    """Strip the lines' times, unless the query asks for timestamps."""
     return iter(lines) if query.get("timestamps") == "true" else (line.partition(b" ")[2] for line in lines)
 
 

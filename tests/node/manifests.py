@@ -1,4 +1,4 @@
-"""Manifests for tests, by the restricted standard where nothing else is said."""
+"""Manifests for tests. Their defaults satisfy the restricted standard."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def container(image: str, *args: str, name: str = "server", **fields: Any) -> di
 
 
 def script(text: str, **fields: Any) -> dict[str, Any]:
-    """A container that runs a shell script."""
+    """Return a container that runs a shell script."""
     return container("busybox", command=["sh", "-ec", text], **fields)
 
 

@@ -1,7 +1,7 @@
-"""A subnet of its own for each cluster: a bridge, and a network namespace with an address for each pod.
+"""Each cluster's own subnet: a bridge, and for each pod a network namespace with an address.
 
-Namespaces live by their descriptors alone, so that they are gone when the agent's process is. Only the bridge would
-stay after a SIGKILL; whoever takes its subnet next removes it.
+Only descriptors keep the namespaces alive, so they vanish with the agent's process. After a SIGKILL only the bridge
+stays; the next cluster that takes the subnet removes it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _NUMBERS = range(16, 250)
-# As containerd has it: ports below 1024 are for everyone in a pod.
+# As with containerd, every user in a pod may bind ports below 1024.
 _SETUP = """
 ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start && echo made && read go &&
 ip addr add "$0/24" dev eth0 && ip link set eth0 up && ip route add default via "$1" && echo ready && read go
@@ -39,7 +39,7 @@ class Subnet:
 
     @property
     def gateway(self) -> str:
-        """The machine's address, as pods see it: the node's."""
+        """The machine's address as pods see it, which is also the node's address."""
         return f"10.244.{self.number}.1"
 
     @property
@@ -48,7 +48,7 @@ class Subnet:
 
     @property
     def api_server(self) -> str:
-        """The first of Services, which is that of `kubernetes` in the default namespace."""
+        """The first address for Services. It belongs to the Service `kubernetes` in the default namespace."""
         return f"10.245.{self.number}.1"
 
     @property
@@ -56,13 +56,13 @@ class Subnet:
         return f"10.245.{self.number}.10"
 
     def pod(self, number: int) -> str:
-        """The address of the pod of that number, from 0 to 252."""
+        """Return the address of the pod with that number, from 0 to 252."""
         return f"10.244.{self.number}.{2 + number}"
 
 
 @dataclass(frozen=True)
 class PodNetwork:
-    """`namespace` is a descriptor."""
+    """A pod's address and an open descriptor of its network namespace."""
 
     address: str
     namespace: int
@@ -73,7 +73,7 @@ class PodNetwork:
 
 @contextmanager
 def free_subnet() -> Iterator[Subnet]:
-    """One that no other cluster on this machine has for the time being."""
+    """Reserve a subnet that no other cluster on this machine uses. Raise NetworkError if none is free."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
     folder.mkdir(parents=True, exist_ok=True)
     for number in _NUMBERS:
@@ -88,7 +88,7 @@ def free_subnet() -> Iterator[Subnet]:
 
 
 def check_isolation() -> None:
-    """NetworkError when this process may not do what pods need: the text says what is missing."""
+    """Raise NetworkError if this process may not create what pods need. The text says what is missing."""
     for program in ("ip", "unshare"):
         if shutil.which(program) is None:
             raise NetworkError(f"there is no program {program}")
@@ -102,10 +102,10 @@ def check_isolation() -> None:
 
 @contextmanager
 def bridged(subnet: Subnet) -> Iterator[None]:
-    """The subnet's bridge. NetworkError when this process may not make one."""
+    """Make the subnet's bridge and remove it at the end. Raise NetworkError if this process may not make one."""
     remove_bridge(subnet)
-    # Of its own: otherwise a bridge has the lowest address of its ports, which changes as pods come and go, and what
-    # other pods send to the old one is lost until they ask again.
+    # Set a fixed hardware address. By default a bridge has the lowest address of its ports, which changes as pods come
+    # and go. Packets from other pods to the old address are lost until those pods resolve the address again.
     _ip("link", "add", subnet.bridge, "address", f"0a:58:0a:f4:{subnet.number:02x}:01", "type", "bridge")
     try:
         _ip("addr", "add", f"{subnet.gateway}/24", "dev", subnet.bridge)
@@ -121,7 +121,7 @@ def remove_bridge(subnet: Subnet) -> None:
 
 
 def add_address(subnet: Subnet, address: str) -> None:
-    """A Service's, which the machine answers for from now on."""
+    """Make the machine answer for a Service's address."""
     _ip("addr", "replace", f"{address}/32", "dev", subnet.bridge)
 
 
@@ -131,9 +131,9 @@ def remove_address(subnet: Subnet, address: str) -> None:
 
 
 async def pod_network(subnet: Subnet, number: int) -> PodNetwork:
-    """A namespace with loopback, and eth0 on the bridge."""
+    """Make a network namespace with loopback, and with eth0 on the bridge."""
     address = subnet.pod(number)
-    # The namespace's first process makes it ready; then a descriptor keeps the namespace.
+    # The namespace's first process configures it. Afterwards a descriptor keeps the namespace alive.
     process = await asyncio.create_subprocess_exec(
         "unshare", "--net", "sh", "-c", _SETUP, address, subnet.gateway, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )

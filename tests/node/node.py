@@ -26,18 +26,18 @@ from tests.node.pod import Node, PodLife
 
 logger = logging.getLogger("agent")
 
-# As many as the subnet has addresses.
+# The most pods at once: the subnet has 253 addresses for them.
 PODS = 250
 _LEASES = "kube-node-lease"
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 _STARTED = now()
 _RENEWAL_S = 5.0
-# Not what the machine has: nothing limits what a process takes, so that any pod of a test may be scheduled.
+# More than the machine has, so that every pod of a test can be scheduled. Nothing limits a process's real use.
 _CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": str(PODS)}
 
 
 async def register(node: Node, port: int) -> None:
-    """`port` is that of the node's own API, for logs and exec."""
+    """Create the node object and report its status. `port` is that of the node's own API, for logs and exec."""
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": _ARCHITECTURE}
     try:
         await node.client.create(NodeResource(metadata=ObjectMeta(name=node.name, labels=labels)))
@@ -48,7 +48,7 @@ async def register(node: Node, port: int) -> None:
 
 
 async def keep_alive(node: Node, port: int) -> None:
-    """Renews the Lease and the Ready condition until it is cancelled."""
+    """Renew the Lease and the Ready condition until cancelled."""
     while True:
         try:
             await _renew(node)
@@ -89,7 +89,7 @@ async def _report(node: Node, port: int) -> None:
 
 
 class Pods:
-    """Those that run on the node, by uid."""
+    """The pods that run on the node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -102,7 +102,7 @@ class Pods:
         return next((life for life in found if life.pod.metadata.namespace == namespace), None)
 
     async def run(self) -> None:
-        """Takes what is bound to the node until it is cancelled."""
+        """Start, update and delete the pods bound to the node, until cancelled."""
         async for bound in follow(self._node.client, PodResource, {"spec.nodeName": self._node.name}):
             self._update({item.metadata.uid: item for item in bound.values()})
 

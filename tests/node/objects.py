@@ -1,4 +1,4 @@
-"""What the agent reads of Kubernetes objects: the API's own names, few fields, and nothing that is null."""
+"""The fields that the agent reads from Kubernetes objects, under the API's own names."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields have the API's names."""
+    """Base of all objects. Fields are encoded under the API's camel-case names."""
 
 
 class Metadata(_Struct, frozen=True, rename="camel"):
@@ -30,7 +30,7 @@ class FieldSelector(_Struct, frozen=True, rename="camel"):
 
 
 class Source(_Struct, frozen=True, rename="camel"):
-    """A ConfigMap or Secret as a whole."""
+    """A reference to a whole ConfigMap or Secret."""
 
     name: str = ""
     optional: bool = False
@@ -81,7 +81,7 @@ class Pause(_Struct, frozen=True, rename="camel"):
 
 
 class Action(_Struct, frozen=True, rename="camel"):
-    """What a probe or a hook does: one of these."""
+    """The action of a probe or a hook. Exactly one field is set."""
 
     exec: Command | None = None
     http_get: HttpGet | None = None
@@ -118,7 +118,7 @@ class Capabilities(_Struct, frozen=True, rename="camel"):
 
 
 class SecurityContext(_Struct, frozen=True, rename="camel"):
-    """A container's; a pod's has some of the fields, and those of PodSecurityContext."""
+    """A container's security context. A pod's is PodSecurityContext."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
@@ -166,7 +166,7 @@ class KeyToPath(_Struct, frozen=True, rename="camel"):
 
 
 class MapVolume(_Struct, frozen=True, rename="camel"):
-    """A ConfigMap (`name`) or a Secret (`secretName`, or `name` within a projected volume)."""
+    """A volume of a ConfigMap (`name`) or a Secret (`secretName`, or `name` within a projected volume)."""
 
     name: str = ""
     secret_name: str = ""
@@ -258,5 +258,5 @@ class Pod(_Struct, frozen=True, rename="camel"):
 
 
 def pod_of(found: Any) -> Pod:
-    """From lightkube's object or what the API server said."""
+    """Convert lightkube's object, or the API server's JSON as a dictionary, into a Pod."""
     return msgspec.convert(found if isinstance(found, dict) else found.to_dict(), Pod)

@@ -1,4 +1,4 @@
-"""A pod's life on the node: its volumes and network, its containers in their order, its status, its end."""
+"""A pod's life on the node: its volumes and network, its containers in order, its status and its end."""
 
 import asyncio
 import logging
@@ -27,14 +27,14 @@ from tests.node.volumes import Store, VolumeError, Volumes
 logger = logging.getLogger("agent")
 
 _RETRY_S = 0.5
-# The kubelet's takes up to a minute and more.
+# How often volumes are refreshed. The kubelet takes a minute or more; tests need less.
 _REFRESH_S = 2.0
 _LAST_WORDS_S = 5.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """What all pods of the node share; `folder` is where they keep what they have."""
+    """What all pods of the node share. The pods keep their files in `folder`."""
 
     name: str
     folder: Path
@@ -45,7 +45,7 @@ class Node:
 
 class PodLife:
     def __init__(self, pod: Pod, node: Node, number: int) -> None:
-        """`number` makes the pod's address."""
+        """Prepare the pod. `number` determines the pod's address."""
         self.pod = pod
         self._node = node
         self.number = number
@@ -69,13 +69,13 @@ class PodLife:
         return next(found, None)
 
     def delete(self, grace_s: float) -> None:
-        """Ends it within that time, and removes it from the API server. Once more with a shorter time: sooner."""
+        """End the pod within `grace_s` and remove it from the API server. A later call can only shorten the time."""
         if grace_s < self._grace_s:
             self._grace_s = grace_s
             self._deletion.set()
 
     async def run(self) -> None:
-        """Until it is gone from the API server, or is to be."""
+        """Run the pod until it is deleted and removed from the API server."""
         background = [asyncio.create_task(self._report_changes())]
         try:
             life = asyncio.create_task(self._live(background))
@@ -107,7 +107,7 @@ class PodLife:
                 group.create_task(life.run())
 
     async def _initialize(self, life: ContainerLife, group: asyncio.TaskGroup) -> bool:
-        """Runs an init container to its end; one that is always restarted, until it has started."""
+        """Run an init container to its end; wait for a sidecar only until it has started."""
         running = group.create_task(life.run())
         if life.container.restart_policy == "Always":
             await life.started.wait()
@@ -131,7 +131,7 @@ class PodLife:
     async def _refresh_volumes(self) -> None:
         while True:
             await asyncio.sleep(_REFRESH_S)
-            # What has been deleted stays as it was, as with the kubelet.
+            # Files of a deleted ConfigMap or Secret stay, as with the kubelet.
             with suppress(VolumeError, httpx2.HTTPError):
                 await self._volumes.refresh()
 
@@ -154,7 +154,7 @@ class PodLife:
         )
 
     async def _process_spec(self, container: Container) -> ProcessSpec:
-        """ConfigurationError when it can't be made as the pod says."""
+        """Return how the container's process starts. Raise ConfigurationError if the pod's spec can't be followed."""
         assert self._network
         if container.lifecycle.post_start:
             raise ConfigurationError("this node knows no postStart hooks")
@@ -211,7 +211,7 @@ class PodLife:
         (folder / "resolv.conf").write_text(f"nameserver {self._node.subnet.dns}\nsearch {zones}\noptions ndots:5\n")
 
     async def _end(self, life: asyncio.Task[None]) -> None:
-        """Sidecars among the init containers end last."""
+        """End the containers. Sidecars, which are among the init containers, end last."""
         await asyncio.gather(*(self._end_container(container) for container in self.containers))
         await asyncio.gather(*(self._end_container(container) for container in reversed(self.init_containers)))
         if any(container.begun for container in (*self.containers, *self.init_containers)):
@@ -234,7 +234,7 @@ class PodLife:
         metadata = self.pod.metadata
         try:
             found = await self._node.client.get(PodResource, metadata.name, namespace=metadata.namespace)
-            # Another one may have the name by now.
+            # Another pod may have taken the name by now.
             if found.metadata and found.metadata.uid == metadata.uid:
                 await self._node.client.delete(PodResource, metadata.name, namespace=metadata.namespace, grace_period=0)
         except ApiError as error:
@@ -248,7 +248,7 @@ class PodLife:
             await self._persist(self._report)
 
     async def _persist(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Until the API server has been reached and agrees."""
+        """Repeat the step until the API server has accepted it."""
         while True:
             try:
                 await step()
@@ -266,12 +266,12 @@ class PodLife:
                 PodStatusResource, metadata.name, body, namespace=metadata.namespace, patch_type=PatchType.MERGE
             )
         except ApiError as error:
-            # 409: another pod of this name.
+            # 404: the pod is gone. 409: another pod has this name.
             if error.status.code not in {404, 409}:
                 raise
 
     def status(self) -> dict[str, Any]:
-        """The API's PodStatus."""
+        """Return the API's PodStatus."""
         beside = pod_status.sidecars(self.init_containers)
         ready = self._initialized and all(life.ready for life in (*self.containers, *beside))
         truths = {

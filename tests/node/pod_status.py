@@ -1,4 +1,4 @@
-"""What a pod's status says, of what its containers do."""
+"""A pod's status, derived from the states of its containers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from tests.node.container import ContainerLife
 from tests.node.events import now
 
 Conditions = dict[str, tuple[str, str | None]]
-"""By type: the status, and since when."""
+"""Maps a condition's type to its status and the time of its last change."""
 
 
 def sidecars(init_containers: Sequence[ContainerLife]) -> list[ContainerLife]:
-    """Those that go on beside the others."""
+    """Return the init containers that keep running beside the main containers."""
     return [life for life in init_containers if life.container.restart_policy == "Always"]
 
 
@@ -28,14 +28,14 @@ def phase(
 
 
 def update(conditions: Conditions, truths: Mapping[str, bool]) -> None:
-    """The time of a condition is that of its last change."""
+    """Set the conditions' statuses. A condition's time changes only with its status."""
     for kind, true in truths.items():
         if conditions.get(kind, ("", ""))[0] != str(true):
             conditions[kind] = (str(true), now())
 
 
 def told(conditions: Conditions, reasons: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    """As the API has them; those that aren't true with their reasons."""
+    """Return the conditions in the API's format, with reasons for those that aren't true."""
     return [
         {
             "type": kind,
@@ -50,7 +50,7 @@ def told(conditions: Conditions, reasons: Mapping[str, Mapping[str, str]]) -> li
 def reasons(
     done: bool, containers: Sequence[ContainerLife], init_containers: Sequence[ContainerLife]
 ) -> dict[str, dict[str, str]]:
-    """Why conditions are not true, if they aren't."""
+    """Return by condition type why the condition would not be true."""
     if done:
         return {kind: {"reason": "PodCompleted"} for kind in ("Ready", "ContainersReady", "Initialized")}
     unready = [life.container.name for life in containers if not life.ready]

@@ -1,4 +1,4 @@
-"""Probes, from the node to the pod's address, as the kubelet makes them."""
+"""Probes from the node to the pod's address, as the kubelet makes them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,19 +16,19 @@ _MAX_BODY_BYTES = 10 << 10
 
 @dataclass(frozen=True)
 class Target:
-    """A container. `run` starts a command in it, and returns its exit code and output within a time."""
+    """A container to probe. `run` runs a command in it within a time, and returns exit code and output."""
 
     container: Container
     address: str
     run: Callable[[list[str], float], Awaitable[tuple[int, bytes]]]
 
     def port(self, port: int | str) -> int:
-        """By number or name. KeyError for a name that no port has."""
+        """Return the port's number. Raise KeyError for a name that no port has."""
         return port if isinstance(port, int) else {p.name: p.container_port for p in self.container.ports}[port]
 
 
 async def attempt(action: Action, target: Target, timeout_s: float) -> str:
-    """What went wrong; nothing when nothing did."""
+    """Try the action once. Return the failure's text, or an empty text after success."""
     try:
         async with asyncio.timeout(timeout_s):
             return await _attempt(action, target, timeout_s)
@@ -80,7 +80,10 @@ async def _grpc(address: str, service: str, timeout_s: float) -> str:
 
 
 async def verdicts(probe: Probe, target: Target, failed: Callable[[str], Awaitable[None]]) -> AsyncIterator[bool]:
-    """Whether the container is well, each time that as many attempts in a row as the probe's threshold say the same."""
+    """Yield whether the container is well, after each attempt that completes or extends a row of equal results.
+
+    A row is complete when it is as long as the probe's threshold. Each failed attempt is reported to `failed`.
+    """
     await asyncio.sleep(probe.initial_delay_seconds)
     row, last = 0, None
     while True:

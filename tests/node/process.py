@@ -1,4 +1,4 @@
-"""Starts containers' processes, and processes within containers."""
+"""Start containers' processes, and processes within containers."""
 
 import asyncio
 import os
@@ -20,24 +20,24 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Process:
-    """`outer` waits for the process, outside of its namespaces; `pid` is the process's own, as the machine has it."""
+    """A running process. `outer` waits for it from outside its namespaces; `pid` is its id on the machine."""
 
     outer: asyncio.subprocess.Process
     pid: int
 
     async def wait(self) -> int:
-        """The exit code; 128 and the signal's number after one."""
+        """Return the exit code, or 128 plus the signal's number."""
         code = await self.outer.wait()
         return code if code >= 0 else 128 - code
 
     def send(self, number: signal.Signals) -> None:
-        """Nothing happens when it has ended. SIGKILL ends all of its namespace."""
+        """Send a signal, unless the process has ended. SIGKILL ends all processes of its namespace."""
         if self.outer.returncode is None:
             self.outer.send_signal(number)
 
 
 async def start(spec: ProcessSpec, stdin: int = DEVNULL, stdout: int = DEVNULL, stderr: int = DEVNULL) -> Process:
-    """Returns when the process runs. StartError when it doesn't."""
+    """Start a process and return when it runs. Raise StartError if it doesn't start."""
     told = os.memfd_create("spec")
     os.write(told, spec.encode())
     os.lseek(told, 0, os.SEEK_SET)
@@ -60,7 +60,10 @@ async def start(spec: ProcessSpec, stdin: int = DEVNULL, stdout: int = DEVNULL, 
 
 
 async def finish(process: Process, timeout_s: float) -> tuple[int, bytes]:
-    """Exit code and what it wrote to a piped stdout. TimeoutError after that time; the process never goes on."""
+    """Wait for the end; return the exit code and the output to a piped stdout.
+
+    Raise TimeoutError after `timeout_s`. In every case no process is left.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             output, _ = await process.outer.communicate()

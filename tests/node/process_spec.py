@@ -1,4 +1,4 @@
-"""What the agent tells tests.node.launch to start, or to run within what has been started."""
+"""The agent's order to tests.node.launch: start a container's process, or run one within a container."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mount:
-    """A file or folder of the machine at a path of the container; `source` has no symbolic links."""
+    """A file or folder of the machine, mounted at a path of the container. `source` has no symbolic links."""
 
     source: str
     target: str
@@ -16,7 +16,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """A container's process. With `beside`, a process's id, one that runs in its namespaces, among its files."""
+    """A container's process.
+
+    `beside` is a process id, or 0. If set, the new process joins that process's namespaces and sees its files.
+    """
 
     argv: list[str]
     env: dict[str, str]
@@ -31,7 +34,7 @@ class ProcessSpec:
     """Descriptor of the network namespace."""
     read_only_root: bool = False
     scratch: str = ""
-    """A folder where the container's root file system is put together."""
+    """The folder in which the container's root file system is assembled."""
     mounts: list[Mount] = dataclasses.field(default_factory=list)
     beside: int = 0
 

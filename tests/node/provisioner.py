@@ -1,4 +1,4 @@
-"""A StorageClass for tests: each claim of it gets a folder of the machine, which outlives the pods that use it."""
+"""A storage provisioner for tests: each claim gets a folder of the machine, which outlives the pods that use it."""
 
 import logging
 import shutil
@@ -21,7 +21,7 @@ _BY = "pv.kubernetes.io/provisioned-by"
 
 
 async def provision(client: AsyncClient, folder: Path) -> None:
-    """Makes a volume for each claim of a class of this provisioner until it is cancelled."""
+    """Make a volume for each claim whose class names this provisioner, until cancelled."""
     async for claims in follow(client, PersistentVolumeClaim):
         for claim in list(claims.values()):
             if claim.status.phase == "Pending" and not claim.spec.volumeName and claim.spec.storageClassName:
@@ -53,13 +53,13 @@ async def _provide(client: AsyncClient, folder: Path, claim: Any) -> None:
         metadata = ObjectMeta(name=name, annotations={_BY: PROVISIONER})
         await client.create(PersistentVolume(metadata=metadata, spec=spec))
     except httpx2.HTTPError as error:
-        # 409: made before; 404: the class isn't there (yet).
+        # 409: the volume exists already. 404: the class does not exist, at least not yet.
         if not isinstance(error, ApiError) or error.status.code not in {404, 409}:
             logger.error("claim %s: %s", claim.metadata.name, error)
 
 
 async def reclaim(client: AsyncClient) -> None:
-    """Removes released volumes and their folders where their class says Delete, until it is cancelled."""
+    """Remove released volumes and their folders where the reclaim policy is Delete, until cancelled."""
     async for volumes in follow(client, PersistentVolume):
         for volume in list(volumes.values()):
             spec, annotations = volume.spec, volume.metadata.annotations or {}

@@ -1,10 +1,10 @@
-"""Services: their cluster IPs and their names, for pods and for the machine itself.
+"""Cluster IPs and DNS names of Services, for pods and for the machine itself.
 
-A proxy in user space listens at each cluster IP and port while an endpoint is ready, and hands connections to the
-endpoints in turn. Only TCP; no node ports, load balancers, session affinity or network policies.
+A proxy in user space listens at each cluster IP and port while an endpoint is ready. It hands connections to the
+endpoints in turn. It supports TCP only, and no node ports, load balancers, session affinity or network policies.
 
-Names are told by a DNS server that knows the Services of the cluster and nothing else: A records of a Service, or of a
-headless one's ready endpoints.
+A DNS server answers for the Services of the cluster and for nothing else. It has A records only: a Service's cluster
+IP, or the ready endpoints of a headless Service.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class _KnownServices:
 
 
 async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> None:
-    """The proxy, until it is cancelled. The API server, which has no endpoints, listens at 127.0.0.1:`api_port`."""
+    """Run the proxy until cancelled. The API server has no endpoints; it listens at 127.0.0.1:`api_port`."""
     cluster, proxy = _KnownServices(), _Proxy(subnet)
     following = asyncio.create_task(cluster.follow(client))
     try:
@@ -76,7 +76,7 @@ async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> 
 
 
 def routes(services: Mapping[str, Any], slices: Mapping[str, Any]) -> Iterator[tuple[Address, list[Address]]]:
-    """Where each Service's ports lead to; those without ready endpoints are left out."""
+    """Yield each Service port's address and ready endpoints. Leave out ports without ready endpoints."""
     for service in services.values():
         ip = cluster_ip(service)
         if not ip:
@@ -94,13 +94,13 @@ def routes(services: Mapping[str, Any], slices: Mapping[str, Any]) -> Iterator[t
 
 
 def cluster_ip(service: Any) -> str:
-    """Nothing for a headless one, and for one that has no address."""
+    """Return the Service's cluster IP, or an empty text for a headless Service or one without an address."""
     ip: str = service.spec.clusterIP or ""
     return "" if ip == "None" else ip
 
 
 def ready_addresses(part: Any) -> list[str]:
-    """No condition means ready, says the API."""
+    """Return the addresses of ready endpoints. By the API's rule, an endpoint without a condition is ready."""
     endpoints = part.endpoints or ()
     ready = (e for e in endpoints if e.conditions is None or e.conditions.ready in {None, True})
     return [address for endpoint in ready for address in endpoint.addresses]
@@ -125,7 +125,11 @@ class _Proxy:
         self._turns = itertools.count()
 
     async def update(self, table: Table, ips: set[str]) -> None:
-        """`ips` are those of all Services: where nothing listens connections are refused, and don't hang."""
+        """Listen where the table says.
+
+        `ips` are the addresses of all Services. The machine owns all of them, so that connections to a Service
+        without endpoints are refused instead of hanging.
+        """
         self._table = table
         for address in self._servers.keys() - table.keys():
             self._servers.pop(address).close()
@@ -172,7 +176,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def serve_names(client: AsyncClient, subnet: Subnet) -> None:
-    """The DNS server, until it is cancelled."""
+    """Run the DNS server until cancelled."""
     cluster = _KnownServices()
     await asyncio.to_thread(add_address, subnet, subnet.dns)
     loop = asyncio.get_running_loop()
@@ -207,9 +211,9 @@ class _Names(asyncio.DatagramProtocol):
 
 
 def answer(query: bytes, resolve: Callable[[str], list[str] | None]) -> bytes:
-    """A DNS answer to a question of one name (RFC 1035, section 4). ValueError for what is no such question.
+    """Answer a DNS query for one name (RFC 1035, section 4). Raise ValueError if `query` is not one.
 
-    `resolve` gives addresses, or None for a name that isn't there. Only A records exist.
+    `resolve` returns addresses, or None for an unknown name. Only A records exist.
     """
     identity, flags, questions, *_ = struct.unpack_from(">6H", query)
     if questions != 1 or flags & 0x8000:
@@ -222,7 +226,7 @@ def answer(query: bytes, resolve: Callable[[str], list[str] | None]) -> bytes:
     question = query[12 : position + 5]
     found = resolve(".".join(labels))
     records = [_record(ip) for ip in found or ()] if kind == 1 else []
-    # An authoritative answer; 3 is NXDOMAIN.
+    # 0x8400: an authoritative answer. 0x0100: recursion desired, as asked. 3: NXDOMAIN.
     header = struct.pack(
         ">6H", identity, 0x8400 | (flags & 0x0100) | (3 if found is None else 0), 1, len(records), 0, 0
     )
@@ -230,5 +234,5 @@ def answer(query: bytes, resolve: Callable[[str], list[str] | None]) -> bytes:
 
 
 def _record(ip: str) -> bytes:
-    """Its name is the question's; nobody keeps it for longer than a second."""
+    """Return an A record that points to the question's name, with a TTL of one second."""
     return struct.pack(">3HIH4B", 0xC00C, 1, 1, 1, 4, *map(int, ip.split(".")))

@@ -1,4 +1,4 @@
-"""What a container sees: its files, its user, its environment, and the API server as its own service account."""
+"""Test what a container sees: its files, user and environment, and the API server as its service account."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def fails(cluster: Cluster, namespace: str, name: str, command: str) -> str:
     return str(refused.value)
 
 
-def test_a_container_is_who_and_where_it_should_be(cluster: Cluster, namespace: str) -> None:
+def test_a_container_has_its_own_user_files_processes_and_network(cluster: Cluster, namespace: str) -> None:
     user = {**SECURITY, "runAsUser": 1234, "runAsGroup": 2345}
     confined = {**script(SLEEP, volumeMounts=[{"name": "own", "mountPath": "/own"}]), "securityContext": user}
     fields = {
@@ -62,14 +62,14 @@ def test_a_writable_root_is_the_containers_own(cluster: Cluster, namespace: str)
     other = {**script(SLEEP, name="other"), "securityContext": open_}
     cluster.apply(pod("two", writer, other, terminationGracePeriodSeconds=0), namespace=namespace)
     cluster.wait_ready("pod/two", namespace)
-    # The project itself may lie under /tmp, and is seen by all.
+    # Both containers may see files under /tmp, because the project itself may lie there.
     until(lambda: "mine" in run(cluster, namespace, "two", "ls /tmp").split())
     listed = cluster.kubectl("exec", "-n", namespace, "two", "-c", "other", "--", "ls", "/tmp")  # noqa: S108
     assert "mine" not in listed.split()
     assert not Path("/tmp/mine").exists()  # noqa: S108
 
 
-def test_the_environment_is_what_the_pod_says(cluster: Cluster, namespace: str) -> None:
+def test_the_environment_follows_the_pods_spec(cluster: Cluster, namespace: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"token": "hush"}}
     env = [
         {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -118,7 +118,7 @@ def test_a_changed_config_map_reaches_the_container_as_a_whole(cluster: Cluster,
     assert run(cluster, namespace, "reader", "cat /config/sub/one /etc/one.txt") == "11"
     cluster.apply(config_map("settings", one="new", two="2"), namespace=namespace)
     until(lambda: run(cluster, namespace, "reader", "cat /config/sub/one") == "new")
-    # As the kubelet's: a path within a volume is not followed.
+    # As with the kubelet, a subPath mount does not see changes.
     assert run(cluster, namespace, "reader", "cat /etc/one.txt") == "1"
     assert "Read-only" in fails(cluster, namespace, "reader", "touch /config/x")
 

@@ -1,4 +1,4 @@
-"""What is left of containers when the agent is killed: nothing."""
+"""Test that nothing of a container outlives a killed agent, and that the bridge keeps its address."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests.node.network import NetworkError, Subnet, bridged, check_isolation, f
 
 pytestmark = pytest.mark.slow
 
-# A container with a child of its own, started as the agent does it.
+# Starts a container with a child process, as the agent does.
 KILLED = """
 import asyncio, json, sys
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_nothing_outlives_a_killed_agent(tmp_path: Path, subnet: Subnet) -> None
         try:
             assert agent.stdout
             pids = json.loads(agent.stdout.readline())
-            # The two of them, and a child.
+            # The container's process, its parent outside, and its child.
             until(lambda: len(in_folder(tmp_path)) == 3)
             assert set(map(str, pids)) < set(in_folder(tmp_path))
         finally:
@@ -69,7 +69,7 @@ def test_nothing_outlives_a_killed_agent(tmp_path: Path, subnet: Subnet) -> None
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert list(tmp_path.iterdir()) == []
     until(lambda: not [name for name in os.listdir("/sys/class/net") if name.startswith(f"hr{subnet.number}p")])
-    # The next one with this subnet takes the bridge away.
+    # The next user of this subnet removes the bridge.
     with bridged(subnet):
         pass
     assert subnet.bridge not in os.listdir("/sys/class/net")
@@ -90,7 +90,7 @@ def link_address(subnet: Subnet) -> str:
 
 
 def in_folder(folder: Path) -> list[str]:
-    """Processes that have something below the folder mounted."""
+    """Return the ids of processes with a mount below the folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/mountinfo"):
         with contextlib.suppress(OSError):

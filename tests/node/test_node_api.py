@@ -1,4 +1,4 @@
-"""kubectl logs and exec, and a node whose API server goes away for a while."""
+"""Test kubectl logs and exec, and a node whose API server goes away for a while."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from tests.node.manifests import pod, script
 pytestmark = pytest.mark.slow
 
 
-def test_exec_has_streams_and_an_exit_code(cluster: Cluster, namespace: str) -> None:
+def test_exec_carries_streams_and_the_exit_code(cluster: Cluster, namespace: str) -> None:
     cluster.apply(pod("box", script("exec sleep 600"), terminationGracePeriodSeconds=0), namespace=namespace)
     cluster.wait_ready("pod/box", namespace)
     prefix = ("exec", "-n", namespace, "box")
@@ -46,7 +46,7 @@ def test_exec_ends_with_its_client(cluster: Cluster, namespace: str) -> None:
     until(lambda: not running())
 
 
-def test_logs_are_told_in_part(cluster: Cluster, namespace: str) -> None:
+def test_logs_can_be_read_in_part(cluster: Cluster, namespace: str) -> None:
     talker = script("for i in 1 2 3; do echo line $i; done; printf unfinished; exec sleep 600 >/dev/null 2>&1")
     cluster.apply(pod("talker", talker, terminationGracePeriodSeconds=0), namespace=namespace)
 
@@ -66,7 +66,7 @@ def test_logs_are_told_in_part(cluster: Cluster, namespace: str) -> None:
         logs("--previous")
 
 
-def test_only_the_api_server_is_let_in(cluster: Cluster) -> None:
+def test_only_the_api_server_is_admitted(cluster: Cluster) -> None:
     node = cluster.plane.call("GET", "/api/v1/nodes/node-1")["status"]
     port = node["daemonEndpoints"]["kubeletEndpoint"]["Port"]
     url = f"https://{cluster.subnet.gateway}:{port}/containerLogs/a/b/c"
@@ -94,7 +94,7 @@ def test_pods_outlast_the_api_server(cluster: Cluster, namespace: str) -> None:
     assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
 
 
-def test_a_failed_tests_report_has_what_pods_said(cluster: Cluster) -> None:
+def test_a_failed_tests_report_contains_the_pods_logs(cluster: Cluster) -> None:
     start = time.time()
     with contextlib.suppress(AssertionError), cluster.namespace() as name:
         cluster.apply(pod("talker", script("echo cause of it all; exec sleep 600")), namespace=name)

@@ -1,4 +1,4 @@
-"""Pods that run: started, probed, restarted, replaced and ended as on a real node."""
+"""Test that pods start, are probed, restart, are replaced and end as on a real node."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ def simulator(**fields: Any) -> dict[str, Any]:
 
 
 def status(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
-    """Of a pod's only container."""
+    """Return the status of a pod's only container."""
     found: dict[str, Any] = cluster.get("pod", name, namespace)["status"]["containerStatuses"][0]
     return found
 
@@ -37,7 +37,7 @@ def test_a_deployment_serves_at_its_pods_addresses(cluster: Cluster, namespace: 
     assert "starting with Config" in cluster.kubectl("logs", "-n", namespace, pods[0]["metadata"]["name"])
 
 
-def test_what_is_killed_is_started_again(cluster: Cluster, namespace: str) -> None:
+def test_a_killed_container_is_restarted(cluster: Cluster, namespace: str) -> None:
     cluster.apply(pod("sim", simulator(readinessProbe=READINESS)), namespace=namespace)
     cluster.wait_ready("pod/sim", namespace)
     cluster.kubectl("exec", "-n", namespace, "sim", "--", "python", "-c", "import os; os.kill(1, 15)")
@@ -87,7 +87,7 @@ def test_a_rolling_update_replaces_pods(cluster: Cluster, namespace: str) -> Non
     until(lambda: not cluster.get("pod", old["metadata"]["name"], namespace))
     (new,) = cluster.pods(namespace, "app=sim")
     models = call(f"http://{new['status']['podIP']}:8000/v1/models")[1]
-    # Only variables of the pod's own list are expanded.
+    # Only variables from the container's own `env` list are expanded.
     assert models["data"][0]["id"] == "other-$(HOSTNAME)"
 
 
@@ -132,7 +132,7 @@ def test_init_containers_run_in_their_order_before_the_rest(cluster: Cluster, na
     until(lambda: cluster.kubectl("logs", "-n", namespace, "steps", "-c", "server").split() == ["1", "2"])
 
 
-def test_what_cannot_start_says_why(cluster: Cluster, namespace: str) -> None:
+def test_a_pod_that_cannot_start_says_why(cluster: Cluster, namespace: str) -> None:
     cluster.apply(
         pod("unknown", container("example.com/absent:v2")),
         pod("wrong", container("busybox", command=["absent-command"])),
@@ -166,7 +166,7 @@ def test_the_restricted_standard_is_enforced(cluster: Cluster, namespace: str, c
 
 
 def between_runs(cluster: Cluster, namespace: str, name: str, *flags: str) -> str:
-    """A log that was read while the pod waited, from before until after, for one and the same run."""
+    """Return a log that was read entirely while the pod waited between the same two runs."""
     said: list[str] = []
 
     def read_while_waiting() -> bool:
@@ -180,7 +180,7 @@ def between_runs(cluster: Cluster, namespace: str, name: str, *flags: str) -> st
     return said[-1]
 
 
-def test_between_two_runs_the_last_one_is_told(cluster: Cluster, namespace: str) -> None:
+def test_between_two_runs_logs_show_the_last_run(cluster: Cluster, namespace: str) -> None:
     failing = script("echo run; exit 5", readinessProbe={"exec": {"command": ["true"]}})
     cluster.apply(pod("failing", failing), namespace=namespace)
     for flags in ((), ("--previous",)):
@@ -188,7 +188,7 @@ def test_between_two_runs_the_last_one_is_told(cluster: Cluster, namespace: str)
     assert status(cluster, namespace, "failing")["lastState"]["terminated"]["exitCode"] == 5
 
 
-def test_a_sidecar_starts_before_the_rest_and_goes_on(cluster: Cluster, namespace: str) -> None:
+def test_a_sidecar_starts_before_the_main_container_and_keeps_running(cluster: Cluster, namespace: str) -> None:
     mounts = [{"name": "data", "mountPath": "/data"}]
     beside = script(
         "sleep 0.3; touch /data/up; exec sleep 600",

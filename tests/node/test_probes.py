@@ -1,4 +1,4 @@
-"""Probes against live servers, and how many attempts make a verdict."""
+"""Test probes against live servers, and how many attempts make a verdict."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ HERE = "127.0.0.1"
 
 
 def target(port: int = 0, code: int = 0, delay_s: float = 0.0) -> Target:
-    """A container with a port named `http`, in which each command ends so after a while."""
+    """Return a container with a port named `http`. Each command in it ends with `code` after `delay_s`."""
 
     async def run(command: list[str], timeout_s: float) -> tuple[int, bytes]:
         await asyncio.sleep(delay_s)
@@ -37,7 +37,7 @@ async def status(request: Request) -> Response:
     return Response(request.headers.get("x-given", ""), request.path_params["code"])
 
 
-async def test_http_statuses_below_400_are_well() -> None:
+async def test_http_probes_succeed_below_status_400() -> None:
     with live(Starlette(routes=[Route("/{code:int}", status)])) as url:
         port = int(url.rpartition(":")[2])
         for code, said in ((200, ""), (302, ""), (404, "statuscode: 404"), (503, "statuscode: 503")):
@@ -63,7 +63,7 @@ async def health_service(**statuses: int) -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_a_grpc_service_says_how_it_is() -> None:
+async def test_grpc_probes_succeed_only_for_a_serving_service() -> None:
     answers = health_pb2.HealthCheckResponse
     async with health_service(liveness=answers.SERVING, readiness=answers.NOT_SERVING) as port:
         assert await attempt(Action(grpc=Grpc(port, "liveness")), target(), 5) == ""
@@ -72,7 +72,7 @@ async def test_a_grpc_service_says_how_it_is() -> None:
     assert "UNAVAILABLE" in await attempt(Action(grpc=Grpc(free_port(), "liveness")), target(), 5)
 
 
-async def test_a_command_fails_by_its_code_or_its_time() -> None:
+async def test_a_command_fails_by_its_exit_code_or_a_timeout() -> None:
     action = Action(exec=Command(["true"]))
     assert await attempt(action, target(), 5) == ""
     assert await attempt(action, target(code=3), 5) == "true (exit code 3)"

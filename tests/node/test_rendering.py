@@ -1,4 +1,4 @@
-"""What the agent makes of a pod's spec, before anything runs."""
+"""Test what the agent derives from a pod's spec before anything runs."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_references_become_values(parts: list[tuple[str, str | None]], values: d
     assert expand(text, values) == "".join(expected)
 
 
-def test_a_command_takes_the_place_of_the_entry_point_and_its_arguments() -> None:
+def test_a_command_replaces_the_entry_point_and_its_arguments() -> None:
     image = Image(["entry", "$(X)"], ["default"])
     assert argv(only(args=[]), image, {"X": "1"}) == ["entry", "1", "default"]
     assert argv(only(), image, {}) == ["entry", "$(X)", "given"]
@@ -48,7 +48,7 @@ def test_a_command_takes_the_place_of_the_entry_point_and_its_arguments() -> Non
     assert argv(only(command=["other"]), image, {}) == ["other", "given"]
 
 
-def test_a_containers_identity_goes_before_its_pods_and_its_images() -> None:
+def test_a_containers_identity_overrides_its_pods_and_its_images() -> None:
     image = Image([], user=1, group=2)
     assert identity(made(), only(), image) == (1, 2, [])
     inside = made(securityContext={"runAsUser": 5, "runAsGroup": 6, "fsGroup": 8, "supplementalGroups": [7]})
@@ -93,7 +93,7 @@ def test_each_of_our_images_is_known(name: str) -> None:
     assert image.user
 
 
-def test_other_images_are_not() -> None:
+def test_other_images_are_unknown() -> None:
     with pytest.raises(ImageError, match='no "nginx"'):
         find_image("docker.io/library/nginx:1")
 
@@ -114,10 +114,10 @@ def test_a_volumes_files_are_always_the_last_written(
             if path.is_file()
         }
         assert found == {name: file.content for name, file in files.items()}
-        # The link, and what it leads to.
+        # The link `..data` and its target.
         assert len(list(folder.glob("..*"))) == 2
 
 
-def test_a_pod_is_read_whatever_else_it_says() -> None:
+def test_unknown_fields_of_a_pod_are_ignored() -> None:
     manifest = pod("pod", container("busybox", tty=True, imagePullPolicy="Always"), schedulerName="x", hostIPC=False)
     assert pod_of(json.loads(json.dumps(manifest))).spec.containers[0].image == "busybox"

@@ -1,4 +1,4 @@
-"""Services by cluster IP and by name, from within pods and from the machine."""
+"""Test Services by cluster IP and by name, from within pods and from the machine."""
 
 import errno
 import socket
@@ -91,7 +91,7 @@ def test_names_are_answered(labels: list[str], identity: int, addresses: list[st
 
 @settings(deadline=None)
 @given(st.binary(max_size=40))
-def test_what_is_no_question_is_refused(data: bytes) -> None:
+def test_malformed_queries_raise_or_are_echoed(data: bytes) -> None:
     try:
         told = answer(data, lambda _: ["10.0.0.1"])
     except (ValueError, IndexError, struct.error):

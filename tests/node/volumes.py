@@ -1,4 +1,4 @@
-"""A pod's volumes as folders of the machine: what the API server holds, written as the kubelet writes it."""
+"""A pod's volumes as folders of the machine, written from the API server's objects as the kubelet does."""
 
 import base64
 import os
@@ -28,7 +28,7 @@ from tests.node.objects import DownwardVolume, MapVolume, Pod, Projected, Projec
 
 
 class VolumeError(Exception):
-    """A volume can't be had, for now: FailedMount."""
+    """A volume is not available yet. Kubernetes calls this FailedMount."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Store:
 
 
 class Volumes:
-    """Of one pod. `folder` is the agent's own, for this pod."""
+    """The volumes of one pod. The agent keeps this pod's volumes in `folder`."""
 
     def __init__(self, pod: Pod, folder: Path, store: Store, subnet: Subnet) -> None:
         self._pod = pod
@@ -74,11 +74,11 @@ class Volumes:
         self.address = ""
 
     async def set_up(self) -> dict[str, Path]:
-        """The volumes' folders by name. VolumeError when one of them can't be had."""
+        """Set up all volumes and return their folders by name. Raise VolumeError if one is not available."""
         return {volume.name: await self._set_up(volume) for volume in self._pod.spec.volumes}
 
     async def refresh(self) -> None:
-        """Writes anew what has changed in the API server, and tokens that are about to expire."""
+        """Rewrite volumes whose objects have changed in the API server, and tokens that are about to expire."""
         for volume in self._pod.spec.volumes:
             await self._write(volume)
 
@@ -119,7 +119,7 @@ class Volumes:
         return Path(volume.spec.hostPath.path)
 
     def _give_to_group(self, root: Path) -> None:
-        """fsGroup: all of it belongs to the group, which may write; what is made in it does, too."""
+        """Apply fsGroup: give the group all files, old and future ones, and let it do what the owner may."""
         group = self._pod.spec.security_context.fs_group
         if group is None:
             return
@@ -131,7 +131,7 @@ class Volumes:
             path.chmod(mode | (0o2770 if path.is_dir() else (mode & 0o700) >> 3))
 
     async def _write(self, volume: Volume) -> bool:
-        """False when a volume is none of those that hold what the API server says."""
+        """Write a volume's files if they changed. Return False for a volume without objects of the API server."""
         files = await self._files(volume)
         if files is None:
             return False
@@ -171,7 +171,7 @@ class Volumes:
         raise VolumeError("a projected volume has a source that this node doesn't know")
 
     def _token_mode(self) -> int:
-        """Readable for others only where no group is given to volumes and nobody says who the user is."""
+        """Return the token's mode: with fsGroup the group reads it, else everyone must be able to."""
         return 0o600 if self._pod.spec.security_context.fs_group is not None else 0o644
 
     async def _of_map(self, wanted: MapVolume, kind: str, mode: int) -> dict[str, File]:
@@ -199,7 +199,7 @@ class Volumes:
         return files
 
     async def _token(self, source: TokenSource) -> bytes:
-        """Bound to the pod, and renewed when a fifth of its time is left."""
+        """Return a token bound to the pod. Renew it when a fifth of its lifetime is left."""
         token, renewal = self._tokens.get(source.path, (b"", 0.0))
         if time.time() < renewal:
             return token
@@ -223,9 +223,9 @@ class Volumes:
 
 
 def write_atomically(folder: Path, files: Mapping[str, File]) -> None:
-    """Readers see all of the old files or all of the new ones: `..data` is a link that changes its target.
+    """Replace all files at once: readers see all old files or all new ones, because the link `..data` is renamed.
 
-    The kubelet's layout: each first part of a path is a link through `..data`.
+    The layout is the kubelet's: the first part of each path is a link through `..data`.
     """
     fresh = folder / f"..{uuid.uuid4().hex}"
     fresh.mkdir()
