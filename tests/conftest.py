@@ -1,4 +1,4 @@
-"""Fixtures for all tests: an S3 server and a control plane. tests/node has a cluster, tests/run has pytest plugins."""
+"""Fixtures for all tests: an S3 server and a control plane. The cluster is in tests/node, the plugins in tests/run."""
 
 import itertools
 import os

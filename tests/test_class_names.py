@@ -1,4 +1,4 @@
-"""Within a package, a class's name says which class it is."""
+"""No two classes of a package share a name, so that a name alone identifies a class."""
 
 import ast
 from collections import defaultdict

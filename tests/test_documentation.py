@@ -1,4 +1,4 @@
-"""The documentation names files, folders and headings that exist, and says first what its reader can do."""
+"""The documentation names only existing files, folders and headings. Each page first says what its reader can do."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ READMES = [*sorted((ROOT / "simulator").glob("*/README.md")), ROOT / "tests/node
 FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
 # A path from the top of the repository, in prose, a table or a command.
 PATH = re.compile(rf"(?<![\w./:-])(?:\./)?((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./<>*-]*)")
-# A file that is named alone, such as `engine.py`.
+# A file name without a folder, such as `engine.py`.
 BARE = re.compile(r"`([\w-]+\.(?:py|md|sh))`")
 MODULE = re.compile(r"python3? -m ([a-z_]\w*(?:\.\w+)*)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -58,20 +58,20 @@ def links(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES + READMES, ids=identify)
-def test_every_path_that_is_named_exists(page: Path) -> None:
+def test_every_named_path_exists(page: Path) -> None:
     # `helm/test_x.py::test_y` is relative to tests/; tests/helm/test_documentation.py looks for those.
     text = re.sub(r"`[^`\n]*::[^`\n]*`", "", page.read_text())
     assert sorted({path for path in PATH.findall(text) if not exists(path)}) == []
 
 
 @pytest.mark.parametrize("page", PAGES + READMES, ids=identify)
-def test_every_file_that_is_named_alone_exists(page: Path) -> None:
+def test_every_file_named_without_a_folder_exists(page: Path) -> None:
     known = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")} | {"README.md"}
     assert sorted(set(BARE.findall(page.read_text())) - known) == []
 
 
 @pytest.mark.parametrize("page", PAGES + READMES, ids=identify)
-def test_every_module_that_is_run_exists(page: Path) -> None:
+def test_every_module_in_a_command_exists(page: Path) -> None:
     modules = {name for name in MODULE.findall(page.read_text()) if name.partition(".")[0] in FOLDERS}
     places = {name: ROOT / name.replace(".", "/") for name in modules}
     found = {
@@ -92,7 +92,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in {"docs", "build", "dist"}])
-def test_every_page_that_code_names_exists(folder: str) -> None:
+def test_every_page_named_in_code_exists(folder: str) -> None:
     texts = [
         path.read_text(errors="ignore")
         for path in (ROOT / folder).rglob("*")

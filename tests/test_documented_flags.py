@@ -1,4 +1,4 @@
-"""docs/configure.md has every flag of the three servers, with its variable, chart key and default."""
+"""docs/configure.md documents every flag of the three servers, with its variable, chart key and default."""
 
 import re
 from importlib import import_module

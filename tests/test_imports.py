@@ -81,7 +81,7 @@ def circle(graph: Graph) -> list[str]:
 
 
 def reached(graph: Graph, start: str) -> dict[str, str]:
-    """Return all that importing `start` may import, each with the module that imports it."""
+    """Return every module that importing `start` may import, mapped to the module that imports it."""
     found: dict[str, str] = {}
     waiting = [start]
     while waiting:

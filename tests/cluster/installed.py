@@ -1,4 +1,4 @@
-"""The chart, installed by the real helm, and what stands around it in a cluster: model servers, and those who ask."""
+"""Install the chart with the real helm in a cluster with model servers, and send requests to it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from tests.node.manifests import container, deployment
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
 SERVERS = "my-model-server"
-# Of the seed's commands, but for where the chart comes from.
+# The arguments of the upstream guide's install command, except the chart's location.
 SEED = ("--values", str(SLO_VALUES), "--set", f"inferencePool.modelServers.matchLabels.app={SERVERS}")
 WAIT = ("--wait", "--timeout", "120s")
 
 
 @dataclass(frozen=True)
 class Release:
-    """`name` in `namespace`."""
+    """An installed release of the chart."""
 
     cluster: Cluster
     namespace: str
@@ -38,12 +38,12 @@ class Release:
 
     @property
     def pods(self) -> list[dict[str, Any]]:
-        """The picker's."""
+        """The picker's pods."""
         return self.cluster.pods(self.namespace, f"inferencepool={self.name}-epp")
 
     @property
     def pod(self) -> str:
-        """Its only one."""
+        """The name of the picker's only pod."""
         (pod,) = self.pods
         return str(pod["metadata"]["name"])
 
@@ -53,13 +53,13 @@ class Release:
         return str(pod["status"]["podIP"])
 
     def get(self, port: int, path: str) -> Any:
-        """What the pod answers there."""
+        """Return the answer of the picker's pod to a GET. Fail unless its status is 200."""
         status, answer = call(f"http://{self.address}:{port}{path}")
         assert status == 200, answer
         return answer
 
     def objects(self) -> set[str]:
-        """Everything in the namespace that a release may leave behind, as kind/name."""
+        """Return everything in the namespace that a release may leave behind, as kind/name."""
         kinds = "pods,deployments,services,configmaps,serviceaccounts,roles,rolebindings,secrets,persistentvolumeclaims"
         kinds += ",inferencepools,poddisruptionbudgets,networkpolicies,leases,horizontalpodautoscalers"
         found = self.kubectl("get", kinds, "-o", "name").split()
@@ -68,7 +68,7 @@ class Release:
 
 @contextmanager
 def installed(cluster: Cluster, *values: str, wait: Sequence[str] = WAIT) -> Iterator[Release]:
-    """The seed's release with further values, in a namespace of its own, uninstalled at the end."""
+    """Install the example release with further values in a new namespace. Uninstall it at the end."""
     with cluster.namespace("inference") as namespace:
         release = Release(cluster, namespace)
         serve_models(cluster, namespace)
@@ -80,7 +80,7 @@ def installed(cluster: Cluster, *values: str, wait: Sequence[str] = WAIT) -> Ite
 
 
 def serve_models(cluster: Cluster, namespace: str, replicas: int = 2) -> None:
-    """Simulated model servers, quick ones, behind the label that the release selects."""
+    """Start fast simulated model servers with the label that the release selects."""
     ports = [{"containerPort": 8000, "name": "http"}]
     ready = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1}
     args = ("--port", "8000", "--speed-factor", "20")
@@ -90,7 +90,7 @@ def serve_models(cluster: Cluster, namespace: str, replicas: int = 2) -> None:
 
 
 def ask(url: str, number: int, headers: dict[str, str] | None = None) -> int:
-    """A streamed completion's status, its body read to the end."""
+    """Send a streamed completion, read its body to the end, and return its status."""
     import urllib.request
 
     body = {"model": "simulated-model", "prompt": f"{number} " + "word " * (20 + number % 50), "max_tokens": 8}
@@ -105,7 +105,7 @@ def ask(url: str, number: int, headers: dict[str, str] | None = None) -> int:
 
 
 def sample_rows(count: int, ttft_ms: float = 100.0) -> dict[str, Any]:
-    """Rows for a trainer, as a picker would send them: latencies that grow with the prompt and the queue."""
+    """Return training rows as a picker would send them. The latencies grow with the prompt and the queue."""
     rows = []
     for index in range(count):
         tokens, waiting = 10 + index * 7 % 500, index % 5
@@ -123,7 +123,7 @@ def sample_rows(count: int, ttft_ms: float = 100.0) -> dict[str, Any]:
 
 
 def train(release: Release, count: int = 300) -> int:
-    """Gives the trainer rows, and waits until every prediction server serves what comes of them; its generation."""
+    """Send rows to the trainer, wait until every prediction server serves a model, and return its generation."""
     status, answer = call(f"http://{release.address}:8000/add_training_data_bulk", sample_rows(count))
     assert status in (200, 202), answer
     until(lambda: generation(release, 8001) > 0, 60)
@@ -132,6 +132,6 @@ def train(release: Release, count: int = 300) -> int:
 
 
 def generation(release: Release, port: int) -> int:
-    """What a prediction server serves; 0 while it serves nothing."""
+    """Return the generation that a prediction server serves, or 0 if it serves none."""
     found = release.get(port, "/status").get("generation")
     return int(found or 0)

@@ -1,4 +1,4 @@
-"""Two pickers and the one trainer that they share: what they send it crosses the network, so it is over TLS."""
+"""Test two pickers that share one trainer. Their training rows cross the network, so the connection uses TLS."""
 
 import base64
 import json
@@ -28,17 +28,17 @@ FLEET = (
 
 
 def addresses(release: Release) -> list[str]:
-    """Of the pickers."""
+    """Return the addresses of the pickers' pods."""
     return [str(pod["status"]["podIP"]) for pod in release.pods]
 
 
 def generations(release: Release) -> list[int]:
-    """What each picker's prediction server serves; 0 while it serves nothing."""
+    """Return the generation that each picker's prediction server serves, or 0 for none."""
     return [int(call(f"http://{address}:8001/status")[1].get("generation") or 0) for address in addresses(release)]
 
 
 def in_picker(release: Release, *command: str, check: bool = True) -> str:
-    """What it prints in the container of one of the pickers."""
+    """Run a command in one picker's container and return its output."""
     return release.kubectl("exec", release.pods[0]["metadata"]["name"], "-c", "epp", "--", *command, check=check)
 
 
@@ -47,17 +47,17 @@ def curl(release: Release, *words: str, check: bool = True) -> str:
 
 
 def samples(release: Release) -> int:
-    """How many the trainer has, who shows a certificate of its Service's name by the CA in the Secret."""
+    """Return the trainer's number of samples. Ask by the Service's name, and verify the certificate by the CA."""
     status = json.loads(curl(release, "--cacert", CA_FILE, f"https://{TRAINER}:8000/data/status"))
     return int(status["training_data"]["total_samples"] + status["test_data"]["total_samples"])
 
 
 def serve(release: Release, address: str, count: int = 40) -> None:
-    """Requests through that picker, whose observations go to the trainer."""
+    """Send requests through one picker and wait until the trainer has the observations."""
     until(lambda: len(call(f"http://{address}:9090/debug/endpoints")[1]["endpoints"]) == 2)
     before = samples(release)
     assert [ask(f"http://{address}:8081", number) for number in range(count)] == [200] * count
-    # Two rows at least of each: its time to first token, its time per token.
+    # Each request gives at least two rows: one for TTFT, one for TPOT.
     until(lambda: samples(release) >= before + 2 * count, 60)
 
 
@@ -68,7 +68,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
 
 
 def secret(release: Release) -> dict[str, str]:
-    """The data of the Secret that the chart makes."""
+    """Return the data of the Secret that the chart makes."""
     found = release.cluster.get("secret", SECRET, release.namespace)
     assert found["type"] == "kubernetes.io/tls"
     data: dict[str, str] = found["data"]
@@ -86,11 +86,11 @@ def test_pickers_and_their_trainer_talk_over_tls(release: Release) -> None:
     assert in_picker(release, "ls", Path(CA_FILE).parent.as_posix()).split() == ["ca.crt"]
 
 
-def test_a_new_trainer_has_the_old_certificate(release: Release) -> None:
+def test_a_new_trainer_keeps_the_old_certificate(release: Release) -> None:
     pods, before = addresses(release), secret(release)
     release.upgrade(*FLEET, "--set", f"{SIDECARS}.trainingServer.podAnnotations.replaced=once")
     assert secret(release) == before
-    # The pickers, who go on, still believe it.
+    # The pickers keep running and still trust the certificate.
     assert addresses(release) == pods
     serve(release, pods[0])
 

@@ -1,4 +1,4 @@
-"""The seed's commands, as printed, against a release of the chart whose pod really runs."""
+"""Run the commands of the upstream guide, as printed, against a release whose pod really runs."""
 
 from collections.abc import Iterator
 
@@ -31,18 +31,18 @@ def test_one_pod_of_five_containers_runs(release: Release) -> None:
     assert "5/5" in release.kubectl("get", "pods")
 
 
-def test_each_container_tells_what_it_does(release: Release) -> None:
+def test_each_container_writes_a_log(release: Release) -> None:
     assert "ready: ext_proc on 9002" in release.kubectl("logs", release.pod, "-c", "epp")
     assert "headroom.trainer" in release.kubectl("logs", release.pod, "-c", "training-server")
     assert release.kubectl("logs", release.pod, "-c", "prediction-server-1")
 
 
-def test_the_service_has_a_port_for_each(release: Release) -> None:
+def test_the_service_has_a_port_for_each_server(release: Release) -> None:
     ports = release.cluster.get("service", "my-slo-pool-epp", release.namespace)["spec"]["ports"]
     assert [port["port"] for port in ports] == [9002, 9090, 8000, 8001, 8002, 8003]
 
 
-def test_helm_test_asks_them_all(release: Release) -> None:
+def test_helm_test_succeeds(release: Release) -> None:
     assert "Succeeded" in release.helm("test")
 
 
@@ -54,14 +54,14 @@ def test_troubleshooting_commands_answer(release: Release) -> None:
     assert '"ok"' in release.kubectl("exec", release.pod, *words)
 
 
-def test_the_picker_knows_the_model_servers_with_the_rights_of_its_pod(release: Release) -> None:
+def test_the_picker_finds_the_model_servers_with_its_pods_rights(release: Release) -> None:
     until(lambda: len(release.get(9090, "/debug/endpoints")["endpoints"]) == 2)
     pods = release.cluster.pods(release.namespace, "app=my-model-server")
     known = {endpoint["address"] for endpoint in release.get(9090, "/debug/endpoints")["endpoints"]}
     assert known == {f"{pod['status']['podIP']}:8000" for pod in pods}
 
 
-def test_predictions_can_be_asked_for_once_there_is_a_model(release: Release) -> None:
+def test_prediction_servers_answer_once_there_is_a_model(release: Release) -> None:
     train(release)
     for name, more in (("ttft", ', "prefix_cache_score": 0}'), ("tpot", ', "num_tokens_generated": 0}')):
         words = ("curl", "-sS", f"http://localhost:8001/v1/{name}", "-d", ROW + more)

@@ -1,4 +1,4 @@
-"""What happens to a release over time: its pod dies, its values change, it goes."""
+"""Test a release over time: its pod dies, its values change, and it is uninstalled."""
 
 import pytest
 
@@ -13,12 +13,12 @@ QUICK = ("--set", "inferenceExtension.sidecars.predictionServers.config.modelSyn
 
 
 def samples(release: Release) -> int:
-    """How many the trainer has."""
+    """Return the trainer's number of samples."""
     status = release.get(8000, "/data/status")
     return int(status["training_data"]["total_samples"] + status["test_data"]["total_samples"])
 
 
-def test_with_persistence_a_new_pod_goes_on_where_the_old_one_ended(cluster: Cluster) -> None:
+def test_with_persistence_a_new_pod_keeps_models_and_samples(cluster: Cluster) -> None:
     with installed(cluster, "--set", PERSISTENT, *QUICK) as release:
         before = train(release)
         known, old = samples(release), release.pod
@@ -34,14 +34,14 @@ def test_with_persistence_a_new_pod_goes_on_where_the_old_one_ended(cluster: Clu
         )
         assert status == 200, answer
         release.helm("uninstall", "--wait")
-        # The models and the samples outlive the release, and nothing else does.
+        # Only the claim with the models and the samples outlives the release.
         until(lambda: not any("epp" in name for name in release.objects() if not name.startswith("persistent")), 60)
         left = {name for name in release.objects() if "my-model-server" not in name}
         assert len(left) == 1
         assert left.pop().startswith("persistentvolumeclaim/")
 
 
-def test_values_change_and_are_taken_back(cluster: Cluster) -> None:
+def test_values_change_and_are_rolled_back(cluster: Cluster) -> None:
     with installed(cluster) as release:
         release.upgrade("--set", "inferenceExtension.sidecars.predictionServers.replicas=2")
         (pod,) = release.pods

@@ -1,4 +1,4 @@
-"""Several pickers: one leads and the others stand by, with the rights that the chart gives them and no more."""
+"""Test several pickers: one leads, the others stand by. They have the rights that the chart gives, and no more."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_the_picker_may_do_what_it_needs_and_no_more(cluster: Cluster) -> None:
 
         read = ("pods", f"inferencepools.{STABLE}", f"inferenceobjectives.{EXPERIMENTAL}")
         needed = [(verb, what) for verb in ("list", "watch") for what in read]
-        # Roles take effect a moment after they are made.
+        # Roles take effect a moment after their creation.
         until(lambda: [one for one in needed if not may(*one)] == [])
         changed = [(verb, what) for verb in ("get", "create", "delete", "patch", "update") for what in read]
         others = [("get", what) for what in ("secrets", "configmaps", "nodes", "deployments.apps")]

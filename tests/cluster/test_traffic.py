@@ -1,4 +1,4 @@
-"""Requests through a real Envoy in the picker's pod, to model servers in pods of their own."""
+"""Send requests through a real Envoy in the picker's pod to model servers in their own pods."""
 
 import pytest
 
@@ -23,14 +23,14 @@ def latest_decision(release: Release) -> dict[str, object]:
 
 @pytest.mark.parametrize("duplex", ["false", "true"])
 def test_the_loop_closes(cluster: Cluster, duplex: str) -> None:
-    """Requests are observed, models are trained of them, and soon decide where requests go."""
+    """The picker observes requests, the trainer trains models on them, and predictions soon decide the routing."""
     with installed(cluster, *VALUES, "--set", f"standalone.proxy.fullDuplex={duplex}") as release:
         url = f"http://{release.address}:8081"
         until(lambda: len(release.get(9090, "/debug/endpoints")["endpoints"]) == 2)
         assert [ask(url, number, SLO) for number in range(100)] == [200] * 100
         until(lambda: generation(release, 8001) > 0, 60)
         until(lambda: generation(release, 8002) > 0 and generation(release, 8003) > 0, 60)
-        # On a busy machine predictions may come too late at first; the picker pauses who is late.
+        # On a busy machine predictions may come too late at first; the picker then pauses the late servers.
         until(lambda: ask(url, 1000, SLO) == 200 and latest_decision(release)["profile"] == "slo", 60)
         prediction = latest_decision(release)["prediction"]
         assert isinstance(prediction, dict)

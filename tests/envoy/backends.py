@@ -1,4 +1,4 @@
-"""Model servers that do what a request's `x-act` header says, and remember every request as it came."""
+"""Model servers that act as a request's `x-act` header says, and record every request as received."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ EVENTS = EVENT * 3 + LAST_EVENTS
 
 @dataclass
 class Received:
-    """A request as the backend saw it; header names in lower case."""
+    """A request as the backend received it. Header names are in lower case."""
 
     method: str
     path: str
@@ -36,14 +36,14 @@ class Received:
 
 
 class Connection:
-    """One HTTP/1.1 connection from its server's side."""
+    """The server's side of one HTTP/1.1 connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self._writer = reader, writer
         self.state = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
 
     async def receive(self) -> Received | None:
-        """The next request, whole unless it shall be answered early; None when there is none."""
+        """Return the next request, or None after the last one. Don't read its body if it asks for an early answer."""
         head = await self._event()
         if not isinstance(head, h11.Request):
             return None
@@ -87,9 +87,9 @@ class Connection:
 
 @dataclass(eq=False)
 class Backend:
-    """`received` are the requests but those for metrics, in the order in which they were read whole.
+    """A model server. `received` holds all requests except those for metrics, in the order of their last byte.
 
-    `active` are those not yet answered.
+    `active` counts the requests that are not answered yet.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Backend:
         return f"{self.host}:{self.port}"
 
     async def start(self) -> None:
-        """Listens, where it listened before if it did."""
+        """Listen on a free port, or after a stop on the same port again."""
         self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -171,7 +171,7 @@ async def _large(connection: Connection, backend: Backend, request: Received) ->
 
 
 async def _events(connection: Connection, backend: Backend, request: Received) -> None:
-    """A stream of events, cut into pieces of so many bytes wherever that falls, with so many ms between them."""
+    """Send events in pieces of equal size, regardless of their borders. The argument is `bytes,pause in ms`."""
     await connection.begin_stream()
     step_bytes, _, pause_ms = request.argument.partition(",")
     step = int(step_bytes or len(EVENT))
@@ -188,24 +188,24 @@ async def _trailers(connection: Connection, backend: Backend, request: Received)
 
 
 async def _silent(connection: Connection, backend: Backend, request: Received) -> None:
-    """Says nothing until the other side has gone."""
+    """Send nothing until the client has gone."""
     await connection.reader.read()
 
 
 async def _early(connection: Connection, backend: Backend, request: Received) -> None:
-    """Answers what it hasn't read, and lets the other side end the connection."""
+    """Answer before reading the body, and let the client end the connection."""
     await connection.answer(int(request.argument), b"", [("connection", "close")])
     await connection.reader.read()
 
 
 async def _gated(connection: Connection, backend: Backend, request: Received) -> None:
-    """Answers when the gate opens."""
+    """Answer when the gate opens."""
     await backend.gate.wait()
     await _json(connection, backend, request)
 
 
 async def _endless(connection: Connection, backend: Backend, request: Received) -> None:
-    """Events until the other side has gone."""
+    """Send events until the client has gone."""
     await connection.begin_stream()
     while not connection.reader.at_eof():
         await connection.send(h11.Data(data=EVENT))
@@ -213,7 +213,7 @@ async def _endless(connection: Connection, backend: Backend, request: Received) 
 
 
 async def _cut(connection: Connection, backend: Backend, request: Received) -> None:
-    """Resets the connection, before the answer or amid it."""
+    """Reset the connection before the answer or in the middle of it."""
     if request.argument == "amid":
         await connection.begin_stream()
         await connection.send(h11.Data(data=EVENT))

@@ -1,4 +1,4 @@
-"""Clients of a gateway: HTTP/1.1 by aiohttp, HTTP/2 by h2, which shows frames, trailers and resets as they come."""
+"""Clients of a gateway: HTTP/1.1 with aiohttp, and HTTP/2 with h2, which exposes frames, trailers and resets."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ Body = bytes | Iterable[bytes]
 
 @dataclass
 class Answer:
-    """Header names in lower case. `reset` when the stream broke before its end."""
+    """A response. Header names are in lower case. `reset` is set if the stream broke before its end."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class _Stream:
 async def over_http1(
     url: str, path: str, *, method: str = "POST", headers: Mapping[str, str] | None = None, body: Body = b""
 ) -> Answer:
-    """One request over a connection of its own; a body in pieces is sent chunked."""
+    """Send one request over a new connection. A body in pieces is sent chunked."""
     data = io.BytesIO(body) if isinstance(body, bytes) else _pieces(body)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         answer = Answer()
@@ -62,7 +62,7 @@ async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 class Http2Connection:
-    """One connection, for as many streams at a time as there are callers."""
+    """One connection. Each concurrent caller of `send` gets its own stream."""
 
     def __init__(self, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._authority = authority
@@ -83,7 +83,7 @@ class Http2Connection:
         trailers: Mapping[str, str] | None = None,
         abort_when: Callable[[Answer], bool] = lambda answer: False,
     ) -> Answer:
-        """Sends a request and waits for the end of its answer, or resets the stream when `abort_when` says so."""
+        """Send a request and wait for the end of its answer. Reset the stream as soon as `abort_when` is true."""
         state, number = self._state, self._state.get_next_available_stream_id()
         stream = self._streams[number] = _Stream()
         pieces = [body] if isinstance(body, bytes) else list(body)
@@ -104,7 +104,7 @@ class Http2Connection:
         return stream.answer
 
     async def run(self) -> None:
-        """Takes in what comes, until the connection ends."""
+        """Handle incoming data until the connection ends."""
         while data := await self._reader.read(1 << 16):
             for event in self._state.receive_data(data):
                 self._take(event)
@@ -170,7 +170,7 @@ def _texts(headers: Iterable[tuple[str | bytes, str | bytes]] | None) -> list[tu
 
 @asynccontextmanager
 async def http2(port: int) -> AsyncIterator[Http2Connection]:
-    """A connection to 127.0.0.1 without TLS, both sides knowing that HTTP/2 is spoken."""
+    """Open an HTTP/2 connection to 127.0.0.1 without TLS and without an upgrade."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     connection = Http2Connection(f"127.0.0.1:{port}", reader, writer)
     running = asyncio.create_task(connection.run())

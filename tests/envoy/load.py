@@ -1,4 +1,4 @@
-"""Many requests at a time through a gateway, some of which their client aborts."""
+"""Send many concurrent requests through a gateway; clients abort some of them."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ EXPECTED = {"json": ANSWER, "events=60": EVENTS, "events=7": EVENTS, "events=60,
 
 @dataclass(frozen=True)
 class Ask:
-    """`leave_after_s` is when the client aborts, if the answer hasn't come by then."""
+    """A planned request. The client aborts after `leave_after_s` if the answer is not complete by then."""
 
     number: int
     act: str
@@ -30,7 +30,7 @@ class Ask:
 
 @dataclass
 class Outcomes:
-    """`wrong` describes every answer that isn't the backend's own, whole."""
+    """Counts of results. `wrong` describes every answer that differs from the backend's complete answer."""
 
     right: int = 0
     aborted: int = 0
@@ -46,7 +46,7 @@ class Outcomes:
 
 
 def asks(seed: int, abort_share: float = 0.0) -> Iterator[Ask]:
-    """Requests without end, in an order of their own for each seed."""
+    """Yield requests without end. The seed determines the order."""
     rng = random.Random(seed)
     for number in itertools.count():
         leaves = rng.random() < abort_share
@@ -56,7 +56,7 @@ def asks(seed: int, abort_share: float = 0.0) -> Iterator[Ask]:
 async def send_all(
     url: str, plan: Iterator[Ask], outcomes: Outcomes, *, workers: int, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Sends what is planned, `workers` requests at a time."""
+    """Send the planned requests, `workers` at a time."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
@@ -69,7 +69,7 @@ async def send_all(
 
 @asynccontextmanager
 async def load(url: str, *, workers: int = 8, headers: Mapping[str, str] | None = None) -> AsyncIterator[Outcomes]:
-    """Keeps sending until the block is left, and then waits for what is under way."""
+    """Keep sending until the block is left, then wait for the requests in flight."""
     stopped = asyncio.Event()
     outcomes = Outcomes()
     plan = itertools.takewhile(lambda _: not stopped.is_set(), asks(seed=1))

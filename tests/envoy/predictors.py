@@ -1,4 +1,4 @@
-"""Prediction servers as processes, over a store in which models that answer 1000 ms and 50 ms are published."""
+"""Prediction servers as processes. Their store holds models that predict 1000 ms (TTFT) and 50 ms (TPOT)."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ class Predictors:
 
     @property
     def flags(self) -> list[object]:
-        """What the picker needs to ask them; nobody takes its training rows."""
+        """The flags with which a picker asks these servers. No trainer receives the picker's rows."""
         urls = ",".join(f"http://127.0.0.1:{port}" for port in self.ports)
         return [
             "--enable-latency-predictor",
@@ -42,7 +42,7 @@ class Predictors:
 
     async def stop(self) -> None:
         for port in self.ports:
-            # A frozen process heeds nothing else.
+            # A stopped process reacts only to SIGKILL.
             with suppress(KeyError, ProcessLookupError):
                 self.signal(port, signal.SIGKILL)
         await asyncio.gather(*(supervisor.stop() for supervisor in self._running.values()))

@@ -1,6 +1,6 @@
-"""Real Envoy before a real picker, both processes of their own, and model servers in the test's process.
+"""Run a real Envoy and a real picker as processes, and model servers in the test's process.
 
-The model servers have addresses of their own, since a gateway's subset names addresses without ports.
+Each model server has its own address, because a gateway's subset names addresses without ports.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Edit = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Rig:
-    """Addresses of what runs. The endpoints file says which backends the picker knows."""
+    """The running processes and backends. The endpoints file tells the picker which backends exist."""
 
     folder: Path
     full_duplex: bool
@@ -59,7 +59,7 @@ class Rig:
         self.picker.kill("epp", number)
 
     def set_endpoints(self, backends: Sequence[Backend]) -> None:
-        """Rewrites the endpoints file, at once for who reads it."""
+        """Rewrite the endpoints file atomically."""
         listed = [{"name": backend.name, "address": backend.host, "port": backend.port} for backend in backends]
         draft = self.folder / "endpoints.draft"
         draft.write_text(json.dumps({"endpoints": listed}))
@@ -74,7 +74,7 @@ class Rig:
         return decisions
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of the picker's samples of this name that have these labels."""
+        """Return the sum of the picker's samples with this name and these labels."""
         families = text_string_to_metric_families(await get(f"http://127.0.0.1:{self.metrics_port}/metrics"))
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
@@ -84,7 +84,7 @@ class Rig:
         return sum(int(line.rpartition(" ")[2]) for line in text.splitlines())
 
     async def is_idle(self) -> bool:
-        """Whether the picker counts nothing as in flight, in any of its columns."""
+        """Return whether the picker counts nothing in flight, in total and for each endpoint."""
         state = await self.endpoints()
         columns = [row[name] for row in state["endpoints"] for name in row if name.endswith("in_flight")]
         return state["in_flight"] == 0 and not any(columns)
@@ -107,9 +107,9 @@ async def running(
     picker_flags: Sequence[object] = (),
     edit: Edit = lambda config: None,
 ) -> AsyncIterator[Rig]:
-    """`edit` changes Envoy's configuration before it is used.
+    """Run Envoy, a picker and backends. `edit` changes Envoy's configuration before its start.
 
-    The message timeout is longer than Envoy's own, so that a busy machine doesn't look like a failing picker.
+    The message timeout is longer than Envoy's default, so that a busy machine doesn't look like a failing picker.
     """
     _allow_sockets(10_000)
     envoy_port, admin_port, grpc_port, health_port, metrics_port = free_ports(5)
@@ -163,7 +163,7 @@ def _envoy(folder: Path, port: int, admin_port: int, config: dict[str, Any]) -> 
 
 
 def _allow_sockets(count: int) -> None:
-    """For this process and those that it starts, as far as the system lets it."""
+    """Raise the limit of open files of this process and its children, as far as the system allows."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if most == resource.RLIM_INFINITY else min(count, most)
     if allowed < wanted:
@@ -171,7 +171,7 @@ def _allow_sockets(count: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports below those that outgoing connections take, so that a process that is started again finds its own free."""
+    """Return free ports below the range of outgoing connections, so that a restarted process finds its port free."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(10_000, 30_000)

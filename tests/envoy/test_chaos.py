@@ -1,4 +1,4 @@
-"""Thousands of requests while clients leave, endpoints come and go, and prediction servers die: none is lost."""
+"""Test that no request is lost while clients abort, endpoints come and go, and prediction servers die."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ async def knows(rig: Rig, backends: list[Backend]) -> bool:
 
 
 async def drained(backend: Backend) -> None:
-    """Returns when the backend has had nothing to do for a while."""
+    """Wait until the backend has been idle for a while."""
     quiet = 0
     while quiet < 10:
         quiet = 0 if backend.active else quiet + 1
@@ -35,7 +35,7 @@ async def drained(backend: Backend) -> None:
 
 
 async def replace_backends(rig: Rig, replaced: list[str]) -> None:
-    """One after the other leaves the pool, finishes what it has, ends, comes back, and joins the pool again."""
+    """Replace one backend after the other: remove it from the pool, drain it, restart it, and add it again."""
     for backend in itertools.cycle(rig.backends):
         others = [other for other in rig.backends if other is not backend]
         rig.set_endpoints(others)
@@ -86,7 +86,7 @@ async def test_no_request_is_lost_in_chaos(tmp_path: Path, full_duplex: bool) ->
         assert outcomes.aborted > COUNT * ABORTED_SHARE / 10
         assert await rig.envoy_stat("http.inference.ext_proc.failure_mode_allowed") == 0
         assert await rig.metric("headroom_epp_refused_requests_total") == 0
-        # Between the restarts some predictions came in time; how many is up to the machine.
+        # Between the restarts some predictions came in time. Their number depends on the machine.
         assert await rig.metric("headroom_epp_decisions_total", source="remote") > COUNT / 1000
         await until(rig.is_idle)
         assert await rig.metric("headroom_epp_in_flight_requests") == 0

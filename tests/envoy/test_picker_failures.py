@@ -1,4 +1,4 @@
-"""What clients see of a picker that is killed or hangs, in Envoy's two modes and both failure modes."""
+"""Test what clients see if a picker is killed or hangs, in both body modes and both failure modes of Envoy."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ BODY = b'{"model": "m", "prompt": "hello"}'
 TIMEOUTS = "http.inference.ext_proc.message_timeouts"
 WORKERS = 4
 KILLED, FROZEN = signal.SIGKILL, signal.SIGSTOP
-# A stopped backend stays a candidate, as it would in the first moments.
+# A stopped backend stays a candidate during the whole test, as it does for a short time in production.
 FRESH = ("--metrics-staleness-threshold", "5m")
 THREE_CHOICES = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -39,7 +39,7 @@ async def has_no_streams(rig: Rig) -> bool:
 
 
 async def recover(rig: Rig, number: signal.Signals) -> None:
-    """Returns when the picker picks again."""
+    """Continue or restart the picker, and wait until it picks again."""
     if number == FROZEN:
         rig.signal_picker(signal.SIGCONT)
     else:
@@ -67,14 +67,14 @@ async def test_open_a_lost_picker_costs_no_request(tmp_path: Path, number: signa
             assert await rig.envoy_stat(TIMEOUTS) == timeouts
             await recover(rig, number)
         assert outcomes.wrong == []
-        # Each request waits in vain once at most, and none does once the picker is given up.
+        # Each request runs into the timeout at most once, and none does after Envoy has given up the picker.
         assert timeouts <= received
         assert timeouts > 0 if number == FROZEN else timeouts == 0
         assert all(backend.received for backend in rig.backends)
         await until(rig.is_idle)
 
 
-async def test_open_in_full_duplex_only_what_the_picker_held_is_lost(tmp_path: Path) -> None:
+async def test_open_in_full_duplex_only_requests_held_by_the_picker_are_lost(tmp_path: Path) -> None:
     async with running(tmp_path, full_duplex=True) as rig:
         async with load(rig.url, workers=WORKERS) as outcomes:
             await outcomes.reach(50)
@@ -82,14 +82,14 @@ async def test_open_in_full_duplex_only_what_the_picker_held_is_lost(tmp_path: P
             await until(rig.is_picker_given_up)
             await outcomes.reach(outcomes.total + 200)
             await recover(rig, KILLED)
-        # Of each worker the request under way, and one more until Envoy has noticed.
+        # Each worker may lose the request in flight, and one more until Envoy has noticed.
         assert len(outcomes.wrong) <= 2 * WORKERS
         await until(rig.is_idle)
 
 
 @pytest.mark.parametrize("full_duplex", [False, True])
-async def test_a_picker_that_is_asked_to_end_costs_no_request(tmp_path: Path, full_duplex: bool) -> None:
-    """Envoy's health checks notice within the delay, while requests are still taken."""
+async def test_a_terminated_picker_costs_no_request(tmp_path: Path, full_duplex: bool) -> None:
+    """Envoy's health checks notice the end during the shutdown delay, while the picker still takes requests."""
     async with running(tmp_path, full_duplex=full_duplex, picker_flags=["--shutdown-delay", "5s"]) as rig:
         async with load(rig.url, workers=WORKERS) as outcomes:
             await outcomes.reach(50)
@@ -103,7 +103,9 @@ async def test_a_picker_that_is_asked_to_end_costs_no_request(tmp_path: Path, fu
 
 @pytest.mark.parametrize("number", [KILLED, FROZEN])
 @pytest.mark.parametrize("full_duplex", [False, True])
-async def test_closed_nothing_passes_a_lost_picker(tmp_path: Path, full_duplex: bool, number: signal.Signals) -> None:
+async def test_closed_no_request_passes_without_a_picker(
+    tmp_path: Path, full_duplex: bool, number: signal.Signals
+) -> None:
     async with running(tmp_path, full_duplex=full_duplex, failure_mode="closed", message_timeout_s=0.2) as rig:
         assert (await ask(rig)).body == ANSWER
         rig.signal_picker(number)
@@ -116,7 +118,7 @@ async def test_closed_nothing_passes_a_lost_picker(tmp_path: Path, full_duplex: 
         await until(rig.is_idle)
 
 
-async def test_a_client_cannot_choose_its_endpoint_when_nobody_else_does(tmp_path: Path) -> None:
+async def test_a_client_cannot_choose_its_endpoint_without_a_picker(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         rig.signal_picker(KILLED)
         await until(rig.is_picker_given_up)
@@ -132,7 +134,7 @@ async def are_fresh(rig: Rig) -> bool:
     return not any(row["stale"] for row in (await rig.endpoints())["endpoints"])
 
 
-async def test_the_next_choice_serves_and_is_accounted_for(tmp_path: Path) -> None:
+async def test_the_next_choice_serves_and_is_counted(tmp_path: Path) -> None:
     async with running(tmp_path, picker_flags=[*FRESH, "--config-text", THREE_CHOICES]) as rig:
         await until(partial(are_fresh, rig))
         alive = rig.backends[1]

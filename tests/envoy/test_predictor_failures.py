@@ -1,4 +1,4 @@
-"""What clients see of prediction servers that hang: nothing, but for the few requests that find it out."""
+"""Test that hung prediction servers delay only the few requests that detect the hang, and lose none."""
 
 import signal
 from functools import partial
@@ -22,7 +22,7 @@ async def predicted(rig: Rig) -> float:
 
 
 async def paid_the_deadline(rig: Rig) -> float:
-    """Predictions that were waited for until the deadline of 20 ms, and never came."""
+    """Return how many predictions failed only after more than 10 ms, that is, at the deadline of 20 ms."""
     unavailable = await rig.metric(f"{PREDICTIONS}_count", outcome="unavailable")
     return unavailable - await rig.metric(f"{PREDICTIONS}_bucket", outcome="unavailable", le="0.01")
 
@@ -41,7 +41,7 @@ async def test_hung_predictors_delay_few_requests_and_lose_none(tmp_path: Path) 
             before = outcomes.total
             await outcomes.reach(before + 500)
             asked = outcomes.total - before
-            # Each server is found out by those who ask it at once, and tried again by one request at a time.
+            # Only concurrent requests detect a hung server; later one request at a time tries the server again.
             assert 0 < await paid_the_deadline(rig) - paid < asked / 5
             fallback = await rig.metric("headroom_epp_decisions_total", profile="default", source="fallback")
             assert fallback > asked / 2

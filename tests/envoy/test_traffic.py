@@ -1,4 +1,4 @@
-"""Every kind of request and answer through real Envoy, in both of its modes, over HTTP/1.1 and HTTP/2."""
+"""Send every kind of request and answer through a real Envoy, in both body modes, over HTTP/1.1 and HTTP/2."""
 
 import asyncio
 import base64
@@ -38,7 +38,7 @@ async def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def rig(shared: Rig) -> AsyncIterator[Rig]:
-    """The picker has nothing in flight when a test is over."""
+    """The shared rig with empty records. After each test, wait until the picker has nothing in flight."""
     for backend in shared.backends:
         backend.received.clear()
     yield shared
@@ -51,7 +51,10 @@ def send(rig: Rig, request: pytest.FixtureRequest) -> Send:
 
 
 def complete(config: dict[str, Any]) -> None:
-    """x-subset and x-subset-list become the hint that limits the choice; under /v1/once/ nothing is tried again."""
+    """Add to Envoy's configuration the subset hint and a route without retries.
+
+    The headers x-subset and x-subset-list become the hint that limits the choice. /v1/once/ is not retried.
+    """
     manager = config["staticResources"]["listeners"][0]["filterChains"][0]["filters"][0]["typedConfig"]
     manager["httpFilters"].insert(0, hint_from_headers())
     routes = manager["routeConfig"]["virtualHosts"][0]["routes"]
@@ -70,7 +73,7 @@ def hint_from_headers() -> dict[str, Any]:
 
 
 def only_received(rig: Rig) -> tuple[Backend, Received]:
-    """The one request that came to a backend."""
+    """Return the only request that reached a backend, with that backend."""
     (found,) = [(backend, request) for backend in rig.backends for request in backend.received]
     return found
 
@@ -88,7 +91,7 @@ async def test_request_and_answer_arrive_as_they_were_sent(rig: Rig, send: Send)
     assert decision["endpoint"] == backend.name
 
 
-async def test_what_is_meant_for_the_picker_stays_there(rig: Rig, send: Send) -> None:
+async def test_headers_for_the_picker_do_not_reach_the_backend(rig: Rig, send: Send) -> None:
     names = ("x-gateway-inference-objective", "x-llm-d-inference-objective", "x-gateway-inference-fairness-id")
     await send(PATH, body=REQUEST, headers={**dict.fromkeys(names, "a"), "x-request-id": "mine"})
     _, request = only_received(rig)
@@ -109,7 +112,7 @@ async def test_a_client_cannot_choose_its_endpoint(rig: Rig, send: Send) -> None
         assert all(request.headers[DESTINATION] == backend.address for request in backend.received)
 
 
-async def test_a_rewritten_model_comes_with_its_own_length(rig: Rig, send: Send) -> None:
+async def test_a_rewritten_body_has_the_right_length(rig: Rig, send: Send) -> None:
     await send(PATH, body=REQUEST, headers={"x-gateway-model-name-rewrite": "a-much-longer-name"})
     _, request = only_received(rig)
     assert json.loads(request.body) == {**json.loads(REQUEST), "model": "a-much-longer-name"}
@@ -180,7 +183,7 @@ async def test_an_unknown_path_passes_with_whatever_body(rig: Rig, send: Send) -
         ({"x-prediction-based-scheduling": "maybe"}, REQUEST, "BadRequest - x-prediction-based-scheduling"),
     ],
 )
-async def test_bad_requests_are_told_why(rig: Rig, send: Send, headers: dict[str, str], body: bytes, said: str) -> None:
+async def test_bad_requests_get_a_reason(rig: Rig, send: Send, headers: dict[str, str], body: bytes, said: str) -> None:
     answer = await send(PATH, body=body, headers=headers)
     assert (answer.status, rig.received) == (400, 0)
     assert said in answer.body.decode()
@@ -223,7 +226,7 @@ async def test_an_http1_client_may_leave_at_any_time(rig: Rig, act: str) -> None
     await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_an_http1_client_may_leave_amid_its_body(rig: Rig) -> None:
+async def test_an_http1_client_may_leave_during_its_body(rig: Rig) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
     writer.write(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(REQUEST)}\r\n\r\n".encode())
     writer.write(REQUEST[:20])
@@ -251,7 +254,7 @@ async def has_no_stream(rig: Rig) -> bool:
 
 
 async def test_trailers_pass_both_ways(rig: Rig) -> None:
-    """Where nothing is retried: Envoy 1.40 keeps a body for retries, and sends it twice after full-duplex trailers."""
+    """Use a route without retries: Envoy 1.40 buffers a body for retries and sends it twice after duplex trailers."""
     for kind in ("application/json", "text/event-stream"):
         answer = await rig.h2.send(
             f"/v1/once{PATH}", body=REQUEST, headers={"x-act": f"trailers={kind}"}, trailers={"x-signature": "def"}
@@ -263,7 +266,7 @@ async def test_trailers_pass_both_ways(rig: Rig) -> None:
 
 
 async def test_a_slow_body_is_waited_for(rig: Rig) -> None:
-    """Far longer than the picker may take over a message."""
+    """The body's four pieces come 0.1 s apart, and the request still succeeds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
     head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n"
     writer.write(f"{head}content-length: {len(REQUEST)}\r\n\r\n".encode())
@@ -288,8 +291,8 @@ async def test_many_streams_share_a_connection(rig: Rig) -> None:
     assert {d["request_id"] for d in await rig.decisions(300)} == {f"r{i}" for i in range(300)}
 
 
-async def test_more_requests_may_wait_than_envoy_would_let(rig: Rig) -> None:
-    """1024 at a time are Envoy's own bound on streams to the picker, and on requests to the model servers."""
+async def test_more_requests_may_wait_than_envoys_default_limit(rig: Rig) -> None:
+    """Envoy's defaults allow 1024 streams to the picker and 1024 requests to the model servers at a time."""
     count = 1_100
     asking = [
         asyncio.create_task(over_http1(rig.url, PATH, body=REQUEST, headers={"x-act": "gated"})) for _ in range(count)
@@ -308,7 +311,7 @@ async def test_more_requests_may_wait_than_envoy_would_let(rig: Rig) -> None:
     assert {answer.status for answer in answers} == {200}
 
 
-async def test_bytes_that_are_no_text_pass_in_headers(rig: Rig) -> None:
+async def test_non_ascii_header_bytes_pass(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.envoy_port)
     head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(REQUEST)}\r\n"
     writer.write(head.encode() + b"x-odd: \xff\xfe\r\n\r\n" + REQUEST)
@@ -318,7 +321,7 @@ async def test_bytes_that_are_no_text_pass_in_headers(rig: Rig) -> None:
 
 
 async def test_a_dead_endpoint_costs_no_request(rig: Rig, send: Send) -> None:
-    """Envoy asks another server, and the picker is told which one served."""
+    """Envoy retries with another server and tells the picker which server answered."""
     dead = rig.backends[0]
     await dead.stop()
     try:
@@ -329,7 +332,7 @@ async def test_a_dead_endpoint_costs_no_request(rig: Rig, send: Send) -> None:
     assert not dead.received
 
 
-async def test_without_endpoints_the_client_is_told(rig: Rig) -> None:
+async def test_without_endpoints_the_client_gets_a_503(rig: Rig) -> None:
     rig.set_endpoints([])
     try:
         await until(lambda: has_endpoints(rig, 0))
@@ -345,15 +348,15 @@ async def has_endpoints(rig: Rig, count: int) -> bool:
     return len((await rig.endpoints())["endpoints"]) == count
 
 
-async def test_what_a_request_costs_in_messages(rig: Rig) -> None:
+async def test_the_number_of_messages_per_request(rig: Rig) -> None:
     assert await messages(rig, method="GET", headers={"x-act": "empty"}) == 2
     assert await messages(rig, body=REQUEST, headers={"x-act": "empty"}) == 3
-    # Each piece of a body and its end are messages in full duplex.
+    # In full duplex, each piece of a body is a message, and so is its end.
     assert await messages(rig, body=REQUEST) == (5 if rig.full_duplex else 3)
 
 
 async def messages(rig: Rig, **asked: Any) -> int:
-    """Messages to the picker that one request made."""
+    """Send one request and return the number of Envoy's messages to the picker."""
     name = "http.inference.ext_proc.stream_msgs_sent"
     before = await rig.envoy_stat(name)
     await rig.h2.send(PATH, **asked)

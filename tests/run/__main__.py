@@ -1,7 +1,7 @@
-"""Runs style, types and tests beside one another: `python -m tests.run [--quick] [arguments of pytest]`.
+"""Run style, types and tests in parallel: `python -m tests.run [--quick] [arguments of pytest]`.
 
-The control plane that some tests need is built at the same time, where it isn't there yet. Each part's verdict is told
-when the part ends, and again at the end. SIGTERM and Ctrl-C end everything that was started.
+The control plane that some tests need is built at the same time, unless it is built already. Each part's verdict is
+printed when the part ends, and again at the end. SIGTERM and Ctrl-C end all started processes.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from tests.run.processes import adopt_orphans, kill_descendants
 # pytest ends within 10 s of a signal (see tests.run.ending).
 _GRACE_S = 20.0
 _POLL_S = 0.1
-# What runs beside the tests leaves them the processors.
+# Niceness of the other parts, so that they leave the processors to the tests.
 _NICE = 5
 _SLOWEST = 20
-# Options of pytest or pytest-xdist with which a run is one process.
+# Options of pytest or pytest-xdist that need a run in one process.
 _ALONE = ("-n", "--numprocesses", "--pdb", "--trace", "--dist", "no:xdist", "--collect-only", "--co")
 
 
 @dataclass
 class Part:
-    """`output` has what it wrote; None where it writes to this process's own output."""
+    """One command of the run. `output` collects its output; with None it writes to this process's output."""
 
     name: str
     command: Sequence[str]
@@ -91,12 +91,12 @@ def _pytest(arguments: Sequence[str]) -> list[str]:
 
 
 def _workers(arguments: Sequence[str]) -> int:
-    """One for each processor, and one more where tests wait for the processes that they start."""
+    """Return one worker per processor, plus one in a full run, whose tests often wait for processes they start."""
     return len(os.sched_getaffinity(0)) + ("--quick" not in arguments)
 
 
 def _follow(parts: Sequence[Part]) -> None:
-    """Return when all have ended, and tell of each that does."""
+    """Wait until all parts have ended. Print each part's verdict when it ends."""
     left = list(parts)
     while left:
         for part in list(left):
@@ -108,7 +108,7 @@ def _follow(parts: Sequence[Part]) -> None:
 
 
 def _end(parts: Sequence[Part]) -> None:
-    """Let each part end by itself for a while."""
+    """Send SIGTERM to all running parts and wait for them, up to `_GRACE_S` in all."""
     running = [part.process for part in parts if hasattr(part, "process") and part.process.poll() is None]
     for process in running:
         process.terminate()
@@ -119,12 +119,12 @@ def _end(parts: Sequence[Part]) -> None:
 
 
 def _conclude(parts: Sequence[Part]) -> int:
-    """Tell what failed, each part's verdict and the minutes in all; return the exit code."""
+    """Print the failures' output, each part's verdict and the total time; return the exit code."""
     failed = [part for part in parts if part.process.returncode]
     for part in failed:
         if part.output is not None:
             part.output.seek(0)
-            _tell(f"\n{part.name} said:\n{part.output.read().decode(errors='replace').rstrip()}")
+            _tell(f"\nOutput of {part.name}:\n{part.output.read().decode(errors='replace').rstrip()}")
     minutes = max(part.seconds for part in parts) / 60
     verdicts = ", ".join(f"{part.name} {part.verdict} in {part.seconds:.0f} s" for part in parts)
     _tell(f"\n{verdicts}.\n{minutes:.1f} minutes in all.")

@@ -1,8 +1,9 @@
 """A pytest plugin that ends a run on SIGTERM or SIGINT, and leaves no process behind however the run ends.
 
-The first signal raises KeyboardInterrupt, so that fixtures end what they have started. Whatever still runs when pytest
-is done is killed, and so is everything when the fixtures take longer than GRACE_S, or at a second Ctrl-C. This process
-adopts orphans, so a process whose parent is gone is found too. Each worker of pytest-xdist does this for itself.
+The first signal raises KeyboardInterrupt, so that fixtures end the processes they have started. When pytest is done,
+the plugin kills all processes that still run. It kills them at once if the fixtures take longer than GRACE_S, or at a
+second Ctrl-C. This process adopts orphans, so the plugin also finds processes whose parents are gone. Each worker of
+pytest-xdist has its own instance of the plugin.
 """
 
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from tests.run.processes import adopt_orphans, kill_descendants
 
-# A worker's fixtures have this long, and the process that waits for the workers a little longer.
+# Time for a worker's fixtures to end. The process that waits for the workers gets a little more.
 GRACE_S = 6.0
 _WAITING_GRACE_S = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,7 +32,7 @@ class Ending:
         self._is_ending = False
 
     def arm(self) -> None:
-        """Handle the signals here; asyncio forgets handlers when it removes its own."""
+        """Install the signal handlers, again if needed: asyncio drops them when it removes its own."""
         for number in _SIGNALS:
             if signal.getsignal(number) != self._handle:
                 signal.signal(number, self._handle)
@@ -78,14 +79,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _pass_on_to_workers() -> None:
-    """Send SIGTERM to this run's workers: a signal to this process alone does not reach them."""
+    """Send SIGTERM to this run's workers, because a signal to this process does not reach them."""
     for child in psutil.Process().children():
         if is_worker(child):
             child.send_signal(signal.SIGTERM)
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process is a worker of pytest-xdist, which execnet starts."""
+    """Return whether a process is a worker of pytest-xdist; execnet starts those."""
     try:
         return any("execnet" in word for word in process.cmdline())
     except psutil.Error:
@@ -93,6 +94,6 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def _die_of(number: int) -> None:
-    """End a forked child, which has inherited the handlers, as if it had none."""
+    """End this process by the signal's default action. A forked child needs this, as it inherits the handlers."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

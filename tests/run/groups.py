@@ -1,8 +1,8 @@
-"""A pytest plugin that tells pytest-xdist which tests stay together in one worker, and which are started first.
+"""A pytest plugin that tells pytest-xdist which tests stay together in one worker, and which tests start first.
 
 Tests that share something expensive stay together: a cluster, a control plane, or a fixture of their module. Other slow
-tests go to whichever worker is free, and the quick tests of a module are one piece of work. Long pieces come first, so
-that short ones fill the end of the run.
+tests go to any free worker. The quick tests of a module form one group. Long groups come first, so that short ones fill
+the end of the run.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import pytest
 
 from tests.kubernetes.binaries import PARTS, BuildError, NoControlPlaneError, command_of, is_built
 
-# Fixtures of the session that one worker alone should start, longest first.
+# Session fixtures that only one worker should start, longest first.
 _SHARED = ("cluster", "plane")
 _BUILT = "control_plane_programs"
 _OF_A_MODULE = ("module", "package", "class")
@@ -29,7 +29,7 @@ class Groups:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell each worker what this process has seen, so that all of them order the tests alike."""
+        """Tell each worker whether the control plane is built, so that all workers order the tests alike."""
         node.workerinput["control_plane_is_built"] = self._is_built
 
     @pytest.hookimpl(tryfirst=True)
@@ -53,14 +53,17 @@ class Groups:
 
 
 def _build() -> None:
-    """Build what isn't there, or wait for the process that does; whoever can't be built tells so in its fixture."""
+    """Build the missing programs, or wait for another process that builds them.
+
+    Ignore failures here: the fixture that needs a program reports them.
+    """
     with contextlib.suppress(NoControlPlaneError, BuildError):
         for part in PARTS:
             command_of(part)
 
 
 def _group(item: pytest.Item) -> str:
-    """A name that is the same for all tests that stay together; empty when a test may run anywhere."""
+    """Return the name of the group that a test stays with, or an empty text if the test may run anywhere."""
     if shared := _shared(item):
         return shared
     shares = any(scope in _OF_A_MODULE for scope in _fixtures(item).values())
@@ -68,7 +71,7 @@ def _group(item: pytest.Item) -> str:
 
 
 def _turn(item: pytest.Item, built: bool) -> int:
-    """Where a test comes: slow ones first, but those of the control plane last as long as it is not built."""
+    """Return a test's sort key: slow tests first, but tests of a control plane that is not built yet last."""
     if not built and _BUILT in _fixtures(item):
         return len(_SHARED) + 2
     if shared := _shared(item):
@@ -77,7 +80,7 @@ def _turn(item: pytest.Item, built: bool) -> int:
 
 
 def _shared(item: pytest.Item) -> str:
-    """The fixture of the session that a test shares with others; empty when there is none."""
+    """Return the session fixture that a test shares with others, or an empty text if there is none."""
     return next((name for name in _SHARED if _fixtures(item).get(name) == "session"), "")
 
 
@@ -86,7 +89,7 @@ def _is_slow(item: pytest.Item) -> bool:
 
 
 def _fixtures(item: pytest.Item) -> dict[str, str]:
-    """The scope of each fixture of this project that a test uses, its own and those of its fixtures."""
+    """Return the scopes of this project's fixtures that a test uses, directly or through other fixtures."""
     info = getattr(item, "_fixtureinfo", None)
     found = {name: definitions[-1] for name, definitions in info.name2fixturedefs.items()} if info else {}
     return {name: one.scope for name, one in found.items() if one.func.__module__.startswith("tests")}

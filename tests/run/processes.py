@@ -1,4 +1,4 @@
-"""The processes that this process has started, and those that they have started."""
+"""Adopt and kill the descendants of this process."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ _LONGEST_S = 10.0
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of each descendant whose own parent ends, where the system is Linux."""
+    """On Linux, make this process the parent of each descendant whose own parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

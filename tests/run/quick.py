@@ -1,6 +1,6 @@
-"""A pytest plugin for `--quick`: it leaves out the tests marked slow, and those that start a process.
+"""A pytest plugin for `--quick`, which leaves out the tests marked slow and the tests that start a process.
 
-No list says which tests start a process: a test is skipped at the moment when it would start its first one.
+There is no list of tests that start a process. The plugin skips a test when the test tries to start one.
 """
 
 import multiprocessing.process
@@ -39,7 +39,7 @@ class Quick:
         # pytest raises the exception of a shared fixture again for each of its tests.
         self._outcomes: list[BaseException] = []
         sys.addaudithook(self._audit)
-        # Python tells no hook of the processes that multiprocessing starts.
+        # Python raises no audit event for some processes that multiprocessing starts.
         multiprocessing.process.BaseProcess.start = _refuse  # type: ignore[assignment,method-assign]
 
     def _audit(self, event: str, arguments: Iterable[object]) -> None:
@@ -59,12 +59,12 @@ class Quick:
     def pytest_runtest_makereport(
         self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Call a test skipped also where the refusal was met in another thread, or by a fixture that is shared."""
+        """Report a test as skipped even if another thread or a shared fixture tried to start the process."""
         report = yield
         if call.excinfo and self._is_refused:
             self._outcomes.append(call.excinfo.value)
         if call.excinfo and any(call.excinfo.value is outcome for outcome in self._outcomes):
-            # In one place, so that the summary has one line for all.
+            # Give all skips one location, so that the summary shows one line for them.
             report.outcome, report.longrepr = "skipped", (__file__, 0, f"Skipped: {STARTS_A_PROCESS}")
             if report.when == "teardown":
                 report.outcome, report.longrepr = "passed", None

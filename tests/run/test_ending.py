@@ -1,4 +1,4 @@
-"""A test run that is ended by a signal leaves no process behind."""
+"""A test run that a signal ends leaves no process behind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.live import until
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("control_plane_programs"), pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-# Each starts something and waits: servers, a process that heeds no signal, and one whose parent is gone.
+# Each test starts processes and waits: servers, a process that ignores signals, and a process whose parent is gone.
 SERVERS = """
 import subprocess, time
 from pathlib import Path
@@ -52,7 +52,10 @@ def test_stubborn():
 def run(
     folder: Path, tests: str, awaited: set[str], command: list[str]
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A test run that has got so far, and the mark that all of its processes have in their environment."""
+    """Start a test run and wait until its tests have made the files `awaited`.
+
+    Yield the run's process and the mark that all processes of the run have in their environment.
+    """
     file = folder / "test_waiting.py"
     file.write_text(tests.format(folder=folder))
     mark = f"HEADROOM_TEST_RUN={uuid.uuid4()}"
@@ -78,7 +81,7 @@ def run(
 
 
 def processes(mark: str) -> list[str]:
-    """The command lines of the processes whose environment has the mark."""
+    """Return the command lines of the processes whose environment has the mark."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -107,7 +110,7 @@ def test_a_signal_ends_all_processes_of_a_run(
     with run(tmp_path, tests, awaited, [*PYTEST, *workers]) as (process, mark):
         before = processes(mark)
         assert len(before) > len(awaited), before
-        # A terminal sends Ctrl-C to all processes of the group, and `kill` a signal to the one that it names.
+        # A terminal sends Ctrl-C to all processes of the group; `kill` sends a signal to one process.
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:
@@ -117,7 +120,7 @@ def test_a_signal_ends_all_processes_of_a_run(
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
 
 
-def test_the_command_ends_what_it_runs_beside_the_tests(tmp_path: Path) -> None:
+def test_the_command_ends_all_its_parts(tmp_path: Path) -> None:
     with run(tmp_path, STUBBORN, {"stubborn"}, ["-m", "tests.run", *PYTEST[2:]]) as (process, mark):
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
