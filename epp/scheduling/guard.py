@@ -1,4 +1,7 @@
-"""Plugins at work, where an error in one of them must cost no request: it is logged once, counted, and made up for."""
+"""Call plugins so that an error in a plugin costs no request.
+
+The first error of each plugin type is logged, every error is counted, and a default replaces the plugin's answer.
+"""
 
 import logging
 import math
@@ -14,11 +17,11 @@ from epp.scheduling.snapshot import Bools, Endpoint, Floats, Indices, Snapshot
 logger = logging.getLogger("headroom.epp")
 
 FAULTS: Counter[str] = Counter()
-"""How often plugins went wrong since the process began, by type."""
+"""Count of plugin errors since the process began, by plugin type."""
 
 
 def keep(candidate_filter: Filter, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
-    """The filter's mask; all candidates when it fails."""
+    """Return the filter's mask; keep all candidates when the filter fails."""
     try:
         mask = candidate_filter.keep(request, candidates, rng)
         if mask.dtype == bool and mask.shape == (len(candidates),):
@@ -31,7 +34,7 @@ def keep(candidate_filter: Filter, request: Request, candidates: Snapshot, rng: 
 
 
 def score(scorer: Scorer, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
-    """The scorer's scores within [0, 1]; 0 for all when it fails, and for each that is NaN."""
+    """Return the scorer's scores clipped to [0, 1]. A NaN becomes 0; when the scorer fails, all scores are 0."""
     try:
         scores = np.minimum(np.maximum(scorer.score(request, candidates, rng), 0.0), 1.0)
         if scores.shape == (len(candidates),):
@@ -50,19 +53,19 @@ def decided(scorer: Scorer, request: Request, candidates: Snapshot, chosen: int)
     try:
         scorer.decided(request, candidates, chosen)
     except Exception as error:
-        _note(scorer, error, "it misses a decision")
+        _note(scorer, error, "the scorer misses a decision")
 
 
 def response_headers(plugin: Plugin, endpoint: Endpoint) -> Mapping[str, str]:
     try:
         return {str(name): str(value) for name, value in plugin.response_headers(endpoint).items()}
     except Exception as error:
-        _note(plugin, error, "the response gets none of its headers")
+        _note(plugin, error, "the response gets none of the plugin's headers")
     return {}
 
 
 def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:
-    """The picker's choice; the highest score when it fails."""
+    """Return the picker's choice; the highest score when the picker fails."""
     try:
         picked = np.asarray(picker.pick(scores, rng))
         fits = picked.ndim == 1 and len(picked) and picked.dtype.kind == "i"
@@ -76,12 +79,12 @@ def pick(picker: Picker, scores: Floats, rng: np.random.Generator) -> Indices:
 
 
 def choose(handler: ProfileHandler, request: Request, profiles: tuple[str, ...]) -> str:
-    """The profile that the handler chooses; the first when it fails."""
+    """Return the name of the profile that the handler chooses; the first profile when the handler fails."""
     try:
         name: object = handler.choose(request, profiles)
         if isinstance(name, str):
             return name
-        problem: object = f"expected a profile's name, got {name!r}"
+        problem: object = f"expected a profile name, got {name!r}"
     except Exception as error:
         problem = error
     _note(handler, problem, f"profile {profiles[0]} decides")
@@ -89,7 +92,7 @@ def choose(handler: ProfileHandler, request: Request, profiles: tuple[str, ...])
 
 
 def fallback(handler: ProfileHandler, wanted: str, profiles: tuple[str, ...]) -> str:
-    """The profile that the handler falls back to; the wanted one when it fails."""
+    """Return the profile that the handler falls back to; the wanted profile when the handler fails."""
     try:
         name: object = handler.fallback(wanted, profiles)
         if isinstance(name, str) and name in profiles:
@@ -102,7 +105,7 @@ def fallback(handler: ProfileHandler, wanted: str, profiles: tuple[str, ...]) ->
 
 
 def admit(admitter: Admitter, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
-    """Why the request is shed; it is admitted when the admitter fails."""
+    """Return why the request is shed, or None to admit it. A request is admitted when the admitter fails."""
     try:
         return admitter.admit(request, candidates, rng)
     except Exception as error:
@@ -115,4 +118,6 @@ def _note(plugin: Plugin, problem: object, consequence: str) -> None:
     FAULTS[name] += 1
     if FAULTS[name] == 1:
         error = problem if isinstance(problem, Exception) else None
-        logger.error("plugin %s failed: %s (%r); counted from now on", name, consequence, problem, exc_info=error)
+        logger.error(
+            "plugin %s failed: %s (%r); later failures are counted", name, consequence, problem, exc_info=error
+        )

@@ -1,7 +1,7 @@
-"""How scheduling is extended: a plugin is a struct whose fields are its parameters, registered under a type name.
+"""The base classes and the registry of plugins. A plugin is a struct whose fields are its parameters.
 
-Parameters are read strictly, in camelCase. A package makes its plugins known by an entry point in the group
-`headroom.plugins` that names the module to import. docs/extend.md shows a whole one.
+Parameters are read strictly, in camelCase. A package offers plugins by an entry point in the group `headroom.plugins`,
+which names the module to import. docs/extend.md shows a complete package.
 """
 
 import functools
@@ -22,10 +22,11 @@ ENTRY_POINTS = "headroom.plugins"
 class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, dict=True):
     """The base of every plugin.
 
-    `environment` maps variables to the parameters that they give a default for. `producers` maps parameters that name
-    another declared plugin to the type which that must have. `unsupported` maps parameters that are known, but must
-    stay as they are by default, to the reason. What a plugin keeps between requests goes into its `__dict__`, by
-    functools.cached_property for one. A `__post_init__` that raises ValueError refuses parameters.
+    `environment` maps each environment variable to the parameter whose default the variable sets.
+    `producers` maps each parameter that names another declared plugin to the required type of that plugin.
+    `unsupported` maps each parameter that must keep its default to the reason.
+    A plugin keeps state between requests in its `__dict__`, for example by functools.cached_property.
+    A `__post_init__` that raises ValueError refuses the parameters.
     """
 
     type_name: ClassVar[str] = ""
@@ -35,25 +36,25 @@ class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether decisions that this takes part in should wait for predicted latencies."""
+        """Whether decisions that use this plugin should wait for predicted latencies."""
         return False
 
     @property
     def needs_costs(self) -> bool:
-        """Whether this reads what models say prompts cost on endpoints: `prefill_ms_per_token` and the like."""
+        """Whether this plugin reads costs that the models predict for endpoints, such as `prefill_ms_per_token`."""
         return False
 
     @property
     def notices(self) -> Sequence[str]:
-        """What an operator should know of these parameters: which of them do nothing here, and why."""
+        """Sentences that tell the operator which parameters have no effect, and why."""
         return ()
 
     def bound(self, declared: Sequence["Plugin"]) -> Self:
-        """This plugin, completed by what the others that are declared say."""
+        """Return this plugin with the settings that other declared plugins provide."""
         return self
 
     def response_headers(self, endpoint: Endpoint) -> Mapping[str, str]:
-        """What to add to the response when this plugin's profile has sent the request to `endpoint`."""
+        """Return headers to add to the response when this plugin's profile has sent the request to `endpoint`."""
         return {}
 
 
@@ -61,7 +62,7 @@ class Filter(Plugin, frozen=True):
     """Keeps some of the candidates."""
 
     def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
-        """True where a candidate stays; shape [candidates]."""
+        """Return a mask of shape [candidates], True where a candidate stays."""
         raise NotImplementedError
 
 
@@ -69,18 +70,18 @@ class Scorer(Plugin, frozen=True):
     """Scores every candidate between 0 (worst) and 1 (best)."""
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
-        """Scores of shape [candidates]; they are clipped to [0, 1] before they are weighted."""
+        """Return scores of shape [candidates]; scores are clipped to [0, 1] before weights apply."""
         raise NotImplementedError
 
     def decided(self, request: Request, candidates: Snapshot, chosen: int) -> None:
-        """Called when this scorer's profile has decided for the candidate at `chosen`."""
+        """Take note that this scorer's profile has chosen the candidate at index `chosen`."""
 
 
 class Picker(Plugin, frozen=True):
     """Turns total scores into an ordered choice."""
 
     def pick(self, scores: Floats, rng: np.random.Generator) -> Indices:
-        """Indices of the chosen candidates, best first; at least one."""
+        """Return the indices of the chosen candidates, best first; at least one."""
         raise NotImplementedError
 
 
@@ -91,23 +92,23 @@ class ProfileHandler(Plugin, frozen=True):
         raise NotImplementedError
 
     def fallback(self, wanted: str, profiles: Sequence[str]) -> str:
-        """The profile for a decision that `wanted` should have made with predictions, and that got none."""
+        """Return the profile to use instead of `wanted` when `wanted` needs predictions and there are none."""
         raise NotImplementedError
 
     def check(self, profiles: Sequence[str]) -> None:
-        """Raises ValueError when it can't work with these profiles."""
+        """Raise ValueError when the handler can't work with these profiles."""
 
 
 class Admitter(Plugin, frozen=True):
-    """Decides whether a request is served at all; those of every declared admitter are asked, before any profile."""
+    """Decides whether a request is served at all. Every declared admitter is asked, before any profile runs."""
 
     def admit(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> str | None:
-        """Why the request is shed; None when it may go on. By custom only those with a priority below 0 are shed."""
+        """Return why the request is shed; None admits it. By custom, only requests of a priority below 0 are shed."""
         raise NotImplementedError
 
 
 class Marker(Plugin, frozen=True):
-    """A type that configurations may name, and whose work the picker does for every request anyway."""
+    """A type that configurations may name, although the picker does its work for every request anyway."""
 
 
 KINDS = {
@@ -124,7 +125,7 @@ _registry: dict[str, type[Plugin]] = {}
 
 
 def plugin(type_name: str, *aliases: str) -> Callable[[type[P]], type[P]]:
-    """Registers a plugin class under the type that configurations name it by, and other names for it."""
+    """Register a plugin class under the type name that configurations use, and under aliases."""
 
     def register(cls: type[P]) -> type[P]:
         for name in (type_name, *aliases):
@@ -138,7 +139,10 @@ def plugin(type_name: str, *aliases: str) -> Callable[[type[P]], type[P]]:
 
 
 def plugin_types() -> Mapping[str, type[Plugin]]:
-    """Every known plugin type, those of installed packages included; ConfigError when such a package can't be used."""
+    """Return every known plugin type, including those of installed packages.
+
+    Raise ConfigError when an installed package of plugins can't be loaded.
+    """
     _load_packages()
     return _registry
 
@@ -155,5 +159,5 @@ def _load_packages() -> None:
 
 
 def kind_names(cls: type[Plugin]) -> list[str]:
-    """What a plugin class is, in words."""
+    """Return the names of the plugin kinds that the class belongs to."""
     return [name for name, kind in KINDS.items() if issubclass(cls, kind)]

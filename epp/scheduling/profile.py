@@ -37,13 +37,13 @@ class Profile:
 
     @property
     def slo_buffer_factor(self) -> float:
-        """What scales TPOT limits here; 1 where nothing decides by headroom."""
+        """The factor that scales TPOT limits in this profile; 1 when no plugin decides by headroom."""
         return next((plugin.buffer_factor for plugin in self.plugins if isinstance(plugin, HeadroomReader)), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileResult:
-    """`picked` and `kept` index the snapshot's candidates; `scores` has a value for each of `kept`."""
+    """A profile's choice. `picked` and `kept` index the snapshot's candidates; `scores` has one value per `kept`."""
 
     picked: Indices
     kept: Indices
@@ -54,7 +54,7 @@ class ProfileResult:
 def run_profile(
     profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
 ) -> ProfileResult | None:
-    """The profile's choice, or None when its filters leave nobody."""
+    """Return the profile's choice, or None when the filters leave no candidate."""
     for candidate_filter in profile.filters:
         mask = guard.keep(candidate_filter, request, candidates, rng)
         if watch:

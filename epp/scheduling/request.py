@@ -1,4 +1,4 @@
-"""What scheduling knows of a request."""
+"""A request as the scheduler sees it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class Request:
     """One inference request.
 
-    An objective that was not given is None, and constrains nothing. A `priority` below 0 is sheddable. `block_hashes`
-    are the chained hashes of the prompt's leading blocks, as the prefix index understands them.
+    An objective of None was not given and constrains nothing. A request of a `priority` below 0 may be shed.
+    `block_hashes` are the chained hashes of the prompt's leading blocks, as the prefix index expects them.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The whole decision, knowing nothing of gRPC, Kubernetes or HTTP: a request and a snapshot in, a decision out."""
+"""The scheduler turns a request and a snapshot into a decision. It knows nothing of gRPC, Kubernetes or HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
 from epp.scheduling.watch import PluginWatch
 
-# What a shed client is told to wait: the pool's metrics are some hundred scrapes older then.
+# Seconds that a shed client is told to wait; by then the pool has been scraped many times more.
 _RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The choice, best endpoint first, with all that explains it."""
+    """The chosen endpoints, best first, with the data that explains the choice."""
 
     request: Request
     candidates: Snapshot
@@ -34,7 +34,7 @@ class Decision:
 
     @property
     def headroom(self) -> Headroom | None:
-        """What the predictions leave of the objectives, for each candidate; None without predictions."""
+        """The headroom of each candidate: objective minus prediction. None without predictions."""
         predictions = self.candidates.predictions
         if predictions is None:
             return None
@@ -52,7 +52,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no decision: no endpoint can take the request, or a plugin has shed it to spare the others."""
+    """The reason why there is no decision: no endpoint can take the request, or a plugin has shed the request."""
 
     kind: Literal["no-endpoint", "shed"]
     message: str
@@ -62,10 +62,10 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Profiles, who chooses among them, who may shed, and how the prefix index is to be sized.
+    """The profiles, the handler that chooses a profile, the admitters, and the size of the prefix index.
 
-    `predict` says whether every request gets predictions, or none; None leaves it to the profile that is chosen.
-    `plugins` are the declared ones by name, `notices` what an operator should know of the configuration.
+    `predict` decides whether every request gets predictions or none does; None leaves this to the chosen profile.
+    `plugins` holds the declared plugins by name. `notices` tell the operator which settings have no effect.
     """
 
     profiles: Mapping[str, Profile]
@@ -82,7 +82,7 @@ class Scheduler:
     def schedule(
         self, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
     ) -> Decision | Refusal:
-        """The decision, or why there is none. Without predictions, the handler's fallback decides."""
+        """Return the decision, or a refusal with the reason. Without predictions, the fallback profile decides."""
         if not len(candidates):
             return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
         wanted = self._wanted(request)
@@ -116,7 +116,7 @@ class Scheduler:
 
     @cached_property
     def wants_costs(self) -> bool:
-        """Whether any plugin reads what prompts cost on endpoints."""
+        """Whether any plugin reads the predicted costs of prompts on endpoints."""
         return any(plugin.needs_costs for profile in self.profiles.values() for plugin in profile.plugins)
 
     @cached_property
@@ -125,7 +125,7 @@ class Scheduler:
 
     @cached_property
     def _adding_headers(self) -> Mapping[str, tuple[Plugin, ...]]:
-        """The plugins of each profile that say something in responses."""
+        """The plugins of each profile that add response headers."""
         return {
             name: tuple(p for p in profile.plugins if type(p).response_headers is not Plugin.response_headers)
             for name, profile in self.profiles.items()
@@ -137,11 +137,11 @@ class Scheduler:
 
     @cached_property
     def predicted_profiles(self) -> frozenset[str]:
-        """The profiles that should wait for predictions; all of them when an admitter needs some."""
+        """The names of profiles that wait for predictions; all profiles when an admitter needs predictions."""
         everywhere = any(admitter.needs_predictions for admitter in self.admitters)
         return frozenset(name for name, profile in self.profiles.items() if everywhere or profile.needs_predictions)
 
 
 def _empty(predictions: Predictions) -> bool:
-    """Whether no latency of any candidate is known: as good as no answer."""
+    """Return whether no latency of any candidate is known, which is as useless as no answer."""
     return bool(np.isnan(predictions.ttft_ms).all() and np.isnan(predictions.tpot_ms).all())

@@ -1,4 +1,4 @@
-"""The pool as one decision sees it: arrays over the candidate endpoints, all of one length."""
+"""The pool as one decision sees it: arrays over the candidate endpoints, all of the same length."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,14 +11,19 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-# TPOT objectives are grouped in steps of a fifth, from 4 ms to 1.1 s; what is beyond is in the last group.
+# TPOT objectives are grouped by these values (ms), each a fifth above the one before, from 4 ms to 1.1 s.
+# Greater objectives belong to the last group.
 TPOT_SLOS_MS: Floats = np.array([4.0 * 1.2**place for place in range(32)])
+# Mean output tokens of a response, assumed until responses have been observed.
 TYPICAL_OUTPUT_TOKENS = 200.0
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A replica of the model server; `address` is ip:port, and so is `metrics_address` if its metrics are elsewhere."""
+    """A replica of the model server. `address` is ip:port.
+
+    `metrics_address` is host:port of the metrics page if the page is elsewhere, else empty.
+    """
 
     name: str
     address: str
@@ -28,7 +33,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """LoRA adapters of an endpoint: loaded, asked for, and how many can be loaded at once."""
+    """LoRA adapters of an endpoint: those loaded, those waiting to load, and how many can be loaded at once."""
 
     active: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
@@ -40,10 +45,10 @@ NO_ADAPTERS = Adapters()
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predicted latencies, a value a candidate, and where they came from; NaN where there is none.
+    """Predicted latencies, one value per candidate, and their source; NaN where there is no prediction.
 
-    The first two are whatever the models were trained for, by default 0.9-quantiles; medians are None where there are
-    none.
+    `ttft_ms` and `tpot_ms` are what the models were trained for, by default 0.9-quantiles.
+    The medians are None when the predictor gives none.
     """
 
     ttft_ms: Floats
@@ -54,7 +59,7 @@ class Predictions:
     tpot_median_ms: Floats | None = None
 
     def times(self, factors: Floats) -> "Predictions":
-        """All latencies of each candidate multiplied by its factor."""
+        """Return these predictions with each candidate's latencies multiplied by the candidate's factor."""
         if (factors == 1).all():
             return self
         ttft, tpot = self.ttft_median_ms, self.tpot_median_ms
@@ -67,7 +72,7 @@ class Predictions:
         )
 
     def at(self, indices: Indices | slice) -> "Predictions":
-        """Those of some candidates."""
+        """Return the predictions of the candidates at `indices`."""
         ttft, tpot = self.ttft_median_ms, self.tpot_median_ms
         return replace(
             self,
@@ -80,10 +85,11 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class TpotSlos:
-    """What the requests in flight ask for, and how far they have come: [candidates, groups of like TPOT objectives].
+    """TPOT objectives and progress of the requests in flight, as arrays of shape [candidates, groups].
 
-    `requests` counts those of a group; the others are averages over these, 0 where there are none: the objective, the
-    output tokens so far, and the time in which these came since the first.
+    A group holds requests with similar TPOT objectives, and `requests` counts them. The other arrays are averages over
+    a group's requests, 0 where the group is empty. `slo_ms` is the objective and `tokens` the output tokens so far.
+    `decoding_ms` is the time since the first token.
     """
 
     requests: Floats
@@ -92,7 +98,7 @@ class TpotSlos:
     decoding_ms: Floats
 
     def at(self, indices: Indices) -> "TpotSlos":
-        """Of some candidates."""
+        """Return the arrays of the candidates at `indices`."""
         return TpotSlos(*(column[indices] for column in (self.requests, self.slo_ms, self.tokens, self.decoding_ms)))
 
 
@@ -100,17 +106,25 @@ class TpotSlos:
 class Snapshot:
     """The candidates' state at one moment. Every array has shape [candidates].
 
-    `waiting`, `running` and `kv_usage` (0..1) are scraped, `metrics_age_s` ago (inf: never); the rest is this picker's
-    own knowledge, exact and current. `tightest_tpot_slo_ms` is inf where no request in flight has such an objective;
-    what is `recent` is NaN where nothing has been observed. `ms_since_token` is the time since an output token was last
-    seen to come from the endpoint, which is when its present step began; NaN where no response that is being generated
-    there is observed. `role` is 1 for prefill, 2 for decode, else NaN.
+    Scraped: `waiting`, `running` and `kv_usage` (0 to 1) were read `metrics_age_s` seconds ago (inf: never).
+    `waiting` includes requests that this picker has sent since.
 
-    `tpot_slos` comes with predictions, where a plugin asks what placements cost. `prefill_ms_per_token` and
-    `unloaded_tpot_ms` are what the models say of an endpoint, NaN where they weren't asked. `tpot_bias` is by which
-    factor an endpoint's TPOT is taken to be longer than predicted, beside the others, and `slowdown` by which its
-    latencies are longer than models know, which predictions contain: 1 where nobody can tell.
-    `output_tokens` is how long answers are on average.
+    Counted or observed by this picker, exact and current:
+    - `tightest_tpot_slo_ms` is inf where no request in flight has a TPOT objective.
+    - The `recent_` averages are NaN where nothing has been observed.
+    - `ms_since_token` is the time since the endpoint was last seen to emit an output token, which is when its present
+      step began. NaN unless a response on this endpoint is being observed.
+
+    From the endpoint's label: `role` is 1 for prefill, 2 for decode, else NaN.
+
+    From the latency models:
+    - `prefill_ms_per_token` and `unloaded_tpot_ms` are NaN where the models weren't asked.
+    - `tpot_bias` is how many times longer than predicted the endpoint's TPOT is, relative to the other endpoints.
+    - `slowdown` is how many times longer the endpoint's latencies are than the models know. `predictions` include
+      this factor. Both factors are 1 where nothing is known.
+    - `tpot_slos` comes with predictions when a plugin needs costs.
+
+    `output_tokens` is the mean length of responses.
     """
 
     slots: Indices
@@ -144,7 +158,7 @@ class Snapshot:
         return len(self.endpoints) if self._at is None else len(self._at)
 
     def take(self, indices: Indices) -> "Snapshot":
-        """The candidates at `indices`, in that order; a column is copied when it is first asked for."""
+        """Return a view of the candidates at `indices`, in that order; each column is copied when first read."""
         view: Snapshot = object.__new__(Snapshot)
         object.__setattr__(view, "_whole", self.whole)
         object.__setattr__(view, "_at", indices if self._at is None else self._at[indices])
@@ -158,18 +172,18 @@ class Snapshot:
 
     @property
     def whole(self) -> "Snapshot":
-        """All candidates of the decision, when these are some of them that filters left."""
+        """The snapshot of all candidates of the decision, of which filters may have left only these."""
         return self if self._whole is None else self._whole
 
     @property
     def positions(self) -> Indices | None:
-        """Where these candidates are among those of `whole`; None when they are the whole."""
+        """The indices of these candidates in `whole`; None when this snapshot is `whole`."""
         return self._at
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """A column of a view; slots that were set never come by here."""
+            """Copy a column of a view on first use. Python calls this only for attributes that aren't set yet."""
             if name.startswith("_"):
                 raise AttributeError(name)
             column = _take_rows(getattr(self._whole, name), self._at)

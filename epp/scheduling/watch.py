@@ -1,16 +1,16 @@
-"""How long each plugin takes, for the decisions that are timed."""
+"""A stopwatch for the plugins of one decision."""
 
 import time
 from collections.abc import Callable
 
 from epp.scheduling.plugin import Plugin
 
-# Extension point, plugin type, plugin name, seconds.
+# The arguments are extension point, plugin type, plugin name, seconds.
 Observe = Callable[[str, str, str, float], None]
 
 
 class PluginWatch:
-    """Told after each plugin that it has run; the time is that since the one before."""
+    """Reports each plugin's time, measured from the end of the plugin before. Call `lap` after each plugin."""
 
     def __init__(self, observe: Observe) -> None:
         self._observe = observe

@@ -1,4 +1,4 @@
-"""EndpointPickerConfig: strictly read, completed by the defaults that its users rely on, and made into a Scheduler."""
+"""Build a Scheduler from an EndpointPickerConfig, which is read strictly and completed by defaults."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -52,9 +52,9 @@ K = TypeVar("K", bound=Plugin)
 
 
 def load_scheduler(text: str, environ: Mapping[str, str]) -> Scheduler:
-    """The scheduler that a configuration describes; ConfigError with the place and line of what is wrong.
+    """Build the scheduler that a configuration describes; ConfigError gives the path and line of the mistake.
 
-    What the text gives wins over `environ`, and that over the defaults; but DEFAULT_CONFIG is all defaults.
+    The text wins over `environ`, and `environ` over the defaults. With DEFAULT_CONFIG, `environ` wins over the text.
     """
     document = read_document(text)
     spec = read_spec(document)
@@ -146,7 +146,7 @@ def _builtin_default(plugins: Mapping[str, Plugin]) -> Profile:
 def _handler(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> ProfileHandler:
     handlers = [(index, p) for index, p in enumerate(plugins.values()) if isinstance(p, ProfileHandler)]
     for index, _ in handlers[1:]:
-        raise document.error("a second profile handler; declare one", f"$.plugins[{index}]")
+        raise document.error("more than one profile handler; declare only one", f"$.plugins[{index}]")
     for _, handler in handlers:
         return handler
     if len(spec.scheduling_profiles) > 1:
@@ -158,7 +158,7 @@ def _handler(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document
 def _admitters(
     detector: UtilizationDetector, profiles: Mapping[str, Profile], plugins: Mapping[str, Plugin]
 ) -> tuple[Admitter, ...]:
-    """Saturation first, then predictions where slo-scorer decides by them, then whatever else is declared."""
+    """Return the admitters in order: saturation, one for each slo-scorer in a profile, other declared ones."""
     of_scorers = dict.fromkeys(
         SloAdmitter(weighted.scorer)
         for profile in profiles.values()
@@ -170,7 +170,7 @@ def _admitters(
 
 
 def _predict(plugins: Mapping[str, Plugin]) -> bool | None:
-    """Whether a declared producer has predictions for every request, or for none; None leaves it to the profiles."""
+    """Return whether a declared producer predicts for every request or for none; None leaves it to the profiles."""
     producers = _of_kind(plugins, PredictedLatencyProducer)
     return producers[0].predict_in_produce if producers else None
 

@@ -1,4 +1,4 @@
-"""From a document to the plugins that it declares."""
+"""Build the plugins that a configuration document declares."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ from epp.scheduling.configuration.spec import API_VERSIONS, KIND, LLM_D, Endpoin
 from epp.scheduling.plugin import Plugin, plugin_types
 from epp.scheduling.plugins.prefix import ApproxPrefixCacheProducer, sizes_prefix_index
 
-# How msgspec ends a message, and begins one.
+# The parts of msgspec's messages.
 _AT = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 
 
 def read_spec(document: Document) -> EndpointPickerConfig:
-    """The document as what it has to be; DocumentError for fields that are unknown, missing or of another type."""
+    """Convert the document to a configuration; DocumentError for an unknown, missing or wrongly typed field."""
     try:
         spec = msgspec.convert(document.value, EndpointPickerConfig)
     except msgspec.ValidationError as error:
@@ -33,7 +33,7 @@ def read_spec(document: Document) -> EndpointPickerConfig:
 def read_plugins(
     spec: EndpointPickerConfig, document: Document, environ: Mapping[str, str], environ_first: bool
 ) -> dict[str, Plugin]:
-    """The declared plugins by name, each completed by what the others say."""
+    """Build the declared plugins by name, each bound to the others."""
     plugins: dict[str, Plugin] = {}
     for index, declared in enumerate(spec.plugins):
         path = f"$.plugins[{index}]"
@@ -79,7 +79,7 @@ def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], 
 def _locate_error(
     error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] | None = None
 ) -> DocumentError:
-    """A value that doesn't fit, with its path from the document's root; `known` are the fields there could be."""
+    """Return the error with its path from the document's root. `known` are the fields to suggest from."""
     found = _AT.match(str(error))
     problem, path = (found["problem"], found["path"] or "$") if found else (str(error), "$")
     path = root + path[1:]

@@ -1,4 +1,4 @@
-"""A YAML or JSON text as plain values that remember the line they stand on."""
+"""Read a YAML or JSON text into plain values, with the line of each value."""
 
 import difflib
 import math
@@ -20,7 +20,7 @@ _STEP = re.compile(r"(\.[^.\[]+|\[[^\]]*\])$")
 
 
 class DocumentError(ConfigError):
-    """What is wrong with a document: `problem` at `path` ($.plugins[2].type), which stands on `line` if known."""
+    """An error in a document: `problem` at `path` (such as $.plugins[2].type), with the `line` of the path if known."""
 
     def __init__(self, problem: str, path: str = "$", line: int | None = None) -> None:
         place = path if line is None else f"line {line}: {path}"
@@ -32,13 +32,13 @@ class DocumentError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The values, and the line of each by its path."""
+    """The values, and the line of each value by its path."""
 
     value: Any
     lines: Mapping[str, int]
 
     def error(self, problem: str, path: str) -> DocumentError:
-        """The error with the line of `path`, or of the nearest thing around it."""
+        """Return an error with the line of `path`, or of the nearest enclosing value."""
         place = path
         while place not in self.lines and (step := _STEP.search(place)):
             place = place[: step.start()]
@@ -46,14 +46,14 @@ class Document:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a message on a word that is not known: what may have been meant, or else what is known."""
+    """Return the end of an error on an unknown word: the closest known word, or else all known words."""
     words = sorted(known)
     close = difflib.get_close_matches(word, words, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words) or 'none'}"
 
 
 def read_document(text: str) -> Document:
-    """Reads a text of at most 256 KiB; DocumentError for bad YAML, a key given twice, or what grows out of bounds."""
+    """Read a text of at most 256 KiB. DocumentError for bad YAML, a repeated key, or a document over the limits."""
     try:
         if len(text.encode()) > _MAX_BYTES:
             raise DocumentError(f"the configuration is larger than {_MAX_BYTES} bytes")
@@ -78,7 +78,7 @@ def read_document(text: str) -> Document:
 
 @dataclass(slots=True)
 class _Reader:
-    """Turns nodes into values. Counting the values bounds what aliases of aliases can unfold to."""
+    """Turns nodes into values. A limit on the count of values bounds the expansion of nested aliases."""
 
     loader: yaml.SafeLoader
     lines: dict[str, int] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class _Reader:
         self.lines.setdefault(path, line)
         self.values += 1
         if self.values > _MAX_VALUES:
-            raise DocumentError(f"more than {_MAX_VALUES} values, aliases counted wherever they stand", path, line)
+            raise DocumentError(f"more than {_MAX_VALUES} values, counting each use of an alias", path, line)
         if depth > _MAX_DEPTH:
             raise DocumentError(f"nested more than {_MAX_DEPTH} levels deep", path, line)
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
@@ -113,7 +113,7 @@ class _Reader:
                 continue
             key = self.loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise DocumentError("expected a text as the key", path, line)
+                raise DocumentError("expected a string as the key", path, line)
             if key in values:
                 raise DocumentError("this key is given twice", f"{path}.{key}", line)
             self.lines[f"{path}.{key}"] = line
@@ -121,7 +121,7 @@ class _Reader:
         return {**merged, **values}
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
-        """The keys of `<<: *anchor`, or of a list of such; the first that has a key wins."""
+        """Return the merged keys of `<<: *anchor` or of a list of anchors; the first mapping with a key wins."""
         merged: dict[str, Any] = {}
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             values = self.read(source, f"{path}.<<", depth + 1)

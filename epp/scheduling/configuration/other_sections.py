@@ -1,4 +1,7 @@
-"""What an EndpointPickerConfig says beside its plugins and profiles: honoured, ignored with a notice, or refused."""
+"""Read the sections of an EndpointPickerConfig other than plugins and profiles.
+
+Each setting is applied, ignored with a notice, or refused.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -22,15 +25,15 @@ _THRESHOLDS = {
 
 
 def read_other_sections(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> Iterator[str]:
-    """Notices on what is ignored, and why; DocumentError for what would ask for more than there is."""
+    """Yield a notice for each setting that is ignored, with the reason; DocumentError for unsupported settings."""
     for index, gate in enumerate(spec.feature_gates):
         yield from _gate(gate, f"$.featureGates[{index}]", document)
     if spec.data_layer is not None:
         yield from _data_layer(spec.data_layer, plugins, document)
     if spec.flow_control is not None and _asks_for_more(spec):
         yield (
-            "$.flowControl: ignored but for saturationDetector, as the feature gate flowControl is off: requests "
-            "aren't queued, those of a priority below 0 are shed when the pool is saturated"
+            "$.flowControl: ignored except saturationDetector, because the feature gate flowControl is off: requests "
+            "aren't queued; requests of a priority below 0 are shed when the pool is saturated"
         )
     yield from _idle_references(spec, plugins)
     parsers = spec.request_handler.parsers if spec.request_handler else ()
@@ -44,7 +47,10 @@ def read_other_sections(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin
 def saturation_detector(
     spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], environ: Mapping[str, str], document: Document
 ) -> UtilizationDetector:
-    """The detector that the configuration names, describes or declares; else one by the environment and defaults."""
+    """Return the detector that the configuration names, describes or declares.
+
+    Otherwise build one from the environment and the defaults.
+    """
     newer = spec.flow_control.saturation_detector if spec.flow_control else None
     path = "$.saturationDetector" if newer is None else "$.flowControl.saturationDetector"
     asked = newer or spec.saturation_detector or SaturationDetectorSpec()
@@ -70,11 +76,11 @@ def _gate(gate: str, path: str, document: Document) -> Iterator[str]:
     name, _, value = gate.partition("=")
     value = value.strip().lower() or "true"
     if value not in _TRUE + _FALSE:
-        raise document.error(f"{gate!r}: expected a gate's name, or name=true or name=false", path)
+        raise document.error(f"{gate!r}: expected name, name=true or name=false", path)
     if name == "flowControl":
         if value in _TRUE:
             raise document.error(
-                "flow control is not implemented: requests aren't queued here, those of a priority below 0 are shed "
+                "flow control is not implemented: requests aren't queued; requests of a priority below 0 are shed "
                 "when the pool is saturated; remove the gate",
                 path,
             )
@@ -108,7 +114,7 @@ def _idle_references(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin]) 
             if ref.weight is not None and plugin and not isinstance(plugin, Scorer):
                 yield f"{place}.weight: ignored: {ref.plugin_ref} is no scorer"
             if isinstance(plugin, ProfileHandler):
-                yield f"{place}: ignored: {ref.plugin_ref} chooses among profiles, and is part of none"
+                yield f"{place}: ignored: {ref.plugin_ref} is a profile handler and belongs to no profile"
 
 
 def _asks_for_more(spec: EndpointPickerConfig) -> bool:
@@ -119,7 +125,7 @@ def _asks_for_more(spec: EndpointPickerConfig) -> bool:
 def _refers(
     ref: str, classes: tuple[type[Plugin], ...], plugins: Mapping[str, Plugin], path: str, document: Document
 ) -> None:
-    """A reference to a declared plugin of one of the classes, or to its type, which need not be declared."""
+    """Check that `ref` names a declared plugin of one of the classes, or the type of one, declared or not."""
     named = plugins.get(ref)
     types = [cls.type_name for cls in classes]
     if named is None and ref in REFUSED:

@@ -1,4 +1,4 @@
-"""A plugin from its parameters: those that the configuration gives, those of the environment, and the defaults."""
+"""Build a plugin from parameters of the configuration, environment variables and defaults."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ P = TypeVar("P", bound=Plugin)
 def instantiate(
     cls: type[P], parameters: Mapping[str, Any], environ: Mapping[str, str], environ_first: bool = False
 ) -> P:
-    """The plugin; msgspec.ValidationError for parameters, ConfigError for variables that can't be used."""
+    """Build a plugin. Raise msgspec.ValidationError for wrong parameters, ConfigError for wrong variables."""
     _check_unsupported(cls, parameters)
     from_environ = {
         parameter: _from_environ(cls, parameter, variable, environ[variable])
@@ -32,7 +32,7 @@ def instantiate(
 
 
 def defaults(cls: type[Plugin]) -> dict[str, Any]:
-    """Every parameter's default by its name; msgspec.NODEFAULT where it must be given."""
+    """Return the default of each parameter by name; msgspec.NODEFAULT for a required parameter."""
     return {
         field.encode_name: field.default_factory() if callable(field.default_factory) else field.default
         for field in msgspec.structs.fields(cls)

@@ -1,28 +1,28 @@
-"""Plugin types of llm-d's picker that this one knows by name and does not have: why, and what to use instead."""
+"""Plugin types of llm-d's picker that this picker refuses, each with the reason and what to use instead."""
 
 _FLOW_CONTROL = (
-    "requests aren't queued here: those of a priority below 0 are shed when the pool is saturated; "
+    "requests aren't queued here: requests of a priority below 0 are shed when the pool is saturated; "
     "remove it, and see utilization-detector"
 )
 _DISAGGREGATION = "one endpoint serves the whole request here: prefill and decode aren't disaggregated; remove it"
-_MULTI_CLUSTER = "the pool's endpoints are those of one cluster; use {}"
+_MULTI_CLUSTER = "a pool has endpoints of one cluster only; use {}"
 _PARSER = (
-    "bodies of the OpenAI API are read, and all others pass through unread; use openai-parser or passthrough-parser"
+    "only bodies of the OpenAI API are read, and others pass through unread; use openai-parser or passthrough-parser"
 )
 _PRECISE = "events of the endpoints' KV caches aren't read; use approx-prefix-cache-producer and prefix-cache-scorer"
 _MEDIA = "caches of encoded images and videos aren't tracked; remove it"
-_ATTRIBUTES = "only the metrics that flags name are scraped, and none is an attribute; remove it"
+_ATTRIBUTES = "only the metrics that flags name are scraped, and endpoints have no attributes; remove it"
 _TOPOLOGY = "the topology of nodes isn't read; use label-selector-filter on labels of the endpoints"
 _DISCOVERY = "endpoints come from the flags --pool-name, --endpoint-selector or --endpoints-file; remove it"
 _SESSIONS = "sessions aren't remembered; use session-affinity-filter, whose responses name the endpoint to clients"
 
 REFUSED = {
-    "agent-identity": "flows have no order here, so fairness identities are not derived; remove it",
+    "agent-identity": "requests aren't queued here, so fairness identities aren't derived; remove it",
     "always-disagg-multimodal-decider": _DISAGGREGATION,
     "always-disagg-pd-decider": _DISAGGREGATION,
     "anthropic-parser": _PARSER,
-    "burst-prefix-cache-producer": "requests aren't held back to be decided together; use approx-prefix-cache-producer",
-    "concurrency-detector": "saturation is judged by queue and KV cache; use utilization-detector",
+    "burst-prefix-cache-producer": "requests are decided one by one, not in bursts; use approx-prefix-cache-producer",
+    "concurrency-detector": "saturation is measured by queue and KV cache; use utilization-detector",
     "data-parallel-profile-handler": "list each rank as an endpoint of its own; use single-profile-handler",
     "dcgm-data-source": _ATTRIBUTES,
     "dcgm-extractor": _ATTRIBUTES,
@@ -69,7 +69,7 @@ REFUSED = {
     "slo-deadline-ordering-policy": _FLOW_CONTROL,
     "soft-reflective-ceiling-policy": _FLOW_CONTROL,
     "static-usage-limit-policy": _FLOW_CONTROL,
-    "tokenizer": "prompts' tokens are estimated, or counted by the flag --tokenizer; use token-producer",
+    "tokenizer": "prompt tokens are estimated, or counted by the flag --tokenizer; use token-producer",
     "topology-affinity-filter": _TOPOLOGY,
     "topology-affinity-scorer": _TOPOLOGY,
     "topology-extractor": _TOPOLOGY,

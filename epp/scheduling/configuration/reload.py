@@ -1,4 +1,4 @@
-"""Scheduling that follows its file: read again when it changes, and kept as it was when the new text is wrong."""
+"""Reload the scheduler when its configuration file changes, and keep the old scheduler when the new text is wrong."""
 
 import asyncio
 import logging
@@ -14,10 +14,10 @@ logger = logging.getLogger("headroom.epp")
 
 
 class SchedulerFile:
-    """An EndpointPickerConfig file. `reloads` counts the texts that were applied later, `failures` those that weren't.
+    """An EndpointPickerConfig file. `reloads` counts the changes applied after the start, `failures` the rejected ones.
 
-    A mounted ConfigMap changes by renaming a symbolic link, so it is the inode that tells, not the path. A file that
-    is gone for a moment is waited for.
+    A mounted ConfigMap changes when a symbolic link is renamed, so changes are detected by the inode, not by the path.
+    A file that is missing for a moment leaves the configuration as it is.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ class SchedulerFile:
         self._readable = True
 
     def load(self) -> Scheduler:
-        """The file's scheduler; ConfigError when it can't be read, or is wrong."""
+        """Build the scheduler from the file; ConfigError when the file can't be read or is wrong."""
         try:
             self._seen = file_stamp(self._path)
             text = self._path.read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ class SchedulerFile:
         return load_scheduler(text, self._environ)
 
     async def watch(self, apply: Callable[[Scheduler], None], interval_s: float = 1.0) -> None:
-        """Gives `apply` the file's scheduler whenever that changes, for ever."""
+        """Call `apply` with the new scheduler whenever the file changes, for ever."""
         while True:
             await asyncio.sleep(interval_s)
             if not self._changed():
@@ -52,7 +52,7 @@ class SchedulerFile:
                 self.failures += 1
                 details = None if isinstance(error, ConfigError) else error
                 logger.error(
-                    "%s: not applied, the configuration in force stays: %s", self._path, error, exc_info=details
+                    "%s: not applied, the current configuration stays: %s", self._path, error, exc_info=details
                 )
             else:
                 self.reloads += 1
@@ -61,6 +61,6 @@ class SchedulerFile:
     def _changed(self) -> bool:
         stamp = file_stamp(self._path)
         if stamp is None and self._readable:
-            logger.warning("%s is gone, or can't be read; the configuration in force stays", self._path)
+            logger.warning("%s is missing or can't be read; the current configuration stays", self._path)
         self._readable = stamp is not None
         return stamp not in (None, self._seen)

@@ -1,4 +1,4 @@
-"""EndpointPickerConfig as it is written down: of the gateway API's picker, and of llm-d's, which has more."""
+"""The schema of EndpointPickerConfig, for the gateway API's version and llm-d's, which has more fields."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class Reference(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
 
 
 class SaturationDetectorSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A reference to a detector, or the parameters of one, as the gateway API's picker had them here."""
+    """A reference to a detector, or a detector's parameters, as the gateway API's picker accepts them."""
 
     plugin_ref: str = ""
     queue_depth_threshold: int | None = None
@@ -53,7 +53,7 @@ class DataLayerSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
 
 class FlowControlSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Only the saturation detector is read; the rest is known, so that a word misspelt is not."""
+    """Only `saturation_detector` is used. The other fields are listed so that a misspelt field is an error."""
 
     saturation_detector: SaturationDetectorSpec | None = None
     max_bytes: Any = None

@@ -1,4 +1,4 @@
-"""What is allowed in a configuration, and yet probably not meant."""
+"""Find settings of a configuration that are allowed but probably a mistake."""
 
 from collections.abc import Iterator
 
@@ -13,14 +13,14 @@ from epp.scheduling.scheduler import Scheduler
 
 
 def find_warnings(scheduler: Scheduler) -> Iterator[str]:
-    """A sentence for each, which says what happens and what to do."""
+    """Yield a sentence for each probable mistake, with its effect and the remedy."""
     if "slo" in scheduler.profiles and not isinstance(scheduler.handler, SloAwareProfileHandler):
-        yield "profile slo: without an slo-aware-profile-handler no request header leads to it; declare one"
+        yield "profile slo: no request header selects it without an slo-aware-profile-handler; declare one"
     for profile in scheduler.profiles.values():
         yield from _weights(profile)
         yield from _slo_scorer(profile, scheduler)
     if scheduler.predict is False and any(profile.needs_predictions for profile in scheduler.profiles.values()):
-        yield "predictInProduce is false, so what needs predictions never gets any"
+        yield "predictInProduce is false, so plugins that need predictions never get any"
     yield from _unused(scheduler)
 
 
@@ -42,8 +42,8 @@ def _slo_scorer(profile: Profile, scheduler: Scheduler) -> Iterator[str]:
     sizers = (PrefixCacheScorer, ApproxPrefixCacheProducer)
     if not any(isinstance(plugin, sizers) for plugin in scheduler.plugins.values()):
         yield (
-            f"profile {profile.name}: slo-scorer keeps prompts where their prefix is cached, and nothing sizes the "
-            "prefix index; declare prefix-cache-scorer, and name it here with weight 0"
+            f"profile {profile.name}: slo-scorer sends prompts where their prefix is cached, but no plugin sizes the "
+            "prefix index; declare prefix-cache-scorer, and refer to it here with weight 0"
         )
     for weighted in profile.scorers:
         if weighted.weight and weighted not in own:

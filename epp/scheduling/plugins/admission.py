@@ -1,4 +1,4 @@
-"""Admission by load: which requests of a priority below 0 are shed."""
+"""Admitters that shed requests of a priority below 0 by load."""
 
 import math
 from functools import cached_property
@@ -19,12 +19,13 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 @plugin("utilization-detector")
 class UtilizationDetector(Filter, Admitter, frozen=True):
-    """Sheds what can be shed while the pool is saturated; every configuration has one, declared or not.
+    """Sheds requests of a priority below 0 while the pool is saturated; every configuration has one, declared or not.
 
-    The pool is saturated unless some candidate has metrics younger than the threshold, a queue and a KV cache that
-    don't exceed theirs. Older metrics count as well where nothing is in flight, as long as the pool believes them:
-    without traffic, endpoints are scraped less often than the threshold asks. In a profile it is also a filter: it
-    keeps the candidates with less than the thresholds, raised by `headroom`, or all of them when none has.
+    The pool is not saturated while some candidate has fresh metrics with queue and KV cache within the thresholds.
+    Metrics are fresh when they are younger than `metricsStalenessThreshold`. On an endpoint with nothing in flight,
+    older metrics count too, unless the pool calls them stale: idle endpoints are scraped less often.
+    In a profile, the plugin is also a filter: it keeps fresh candidates below the thresholds raised by `headroom`.
+    The filter keeps all candidates when none is left.
     """
 
     queue_depth_threshold: Count = 5
@@ -78,7 +79,8 @@ class UtilizationDetector(Filter, Admitter, frozen=True):
 class ProbabilisticAdmitter(Admitter, frozen=True):
     """Sheds a request of a priority below 0 with probability min(k * saturation^power, 1).
 
-    Saturation is the mean over candidates of the greater of queue and KV cache, each as a share of its threshold.
+    A candidate's saturation is the greater of queue and KV cache use, each divided by its threshold.
+    The pool's saturation is the mean over the candidates.
     """
 
     queue_depth_threshold: Count = 5
@@ -92,7 +94,7 @@ class ProbabilisticAdmitter(Admitter, frozen=True):
         return "system saturated, sheddable request dropped"
 
     def probability(self, candidates: Snapshot) -> float:
-        """With which a sheddable request is shed."""
+        """Return the probability that a request of a priority below 0 is shed."""
         queue = candidates.waiting / self.queue_depth_threshold
         saturation = float(np.maximum(queue, candidates.kv_usage / self.kv_cache_util_threshold).mean())
         if saturation <= 0:

@@ -1,9 +1,9 @@
-"""What a placement is worth: the objectives that it is expected to meet, less those of others that it puts at risk.
+"""The expected attainment of a placement: the objectives that it meets, less those of other requests that it breaks.
 
-An endpoint's requests decode together, so whoever joins slows all of them, by a share of each step and by the time that
-the uncached part of the prompt takes between steps. What that costs depends on what the others asked for: nothing
-where all have room, much where many are about to miss. So requests with strict objectives find endpoints that others
-keep off, and whom nothing can save is put where least is lost.
+The requests of an endpoint decode together, so a new request slows all of them. The new request takes a share of each
+step, and the uncached part of its prompt takes time between steps. The cost depends on the objectives of the others:
+it is nothing where all have room, and high where many are about to miss. So strict requests find endpoints that other
+requests avoid. A request that no endpoint can serve in time goes where it costs least.
 """
 
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ import numpy as np
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Predictions, Snapshot
 
-# What is predicted is surer than what comes of it: the least spread (standard deviation of the logarithm) that is
-# believed, and the one where there is no median to tell it.
+# Spreads are standard deviations of the logarithm. Predicted spreads are too narrow; use at least these.
+# Without a predicted median, use exactly these.
 _TTFT_SPREAD, _TPOT_SPREAD = 0.3, 0.25
-# Of an answer that is all but finished.
+# Least spread of the TPOT of a response in flight, reached when it is all but finished.
 _LEAST_SPREAD = 0.02
+# Standard deviations from the median to the 0.9-quantile of a normal distribution.
 _UPPER_QUANTILE_Z = 1.2816
-# The following were found by the evaluation. A prompt's time counts so many times, since whoever it delays stays
-# longer, and slows those who come later.
+# Weight of a prompt's prefill time, found by the evaluation. A delayed request stays longer and slows later ones.
 _PROMPT_WEIGHT = 3.0
-# Between endpoints that are nearly alike in all this, the one where all are served sooner.
+# Weight, in requests, of the total time relative to the fastest endpoint, found by the evaluation. It breaks near ties.
 _SPEED_WEIGHT = 0.05
-# In requests: what of a loss is none.
+# Expected losses up to this many requests count as zero; found by the evaluation.
 _LEAST_LOSS = 0.01
-# A step may take so many usual ones, and the prompts that are to be read, before it counts as one that stands still.
+# A step counts as stalled beyond this many usual steps plus the waiting prompts; found by the evaluation.
 _USUAL_STEPS = 4.0
-# An endpoint's TPOT has at least this share that grows with its load.
+# Least share of an endpoint's TPOT that grows with its load; found by the evaluation.
 _LEAST_LOADED_SHARE = 0.02
-# The logistic curve that is nearest to the normal distribution's.
+# Slope of the logistic curve that is nearest to the normal distribution function.
 _LOGISTIC = 1.702
 
 
 @dataclass(frozen=True, slots=True)
 class _Latency:
-    """A predicted distribution for each candidate: its median in ms, and the spread of its logarithm."""
+    """A log-normal latency for each candidate: the median in ms, and the standard deviation of the logarithm."""
 
     median_ms: Floats
     spread: Floats
 
     def chance_within(self, slo_ms: float | None) -> Floats:
-        """Of meeting an objective; 1 where nothing is asked, 0 where nothing is predicted."""
+        """Return the probability of meeting an objective; 1 without an objective, 0 without a prediction."""
         if slo_ms is None:
             return np.ones(len(self.median_ms))
         chance = _chance(slo_ms, self.median_ms, self.spread)
@@ -51,9 +51,11 @@ class _Latency:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Of each candidate, in requests: who is expected to meet objectives, and who to miss them for it.
+    """The expected attainment of a placement on each candidate, in requests; NaN where nothing is predicted.
 
-    `takes_ms` is the time of all of them together that the placement takes. NaN where nothing is predicted.
+    `gained` is the probability that the new request meets its objectives.
+    `lost` is how many requests in flight are expected to miss their objectives because of the placement.
+    `takes_ms` is the new request's own time plus the delay that it causes to all requests in flight.
     """
 
     gained: Floats
@@ -62,18 +64,18 @@ class Worth:
 
     @property
     def total(self) -> Floats:
-        """What to place by; -inf where nothing is predicted."""
+        """The value to maximise; -inf where nothing is predicted."""
         total: Floats = self.gained - self.lost - _SPEED_WEIGHT * self.takes_ms / np.fmin.reduce(self.takes_ms)
         return np.where(np.isnan(total), -np.inf, total)
 
     @property
     def is_a_loss(self) -> bool:
-        """Whether more is lost than gained wherever the request goes, as far as that is known of all candidates."""
+        """Whether every candidate has a prediction, and the request costs more than it gains on each."""
         return bool(((self.lost - self.gained > _LEAST_LOSS) & ~np.isnan(self.takes_ms)).all())
 
 
 def worth(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Worth:
-    """`buffer_factor` scales TPOT objectives."""
+    """Return the expected attainment of a placement on each candidate; `buffer_factor` scales TPOT objectives."""
     ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
     tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
     ttft = _Latency(ttft.median_ms + _standing_ms(candidates), ttft.spread)
@@ -89,9 +91,9 @@ def worth(request: Request, candidates: Snapshot, predictions: Predictions, buff
 
 
 def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) -> _Latency:
-    """Of an upper quantile alone, the median is taken to be as far below as the least spread says.
+    """Return the distribution that a predicted upper quantile and median describe.
 
-    What is no finite number is as good as nothing.
+    Without a median, the spread is `least_spread`. Values that are not finite count as missing.
     """
     value_ms = np.where(np.isfinite(value_ms), np.maximum(value_ms, 1e-3), np.nan)
     if median_ms is None:
@@ -103,9 +105,9 @@ def _latency(value_ms: Floats, median_ms: Floats | None, least_spread: float) ->
 
 
 def _standing_ms(candidates: Snapshot) -> Floats:
-    """For how much longer than is usual an endpoint hasn't been seen to emit a token: it may take as long again.
+    """Return how many ms longer than usual each endpoint has emitted no token; a stall may last as long again.
 
-    What all of them have in common is this picker's own pause, or the network's.
+    Subtract the minimum over the endpoints, since a common stall is a pause of this picker or of the network.
     """
     step_ms = np.nan_to_num(candidates.recent_tpot_ms)
     prompts_ms = candidates.prefill_tokens * np.nan_to_num(candidates.prefill_ms_per_token)
@@ -115,7 +117,10 @@ def _standing_ms(candidates: Snapshot) -> Floats:
 
 
 def _slowed_ms(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Floats:
-    """By how much the request raises the TPOT of those that run beside it: its share of a step, and its prompt."""
+    """Return how many ms the request adds to the TPOT of each request beside it.
+
+    The parts are the request's share of a step, and its uncached prompt spread over the tokens of a mean response.
+    """
     unloaded_ms = candidates.unloaded_tpot_ms * candidates.tpot_bias
     unloaded_ms = np.where(np.isnan(unloaded_ms), 0.5 * tpot_ms, unloaded_ms)
     loaded_ms = np.maximum(tpot_ms - unloaded_ms, _LEAST_LOADED_SHARE * tpot_ms)
@@ -125,9 +130,9 @@ def _slowed_ms(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Float
 
 
 def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
-    """How many of the requests in flight are expected to miss their TPOT objective for it.
+    """Return how many requests in flight are expected to miss their TPOT objective because of the new request.
 
-    Of an answer's TPOT what is generated is certain, and as much is expected to come as of any answer.
+    The tokens generated so far are certain. The tokens still to come are expected to be as many as of a mean response.
     """
     asked, to_come = candidates.tpot_slos, max(candidates.output_tokens, 1.0)
     if asked is None:
@@ -144,7 +149,7 @@ def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, bu
 
 
 def _chance(slo_ms: float | Floats, median_ms: Floats, spread: Floats) -> Floats:
-    """That a latency of this distribution stays within an objective."""
+    """Return the probability that a latency of this distribution stays within an objective."""
     exponent = (_LOGISTIC / spread) * np.log(median_ms / slo_ms)
     chance: Floats = 1.0 / (1.0 + np.exp(np.clip(exponent, -50.0, 50.0)))
     return chance

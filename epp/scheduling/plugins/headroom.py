@@ -1,4 +1,4 @@
-"""Headroom: what is left of a request's objectives after the predicted latencies."""
+"""Headroom: a request's objectives minus the predicted latencies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from epp.scheduling.plugin import Plugin
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats, Indices, Predictions, Snapshot
 
+# Values that differ by no more than this count as equal.
 _ALIKE = 1e-9
 
 
@@ -19,7 +20,7 @@ _ALIKE = 1e-9
 class Headroom:
     """Objective minus prediction, in ms and of shape [candidates].
 
-    inf where nothing is asked of a latency; NaN where something is asked, and no prediction says whether it is met.
+    inf where a latency has no objective; NaN where it has an objective but no prediction.
     """
 
     ttft_ms: Floats
@@ -30,7 +31,10 @@ class Headroom:
 
 
 class HeadroomReader(Plugin, frozen=True):
-    """What decides by headroom. The factor scales TPOT limits; without one of its own, a declared producer's does."""
+    """The base of plugins that decide by headroom.
+
+    `slo_buffer_factor` scales TPOT limits. Without one, the plugin takes the factor of a declared HeadroomSource.
+    """
 
     slo_buffer_factor: Factor | None = None
 
@@ -46,16 +50,17 @@ class HeadroomReader(Plugin, frozen=True):
 
 
 class HeadroomSource(Plugin, frozen=True):
-    """What gives those that decide by headroom their factor."""
+    """The base of plugins that provide the buffer factor to each HeadroomReader."""
 
     slo_buffer_factor: Factor = 1.0
 
 
 def headroom(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Headroom:
-    """Headroom of each candidate; the TPOT limit is also that of the strictest request running there.
+    """Return the headroom of each candidate.
 
-    The buffer factor scales TPOT limits. A request without any objective is measured against zero, which orders
-    candidates by predicted latency alone.
+    The TPOT limit is the stricter of the request's objective and the strictest objective in flight on the candidate.
+    The buffer factor scales TPOT limits. Without any objective, headroom is the negative latency, so that candidates
+    are ordered by predicted latency alone.
     """
     if request.slo_ttft_ms is None and request.slo_tpot_ms is None:
         return Headroom(-predictions.ttft_ms, -predictions.tpot_ms)
@@ -79,9 +84,9 @@ def _tpot_headroom(request: Request, candidates: Snapshot, predictions: Predicti
 
 
 def cannot_meet(request: Request, candidates: Snapshot, buffer_factor: float) -> bool:
-    """Whether every candidate is busy, and is predicted to miss an objective of the request.
+    """Return whether every candidate is busy and is predicted to miss an objective of the request.
 
-    A candidate without a prediction might meet them, and a request without objectives can't miss any.
+    Return False when a candidate has no prediction, since that candidate might meet the objectives.
     """
     predictions = candidates.predictions
     if predictions is None or (request.slo_ttft_ms is None and request.slo_tpot_ms is None):
@@ -93,7 +98,7 @@ def cannot_meet(request: Request, candidates: Snapshot, buffer_factor: float) ->
 
 
 def scale_to_unit(values: Floats) -> Floats | None:
-    """Scaled to [0, 1], by the least and the greatest finite value; inf becomes 1. None when all are alike."""
+    """Scale values to [0, 1] by the least and the greatest finite value; inf becomes 1. None when all are equal."""
     low, high = values.min(), values.max()
     if high == np.inf:
         asked = values < np.inf
@@ -109,5 +114,5 @@ def scale_to_unit(values: Floats) -> Floats | None:
 
 
 def deficits(left_ms: Floats) -> Floats:
-    """By how much each misses; 0 for what is met or not asked."""
+    """Return how many ms each value misses the objective by; 0 where it is met or there is no objective."""
     return np.maximum(-left_ms, 0.0)

@@ -1,4 +1,4 @@
-"""Filters and scorers by the endpoints' labels, which seldom change: what they tell is kept until the endpoints do."""
+"""Filters and scorers by endpoint labels. Labels seldom change, so results are cached until the endpoints change."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, TypeVar
@@ -22,7 +22,10 @@ T = TypeVar("T", bound=np.generic)
 def by_endpoint(
     owner: Plugin, candidates: Snapshot, read: Callable[[tuple[Endpoint, ...]], NDArray[T]], key: object = None
 ) -> NDArray[T]:
-    """`read` of the candidates, as an array whose last axis they are; read again when the endpoints or `key` change."""
+    """Return `read(endpoints)` for the candidates, which are the last axis of the array.
+
+    The result is cached in `owner` until the endpoints or `key` change.
+    """
     endpoints = candidates.whole.endpoints
     known = owner.__dict__.get("by_endpoint")
     if known is None or known[0] is not endpoints or known[1] != key:
@@ -43,7 +46,7 @@ class _LabelFilter(Filter, frozen=True):
 
 
 class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of a label selector's expressions, as Kubernetes defines them."""
+    """One expression of a label selector, as Kubernetes defines it."""
 
     key: Name
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -80,7 +83,7 @@ class LabelSelectorFilter(_LabelFilter, frozen=True):
 
 @plugin("by-label")
 class ByLabelFilter(_LabelFilter, frozen=True):
-    """Keeps the endpoints whose label has one of the values, and those without it if `allowsNoLabel`."""
+    """Keeps the endpoints whose label has one of the values, and those without the label if `allowsNoLabel`."""
 
     label: Name
     valid_values: tuple[str, ...] = ()
@@ -122,7 +125,7 @@ class EncodeFilter(_LabelFilter, frozen=True):
 
 @plugin("header-based-testing-filter")
 class HeaderBasedTestingFilter(Filter, frozen=True):
-    """Keeps the endpoints that the header `test-epp-endpoint-selection` lists, as ip or ip:port; without it, none."""
+    """Keeps the endpoints that the header `test-epp-endpoint-selection` lists as ip or ip:port; without it, none."""
 
     def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         listed = {item.strip() for item in request.headers.get(_TEST_HEADER, "").split(",")} - {""}
@@ -133,7 +136,7 @@ class HeaderBasedTestingFilter(Filter, frozen=True):
 
 @plugin("header-label-affinity-scorer")
 class HeaderLabelAffinityScorer(Scorer, frozen=True):
-    """1 where the endpoint's label `labelKey` equals the request's header `headerName`; else, or without it, 0."""
+    """Scores 1 where the endpoint's label `labelKey` equals the request's header `headerName`, else 0."""
 
     header_name: Name
     label_key: Name
@@ -152,11 +155,15 @@ class HeaderLabelAffinityScorer(Scorer, frozen=True):
 
 @plugin("context-length-aware")
 class ContextLengthAware(Filter, Scorer, frozen=True):
-    """Prefers the endpoints whose label names the narrowest range (`0-2048`) of prompt tokens that takes this prompt.
+    """Prefers the endpoints whose label gives the narrowest range (`0-2048`) of prompt tokens that fits the prompt.
 
-    Within the range: 0.3 + 0.7 * (0.7 / (1 + width / 10,000) + 0.3 * room above / width); outside:
-    0.3 / (1 + distance / 1,000); without the label: 0.5. A label that is no range scores 0. `enableFiltering` drops
-    the endpoints whose range does not take the prompt, or can't be read.
+    Scores, in tokens:
+    - within the range: 0.3 + 0.7 * (0.7 / (1 + width / 10,000) + 0.3 * room above / width)
+    - outside the range: 0.3 / (1 + distance / 1,000)
+    - without the label: 0.5
+    - with a label that is no range: 0
+
+    `enableFiltering` drops the endpoints whose range excludes the prompt or can't be read.
     """
 
     label: Name = "llm-d.ai/context-length-range"
@@ -182,7 +189,7 @@ class ContextLengthAware(Filter, Scorer, frozen=True):
         return scores
 
     def _read(self, endpoints: tuple[Endpoint, ...]) -> Floats:
-        """Rows: the range's ends (0 and -1 where it can't be read), and 1 where there is no label."""
+        """Return three rows: the range's two ends (0 and -1 if unreadable), and 1 where there is no label."""
         ranges = np.empty((3, len(endpoints)))
         for index, endpoint in enumerate(endpoints):
             text = endpoint.labels.get(self.label)

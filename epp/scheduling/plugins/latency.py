@@ -1,4 +1,4 @@
-"""Routing by headroom in steps, as llm-d's predicted-latency preset does it: a tier filter, a scorer, an admitter."""
+"""The plugins of llm-d's predicted-latency preset: a producer, a tier filter, a scorer and an admitter by headroom."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -22,15 +22,15 @@ from epp.scheduling.snapshot import Bools, Floats, Snapshot
 
 PRODUCER = "predicted-latency-producer"
 _PRODUCERS = {"latencyPredictionInfoProducerName": PRODUCER}
-# Below this share of KV cache in use an endpoint is cold: what is predicted for it rests on little.
+# An endpoint with less than this share of its KV cache in use is cold, and its predictions rest on little data.
 _COLD_KV_USAGE = 0.02
 
 
 @plugin(PRODUCER)
 class PredictedLatencyProducer(HeadroomSource, Marker, frozen=True):
-    """Has latencies predicted for every request; `predictInProduce: false` has them predicted for none.
+    """Predicts latencies for every request, or for none with `predictInProduce: false`.
 
-    Both latencies are predicted whether `streamingMode` is on or not: they are what streamed responses showed.
+    TTFT and TPOT are both predicted, as observed on streamed responses, whatever `streamingMode` says.
     """
 
     predict_in_produce: bool = True
@@ -45,7 +45,7 @@ class PredictedLatencyProducer(HeadroomSource, Marker, frozen=True):
     encoder_cache_match_info_producer_name: str = ""
 
     unsupported: ClassVar[dict[str, str]] = {
-        "endpointRoleLabel": "prefill and decode aren't disaggregated here, so no endpoint's TPOT is left out",
+        "endpointRoleLabel": "prefill and decode aren't disaggregated here, so TPOT is predicted for every endpoint",
         "useEncoderCacheFeatures": "images and videos aren't among the features",
         "encoderCacheMatchInfoProducerName": "images and videos aren't among the features",
     }
@@ -62,15 +62,15 @@ class PredictedLatencyProducer(HeadroomSource, Marker, frozen=True):
     def notices(self) -> Sequence[str]:
         if self.streaming_mode:
             return ()
-        return ["streamingMode is off, yet TTFT and TPOT are both predicted, as streamed responses have shown them"]
+        return ["streamingMode is off, but TTFT and TPOT are both predicted, as observed on streamed responses"]
 
 
 @plugin("slo-headroom-tier-filter")
 class SloHeadroomTierFilter(HeadroomReader, Filter, frozen=True):
-    """Keeps the endpoints that are predicted to meet the objectives; with probability `epsilonExploreNeg` the others.
+    """Keeps the endpoints predicted to meet the objectives, or the others with probability `epsilonExploreNeg`.
 
-    All stay when they are all alike in that, or when there are no predictions. One that has no prediction while
-    others have is not taken to meet them.
+    Keeps all endpoints when all meet the objectives, when none does, or without predictions.
+    An endpoint without a prediction counts as missing them when other endpoints have predictions.
     """
 
     epsilon_explore_neg: Share = 0.01
@@ -93,11 +93,11 @@ class SloHeadroomTierFilter(HeadroomReader, Filter, frozen=True):
 
 @plugin("latency-scorer")
 class LatencyScorer(HeadroomReader, Scorer, frozen=True):
-    """Scores by headroom among the endpoints that meet the objectives, or else by how little they are missed.
+    """Scores the endpoints that meet the objectives by headroom, or else one group by how little each misses.
 
-    When none meets them, idle endpoints alone are scored; when none is idle, those that miss TPOT alone before those
-    that miss TTFT alone before those that miss both. The others get 0. Without predictions: free KV cache, short
-    queue and cached prefix, with the composite weights.
+    When no endpoint meets the objectives, only the first group that has endpoints is scored: idle endpoints, those that
+    miss TPOT alone, those that miss TTFT alone, the rest. All other endpoints get 0.
+    Without predictions, the composite weights combine free KV cache, short queue and cached prefix.
     """
 
     ttft_weight: Weight = 0.8
@@ -134,7 +134,7 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
         return scores
 
     def _within(self, ttft: Floats, tpot: Floats, most: bool) -> Floats:
-        """Scores from 0.01 to 1 in steps of 0.01; a latency that tells none apart has no say."""
+        """Return scores from 0.01 to 1 in steps of 0.01. A latency that is equal everywhere has no weight."""
         scaled = [(scale_to_unit(ttft), self.ttft_weight), (scale_to_unit(tpot), self.tpot_weight)]
         telling = [(values, weight) for values, weight in scaled if values is not None]
         total = sum(weight for _, weight in telling)
@@ -165,7 +165,7 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
 class LatencySloAdmitter(HeadroomReader, Admitter, frozen=True):
     """Sheds a request of a priority below 0 when every endpoint is busy, warm, and predicted to miss its objectives.
 
-    Without objectives, or with an endpoint that has no prediction, it is admitted.
+    Admits a request without objectives. Admits any request when an endpoint has no prediction.
     """
 
     latency_prediction_info_producer_name: str = ""
@@ -185,13 +185,13 @@ class LatencySloAdmitter(HeadroomReader, Admitter, frozen=True):
 
 
 def _meets(room: Headroom) -> Bools:
-    """Headroom of at least 0 in both; a missing prediction is no headroom."""
+    """Return where the headroom of both latencies is at least 0; a missing prediction counts as no headroom."""
     meets: Bools = (room.ttft_ms >= 0) & (room.tpot_ms >= 0)
     return meets
 
 
 def _least_missing(room: Headroom, idle: Bools, known: Bools) -> Bools:
-    """The first of these that are any: idle, missing TPOT alone, missing TTFT alone, the rest."""
+    """Return the first group that has members: idle, missing TPOT alone, missing TTFT alone, all that are known."""
     misses_ttft, misses_tpot = room.ttft_ms < 0, room.tpot_ms < 0
     for bucket in (idle & known, ~misses_ttft & misses_tpot & known, misses_ttft & ~misses_tpot & known):
         if bucket.any():

@@ -1,4 +1,4 @@
-"""Scorers and a filter of an endpoint's load: what it reports, and what this picker has in flight there."""
+"""Scorers and a filter by load: the metrics that an endpoint reports, and this picker's requests in flight there."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -47,7 +47,7 @@ class KvCacheUtilizationScorer(Scorer, frozen=True):
 
 @plugin("load-aware-scorer")
 class LoadAwareScorer(Scorer, frozen=True):
-    """0.5 for an empty queue, down to 0 for one of `threshold` requests."""
+    """Scores 0.5 for an empty queue, falling to 0 for a queue of `threshold` requests."""
 
     threshold: Count = 128
 
@@ -59,7 +59,7 @@ class LoadAwareScorer(Scorer, frozen=True):
 class ActiveRequestScorer(Scorer, frozen=True):
     """Prefers the endpoint with fewer requests of this picker in flight, relative to the candidates' most.
 
-    Up to `idleThreshold` of them an endpoint scores 1; a busier one at most `maxBusyScore`.
+    An endpoint with at most `idleThreshold` requests in flight scores 1; a busier endpoint at most `maxBusyScore`.
     """
 
     idle_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -71,7 +71,7 @@ class ActiveRequestScorer(Scorer, frozen=True):
 
     @property
     def notices(self) -> Sequence[str]:
-        return ["requestTimeout does nothing: requests in flight are counted exactly"] if self.request_timeout else ()
+        return ["requestTimeout has no effect: requests in flight are counted exactly"] if self.request_timeout else ()
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         in_flight = candidates.in_flight
@@ -83,7 +83,7 @@ class ActiveRequestScorer(Scorer, frozen=True):
 
 @plugin("token-load-scorer")
 class TokenLoadScorer(Scorer, frozen=True):
-    """1 for no tokens in flight, this request's uncached ones included, down to 0 for `queueThresholdTokens`."""
+    """Scores 1 for no tokens in flight, with this request's uncached ones, falling to 0 for `queueThresholdTokens`."""
 
     queue_threshold_tokens: Count = 4_194_304
     in_flight_load_producer_name: str = ""
@@ -98,9 +98,10 @@ class TokenLoadScorer(Scorer, frozen=True):
 
 @plugin("no-hit-lru-scorer")
 class NoHitLruScorer(Scorer, frozen=True):
-    """Spreads prompts that no candidate has cached: 1 for the endpoint that took such a one longest ago, down to 0.
+    """Spreads uncached prompts: scores from 1 for the endpoint that took one longest ago down to 0 for the latest.
 
-    Endpoints that never took one come before the others. A prompt that is cached somewhere scores 0.5 everywhere.
+    Endpoints that never took an uncached prompt come first. A prompt that some candidate has cached scores 0.5
+    everywhere.
     """
 
     lru_size: Count = 1024
@@ -114,7 +115,7 @@ class NoHitLruScorer(Scorer, frozen=True):
     def notices(self) -> Sequence[str]:
         if self.lru_size == 1024 and not (self.prefix_plugin_type or self.prefix_plugin_name):
             return ()
-        return ["lruSize, prefixPluginType and prefixPluginName do nothing: every endpoint of the pool is remembered"]
+        return ["lruSize, prefixPluginType and prefixPluginName have no effect: every endpoint is remembered"]
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         if candidates.prefix_score.any():
@@ -130,7 +131,7 @@ class NoHitLruScorer(Scorer, frozen=True):
             taken_at[candidates.slots[chosen]] = taken_at.max() + 1
 
     def _taken_at(self, candidates: Snapshot) -> Floats:
-        """When each of the pool's slots last took a prompt that nobody had, in an order of its own; 0 for never."""
+        """Return when each slot of the pool last took an uncached prompt, as a running number; 0 for never."""
         known: Floats = self.__dict__.get("taken_at", np.zeros(0))
         needed = int(candidates.slots.max()) + 1
         if len(known) < needed:
@@ -146,12 +147,12 @@ class UtilizationCondition(msgspec.Struct, frozen=True, rename="camel", forbid_u
 
     def __post_init__(self) -> None:
         if self.metric == "kv-cache-utilization" and self.max_value > 1:
-            raise ValueError("maxValue of kv-cache-utilization is a share: at most 1")
+            raise ValueError("maxValue of kv-cache-utilization is a share: expected at most 1")
 
 
 @plugin("utilization-filter")
 class UtilizationFilter(Filter, frozen=True):
-    """Keeps the endpoints that exceed none of the conditions; all of them if none is left and `fallbackOnEmpty`."""
+    """Keeps the endpoints that exceed no condition; with `fallbackOnEmpty`, keeps all endpoints if none is left."""
 
     conditions: Annotated[tuple[UtilizationCondition, ...], msgspec.Meta(min_length=1)]
     fallback_on_empty: bool = False
@@ -168,7 +169,7 @@ class UtilizationFilter(Filter, frozen=True):
 
 @plugin(PRODUCER)
 class InflightLoadProducer(Marker, frozen=True):
-    """Requests and tokens in flight are counted for every request; output tokens are counted, not estimated."""
+    """Accepted for compatibility: requests and tokens in flight are always counted, output tokens never estimated."""
 
     add_estimated_output_tokens: bool = False
     output_ratio: Annotated[float, msgspec.Meta(ge=0)] = 1.5
@@ -177,7 +178,7 @@ class InflightLoadProducer(Marker, frozen=True):
     sync_cross_replica_state: bool = True
 
     unsupported: ClassVar[dict[str, str]] = {
-        "addEstimatedOutputTokens": "output tokens are counted as they come, none is estimated beforehand",
+        "addEstimatedOutputTokens": "output tokens are counted as they come, not estimated beforehand",
     }
     producers: ClassVar[dict[str, str]] = {"prefixMatchInfoProducerName": "approx-prefix-cache-producer"}
 

@@ -1,4 +1,4 @@
-"""The scorer of where a LoRA adapter is loaded, or can be."""
+"""A scorer that prefers endpoints where the request's LoRA adapter is loaded or can be loaded."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from epp.scheduling.snapshot import NO_ADAPTERS, Adapters, Floats, Snapshot
 
 @plugin("lora-affinity-scorer")
 class LoraAffinityScorer(Scorer, frozen=True):
-    """1 where the request's adapter is loaded, 0.8 where there is room for one more, 0.6 where it waits, else 0."""
+    """Scores 1 where the request's adapter is loaded, 0.8 with room for one more, 0.6 where it waits, else 0."""
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         adapters = candidates.adapters

@@ -1,4 +1,7 @@
-"""Types that configurations name for what the picker does anyway; parameters that ask for more are refused."""
+"""Plugin types that are accepted for compatibility, since the picker does their work anyway.
+
+Parameters that ask for more than the picker does are refused.
+"""
 
 from typing import Any, ClassVar
 
@@ -7,7 +10,7 @@ from epp.scheduling.plugin import Marker, plugin
 
 @plugin("token-producer")
 class TokenProducer(Marker, frozen=True):
-    """Prompt tokens are estimated, which responses' usage corrects, or counted by the tokenizer that a flag names."""
+    """Accepted for compatibility: prompt tokens are estimated from usage, or counted by the flag --tokenizer."""
 
     estimate: dict[str, Any] | None = None
     model_name: str = ""
@@ -21,12 +24,12 @@ class TokenProducer(Marker, frozen=True):
 
     def __post_init__(self) -> None:
         if self.estimate:
-            raise ValueError("estimate: images and videos aren't counted, so there is nothing to set; give {}")
+            raise ValueError("estimate: images and videos aren't counted, so there is nothing to set; use {}")
 
 
 @plugin("metrics-data-source")
 class MetricsDataSource(Marker, frozen=True):
-    """Endpoints are scraped as the flags say; parameters that say otherwise are refused, and name the flag."""
+    """Accepted for compatibility: flags set how endpoints are scraped; a parameter that differs is refused."""
 
     scheme: str = "http"
     path: str = "/metrics"
@@ -43,15 +46,15 @@ class MetricsDataSource(Marker, frozen=True):
         "port": "set the flag --model-server-metrics-port instead, and leave this out",
         "insecureSkipVerify": "set the flag --model-server-metrics-https-insecure-skip-verify instead",
         "interval": "set the flag --refresh-metrics-interval instead, and leave this out",
-        "caCertPath": "scraping doesn't verify by a given authority",
-        "clientCertPath": "scraping has no client certificates",
-        "clientKeyPath": "scraping has no client certificates",
+        "caCertPath": "scraping can't verify certificates by a given CA",
+        "clientCertPath": "scraping uses no client certificate",
+        "clientKeyPath": "scraping uses no client certificate",
     }
 
 
 @plugin("core-metrics-extractor")
 class CoreMetricsExtractor(Marker, frozen=True):
-    """The metrics are read that the flags name, or that are those of `--model-server-type`."""
+    """Accepted for compatibility: flags name the metrics to read, or `--model-server-type` does."""
 
     default_engine: str = "vllm"
     engine_label_key: str = ""
@@ -60,15 +63,15 @@ class CoreMetricsExtractor(Marker, frozen=True):
     unsupported: ClassVar[dict[str, str]] = {
         "defaultEngine": "set the flag --model-server-type instead, and leave this out",
         "engineLabelKey": "set the flag --model-server-type instead, and leave this out",
-        "engineConfigs": "name the metrics by the flags --total-queued-requests-metric and its like instead",
+        "engineConfigs": "name the metrics by flags such as --total-queued-requests-metric instead",
     }
 
 
 @plugin("openai-parser")
 class OpenAiParser(Marker, frozen=True):
-    """Bodies at the OpenAI API's paths are read."""
+    """Accepted for compatibility: request bodies at the paths of the OpenAI API are always read."""
 
 
 @plugin("passthrough-parser")
 class PassthroughParser(Marker, frozen=True):
-    """Bodies at other paths pass through unread, and are routed by load alone."""
+    """Accepted for compatibility: bodies at other paths always pass through unread, routed by load alone."""

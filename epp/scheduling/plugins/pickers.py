@@ -1,4 +1,4 @@
-"""Pickers: from total scores to an ordered choice."""
+"""Pickers turn total scores into an ordered choice."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from epp.scheduling.snapshot import Floats, Indices
 
 @plugin("max-score-picker")
 class MaxScorePicker(Picker, frozen=True):
-    """The highest score; ties fall at random."""
+    """Picks the highest score; ties are broken at random."""
 
     max_num_of_endpoints: Count = 1
 
@@ -24,7 +24,7 @@ class MaxScorePicker(Picker, frozen=True):
 
 @plugin("random-picker")
 class RandomPicker(Picker, frozen=True):
-    """Any candidate, whatever its score."""
+    """Picks a candidate at random, whatever its score."""
 
     max_num_of_endpoints: Count = 1
 
@@ -34,9 +34,9 @@ class RandomPicker(Picker, frozen=True):
 
 @plugin("weighted-random-picker")
 class WeightedRandomPicker(Picker, frozen=True):
-    """A draw without replacement, in proportion to the scores; any candidate when all of them are 0.
+    """Draws without replacement, in proportion to the scores; draws uniformly when all scores are 0.
 
-    One candidate is drawn by the sums of the scores, more by Efraimidis and Spirakis' A-Res: key U^(1/score).
+    One candidate is drawn by cumulative scores, several by A-Res of Efraimidis and Spirakis, with keys U^(1/score).
     """
 
     max_num_of_endpoints: Count = 1

@@ -1,4 +1,4 @@
-"""What endpoints have probably cached of the prompt: the index's size, a scorer, and a filter that sticks to it."""
+"""Plugins for prefix caching: the size of the prefix index, a scorer by cached share, and an affinity filter."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Bools, Floats, Snapshot
 
 PRODUCER = "approx-prefix-cache-producer"
-# Prompts are hashed as text. A token of English or code is about four characters.
+# Bytes per token, to convert between tokens and hashed text. A token of English or code is about four characters.
 _BYTES_PER_TOKEN = 4
-# The producer's own floor: smaller blocks make the index grow, and tell routing nothing more.
+# Least block size in tokens, as in llm-d's producer. Smaller blocks enlarge the index without better routing.
 _MIN_BLOCK_TOKENS = 64
 
 BlockBytes = Annotated[int, msgspec.Meta(ge=8, le=1 << 20)]
@@ -25,7 +25,7 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
 
 @dataclass(frozen=True, slots=True)
 class PrefixParameters:
-    """The size of the pool's prefix index: bytes of prompt a block, blocks looked at, blocks kept an endpoint."""
+    """The size of the prefix index: bytes per block, blocks matched per prompt, blocks kept per endpoint."""
 
     hash_block_size: int = 64
     max_prefix_blocks_to_match: int = 256
@@ -36,7 +36,7 @@ class PrefixParameters:
 class ApproxPrefixCacheProducer(Marker, frozen=True):
     """Sizes the prefix index, in tokens of four characters; a block is at least 64 tokens.
 
-    Nothing is tuned from the endpoints' metrics: with `autoTune` the values given here are used as well.
+    `autoTune` has no effect: sizes always come from these parameters, never from the endpoints' metrics.
     """
 
     auto_tune: bool = True
@@ -58,10 +58,10 @@ class ApproxPrefixCacheProducer(Marker, frozen=True):
 
 @plugin("prefix-cache-scorer")
 class PrefixCacheScorer(Scorer, frozen=True):
-    """The share of the prompt's blocks that lead and were sent to the endpoint before.
+    """Scores the share of the prompt's leading blocks that were sent to the endpoint before.
 
-    `matchLengthWeight` lets the square of the matched length, in units of `matchLengthScaleTokens`, have a say too.
-    The first three parameters size the pool's prefix index, unless approx-prefix-cache-producer is declared and does.
+    `matchLengthWeight` is the weight of the squared matched length, in units of `matchLengthScaleTokens`.
+    The first three parameters size the pool's prefix index, unless approx-prefix-cache-producer is declared.
     """
 
     hash_block_size: BlockBytes = 64
@@ -98,10 +98,11 @@ class PrefixCacheScorer(Scorer, frozen=True):
 
 @plugin("prefix-cache-affinity-filter")
 class PrefixCacheAffinityFilter(Filter, frozen=True):
-    """Keeps the endpoints that hold `affinityThreshold` of the prompt, unless waiting there costs more than it saves.
+    """Keeps the endpoints that hold `affinityThreshold` of the prompt, unless they are too slow to the first token.
 
-    All stay when the best of them is more than `maxTTFTPenaltyMs` slower to the first token than the best of the
-    others (0: never), by the prompts that wait there at `peakPrefillThroughput` tokens a second or by prediction.
+    Keeps all endpoints when the best TTFT of the holders is more than `maxTTFTPenaltyMs` above that of the others.
+    A penalty of 0 disables this rule. `ttftSource` chooses how TTFT is estimated: by prediction, or as the tokens
+    waiting for prefill divided by `peakPrefillThroughput` (tokens/s).
     """
 
     affinity_threshold: Annotated[float, msgspec.Meta(le=1)] = 0.80
@@ -136,7 +137,7 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
         return np.ones(len(candidates), dtype=bool) if self._too_slow(sticky, candidates) else sticky
 
     def _too_slow(self, sticky: Bools, candidates: Snapshot) -> bool:
-        """Whether waiting for a cached prefix costs too much; what is not predicted tells nothing."""
+        """Return whether the holders' TTFT exceeds the penalty; candidates without a prediction are ignored."""
         if not self.max_ttft_penalty_ms:
             return False
         ttft_ms = candidates.prefill_tokens * (1000.0 / (self.peak_prefill_throughput or 1.0))
@@ -149,7 +150,7 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
 
 
 def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:
-    """Whether any of the declared plugins says how large the index is to be."""
+    """Return whether any declared plugin sets the size of the prefix index."""
     return any(
         isinstance(p, ApproxPrefixCacheProducer)
         or (isinstance(p, PrefixCacheScorer) and p.parameters != PrefixParameters())
@@ -158,13 +159,13 @@ def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:
 
 
 def prefix_parameters(declared: Sequence[Plugin]) -> PrefixParameters:
-    """The index's size by the plugins that are declared; ValueError when they disagree."""
+    """Return the size of the prefix index that the declared plugins set; ValueError when two plugins disagree."""
     producers = {p.parameters for p in declared if isinstance(p, ApproxPrefixCacheProducer)}
     scorers = {p.parameters for p in declared if isinstance(p, PrefixCacheScorer)}
     scorers.discard(PrefixParameters())
     if len(producers) > 1 or len(scorers) > 1 or (producers and scorers - producers):
         raise ValueError(
-            "the prefix index is sized twice, differently; there is one index: "
-            "size it by one approx-prefix-cache-producer or by one prefix-cache-scorer"
+            "two plugins give the prefix index different sizes; there is one index: "
+            "set its size in one approx-prefix-cache-producer or in one prefix-cache-scorer"
         )
     return next(iter(producers or scorers), PrefixParameters())

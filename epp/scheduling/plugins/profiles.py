@@ -1,4 +1,4 @@
-"""Profile handlers: which profile serves a request."""
+"""Profile handlers choose the profile that serves a request."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _DEFAULT, _SLO = "default", "slo"
 
 @plugin("single-profile-handler")
 class SingleProfileHandler(ProfileHandler, frozen=True):
-    """The only profile there is."""
+    """Chooses the only profile."""
 
     def choose(self, request: Request, profiles: Sequence[str]) -> str:
         return profiles[0]
@@ -25,9 +25,9 @@ class SingleProfileHandler(ProfileHandler, frozen=True):
 
 @plugin("slo-aware-profile-handler")
 class SloAwareProfileHandler(ProfileHandler, frozen=True):
-    """Profile `slo` for a request that asks for prediction, `default` for every other.
+    """Chooses profile `slo` for a request that asks for prediction, and `default` for every other.
 
-    A configuration without a profile `default` gets one: queue, KV cache and prefix cache, with equal weights.
+    A configuration without a profile `default` gets one that scores queue, KV cache and prefix with equal weights.
     """
 
     def choose(self, request: Request, profiles: Sequence[str]) -> str:
@@ -43,9 +43,9 @@ class SloAwareProfileHandler(ProfileHandler, frozen=True):
 
 @plugin("header-profile-handler")
 class HeaderProfileHandler(ProfileHandler, frozen=True):
-    """The profile that the header `headerName` names, or `defaultProfile` without it; the only one if there is one.
+    """Chooses the profile named by the header `headerName`, or `defaultProfile` without it; a single profile always.
 
-    A request that names a profile which does not exist is refused.
+    A request that names an unknown profile is refused.
     """
 
     header_name: str = "EPP-Profile"
@@ -61,4 +61,4 @@ class HeaderProfileHandler(ProfileHandler, frozen=True):
 
     def check(self, profiles: Sequence[str]) -> None:
         if len(profiles) > 1 and self.default_profile not in profiles:
-            raise ValueError(f"header-profile-handler: defaultProfile {self.default_profile!r} is no profile")
+            raise ValueError(f"header-profile-handler: defaultProfile {self.default_profile!r} names no profile")

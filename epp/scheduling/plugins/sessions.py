@@ -1,4 +1,4 @@
-"""Sessions that stay with an endpoint: the response names it in a header, which the client sends back."""
+"""Session affinity: a response header names the endpoint, and the client sends the header back."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ from epp.scheduling.snapshot import Bools, Endpoint, Floats, Snapshot
 
 
 class EncodedEndpointHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The header, of request and response alike, that carries the endpoint's name in base64."""
+    """The name of the request and response header that carries the endpoint's name in base64."""
 
     header: str = "x-session-token"
 
@@ -28,7 +28,7 @@ class _SessionAffinity(Plugin, frozen=True):
     profile_name: str = ""
 
     unsupported: ClassVar[dict[str, str]] = {
-        "strategy": "sessions aren't remembered here; leave it out, and the response's header names the endpoint",
+        "strategy": "sessions aren't remembered here; leave it out, and a response header names the endpoint",
         "sessionIdConfig": "sessions aren't remembered here; leave it out",
         "profileName": "one endpoint serves the whole request here; leave it out",
     }
@@ -41,7 +41,7 @@ class _SessionAffinity(Plugin, frozen=True):
         return {self.header: base64.b64encode(endpoint.name.encode()).decode()}
 
     def holder(self, request: Request, candidates: Snapshot) -> Bools:
-        """True for the endpoint that the session was last at, if it is a candidate."""
+        """Return a mask of the endpoint that served the session last, if the endpoint is a candidate."""
         token = request.headers.get(self.header, "")
         try:
             name = base64.b64decode(token, validate=True).decode()
@@ -53,7 +53,7 @@ class _SessionAffinity(Plugin, frozen=True):
 
 @plugin("session-affinity-scorer")
 class SessionAffinityScorer(_SessionAffinity, Scorer, frozen=True):
-    """1 for the endpoint that the session was last at, as the request's header tells; 0 for all others."""
+    """Scores 1 for the endpoint that served the session last, as the request's header says, and 0 for all others."""
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         return self.holder(request, candidates).astype(np.float64)
@@ -61,7 +61,7 @@ class SessionAffinityScorer(_SessionAffinity, Scorer, frozen=True):
 
 @plugin("session-affinity-filter")
 class SessionAffinityFilter(_SessionAffinity, Filter, frozen=True):
-    """Keeps the endpoint that the session was last at, as the request's header tells; all when it is no candidate."""
+    """Keeps the endpoint that the request's header names as the session's last; all when it is no candidate."""
 
     def keep(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Bools:
         holder = self.holder(request, candidates)

@@ -1,4 +1,4 @@
-"""Routing by objectives in one step: by expected attainment, or as the gateway API's experimental picker does it."""
+"""Routing by objectives in one scorer: by expected attainment, or as the gateway API's experimental picker does."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
@@ -22,20 +22,21 @@ class _Kept(NamedTuple):
 
 @plugin("slo-request-tracker")
 class SloRequestTracker(Marker, frozen=True):
-    """Requests in flight and their objectives are tracked for every request; the type is known for configurations."""
+    """Accepted for compatibility: requests in flight and their objectives are always tracked."""
 
 
 @plugin("slo-scorer")
 class SloScorer(HeadroomReader, Scorer, frozen=True):
     """Scores by the objectives that a placement is expected to meet and to break, or draws one endpoint by headroom.
 
-    `strategy: attainment` gives 1 to the endpoint where most requests, this one and those in flight, are expected to
-    meet their objectives, and less to the others, by as many requests as it costs. A request that would cost more
-    than it gains on every endpoint is shed, if `shed` is `all` or its priority is below 0. The other parameters but
-    `sloBufferFactor` are those of `strategy: reference`, which draws one endpoint and gives it score 1: endpoints that
-    meet both objectives come first, drawn by how much room they leave: `least` packs, `most` spreads.
-    When none meets both, idle ones come first, then a draw by how little each one misses. `branch` has the formulas;
-    the draw only follows the weights that it gives.
+    `strategy: attainment` counts the requests, this one and those in flight, that are expected to meet their
+    objectives. The best endpoint scores 1; each other endpoint scores less by the number of requests that it costs.
+    A request that costs more than it gains on every endpoint is shed, if `shed` is `all` or its priority is below 0.
+
+    `strategy: reference` draws one endpoint and gives it score 1. It draws among the endpoints that meet both
+    objectives, by their headroom: `least` packs, `most` spreads. When none meets both, it draws among the idle
+    endpoints, or else among all, by how little each misses. `branch` has the formulas. `sloBufferFactor` applies to
+    both strategies, `shed` to attainment, and every other parameter to the reference.
     """
 
     strategy: Literal["attainment", "reference"] = "attainment"
@@ -72,7 +73,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
     def notices(self) -> Sequence[str]:
         other = "reference" if self.strategy == "attainment" else "attainment"
         unused = [one.encode_name for one in _OF_STRATEGY[other] if getattr(self, one.name) != one.default]
-        return [f"{', '.join(unused)}: of use with strategy: {other} alone"] if unused else ()
+        return [f"{', '.join(unused)}: no effect except with strategy: {other}"] if unused else ()
 
     @property
     def needs_costs(self) -> bool:
@@ -91,7 +92,7 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return scores
 
     def worth(self, request: Request, candidates: Snapshot, predictions: Predictions) -> Worth:
-        """Of each candidate; what the admitter has asked just before is not found anew."""
+        """Return the expected attainment. Cached, because the admitter usually asks just before the scorer."""
         kept: _Kept | None = self.__dict__.get("kept")
         if kept is None or kept.request is not request or kept.candidates is not candidates:
             found = worth(request, candidates, predictions, self.buffer_factor)
@@ -99,10 +100,10 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return kept.worth
 
     def branch(self, room: Headroom, candidates: Snapshot, gated: bool, exploring: bool) -> tuple[Indices, Floats]:
-        """Who may be drawn, and with what weights, once both coins of `sticky_epsilon` have fallen.
+        """Return the candidates to draw from and their weights.
 
-        `gated`: only endpoints that hold the whole prefix, if there are any. `exploring`: an endpoint that does not
-        meet the objectives although others do.
+        `gated` limits the draw to endpoints that hold the whole prefix, if there are any. `exploring` draws an endpoint
+        that misses the objectives although others meet them. `score` tosses both coins with `sticky_epsilon`.
         """
         meets = (room.ttft_ms > 0) & (room.tpot_ms > 0)
         if gated:
@@ -134,7 +135,10 @@ class SloScorer(HeadroomReader, Scorer, frozen=True):
         return np.trunc(share * 99) + 2
 
     def _negative_weights(self, room: Headroom) -> Floats:
-        """Weights by what is missed: within those that miss both, those that miss one, and so on. Unknown weighs 1."""
+        """Return weights by how little is missed, scaled within each group that misses the same latencies.
+
+        A candidate without a prediction has weight 1.
+        """
         misses_ttft, misses_tpot = room.ttft_ms < 0, room.tpot_ms < 0
         groups = misses_ttft * 2 + misses_tpot
         groups[np.isnan(room.ttft_ms) | np.isnan(room.tpot_ms)] = 0
@@ -163,10 +167,11 @@ _OF_STRATEGY = {
 
 
 class SloAdmitter(Admitter, frozen=True):
-    """Sheds by the predictions that a slo-scorer places by; goes with it, never by name.
+    """Sheds by the predictions of a slo-scorer. Each slo-scorer in a profile brings one; it can't be declared by name.
 
-    What can be shed is, when every endpoint is busy and predicted to miss its objectives; by expected attainment also
-    what would cost more requests their objectives than meet theirs, and that whatever its priority if all may be shed.
+    A request of a priority below 0 is shed when every endpoint is busy and predicted to miss its objectives.
+    With strategy attainment, a request is also shed when it costs more than it gains on every endpoint.
+    The second rule covers requests of any priority if `shed` is `all`.
     """
 
     scorer: SloScorer
@@ -185,7 +190,7 @@ class SloAdmitter(Admitter, frozen=True):
 
 
 def _scores(worths: Floats) -> Floats:
-    """1 for the best, and as much less as others are worth less, in requests; 0 where nothing is known."""
+    """Return 1 for the best; each other scores less by its difference in requests, at least 0. Unknown scores 0."""
     best = worths.max()
     if best == -np.inf:
         return np.zeros(len(worths))
@@ -194,7 +199,7 @@ def _scores(worths: Floats) -> Floats:
 
 
 def _blend(ttft: Floats, tpot: Floats, ttft_weight: float, tpot_weight: float) -> Floats:
-    """Both spread to [0, 1], 0.5 where all are alike, and averaged; TTFT alone when neither has a weight."""
+    """Scale both to [0, 1] (0.5 where all are equal) and average by weight; TTFT alone when both weights are 0."""
     total = ttft_weight + tpot_weight
     if total <= 0:
         ttft_weight = total = 1.0
@@ -207,7 +212,7 @@ def _blend(ttft: Floats, tpot: Floats, ttft_weight: float, tpot_weight: float) -
 
 
 def _draw(candidates: Indices, weights: Floats, rng: np.random.Generator) -> int:
-    """One candidate, in proportion to its weight."""
+    """Draw one candidate in proportion to the weights."""
     if len(candidates) == 1:
         return int(candidates[0])
     total = weights.cumsum()

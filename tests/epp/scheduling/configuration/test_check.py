@@ -59,7 +59,7 @@ def test_the_preset_is_described_with_what_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (SEED, "declare prefix-cache-scorer, and name it here with weight 0"),
+        (SEED, "declare prefix-cache-scorer, and refer to it here with weight 0"),
         (
             SEED.replace("- type: slo-r", "- type: prefix-cache-scorer\n- type: slo-r").replace(
                 "  - pluginRef: slo-r", "  - pluginRef: prefix-cache-scorer\n  - pluginRef: slo-r"
@@ -77,7 +77,7 @@ def test_the_preset_is_described_with_what_is_ignored() -> None:
         (
             QUEUE + "- type: latency-scorer\n- type: weighted-random-picker\n"
             "- {type: predicted-latency-producer, parameters: {predictInProduce: false, streamingMode: true}}\n",
-            "never gets any",
+            "never get any",
         ),
         (QUEUE, None),
     ],
@@ -117,7 +117,7 @@ def test_shedding_of_all_is_shown_and_is_nothing_of_the_reference() -> None:
     shedding = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
     assert 'admission: utilization-detector, slo-scorer {"shed":"all"}\n' in run(shedding).output
     other = run(shedding.replace("shed: all", "shed: all, strategy: reference"))
-    assert "notice: slo-scorer: shed: of use with strategy: attainment alone\n" in other.output
+    assert "notice: slo-scorer: shed: no effect except with strategy: attainment\n" in other.output
     refused = run(shedding.replace("shed: all", "shed: some"))
     assert (refused.exit_code, refused.stderr) == (
         1,

@@ -57,7 +57,7 @@ def test_the_environment_wins_over_the_built_in_configuration() -> None:
 
 def test_parameters_of_the_other_strategy_are_told_to_do_nothing() -> None:
     scheduler = load(DEFAULT_CONFIG, STICKY_EPSILON="0.2", NEG_HEADROOM_TTFT_WEIGHT="0.5")
-    expected = "slo-scorer: negHeadroomTtftWeight, stickyEpsilon: of use with strategy: reference alone"
+    expected = "slo-scorer: negHeadroomTtftWeight, stickyEpsilon: no effect except with strategy: reference"
     assert scheduler.notices == (expected,)
 
 
@@ -198,7 +198,7 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
             "- type: approx-prefix-cache-producer\n",
             3,
             "$.plugins",
-            "sized twice",
+            "different sizes",
         ),
         (QUEUE + profile("pluginRef: x"), 8, "$.schedulingProfiles[0].plugins[0].pluginRef", "'x' names no declared"),
         (
@@ -245,7 +245,7 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
             QUEUE + "- type: single-profile-handler\n- type: slo-aware-profile-handler\n",
             6,
             "$.plugins[2]",
-            "second profile handler",
+            "more than one profile handler",
         ),
         (QUEUE + "- type: slo-aware-profile-handler\n", None, "$.schedulingProfiles", "profile named slo"),
     ],
@@ -401,16 +401,16 @@ def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, 
         ("featureGates: ['flowControl=false']\n", None),
         ("dataLayer: {injectDefaults: false}\n", "$.dataLayer.injectDefaults: ignored"),
         ("dataLayer: {sources: [{pluginRef: metrics-data-source, extractors: []}]}\n", None),
-        ("flowControl: {maxBytes: 1Gi, priorityBands: []}\n", "$.flowControl: ignored but for saturationDetector"),
+        ("flowControl: {maxBytes: 1Gi, priorityBands: []}\n", "$.flowControl: ignored except saturationDetector"),
         ("requestHandler: {parsers: [{pluginRef: openai-parser}, {pluginRef: passthrough-parser}]}\n", None),
-        ("- {type: active-request-scorer, parameters: {requestTimeout: 2m}}\n", "requestTimeout does nothing"),
+        ("- {type: active-request-scorer, parameters: {requestTimeout: 2m}}\n", "requestTimeout has no effect"),
         (
             "- type: decode-filter\n" + profile("{pluginRef: decode-filter, weight: 2}"),
             "$.schedulingProfiles[0].plugins[0].weight: ignored: decode-filter is no scorer",
         ),
         (
             "- type: single-profile-handler\n" + profile("pluginRef: single-profile-handler"),
-            "$.schedulingProfiles[0].plugins[0]: ignored: single-profile-handler chooses among profiles",
+            "$.schedulingProfiles[0].plugins[0]: ignored: single-profile-handler is a profile handler",
         ),
     ],
 )

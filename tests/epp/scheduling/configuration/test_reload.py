@@ -81,7 +81,7 @@ async def test_a_file_that_is_gone_for_a_moment_is_waited_for(tmp_path: Path, ca
     file.load()
     async with watched(file, applied):
         path.unlink()
-        await until(lambda: "the configuration in force stays" in caplog.text)
+        await until(lambda: "the current configuration stays" in caplog.text)
         assert (file.reloads, file.failures) == (0, 0)
         path.write_text(OTHER)
         await until(lambda: file.reloads == 1)
