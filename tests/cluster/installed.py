@@ -14,7 +14,7 @@ from tests.node.manifests import container, deployment
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
 SERVERS = "my-model-server"
-# The arguments of the upstream guide's install command, except the chart's location.
+# The arguments of the documented install command, except the chart's location.
 SEED = ("--values", str(SLO_VALUES), "--set", f"inferencePool.modelServers.matchLabels.app={SERVERS}")
 WAIT = ("--wait", "--timeout", "120s")
 

@@ -1,4 +1,4 @@
-"""Run the commands of the upstream guide, as printed, against a release whose pod really runs."""
+"""Run the documented commands, as printed, against a release whose pod really runs."""
 
 from collections.abc import Iterator
 

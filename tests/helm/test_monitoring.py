@@ -1,4 +1,4 @@
-"""Alerts and dashboard: whatever they ask for is a metric that the programs really serve."""
+"""The programs really serve every metric that the alerts and the dashboard use."""
 
 import json
 import re
@@ -18,10 +18,10 @@ from tests.trainer.process import started
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
 RULE = {"monitoring.prometheusRule.enabled": True}
 ELECTION = {"inferenceExtension.enableLeaderElection": True}
-# A word before its labels; a function's name stands before a bracket.
+# A metric's name stands before its labels in braces. A function's name stands before a parenthesis.
 _METRIC = re.compile(r"\b([a-zA-Z_:][\w:]*)\{")
 _SAMPLE = re.compile(r"_(bucket|sum|count)$")
-# An API server that is away.
+# A kubeconfig of an API server that does not answer.
 _KUBECONFIG = {
     "apiVersion": "v1",
     "kind": "Config",
@@ -43,7 +43,7 @@ def panels() -> list[Object]:
 
 
 def asked_for() -> set[str]:
-    """Metrics that any alert or panel names."""
+    """Return the metrics that alerts and panels use."""
     shown = [target["expr"] for panel in panels() for target in panel["targets"]]
     told = [rule["expr"] for rule in alerts({**SIDECARS, **ELECTION}).values()]
     return {name for expression in (*shown, *told) for name in _METRIC.findall(expression)}
@@ -54,7 +54,7 @@ def families(page: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
+def test_every_metric_in_alerts_and_panels_is_served(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(_KUBECONFIG))
     config = tmp_path / "plugins.yaml"
@@ -74,7 +74,7 @@ def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
     assert {name for name in asked if not {name, _SAMPLE.sub("", name)} & served} == set()
 
 
-def test_refusals_that_an_alert_is_about_are_those_that_the_picker_counts() -> None:
+def test_the_refusals_of_an_alert_match_the_pickers_codes() -> None:
     counted = {error.code for error in (BadRequestError(""), NoEndpointError(), ShedError("", None))}
     asked = {code for rule in alerts(SIDECARS).values() for code in re.findall(r'\bcode="(.*?)"', rule["expr"])}
     assert asked
@@ -88,14 +88,14 @@ def test_every_alert_says_what_to_do() -> None:
         assert len(rule["annotations"]["runbook"]) > 40, name
 
 
-def test_alerts_are_about_what_is_installed() -> None:
+def test_alerts_cover_only_installed_parts() -> None:
     plain, whole = alerts({}), alerts({**SIDECARS, **ELECTION})
     assert plain.keys() < whole.keys()
     assert not any("trainer" in rule["expr"] or "predictor" in rule["expr"] for rule in plain.values())
     assert "HeadroomNoLeader" in whole.keys() - alerts(SIDECARS).keys()
 
 
-def test_alerts_are_about_this_release_alone() -> None:
+def test_alerts_cover_only_this_release() -> None:
     for rule in alerts(SIDECARS).values():
         selectors = re.findall(r"\{(.*?)\}", rule["expr"])
         assert selectors
@@ -104,12 +104,12 @@ def test_alerts_are_about_this_release_alone() -> None:
             assert 'pod=~"(my-slo-pool-epp|my-slo-pool-training)-.*"' in selector
 
 
-def test_how_old_a_model_may_be_is_a_value() -> None:
+def test_the_age_limit_of_models_is_a_value() -> None:
     rule = alerts({**SIDECARS, "monitoring.prometheusRule.oldestModelSeconds": 10000000})["HeadroomModelsOld"]
     assert rule["expr"].endswith("> 10000000")
 
 
-def test_the_dashboard_is_one_that_grafana_reads() -> None:
+def test_grafana_can_read_the_dashboard() -> None:
     values = {"monitoring.grafanaDashboard.enabled": True}
     config = render(values).one("ConfigMap", "my-slo-pool-dashboard")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -136,7 +136,7 @@ def test_a_pod_monitor_reads_every_container() -> None:
     assert ("proxy-stats", "/stats/prometheus") in wanted
 
 
-def test_a_service_monitor_reads_what_services_have_ports_for() -> None:
+def test_a_service_monitor_reads_every_metrics_port_of_services() -> None:
     fleet = {"inferenceExtension.replicas": 2, "modelStore.s3.url": "s3://models"}
     for values in (SIDECARS, {**SIDECARS, **fleet}):
         release = render({**values, "monitoring.serviceMonitor.enabled": True})

@@ -1,4 +1,4 @@
-"""The pool, and what belongs to the picker's place in the cluster: rights, election, providers."""
+"""The pool, and the picker's place in the cluster: rights, election and providers."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ ELECTION = {"inferenceExtension.enableLeaderElection": True, "inferenceExtension
 
 
 def rights(*rules: Object) -> set[tuple[str, str, str]]:
-    """As (group, resource, verb)."""
+    """Return the rules' rights as (group, resource, verb)."""
     return {
         (group, resource, verb)
         for rule in rules
@@ -56,7 +56,7 @@ def test_a_pool_of_v1alpha2_and_a_picker_that_follows_it() -> None:
     assert "--pool-group=inference.networking.x-k8s.io" in release.args
 
 
-def test_the_failure_mode_counts_for_v1_too() -> None:
+def test_the_failure_mode_also_applies_to_v1() -> None:
     pool = render({"inferenceExtension.failureMode": "FailOpen"}).one("InferencePool")
     assert pool["spec"]["endpointPickerRef"]["failureMode"] == "FailOpen"
 
@@ -67,7 +67,7 @@ def test_a_pool_without_labels_is_refused(version: dict[str, Any]) -> None:
         render(version, labels=False)
 
 
-def test_without_a_pool_the_picker_selects_pods_and_asks_for_no_custom_resource() -> None:
+def test_without_a_pool_the_picker_selects_pods_and_reads_no_custom_resource() -> None:
     release = render(
         {"inferencePool.create": False, "inferencePool.modelServers.matchLabels": {"app": "a", "role": "b"}}
     )
@@ -84,7 +84,7 @@ def test_long_names_are_cut(release: str, expected: str) -> None:
     assert rendered.one("InferencePool")["metadata"]["name"] == release
 
 
-def test_names_and_labels_are_those_that_users_select_by() -> None:
+def test_names_and_labels_are_the_documented_ones() -> None:
     release = render()
     labels = release.deployment["metadata"]["labels"]
     assert labels["app.kubernetes.io/name"] == "my-slo-pool-epp"
@@ -99,14 +99,14 @@ def test_names_and_labels_are_those_that_users_select_by() -> None:
 def test_rights_are_the_documented_ones_and_no_more() -> None:
     of_pool = {right for right in documented("Role") if right[1] != "leases"}
     v1, alpha = granted(render()), granted(render(ALPHA))
-    # Each watches the pool of its own group alone.
+    # Each picker watches only pools of its own API group.
     assert v1 | alpha == of_pool
     assert of_pool - v1 == {("inference.networking.x-k8s.io", "inferencepools", verb) for verb in ("list", "watch")}
     assert of_pool - alpha == {("inference.networking.k8s.io", "inferencepools", verb) for verb in ("list", "watch")}
     assert not render().has("ClusterRole")
 
 
-def test_an_election_is_asked_for_and_may_be_held() -> None:
+def test_leader_election_has_its_flag_and_rights() -> None:
     release = render(ELECTION)
     assert "--ha-enable-leader-election=true" in release.args
     assert release.has("Role", "my-slo-pool-epp-leader-election")
@@ -116,7 +116,7 @@ def test_an_election_is_asked_for_and_may_be_held() -> None:
     assert not any("leader-election" in name for name in render().names)
 
 
-def test_candidates_do_not_wait_for_the_leader_of_the_pods_before_them() -> None:
+def test_a_rollout_with_leader_election_does_not_wait_for_the_old_leader() -> None:
     assert render(ELECTION).deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == "100%"
 
 
@@ -131,7 +131,7 @@ def test_guarded_metrics_need_reviews(values: dict[str, Any]) -> None:
     release = render(values)
     assert "--metrics-endpoint-auth=true" in release.args
     assert granted(release, "ClusterRole") == documented("ClusterRole")
-    # Of the whole cluster: the same release in another namespace must not be in its way.
+    # The role is cluster-wide, so its name must differ from that of the same release in another namespace.
     assert release.one("ClusterRole")["metadata"]["name"] == "inference-my-slo-pool-epp"
     (subject,) = release.one("ClusterRoleBinding")["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "my-slo-pool-epp", "namespace": "inference"}
@@ -162,12 +162,12 @@ def test_gke_checks_the_pools_own_port(values: dict[str, Any], group: str, port:
     }
 
 
-def test_istio_speaks_tls_to_a_certificate_of_the_pickers_own() -> None:
+def test_istio_accepts_the_pickers_own_certificate() -> None:
     rule = render({"provider.name": "istio"}).one("DestinationRule", "my-slo-pool-epp")["spec"]
     assert rule["host"] == "my-slo-pool-epp.inference.svc.cluster.local"
     assert rule["trafficPolicy"]["tls"] == {"mode": "SIMPLE", "insecureSkipVerify": True}
 
 
-def test_no_provider_needs_nothing_more() -> None:
+def test_without_a_provider_there_are_no_provider_objects() -> None:
     kinds = {"HealthCheckPolicy", "GCPBackendPolicy", "ClusterPodMonitoring", "DestinationRule"}
     assert not kinds & {one["kind"] for one in render().objects}

@@ -1,4 +1,4 @@
-"""Whatever is combined: what one object of a release names, another one is."""
+"""For random combinations of values, every name in a release refers to an object of the release."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ REASONS = ("exclude each other", "a model store that all pods share", "can't sha
 
 
 def dangling(release: Release) -> Iterator[str]:
-    """Names that stand for nothing."""
+    """Yield names that refer to no object of the release."""
     names = set(release.names)
     for pod in release.pods:
         account = pod.get("serviceAccountName")
@@ -80,7 +80,7 @@ def _of_container(container: Object, names: set[str], volumes: set[str]) -> Iter
 
 
 def _ports(release: Release) -> Iterator[str]:
-    """Ports that Services, policies and monitors name, among the pods that they select."""
+    """Yield ports of Services, policies and monitors that the pods they select don't have."""
     pods = {
         one["spec"]["template"]["metadata"]["labels"]["inferencepool"]: {
             port["name"] for container in one["spec"]["template"]["spec"]["containers"] for port in container["ports"]

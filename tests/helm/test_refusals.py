@@ -1,4 +1,4 @@
-"""Values that are refused: each error names the value."""
+"""The chart refuses wrong values, and each error names the value."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from tests.helm.release import CHART, HelmError, render
 
 
 def keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Paths of the objects among the default values whose keys are the chart's own."""
+    """Yield the paths of all objects among the default values."""
     yield prefix
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from keys(value, f"{prefix}.{key}" if prefix else key)
 
 
-# Objects whose keys are the user's to choose.
+# Objects whose keys the user chooses.
 _FREE = {
     "monitoring.grafanaDashboard.labels",
     *(
@@ -30,7 +30,7 @@ _FREE = {
         )
         for kind in ("requests", "limits")
     ),
-    # Kubernetes' own, checked by it: seccompProfile, capabilities.
+    # Kubernetes defines and checks these two objects.
     "podSecurityContext.seccompProfile",
     "securityContext.capabilities",
 }
@@ -38,7 +38,7 @@ _DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 @pytest.mark.parametrize("place", [one for one in keys(_DEFAULTS) if one not in _FREE])
-def test_a_typo_in_a_key_is_told_by_its_name(place: str) -> None:
+def test_a_typo_in_a_key_is_named(place: str) -> None:
     with pytest.raises(HelmError) as refused:
         render({f"{place}.typpo" if place else "typpo": 1})
     assert "'typpo' not allowed" in str(refused.value)
@@ -49,7 +49,7 @@ def test_a_typo_in_a_key_is_told_by_its_name(place: str) -> None:
     "place",
     ["sidecars", "sidecars.trainingServer", "sidecars.predictionServers.config", "sidecars.trainingServer.image"],
 )
-def test_typos_are_told_at_the_top_level_too(place: str) -> None:
+def test_typos_in_the_top_level_sidecars_are_named(place: str) -> None:
     with pytest.raises(HelmError, match=rf"'/{place.replace('.', '/')}': additional properties 'typpo' not allowed"):
         render({f"{place}.typpo": 1})
 
@@ -85,7 +85,7 @@ def test_typos_are_told_at_the_top_level_too(place: str) -> None:
         ("standalone.proxy.messageTimeout", "soon", "does not match pattern"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_place(key: str, value: object, told: str) -> None:
+def test_a_wrong_value_is_named_with_its_place(key: str, value: object, told: str) -> None:
     with pytest.raises(HelmError) as refused:
         render({key: value})
     assert told in str(refused.value)
@@ -131,12 +131,12 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], told
         "standalone.proxy",
     ],
 )
-def test_what_the_chart_relies_on_cannot_be_taken_away(key: str) -> None:
+def test_required_values_cannot_be_removed(key: str) -> None:
     with pytest.raises(HelmError, match=f"missing property '{key.rpartition('.')[2]}'"):
         render(sets=[f"{key}=null"])
 
 
-def test_what_it_does_not_rely_on_can() -> None:
+def test_optional_values_can_be_removed() -> None:
     keys = ("resources", "flags", "tolerations", "affinity", "podLabels", "podAnnotations", "pluginsCustomConfig")
     more = ("sidecars", "podSecurityContext", "inferenceExtension.service.annotations")
     release = render(sets=[*(f"inferenceExtension.{key}=null" for key in keys), *(f"{key}=null" for key in more)])

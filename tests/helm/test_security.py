@@ -23,7 +23,7 @@ def release(request: pytest.FixtureRequest) -> Release:
 
 
 def violations(pod: Object) -> list[str]:
-    """Of the restricted standard, by the pod's spec."""
+    """Return how a pod's spec violates the restricted standard."""
     found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
     found += [f"volume {one['name']}" for one in pod["volumes"] if not one.keys() - {"name"} <= _VOLUMES]
     if pod["securityContext"].get("sysctls"):
@@ -58,7 +58,7 @@ def test_root_file_systems_are_read_only_and_tmp_is_memory(release: Release) -> 
             assert mounts(container)["tmp"]["mountPath"] == "/tmp"  # noqa: S108
 
 
-def test_what_is_mounted_is_there_and_what_is_there_is_mounted(release: Release) -> None:
+def test_every_mount_has_a_volume_and_every_volume_is_mounted(release: Release) -> None:
     for pod in release.pods:
         used = {name for container in pod["containers"] for name in mounts(container)}
         assert used == {one["name"] for one in pod["volumes"]}
@@ -75,7 +75,7 @@ def test_only_the_pickers_pod_has_a_token(release: Release) -> None:
     assert all(account["automountServiceAccountToken"] is False for account in release.find("ServiceAccount"))
 
 
-def test_every_container_says_what_it_needs(release: Release) -> None:
+def test_every_container_has_requests_and_a_memory_limit(release: Release) -> None:
     for pod in release.pods:
         for container in pod["containers"]:
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
@@ -88,14 +88,14 @@ def test_every_server_is_probed(release: Release) -> None:
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
 
 
-def test_probes_ask_what_the_servers_answer() -> None:
+def test_probes_use_endpoints_that_the_servers_have() -> None:
     containers = render(EVERYTHING).containers
     services = {probe: containers["epp"][f"{probe}Probe"]["grpc"]["service"] for probe in ("liveness", "readiness")}
-    # A pool that isn't there makes the picker unready; restarting it would not help.
+    # A missing pool makes the picker unready, not dead: a restart would not help.
     assert services == {"liveness": "liveness", "readiness": "readiness"}
     for name, port in (("training-server", "training"), ("prediction-server-2", "predict-2")):
         probes = [containers[name][f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")]
-        # Without a model the pod still routes, by the default profile.
+        # Without a model the pod still routes, with the default profile.
         assert probes == [{"path": "/healthz", "port": port}] * 3
 
 
@@ -109,7 +109,7 @@ def test_security_may_be_loosened_where_a_platform_assigns_users() -> None:
     ("values", "enough"),
     [({}, 33), ({"standalone.enabled": True, "standalone.proxy.drainSeconds": 60}, 93)],
 )
-def test_the_grace_period_is_longer_than_the_end(values: dict[str, Any], enough: int) -> None:
+def test_the_grace_period_must_exceed_the_shutdown(values: dict[str, Any], enough: int) -> None:
     key = "inferenceExtension.terminationGracePeriodSeconds"
     assert render({**values, key: enough}).pod["terminationGracePeriodSeconds"] == enough
     with pytest.raises(HelmError, match=r"terminationGracePeriodSeconds has to be longer"):
@@ -130,11 +130,11 @@ def test_a_certificate_is_mounted_where_the_picker_looks() -> None:
 
 
 def peers(policy: Object) -> dict[str, object]:
-    """Who may come, by port."""
+    """Return by port which peers a network policy admits."""
     return {port["port"]: rule.get("from", "everyone") for rule in policy["spec"]["ingress"] for port in rule["ports"]}
 
 
-def test_a_network_policy_lets_in_who_is_named() -> None:
+def test_a_network_policy_admits_the_named_peers() -> None:
     gateways = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}]
     prometheus = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     named = {
@@ -146,7 +146,7 @@ def test_a_network_policy_lets_in_who_is_named() -> None:
         "sidecars.predictionServers.replicas": 1,
     }
     beside = render(named)
-    # And helm's own test.
+    # The policy must also admit the pod of `helm test`.
     (label,) = beside.one("Pod")["metadata"]["labels"].items() - beside.deployment["metadata"]["labels"].items()
     test = [{"podSelector": {"matchLabels": dict([label])}}]
     assert peers(beside.one("NetworkPolicy")) == {
@@ -162,7 +162,7 @@ def test_a_network_policy_lets_in_who_is_named() -> None:
     assert not render().has("NetworkPolicy")
 
 
-def test_placement_and_more_of_a_pod_is_the_users() -> None:
+def test_users_set_placement_and_other_fields_of_pods() -> None:
     placement = {
         "nodeSelector": {"pool": "cpu"},
         "tolerations": [{"key": "a", "operator": "Exists"}],

@@ -94,7 +94,7 @@ def test_each_kind_of_sidecar_stands_alone(enabled: str) -> None:
     assert list(release.service_ports.values()) == [9002, 9090, *([8000] if of_trainer else [8001, 8002, 8003])]
     assert release.has("ConfigMap", "latency-predictor-config") == of_trainer
     assert release.has("ConfigMap", "prediction-server-config") != of_trainer
-    # Rows and predictions go together: a picker that nobody predicts for isn't told to ask.
+    # Rows and predictions go together: without prediction servers the picker's predictor stays off.
     assert ("--enable-latency-predictor=true" in release.args) != of_trainer
 
 
@@ -157,7 +157,7 @@ def test_sidecars_may_be_given_in_either_place(place: str) -> None:
     assert release.one("ConfigMap", "prediction-server-config")["data"]["MODEL_SYNC_INTERVAL_SEC"] == "3"
 
 
-def test_the_top_level_goes_first_key_by_key() -> None:
+def test_top_level_sidecars_override_single_keys() -> None:
     release = render(
         {
             "inferenceExtension.sidecars": {
@@ -170,7 +170,7 @@ def test_the_top_level_goes_first_key_by_key() -> None:
     assert (data["LATENCY_MIN_SAMPLES_FOR_RETRAIN"], data["LATENCY_MODEL_TYPE"]) == ("8", "lightgbm")
 
 
-def test_users_urls_go_before_the_charts() -> None:
+def test_users_urls_override_the_charts() -> None:
     given = {"PREDICTION_SERVER_URL": "http://predictors:80", "TRAINING_SERVER_URL": "http://trainer:80"}
     release = render({**SIDECARS, "inferenceExtension.env": given})
     variables = [one["name"] for one in release.containers["epp"]["env"]]

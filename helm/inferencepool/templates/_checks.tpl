@@ -8,7 +8,7 @@
 {{- end -}}
 {{- range $flag, $value := dict "grpc-port" "extProcPort" "grpc-health-port" "grpcHealthPort" "metrics-port" "metricsPort" -}}
 {{- if hasKey $flags $flag -}}
-{{- fail (printf "inferenceExtension.flags: %s is inferenceExtension.%s, which the Service and the probes follow: set that instead" $flag $value) -}}
+{{- fail (printf "inferenceExtension.flags: %s is inferenceExtension.%s. Set that value instead, because the Service and the probes use it" $flag $value) -}}
 {{- end -}}
 {{- end -}}
 {{- include "inferencepool.checkPorts" . -}}
@@ -17,13 +17,13 @@
 {{- include "inferencepool.checkTrainingTls" . -}}
 {{- include "inferencepool.checkGrace" . -}}
 {{- if and $values.autoscaling.enabled $values.enableLeaderElection -}}
-{{- fail "inferenceExtension.autoscaling.enabled and inferenceExtension.enableLeaderElection exclude each other: of replicas that elect a leader only one serves, so more of them carry no more load" -}}
+{{- fail "inferenceExtension.autoscaling.enabled and inferenceExtension.enableLeaderElection exclude each other: only the leader serves, so more replicas carry no more load. Disable one of the two" -}}
 {{- end -}}
 {{- if and $values.autoscaling.enabled (lt (int $values.autoscaling.maxReplicas) (int $values.autoscaling.minReplicas)) -}}
 {{- fail "inferenceExtension.autoscaling: maxReplicas is smaller than minReplicas" -}}
 {{- end -}}
 {{- if and .Values.standalone.enabled $values.enableLeaderElection -}}
-{{- fail "standalone.enabled and inferenceExtension.enableLeaderElection exclude each other: each pod's Envoy asks the picker beside it" -}}
+{{- fail "standalone.enabled and inferenceExtension.enableLeaderElection exclude each other: each pod's Envoy asks the picker in its own pod, so every picker must serve. Disable one of the two" -}}
 {{- end -}}
 {{- end -}}
 
@@ -57,7 +57,7 @@
 {{- $file := include "inferencepool.pluginsFile" . -}}
 {{- $own := .Values.inferenceExtension.pluginsCustomConfig | default dict -}}
 {{- if not (or (eq $file "default-plugins.yaml") (hasKey $own $file)) -}}
-{{- fail (printf "inferenceExtension.pluginsConfigFile: there is no %s among inferenceExtension.pluginsCustomConfig (%s) or built in (default-plugins.yaml)" $file (keys $own | sortAlpha | join ", ")) -}}
+{{- fail (printf "inferenceExtension.pluginsConfigFile: there is no %s among the files of inferenceExtension.pluginsCustomConfig (%s). Name one of them, or the built-in default-plugins.yaml" $file (keys $own | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 
@@ -65,7 +65,7 @@
 {{- if include "inferencepool.trainerApart" . -}}
 {{- range include "inferencepool.env" .Values.inferenceExtension.env | fromYamlArray -}}
 {{- if and (eq .name "TRAINING_SERVER_URL") (regexMatch "//(localhost|127\\.)" (.value | default "")) -}}
-{{- fail "inferenceExtension.env: TRAINING_SERVER_URL names the picker's own pod, but the trainer has a pod of its own: leave the variable out, it follows the trainer" -}}
+{{- fail "inferenceExtension.env: TRAINING_SERVER_URL names the picker's own pod, but the trainer has its own pod. Remove the variable, and the chart sets it to the trainer's URL" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -74,7 +74,7 @@
 {{- fail "several pickers, or sidecars.trainingServer.ownDeployment, need a model store that all pods share: set modelStore.s3.url, or sidecars.trainingServer.persistence.enabled with accessModes [ReadWriteMany]" -}}
 {{- end -}}
 {{- if and (include "inferencepool.severalPickers" .) (include "inferencepool.pickerHasVolume" .) (include "inferencepool.isPersistent" .) (not (has "ReadWriteMany" $persistence.accessModes)) -}}
-{{- fail "several pickers can't share a claim of one node: sidecars.trainingServer.persistence.accessModes has to be [ReadWriteMany], or set modelStore.s3.url" -}}
+{{- fail "several pickers can't share a claim of one node: set sidecars.trainingServer.persistence.accessModes to [ReadWriteMany], or set modelStore.s3.url" -}}
 {{- end -}}
 {{- end -}}
 
@@ -85,6 +85,6 @@
 {{- $asleep := .Values.standalone.enabled | ternary .Values.standalone.proxy.drainSeconds 0 | float64 -}}
 {{- $needed := addf $delay $drain $asleep -}}
 {{- if le (float64 .Values.inferenceExtension.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "inferenceExtension.terminationGracePeriodSeconds has to be longer than what the picker takes to end: %v s (shutdown-delay, drain-timeout and, standalone, proxy.drainSeconds)" $needed) -}}
+{{- fail (printf "inferenceExtension.terminationGracePeriodSeconds has to be longer than what the picker takes to end: %v s (the sum of shutdown-delay, drain-timeout and, with standalone, proxy.drainSeconds)" $needed) -}}
 {{- end -}}
 {{- end -}}

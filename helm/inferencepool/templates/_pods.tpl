@@ -25,7 +25,7 @@ emptyDir:
   sizeLimit: 64Mi
 {{- end -}}
 
-{{/* A pod that ends still takes requests for a while. So the servers that the picker asks end after the picker. */}}
+{{/* An ending picker still takes requests for a while, so the servers that it asks must end after it. */}}
 {{- define "inferencepool.endsLater" -}}
 lifecycle:
   preStop:

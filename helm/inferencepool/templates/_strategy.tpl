@@ -1,7 +1,7 @@
 {{/* The strategy by which new pods of the picker replace old ones. */}}
 {{- define "inferencepool.strategy" -}}
 {{- if and (include "inferencepool.pickerHasVolume" .) (include "inferencepool.isPersistent" .) (not (include "inferencepool.isSharedStore" .)) -}}
-# A claim of one node: the next pod can't mount it before the last one has gone.
+# The claim belongs to one node: the new pod can't mount it until the old pod has gone.
 type: Recreate
 rollingUpdate: null
 {{- else if .Values.inferenceExtension.enableLeaderElection -}}

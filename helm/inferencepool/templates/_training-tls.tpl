@@ -1,4 +1,4 @@
-{{/* Whether the trainer is asked over TLS: with a pod of its own, its rows cross the network. */}}
+{{/* Whether clients reach the trainer over TLS. A trainer in its own pod needs it, because rows cross the network. */}}
 {{- define "inferencepool.trainerTls" -}}
 {{- if and (include "inferencepool.trainerApart" .) (include "inferencepool.sidecars" . | fromYaml).trainingServer.tls.enabled }}true{{ end -}}
 {{- end -}}
@@ -12,7 +12,7 @@
 {{- (include "inferencepool.sidecars" . | fromYaml).trainingServer.tls.existingSecret | default (printf "%s-tls" (include "inferencepool.trainingName" .)) -}}
 {{- end -}}
 
-{{/* The volume of pods that ask the trainer: the CA, without the key. */}}
+{{/* The volume of pods that connect to the trainer: the CA, without the key. */}}
 {{- define "inferencepool.trainingCaVolume" -}}
 name: training-ca
 secret:
@@ -25,7 +25,7 @@ secret:
 /training-ca/ca.crt
 {{- end -}}
 
-{{/* How Prometheus reads the trainer's metrics. It asks pods by address, so the certificate's name is given. */}}
+{{/* How Prometheus reads the trainer's metrics. Prometheus connects by address, so `serverName` gives the name. */}}
 {{- define "inferencepool.trainingAccess" -}}
 {{- if include "inferencepool.trainerTls" . }}
 scheme: https
@@ -63,11 +63,11 @@ tlsConfig:
 {{- $flags := include "inferencepool.flags" . | fromYaml -}}
 {{- $plain := printf "^http://%s[:./]" (include "inferencepool.trainingName" .) -}}
 {{- if regexMatch $plain (get $flags "training-server-url" | default (get $given "TRAINING_SERVER_URL")) -}}
-{{- fail "TRAINING_SERVER_URL is http://, but the trainer is asked over TLS: leave the variable out, it follows the trainer, or set sidecars.trainingServer.tls.enabled to false" -}}
+{{- fail "TRAINING_SERVER_URL is http://, but the trainer serves TLS: leave the variable out, and the chart sets the trainer's URL, or set sidecars.trainingServer.tls.enabled to false" -}}
 {{- end -}}
 {{- $urls := get $flags "prediction-server-url" | default (get $given "PREDICTION_SERVER_URL") -}}
 {{- if and (not $secret) (contains "https://" $urls) (not (or (hasKey $flags "latency-ca-file") (hasKey $given "LATENCY_CA_FILE"))) -}}
-{{- fail "PREDICTION_SERVER_URL is https://, but the picker believes the trainer's own CA alone: set LATENCY_CA_FILE (inferenceExtension.env) to a file of all CAs, mounted by inferenceExtension.extraVolumes and extraVolumeMounts, with sidecars.trainingServer.tls.existingSecret for the trainer" -}}
+{{- fail "PREDICTION_SERVER_URL is https://, but the picker trusts only the trainer's own CA: set LATENCY_CA_FILE (inferenceExtension.env) to a file of all CAs, mounted by inferenceExtension.extraVolumes and extraVolumeMounts, with sidecars.trainingServer.tls.existingSecret for the trainer" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -12,7 +12,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Variables given as a list of {name, value | valueFrom} or as a map of name to either, as such a list. YAML. */}}
+{{/* Variables as a YAML list of {name, value | valueFrom}. They are given as such a list, or as a map by name. */}}
 {{- define "inferencepool.env" -}}
 {{- $found := list -}}
 {{- if kindIs "map" . -}}
