@@ -26,8 +26,8 @@ logger = logging.getLogger("headroom.epp")
 def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
     """Headroom's endpoint picker: an Envoy ext_proc service that sends each request to the replica with headroom.
 
-    Endpoints come from the InferencePool --pool-name, unless --endpoint-selector, --endpoints or --endpoints-file says
-    otherwise. `python -m epp check FILE` says what is wrong with an EndpointPickerConfig, or what it means.
+    Endpoints come from the InferencePool --pool-name, unless --endpoint-selector, --endpoints or --endpoints-file is
+    given. `python -m epp check FILE` checks an EndpointPickerConfig and describes it.
     """
     place = own_place("epp")
     try:
@@ -40,7 +40,7 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
         if config.workers > 1 and place is None:
             supervise(config.workers, sys.argv[1:])
         else:
-            # The process that only watches over workers does without what they import, some 70 MiB.
+            # Imported late: the supervisor process doesn't need these modules, which take about 70 MiB.
             from epp.server import serve
 
             serve(config, place)

@@ -1,4 +1,4 @@
-"""What the metrics port serves: /metrics, and under /debug what the picker knows and has decided."""
+"""The HTTP app of the metrics port: /metrics, and the picker's endpoints and decisions under /debug."""
 
 import asyncio
 import cProfile
@@ -18,8 +18,9 @@ from epp.pool.pool import Pool
 from epp.request.decisions import DecisionLog, explain
 from epp.workers.siblings import Siblings
 
+# Decisions in one answer.
 _MAX_LIMIT = 10_000
-# With all their candidates; the answer is made on the event loop, where requests wait meanwhile.
+# Decisions in one answer with all their candidates. The event loop serves no requests while it builds the answer.
 _MAX_EXPLAINED = 100
 _LONGEST_PROFILE_S = 60.0
 
@@ -27,14 +28,17 @@ _LONGEST_PROFILE_S = 60.0
 def create_app(
     pool: Pool, metrics: Metrics, decisions: DecisionLog, siblings: Siblings | None = None, *, is_profiled: bool = False
 ) -> Starlette:
-    """With `siblings`, the answers are those of all workers together."""
+    """Return the app. With `siblings`, it answers for all workers together."""
 
     async def metrics_page(request: Request) -> Response:
         page = metrics.page()
         return Response(await siblings.metrics(page) if siblings else page, media_type=CONTENT_TYPE_LATEST)
 
     async def debug_decisions(request: Request) -> Response:
-        """The newest first; `?limit=` how many, `?candidates=false` without each candidate's features."""
+        """Return the newest decisions first.
+
+        `?limit=` sets their number. `?candidates=false` leaves out each candidate's features.
+        """
         text = request.query_params.get("limit", "20")
         if not text.isdigit() or not 1 <= int(text) <= _MAX_LIMIT:
             return _json({"error": f"limit: expected 1 to {_MAX_LIMIT}, got {text[:20]!r}"}, 400)
@@ -62,7 +66,7 @@ def create_app(
 
 
 def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
-    """Every endpoint of the pool, with what is known of it."""
+    """Return each endpoint of the pool with its labels, metrics, and load."""
     everyone = pool.everyone()
     return [
         {
@@ -88,12 +92,12 @@ def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> float | None:
-    """None where nothing is known, which is NaN or infinite inside."""
+    """Return None for an unknown value, which the pool stores as NaN or infinity."""
     return float(value) if abs(float(value)) < float("inf") else None
 
 
 async def _profile(request: Request) -> Response:
-    """A profile of the event loop over the next `?seconds=` (5), functions by their own time."""
+    """Profile the event loop for `?seconds=` (default 5), and list the functions by their own time."""
     text = request.query_params.get("seconds", "5")
     try:
         seconds = float(text)

@@ -1,4 +1,4 @@
-"""Putting a picker together from its configuration: what runs in the background, and what serves."""
+"""Assembles a picker from its configuration: its background tasks and its servers' handlers."""
 
 import asyncio
 import logging
@@ -47,15 +47,18 @@ from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
 
+# Pause between reads of the prefixes that other workers dispatched.
 _RINGS_S = 0.02
+# Pause between updates of the health service.
 _HEALTH_S = 0.05
 
 
 @dataclass(slots=True)
 class Assembly:
-    """`app` is what the metrics port serves; `own_app` what other workers ask this one, over `siblings`.
+    """The parts of a picker.
 
-    `resign` lets another replica lead, where they elect one.
+    `app` serves the metrics port. `own_app` answers the sibling workers. `resign` lets another replica lead, if this
+    one takes part in an election.
     """
 
     pool: Pool
@@ -69,7 +72,10 @@ class Assembly:
 
 
 async def assemble(config: Config, place: Place | None, closing: AsyncExitStack) -> Assembly:
-    """Everything but the servers; what has to be closed at the end is pushed on `closing`. ConfigError."""
+    """Return everything but the servers. Push whatever must be closed at the end on `closing`.
+
+    Raise ConfigError when the configuration can't be used.
+    """
     scheduler, file = _scheduling(config)
     rings = PrefixRings(prefix_rings(place), place.index) if place else None
     pool = _pool(config, scheduler, place, rings)
@@ -155,7 +161,7 @@ def _pool(config: Config, scheduler: Scheduler, place: Place | None, rings: Pref
 
 
 async def _read_prefixes(rings: PrefixRings, pool: Pool) -> None:
-    """Takes over what other workers have sent where."""
+    """Copy the prefixes that other workers dispatched into the pool's index."""
     while True:
         await asyncio.sleep(_RINGS_S)
         rings.read_into(pool.prefix_index)
@@ -166,7 +172,7 @@ def _trust(config: Config, background: list[Background]) -> Trust:
     if config.latency_ca_file:
         background.append(trust.watch)
         if not any(url.startswith("https://") for url in (*config.prediction_urls, config.training_server_url)):
-            logger.warning("--latency-ca-file is of no use: no prediction or training server has an https:// URL")
+            logger.warning("--latency-ca-file has no effect: no prediction or training server has an https:// URL")
     return trust
 
 
@@ -214,7 +220,7 @@ def _exchanges(config: Config, reader: RequestReader, director: Director) -> Cal
 
 
 async def _tell_health(health: Health, endpoints: Endpoints) -> None:
-    """Ready when the endpoints are known, and, among replicas that elect one, while leading."""
+    """Report ready while the endpoints are known and, under leader election, this replica leads."""
     while True:
         health.set_all(endpoints.is_ready)
         await asyncio.sleep(_HEALTH_S)

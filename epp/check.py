@@ -1,4 +1,4 @@
-"""`python -m epp check FILE`: what the picker would make of an EndpointPickerConfig, and what is wrong with it."""
+"""`python -m epp check FILE`: checks an EndpointPickerConfig and describes it as the picker would read it."""
 
 import os
 import sys
@@ -21,10 +21,10 @@ from epp.scheduling.scheduler import Scheduler
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file")
 def check(file: str) -> None:
-    """Reads the EndpointPickerConfig in FILE, or on standard input for -, as the picker does, and describes it.
+    """Read the EndpointPickerConfig in FILE as the picker does, and describe it. FILE - is standard input.
 
-    Exits with 1, and names file, line and path, when the picker would refuse it. The variables of the environment
-    that give parameters are read too.
+    Exit with 1, and name file, line and path, when the picker would refuse it. Environment variables that set
+    parameters count too.
     """
     name = "<stdin>" if file == "-" else file
     try:
@@ -42,7 +42,7 @@ def check(file: str) -> None:
 
 
 def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
-    """The scheduler in lines of text."""
+    """Yield lines of text that describe the scheduler."""
     names = {id(plugin): name for name, plugin in scheduler.plugins.items()}
     yield f"profile handler: {_plugin_text(scheduler.handler, names)}"
     for profile in scheduler.profiles.values():
@@ -60,7 +60,7 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _declared_plugin(admitter: Admitter) -> Plugin:
-    """What the configuration has, of which the admitter may only be a part."""
+    """Return the plugin that the configuration declares. A scorer may have made `admitter`."""
     return admitter.scorer if isinstance(admitter, SloAdmitter) else admitter
 
 
@@ -83,7 +83,7 @@ def _predictions(scheduler: Scheduler) -> str:
 
 
 def _plugin_text(plugin: Plugin, names: Mapping[int, str]) -> str:
-    """Name if it has one of its own, type, and the parameters that aren't as by default."""
+    """Return the plugin's type and its non-default parameters, after its name where that differs from the type."""
     name = names.get(id(plugin), "")
     fields = msgspec.structs.fields(plugin)
     changed = {f.encode_name: getattr(plugin, f.name) for f in fields if getattr(plugin, f.name) != f.default}

@@ -1,4 +1,4 @@
-"""The picker's configuration: read once at the start, from flags, then the environment, then defaults."""
+"""The picker's configuration, read once at the start. Flags override the environment, which overrides defaults."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Names are those of the flags, which say what each is; durations in seconds."""
+    """The values of the flags, under their names. epp/options.py describes each flag. Durations are in seconds."""
 
     host: str
     grpc_port: int

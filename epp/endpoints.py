@@ -1,4 +1,4 @@
-"""Where the pool's endpoints come from: flags, a file, Kubernetes or another worker; and who scrapes them."""
+"""Chooses the source of the pool's endpoints (flags, a file, Kubernetes, another worker) and the scraper."""
 
 import asyncio
 import os
@@ -28,29 +28,31 @@ if TYPE_CHECKING:
     from epp.kubernetes.metrics_auth import TokenReviewer
 
 Background = Callable[[], Coroutine[Any, Any, None]]
+# Pause between looks for other workers' dispatches.
 _DEMAND_S = 0.05
 
 
 class Source(Protocol):
-    """Where the pool's endpoints come from."""
+    """A source of the pool's endpoints."""
 
     objectives: Objectives
-    """What requests' objectives are worth. Empty where the source declares none."""
+    """The priorities of the requests' objectives. Empty if the source declares none."""
 
     @property
     def is_ready(self) -> bool:
         """Whether the endpoints have been read once."""
 
     async def run(self) -> None:
-        """Keeps the pool's endpoints up to date, until it is cancelled."""
+        """Keep the pool's endpoints up to date until cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What keeps the pool's endpoints and their metrics up to date.
+    """The parts that keep the pool's endpoints and their metrics up to date.
 
-    `scraper` is None where another worker scrapes. `discovery` is `source` where that is Kubernetes. `election` is set
-    where replicas elect a leader, `reviewer` where Kubernetes says who may read the metrics port.
+    `scraper` is None where another worker scrapes. `discovery` is the source again if the source is Kubernetes.
+    `election` is set where replicas elect a leader. `reviewer` is set where Kubernetes decides who may read the
+    metrics port.
     """
 
     source: Source
@@ -61,7 +63,7 @@ class Endpoints:
 
     @property
     def background(self) -> list[Background]:
-        """What has to run for as long as the picker serves."""
+        """The tasks that run for as long as the picker serves."""
         return [part.run for part in (self.scraper, self.source, self.election) if part is not None]
 
     @property
@@ -70,12 +72,12 @@ class Endpoints:
         return self.source.is_ready and (self.election is None or self.election.is_leader)
 
     def note_demand(self) -> None:
-        """A decision needs fresh metrics."""
+        """Tell the scraper that a decision needs fresh metrics."""
         if self.scraper is not None:
             self.scraper.note_demand()
 
     def guard_metrics(self, app: ASGIApp) -> ASGIApp:
-        """Puts the metrics port behind the reviewer, if there is one."""
+        """Put `app` behind the reviewer, if there is one."""
         if self.reviewer is None:
             return app
         from epp.kubernetes.metrics_auth import BearerAuth
@@ -83,19 +85,22 @@ class Endpoints:
         return BearerAuth(app, self.reviewer)
 
     def resign(self) -> None:
-        """Lets another replica lead, where they elect one."""
+        """Let another replica lead, if this one takes part in an election."""
         if self.election is not None:
             self.election.resign()
 
 
 async def find_endpoints(config: Config, pool: Pool, place: Place | None, closing: AsyncExitStack) -> Endpoints:
-    """Fills the pool with what is known at once. ConfigError when the flags don't say where endpoints come from."""
+    """Return the pool's endpoint source, and fill the pool with the endpoints that are known at once.
+
+    Raise ConfigError when the flags name no source, or two.
+    """
     if place and not place.is_first:
         first = FirstWorker(place.folder, pool)
         await first.answer()
         return Endpoints(first)
     if place:
-        # Of the worker that was the first before this one: slots in use must keep their endpoints.
+        # An earlier first worker may have left a table. Slots in use must keep their endpoints.
         table = read_table(place.folder)
         pool.adopt_endpoints(table.endpoints if table else {})
     scraper = Scraper(pool, _scrape_config(config))
@@ -109,7 +114,7 @@ async def find_endpoints(config: Config, pool: Pool, place: Place | None, closin
 
 
 def share_with_workers(endpoints: Endpoints, pool: Pool, folder: Path) -> list[Background]:
-    """What the first worker runs for the others."""
+    """Return the tasks that the first worker runs for the others."""
 
     def priorities() -> Mapping[str, int]:
         return endpoints.source.objectives.known
@@ -121,7 +126,7 @@ def share_with_workers(endpoints: Endpoints, pool: Pool, folder: Path) -> list[B
 
 
 async def _pass_on_demand(pool: Pool, endpoints: Endpoints) -> None:
-    """Other workers' decisions want fresh metrics as much as this one's."""
+    """Note demand for fresh metrics whenever any worker has dispatched a request."""
     seen = pool.dispatched_total
     while True:
         await asyncio.sleep(_DEMAND_S)

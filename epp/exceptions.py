@@ -1,14 +1,14 @@
-"""What can go wrong in the endpoint picker."""
+"""The endpoint picker's exceptions."""
 
 from collections.abc import Mapping
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the text says where and why."""
+    """The configuration can't be used. The text says where and why."""
 
 
 class RequestError(Exception):
-    """A request that is answered at once; `status` and `headers` are what the client gets."""
+    """A request that the picker answers itself, with `status` and `headers`, instead of routing it."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"inference gateway: {code} - {message}")
@@ -28,7 +28,7 @@ class NoEndpointError(RequestError):
 
 
 class ShedError(RequestError):
-    """A sheddable request for which there is no room; the client is told when to come again."""
+    """A sheddable request for which there is no room. The answer tells the client when to retry."""
 
     def __init__(self, message: str, retry_after_s: int | None) -> None:
         headers = {"x-llm-d-request-dropped-reason": message, "retry-after": str(retry_after_s or 1)}
@@ -36,11 +36,11 @@ class ShedError(RequestError):
 
 
 class PredictionUnavailableError(Exception):
-    """No prediction in time; the text says why."""
+    """No prediction arrived in time. The text says why."""
 
 
 class ScrapeError(Exception):
-    """No metrics page, or none that can be used; `kind` is connect, timeout, status or page, and the text says why."""
+    """A metrics page is missing or can't be used. `kind` is connect, timeout, status or page. The text says why."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Command-line values as Go's flag package writes them, which is how charts and manifests pass them."""
+"""Command-line values in the form of Go's flag package, because charts and manifests pass them so."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
 
 
 class Duration(click.ParamType[float]):
-    """`50ms`, `1m30s`: a Go duration, as seconds."""
+    """A Go duration such as `50ms` or `1m30s`, converted to seconds."""
 
     name = "duration"
 
@@ -27,5 +27,5 @@ class Duration(click.ParamType[float]):
 
 
 def double_dashes(arguments: Sequence[str]) -> list[str]:
-    """Go takes one dash or two before a name; the rest of this program knows two."""
+    """Return `arguments` with two dashes before each name. Go accepts one dash or two; click only two."""
     return [f"-{argument}" if _SINGLE_DASH.fullmatch(argument) else argument for argument in arguments]

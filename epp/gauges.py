@@ -1,4 +1,4 @@
-"""Metrics that are kept elsewhere, and read when the page is asked for."""
+"""Metrics whose values other parts keep. They are read whenever the metrics page is requested."""
 
 import os
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def register_gauges(
     latency: LatencyClient | None,
     file: SchedulerFile | None,
 ) -> None:
-    """Shows each part's own counts under their names."""
+    """Register the counts of each part under their metric names."""
     metrics.register_collector(_PoolGauges(pool_name, pool))
     metrics.register_value("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
     metrics.register_value(
@@ -43,26 +43,30 @@ def register_gauges(
     if training is not None:
         _register_training(metrics, training)
     if isinstance(latency, RemoteLatencyClient):
-        paused = "Prediction servers that aren't asked just now"
+        paused = "1 while requests to this prediction server are paused, else 0"
         metrics.register_values("headroom_epp_prediction_server_paused", paused, "url", latency.paused)
     if isinstance(latency, EmbeddedLatencyClient):
-        metrics.register_value("headroom_epp_model_generation", "Generation that predicts", lambda: latency.generation)
-    metrics.register_values("headroom_epp_plugin_faults_total", "Plugins that failed", "type", lambda: guard.FAULTS)
+        metrics.register_value(
+            "headroom_epp_model_generation", "Model generation in use for predictions", lambda: latency.generation
+        )
+    metrics.register_values("headroom_epp_plugin_faults_total", "Plugin failures", "type", lambda: guard.FAULTS)
     if endpoints.scraper is not None:
         _register_scraping(metrics, endpoints.scraper)
     if endpoints.discovery is not None:
         _register_kubernetes(metrics, endpoints.discovery, endpoints.election)
     if file is not None:
         metrics.register_value(
-            "headroom_epp_config_reloads_total", "Configurations applied later", lambda: file.reloads
+            "headroom_epp_config_reloads_total", "Configurations applied after the start", lambda: file.reloads
         )
         metrics.register_value(
-            "headroom_epp_config_reload_failures_total", "Those that were wrong", lambda: file.failures
+            "headroom_epp_config_reload_failures_total",
+            "Changed configurations that were refused",
+            lambda: file.failures,
         )
 
 
 class _PoolGauges(Collector):
-    """The pool as scraped; endpoints whose metrics are too old don't count, unless all are."""
+    """The pool's scraped metrics, without endpoints whose metrics are too old unless all are too old."""
 
     def __init__(self, name: str, pool: Pool) -> None:
         self._name = name
@@ -71,8 +75,11 @@ class _PoolGauges(Collector):
     def collect(self) -> Iterable[Metric]:
         seen = self._pool.snapshot(Request("", ""))
         averages = {
-            "inference_pool_average_kv_cache_utilization": ("Mean use of the KV cache", seen.kv_usage),
-            "inference_pool_average_queue_size": ("Mean number of queued requests", seen.waiting),
+            "inference_pool_average_kv_cache_utilization": (
+                "Mean KV cache utilization of the endpoints, 0 to 1",
+                seen.kv_usage,
+            ),
+            "inference_pool_average_queue_size": ("Mean number of queued requests per endpoint", seen.waiting),
         }
         for name, (description, values) in averages.items():
             gauge = GaugeMetricFamily(name, description, labels=["name"])
@@ -82,29 +89,33 @@ class _PoolGauges(Collector):
         ready.add_metric([self._name], len(self._pool))
         yield ready
         queues = GaugeMetricFamily(
-            "inference_pool_per_pod_queue_size", "Queued requests", labels=["name", "model_server_pod"]
+            "inference_pool_per_pod_queue_size", "Queued requests of the endpoint", labels=["name", "model_server_pod"]
         )
         for endpoint, waiting in zip(seen.endpoints, seen.waiting.tolist(), strict=True):
             queues.add_metric([self._name, endpoint.name], waiting)
         yield queues
         slowdowns = GaugeMetricFamily(
-            "headroom_epp_endpoint_slowdown", "Latencies over what the models know of the endpoint", labels=["endpoint"]
+            "headroom_epp_endpoint_slowdown", "Ratio of recent latencies to predicted ones", labels=["endpoint"]
         )
         for endpoint, slowdown in zip(seen.endpoints, seen.slowdown.tolist(), strict=True):
             slowdowns.add_metric([endpoint.name], slowdown)
         yield slowdowns
-        info = GaugeMetricFamily("inference_extension_info", "The build", labels=["commit", "build_ref"])
+        info = GaugeMetricFamily(
+            "inference_extension_info", "Build of the picker; the value is always 1", labels=["commit", "build_ref"]
+        )
         info.add_metric([os.environ.get("HEADROOM_COMMIT", "unknown"), version("headroom")], 1)
         yield info
 
 
 def _register_training(metrics: Metrics, training: TrainingSink) -> None:
     prefix = "headroom_epp_training_rows"
-    metrics.register_value(f"{prefix}_queued", "Rows waiting to be sent", lambda: len(training))
-    metrics.register_value(f"{prefix}_sent_total", "Rows that the trainer took", lambda: training.sent)
-    metrics.register_values(f"{prefix}_dropped_total", "Rows lost", "reason", lambda: training.lost)
+    metrics.register_value(f"{prefix}_queued", "Training rows waiting to be sent", lambda: len(training))
+    metrics.register_value(f"{prefix}_sent_total", "Training rows that the trainer accepted", lambda: training.sent)
+    metrics.register_values(f"{prefix}_dropped_total", "Training rows lost", "reason", lambda: training.lost)
     metrics.register_value(
-        "headroom_epp_training_failures_total", "Sends to be tried again", lambda: training.failed_sends
+        "headroom_epp_training_failures_total",
+        "Failed sends of training rows, to be tried again",
+        lambda: training.failed_sends,
     )
 
 
@@ -113,21 +124,33 @@ def _register_scraping(metrics: Metrics, scraper: Scraper) -> None:
     metrics.register_value(f"{prefix}s_total", "Metrics pages read", lambda: counts.pages)
     metrics.register_values(f"{prefix}_failures_total", "Scrapes that failed", "kind", lambda: counts.failures)
     metrics.register_value(f"{prefix}_bytes_total", "Bytes of metrics pages read", lambda: counts.page_bytes)
-    metrics.register_value(f"{prefix}_rejected_values_total", "Values not believed", lambda: counts.rejected_values)
+    metrics.register_value(
+        f"{prefix}_rejected_values_total", "Scraped values rejected as implausible", lambda: counts.rejected_values
+    )
     metrics.register_value(f"{prefix}_stale_endpoints", "Endpoints whose metrics are too old", lambda: scraper.stale)
     metrics.register_value(f"{prefix}_max_age_seconds", "Age of the oldest metrics", lambda: scraper.max_age_s)
 
 
 def _register_kubernetes(metrics: Metrics, discovery: "Discovery", election: "LeaderElection | None") -> None:
     prefix, counts = "headroom_epp_kubernetes", discovery.counts
-    metrics.register_value(f"{prefix}_events_total", "Changes that were seen", lambda: counts.events)
-    metrics.register_value(f"{prefix}_lists_total", "Full listings", lambda: counts.lists)
-    metrics.register_value(f"{prefix}_watches_total", "Watches begun", lambda: counts.watches)
-    metrics.register_value(f"{prefix}_expired_total", "Watches that were too late to go on", lambda: counts.expired)
-    metrics.register_value(f"{prefix}_failures_total", "Requests that failed", lambda: counts.failures)
-    metrics.register_value(f"{prefix}_pool_changes_total", "Changes of the endpoints", lambda: discovery.publications)
+    metrics.register_value(f"{prefix}_events_total", "Watch events received", lambda: counts.events)
+    metrics.register_value(f"{prefix}_lists_total", "Full lists requested", lambda: counts.lists)
+    metrics.register_value(f"{prefix}_watches_total", "Watches started", lambda: counts.watches)
+    metrics.register_value(
+        f"{prefix}_expired_total", "Watches whose resource version had expired", lambda: counts.expired
+    )
+    metrics.register_value(
+        f"{prefix}_failures_total", "Requests to the Kubernetes API that failed", lambda: counts.failures
+    )
+    metrics.register_value(
+        f"{prefix}_pool_changes_total", "Changes of the pool's endpoints", lambda: discovery.publications
+    )
     if election is not None:
-        metrics.register_value("headroom_epp_is_leader", "Whether this replica leads", lambda: election.is_leader)
         metrics.register_value(
-            "headroom_epp_leader_transitions_total", "It began or ceased to", lambda: election.transitions
+            "headroom_epp_is_leader", "1 while this replica leads, else 0", lambda: election.is_leader
+        )
+        metrics.register_value(
+            "headroom_epp_leader_transitions_total",
+            "Times this replica began or ceased to lead",
+            lambda: election.transitions,
         )

@@ -1,4 +1,4 @@
-"""Logs for people, or as a JSON object a line."""
+"""Log output: text for people, or one JSON object per line."""
 
 import logging
 from datetime import UTC, datetime
@@ -8,12 +8,12 @@ import msgspec
 from epp.exceptions import ConfigError
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR, "panic": logging.CRITICAL}
-# From here on Go's pickers show debugging.
+# The Go pickers log debug lines from this verbosity on.
 _DEBUG_VERBOSITY = 4
 
 
 class JsonFormatter(logging.Formatter):
-    """ts, level, logger and msg, as the Go pickers name them, and the traceback of an exception."""
+    """One JSON object per record, with the Go pickers' fields: ts, level, logger, msg and stacktrace."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -28,7 +28,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(verbosity: int, encoder: str, level: str) -> None:
-    """`level` goes before `verbosity`; ConfigError when it is neither a name nor a number."""
+    """Set up the root logger. `level` overrides `verbosity`.
+
+    Raise ConfigError when `level` is neither a name nor a number.
+    """
     handler = logging.StreamHandler()
     if encoder == "json":
         handler.setFormatter(JsonFormatter())

@@ -1,4 +1,4 @@
-"""The picker's Prometheus metrics: the names of the gateway API's picker, and this project's own beside them."""
+"""The picker's Prometheus metrics: those of the gateway API's picker under its names, and this project's own."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _ERROR_BUCKETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5)
 Labels = tuple[tuple[str, str], ...]
 _MODEL = ("model_name", "target_model_name")
-# Models are named by clients; each name makes some forty series.
+# Clients name the models, and each name adds about forty series. Further models share the name `other`.
 _MOST_MODELS = 1000
+# Characters of a model name; longer names become `other` too.
 _LONGEST_NAME = 256
 _OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyMetrics:
-    """What is kept of one latency, TTFT or TPOT, of one model."""
+    """The metrics of one latency (TTFT or TPOT) of one model."""
 
     observed_s: Histogram
     observed_last_s: Gauge
@@ -40,7 +41,7 @@ class LatencyMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """One model's metrics, found once for a request."""
+    """The metrics of one model, looked up once per request."""
 
     requests: Counter
     duration_s: Histogram
@@ -59,34 +60,37 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        # Of a gauge x beside a counter x_total, which the library takes for one name; the text tells them apart.
+        # prometheus_client refuses a gauge `x` beside a counter `x_total` in one registry.
         self._violation_registry = CollectorRegistry()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
-        self._requests = self._counter("inference_model_request_total", "Requests that were routed", _MODEL)
+        self._requests = self._counter("inference_model_request_total", "Requests routed to an endpoint", _MODEL)
         self._errors = self._counter(
             "inference_model_request_error_total", "Requests that failed", (*_MODEL, "error_code")
         )
         self._duration_s = self._histogram(
-            "inference_model_request_duration_seconds", "From request headers to the end", _LATENCY_BUCKETS_S, _MODEL
+            "inference_model_request_duration_seconds",
+            "Seconds from the request's headers to the end of the response",
+            _LATENCY_BUCKETS_S,
+            _MODEL,
         )
         self._request_bytes = self._histogram(
-            "inference_model_request_sizes", "Bytes of request bodies", _BYTE_BUCKETS, _MODEL
+            "inference_model_request_sizes", "Sizes of request bodies in bytes", _BYTE_BUCKETS, _MODEL
         )
         self._response_bytes = self._histogram(
-            "inference_model_response_sizes", "Bytes of response bodies that were seen whole", _BYTE_BUCKETS, _MODEL
+            "inference_model_response_sizes", "Sizes of response bodies seen whole, in bytes", _BYTE_BUCKETS, _MODEL
         )
         self._input_tokens = self._histogram(
-            "inference_model_input_tokens", "Tokens of prompts", _TOKEN_COUNT_BUCKETS, _MODEL
+            "inference_model_input_tokens", "Tokens per prompt", _TOKEN_COUNT_BUCKETS, _MODEL
         )
         self._output_tokens = self._histogram(
             "inference_model_output_tokens",
-            "Tokens of responses that were counted",
+            "Output tokens per response whose tokens were counted",
             _TOKEN_COUNT_BUCKETS,
             _MODEL,
         )
         self._normalised_tpot_s = self._histogram(
             "inference_model_normalized_time_per_output_token_seconds",
-            "Request duration over its output tokens",
+            "Request duration divided by the number of output tokens",
             _TOKEN_BUCKETS_S,
             _MODEL,
         )
@@ -96,57 +100,62 @@ class Metrics:
         self._ttft = self._latency("ttft", "time to first token", _LATENCY_BUCKETS_S)
         self._tpot = self._latency("tpot", "time per output token", _TOKEN_BUCKETS_S)
         self.decision_s = self._histogram(
-            "inference_extension_scheduler_e2e_duration_seconds", "A whole decision", _DECISION_BUCKETS_S
+            "inference_extension_scheduler_e2e_duration_seconds", "Duration of a whole decision", _DECISION_BUCKETS_S
         )
         self._plugin_s = self._histogram(
             "inference_extension_plugin_duration_seconds",
-            "One plugin's part of a decision; one decision in sixteen is timed",
+            "Duration of one plugin in a decision; one decision in sixteen is timed",
             _DECISION_BUCKETS_S,
             ("extension_point", "plugin_type", "plugin_name"),
         )
         stage_s = self._histogram(
             "headroom_epp_decision_stage_seconds",
-            "A decision by its stages: read, snapshot, predict, schedule",
+            "Duration of each stage of a decision: read, snapshot, predict, schedule",
             _DECISION_BUCKETS_S,
             ("stage",),
         )
         self._stages = {stage: stage_s.labels(stage) for stage in ("read", "snapshot", "predict", "schedule")}
         self.prefix_hit_ratio = self._histogram(
             "inference_extension_prefix_indexer_hit_ratio",
-            "Share of the prompt's blocks that the picked endpoint was sent before",
+            "Share of the prompt's blocks that the picked endpoint had received before",
             tuple(step / 10 for step in range(11)),
         )
         self.prefix_hit_bytes = self._histogram(
-            "inference_extension_prefix_indexer_hit_bytes", "The same in bytes", (0, *_BYTE_BUCKETS)
+            "inference_extension_prefix_indexer_hit_bytes",
+            "Bytes of the prompt that the picked endpoint had received before",
+            (0, *_BYTE_BUCKETS),
         )
         self.decisions = self._counter(
-            "headroom_epp_decisions_total", "Decisions by profile and source of predictions", ("profile", "source")
+            "headroom_epp_decisions_total", "Decisions by profile and prediction source", ("profile", "source")
         )
         self.refusals = self._counter(
-            "headroom_epp_refused_requests_total", "Requests that were answered in the model server's stead", ("code",)
+            "headroom_epp_refused_requests_total", "Requests the picker answered with an error", ("code",)
         )
         self.shed = self._counter(
-            "headroom_epp_shed_requests_total", "Requests that were shed to spare the others, by who did", ("plugin",)
+            "headroom_epp_shed_requests_total", "Requests shed for lack of room, by admission plugin", ("plugin",)
         )
         self.prediction_s = self._histogram(
-            "headroom_epp_prediction_duration_seconds", "A batched prediction", _DECISION_BUCKETS_S, ("outcome",)
+            "headroom_epp_prediction_duration_seconds",
+            "Duration of a batched prediction",
+            _DECISION_BUCKETS_S,
+            ("outcome",),
         )
         self.prediction_rows = self._histogram(
-            "headroom_epp_prediction_rows", "Endpoints in a batched prediction", _BATCH_BUCKETS
+            "headroom_epp_prediction_rows", "Endpoints per batched prediction", _BATCH_BUCKETS
         )
         observed = self._counter(
-            "headroom_epp_observed_responses_total", "Streamed responses by whether they were observed", ("observed",)
+            "headroom_epp_observed_responses_total", "Streamed responses, observed or not", ("observed",)
         )
         self._observed = {True: observed.labels("true"), False: observed.labels("false")}
         self._decisions: dict[tuple[str, str], Counter] = {}
         self.slo = self._counter(
             "headroom_epp_slo_total",
-            "Observed requests with an objective, by whether it was met",
+            "Observed requests with an SLO, by whether it was met",
             ("objective", "latency", "met"),
         )
 
     def model(self, incoming: str, target: str) -> ModelMetrics:
-        """The metrics of a model and of what it was rewritten to."""
+        """Return the metrics of model `incoming` as rewritten to `target`."""
         found = self._models.get((incoming, target))
         if found is None:
             if len(self._models) >= _MOST_MODELS or max(len(incoming), len(target)) > _LONGEST_NAME:
@@ -183,17 +192,17 @@ class Metrics:
         return self._observed[is_observed]
 
     def register_value(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """A gauge whose value is read when the page is asked for; a counter if its name ends in _total."""
+        """Register a gauge, or a counter if `name` ends in _total, whose value `read` returns for each page."""
         self.register_collector(_ValuesElsewhere(name, description, lambda: {(): read()}))
 
     def register_values(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """The same of several values, by a label."""
+        """Register several such values, one per value of `label`."""
         self.register_collector(
             _ValuesElsewhere(name, description, lambda: {((label, key),): value for key, value in read().items()})
         )
 
     def register_collector(self, collector: Collector) -> None:
-        """Further metrics, made when the page is asked for."""
+        """Register metrics that `collector` makes for each page."""
         self.registry.register(collector)
 
     def page(self) -> bytes:
@@ -223,19 +232,21 @@ class Metrics:
             self._gauge(f"{prefix}_seconds_gauge", f"Last observed {meaning}"),
             self._histogram(f"{predicted}_seconds", f"Predicted {meaning} of the picked endpoint", buckets, _MODEL),
             self._gauge(f"{predicted}_seconds_gauge", f"Last predicted {meaning}"),
-            self._histogram(duration, "Duration of the batch that predicted it", _DECISION_BUCKETS_S, _MODEL),
-            self._gauge(f"{duration}_gauge", "Last duration of a batch that predicted it"),
+            self._histogram(duration, f"Duration of the batch that predicted {meaning}", _DECISION_BUCKETS_S, _MODEL),
+            self._gauge(f"{duration}_gauge", f"Last duration of a batch that predicted {meaning}"),
             Gauge(
                 f"{prefix}_slo_violation",
-                "Whether the last observed request missed its objective",
+                f"1 if the last observed request missed its {meaning} SLO, else 0",
                 _MODEL,
                 registry=self._violation_registry,
             ),
-            self._counter(f"{prefix}_slo_violation_total", "Observed requests that missed their objective", _MODEL),
-            self._gauge(f"{prefix}_slo_threshold_seconds", "Objective of the last request that had one"),
+            self._counter(
+                f"{prefix}_slo_violation_total", f"Observed requests that missed their {meaning} SLO", _MODEL
+            ),
+            self._gauge(f"{prefix}_slo_threshold_seconds", f"SLO for {meaning} of the last request that had one"),
             self._histogram(
                 f"headroom_epp_{name}_prediction_relative_error",
-                "How far a prediction was off, over what was then observed",
+                "Absolute error of a prediction divided by the observed value",
                 _ERROR_BUCKETS,
                 _MODEL,
             ),
@@ -254,7 +265,7 @@ class Metrics:
 
 
 class _ValuesElsewhere(Collector):
-    """Values that are kept elsewhere, by their labels."""
+    """Values by their labels, which another part keeps."""
 
     def __init__(self, name: str, description: str, read: Callable[[], Mapping[Labels, float]]) -> None:
         kind = "counter" if name.endswith("_total") else "gauge"

@@ -1,4 +1,4 @@
-"""The picker's life."""
+"""Starts, runs and stops the picker's servers and background tasks."""
 
 import asyncio
 import logging
@@ -19,7 +19,8 @@ from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
 
-_GRACE_S: Final = 1  # that readers of metrics have to finish at the end, after the streams
+# Time that readers of metrics have to finish at the end, after the streams.
+_GRACE_S: Final = 1
 
 
 def serve(config: Config, place: Place | None = None) -> None:
@@ -28,7 +29,7 @@ def serve(config: Config, place: Place | None = None) -> None:
 
 
 class PickerServer:
-    """ext_proc and its health, beside them HTTP for metrics, and what goes on in the background."""
+    """The picker's ext_proc and health servers, its HTTP server for metrics, and its background tasks."""
 
     def __init__(self, config: Config, place: Place | None) -> None:
         self._config = config
@@ -51,13 +52,13 @@ class PickerServer:
         logger.info("ready: ext_proc on %d, metrics on %d", self._config.grpc_port, self._config.metrics_port)
 
     async def run(self) -> None:
-        """Return or raise with the first task that ends: all should go on."""
+        """Wait until a task ends, which none should, and raise its error if it failed."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
     async def end(self, signals: Signals) -> None:
-        """Let open streams end. Metrics and the background go on until they have."""
+        """Let open streams end, then stop the metrics port and the background tasks."""
         if self._picker:
             logger.info("stopping: %d requests in flight", self._picker.pool.in_flight_total)
             if self._front:
@@ -69,9 +70,9 @@ class PickerServer:
         await self._closing.aclose()
 
     async def _leave(self, picker: Assembly, served: front.Front, signals: Signals) -> None:
-        """Give whoever asks for health, and the next leader, time to act before new streams are refused.
+        """Report not serving and give up the lead, wait for --shutdown-delay, then refuse new streams.
 
-        A second signal cuts that time short.
+        The wait lets gateways and the next leader act. A second signal cuts the wait short.
         """
         picker.health.drain()
         picker.resign()
@@ -98,7 +99,7 @@ def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
 
 
 def _web_servers(config: Config, picker: Assembly, *, is_shared: bool) -> list[WebServer]:
-    """Return the server of the metrics port, and among several workers the one that the others ask."""
+    """Return the server of the metrics port and, among several workers, the one for sibling workers."""
     tls = _metrics_tls(config) if config.metrics_cert_dir else {}
     listener = listen(Address(config.host, config.metrics_port, is_shared))
     servers = [WebServer(picker.app, listener, grace_s=_GRACE_S, lifespan="off", **tls)]
@@ -113,7 +114,7 @@ def _metrics_tls(config: Config) -> dict[str, Any]:
     files = {"ssl_keyfile": folder / "tls.key", "ssl_certfile": folder / "tls.crt"}
     for name, file in files.items():
         if not file.is_file():
-            raise ConfigError(f"--metrics-cert-dir: there is no {file} for {name}")
+            raise ConfigError(f"--metrics-cert-dir: {file} ({name}) does not exist")
     if not config.metrics_client_ca_file:
         return dict(files)
     return {**files, "ssl_ca_certs": config.metrics_client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}
