@@ -1,9 +1,11 @@
-"""The ext_proc exchange for one HTTP request, knowing no transport: a message's bytes in, answers' bytes out.
+"""The ext_proc exchange for one HTTP request, without a transport: a message's bytes in, answers' bytes out.
 
-Envoy's first message says how it sends bodies. In the modes of a gateway (FULL_DUPLEX_STREAMED) nothing is answered
-until the request's body has ended, and every body is handed back. In a standalone Envoy's cheaper modes the headers
-are let through at once while Envoy holds them back, and the answer to the buffered body carries the choice; where the
-body streams past (STREAMED) or isn't sent at all, the headers alone decide.
+Envoy's first message says how Envoy sends bodies:
+
+- FULL_DUPLEX_STREAMED (gateways): the picker answers when the request's body has ended, and hands every body back.
+- BUFFERED, BUFFERED_PARTIAL: the picker lets the headers through at once, while Envoy holds them back. The answer to
+  the buffered body carries the choice.
+- STREAMED, NONE: the headers alone decide.
 """
 
 import logging
@@ -31,10 +33,10 @@ Answers = list[bytes]
 
 
 class Exchange:
-    """One stream's state machine: what Envoy's messages mean for one request.
+    """The state machine of one stream, which carries one request.
 
-    Feed it every message of a stream in order, settle it when the answers are sent, and close it when the stream ends,
-    however it ends.
+    Pass every message of a stream to `receive` in order. Call `settle` when the answers are sent, and `close` when the
+    stream ends, however it ends.
     """
 
     __slots__ = (
@@ -70,13 +72,16 @@ class Exchange:
         self._routed: RoutedRequest | None = None
         self._response: ResponseBody | None = None
         self._closed = False
-        # Accounting for what was answered last.
+        # The accounting of the last answer, until `settle` does it.
         self._later: Callable[[], None] | None = None
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
     def receive(self, data: bytes) -> Answers | Awaitable[Answers]:
-        """Return the answers to one message, at once or when the endpoint is known; none while more is needed."""
+        """Return the answers to one message, at once or when the endpoint is known.
+
+        Return no answers while more of the request is needed.
+        """
         self.settle()
         message = messages.parse(data)
         if message.HasField("protocol_config"):
@@ -98,16 +103,16 @@ class Exchange:
         return []
 
     def settle(self) -> None:
-        """Account for what was answered last, unless that is done; the next message does it at the latest."""
+        """Do the accounting of the last answer, unless it is done. The next message does it at the latest."""
         later, self._later = self._later, None
         if later:
             try:
                 later()
             except Exception:
-                logger.exception("a request was served and not accounted for")
+                logger.exception("the accounting of a served request failed")
 
     def close(self) -> None:
-        """End the accounting of the request, if one was routed or still will be."""
+        """End the accounting of the request, if it was routed or still will be."""
         self._closed = True
         routed, response = self._routed, self._response
         if routed is None:
@@ -129,7 +134,7 @@ class Exchange:
             return self._pick(b"", self._picked_in_headers)
         if not self._is_full_duplex:
             return [messages.CONTINUE_REQUEST_HEADERS]
-        # A body that nobody here understands need not be waited for.
+        # Don't wait for a body that the picker can't read.
         return [] if openai.is_read(self._headers.get(":path", "")) else self._pick(b"", self._picked_in_headers)
 
     def _request_body(self, chunk: bytes, end_of_stream: bool) -> Answers | Awaitable[Answers]:
@@ -162,7 +167,7 @@ class Exchange:
         return body
 
     def _pick(self, body: bytes, answer: Callable[[RoutedRequest], Answers]) -> Answers | Awaitable[Answers]:
-        """Have the endpoint picked, and answer with it."""
+        """Have the director pick an endpoint, and answer with it."""
         try:
             parsed = self._reader.read(self._headers, body, self._director.scheduler.prefix)
             found = self._route(parsed) if isinstance(parsed, ParsedRequest) else self._route_later(parsed)
@@ -194,7 +199,7 @@ class Exchange:
         return answer(routed)
 
     def _refused(self, error: Exception) -> Answers:
-        """Answer the client whose request can't be routed; an error that nobody foresaw is logged."""
+        """Answer a client whose request can't be routed. Log an unexpected error."""
         if not isinstance(error, RequestError):
             logger.error("a request could not be routed", exc_info=error)
             error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
@@ -245,7 +250,7 @@ class Exchange:
         return [messages.response_headers(self._response_body_mode(is_observed), added)]
 
     def _response_body_mode(self, is_observed: bool) -> "BodyMode | None":
-        """Return the mode that Envoy shall send the body in; None where it does so anyway."""
+        """Return the mode that Envoy must switch to for the body, or None to keep the present one."""
         if is_observed and self._response_mode == BodyMode.NONE:
             return BodyMode.STREAMED
         if not is_observed and self._response_mode == BodyMode.STREAMED:
@@ -266,7 +271,7 @@ class Exchange:
 
 
 def _take_in(routed: RoutedRequest, response: ResponseBody, chunk: bytes, end_of_stream: bool, now_s: float) -> None:
-    """Count the output events that a chunk completes, at the moment when the chunk came."""
+    """Count the output events that a chunk completes. `now_s` is the time when the chunk arrived."""
     routed.tokens_came(response.feed(chunk, end_of_stream), now_s)
 
 

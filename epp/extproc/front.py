@@ -1,4 +1,4 @@
-"""The picker's gRPC ports: ext_proc by the front that the settings name, and health on a port of its own."""
+"""The picker's gRPC ports: ext_proc, served by http2 or grpcio, and health on a port of its own."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from serving.listening import Address
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 PATH: Final = f"/{SERVICE}/Process"
-# What probes and gateways ask for: the process as a whole, what the chart's probes name, and the service itself.
+# Names that probes and gateways ask for. "" is the whole process; the chart's probes name the last two.
 HEALTH_SERVICES: Final = ("", "inference-extension", SERVICE, LIVENESS, READINESS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontSettings:
-    """`front` is this package's own HTTP/2, or grpcio.
+    """The settings of the gRPC ports. `front` is this package's own HTTP/2, or grpcio.
 
-    Without `certificates` ext_proc is served in cleartext; the health port always is. Port 0 takes any that is free, a
-    `health_port` of None none. `health_checking` serves health and reflection beside ext_proc as well. `reuse_port`
-    lets several processes share the ports.
+    Without `certificates`, ext_proc is served in cleartext. The health port always is. Port 0 picks a free port.
+    `health_port=None` disables the health port. `health_checking` serves health and reflection on the ext_proc port
+    too. `reuse_port` lets several processes share the ports.
     """
 
     host: str
@@ -40,7 +40,7 @@ class FrontSettings:
 
 
 class Server(Protocol):
-    """Services on one port."""
+    """A server of gRPC services on one port."""
 
     port: int
 
@@ -58,7 +58,7 @@ class Front:
         self.health_port = checks.port if checks else None
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new streams, lets open ones end within the grace, then ends health as well."""
+        """Refuse new streams, let open ones end within `grace_s` seconds, then stop the health port."""
         await self._extproc.stop(grace_s)
         if self._checks:
             await self._checks.stop(0)
@@ -67,7 +67,7 @@ class Front:
 
 
 async def start(settings: FrontSettings, new_exchange: Callable[[], StreamHandler], health: Health) -> Front:
-    """Serves from now on; StartError when a port is taken."""
+    """Start serving. Raise StartError when a port is taken."""
     methods = {**health.methods, **reflection_methods([SERVICE, HEALTH_SERVICE])}
     extproc = Services(
         exchanges={PATH: new_exchange},

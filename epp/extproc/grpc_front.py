@@ -1,4 +1,4 @@
-"""gRPC served by grpcio: bytes pass through unparsed, so that only the exchange knows the messages."""
+"""A gRPC server by grpcio. Bytes pass through unparsed, because only the exchange knows the messages."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ _STATUSES = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class GrpcioServer:
-    """One port of grpcio's."""
+    """A grpcio server on one port."""
 
     def __init__(self, server: grpc.aio.Server, port: int, tasks: set[asyncio.Task[Any]]) -> None:
         self._server = server
@@ -30,9 +30,9 @@ class GrpcioServer:
         self.port = port
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new streams and lets open ones end within the grace; returns when all are closed."""
+        """Refuse new streams and let open ones end within `grace_s` seconds. Return when all are closed."""
         await self._server.stop(grace_s)
-        # grpcio gives up streams whose handler waits for something, and leaves the handler waiting.
+        # grpcio abandons a stream whose handler is waiting, and leaves that handler waiting.
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -40,7 +40,7 @@ class GrpcioServer:
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> GrpcioServer:
-    """Serve from now on. StartError when the port is taken; ConfigError when TLS is restricted."""
+    """Start serving. Raise StartError when the port is taken, ConfigError when TLS is restricted."""
     if certificates and not certificates.unrestricted:
         raise ConfigError("--tls-min-version and --tls-cipher-suites: grpcio can't restrict them, the http2 front can")
     tasks: set[asyncio.Task[Any]] = set()
@@ -51,7 +51,7 @@ async def listen(address: Address, services: Services, certificates: Certificate
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no types
-    """Every method as a stream of bytes in and out, which on the wire a unary one is, too."""
+    """Handlers of every method as a stream of bytes in and out. A unary method is the same on the wire."""
 
     def __init__(self, services: Services, tasks: set[asyncio.Task[Any]]) -> None:
         methods = {path: _exchanging(new) for path, new in services.exchanges.items()} | dict(services.methods)
@@ -95,6 +95,6 @@ def _handler(
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
         except Exception:
             logger.exception("a stream failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says why")
 
     return process

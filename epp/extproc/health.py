@@ -1,4 +1,4 @@
-"""The standard gRPC health service: the process says what it can do, and probes and gateways ask or watch.
+"""The standard gRPC health service. Probes and gateways ask for the status of a service, or watch it.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -17,7 +17,7 @@ from grpc_health.v1.health_pb2 import (
 from epp.extproc.rpc import Method, RpcError, StatusCode
 
 SERVICE: Final = "grpc.health.v1.Health"
-# The process is alive as long as it answers; a process that drains is, too.
+# The process is alive as long as it answers, even while it drains.
 LIVENESS: Final = "liveness"
 READINESS: Final = "readiness"
 
@@ -27,27 +27,27 @@ _UNKNOWN: Final = HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health:
-    """Services by name, none of them serving at first but `liveness`, if it is among them."""
+    """The status of each service, by name. At first only `liveness` serves, if `services` contains it."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._serving = {service: service == LIVENESS for service in services}
         self._draining = False
-        # Set, and replaced by a new one, at every change.
+        # Every change sets this event and replaces it with a new one.
         self._changed = asyncio.Event()
 
     def set(self, service: str, serving: bool) -> None:
-        """Says whether a service serves. Without effect once the process drains."""
+        """Set whether a service serves. Has no effect once the process drains."""
         if not self._draining and self._serving.get(service) != serving:
             self._serving[service] = serving
             self._tell()
 
     def set_all(self, serving: bool) -> None:
-        """The same for all services but `liveness`."""
+        """Set whether all services but `liveness` serve."""
         for service in self._serving.keys() - {LIVENESS}:
             self.set(service, serving)
 
     def drain(self) -> None:
-        """The process is about to end: nothing serves any more, and whoever watches is told and sent away."""
+        """Set all services but `liveness` to not serving for good, tell the watchers, and end their watches."""
         self.set_all(False)
         self._draining = True
         self._tell()
@@ -69,7 +69,7 @@ class Health:
             service = HealthCheckRequest.FromString(request).service
             status = self._status(service)
             if status == _UNKNOWN:
-                raise RpcError(StatusCode.NOT_FOUND, f"no health of a service {service!r} is known")
+                raise RpcError(StatusCode.NOT_FOUND, f"the service {service!r} is unknown")
             yield HealthCheckResponse(status=status).SerializeToString()
             return
 
@@ -81,7 +81,7 @@ class Health:
             return
 
     async def _watch(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """The status, and every later one that differs; a service may become known later."""
+        """Yield the status, and each later status that differs. The service may still be unknown."""
         async for request in requests:
             service, told = HealthCheckRequest.FromString(request).service, None
             while True:
@@ -90,8 +90,8 @@ class Health:
                 if status != told:
                     told = status
                     yield HealthCheckResponse(status=status).SerializeToString()
-                    # Something may have changed while that was sent.
+                    # The status may have changed while the answer was sent.
                     continue
                 if self._draining:
-                    raise RpcError(StatusCode.UNAVAILABLE, "the server is about to end")
+                    raise RpcError(StatusCode.UNAVAILABLE, "the server is shutting down")
                 await changed.wait()

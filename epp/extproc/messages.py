@@ -1,7 +1,6 @@
-"""Envoy's ext_proc messages, built and serialised: what the picker answers.
+"""Parses Envoy's ext_proc messages, and builds and serialises the picker's answers.
 
-The messages are those of envoy/service/ext_proc/v3/external_processor.proto. Answers that never vary are serialised
-once.
+envoy/service/ext_proc/v3/external_processor.proto defines the messages. Constant answers are serialised once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +29,7 @@ SERVED_KEY = "x-gateway-destination-endpoint-served"
 SCORES_KEY = "x-gateway-destination-endpoint-scores"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
-# Above this Envoy's own gRPC limit for one message comes near.
+# Largest piece of a body in one answer, a little below Envoy's own gRPC limit for one message.
 CHUNK_BYTES = 62_000
 
 _OVERWRITE = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
@@ -45,12 +44,12 @@ CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(response_trailers=TrailersRespon
 
 
 def parse(data: bytes) -> ProcessingRequest:
-    """One message from Envoy; google.protobuf.message.DecodeError when it is none."""
+    """Parse one message from Envoy. Raise google.protobuf.message.DecodeError when it is malformed."""
     return ProcessingRequest.FromString(data)
 
 
 def headers_of(block: HttpHeaders) -> dict[str, str]:
-    """Header names, which Envoy sends in lower case, and values."""
+    """Return the headers' values by name. Envoy sends the names in lower case."""
     return {
         header.key: header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
         for header in block.headers.headers
@@ -58,7 +57,7 @@ def headers_of(block: HttpHeaders) -> dict[str, str]:
 
 
 def subset_of(message: ProcessingRequest) -> frozenset[str] | None:
-    """The hosts that the gateway limits the choice to; None when it doesn't."""
+    """Return the hosts that the gateway limits the choice to, or None for no limit."""
     if not message.HasField("metadata_context"):
         return None
     hint = message.metadata_context.filter_metadata.get(SUBSET_NAMESPACE)
@@ -70,7 +69,10 @@ def subset_of(message: ProcessingRequest) -> frozenset[str] | None:
 
 
 def served_of(message: ProcessingRequest) -> str:
-    """The address that served the request, where the gateway tells it: a fallback list may name several."""
+    """Return the address that served the request, or "" if the gateway doesn't report it.
+
+    The address is needed because a fallback list may name several.
+    """
     if not message.HasField("metadata_context"):
         return ""
     told = message.metadata_context.filter_metadata.get(LB_NAMESPACE)
@@ -86,10 +88,10 @@ def picked(
     scores: Mapping[str, float] | None = None,
     in_body: bool,
 ) -> bytes:
-    """The answer that names the endpoint, and replaces the body when there is a new one.
+    """Return the answer that names the endpoint, and replaces the body if `body` is not None.
 
-    `scores`, by address, are told to the gateway in the dynamic metadata.
-    `in_body` puts it into the answer to the body, for a gateway that holds the headers back until then.
+    `scores`, by address, go to the gateway in the dynamic metadata. `in_body` makes this the answer to the body,
+    for a gateway that holds the headers back until then.
     """
     common = CommonResponse(
         header_mutation=HeaderMutation(
@@ -109,7 +111,7 @@ def picked(
 
 
 def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[bytes]:
-    """A body sent on in pieces that Envoy takes; at least one piece."""
+    """Return a body as one or more answers, each within Envoy's limit."""
     size = len(body)
     if size <= CHUNK_BYTES:
         return [_piece(body, end_of_stream, request)]
@@ -118,13 +120,13 @@ def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[by
 
 
 def replaced_body(body: bytes) -> bytes:
-    """The answer to a piece of a STREAMED body that puts another in its place."""
+    """Return the answer that replaces a piece of a STREAMED body with `body`."""
     response = CommonResponse(body_mutation=BodyMutation(body=body))
     return ProcessingResponse(response_body=BodyResponse(response=response)).SerializeToString()
 
 
 def response_headers(body_mode: "BodyMode | None", headers: Mapping[str, str]) -> bytes:
-    """The answer to response headers. `body_mode` changes how Envoy sends the body, where it allows that."""
+    """Return the answer to response headers. `body_mode` changes how Envoy sends the body, if Envoy allows it."""
     if not headers and body_mode in _RESPONSE_HEADERS:
         return _RESPONSE_HEADERS[body_mode]
     answer = ProcessingResponse(response_headers=HeadersResponse())
@@ -136,7 +138,7 @@ def response_headers(body_mode: "BodyMode | None", headers: Mapping[str, str]) -
 
 
 def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
-    """An answer to the client in the model server's stead."""
+    """Return an answer that Envoy sends to the client instead of asking a model server."""
     listed = [_set("content-type", "text/plain"), *(_set(*pair) for pair in headers.items())]
     answer = ProcessingResponse(
         immediate_response=ImmediateResponse(
@@ -163,10 +165,10 @@ def _destination_metadata(destination: str, scores: Mapping[str, float] | None) 
 
 
 def _piece(body: bytes, end_of_stream: bool, request: bool) -> bytes:
-    """One StreamedBodyResponse, written by hand: it is made for every chunk of every body that is handed back.
+    """Return one StreamedBodyResponse. It is encoded by hand for speed, once per chunk of every body handed back.
 
     request_body (3) or response_body (4) > response (1) > body_mutation (3) > streamed_response (3) > body (1),
-    end_of_stream (2). Empty fields are left out, as proto3 has it.
+    end_of_stream (2). Empty fields are left out, as in proto3.
     """
     inner = (b"\x0a", _varint(len(body)), body) if body else ()
     end = b"\x10\x01" if end_of_stream else b""

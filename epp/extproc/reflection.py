@@ -1,4 +1,4 @@
-"""gRPC server reflection, by which grpcurl and its like learn what a port serves."""
+"""gRPC server reflection, which tells grpcurl and similar tools what a port serves."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-# Imported so that its descriptors can be told.
+# Imported so that reflection finds its descriptors.
 from epp.extproc.protocol import external_processor_pb2 as _extproc  # noqa: F401
 from epp.extproc.rpc import Method
 
-# The messages of both versions are the same on the wire; the package that answers knows the older name.
+# Both versions have the same messages on the wire. grpc_reflection implements only the older name.
 _PATHS: Final = (
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -18,7 +18,7 @@ _PATHS: Final = (
 
 
 def reflection_methods(services: Iterable[str]) -> Mapping[str, Method]:
-    """Reflection that lists these services and itself."""
+    """Return the reflection methods, which list `services` and reflection itself."""
     servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
 
     async def info(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

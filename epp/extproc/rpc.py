@@ -1,4 +1,4 @@
-"""What a gRPC front serves, whichever library or protocol code is under it."""
+"""The interface between the gRPC fronts and the services that they serve."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from typing import Protocol
 
 
 class StreamHandler(Protocol):
-    """One stream's state machine. A front hands it every message in order, and closes it once, however it ends.
+    """The state machine of one stream. A front passes every message in order, and calls `close` once at the end.
 
-    `settle` does what answers need not wait for: a front calls it when it has sent them. It raises nothing.
+    A front calls `settle` when it has sent the answers, for work that they need not wait for. `settle` raises nothing.
     """
 
     def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
@@ -19,13 +19,13 @@ class StreamHandler(Protocol):
     def close(self) -> None: ...
 
 
-# A method's requests, one when it is unary, and its answers; RpcError ends it with a status.
+# Takes the requests (one if unary) and yields the answers. RpcError ends the method with a status.
 Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What is served on a port, by path: `/package.Service/Method`."""
+    """The services of a port, by path: `/package.Service/Method`."""
 
     exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Services:
 
 
 class StatusCode(IntEnum):
-    """The codes of gRPC that this package answers with."""
+    """The gRPC status codes that this package uses."""
 
     OK = 0
     INVALID_ARGUMENT = 3
@@ -45,7 +45,7 @@ class StatusCode(IntEnum):
 
 
 class RpcError(Exception):
-    """Ends a stream with a status other than OK; the text is told to the client."""
+    """Ends a stream with a status other than OK. The client gets the text."""
 
     def __init__(self, status: StatusCode, text: str) -> None:
         super().__init__(text)

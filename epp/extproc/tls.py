@@ -1,4 +1,4 @@
-"""Certificates for the ext_proc port: self-signed, or from a folder and read again when they change."""
+"""Certificates for the ext_proc port: self-signed, or from a folder and reloaded when they change."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ from serving.certificates import POLL_S, CertificateError, CertificateFolder, Pa
 _LIFETIME: Final = timedelta(days=3650)
 _DEFAULT_VERSION: Final = "VersionTLS12"
 VERSIONS: Final = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
-# What HTTP/2 allows under TLS 1.2 (RFC 9113, 9.2.2), by the names that Kubernetes' components take, and OpenSSL's.
+# The TLS 1.2 suites that HTTP/2 allows (RFC 9113, 9.2.2): from Kubernetes' names to OpenSSL's.
 CIPHER_SUITES: Final = {
     f"TLS_ECDHE_{key}_WITH_{theirs}": f"ECDHE-{key}-{ours}"
     for theirs, ours in (
@@ -29,14 +29,14 @@ CIPHER_SUITES: Final = {
 
 
 class Certificates:
-    """A key and its certificate. `context` always holds the newest that could be used, for new connections.
+    """A key and its certificate. `context` holds the newest usable pair, for new connections.
 
-    `cert_path` is a folder of tls.crt and tls.key; when empty, a self-signed pair is made. ConfigError when they can't
-    be used at the start, or a version or cipher suite is unknown.
+    `cert_path` is a folder of tls.crt and tls.key. If it is empty, a self-signed pair is made. Raise ConfigError when
+    the pair can't be used at the start, or a version or cipher suite is unknown.
     """
 
     def __init__(self, cert_path: str = "", min_version: str = _DEFAULT_VERSION, cipher_suites: str = "") -> None:
-        # Whether neither version nor suites are restricted, which only the context knows to do.
+        # True if neither versions nor suites are restricted. Only `context` can restrict them, not `pair`.
         self.unrestricted = min_version == _DEFAULT_VERSION and not cipher_suites
         self.context = _context(_version(min_version), _ciphers(cipher_suites))
         self._folder, self._own = None, (b"", b"")
@@ -54,19 +54,19 @@ class Certificates:
         return self._folder.pair if self._folder else self._own
 
     async def watch(self, poll_s: float = POLL_S) -> None:
-        """Follows the folder for ever."""
+        """Reload the pair whenever the folder changes, until cancelled."""
         while self._folder:
             await asyncio.sleep(poll_s)
             self.refresh()
 
     def refresh(self) -> None:
-        """Takes a pair that has changed. If it is of no use, the log says so and the old one stays."""
+        """Load a changed pair. If the new pair can't be used, log why and keep the old one."""
         if self._folder:
             self._folder.refresh()
 
 
 def self_signed() -> Pair:
-    """A new key and its certificate, in PEM. Gateways don't verify it: what it gives is encryption."""
+    """Return a new key and its certificate, in PEM. Gateways don't verify them; the pair only gives encryption."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Headroom")])
     now = datetime.now(UTC)
@@ -89,12 +89,12 @@ def self_signed() -> Pair:
 
 def _version(name: str) -> ssl.TLSVersion:
     if name not in VERSIONS:
-        raise ConfigError(f"--tls-min-version: {name!r} is unknown; take one of {', '.join(VERSIONS)}")
+        raise ConfigError(f"--tls-min-version: {name!r} is unknown; use one of {', '.join(VERSIONS)}")
     return VERSIONS[name]
 
 
 def _ciphers(names: str) -> str:
-    """The suites of TLS 1.2, by commas; those of TLS 1.3 are not for choosing."""
+    """Return OpenSSL's list of the TLS 1.2 suites in `names`. The suites of TLS 1.3 can't be chosen."""
     wanted = [name.strip() for name in names.split(",") if name.strip()] or list(CIPHER_SUITES)
     if unknown := [name for name in wanted if name not in CIPHER_SUITES]:
         raise ConfigError(f"--tls-cipher-suites: {', '.join(unknown)} unknown; known are {', '.join(CIPHER_SUITES)}")

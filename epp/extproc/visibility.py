@@ -1,4 +1,4 @@
-"""Predictions shown to the client, where the operator wants it: as response headers, or in a stream's usage."""
+"""Shows predictions to the client, in response headers or in a stream's usage, if the operator enables it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ _DATA = b"data:"
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """`in_headers` adds x-headroom-* and Server-Timing; `in_usage` adds fields to the usage of streamed responses.
+    """The operator's choice of what clients and gateway see.
 
-    `scores` tells the gateway every candidate's total score.
+    `in_headers` adds x-headroom-* and Server-Timing to responses. `in_usage` adds fields to the usage of streamed
+    responses. `scores` sends every candidate's total score to the gateway.
     """
 
     in_headers: bool = False
@@ -23,7 +24,7 @@ class Visibility:
     scores: bool = False
 
     def scores_by_address(self, routed: RoutedRequest) -> dict[str, float] | None:
-        """Of the candidates that passed the filters."""
+        """Return the scores of the candidates that passed the filters, or None if they aren't sent."""
         if not self.scores:
             return None
         decision = routed.record.decision
@@ -31,7 +32,7 @@ class Visibility:
         return {decision.candidates.endpoints[index].address: score for index, score in totals}
 
     def headers(self, routed: RoutedRequest) -> dict[str, str]:
-        """What is added to the response's headers."""
+        """Return the headers to add to the response."""
         if not self.in_headers:
             return {}
         record = routed.record
@@ -47,7 +48,7 @@ class Visibility:
         return {**headers, "server-timing": ", ".join(timings)}
 
     def body(self, routed: RoutedRequest, chunk: bytes) -> bytes:
-        """Return a stream's chunk, its events' usage completed by what was predicted and observed."""
+        """Return a stream's chunk with predicted and observed latencies added to its events' usage."""
         if _USAGE not in chunk:
             return chunk
         return b"\n".join(_completed(line, routed) for line in chunk.split(b"\n"))
@@ -66,7 +67,7 @@ def _completed(line: bytes, routed: RoutedRequest) -> bytes:
 
 
 def _fields(routed: RoutedRequest) -> dict[str, Any]:
-    """The names that clients of the gateway API's picker know."""
+    """Return the usage fields, under the names of the gateway API's picker."""
     record, tpot_ms = routed.record, routed.tpot_ms
     fields: dict[str, Any] = {}
     if record.outcome.ttft_ms is not None:

@@ -1,7 +1,7 @@
-"""A server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
+"""The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
 
-What a peer may make this side remember is bounded: by the windows, by the number of streams, by the size of a header
-block, and by a budget for the control frames that ask for work and carry no request.
+The memory that a peer can occupy here is bounded by the windows, the number of streams, the size of a header block,
+and a budget for control frames that cause work and carry no request.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ logger = logging.getLogger("headroom.epp.http2")
 MAX_CONCURRENT_STREAMS: Final = 16_384
 STREAM_WINDOW_BYTES: Final = 1 << 20
 CONNECTION_WINDOW_BYTES: Final = 16 << 20
-# Streams that this side has ended, on which the peer may still send what it sent before it knew.
+# Streams ended by this side that are remembered: the peer may still send frames before it learns of the end.
 _ENDED_STREAMS: Final = 1_024
-# A client that connects has to say that it speaks HTTP/2 within this time.
+# Time in which a new client must send the HTTP/2 preface and SETTINGS.
 _PREFACE_S: Final = 10.0
-# How long a peer gets to answer a PING or to close its end, once it is told to go.
+# Time that a peer has to answer the PING, and to close its end, after GOAWAY.
 _FAREWELL_S: Final = 1.0
 _DRAIN_PING: Final = b"draining"
 _PREFACE: Final = h2.settings_frame(
@@ -40,7 +40,7 @@ _PREFACE: Final = h2.settings_frame(
 
 
 class ControlFrameBudget:
-    """A budget for frames that ask for work and carry no request: a burst, refilled slowly, and by every message."""
+    """A budget for frames that cause work and carry no request. It refills slowly, and fully with every message."""
 
     BURST: Final = 1_000.0
     PER_SECOND: Final = 50.0
@@ -55,7 +55,7 @@ class ControlFrameBudget:
         self._left = self.BURST
 
     def spend(self) -> None:
-        """ConnectionFault when none is left."""
+        """Pay for one frame. Raise ConnectionFault when the budget is used up."""
         now = time.monotonic()
         self._left = min(self.BURST, self._left + (now - self._at) * self.PER_SECOND) - 1
         self._at = now
@@ -64,7 +64,10 @@ class ControlFrameBudget:
 
 
 class Connection(asyncio.Protocol):
-    """`new_stream` makes the stream of a well-formed request; the others hear of the connection's life."""
+    """One connection. `new_stream` makes the stream of a well-formed request.
+
+    `on_made` and `on_lost` are called when the connection begins and ends.
+    """
 
     outbox: Outbox
 
@@ -80,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
         self._headers = HeaderDecoder()
-        # A header block that goes on: its stream, the flags of its first frame, and what has come.
+        # An unfinished header block: its stream, the flags of its first frame, and the bytes received so far.
         self._block: tuple[int, int, bytearray] | None = None
         self._streams: dict[int, Stream] = {}
         self._ended: deque[int] = deque(maxlen=_ENDED_STREAMS)
@@ -89,12 +92,12 @@ class Connection(asyncio.Protocol):
         self._receive_window = CONNECTION_WINDOW_BYTES
         self._settled = False
         self._draining = False
-        # No new streams come, by the peer's wish or ours: the connection closes with the last one.
+        # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
         self._closing = False
         self.control_budget = ControlFrameBudget()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -110,11 +113,11 @@ class Connection(asyncio.Protocol):
         try:
             self._read(data)
         except ConnectionFault as fault:
-            logger.debug("a connection ends: %s", fault)
+            logger.debug("closing a connection: %s", fault)
             self._fail(fault.code, str(fault))
         except Exception:
-            logger.exception("a connection ends by a fault of this server")
-            self._fail(ErrorCode.INTERNAL_ERROR, "a fault of the server")
+            logger.exception("closing a connection after an error of this server")
+            self._fail(ErrorCode.INTERNAL_ERROR, "the server failed")
         self.outbox.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -130,35 +133,35 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.outbox.resume()
 
-    # What streams call, beside the outbox.
+    # Called by streams, which use the outbox too.
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Ends a stream from this side; it is not told."""
+        """End a stream from this side, without a call of its `aborted`."""
         self._drop(stream)
         self._ended.append(stream.id)
         self.outbox.control(h2.rst_stream(stream.id, code))
 
     def credit(self, stream: Stream) -> None:
-        """Lets the peer send more on a stream, once half of its window is used up."""
+        """Let the peer send more on a stream, if at least half of the stream's window is used up."""
         if stream.receive_window <= STREAM_WINDOW_BYTES // 2 and not (stream.busy or stream.peer_done):
             self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
             stream.receive_window = STREAM_WINDOW_BYTES
 
     def after_flush(self, callback: Callable[[], None]) -> None:
-        """Calls it when the answers of this turn have been written, at its end or by a flush that is planned."""
+        """Call `callback` after this turn's answers are written, at the turn's end or by a planned flush."""
         self._loop.call_soon(callback)
 
-    # What the front calls.
+    # Called by the front.
 
     def drain(self) -> None:
-        """Takes no new streams, lets the open ones end, then closes (RFC 9113, 6.8)."""
+        """Refuse new streams, let the open ones end, then close the connection (RFC 9113, 6.8)."""
         if self._closing or self._draining:
             return
         self._draining = True
         if not self._settled:
             self._close()
             return
-        # Streams on their way are still taken: the answer to the PING comes behind them.
+        # Accept streams that are already on their way: the peer's answer to the PING comes after them.
         self.outbox.control(h2.goaway(h2.LAST_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
         self.outbox.control(h2.frame(h2.PING, 0, 0, _DRAIN_PING))
         self._timer.cancel()
@@ -166,13 +169,13 @@ class Connection(asyncio.Protocol):
         self.outbox.flush()
 
     def abort(self) -> None:
-        """Ends every stream, and the connection."""
+        """End every stream and the connection."""
         for stream in list(self._streams.values()):
             self.outbox.control(h2.rst_stream(stream.id, ErrorCode.CANCEL))
             self._abort(stream)
         self._close()
 
-    # Frames, as they come.
+    # Received frames.
 
     def _read(self, data: bytes) -> None:
         for kind, flags, stream_id, buffer, start, end in self._reader.read(data):
@@ -257,7 +260,7 @@ class Connection(asyncio.Protocol):
         start, end = h2.strip_padding(flags, buffer, start, end)
         if flags & h2.WITH_PRIORITY:
             if end - start < 5:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without the priority that they announce")
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame lacks its announced priority")
             self._check_dependency(stream_id, buffer, start)
             start += 5
         if flags & h2.END_HEADERS:
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
 
     def _continuation(self, flags: int, fragment: bytes) -> None:
         if not self._block:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without an open header block")
         self.control_budget.spend()
         stream_id, first_flags, block = self._block
         block += fragment
@@ -322,7 +325,7 @@ class Connection(asyncio.Protocol):
             self.outbox.widen_stream(stream, increment)
         else:
             self._expect_known(stream_id)
-        # Windows that are opened in tiny steps cost as much as those that are opened in large ones.
+        # A tiny step costs as much work as a large one.
         if increment < 1_024:
             self.control_budget.spend()
 
@@ -330,7 +333,7 @@ class Connection(asyncio.Protocol):
         _expect(size == 4, "RST_STREAM", ErrorCode.FRAME_SIZE_ERROR)
         self._expect_known(stream_id)
         if stream := self._streams.get(stream_id):
-            # Gateways reset streams all the time, but such as carried messages; a flood only opens and resets.
+            # Gateways often reset streams that carried messages, which restore the budget. A flood carries none.
             self.control_budget.spend()
             self._abort(stream)
             self._close_when_idle()
@@ -377,16 +380,16 @@ class Connection(asyncio.Protocol):
         if stream_id == 0 or stream_id > self._last_stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame for a stream that was never opened")
 
-    # Streams and the connection end.
+    # Ends of streams and of the connection.
 
     def _peer_ended(self, stream: Stream) -> None:
         stream.peer_done = True
-        # A stream may have ended over what it just received.
+        # The last data may have made the stream end itself.
         if stream.id in self._streams:
             stream.peer_ended()
 
     def _answered(self, stream: Stream) -> None:
-        """A stream's last frame is out: a peer that still sends is told that nobody listens."""
+        """Forget a stream whose last frame is written, and reset it if the peer still sends."""
         if stream.peer_done:
             self._drop(stream)
         else:
@@ -410,7 +413,7 @@ class Connection(asyncio.Protocol):
         self.outbox.forget(stream)
 
     def _take_no_more(self) -> None:
-        """The second step of draining: streams newer than those that came so far are refused."""
+        """Refuse streams newer than those received so far. This is the second step of draining."""
         if self._leaving or self._closing:
             return
         self._leaving = True
@@ -431,7 +434,10 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Says farewell, and leaves it to the peer to close: what it sends meanwhile must not undo the farewell."""
+        """Write the last frames and wait for the peer to close; ignore whatever the peer still sends.
+
+        Closing while the peer sends could make TCP discard the last frames.
+        """
         self._closing = True
         self._timer.cancel()
         self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)

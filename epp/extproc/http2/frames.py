@@ -1,4 +1,4 @@
-"""HTTP/2 frames (RFC 9113, sections 4 and 6): read out of a byte stream however it is cut, and written."""
+"""Reads HTTP/2 frames (RFC 9113, sections 4 and 6) from a byte stream in pieces of any size, and writes them."""
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
@@ -6,14 +6,14 @@ from struct import Struct
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# What an endpoint has to take from the start, and what we ask of our peers: frames small enough to interleave.
+# The size that every HTTP/2 endpoint accepts, and the limit for our peers: small enough to interleave streams.
 MAX_FRAME_BYTES: Final = 16_384
 LARGEST_FRAME_BYTES: Final = (1 << 24) - 1
 DEFAULT_WINDOW_BYTES: Final = 65_535
 LARGEST_WINDOW_BYTES: Final = (1 << 31) - 1
 LAST_STREAM_ID: Final = (1 << 31) - 1
 
-# Plain integers, since they are compared for every frame.
+# Frame types. Plain integers, because they are compared for every frame.
 DATA: Final = 0x0
 HEADERS: Final = 0x1
 PRIORITY: Final = 0x2
@@ -36,7 +36,7 @@ _HEADER: Final = Struct(">IBI")
 _UINT32: Final = Struct(">I")
 _SETTING: Final = Struct(">HI")
 
-# Type, flags, stream, and the payload as buffer[start:end]: nothing is copied until somebody wants to keep it.
+# Type, flags, stream id, buffer, start, end. The payload is buffer[start:end], so that reading copies nothing.
 Frame = tuple[int, int, int, bytes, int, int]
 
 
@@ -80,7 +80,7 @@ class StreamFault(Exception):  # noqa: N818
 
 
 class FrameReader:
-    """Cuts what a client sends into frames, the connection's preface first."""
+    """Splits the bytes of a client into frames, after the connection's preface."""
 
     __slots__ = ("_rest", "_started")
 
@@ -89,7 +89,7 @@ class FrameReader:
         self._started = False
 
     def read(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes. ConnectionFault for a wrong preface or a frame that is too large."""
+        """Yield the frames that `data` completes. Raise ConnectionFault for a wrong preface or too large a frame."""
         buffer = self._rest + data if self._rest else data
         if not self._started and not self._preface_complete(buffer):
             self._rest = buffer
@@ -140,13 +140,13 @@ def goaway(last_stream_id: int, code: ErrorCode, text: str = "") -> bytes:
 
 
 def uint31(buffer: bytes, start: int) -> int:
-    """The number at `start`, without the bit that is reserved in stream ids and window increments."""
+    """Return the number at `start`, without the bit that is reserved in stream ids and window increments."""
     value: int = _UINT32.unpack_from(buffer, start)[0]
     return value & LAST_STREAM_ID
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Pairs of identifier and value, checked as section 6.5.2 asks for; ConnectionFault for what is out of range."""
+    """Return pairs of identifier and value. Raise ConnectionFault for a value out of range (section 6.5.2)."""
     if len(payload) % _SETTING.size:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS frame of odd length")
     settings: list[tuple[int, int]] = list(_SETTING.iter_unpack(payload))
@@ -161,12 +161,12 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
 
 
 def strip_padding(flags: int, buffer: bytes, start: int, end: int) -> tuple[int, int]:
-    """Where the payload of a DATA or HEADERS frame starts and ends without its padding."""
+    """Return the start and end of the payload of a DATA or HEADERS frame without its padding."""
     if not flags & PADDED:
         return start, end
     if start == end:
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without a length of its padding")
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a padded frame lacks the length of its padding")
     padding = buffer[start]
     if padding > end - start - 1:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the padding is longer than the frame")
     return start + 1, end - padding

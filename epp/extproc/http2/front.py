@@ -1,4 +1,4 @@
-"""gRPC served by this package's own HTTP/2, which costs a request a fraction of what a general server does."""
+"""A gRPC server by this package's own HTTP/2, which costs a fraction of a general server's time per request."""
 
 import asyncio
 import functools
@@ -16,15 +16,15 @@ from serving.listening import Address
 _BACKLOG: Final = 1_024
 _HANDSHAKE_S: Final = 10.0
 _TLS_FAREWELL_S: Final = 1.0
-# A peer that vanishes without a word is missed after a minute, and its streams end. Connections inherit this.
+# Detect a vanished peer after one minute (30 + 3 * 10 s), and end its streams. Connections inherit these options.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Http2Server:
-    """One port and its connections."""
+    """A server of one port, with its connections."""
 
     def __init__(self, services: Services) -> None:
-        # Answers that are still being computed, also those of streams that have ended.
+        # Answers that are still being computed, including those of ended streams.
         self._tasks: set[asyncio.Future[Any]] = set()
         self._new_stream = functools.partial(new_stream, services, self._tasks)
         self._connections: set[Connection] = set()
@@ -45,7 +45,7 @@ class Http2Server:
         self.port = listener.getsockname()[1]
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new streams and lets open ones end within the grace; returns when all are closed."""
+        """Refuse new streams and let open ones end within `grace_s` seconds. Return when all are closed."""
         self._stopping = True
         self._listening.close()
         for connection in list(self._connections):
@@ -72,7 +72,7 @@ class Http2Server:
 
 
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> Http2Server:
-    """Serves from now on; StartError when the port is taken."""
+    """Start serving. Raise StartError when the port is taken."""
     server = Http2Server(services)
     await server.start(_bind(address), certificates.context if certificates else None)
     return server
@@ -82,7 +82,7 @@ def _bind(address: Address) -> socket.socket:
     listener = listening.listen(address)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        # Not every system has them all.
+        # Not every system has all of these options.
         if hasattr(socket, name):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return listener

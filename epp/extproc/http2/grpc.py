@@ -1,4 +1,4 @@
-"""gRPC over an HTTP/2 stream: messages out of DATA frames, answers and statuses back.
+"""gRPC over an HTTP/2 stream: reads messages from DATA frames, and sends answers and statuses back.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -24,9 +24,9 @@ logger = logging.getLogger("headroom.epp.extproc")
 
 _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = _PREFIX.size
-# With this much of an answer unsent, a stream's further messages wait.
+# A stream's further messages wait while more than this much of its answers is unsent.
 _UNSENT_BYTES: Final = 1 << 20
-_FAILED: Final = "the server failed; its log says how"
+_FAILED: Final = "the server failed; its log says why"
 _UNESCAPED: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _HEADERS: Final = (
     (":status", "200"),
@@ -42,7 +42,7 @@ _WRONG_CONTENT: Final = write_headers([(":status", "415")])
 def new_stream(
     services: Services, tasks: set[asyncio.Future[Any]], connection: Connection, stream_id: int, headers: HeaderBlock
 ) -> Stream:
-    """The stream that serves a request; `tasks` holds whatever still runs for one."""
+    """Return the stream that serves a request. `tasks` collects the tasks that run for streams."""
     if headers.method != "POST":
         return _RefusedStream(connection, stream_id, _WRONG_METHOD)
     if not _is_grpc(headers.content_type):
@@ -51,7 +51,7 @@ def new_stream(
         try:
             return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
         except Exception:
-            logger.exception("no exchange could be made")
+            logger.exception("can't create an exchange")
             return _RefusedStream(connection, stream_id, _trailers_only(StatusCode.INTERNAL, _FAILED))
     if method := services.methods.get(headers.path):
         return _MethodStream(connection, stream_id, services, tasks, method)
@@ -73,7 +73,7 @@ def _trailers_only(status: StatusCode, text: str) -> bytes:
 
 
 class _RefusedStream(Stream):
-    """Answers the request's headers, and takes nothing."""
+    """Answers the request's headers with a refusal, and ignores the rest."""
 
     __slots__ = ("_block", "_connection")
 
@@ -87,7 +87,7 @@ class _RefusedStream(Stream):
 
 
 class _MessageStream(Stream):
-    """Cuts what comes into messages. Subclasses answer them."""
+    """Splits the received bytes into messages. Subclasses answer them."""
 
     __slots__ = ("_connection", "_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
 
@@ -100,16 +100,16 @@ class _MessageStream(Stream):
         self._tasks = tasks
         self._ended = False
         self._headers_sent = False
-        # A message of which a part has come, with its prefix, and how long it will be at least.
+        # The received part of an unfinished message, with its prefix, and the message's least length in bytes.
         self._part: bytearray | None = None
         self._needed = 0
 
     def message(self, message: bytes) -> None:
-        """A whole message has come."""
+        """Handle a whole message."""
         raise NotImplementedError
 
     def messages_ended(self) -> None:
-        """The last message has come."""
+        """Handle the end of the messages."""
         raise NotImplementedError
 
     def data_received(self, buffer: bytes | bytearray, start: int, end: int) -> None:
@@ -141,7 +141,7 @@ class _MessageStream(Stream):
         if self.trailers is not None:
             return
         if self._part is not None:
-            self.fail(StatusCode.INTERNAL, "the last message is cut short")
+            self.fail(StatusCode.INTERNAL, "the last message is incomplete")
         else:
             self.messages_ended()
 
@@ -152,7 +152,7 @@ class _MessageStream(Stream):
         self._connection.outbox.data(self, _PREFIX.pack(0, len(message)), message)
 
     def end(self, status: StatusCode, text: str = "") -> None:
-        """Ends the stream with a status, after what is queued for it; without effect on one that has ended."""
+        """End the stream with a status, after its queued data. Has no effect if the stream has ended."""
         if self._ended:
             return
         self._ended = True
@@ -162,20 +162,20 @@ class _MessageStream(Stream):
             self._connection.outbox.end(self, _trailers_only(status, text))
 
     def fail(self, status: StatusCode, text: str) -> None:
-        """Ends the stream for a fault of the client's or of this server's."""
+        """End the stream after an error of the client or of this server."""
         self.busy = True
         self.end(status, text)
 
     def _refuse(self, compressed: int, size: int) -> None:
         if compressed:
-            self.fail(StatusCode.UNIMPLEMENTED, "compressed messages are not taken: send them as they are")
+            self.fail(StatusCode.UNIMPLEMENTED, "compressed messages are not supported: send them uncompressed")
         else:
             limit = self._services.max_message_bytes
             self.fail(StatusCode.RESOURCE_EXHAUSTED, f"a message of {size} bytes; the limit is {limit}")
 
 
 class _ExchangeStream(_MessageStream):
-    """Hands messages to an exchange one after the other, and waits where it doesn't answer at once."""
+    """Passes messages to an exchange one after the other, and waits for each answer."""
 
     __slots__ = ("_exchange", "_inbox", "_settling", "_task")
 
@@ -261,7 +261,7 @@ class _ExchangeStream(_MessageStream):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Takes up what had to wait, until there is something to wait for again."""
+        """Process the waiting messages until one has to wait again."""
         self.busy = self._ended or self._task is not None or self.queued_bytes > _UNSENT_BYTES
         while self._inbox and not self.busy:
             self._receive(self._inbox.popleft())
@@ -280,7 +280,7 @@ class _ExchangeStream(_MessageStream):
             self.fail(StatusCode.INTERNAL, _FAILED)
 
     def _close(self) -> None:
-        """Closes the exchange, but not under the hands of its own unfinished answer."""
+        """Close the exchange. Cancel an unfinished answer first; its end then closes the exchange."""
         if self._task:
             self._task.cancel()
         elif self._exchange:
@@ -292,7 +292,7 @@ class _ExchangeStream(_MessageStream):
 
 
 class _MethodStream(_MessageStream):
-    """Runs a method in a task of its own."""
+    """Runs a method in its own task."""
 
     __slots__ = ("_drained", "_messages", "_method", "_task")
 

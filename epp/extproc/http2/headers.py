@@ -1,8 +1,8 @@
-"""Header blocks of HTTP/2: requests read and checked, answers written.
+"""Reads and checks the HTTP/2 header blocks of requests, and writes those of answers.
 
-Peers are told to keep no dynamic table (SETTINGS_HEADER_TABLE_SIZE 0). Once a peer keeps none, equal blocks mean equal
-headers, so that those that come again and again (a gateway's are all alike) are decoded once. A peer that ignores the
-wish and goes on with the table that it has is served as well. Answers use no dynamic table, and are written in advance.
+The settings tell peers to keep no dynamic table (SETTINGS_HEADER_TABLE_SIZE 0). Without a table, equal blocks mean
+equal headers, so that a repeated block is decoded once. A gateway's blocks are all alike. A peer that keeps its table
+anyway is served as well. Answers use no dynamic table, and are encoded in advance.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ MAX_BLOCK_BYTES: Final = 65_536
 _REMEMBERED_BLOCKS: Final = 512
 _REMEMBERED_BYTES: Final = 1_024
 _PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path"))
-# What belongs to one connection of HTTP/1 (RFC 9113, 8.2.2).
+# Headers of an HTTP/1 connection, which HTTP/2 forbids (RFC 9113, 8.2.2).
 _CONNECTION_SPECIFIC: Final = frozenset(
     ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
 )
-# A block that starts so resizes the dynamic table (RFC 7541, 6.3).
+# The first byte of a block that resizes the dynamic table: 001 in the top three bits (RFC 7541, 6.3).
 _RESIZE: Final = 0x20
 _RESIZE_MASK: Final = 0xE0
 _MAX_LENGTH_IN_PREFIX: Final = 126
@@ -29,9 +29,10 @@ _MAX_LENGTH_IN_PREFIX: Final = 126
 
 @dataclass(frozen=True, slots=True)
 class HeaderBlock:
-    """What is used of a header block; `fault` says what makes it malformed as a request, `trailers_fault` as trailers.
+    """The fields of a header block that this server uses.
 
-    `content_length` is -1 when the peer did not say.
+    `fault` says why the block is malformed as a request, `trailers_fault` as trailers. Empty: it is well-formed.
+    `content_length` is -1 if the peer did not send it.
     """
 
     method: str = ""
@@ -43,7 +44,7 @@ class HeaderBlock:
 
 
 class HeaderDecoder:
-    """Decodes the header blocks of one connection, in their order."""
+    """Decodes the header blocks of one connection in order."""
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
@@ -51,11 +52,11 @@ class HeaderDecoder:
         self._table_forbidden = False
 
     def forbid_table(self) -> None:
-        """The peer has acknowledged that it may keep no dynamic table."""
+        """Note that the peer has acknowledged the setting that forbids a dynamic table."""
         self._table_forbidden = True
 
     def decode(self, block: bytes) -> HeaderBlock:
-        """ConnectionFault when it can't be decoded: the peer's state is lost then."""
+        """Decode a block. Raise ConnectionFault if that fails, because the peer's compression state is then lost."""
         stateless = self._decoder.header_table_size == 0
         if stateless and (known := self._known.get(block)):
             return known
@@ -74,14 +75,14 @@ class HeaderDecoder:
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> HeaderBlock:
-    """What is used of the headers, and what is wrong with them (RFC 9113, 8.2 and 8.3)."""
+    """Return the used fields of the headers, and their faults (RFC 9113, 8.2 and 8.3)."""
     pseudo: dict[str, str] = {}
     regular: dict[str, str] = {}
     field_fault, pseudo_fault = "", ""
     for name, value in pairs:
         if name.startswith(":"):
             if name not in _PSEUDO or name in pseudo or regular:
-                pseudo_fault = pseudo_fault or f"the pseudo-header {name} is unknown, doubled or late"
+                pseudo_fault = pseudo_fault or f"the pseudo-header {name} is unknown, repeated or late"
             pseudo[name] = value
             continue
         field_fault = field_fault or _field_fault(name, value)
@@ -103,12 +104,12 @@ def _field_fault(name: str, value: str) -> str:
     if not name or name != name.lower():
         return f"the header name {name!r} is not in lower case"
     if name in _CONNECTION_SPECIFIC or (name == "te" and value != "trailers"):
-        return f"the header {name} has no place in HTTP/2"
+        return f"the header {name} is forbidden in HTTP/2"
     return ""
 
 
 def write_headers(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A header block of literals without indexing (RFC 7541, 6.2.2), which changes no state at the peer."""
+    """Return a header block of literals without indexing (RFC 7541, 6.2.2), which changes no state at the peer."""
     return b"".join(b"\x00" + _string(name.encode()) + _string(value.encode()) for name, value in headers)
 
 

@@ -1,4 +1,4 @@
-"""What an HTTP/2 connection sends: gathered into few writes, within the peer's windows and what the transport takes."""
+"""Sends the frames of an HTTP/2 connection in few writes, within the peer's windows and the transport's buffer."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -8,15 +8,15 @@ from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from epp.extproc.http2.stream import Stream
 
-# A piece of a body that ext_proc hands back fits into one frame, and no stream holds up the others for long.
+# Largest DATA frame: one piece of a body from ext_proc fits, and no stream delays the others for long.
 _FRAME_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
-# More than this that the peer doesn't read, beside what its windows hold back, and it is given up.
+# Abort the connection when more than this is written and unread by the peer.
 _UNREAD_BYTES: Final = 8 << 20
 
 
 class Outbox:
-    """`on_end` hears of a stream once its last frame is written."""
+    """The queue of frames to send. It calls `on_end` with a stream when the stream's last frame is written."""
 
     def __init__(self, transport: asyncio.Transport, on_end: Callable[[Stream], None]) -> None:
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
@@ -24,7 +24,7 @@ class Outbox:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes | memoryview] = []
-        # Streams with something queued, the one whose turn is next first.
+        # Streams with queued data, in the order of their turns.
         self._waiting: dict[int, Stream] = {}
         self._window = h2.DEFAULT_WINDOW_BYTES
         self._frame_bytes = h2.MAX_FRAME_BYTES
@@ -34,11 +34,11 @@ class Outbox:
         self.stream_window = h2.DEFAULT_WINDOW_BYTES
 
     def control(self, frame: bytes) -> None:
-        """Sends a frame that no window holds back."""
+        """Send a frame to which no window applies."""
         self._frames.append(frame)
 
     def data(self, stream: Stream, head: bytes, body: bytes) -> None:
-        """Sends both in one frame when there is room for it, and as the windows allow otherwise."""
+        """Send `head` and `body` in one frame if there is room, else queue them until the windows allow it."""
         size = len(head) + len(body)
         if (
             size <= stream.send_window
@@ -54,24 +54,24 @@ class Outbox:
             self._waiting[stream.id] = stream
 
     def end(self, stream: Stream, block: bytes) -> None:
-        """Ends a stream by these headers or trailers, after what is queued for it."""
+        """End a stream with these headers or trailers, after its queued data."""
         stream.trailers = block
         if not stream.queued_bytes:
             self._end(stream)
 
     def forget(self, stream: Stream) -> None:
-        """Nothing more goes out for this stream."""
+        """Drop the queued data of a stream."""
         self._waiting.pop(stream.id, None)
 
     def flush(self) -> None:
-        """Writes what is gathered, and of what is queued all that may go."""
+        """Write the gathered frames, and as much queued data as the windows allow."""
         if self._waiting:
             self._send_waiting()
         if self._frames:
             self._write()
 
     def close(self) -> None:
-        """Writes what is gathered, and ends this direction."""
+        """Flush, and end this direction of the connection."""
         self.flush()
         self._closed = True
         if self._transport.is_closing():
@@ -82,17 +82,17 @@ class Outbox:
         try:
             self._transport.write_eof()
         except OSError:
-            # The peer has gone, and the event loop doesn't know yet.
+            # The peer has gone, and the event loop has not noticed yet.
             self._transport.abort()
 
     def flush_soon(self) -> None:
-        """For answers that come from elsewhere than the connection's input: those of one turn go out together."""
+        """Plan one flush for all answers of this turn that are not made while reading from the connection."""
         if not self._flush_planned:
             self._flush_planned = True
             self._loop.call_soon(self._planned_flush)
 
     def pause(self) -> None:
-        """The transport's buffer is full: data stays with its stream."""
+        """Queue data with its stream, because the transport's buffer is full."""
         self._paused = True
 
     def resume(self) -> None:
@@ -100,24 +100,24 @@ class Outbox:
         self.flush()
 
     def limit_frames(self, size: int) -> None:
-        """The peer takes frames of this size, of which this side may make less use."""
+        """Limit frames to `size` bytes, the peer's limit, or to this side's own limit if that is smaller."""
         self._frame_bytes = min(size, _FRAME_BYTES)
 
     def widen(self, increment: int) -> None:
-        """The peer takes more on the connection."""
+        """Enlarge the connection's window."""
         self._window += increment
         if not increment or self._window > h2.LARGEST_WINDOW_BYTES:
             code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
             raise ConnectionFault(code, f"a connection's window is enlarged by {increment}")
 
     def widen_stream(self, stream: Stream, increment: int) -> None:
-        """The peer takes more on one stream."""
+        """Enlarge the window of one stream."""
         stream.send_window += increment
         if not increment or stream.send_window > h2.LARGEST_WINDOW_BYTES:
             raise StreamFault(stream.id, ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR)
 
     def resize_windows(self, size: int, streams: Iterable[Stream]) -> None:
-        """The peer has changed what it takes on every stream, which may leave a window below zero (6.9.2)."""
+        """Change the initial window of every stream. A window may fall below zero (RFC 9113, 6.9.2)."""
         difference, self.stream_window = size - self.stream_window, size
         for stream in streams:
             stream.send_window += difference
@@ -129,7 +129,7 @@ class Outbox:
         self.flush()
 
     def _send_waiting(self) -> None:
-        """A frame of each stream in turn, until nothing is left, fits or is taken."""
+        """Send one frame of each stream in turn, until no data is left, no window is open, or writing is paused."""
         gathered, sent = 0, True
         while sent:
             sent = False

@@ -1,4 +1,4 @@
-"""One stream of an HTTP/2 connection: its windows, what waits to be sent, and what its owner hears."""
+"""One stream of an HTTP/2 connection: its windows, its send queue, and its callbacks."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from epp.extproc.http2.frames import ErrorCode, StreamFault
 
 
 class Stream:
-    """A subclass hears what comes, and answers through the connection that it was made for.
+    """The base class of streams. A subclass implements the callbacks, and answers through its connection.
 
-    `busy` says that it wants no more data for now: the peer's window is not opened further, so that what it may still
-    send is bounded. Set it to False and call the connection's `credit(stream)` to go on.
+    While `busy` is True the peer's window is not opened further, which bounds the data that the peer can still send.
+    To go on, set `busy` to False and call the connection's `credit(stream)`.
     """
 
     __slots__ = (
@@ -37,26 +37,26 @@ class Stream:
         self._undeclared_bytes = -1
 
     def opened(self) -> None:
-        """The request's headers are here."""
+        """Called when the request's headers have arrived."""
 
     def data_received(self, buffer: bytes, start: int, end: int) -> None:
-        """buffer[start:end] has come."""
+        """Called when the data buffer[start:end] has arrived."""
 
     def peer_ended(self) -> None:
-        """Nothing more will come."""
+        """Called when the peer has sent everything."""
 
     def drained(self) -> None:
-        """All that was queued has been sent."""
+        """Called when the send queue has become empty."""
 
     def aborted(self) -> None:
-        """The stream is gone: reset, or lost with its connection. Nothing can be sent any more."""
+        """Called when the stream is reset, or lost with its connection. Nothing can be sent any more."""
 
     def declare(self, content_length: int) -> None:
-        """How many bytes the request's headers announce; -1 when they don't."""
+        """Set the number of bytes that the request's headers announce, or -1 for none."""
         self._undeclared_bytes = content_length
 
     def count(self, size: int, *, last: bool) -> None:
-        """StreamFault when what has come is not what was announced."""
+        """Count received bytes. Raise StreamFault when they don't match the announced number."""
         if self._undeclared_bytes >= 0:
             self._undeclared_bytes -= size
             if self._undeclared_bytes < 0 or (last and self._undeclared_bytes):
@@ -71,7 +71,7 @@ class Stream:
                 self.queued_bytes += len(piece)
 
     def dequeue(self, size: int) -> Iterator[memoryview]:
-        """The next `size` bytes of the queue, as they lie there."""
+        """Remove and yield the next `size` bytes of the queue, uncopied, in its pieces."""
         self.queued_bytes -= size
         while size and self._queue:
             piece = self._queue.popleft()

@@ -191,7 +191,7 @@ async def test_grpcio_refuses_what_it_cannot_restrict() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"min_version": "1.2"}, "--tls-min-version: '1.2' is unknown; take one of VersionTLS12, VersionTLS13"),
+        ({"min_version": "1.2"}, "--tls-min-version: '1.2' is unknown; use one of VersionTLS12, VersionTLS13"),
         ({"cipher_suites": "RC4"}, "--tls-cipher-suites: RC4 unknown; known are TLS_ECDHE"),
     ],
 )
