@@ -10,7 +10,7 @@ _NUMBERS = re.compile(r"[0-9.]+")
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host, without brackets, and port. ConfigError when the text isn't `host:port`."""
+    """Split `host:port` into the host, without brackets, and the port; ConfigError when the text has another form."""
     host, colon, port = text.rpartition(":")
     if not colon or not host:
         raise ConfigError(f"{text!r}: expected host:port")
@@ -20,7 +20,7 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def host_of(address: str) -> str:
-    """The host of `host:port` or of a bare host, without brackets: `[::1]:80` and `::1` are both `::1`."""
+    """Return the host of `host:port` or of a bare host, without brackets: `[::1]:80` and `::1` both give `::1`."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     host, colon, _ = address.rpartition(":")
@@ -28,12 +28,12 @@ def host_of(address: str) -> str:
 
 
 def join_address(host: str, port: int) -> str:
-    """`host:port`, with the brackets that an IPv6 address needs."""
+    """Return `host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_host(host: str) -> str:
-    """The host, an IPv6 address without its brackets; ConfigError when it is neither an address nor a name."""
+    """Return the host, without brackets; ConfigError when the host is neither an IP address nor a name."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if is_ip(bare) and (bare == host or ":" in bare):
         return bare
@@ -43,7 +43,7 @@ def check_host(host: str) -> str:
 
 
 def check_port(port: str | int) -> int:
-    """The port as a number; ConfigError when it isn't between 1 and 65535."""
+    """Return the port as a number; ConfigError unless the port is between 1 and 65535."""
     text = str(port)
     if not (text.isascii() and text.isdigit()) or len(text) > 5 or not 1 <= int(text) <= 65535:
         raise ConfigError(f"{text!r}: expected a port between 1 and 65535")
@@ -51,7 +51,7 @@ def check_port(port: str | int) -> int:
 
 
 def is_ip(host: str) -> bool:
-    """Whether the text is an IPv4 or IPv6 address, without brackets."""
+    """Return whether the text is an IPv4 or IPv6 address without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Endpoints as they are written down: in a list on the command line, or in a YAML or JSON file."""
+"""Parse endpoints from a list on the command line, or from a YAML or JSON file."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import yaml
 from epp.exceptions import ConfigError
 from epp.pool.addresses import check_host, check_port, join_address, split_address
 
-# libyaml is some ten times faster than the loader in Python, and not in every build of the library.
+# libyaml is about ten times faster than the Python loader, but some builds of PyYAML lack libyaml.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INDEX = re.compile(r"endpoints\[(\d+)\]")
 _MAX_DEPTH = 32
@@ -22,7 +22,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class ListedEndpoint:
-    """An endpoint whose host may yet be a name; `metrics` is where its metrics page is, if elsewhere."""
+    """An endpoint whose host may be an unresolved name. `metrics` is the host and port of a separate metrics page."""
 
     name: str
     host: str
@@ -36,7 +36,7 @@ class ListedEndpoint:
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """What llm-d's endpoint files have, and metricsPort; numbers may stand in quotes, as they do there."""
+    """An entry of llm-d's endpoint files, plus `metricsPort`. As in llm-d, ports may be quoted."""
 
     address: str
     port: int | str
@@ -52,7 +52,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_list(text: str) -> tuple[ListedEndpoint, ...]:
-    """From `[name=]host:port,...`; ConfigError names the part that is wrong."""
+    """Parse `[name=]host:port,...`; ConfigError names the wrong part."""
     listed = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, address = part.rpartition("=")
@@ -69,13 +69,13 @@ def parse_list(text: str) -> tuple[ListedEndpoint, ...]:
 
 
 def parse_file(text: bytes) -> tuple[ListedEndpoint, ...]:
-    """From YAML or JSON; ConfigError names the line and the field that is wrong."""
+    """Parse YAML or JSON; ConfigError names the line and the wrong field."""
     try:
         _check_depth(text)
         document = msgspec.convert(yaml.load(text, _Loader), _File)  # noqa: S506 - both loaders are safe ones
         listed = tuple(_parse_entry(entry, number) for number, entry in enumerate(document.endpoints))
     except yaml.YAMLError as error:
-        raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
     except (msgspec.ValidationError, ConfigError) as error:
         index = _INDEX.search(str(error))
         where = f"line {_line(text, int(index[1]))}: " if index else ""
@@ -113,7 +113,7 @@ def _field(place: str, check: Callable[[Given], Read], value: Given) -> Read:
 
 
 def _find_repeated(listed: Sequence[ListedEndpoint]) -> tuple[int, int, str] | None:
-    """The places of two endpoints that can't be told apart, and what they share."""
+    """Return the indices of two endpoints with the same address or name, and what the two share."""
     seen: dict[str, int] = {}
     for number, one in enumerate(listed):
         for what in (f"address {one.address}", f"name {one.name}"):
@@ -124,7 +124,7 @@ def _find_repeated(listed: Sequence[ListedEndpoint]) -> tuple[int, int, str] | N
 
 
 def _check_depth(text: bytes) -> None:
-    """Both loaders follow nested collections by recursion: libyaml's would overflow the stack and end the process."""
+    """Raise ConfigError for deep nesting. Both loaders recurse; libyaml's would overflow the stack and crash."""
     depth = 0
     events: Iterator[yaml.Event] = yaml.parse(text, _Loader)
     for event in events:
@@ -134,7 +134,7 @@ def _check_depth(text: bytes) -> None:
 
 
 def _line(text: bytes, number: int) -> int:
-    """The line on which an entry of `endpoints` begins; 0 when it can't be said."""
+    """Return the line on which an entry of `endpoints` begins; 0 when there is no such entry."""
     root: yaml.Node | None = yaml.compose(text, _Loader)
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         if key.value == "endpoints" and isinstance(value, yaml.SequenceNode) and number < len(value.value):

@@ -1,4 +1,4 @@
-"""What the latency models say of each endpoint beside a decision's own predictions, and how far they are off there."""
+"""Costs of each endpoint that the latency models predict, and the models' TPOT error on each endpoint."""
 
 import numpy as np
 
@@ -6,19 +6,21 @@ from epp.pool.slowdowns import median_nearest_none
 from epp.pool.state import CAPACITY
 from epp.scheduling.snapshot import Floats, Indices
 
+# Weight of a new prompt cost in its moving average.
 _COST_WEIGHT = 0.2
-# The least TPOT that was ever predicted for an endpoint is forgotten by half in an hour.
+# Factor per second by which the least predicted TPOT rises: the minimum doubles in an hour unless predicted again.
 _UNLOADED_RISE_PER_S = 2 ** (1 / 3600)
-# Of the logarithm of what differs half is the endpoint, half chance; so much is taken for the endpoint.
+# Share of the logarithm of the TPOT error that is attributed to the endpoint; the rest is chance.
 _BIAS_SHARE = 0.5
+# Weight of a new bias in its moving average, on a logarithmic scale.
 _BIAS_WEIGHT = 0.5
 
 
 class ModelCosts:
-    """Arrays over slots: what a prompt's token takes and the TPOT without load, NaN where the models weren't asked.
+    """Arrays over slots: time per prompt token and TPOT without load, in ms, NaN where the models weren't asked.
 
-    `tpot_bias` is by which factor an endpoint is taken to be slower than they say, beside the others; 1 where nobody
-    can tell.
+    `tpot_bias` is how many times longer than predicted an endpoint's TPOT is, relative to the other endpoints; 1 where
+    nothing is known.
     """
 
     def __init__(self) -> None:
@@ -35,9 +37,9 @@ class ModelCosts:
         slowdown: Floats,
         now_s: float,
     ) -> None:
-        """What is predicted at this moment of endpoints under their load, and the TPOT that is seen there.
+        """Take in the predictions for endpoints under their present load, and the TPOT observed there.
 
-        The least TPOT is kept without the slowdown that predictions contain.
+        The least TPOT is stored without the slowdown factor, which `tpot_ms` includes.
         """
         known, fresh = self.prefill_ms_per_token[slots], prefill_ms_per_token
         self.prefill_ms_per_token[slots] = np.where(np.isnan(known), fresh, known + _COST_WEIGHT * (fresh - known))
@@ -47,12 +49,12 @@ class ModelCosts:
         self._learn_bias(slots, recent_tpot_ms / np.maximum(tpot_ms, 1e-3))
 
     def forget(self, slot: int) -> None:
-        """The endpoint has left."""
+        """Forget the endpoint in the slot, which has left the pool."""
         self.prefill_ms_per_token[slot] = self.unloaded_tpot_ms[slot] = np.nan
         self.tpot_bias[slot] = 1.0
 
     def _learn_bias(self, slots: Indices, off: Floats) -> None:
-        """What all endpoints are off by says nothing of any: the load rises, or falls."""
+        """Learn each endpoint's error relative to the median. A common error comes from rising or falling load."""
         known = off[off > 0]
         if len(known):
             bias = np.where(off > 0, (off / np.exp(median_nearest_none(np.log(known)))) ** _BIAS_SHARE, 1.0)

@@ -1,10 +1,10 @@
-"""What the requests' objectives are worth."""
+"""The priorities of InferenceObjectives."""
 
 from collections.abc import Mapping
 
 
 class Objectives:
-    """Priorities by the name of the InferenceObjective; what is below 0 may be shed."""
+    """Priorities by the name of the InferenceObjective; requests of a priority below 0 may be shed."""
 
     def __init__(self) -> None:
         self._priorities: dict[str, int] = {}
@@ -17,13 +17,13 @@ class Objectives:
         return self._priorities
 
     def label_of(self, name: str) -> str:
-        """How a name that a request gives appears in metrics: only as one that is known."""
+        """Return the metric label of an objective's name: the name itself, or empty for an unknown name."""
         return name if name in self._priorities else ""
 
     def replace(self, priorities: Mapping[str, int]) -> None:
-        """Makes these the objectives that are known."""
+        """Replace all known objectives."""
         self._priorities = dict(priorities)
 
     def priority_of(self, name: str) -> int:
-        """0 for a name that is not known, but -1 if it says that it is sheddable."""
+        """Return the priority of an objective. An unknown name has 0, or -1 if it contains `sheddable`."""
         return self._priorities.get(name, -1 if "sheddable" in name else 0)

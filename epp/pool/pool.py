@@ -1,4 +1,4 @@
-"""The pool: its endpoints, what was scraped of them, and what this picker itself has in flight there."""
+"""The pool: its endpoints, their scraped metrics, and this picker's requests in flight."""
 
 import heapq
 import logging
@@ -47,21 +47,24 @@ _WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAP
     _RECENT_TPOT,
     *_,
 ) = range(len(OWN))
-# How much a new observation counts in the moving averages: a first token is rare and tells much, a gap is neither.
+# Weight of a first token in the moving averages of prefill speed; first tokens are rare.
 _FIRST_TOKEN_WEIGHT = 0.2
-# Other workers learn a little later that an endpoint is gone; until then its slot must not mean another.
-_REST_S = 2.0
-_OUTPUT_WEIGHT = 0.02
-_ROLE_LABEL = "llm-d.ai/role"
+# Weight of one output token's time in the moving average of TPOT; output tokens are frequent.
 _GAP_WEIGHT = 0.02
+# Weight of one response in the moving average of output tokens.
+_OUTPUT_WEIGHT = 0.02
+# Seconds before the slot of a removed endpoint is reused; other workers learn of the removal a little later.
+_REST_S = 2.0
+_ROLE_LABEL = "llm-d.ai/role"
 
 
 @dataclass(slots=True, eq=False)
 class InFlight:
-    """A request's share of its endpoint's load, given back in parts and, in any case, by Pool.finish.
+    """A request's share of its endpoint's load. Pool.finish gives back whatever is left of the share.
 
-    `counted` is there with a TPOT objective. `decoding_since_s` is set where nobody counts the tokens, so that they are
-    estimated from the time that passes; `is_observed` from the first token on where somebody does.
+    `counted` is set for a request with a TPOT objective.
+    `decoding_since_s` is set for an unobserved response, whose tokens are estimated from the time passed.
+    `is_observed` is set at the first token of an observed response.
     """
 
     slot: int
@@ -78,7 +81,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Endpoints in the order of their slots; `taken` selects them from the arrays."""
+    """Endpoints in the order of their slots; `taken` selects the endpoints from the arrays."""
 
     slots: Indices
     taken: slice | Indices
@@ -94,9 +97,9 @@ class _Candidates:
 
 
 class Pool:
-    """Endpoints in slots that stay theirs. A slot is used again only when nothing is in flight on it.
+    """The endpoints, each in a fixed slot. A slot is reused only when nothing is in flight on it.
 
-    `on_dispatch` gets the slot and the block hashes of each prompt that is sent to a known endpoint.
+    `on_dispatch` gets the slot and the block hashes of each prompt sent to a known endpoint.
     """
 
     def __init__(
@@ -137,12 +140,12 @@ class Pool:
 
     @property
     def adapters(self) -> Mapping[int, Adapters]:
-        """LoRA adapters by slot, as last scraped, where there are any."""
+        """LoRA adapters by slot, as last scraped; only slots with adapters."""
         return self._adapters
 
     @property
     def dispatched_total(self) -> float:
-        """Requests ever sent to the endpoints that there are now, by all workers."""
+        """Requests sent to the present endpoints since they joined, by all workers."""
         return float(self._state.workers[:, _DISPATCHED, self._all.taken].sum())
 
     @property
@@ -154,7 +157,7 @@ class Pool:
         return self._slot_by_address.get(address)
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """Makes the pool consist of these; an endpoint is known by its address."""
+        """Replace the endpoints of the pool; an endpoint is identified by its address."""
         wanted = {endpoint.address: endpoint for endpoint in endpoints}
         placed = {self._slot_by_address[a]: e for a, e in wanted.items() if a in self._slot_by_address}
         self._note_freed(placed)
@@ -164,7 +167,7 @@ class Pool:
                 continue
             slot = next(free, None)
             if slot is None:
-                logger.error("more than %d endpoints: %s and what follows is left out", CAPACITY, address)
+                logger.error("more than %d endpoints: %s and all after it are left out", CAPACITY, address)
                 break
             self._state.clear(slot)
             placed[slot] = endpoint
@@ -179,7 +182,7 @@ class Pool:
         return slot not in self._freed_at_s and self._state.is_idle(slot)
 
     def adopt_endpoints(self, placed: Mapping[int, Endpoint]) -> None:
-        """Makes the pool consist of these, in slots that are already theirs."""
+        """Replace the endpoints of the pool; slots are already assigned."""
         for slot, endpoint in list(self._endpoints.items()):
             if slot not in placed or placed[slot].address != endpoint.address:
                 self._adapters.pop(slot, None)
@@ -187,20 +190,20 @@ class Pool:
                 self._model_costs.forget(slot)
                 self.slowdowns.forget(slot)
         for slot in placed.keys() - self._endpoints.keys():
-            # What has come since from the endpoint that had the slot before.
+            # Drop latencies that came late from the slot's previous endpoint.
             self.slowdowns.forget(slot)
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
 
     def adopt_adapters(self, adapters: Mapping[int, Adapters]) -> None:
-        """Takes over what another process has scraped."""
+        """Take over the adapters that another process has scraped."""
         self._adapters = dict(adapters)
 
     def record_metrics(
         self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS
     ) -> None:
-        """Takes over a scrape's values."""
+        """Record the values of a scrape."""
         if adapters != NO_ADAPTERS:
             self._adapters[slot] = adapters
         elif self._adapters:
@@ -214,7 +217,7 @@ class Pool:
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float, at_s: float) -> None:
-        """Take an observed time to first token into the endpoint's recent speed of prefill; tokens will follow."""
+        """Add an observed TTFT to the endpoint's recent prefill speed; the response is observed from now on."""
         if not flight.done and not flight.is_observed:
             flight.is_observed = True
             self._progress.observes(flight.slot, at_s)
@@ -223,18 +226,18 @@ class Pool:
         self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
     def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
-        """Takes the time that `tokens` further output tokens took into the endpoint's recent speed of decoding."""
+        """Add the time of `tokens` further output tokens to the endpoint's recent TPOT."""
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
-        """Takes over what models say of endpoints: what a prompt's token takes, and the TPOT under the present load."""
+        """Take in the costs that the models predict: time per prompt token, and TPOT under the present load."""
         recent_tpot_ms = self._state.own_rows(slots)[_RECENT_TPOT]
         self._model_costs.learn(
             slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self.slowdowns.factors[slots], self._clock()
         )
 
     def saw_tokens(self, flight: InFlight, tokens: int, at_s: float) -> None:
-        """Count further output tokens of an observed response; they came at this moment of the pool's clock."""
+        """Count further output tokens of an observed response; `at_s` is when they came, on the pool's clock."""
         self._own[_TOKEN_AT, flight.slot] = at_s
         self._progress.observed(flight.slot, tokens, at_s)
         if not flight.done:
@@ -242,9 +245,9 @@ class Pool:
             self._own[_DECODE_TOKENS, flight.slot] += tokens
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
-        """The candidates for a request: the fresh endpoints, or all when none is; `subset` limits them to these hosts.
+        """Return the candidates for a request: the endpoints with fresh metrics, or all when none is fresh.
 
-        A request that was sent after the endpoint's page was read counts as waiting there.
+        `subset` limits the candidates to these hosts. Requests sent since an endpoint's last scrape count as waiting.
         """
         now_s = self._clock()
         self._pass_first_tokens(now_s)
@@ -259,24 +262,24 @@ class Pool:
         return self._snapshot_of(candidates, age_s, stale, request, now_s)
 
     def tpot_slos(self, slots: Indices) -> TpotSlos:
-        """What requests in flight ask for on these endpoints, and how far their answers have come by now."""
+        """Return the TPOT objectives and the progress of the requests in flight on these endpoints."""
         now_s = self._clock()
         self._pass_first_tokens(now_s)
         return self._progress.tpot_slos(slots, now_s)
 
     def everyone(self) -> Snapshot:
-        """All endpoints, fresh or stale, as a request without a prompt would see them."""
+        """Return all endpoints, fresh or stale, as a request without a prompt would see the pool."""
         return self._as_they_are(self._all, Request("", ""))
 
     def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
-        """One endpoint as it is now; it may have left the pool."""
+        """Return one endpoint's present state, even if the endpoint has left the pool."""
         taken = np.array([slot], dtype=np.intp)
         endpoint = self._endpoints.get(slot) or Endpoint("", "")
         candidates = _Candidates(taken, taken, (endpoint,), ("",), _roles([endpoint]))
         return self._as_they_are(candidates, request)
 
     def snapshot_beside(self, flight: InFlight, prefix_score: float) -> Snapshot:
-        """A request's endpoint as another like it would see it now: without this one's own share of the load."""
+        """Return the state of a request's endpoint without the request's own share of the load."""
         candidates = self.snapshot_of_slot(flight.slot, flight.request)
         candidates.running[0] = max(candidates.running[0] - 1, 0.0)
         candidates.decode_tokens[0] = max(candidates.decode_tokens[0] - flight.decode_tokens, 0.0)
@@ -284,7 +287,7 @@ class Pool:
         return candidates
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
-        """Counts a request as sent to the endpoint; only the part of its prompt that isn't cached is prefill."""
+        """Count a request as sent to the endpoint; only the uncached part of the prompt counts as prefill."""
         uncached = round(request.input_tokens * (1.0 - prefix_score))
         own = self._own
         flight = InFlight(slot, request, uncached, max(uncached + int(own[_PREFILL_TOKENS, slot]), 1))
@@ -306,16 +309,16 @@ class Pool:
         return flight
 
     def expect_first_token(self, flight: InFlight, at_s: float) -> None:
-        """Take the first token of a response that nobody observes to come at this moment."""
+        """Assume that the first token of an unobserved response comes at `at_s`."""
         heapq.heappush(self._expected, (at_s, next(self._order), flight))
 
     def expected_ttft_ms(self, flight: InFlight) -> float:
-        """From the endpoint's recent speed of prefill; 0 where none is known."""
+        """Return the TTFT expected from the endpoint's recent prefill speed; 0 where no speed is known."""
         per_token_ms = self._own[_RECENT_TTFT, flight.slot] / self._own[_RECENT_TOKENS_AHEAD, flight.slot]
         return 0.0 if np.isnan(per_token_ms) else float(per_token_ms) * flight.tokens_ahead
 
     def first_token(self, flight: InFlight, at_s: float) -> None:
-        """Move the prompt from what waits to be prefilled to what is held while decoding."""
+        """Move the prompt's tokens from prefill to decode."""
         if flight.done or flight.has_first_token:
             return
         flight.has_first_token = True
@@ -328,7 +331,7 @@ class Pool:
             self._progress.first_token(flight.counted, at_s)
 
     def finish(self, flight: InFlight) -> None:
-        """Gives back whatever the request still holds; harmless when called again."""
+        """Give back the request's remaining share of the load; harmless when called again."""
         if flight.done:
             return
         flight.done = True
@@ -346,7 +349,7 @@ class Pool:
         own[_OBSERVED, slot] -= flight.is_observed
         if flight.decoding_since_s is not None:
             own[_DECODING, slot] -= 1
-            # Sums of floats drift; nothing left means exactly nothing.
+            # Sums of floats drift, so an empty sum is set to exactly 0.
             left_s = own[_DECODING_SINCE, slot] - flight.decoding_since_s
             own[_DECODING_SINCE, slot] = left_s if own[_DECODING, slot] else 0.0
         slo_ms = flight.request.slo_tpot_ms
@@ -361,9 +364,9 @@ class Pool:
         if endpoint is None:
             return
         if factor == 1:
-            logger.info("%s: its latencies are taken to be as the models predict again", endpoint.name)
+            logger.info("%s: latencies are as the models predict again", endpoint.name)
         else:
-            logger.info("%s: its latencies are %.1f times what the models predict", endpoint.name, factor)
+            logger.info("%s: latencies are %.1f times what the models predict", endpoint.name, factor)
 
     def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
@@ -389,7 +392,7 @@ class Pool:
             prefill_tokens=own[_PREFILL_TOKENS],
             decode_tokens=own[_DECODE_TOKENS] + _uncounted_tokens(own, now_s),
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
-            # The mean of the times over that of the tokens: a mean of their ratios would be that of short prompts.
+            # Divide the mean time by the mean tokens: a mean of ratios would be dominated by short prompts.
             recent_prefill_ms_per_token=own[_RECENT_TTFT] / own[_RECENT_TOKENS_AHEAD],
             recent_tpot_ms=own[_RECENT_TPOT],
             ms_since_token=_ms_since_token(own, now_s),
@@ -427,7 +430,7 @@ class Pool:
 
 
 def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
-    """`endpoints` in the order of their slots."""
+    """Build the candidates from `endpoints`, which are in the order of their slots."""
     slots = np.array(list(endpoints), dtype=np.intp)
     listed = tuple(endpoints.values())
     hosts = tuple(host_of(endpoint.address) for endpoint in listed)
@@ -439,9 +442,9 @@ def _roles(endpoints: Sequence[Endpoint]) -> Floats:
 
 
 def _ms_since_token(own: Floats, now_s: float) -> Floats:
-    """What came last tells nothing of the present step once nobody watches: the endpoint may be idle since, or not.
+    """Return ms since the last output token; NaN unless a response on the endpoint is being observed.
 
-    Another worker may have seen a token after this one looked at the clock.
+    The result is never negative, although another worker may have seen a token after `now_s`.
     """
     since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
     since[own[_OBSERVED] == 0] = np.nan
@@ -449,7 +452,7 @@ def _ms_since_token(own: Floats, now_s: float) -> Floats:
 
 
 def _uncounted_tokens(own: Floats, now_s: float) -> Floats:
-    """Output tokens of the responses that nobody observes, by the time since their first and the recent speed."""
+    """Estimate the output tokens of unobserved responses from the time since their first token and the recent TPOT."""
     decoding_s = own[_DECODING] * now_s - own[_DECODING_SINCE]
     with np.errstate(invalid="ignore", divide="ignore"):
         tokens = decoding_s * 1000 / own[_RECENT_TPOT]

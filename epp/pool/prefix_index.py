@@ -1,4 +1,4 @@
-"""An approximate index of which endpoint holds which prompt prefix: what was sent where, least recent forgotten."""
+"""An approximate index of the prompt prefixes that each endpoint holds: the blocks most recently sent to it."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ import xxhash
 
 from epp.scheduling.snapshot import Floats, Indices
 
-# From so many bits on, numpy's fixed cost is less than a loop's.
+# Above this many set bits, numpy is faster than a loop.
 _MANY = 12
 
 
 def block_hashes(model: str, prompt: bytes, block_bytes: int, max_blocks: int) -> tuple[int, ...]:
-    """Chained hashes of the prompt's leading whole blocks: equal hashes mean equal text up to and including a block."""
+    """Return chained hashes of the prompt's leading whole blocks.
+
+    Equal hashes mean equal text up to the end of the block.
+    """
     digest = xxhash.xxh3_64_intdigest(model.encode())
     hashes = []
     for start in range(0, min(len(prompt) // block_bytes, max_blocks) * block_bytes, block_bytes):
@@ -23,7 +26,7 @@ def block_hashes(model: str, prompt: bytes, block_bytes: int, max_blocks: int) -
 
 
 class PrefixIndex:
-    """Holders of each block as the bits of an integer, one bit an endpoint slot; an LRU list of blocks a slot."""
+    """The holders of each block, as an integer with one bit per endpoint slot, and an LRU list of blocks per slot."""
 
     def __init__(self, capacity_per_endpoint: int) -> None:
         self._capacity = capacity_per_endpoint
@@ -31,7 +34,7 @@ class PrefixIndex:
         self._blocks: dict[int, OrderedDict[int, None]] = {}
 
     def scores(self, hashes: Sequence[int], slots: Indices) -> Floats:
-        """The share of `hashes` that lead and are held, for each slot; 0 for a prompt shorter than a block."""
+        """Return the share of leading `hashes` that each slot holds; 0 for a prompt shorter than a block."""
         holders = self._holders.get(hashes[0], 0) if hashes else 0
         if not holders or not len(slots):
             return np.zeros(len(slots))
@@ -48,7 +51,7 @@ class PrefixIndex:
         return scores
 
     def add(self, slot: int, hashes: Sequence[int]) -> None:
-        """Notes that the endpoint at `slot` is about to hold these blocks."""
+        """Record that the endpoint at `slot` will soon hold these blocks."""
         blocks = self._blocks.setdefault(slot, OrderedDict())
         bit = 1 << slot
         for block in hashes:
@@ -61,11 +64,11 @@ class PrefixIndex:
             self._drop(blocks.popitem(last=False)[0], bit)
 
     def resize(self, capacity_per_endpoint: int) -> None:
-        """From now on, so many blocks an endpoint; what is too much goes when more comes."""
+        """Set the blocks kept per endpoint. Blocks beyond a smaller capacity are dropped at the next `add`."""
         self._capacity = capacity_per_endpoint
 
     def forget(self, slot: int) -> None:
-        """Drops all that a removed endpoint held."""
+        """Drop all blocks of a removed endpoint."""
         for block in self._blocks.pop(slot, ()):
             self._drop(block, 1 << slot)
 
@@ -81,7 +84,7 @@ class PrefixIndex:
 
 
 def _note(depths: Floats, bits: int, depth: int) -> None:
-    """Writes the depth at the index of each bit that is set."""
+    """Write `depth` at the index of each set bit."""
     if bits.bit_count() > _MANY:
         raw = np.frombuffer(bits.to_bytes((bits.bit_length() + 7) // 8, "little"), dtype=np.uint8)
         depths[np.flatnonzero(np.unpackbits(raw, bitorder="little"))] = depth

@@ -1,7 +1,7 @@
-"""How far the answers in flight have come, by their TPOT objectives: whom a slower endpoint would make late.
+"""The progress of the responses in flight, grouped by TPOT objective. It shows which ones a slower endpoint makes late.
 
-Every step of an endpoint brings a token to all that decode there. So nobody need count each answer's tokens: it is
-enough to count the endpoint's steps, by the answers that are observed, and to know at which one each answer began.
+Every step of an endpoint brings one token to each response that decodes there. So there is no need to count the tokens
+of each response: observed responses count the endpoint's steps, and each response notes the step at which it began.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _STEPS, _STEPS_AT, _OBSERVED, _ = _PACE
 
 @dataclass(slots=True)
 class Counted:
-    """What is counted of a request with a TPOT objective: where, and from its first token on when that came."""
+    """The counted state of a request with a TPOT objective. `first_at_s` is None until the first token."""
 
     slot: int
     place: int
@@ -28,7 +28,7 @@ class Counted:
 
 
 class Progress:
-    """This worker's counts; what it reads is of all workers."""
+    """Writes this worker's counts, and reads the counts of all workers."""
 
     def __init__(self, state: PoolState) -> None:
         self._state = state
@@ -49,25 +49,25 @@ class Progress:
         counts[:_DECODING] -= (1, counted.slo_ms)
         if counted.first_at_s is not None:
             counts[_DECODING:] -= (1, counted.first_at_s, counted.first_steps)
-        # Sums of floats drift.
+        # Sums of floats drift, so an empty group is set to exactly 0.
         if not counts[0]:
             counts[:] = 0.0
         elif not counts[_DECODING]:
             counts[_DECODING:] = 0.0
 
     def observes(self, slot: int, now_s: float) -> None:
-        """From now on steps are counted by one answer more."""
+        """Count the endpoint's steps by one more observed response from now on."""
         self._own[_STEPS, slot], self._own[_STEPS_AT, slot] = self._steps(slot, now_s), now_s
         self._own[_OBSERVED, slot] += 1
 
     def observed(self, slot: int, tokens: int, now_s: float) -> None:
-        """Takes in tokens of the answers that are observed there."""
+        """Take in output tokens of the responses observed on the endpoint."""
         own, observed = self._own, self._own[_OBSERVED, slot]
         own[_STEPS, slot] = own[_STEPS, slot] + tokens / observed if observed else self._steps(slot, now_s)
         own[_STEPS_AT, slot] = now_s
 
     def tpot_slos(self, slots: Indices, now_s: float) -> TpotSlos:
-        """Of endpoints in the order of their slots."""
+        """Return objectives and progress of the requests in flight on these endpoints, in the order of their slots."""
         taken = selection(slots)
         counts = self._state.by_tpot_slo[..., taken]
         requests: Floats = counts[:, 0].sum(axis=0)
@@ -81,12 +81,12 @@ class Progress:
         return TpotSlos(requests.T, *averages)
 
     def _steps(self, slot: int, now_s: float) -> float:
-        """Of one endpoint, as this worker counts them."""
+        """Return the steps of one endpoint, as this worker counts them."""
         return float(_steps_so_far(self._own[_PACE, slot], now_s))
 
 
 def _steps_so_far(pace: Floats, now_s: float) -> Floats:
-    """From the rows of _PACE; where no answer is observed, by the time and the speed that is known."""
+    """Return the steps from the rows of _PACE; without an observed response, extrapolate by time and recent TPOT."""
     steps, at_s, observed, recent_tpot_ms = pace
     is_told = (observed == 0) & (recent_tpot_ms > 0)
     so_far: Floats = steps + np.where(is_told, (now_s - at_s) * 1000 / np.where(is_told, recent_tpot_ms, 1.0), 0.0)

@@ -1,11 +1,11 @@
-"""By how much endpoints are slower than the latency models know, found from the latest responses there.
+"""Find endpoints that are slower than the latency models know, and by what factor, from their latest responses.
 
-A machine at half its speed does all that it did before, in twice the time. So its latencies are what models predict for
-an endpoint whose own times are half as long, times two: nothing has to be learnt anew but that factor. Models come to
-know of it as well, but late, since few requests are sent to an endpoint that is slow.
+A machine at half its speed does the same work in twice the time. So its latencies are twice what the models predict
+for an endpoint whose observed times are half as long. Only this factor has to be learnt. The models learn the slowness
+too, but late, since few requests are sent to a slow endpoint.
 
-A load that they haven't seen makes models wrong too, but hardly by the same factor for both latencies: one is believed
-only once TTFT and TPOT both ask for it, beside those of the other endpoints.
+Unfamiliar load makes the models wrong too, but hardly by the same factor for both latencies. So a factor is believed
+only when TTFT and TPOT both show it, relative to the other endpoints.
 """
 
 from collections import defaultdict, deque
@@ -20,29 +20,39 @@ from epp.pool.state import CAPACITY
 from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Bools, Floats, Indices
 
-# Of each latency the latest observations on an endpoint; the oldest of them, and the fewest that say anything.
-_OBSERVATIONS, _FRESH_S, _FEWEST = 24, 20.0, 4
-# An endpoint is looked at once its recent TPOT is off by this factor, or half of it; so many at once, beside others
-# whose latest few observations tell what is usual.
+# Keep this many observations of each latency per endpoint.
+_OBSERVATIONS = 24
+# Use observations of at most this age, in seconds.
+_FRESH_S = 20.0
+# Fewer fresh observations of a latency than this prove nothing.
+_FEWEST = 4
+# Suspect an endpoint whose recent TPOT is off by more than this factor, in either direction.
 _SUSPICIOUS_BIAS = 1.1
+# Check 8 suspected endpoints and 8 controls per round, with the latest 8 observations of each control.
 _SUSPECTS, _OTHERS, _OF_OTHERS = 8, 8, 8
-# Logarithms: by how much both latencies are off at least before a factor is believed, and the least one that goes on to
-# be; and how much of what is still off is taken over each time, mostly by TPOT, which varies less.
-_OFF, _LEAST, _SHARE, _TPOT_SHARE = 0.2, 0.15, 0.7, 0.7
+# Believe a factor once both latencies are off by more than this logarithm (a factor of 1.22).
+_OFF = 0.2
+# Keep a factor while its logarithm is greater than this (a factor of 1.16).
+_LEAST = 0.15
+# Share of the remaining error that is added to the factor each round, on a logarithmic scale.
+_SHARE = 0.7
+# Weight of TPOT in the remaining error; TTFT has the rest, since TPOT varies less.
+_TPOT_SHARE = 0.7
+# Greatest factor; the least is its inverse.
 _MOST = 5.0
-# A factor is given up when predictions without it are better than that.
+# Give up a factor when the error with it is more than this many times the error without it.
 _WORSE = 1.5
 
 
 class Evidence(NamedTuple):
-    """Observed latencies in ms and what was known when they began: `features` is [features, observations]."""
+    """Observed latencies in ms, and the features when each began, of shape [features, observations]."""
 
     slots: Indices
     features: FeatureColumns
     is_tpot: Bools
     observed_ms: Floats
     slowdown: Floats
-    """What was believed of the endpoint when models were asked."""
+    """The factor that was believed when the models were asked."""
 
 
 @dataclass(slots=True)
@@ -53,7 +63,7 @@ class _Observation:
 
 
 _Latest = tuple[deque[_Observation], deque[_Observation]]
-"""TTFTs and TPOTs."""
+"""The latest TTFTs and the latest TPOTs."""
 
 
 def _none() -> _Latest:
@@ -62,9 +72,9 @@ def _none() -> _Latest:
 
 @dataclass(slots=True)
 class Slowdowns:
-    """`factors`, over slots, are what an endpoint's predicted latencies are to be multiplied by.
+    """The factors, over slots, by which an endpoint's predicted latencies are to be multiplied.
 
-    `on_turn` is told of a slot when it is first believed that there is a factor, and when there is none any more.
+    `on_turn` is called with the slot and the factor when a factor is first believed, and when it is given up.
     """
 
     clock: Callable[[], float]
@@ -76,18 +86,18 @@ class Slowdowns:
     def observed(
         self, slot: int, features: FeatureColumns, *, ttft_ms: float | None = None, tpot_ms: float | None = None
     ) -> None:
-        """Takes note of a latency and of the features [features, 1] of the moment when it began."""
+        """Record a latency in ms with the features [features, 1] of the moment when it began."""
         for kind, observed_ms in enumerate((ttft_ms, tpot_ms)):
             if observed_ms:
                 self._observed[slot][kind].append(_Observation(features, observed_ms, self.clock()))
 
     def forget(self, slot: int) -> None:
-        """The endpoint has left."""
+        """Forget the endpoint in the slot, which has left the pool."""
         self._observed.pop(slot, None)
         self.factors[slot] = 1.0
 
     def evidence(self, slots: Indices, tpot_bias: Floats) -> Evidence | None:
-        """What models are to be asked about, with and without the factors; None while no endpoint is suspected."""
+        """Return observations to predict with and without the factors; None while no endpoint is suspected."""
         suspected = (np.maximum(tpot_bias, 1 / tpot_bias) > _SUSPICIOUS_BIAS) | (self.factors[slots] != 1)
         if not suspected.any():
             return None
@@ -110,7 +120,7 @@ class Slowdowns:
         )
 
     def learn(self, evidence: Evidence, plain_ms: Floats, slowed_ms: Floats) -> None:
-        """From the predictions for each observation, without and with the factor that was believed."""
+        """Learn from the predictions for each observation, without and with the factor that was believed."""
         off = np.log(evidence.observed_ms / np.maximum((plain_ms, slowed_ms), 1e-3))
         rows = {
             slot: [(evidence.slots == slot) & (evidence.is_tpot == is_tpot) for is_tpot in (False, True)]
@@ -126,7 +136,10 @@ class Slowdowns:
             self._believe(slot, _factor(believed, *([of[kind] for kind in kinds] for of in off)))
 
     def _fresh(self, slot: int, latest: int) -> list[tuple[int, _Observation, bool]]:
-        """The endpoint's, of both kinds. One of which too little is known counts as any other, lest it stay avoided."""
+        """Return the endpoint's fresh observations of both latencies.
+
+        With too few of them, reset the factor to 1, so that the endpoint isn't avoided for ever.
+        """
         begin_s = self.clock() - _FRESH_S
         kinds = self._observed[slot]
         found = [
@@ -148,13 +161,13 @@ class Slowdowns:
 
 
 def median_nearest_none(off: Floats) -> float:
-    """The median of what endpoints are off by, as a logarithm; of two in the middle that which is nearer to none."""
+    """Return the median of the endpoints' errors, which are logarithms; of two middle values, the one nearer to 0."""
     ordered = np.sort(off)
     return float(min(ordered[(len(off) - 1) // 2], ordered[len(off) // 2], key=abs))
 
 
 def _factor(believed: float, plain: list[Floats], slowed: list[Floats]) -> float:
-    """What is to be believed from now on, by how far off TTFTs and TPOTs are: without a factor, and with it."""
+    """Return the next factor, from the errors of TTFT and TPOT without and with the present factor."""
     if believed == 1:
         off = [float(np.median(kind)) for kind in plain]
         return _bounded_factor(float(np.mean(off))) if min(off) > _OFF or max(off) < -_OFF else 1.0

@@ -1,4 +1,4 @@
-"""Sources of endpoints: a list on the command line, or a file that is watched."""
+"""Sources of endpoints: a list on the command line, or a watched file."""
 
 import asyncio
 import logging
@@ -17,12 +17,12 @@ from serving.watched_file import Stamp, file_stamp
 logger = logging.getLogger("headroom.epp.endpoints")
 
 _MAX_FILE_BYTES = 16 << 20
-# What a host name stands for may change while the file doesn't.
+# Seconds between lookups of host names, whose addresses may change while the file doesn't.
 _RESOLVE_EVERY_S = 10.0
 
 
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """From `[name=]host:port,...`; ConfigError names the part that is wrong. Host names are resolved once, here."""
+    """Parse `[name=]host:port,...` and resolve host names once; ConfigError names the wrong part."""
     endpoints = []
     for listed in parse_list(text):
         endpoint = _resolve(listed)
@@ -33,15 +33,15 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
 
 
 def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
-    """From a YAML or JSON file; ConfigError names the line and the field that is wrong.
+    """Read a YAML or JSON file; ConfigError names the line and the wrong field.
 
-    Host names are resolved; an endpoint whose name can't be is left out.
+    Host names are resolved. An endpoint whose host name can't be resolved is left out.
     """
     return _resolve_all(_read(path))
 
 
 class EndpointsFlag:
-    """The endpoints of --endpoints, which stay. ConfigError when the text is wrong."""
+    """The endpoints of --endpoints, which never change. ConfigError when the text is wrong."""
 
     is_ready = True
 
@@ -50,7 +50,7 @@ class EndpointsFlag:
         pool.replace_endpoints(parse_endpoints(text))
 
     async def run(self) -> None:
-        """Runs until cancelled; there is nothing to do."""
+        """Wait until cancelled; there is nothing to do."""
         await asyncio.Event().wait()
 
 
@@ -70,7 +70,7 @@ class EndpointsFile:
         pool.replace_endpoints(read_endpoints(path))
 
     async def run(self) -> None:
-        """Keeps the pool as the file says, until cancelled. A file that turns wrong changes nothing."""
+        """Keep the pool equal to the file until cancelled. A wrong file changes nothing."""
         seen: Stamp | None = None
         listed: tuple[ListedEndpoint, ...] = ()
         resolve_at = 0.0
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[ListedEndpoint, ...]:
 
 
 def _resolve_all(listed: tuple[ListedEndpoint, ...]) -> tuple[Endpoint, ...]:
-    """The endpoints that can be reached, by address."""
+    """Return the endpoints whose host can be resolved, with IP addresses."""
     endpoints = []
     for one in listed:
         endpoint = _resolve(one)
@@ -119,14 +119,14 @@ def _resolve_all(listed: tuple[ListedEndpoint, ...]) -> tuple[Endpoint, ...]:
 
 
 def _resolve(listed: ListedEndpoint) -> Endpoint | None:
-    """By address instead of host name, which is what Envoy can send a request to."""
+    """Return the endpoint with an IP address, which Envoy needs; None when the host name can't be resolved."""
     ip = _ip(listed.host)
     if ip is None:
         return None
     metrics = ""
     if listed.metrics is not None:
         host, port = listed.metrics
-        # Elsewhere a name is as good as an address: it is this picker that connects there.
+        # A different metrics host may stay a name, since this picker itself connects to it.
         metrics = join_address(ip if host == listed.host else host, port)
     return Endpoint(listed.name, join_address(ip, listed.port), listed.labels, metrics)
 

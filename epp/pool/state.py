@@ -1,7 +1,7 @@
 """The numbers of the pool: arrays over endpoint slots, in memory that worker processes can share.
 
-Every row has one writer. What is scraped is written by the one process that scrapes; what a worker has in flight, and
-what it has observed, by that worker alone. Readers combine the workers' rows.
+Every row has one writer. The scraping process writes the scraped rows. Each worker writes its own requests in flight
+and observations. Readers combine the workers' rows.
 """
 
 import math
@@ -11,6 +11,7 @@ import numpy as np
 
 from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Indices
 
+# Greatest number of endpoints in a pool.
 CAPACITY = 8192
 
 SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
@@ -26,11 +27,11 @@ ADDED = (
 LEAST = ("tightest_tpot_slo_ms",)
 LATEST = ("token_at_s",)
 AVERAGED = ("recent_ttft_ms", "recent_tokens_ahead", "recent_tpot_ms")
-# Of use beside the same worker's own counts alone.
+# Meaningful only with counts of the same worker.
 COUNTED = ("steps", "steps_at_s")
 OWN = (*ADDED, *LEAST, *LATEST, *AVERAGED, *COUNTED)
-# By TPOT objectives: requests, and the sum of their objectives; those that have their first token, and sums over these:
-# when it came, and at which of the endpoint's steps.
+# Rows per group of TPOT objectives: requests, sum of objectives, requests with a first token, and for those the sums
+# of the first token's time and of the endpoint's step at that time.
 BY_TPOT_SLO = ("requests", "slo_ms", "decoding", "first_token_at_s", "first_token_steps")
 
 _EMPTY = {
@@ -46,13 +47,13 @@ _FIRST_SLO_MS, _SLO_RATIO = float(TPOT_SLOS_MS[0]), float(TPOT_SLOS_MS[1] / TPOT
 
 
 def tpot_slo_place(slo_ms: float) -> int:
-    """Where a TPOT objective is counted: the nearest of TPOT_SLOS_MS."""
+    """Return the index of the TPOT_SLOS_MS nearest to the objective."""
     place = round(math.log(max(slo_ms, _FIRST_SLO_MS) / _FIRST_SLO_MS, _SLO_RATIO))
     return min(place, len(TPOT_SLOS_MS) - 1)
 
 
 def selection(slots: Indices) -> slice | Indices:
-    """What selects slots, in their order, from an array: without gaps between them a slice, which copies nothing."""
+    """Return an index for ordered slots of an array: a slice, which copies nothing, if the slots have no gaps."""
     if not len(slots):
         return slice(0, 0)
     has_gaps = slots[-1] - slots[0] != len(slots) - 1
@@ -60,9 +61,10 @@ def selection(slots: Indices) -> slice | Indices:
 
 
 class PoolState:
-    """`scraped` is [SCRAPED, slots]; `workers` [workers, OWN, slots]; `own` is this worker's part of it.
+    """The arrays of the pool, with one row per name in the dimensions SCRAPED, OWN and BY_TPOT_SLO.
 
-    `by_tpot_slo` is [workers, BY_TPOT_SLO, TPOT_SLOS_MS, slots], and `own_by_tpot_slo` this worker's part.
+    `scraped` is [SCRAPED, slots]. `workers` is [workers, OWN, slots], and `own` this worker's part of it.
+    `by_tpot_slo` is [workers, BY_TPOT_SLO, TPOT_SLOS_MS, slots], and `own_by_tpot_slo` this worker's part of it.
     """
 
     def __init__(self, memory: mmap.mmap | None = None, worker: int = 0, workers: int = 1) -> None:
@@ -83,29 +85,29 @@ class PoolState:
         return _rows(workers) * CAPACITY * 8
 
     def clear_all(self) -> None:
-        """As if nothing had ever been known."""
+        """Reset all slots to their initial values."""
         self._fill(slice(None))
 
     def clear(self, slot: int) -> None:
-        """Makes a slot ready for another endpoint. Called by the process that hands out slots."""
+        """Reset a slot for another endpoint. Only the process that assigns slots calls this."""
         self._fill(slot)
 
     def clear_worker(self, worker: int) -> None:
-        """Forgets what a worker that ended has left in flight."""
+        """Clear the rows of a worker that has ended, including its requests in flight."""
         for row, name in enumerate(OWN):
             self.workers[worker, row] = _EMPTY.get(name, 0.0)
         self.by_tpot_slo[worker] = 0.0
 
     def is_idle(self, slot: int) -> bool:
-        """Whether no worker has anything in flight on the slot."""
+        """Return whether no worker has anything in flight on the slot."""
         return not self.workers[:, OWN.index("in_flight"), slot].any()
 
     def dispatched(self, slot: int) -> float:
-        """Requests ever sent to the endpoint, by all workers."""
+        """Return the number of requests sent to the slot's endpoint since it joined, by all workers."""
         return float(sum(self._dispatched[:, slot].tolist()))
 
     def own_rows(self, slots: slice | Indices) -> Floats:
-        """[OWN, slots] over all workers: counts added up, the tightest, the latest, the mean of the averages."""
+        """Return [OWN, slots] combined over all workers: sums, minima, maxima, and means of averages."""
         if len(self.workers) == 1:
             return np.array(self.own[:, slots])
         parts = self.workers[:, :, slots]

@@ -82,8 +82,8 @@ def test_what_halves_its_speed_is_predicted_right_before_any_model_knows(caplog:
     del rig.speeds[3]
     assert rig.run(30).slowdown.tolist() == [1] * 5
     first, last = (record for record in caplog.records if "latencies" in record.message)
-    assert first.message.startswith("pod-3: its latencies are ")
-    assert last.message == "pod-3: its latencies are taken to be as the models predict again"
+    assert first.message.startswith("pod-3: latencies are ")
+    assert last.message == "pod-3: latencies are as the models predict again"
 
 
 def test_of_two_endpoints_it_is_the_one_that_models_are_wrong_about() -> None:
