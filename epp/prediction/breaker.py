@@ -1,4 +1,4 @@
-"""Which predictor to ask: none that lately failed, until its pause is over, and then with one request alone."""
+"""A circuit breaker per predictor: a failed one is paused, then tried with a single request."""
 
 import time
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Replica:
-    """A predictor and its record. Each failure after a pause doubles the next one, up to a bound.
+    """A predictor and its record of failures. Each failure after a pause doubles the next pause, up to a bound.
 
-    `takes_columns` until it says that it doesn't; one that failed may come back as another.
+    `takes_columns` is true until the predictor refuses columns. A failure resets it, since another version may return.
     """
 
     url: str
@@ -25,7 +25,7 @@ class Replica:
         return not self.failures or (not self.is_on_trial and time.monotonic() >= self.paused_until)
 
     def asked(self) -> None:
-        """After a pause, others wait for how this one fares."""
+        """Begin a request. After a failure, the request is a trial, and others wait for its outcome."""
         self.is_on_trial = self.failures > 0
 
     def succeeded(self) -> None:
@@ -33,7 +33,7 @@ class Replica:
         self.is_on_trial = False
 
     def failed(self) -> None:
-        """Requests that were on their way together count as one failure."""
+        """Count a failure and begin a pause. Failures during a pause count once, since the requests overlapped."""
         now = time.monotonic()
         self.is_on_trial = False
         self.takes_columns = True
@@ -43,12 +43,12 @@ class Replica:
         self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
 
     def gave_up(self) -> None:
-        """The request ended for a reason that says nothing of the predictor."""
+        """End a request that was cancelled, which is neither a success nor a failure of the predictor."""
         self.is_on_trial = False
 
 
 class Replicas:
-    """Predictors in turn."""
+    """All predictors, asked in turn."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._replicas = [Replica(url.rstrip("/")) for url in urls]
@@ -58,7 +58,7 @@ class Replicas:
         return iter(self._replicas)
 
     def in_order(self) -> list[Replica]:
-        """The available ones, beginning with another each time."""
+        """Return the available predictors, starting with the next one at each call."""
         self._next = (self._next + 1) % len(self._replicas)
         turned = self._replicas[self._next :] + self._replicas[: self._next]
         return [replica for replica in turned if replica.available()]

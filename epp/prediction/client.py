@@ -1,4 +1,4 @@
-"""What every way of predicting offers."""
+"""The interface of a client for latency predictions."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -11,6 +11,6 @@ class LatencyClient(Protocol):
     """Predicts both latencies for all candidates at once."""
 
     def predict(self, columns: FeatureColumns) -> Predictions | Awaitable[Predictions]:
-        """One value a candidate, at once or later; PredictionUnavailableError when there is none in time."""
+        """Predict one value per candidate, at once or awaitable; PredictionUnavailableError without a timely answer."""
 
     async def close(self) -> None: ...

@@ -14,7 +14,7 @@ from predictor.repository import Repository
 
 
 class EmbeddedLatencyClient:
-    """Answers at once. What is new in the store is read and loaded by other threads, and swapped in."""
+    """Predicts in process, without waiting. Other threads load new models from the store and swap them in."""
 
     def __init__(self, location: str, sync_interval_s: float) -> None:
         self._engine = Engine()
@@ -25,13 +25,13 @@ class EmbeddedLatencyClient:
         self._polling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """The first look at the store; an empty one is no failure, it may be filled later."""
+        """Load models from the store and begin to poll it. An empty store is no error, since it may be filled later."""
         await self._repository.start()
         self._polling = asyncio.create_task(self._repository.run(self._sync_interval_s))
 
     @property
     def generation(self) -> int:
-        """Of the models that predict; 0 while there are none."""
+        """The generation of the loaded models; 0 while none are loaded."""
         loaded = self._pair.loaded()
         return loaded.generation if loaded else 0
 

@@ -1,4 +1,4 @@
-"""From a snapshot to what the latency models read."""
+"""Build the features of the latency models from a request and a snapshot."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ _TIMES = [index for index, feature in enumerate(ROW_FEATURES) if feature.is_time
 
 
 def feature_columns(request: Request, candidates: Snapshot, tokens_generated: int = 0) -> FeatureColumns:
-    """Shape [features, candidates], features in the order of ROW_FEATURES; NaN where nothing is known."""
+    """Return features of shape [features, candidates], in the order of ROW_FEATURES; NaN where a value is unknown."""
     values: dict[str, Floats | float] = {
         "kv_cache_percentage": candidates.kv_usage,
         "input_token_length": request.input_tokens,
@@ -37,7 +37,7 @@ def feature_columns(request: Request, candidates: Snapshot, tokens_generated: in
 
 
 def without_slowdown(columns: FeatureColumns, slowdown: Floats) -> FeatureColumns:
-    """The features of endpoints that are faster by these factors and alike in all else; a copy unless all are 1."""
+    """Return the features with all times divided by these factors; a copy unless all factors are 1."""
     if (slowdown == 1).all():
         return columns
     columns = columns.copy()

@@ -1,9 +1,9 @@
-"""What the latency models are asked for a decision, and, now and then, beside it.
+"""Build the questions to the latency models for a decision, and learn from the answers.
 
-Beside it they are asked what reading prompts costs on each endpoint, by two made-up requests for each candidate, alike
-but that one finds its whole prompt cached: what the other takes longer to its first token is the price of its prompt,
-on that endpoint under its present load. And what they would have said of the latest responses of endpoints that seem
-slower than they know.
+At most once a second, a question also asks for more than the decision needs:
+- The cost of a prompt on each candidate under its present load. Two made-up requests differ only in that one finds its
+  whole prompt cached. The difference of their TTFTs is the cost of the prompt.
+- Predictions for the latest responses of endpoints that seem slower than the models know.
 """
 
 import time
@@ -18,18 +18,23 @@ from epp.prediction.features import FeatureColumns, without_slowdown
 from epp.scheduling.snapshot import Floats, Predictions, Snapshot
 from model_store import ROW_NAMES
 
+# Least seconds between questions that ask for more than the decision.
 _BESIDE_EVERY_S = 1.0
-# A predictor takes some 10,000 rows at once.
+# Ask for more only up to this many candidates, since a predictor takes about 10,000 rows at once.
 _MOST_CANDIDATES = 3_000
+# Tokens of the made-up prompt.
 _PROMPT_TOKENS = 2048
 _LENGTH, _PREFIX = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("prefix_cache_score")
-# Less than any accelerator takes: models of few samples see no difference, or one to the wrong side.
+# Least cost of a prompt in ms per token, less than any accelerator takes. Models of few samples may predict 0 or less.
 _LEAST_MS_PER_TOKEN = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`columns` [features, rows] begin with the candidates' own; answers are to be multiplied by `slowdown` [rows]."""
+    """A question to the models. `columns` is [features, rows], and the candidates' own rows come first.
+
+    The answers are to be multiplied by `slowdown` [rows].
+    """
 
     columns: FeatureColumns
     slowdown: Floats | None = None
@@ -39,7 +44,7 @@ class Question:
 
 @dataclass(slots=True)
 class Questions:
-    """Tells the pool what it has learnt."""
+    """Builds questions, and passes what the answers teach on to the pool."""
 
     pool: Pool
     clock: Callable[[], float] = time.monotonic
@@ -48,7 +53,7 @@ class Questions:
     def of(self, columns: FeatureColumns, candidates: Snapshot, *, wants_costs: bool) -> Question:
         """Build the question of a decision among `candidates`, whose `feature_columns` are `columns`.
 
-        `wants_costs`: the strategy weighs costs. Other strategies are told what the models say, and no more.
+        `wants_costs`: the strategy weighs costs. Other strategies get the models' plain predictions only.
         """
         if not wants_costs:
             return Question(columns)
@@ -65,7 +70,7 @@ class Questions:
         return Question(np.concatenate(parts, axis=1), np.concatenate(slowdowns), True, evidence)
 
     def answered(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Snapshot:
-        """The candidates with their part of the answer, and what is in flight there where it was asked with costs."""
+        """Return the candidates with their predictions. With costs, add the TPOT objectives in flight."""
         if question.slowdown is None:
             return candidates.with_predictions(predictions)
         predictions = predictions.times(question.slowdown)
@@ -74,7 +79,7 @@ class Questions:
         return candidates.with_predictions(predictions, self.pool.tpot_slos(candidates.slots))
 
     def _is_due(self, count: int) -> bool:
-        """Whether more is to be asked; says so once for each time."""
+        """Return whether to ask for more than the decision now; a True begins the next interval."""
         now_s = self.clock()
         if now_s - self._more_at_s < _BESIDE_EVERY_S or count > _MOST_CANDIDATES:
             return False
@@ -82,7 +87,7 @@ class Questions:
         return True
 
     def _learn(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Predictions:
-        """From what was asked beside the decision, whose own part is returned."""
+        """Learn from the additional rows, and return the predictions of the candidates' own rows."""
         count = len(candidates)
         own = predictions.at(slice(0, count))
         ttft_ms = _middle(predictions.ttft_ms, predictions.ttft_median_ms)
@@ -101,7 +106,7 @@ class Questions:
 
 
 def _prompts(columns: FeatureColumns) -> tuple[FeatureColumns, FeatureColumns]:
-    """The rows that ask for the price of a prompt: with none of it cached, and all."""
+    """Return the rows that ask for the cost of a prompt: one set without a cached prefix, one fully cached."""
     uncached = columns.copy()
     uncached[_LENGTH], uncached[_PREFIX] = _PROMPT_TOKENS, 0.0
     cached = uncached.copy()

@@ -1,8 +1,8 @@
-"""Predictions from the prediction servers, over connections that are kept open.
+"""Predictions from prediction servers, over connections that are kept open.
 
-This project's own take the features as plain columns of numbers; any other implementation of the sidecar's API is asked
-by rows in JSON, once it has said that it knows no columns, or none of a feature's name: of rows it ignores the fields
-that it doesn't know.
+This project's servers take the features as binary columns. A server that refuses columns, or the name of a feature in
+them, is asked by rows in JSON from then on, as any implementation of the sidecar's API accepts. In rows, a server
+ignores the fields that it doesn't know.
 """
 
 import asyncio
@@ -20,17 +20,20 @@ from epp.scheduling.snapshot import Predictions
 
 logger = logging.getLogger("headroom.epp.latency")
 
-# Less than a prediction server does, so that it is never the one to close.
+# Seconds that an idle connection stays open, less than a prediction server's own limit: the picker closes first.
 KEEP_OPEN_S = 60
 _COLUMNS, _ROWS = "/predict/columns", "/predict/bulk/strict"
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
-# No such path; or columns of an older predictor, which doesn't know a feature that they name.
+# Statuses of a server without the columns path, or of an older one that doesn't know a feature in the columns.
 _KNOWS_NO_SUCH_COLUMNS = (400, 404, 405)
 
 
 class RemoteLatencyClient:
-    """One bulk request a decision. A replica that refuses is passed over at once; one that hangs costs the deadline."""
+    """Sends one bulk request per decision.
+
+    When a replica refuses, the next one is asked at once. A replica that hangs uses up the deadline.
+    """
 
     def __init__(self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None) -> None:
         self._replicas = Replicas(urls)
@@ -68,7 +71,7 @@ class RemoteLatencyClient:
         raise PredictionUnavailableError(reason)
 
     def paused(self) -> dict[str, float]:
-        """1 for each replica that isn't asked just now, after failures."""
+        """Return 1 for each replica that is paused after failures, else 0, by URL."""
         return {replica.url: float(not replica.available()) for replica in self._replicas}
 
     async def close(self) -> None:

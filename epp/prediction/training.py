@@ -1,4 +1,4 @@
-"""Sending observed rows to the trainer: collected, bounded, sent in batches, kept for the next try after a failure."""
+"""Send observed rows to the trainer in batches, from a bounded queue; a batch that fails is retried."""
 
 import asyncio
 import logging
@@ -27,10 +27,10 @@ class _Batch:
 
 
 class TrainingSink:
-    """A queue of at most `capacity` rows; when it is full the oldest row makes room, and is counted as dropped.
+    """A queue of at most `capacity` rows. A full queue drops its oldest row for each new one.
 
-    A batch that may have arrived is sent again as it was, under the same key, so that the trainer counts it once.
-    `lost` counts dropped rows by reason, `failures` the failed sends in a row.
+    A batch that may have arrived is sent again unchanged under the same key, so that the trainer counts it once.
+    `lost` counts dropped rows by reason. `failures` counts the failed sends since the last success.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TrainingSink:
         return len(self._rows) + (self._pending.rows if self._pending else 0)
 
     def queued(self) -> list[TrainingRow]:
-        """What waits to be sent for the first time."""
+        """Return the rows that have never been sent."""
         return list(self._rows)
 
     def add(
@@ -67,7 +67,7 @@ class TrainingSink:
         self._rows.append(training_row(features, ttft_ms=ttft_ms, tpot_ms=tpot_ms, length_source=length_source))
 
     async def run(self) -> None:
-        """Sends until cancelled, then once more."""
+        """Send until cancelled, then once more."""
         async with aiohttp.ClientSession(timeout=self._timeout) as session:
             try:
                 while True:
@@ -95,7 +95,7 @@ class TrainingSink:
             return
         self._pending = None
         if refusal:
-            # Sent again, the same rows would be refused again, and would hold up all that follow.
+            # Drop the batch: the trainer would refuse the same rows again, and they would block later rows.
             self.lost["refused"] += batch.rows
             logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
             return
@@ -105,7 +105,7 @@ class TrainingSink:
         self.sent += batch.rows
 
     async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
-        """None when the trainer took the batch, its reason when it never will; raises when it may later."""
+        """Send a batch. Return None on success, the reason for a final refusal; raise an error to retry after."""
         headers = {"content-type": "application/json", "idempotency-key": batch.key}
         async with session.post(self._url, data=batch.body, headers=headers, ssl=self._trust.context) as response:
             if response.status == 202:

@@ -1,4 +1,4 @@
-"""Which certificates of prediction and training servers are believed."""
+"""The CAs that certify prediction and training servers."""
 
 import asyncio
 import logging
@@ -15,10 +15,10 @@ _POLL_S: Final = 1.0
 
 
 class Trust:
-    """`context` is what aiohttp is told for new connections: to want a certificate of the host's name, by a known CA.
+    """Verifies servers by the CAs of a PEM file, which is read again when it changes, or by the system's CAs.
 
-    Known are those of a PEM file, read again when it changes, or, without one, the system's (True). ConfigError when
-    the file can't be used at the start.
+    `context` is the `ssl` argument of aiohttp for new connections: True without a file. The server's certificate must
+    name the host. ConfigError when the file can't be used at the start.
     """
 
     def __init__(self, ca_file: str = "") -> None:
@@ -27,13 +27,13 @@ class Trust:
         self.context = self._read()
 
     async def watch(self, poll_s: float = _POLL_S) -> None:
-        """Follows the file for ever; Kubernetes turns a link to it when it replaces a mounted secret."""
+        """Follow the file for ever; Kubernetes moves a symbolic link when it replaces a mounted secret."""
         while self._file:
             await asyncio.sleep(poll_s)
             self.refresh()
 
     def refresh(self) -> None:
-        """Takes a file that has changed: what it no longer names is no longer believed by new connections."""
+        """Read the file if it has changed. New connections no longer trust CAs that the file no longer holds."""
         stamp = file_stamp(self._file) if self._file else None
         if stamp == self._seen:
             return

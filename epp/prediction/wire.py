@@ -1,4 +1,4 @@
-"""What travels to predictors and to the trainer: rows as JSON, by the sidecar API's names, or plain columns."""
+"""The bodies sent to predictors and the trainer: JSON rows with the sidecar API's names, or binary columns."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ _COLUMNS_HEAD = msgspec.json.encode({"features": ROW_NAMES, "medians": True}) + 
 
 
 class TrainingRow(FeatureRow, frozen=True):
-    """A zero latency means that the row doesn't carry that target."""
+    """A training row. A latency of 0 means that the row doesn't carry that target."""
 
     actual_ttft_ms: float = 0.0
     actual_tpot_ms: float = 0.0
@@ -38,7 +38,7 @@ class Predicted(msgspec.Struct, frozen=True):
 
 
 class PredictedBatch(msgspec.Struct, frozen=True):
-    """`generation` is absent when another implementation answers."""
+    """An answer in rows. `generation` is absent when another implementation answers."""
 
     predictions: list[Predicted]
     generation: int = 0
@@ -54,12 +54,12 @@ _decode_head = msgspec.json.Decoder(ColumnsHead).decode
 
 
 def columns_body(columns: FeatureColumns) -> bytes:
-    """[features, rows] for /predict/columns: a line that names the features, and their numbers as they are."""
+    """Encode [features, rows] for /predict/columns: a JSON line that names the features, then little-endian float32."""
     return _COLUMNS_HEAD + columns.astype(_NUMBER, copy=False).tobytes()
 
 
 def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
-    """ValueError when it isn't one for so many rows."""
+    """Decode an answer in columns; ValueError when the answer isn't one for `rows` rows."""
     end = answer.find(b"\n")
     numbers = len(answer) - end - 1
     if end < 0 or numbers not in (2 * rows * _NUMBER.itemsize, 4 * rows * _NUMBER.itemsize):
@@ -69,12 +69,12 @@ def predictions_of_columns(answer: bytes, rows: int) -> Predictions:
 
 
 def rows_body(columns: FeatureColumns) -> bytes:
-    """[features, rows] for /predict/bulk/strict."""
+    """Encode [features, rows] as JSON for /predict/bulk/strict."""
     return _encode(PredictionBatch(prediction_rows(columns)))
 
 
 def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
-    """ValueError or msgspec.DecodeError when it isn't one for so many rows."""
+    """Decode an answer in rows; ValueError or msgspec.DecodeError when the answer isn't one for `rows` rows."""
     batch = _decode_batch(answer)
     values = np.array([(p.ttft_ms, p.tpot_ms) for p in batch.predictions]).reshape(-1, 2)
     if len(values) != rows:
@@ -83,21 +83,21 @@ def predictions_of_rows(answer: bytes, rows: int) -> Predictions:
 
 
 def _to_predictions(latencies_ms: Floats, generation: int) -> Predictions:
-    """From [TTFT, TPOT and perhaps the medians of both, rows]."""
+    """Build predictions from [latencies, rows]: TTFT, TPOT and, if given, the medians of both."""
     if not np.isfinite(latencies_ms).all():
-        raise ValueError("a prediction is no finite number")
+        raise ValueError("a prediction is not a finite number")
     ttft_ms, tpot_ms, *medians_ms = latencies_ms
     return Predictions(ttft_ms, tpot_ms, generation, "remote", *medians_ms)
 
 
 def prediction_rows(columns: FeatureColumns) -> list[FeatureRow]:
-    """From [features, rows]."""
+    """Build one row per column of [features, rows]."""
     return [FeatureRow(*values) for values in row_values(columns)]
 
 
 def training_row(
     features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0, length_source: LengthSource = "estimate"
 ) -> TrainingRow:
-    """From [features, 1] and what was then observed."""
+    """Build a training row from features [features, 1] and the observed latencies in ms."""
     (values,) = row_values(features)
     return TrainingRow(*(*values, ttft_ms, tpot_ms, length_source))
