@@ -1,11 +1,11 @@
-"""How many responses are observed chunk by chunk: as many as the trainer can use, and no more."""
+"""Limit the responses that are observed chunk by chunk to as many as the trainer can use."""
 
 
 class ObservationBudget:
-    """Two token buckets: responses, and the output tokens that following them brings, each with two seconds' room.
+    """Two token buckets, for observed responses and for their output tokens, each with room for two seconds.
 
-    A response that was begun is followed to its end; when long ones have overdrawn the tokens, no new one is begun
-    until that is made up for.
+    An observed response is followed to its end. When long responses have overdrawn the output tokens, no new response
+    is observed until the bucket has refilled.
     """
 
     def __init__(self, responses_per_second: float, tokens_per_second: float) -> None:
@@ -13,7 +13,7 @@ class ObservationBudget:
         self._tokens = _Bucket(tokens_per_second, room=max(1.0, 2 * tokens_per_second))
 
     def take(self, now_s: float) -> bool:
-        """Whether one more response may be observed now."""
+        """Return whether one more response may be observed now, and count it if so."""
         self._responses.fill(now_s)
         self._tokens.fill(now_s)
         if self._responses.left < 1.0 or self._tokens.left <= 0.0:
@@ -22,7 +22,7 @@ class ObservationBudget:
         return True
 
     def spend(self, tokens: int) -> None:
-        """Counts tokens that were followed."""
+        """Count output tokens of observed responses."""
         self._tokens.left -= tokens
 
 

@@ -1,4 +1,4 @@
-"""The latest decisions, kept so that each can be explained: candidates, features, predictions, choice, outcome."""
+"""A log of the latest decisions with candidates, features, predictions, choice and outcome, to explain each one."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from model_store import ROW_NAMES
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a request; None where it was not observed."""
+    """The outcome of a request; None for a value that was not observed."""
 
     status: int | None = None
     ttft_ms: float | None = None
@@ -27,8 +27,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A decision and, later, its outcome. `prediction_error` says why there is no prediction, `prediction_ms` how long
-    one took."""
+    """A decision and, later, its outcome.
+
+    `prediction_error` says why there is no prediction; `prediction_ms` is how long the prediction took.
+    """
 
     decision: Decision
     decision_ms: float
@@ -39,7 +41,7 @@ class Record:
 
     @property
     def predicted(self) -> tuple[float, float] | None:
-        """TTFT and TPOT in ms that were predicted for the chosen endpoint."""
+        """TTFT and TPOT in ms that were predicted for the chosen endpoint; None without predictions."""
         predictions = self.decision.candidates.predictions
         if predictions is None:
             return None
@@ -54,12 +56,12 @@ class Record:
 
     @property
     def prefix_score(self) -> float:
-        """Of the chosen endpoint."""
+        """The prefix score of the chosen endpoint."""
         return float(self.decision.candidates.prefix_score[self.decision.chosen])
 
 
 class DecisionLog:
-    """The newest decisions. Bounded by candidate rows as well, so that a large pool doesn't take much memory."""
+    """The newest decisions, at most `capacity`. A bound on candidate rows limits the memory for a large pool."""
 
     def __init__(self, capacity: int, capacity_rows: int = 200_000) -> None:
         self._records: deque[Record] = deque()
@@ -74,13 +76,13 @@ class DecisionLog:
             self._rows -= len(self._records.popleft().decision.candidates)
 
     def newest(self, limit: int) -> Iterator[Record]:
-        """Newest first."""
+        """Yield up to `limit` records, newest first."""
         for index in range(1, min(limit, len(self._records)) + 1):
             yield self._records[-index]
 
 
 def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
-    """The decision as JSON-ready values."""
+    """Return the decision as values that JSON can encode."""
     decision = record.decision
     request, candidates = decision.request, decision.candidates
     predictions = candidates.predictions
@@ -114,7 +116,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
 def _candidate(
     record: Record, index: int, values: list[float], room: Headroom | None, position: int | None
 ) -> dict[str, Any]:
-    """One of the decision's candidates; `position` is its place among those that the filters kept."""
+    """Explain one candidate; `position` is its index among the candidates that the filters kept, None if dropped."""
     decision = record.decision
     candidates = decision.candidates
     features = {
@@ -145,5 +147,5 @@ def _latencies(one: Predictions) -> dict[str, float]:
 
 
 def _known(left_ms: float) -> float | None:
-    """None where nothing is asked, or nothing was predicted."""
+    """Return the value, or None when it is inf or NaN: no objective, or nothing predicted."""
     return float(left_ms) if math.isfinite(left_ms) else None

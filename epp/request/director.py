@@ -1,4 +1,4 @@
-"""From a parsed request to its endpoint: predict, decide, dispatch."""
+"""Route a parsed request to an endpoint: predict, decide, dispatch."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -22,17 +22,17 @@ from epp.scheduling.watch import PluginWatch
 if TYPE_CHECKING:
     from epp.request.tracing import Tracing
 
-# One decision in so many times its plugins.
+# One of this many decisions measures the time of its plugins.
 _TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
 
 
 @dataclass(slots=True)
 class Director:
-    """What all requests share on their way to an endpoint.
+    """Routes requests, with the parts that all requests share.
 
-    Without a latency client every decision is made without predictions. `scheduler` may be exchanged at any time: a
-    decision keeps the one that it began with. `clock` tells the seconds of the pool's clock.
+    Without a latency client, every decision is made without predictions. `scheduler` may be replaced at any time; a
+    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock.
     """
 
     scheduler: Scheduler
@@ -57,8 +57,8 @@ class Director:
     ) -> RoutedRequest | Awaitable[RoutedRequest]:
         """Pick the endpoint and count the request as in flight there, at once unless a prediction must be awaited.
 
-        `subset` limits the choice to these hosts. A RequestError says what the client is told. Call `record_decision`
-        of the routed request when the client needn't wait for it.
+        `subset` limits the choice to these hosts. A RequestError carries the answer to the client. Call the routed
+        request's `record_decision` later, when the client needn't wait.
         """
         self.on_decision()
         read_s = self.clock()
@@ -72,7 +72,7 @@ class Director:
 
 @dataclass(slots=True)
 class _ArrivedRequest:
-    """A request that looks for its endpoint. `prediction_error` says why there is no prediction."""
+    """A request without an endpoint yet. `prediction_error` says why there is no prediction."""
 
     director: Director
     scheduler: Scheduler
@@ -83,7 +83,7 @@ class _ArrivedRequest:
     prediction_ms: float = 0.0
 
     def route(self) -> RoutedRequest | Awaitable[RoutedRequest]:
-        """Predict, where the scheduler wants that, then decide and dispatch."""
+        """Predict if the scheduler wants predictions, then decide and dispatch."""
         director, request = self.director, self.parsed.request
         if not self.scheduler.wants_predictions(request):
             return self._dispatch(self._decide())

@@ -1,4 +1,4 @@
-"""What a request's headers ask of the picker, by the names that gateways and clients use."""
+"""The request headers that the picker reads, by the names that gateways and clients use."""
 
 import math
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ REQUEST_ID = "x-request-id"
 OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
-# For the picker alone: taken away before the request goes on.
+# Headers for the picker alone, removed before the request goes on.
 REMOVED = (*OBJECTIVE, *REWRITE, *FAIRNESS_ID)
 
-# The texts that Go's strconv.ParseBool takes, which is what clients of the header have been told.
+# The texts that Go's strconv.ParseBool accepts, which is the documented format of the header.
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 
 def first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    """The value of the first of these headers that is there."""
+    """Return the value of the first of these headers that is present; None when none is."""
     for name in names:
         if name in headers:
             return headers[name]
@@ -29,7 +29,10 @@ def first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def objective_ms(headers: Mapping[str, str], names: tuple[str, ...]) -> float | None:
-    """The objective that the first present header gives; None without one, or when it is 0."""
+    """Return the objective in ms from the first header that is present; None without one, or when it is 0.
+
+    Raise BadRequestError unless the value is a finite number of at least 0.
+    """
     for name in names:
         if name in headers:
             try:

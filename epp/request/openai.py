@@ -1,4 +1,4 @@
-"""Reading what the picker needs from an OpenAI request's body: the model, and the prompt that the server will see."""
+"""Read the model, and the prompt that the server will see, from the body of an OpenAI request."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Media = msgspec.Raw | msgspec.UnsetType
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a message: text, or something that is identified by what it holds."""
+    """A part of a message: text, or media that is identified by its content."""
 
     text: str | None = None
     image_url: Media = msgspec.UNSET
@@ -40,7 +40,7 @@ Texts = str | list[Message | str | int | list[int]] | None
 
 
 class Body(msgspec.Struct, frozen=True):
-    """The fields that matter here; all others pass through untouched."""
+    """The fields that the picker reads; all others pass through untouched."""
 
     model: str | None = None
     messages: list[Message] | None = None
@@ -57,7 +57,7 @@ class _ModelOnly(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a body asks. `text` is empty where nothing could be read; `tokens` is known where it came as token ids."""
+    """The prompt of a body. `text` is empty if it couldn't be read. `tokens` is set if the prompt came as token ids."""
 
     model: str
     text: str = ""
@@ -70,14 +70,14 @@ _model_decoder = msgspec.json.Decoder(_ModelOnly)
 
 
 def is_read(path: str) -> bool:
-    """Whether the body at this path is understood. Without a path, it is taken to be."""
+    """Return whether bodies at this path are read; True for an empty path."""
     return not path or path.partition("?")[0].rstrip("/").endswith(_PATHS)
 
 
 def parse_body(body: bytes) -> Prompt:
-    """The model and prompt of a JSON body; BadRequestError when it is no JSON object with a model.
+    """Read the model and prompt of a JSON body; BadRequestError unless the body is a JSON object with a model.
 
-    What the model server may understand though it isn't understood here is routed without its prompt.
+    A body with fields of unexpected types gives an empty prompt, since the model server may still understand it.
     """
     try:
         parsed = _decoder.decode(body)
@@ -91,7 +91,7 @@ def parse_body(body: bytes) -> Prompt:
 
 
 def rewrite_model(body: bytes, model: str) -> bytes:
-    """The body with another model name; every other value keeps its bytes."""
+    """Return the body with another model name; every other value keeps its bytes."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
@@ -123,13 +123,16 @@ def _prompt(body: Body, model: str) -> Prompt:
         if isinstance(piece, list):
             ids += piece
     text, media_items = _conversation(messages)
-    # Token ids make no text, but equal ids are equal prefixes all the same.
+    # Token ids are joined as text, because equal ids are equal prefixes too.
     text = head + text + "\n".join(texts) + ",".join(map(str, ids))
     return Prompt(model, text, len(ids) if ids and not texts and not messages else None, media_items)
 
 
 def _conversation(messages: Iterable[Message]) -> tuple[str, int]:
-    """The messages as one text, in the form of a chat template; what isn't text stands there as its digest."""
+    """Return the messages as one text in the form of a chat template, and the count of media.
+
+    A digest stands for each media part.
+    """
     pieces: list[str] = []
     media_items = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""What is learnt and shown of a request: rows for the trainer, evidence of slow endpoints, metrics."""
+"""Report each request's outcome: rows for the trainer, observations of slow endpoints, metrics."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from epp.request.parsed import ParsedRequest
 
 
 class TrainingRows(Protocol):
-    """Where observed rows go: a trainer's queue, or a trainer in the same process."""
+    """The destination of observed rows: a trainer's queue, or a trainer in the same process."""
 
     def add(
         self,
@@ -27,10 +27,10 @@ class TrainingRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Who is told of every request's outcome.
+    """The receivers of every request's outcome.
 
-    `slowdowns` are told of the same latencies as the trainer, so that an endpoint that has become slower is known
-    before the models know. `objective_label` maps the objective named by a request to its metric label, since clients
+    `slowdowns` gets the same latencies as the trainer, so that a slow endpoint is detected before the models learn of
+    it. `objective_label` maps the objective named by a request to its metric label, since clients
     may name anything.
     """
 
@@ -41,7 +41,7 @@ class Outcomes:
 
     @property
     def learns(self) -> bool:
-        """Whether anybody wants the features that a latency was observed with."""
+        """Whether any receiver needs the features that a latency was observed with."""
         return self.training is not None or self.slowdowns is not None
 
     def open(self, parsed: ParsedRequest, record: Record) -> "Account":
@@ -50,10 +50,10 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One request's outcome, as it becomes known.
+    """Reports one request's outcome as it becomes known.
 
-    Both latencies are learnt with the features of the moment of dispatch, which is when they are predicted. TPOT is
-    learnt with the features of the tokens' own time as well, since the load changes while a response is made.
+    Both latencies are learnt with the features at dispatch, which is when latencies are predicted. TPOT is also learnt
+    with later features, since the load changes while a response is generated.
     """
 
     shared: Outcomes
@@ -97,7 +97,7 @@ class Account:
             self._teach(slot, record.features, ttft_ms=ttft_ms)
 
     def generated(self, slot: int, tpot_ms: float, stretches: Iterable[tuple[FeatureColumns, float]]) -> None:
-        """Take in the time per token of a whole response, and that of its stretches with their own features."""
+        """Report the TPOT in ms of a whole response, and of its stretches with their own features."""
         record = self.record
         record.outcome.tpot_ms = tpot_ms
         predicted_ms = record.predicted[1] if record.predicted else None
@@ -128,7 +128,7 @@ class Account:
     def _compare(
         self, name: str, metrics: LatencyMetrics, observed_ms: float, predicted_ms: float | None, slo_ms: float | None
     ) -> None:
-        """Show a latency beside what was predicted and what was asked."""
+        """Record a latency in metrics, beside its prediction and its objective."""
         metrics.observed_s.observe(observed_ms / 1000)
         metrics.observed_last_s.set(observed_ms / 1000)
         if predicted_ms is not None and observed_ms > 0:

@@ -1,4 +1,4 @@
-"""From a request's headers and body to what scheduling is told of it."""
+"""Parse a request's headers and body into the request that the scheduler sees."""
 
 import asyncio
 import uuid
@@ -21,9 +21,9 @@ _NO_PROMPT = openai.Prompt("")
 class ParsedRequest:
     """A request as the picker understands it.
 
-    `incoming_model` is what the client named, `request.model` what it was rewritten to. `body` is what goes on to the
-    model server, `changed` or as it came. `is_exact` says that the prompt came as token ids, so that its length needs
-    no estimate.
+    `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `body` goes on to
+    the model server; `changed` says whether it differs from the client's. `is_exact` says that the prompt came as token
+    ids, so that its length needs no estimate.
     """
 
     request: Request
@@ -47,10 +47,10 @@ class RequestReader:
     def read(
         self, headers: Mapping[str, str], body: bytes, prefix: PrefixParameters
     ) -> ParsedRequest | Awaitable[ParsedRequest]:
-        """Read what scheduling needs, at once unless a tokenizer must be waited for.
+        """Parse a request, at once unless a tokenizer must be awaited.
 
-        BadRequestError when the body or an objective can't be understood. A request without a body (a list of models,
-        say), or to a path that isn't understood, has no prompt, and is routed by load alone.
+        Raise BadRequestError for a wrong body or objective. A request without a body (such as a list of models), or to
+        a path that isn't read, has no prompt and is routed by load alone.
         """
         is_read = bool(body) and openai.is_read(headers.get(":path", ""))
         prompt = openai.parse_body(body) if is_read else _NO_PROMPT
@@ -92,6 +92,6 @@ async def _counted(tokenizer: Tokenizer, parsed: ParsedRequest, text: str) -> Pa
 
 
 def _hashes(model: str, text: str, prefix: PrefixParameters) -> tuple[int, ...]:
-    """Hash the leading blocks. A character has at least one byte, so no more characters than bytes are looked at."""
+    """Hash the leading blocks. Cutting the text first is safe, since a character has at least one byte."""
     block_bytes, most = prefix.hash_block_size, prefix.max_prefix_blocks_to_match
     return block_hashes(model, text[: block_bytes * most].encode("utf-8", "surrogatepass"), block_bytes, most)

@@ -1,8 +1,8 @@
-"""A response's body as it passes: its output events while it is observed, and the usage that the server tells."""
+"""Read a response's body as it passes: output events if it is observed, and the usage that the server reports."""
 
 from epp.request.stream import EventStream, Usage, read_usage
 
-# A larger JSON document is not kept, and tells no usage.
+# Bytes of a JSON document that are kept; the usage of a larger document may be lost.
 _MOST_KEPT_BYTES = 4 << 20
 _USAGE = b'"usage"'
 
@@ -20,7 +20,7 @@ class ResponseBody:
         self.is_whole = False
 
     def feed(self, chunk: bytes, end_of_stream: bool) -> int:
-        """Take in the next chunk; return how many output events it completes, 0 where nobody observes them."""
+        """Take in the next chunk; return how many output events it completes, 0 unless the response is observed."""
         self.size_bytes += len(chunk)
         self.is_whole = end_of_stream
         if self._stream is not None:
@@ -30,7 +30,7 @@ class ResponseBody:
 
     @property
     def usage(self) -> Usage | None:
-        """The server's own counts: so far while the stream is observed, else once the body is whole."""
+        """The server's token counts: those so far of an observed stream, else those of the whole body."""
         if self._stream is not None:
             return self._stream.usage
         if not self._tail or not self.is_whole:

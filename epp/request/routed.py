@@ -1,7 +1,7 @@
-"""A request that has its endpoint, until its end: what its response brings, and what is learnt of it.
+"""A request from the choice of its endpoint to its end.
 
-The events come from whoever sees them: ext_proc sees the chunks of a stream, a simulation the steps of an engine. Both
-call the same methods, so both lead to the same state of the pool and the same training rows.
+The events come from ext_proc, which sees the chunks of a stream, or from a simulation, which sees the steps of an
+engine. Both call the same methods, so both lead to the same state of the pool and the same training rows.
 """
 
 from dataclasses import dataclass, field
@@ -41,11 +41,11 @@ class Bookkeeping:
 
 @dataclass(slots=True, eq=False)
 class RoutedRequest:
-    """A request on its way. It knows no bytes, no gateway and no clock.
+    """A request with an endpoint. The class knows no bytes, no gateway and no clock.
 
-    Call its methods in the order of the events. Times are seconds of the pool's clock.
-    `tokens` counts the output events that were seen. An event usually carries one token; the server's own count, where
-    it gives one, says how many there were.
+    Call the methods in the order of the events. Times are seconds of the pool's clock.
+    `tokens` counts the output events that were seen. An event usually carries one token. The server's own count, if
+    there is one, replaces this count.
     """
 
     books: Bookkeeping
@@ -73,7 +73,7 @@ class RoutedRequest:
 
     @property
     def output_tokens(self) -> int | None:
-        """The server's own count, else the events that were seen. None where nobody counted."""
+        """The server's own count, else the output events that were seen; None without either."""
         if self._output_count is None and self.is_observed:
             return self.tokens
         return self._output_count
@@ -92,12 +92,12 @@ class RoutedRequest:
         return [(one.features, one.tpot_ms(tokens_per_event)) for one in self.stretches.complete()]
 
     def record_decision(self) -> None:
-        """Keep the decision for whoever asks how it came about, and count it. Nobody needs to wait for this."""
+        """Keep the decision so that it can be explained, and count it. The client need not wait for this."""
         self.books.decisions.add(self.record)
         self.account.routed()
 
     def served_by(self, address: str) -> None:
-        """Move the request to the endpoint that served it in the end, one further down the list of choices."""
+        """Move the request to the endpoint that served it, when that isn't the first choice."""
         slot = self.books.pool.slot_of(address)
         if slot is None or slot == self.flight.slot:
             return
@@ -106,7 +106,7 @@ class RoutedRequest:
         self._was_moved = True
 
     def response_started(self, status: int, *, is_stream: bool, now_s: float) -> bool:
-        """Return whether the response is to be observed token by token: as many as the trainer can use are."""
+        """Return whether to observe the response token by token, which the budget decides."""
         self.account.response_started(status)
         # A prediction for one endpoint can't be checked on another.
         if status < 400 and is_stream and not self._was_moved:
@@ -176,7 +176,7 @@ class RoutedRequest:
     def _features_now(self) -> FeatureColumns:
         """Return the endpoint's load as another request would see it now, without this request's own share.
 
-        Empty where nobody learns from it.
+        Empty when no receiver needs the features.
         """
         if not self.books.outcomes.learns:
             return _NO_FEATURES
@@ -184,7 +184,7 @@ class RoutedRequest:
         return feature_columns(self.parsed.request, candidates, self.tokens)
 
     def _expect_first_token(self, now_s: float) -> None:
-        """Take the first token of an unobserved response to come when it was expected."""
+        """Assume that the first token of an unobserved response comes at the predicted or usual time."""
         predicted = self.record.predicted
         expected_ms = predicted[0] if predicted else self.books.pool.expected_ttft_ms(self.flight)
         self.books.pool.expect_first_token(self.flight, max(self.arrived_s + expected_ms / 1000, now_s))

@@ -1,4 +1,4 @@
-"""Reading a streamed response: which of its events carry output, and the usage that the server counted."""
+"""Read a streamed response: count the events that carry output, and keep the usage that the server reports."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """The tokens that a server counted; the Responses API has names of its own."""
+    """The tokens that a server counted. The Responses API uses `input_tokens` and `output_tokens`."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -50,7 +50,7 @@ class ResponseObject(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event of the completions APIs has `choices`; one of the Responses API a `type`, and its text in `delta`."""
+    """A stream event: `choices` in the completions APIs, `type` with the text in `delta` in the Responses API."""
 
     type: str = ""
     delta: Any = None
@@ -70,7 +70,7 @@ _usage_decoder = msgspec.json.Decoder(ResponseObject)
 
 
 def read_usage(document: bytes) -> Usage | None:
-    """Return the usage in a response of one JSON object; None when there is none to be read."""
+    """Return the usage in a response of one JSON object; None when the object has no readable usage."""
     try:
         return _usage_decoder.decode(document).usage
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -78,9 +78,9 @@ def read_usage(document: bytes) -> Usage | None:
 
 
 class EventStream:
-    """Follows one server-sent event stream, however its bytes are cut into chunks.
+    """Follows one stream of server-sent events, however its bytes are cut into chunks.
 
-    An event whose end has not come yet counts with the chunk that completes it.
+    An event counts with the chunk that completes it.
     """
 
     __slots__ = ("_partial", "_skipping", "usage")
@@ -99,7 +99,7 @@ class EventStream:
         if self._skipping and events:
             del events[0]
             self._skipping = False
-        # The rest of an event that is too large to keep is passed over as well.
+        # Skip an event that is too large to keep, up to its end.
         self._skipping = self._skipping or len(rest) > _MAX_EVENT_BYTES
         self._partial = b"" if self._skipping else rest
         return sum(map(self._read, events))

@@ -19,9 +19,9 @@ PACE_EVENTS = 32
 
 @dataclass(slots=True)
 class Pace:
-    """The mean time between a response's tokens, over one run of them after another.
+    """The mean time between a response's output events, over one run of events after another.
 
-    Single times would say whether a prompt has just been read, and not how fast the server is.
+    Single times would show whether a prompt has just been read, not how fast the server is.
     """
 
     began_s: float = 0.0
@@ -59,7 +59,7 @@ class Stretch:
 
 @dataclass(slots=True)
 class TokenStretches:
-    """The stretches of one response. `is_due` says when another one wants the features of the moment."""
+    """The stretches of one response. `is_due` says when to begin the next stretch, with the features of the moment."""
 
     stretches: list[Stretch] = field(default_factory=list)
     _room: int = 0

@@ -1,13 +1,15 @@
-"""A prompt's length in tokens: counted by the model's tokenizer, or estimated, calibrated by what servers say."""
+"""Find a prompt's length in tokens: count by the model's tokenizer, or estimate from the usage that servers report."""
 
 from pathlib import Path
 from typing import Any
 
 from epp.exceptions import ConfigError
 
+# Bytes per token of an unknown model, as is usual for English and code.
 _PRIOR_BYTES_PER_TOKEN = 4.0
+# Weight of one response in the moving average.
 _WEIGHT = 0.02
-# A client may send any model name.
+# Limit on the models that are remembered, since a client may send any model name.
 _MOST_MODELS = 1000
 
 
@@ -21,7 +23,7 @@ class TokenEstimator:
         return round(prompt_bytes / self._bytes_per_token.get(model, _PRIOR_BYTES_PER_TOKEN))
 
     def learn(self, model: str, prompt_bytes: int, prompt_tokens: int) -> None:
-        """Takes in one response's count of prompt tokens; very short prompts say little and are left out."""
+        """Learn from one response's count of prompt tokens; prompts under 16 tokens or bytes are ignored."""
         if prompt_tokens < 16 or prompt_bytes < 16:
             return
         known = self._bytes_per_token.get(model)
@@ -32,7 +34,7 @@ class TokenEstimator:
 
 
 class Tokenizer:
-    """A tokenizer.json, as Hugging Face's models have it. Counting is thread-safe and releases the GIL."""
+    """A tokenizer read from a Hugging Face tokenizer.json. Counting is thread-safe and releases the GIL."""
 
     def __init__(self, path: Path) -> None:
         try:

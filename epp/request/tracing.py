@@ -1,6 +1,6 @@
-"""Traces of requests by OpenTelemetry, under the trace that the client or the gateway began.
+"""Trace requests by OpenTelemetry, within the trace that the client or the gateway began.
 
-Everything is set by the variables that its SDK knows: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER and so on.
+The environment variables of the OpenTelemetry SDK configure it: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER etc.
 """
 
 import os
@@ -57,7 +57,7 @@ class Tracing:
         return RequestSpan(span, headers)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans, and shut down."""
         self._provider.shutdown()
 
 
