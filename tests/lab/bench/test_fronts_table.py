@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from lab.bench.epp.fronts_table import block_of, has_place, write
 
+_DOCS = Path(__file__).parents[3] / "docs"
 _SETTINGS = {"rounds": 5, "seconds": 3.0, "endpoints": 100, "load_average": {"before": 0.25, "after": 1.5}}
 _FIGURES = {
     "front_own_cpu_us_per_request_default": 250.0,
@@ -49,3 +51,9 @@ def test_a_page_without_marks_has_no_place(tmp_path: Path) -> None:
     assert has_place(page)
     page.write_text("# A page\n")
     assert not has_place(page)
+
+
+def test_the_documentation_shows_the_published_figures() -> None:
+    run = json.loads((_DOCS / "fronts-bench.json").read_text())
+    block = block_of(run["figures"], run["settings"])
+    assert [page.name for page in _DOCS.glob("**/*.md") if block in page.read_text()]
