@@ -1,7 +1,7 @@
 from epp.pool.objectives import Objectives
 
 
-def test_known_objectives_have_their_priority_and_others_say_by_their_name_whether_they_can_be_shed() -> None:
+def test_an_unknown_objective_is_sheddable_only_by_its_name() -> None:
     objectives = Objectives()
     assert [objectives.priority_of(name) for name in ("", "chat", "batch-sheddable", "sheddable")] == [0, 0, -1, -1]
     objectives.replace({"chat": 10, "sheddable": 0})

@@ -88,7 +88,7 @@ def test_a_removed_endpoint_is_forgotten_by_the_prefix_index() -> None:
     assert len(pool.prefix_index) == 0
 
 
-def test_what_the_metrics_page_cannot_show_yet_counts_as_waiting() -> None:
+def test_requests_sent_since_the_last_scrape_count_as_waiting() -> None:
     pool = make_pool(2)
     pool.dispatch(0, request(), 0)
     pool.dispatch(0, request(), 0)
@@ -175,7 +175,7 @@ def test_a_pool_of_more_endpoints_than_there_are_slots_takes_what_fits() -> None
     assert len(pool) == CAPACITY
 
 
-def test_a_workers_counts_are_everybodys() -> None:
+def test_every_worker_sees_the_counts_of_all() -> None:
     memory = mmap.mmap(-1, PoolState.size_bytes(2))
     first, second = (PoolState(memory, worker, 2) for worker in range(2))
     first.clear_all()

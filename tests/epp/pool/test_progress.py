@@ -1,4 +1,4 @@
-"""How far answers in flight have come, as the pool counts it."""
+"""The pool's counts of the progress of responses in flight."""
 
 import mmap
 
@@ -52,7 +52,7 @@ def slos(pool: Pool) -> TpotSlos:
 
 
 def of_first(column: object) -> list[float]:
-    """Of the first endpoint, the groups that it has requests of."""
+    """Return the first endpoint's groups that have requests."""
     return [float(value) for value in column[0] if value]  # type: ignore[index]
 
 
@@ -69,7 +69,7 @@ def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
     assert slos(pool).requests.shape == (2, 0)
 
 
-def test_what_nobody_observes_is_counted_by_the_steps_of_those_that_are() -> None:
+def test_unobserved_responses_are_counted_by_the_steps_of_observed_ones() -> None:
     clock = Clock()
     pool = make_pool(clock)
     observed = [begun(pool, clock, None, observed=True) for _ in range(2)]
@@ -91,7 +91,7 @@ def test_a_slow_step_brings_no_more_tokens_than_a_quick_one() -> None:
     assert of_first(slos(pool).decoding_ms) == pytest.approx([3000 + 10 * STEP_S * 1000])
 
 
-def test_where_no_answer_is_observed_any_more_the_speed_that_is_known_tells() -> None:
+def test_without_an_observed_response_the_last_known_speed_counts() -> None:
     clock = Clock()
     pool = make_pool(clock)
     watched = begun(pool, clock, None, observed=True)
@@ -102,7 +102,7 @@ def test_where_no_answer_is_observed_any_more_the_speed_that_is_known_tells() ->
     assert of_first(slos(pool).tokens) == pytest.approx([100], rel=0.01)
 
 
-def test_nobody_has_come_anywhere_before_the_first_token() -> None:
+def test_there_is_no_progress_before_the_first_token() -> None:
     clock = Clock()
     pool = make_pool(clock)
     stepped(pool, clock, 40, begun(pool, clock, 30.0, observed=True))
@@ -138,7 +138,7 @@ lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 60), st.sampled_
 
 
 @given(lengths)
-def test_counts_are_what_every_answer_has(answers: list[tuple[int, int, float]]) -> None:
+def test_counts_equal_the_sum_over_all_responses(answers: list[tuple[int, int, float]]) -> None:
     """Answers begin at a step and end after some tokens; another is observed all the time."""
     clock = Clock()
     pool = make_pool(clock)

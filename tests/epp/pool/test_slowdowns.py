@@ -1,4 +1,4 @@
-"""Endpoints that become slower than the models know: what is predicted for them, and what is told of it."""
+"""Endpoints that become slower than the models know: their predictions and the log lines."""
 
 import logging
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from model_store import ROW_NAMES
 
 LENGTH, RECENT_TPOT = ROW_NAMES.index("input_token_length"), ROW_NAMES.index("recent_tpot_ms")
 REQUEST = Request("1", "m", input_tokens=500)
-# What an endpoint at its usual speed takes: TTFT and TPOT.
+# TTFT and TPOT of an endpoint at its usual speed.
 USUAL_MS = (60.0, 15.0)
 
 
@@ -49,7 +49,7 @@ class Rig:
         return self.questions.answered(question, candidates, models(question.columns))
 
     def run(self, seconds: int, silent: frozenset[int] = frozenset()) -> Snapshot:
-        """As many seconds of traffic; returns the candidates of the last decision."""
+        """Send traffic for this many seconds; return the candidates of the last decision."""
         for _ in range(seconds):
             self.now_s += 1.0
             for slot in self.pool.endpoints.keys() - silent:
@@ -70,7 +70,7 @@ def tpot_medians_ms(candidates: Snapshot) -> list[float]:
     return medians_ms
 
 
-def test_what_halves_its_speed_is_predicted_right_before_any_model_knows(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_halved_speed_is_predicted_before_the_models_learn_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rig = Rig()
     assert tpot_medians_ms(rig.run(10)) == pytest.approx([15.0] * 5)
@@ -86,27 +86,27 @@ def test_what_halves_its_speed_is_predicted_right_before_any_model_knows(caplog:
     assert last.message == "pod-3: latencies are as the models predict again"
 
 
-def test_of_two_endpoints_it_is_the_one_that_models_are_wrong_about() -> None:
+def test_only_the_endpoint_that_models_are_wrong_about_gets_a_factor() -> None:
     rig = Rig()
     rig.pool.replace_endpoints(list(rig.pool.endpoints.values())[:2])
     rig.speeds[1] = (2.0, 2.0)
     assert rig.run(20).slowdown.tolist() == pytest.approx([1, 2], rel=0.05)
 
 
-def test_one_latency_alone_or_all_endpoints_alike_are_not_a_slower_endpoint() -> None:
+def test_one_latency_alone_or_all_endpoints_alike_give_no_factor() -> None:
     rig = Rig(speeds={1: (1.0, 2.0), 2: (3.0, 1.0)})
     assert rig.run(20).slowdown.tolist() == [1] * 5
     rig = Rig(speeds=dict.fromkeys(range(5), (2.0, 2.0)))
     assert rig.run(20).slowdown.tolist() == [1] * 5
 
 
-def test_an_endpoint_of_which_nothing_is_observed_any_more_counts_as_any_other() -> None:
+def test_an_endpoint_without_fresh_observations_loses_its_factor() -> None:
     rig = Rig(speeds={3: (2.0, 2.0)})
     assert rig.run(20).slowdown[3] > 1.5
     assert rig.run(30, silent=frozenset({3})).slowdown.tolist() == [1] * 5
 
 
-def test_who_comes_in_the_slot_of_one_that_left_is_not_taken_for_it() -> None:
+def test_a_new_endpoint_does_not_inherit_the_factor_of_its_slot() -> None:
     rig = Rig(speeds={3: (2.0, 2.0)})
     assert rig.run(20).slowdown[3] > 1.5
     rig.pool.replace_endpoints(e for slot, e in rig.pool.endpoints.items() if slot != 3)

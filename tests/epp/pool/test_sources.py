@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
-def test_an_address_survives_being_written(ip: object, port: int) -> None:
+def test_an_address_round_trips(ip: object, port: int) -> None:
     assert split_address(join_address(str(ip), port)) == (str(ip), port)
 
 
@@ -43,7 +43,7 @@ def test_an_address_survives_being_written(ip: object, port: int) -> None:
         "a..b:80",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_a_wrong_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected|brackets"):
         split_address(text)
 
@@ -76,7 +76,7 @@ def test_a_host_name_on_the_command_line_is_resolved() -> None:
         ("nowhere.invalid:8000", "nowhere.invalid:8000: the host name can't be resolved"),
     ],
 )
-def test_a_wrong_list_is_told_by_its_part(text: str, expected: str) -> None:
+def test_the_error_of_a_wrong_list_names_the_part(text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         parse_endpoints(text)
 
@@ -84,7 +84,7 @@ def test_a_wrong_list_is_told_by_its_part(text: str, expected: str) -> None:
 # The file
 
 
-def test_a_file_tells_all_of_an_endpoint(file: Path) -> None:
+def test_a_file_gives_all_fields_of_an_endpoint(file: Path) -> None:
     file.write_text("""
 endpoints:
   - name: a
@@ -160,13 +160,13 @@ def test_an_endpoint_whose_name_can_not_be_resolved_is_left_out(file: Path, capl
         ("- " * 100_000, "nested more than 32 deep"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_line_and_field(file: Path, text: str, expected: str) -> None:
+def test_the_error_of_a_wrong_file_names_line_and_field(file: Path, text: str, expected: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         read_endpoints(file)
 
 
-def test_a_file_that_is_not_there_or_too_large_is_told(file: Path) -> None:
+def test_a_missing_or_too_large_file_is_an_error(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"can't read .*endpoints\.yaml: No such file"):
         read_endpoints(file)
     with file.open("wb") as written:
@@ -212,7 +212,7 @@ async def test_a_watched_file_changes_the_pool_and_a_wrong_one_does_not(
 
 
 async def test_names_in_a_watched_file_are_resolved_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one thing that a test can't change for real is what the machine's resolver says."""
+    """The resolver is patched, because a test can't change the machine's own."""
     stands_for = {"vllm": "10.0.0.1"}
 
     def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:

@@ -47,7 +47,7 @@ async def served(client: EmbeddedLatencyClient, generation: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_model_that_predicts_no_number_is_not_believed(tmp_path: Path) -> None:
+async def test_a_prediction_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(1e38))
     client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=60)
     await client.start()

@@ -1,4 +1,4 @@
-"""What the models are asked for a decision and beside it, and what the pool keeps of the answers."""
+"""The questions to the models for a decision and beside it, and what the pool learns from the answers."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def pool_of(count: int, clock: Clock) -> Pool:
 
 
 def answer(columns: np.ndarray[tuple[int, int], np.dtype[np.float32]], ms_per_token: float) -> Predictions:
-    """Of models by which an uncached token takes so long, and a token of the answer 10 ms."""
+    """Return predictions by this time per uncached token, and a TPOT of 10 ms."""
     ttft_ms = columns[LENGTH] * (1 - columns[PREFIX]) * ms_per_token + 5.0
     tpot_ms = np.full(columns.shape[1], 10.0)
     return Predictions(ttft_ms * 1.5, tpot_ms * 1.5, 1, "test", ttft_ms, tpot_ms)
 
 
-def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_rows() -> None:
+def test_prompt_costs_come_from_the_models_and_the_decision_gets_its_own_rows() -> None:
     clock = Clock()
     pool = pool_of(3, clock)
     request, questions = Request("1", "m", input_tokens=700), Questions(pool, clock)
@@ -45,7 +45,7 @@ def test_a_prompts_price_is_what_the_models_say_and_the_decision_gets_its_own_ro
     assert snapshot.unloaded_tpot_ms.tolist() == pytest.approx([10.0] * 3)
 
 
-def test_they_are_asked_once_a_second_and_not_of_a_pool_that_predictors_would_refuse() -> None:
+def test_costs_are_asked_once_a_second_and_not_for_too_large_pools() -> None:
     clock = Clock()
     pool = pool_of(5, clock)
     questions, request = Questions(pool, clock), Request("1", "m")

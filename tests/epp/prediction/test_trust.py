@@ -1,4 +1,4 @@
-"""What the picker's clients believe of prediction and training servers that are asked over TLS."""
+"""The picker's clients trust only prediction and training servers certified by the right CA."""
 
 import asyncio
 import re
@@ -52,7 +52,7 @@ async def served(folder: Path) -> AsyncIterator[str]:
 
 
 async def predicted(url: str, trust: Trust) -> str:
-    """Why there was no prediction; empty when there was one."""
+    """Return why there was no prediction; empty when there was one."""
     client = RemoteLatencyClient((url,), 10, trust)
     try:
         await client.predict(ROWS)
@@ -63,7 +63,7 @@ async def predicted(url: str, trust: Trust) -> str:
     return ""
 
 
-async def test_a_server_of_the_file_s_authority_is_believed(tmp_path: Path) -> None:
+async def test_a_server_certified_by_the_file_s_ca_is_trusted(tmp_path: Path) -> None:
     authority = Authority()
     async with served(authority.issue(tmp_path / "server")) as url:
         assert await predicted(url, Trust(authority.write_ca(tmp_path / "ca.crt"))) == ""
@@ -78,7 +78,7 @@ async def test_a_server_of_the_file_s_authority_is_believed(tmp_path: Path) -> N
         ("another host", "IP address mismatch"),
     ],
 )
-async def test_any_other_server_is_not_and_the_reason_is_told(case: str, said: str, tmp_path: Path) -> None:
+async def test_any_other_server_is_refused_with_the_reason(case: str, said: str, tmp_path: Path) -> None:
     authority = Authority()
     valid_for = timedelta(hours=-1) if case == "expired" else timedelta(days=1)
     names = (x509.DNSName("elsewhere"),) if case == "another host" else (x509.DNSName("localhost"),)
@@ -92,7 +92,7 @@ async def test_any_other_server_is_not_and_the_reason_is_told(case: str, said: s
     assert asked in reason
 
 
-async def test_rows_are_sent_to_a_believed_trainer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rows_are_sent_only_to_a_trusted_trainer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority, other = Authority(), Authority()
     ca_file = tmp_path / "ca.crt"
     trust = Trust(other.write_ca(ca_file))
@@ -137,7 +137,7 @@ async def test_the_file_is_followed_and_a_broken_one_changes_nothing(
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "can't read"), ("no", "holds no certificates in PEM")])
-def test_a_file_that_is_of_no_use_is_refused_at_the_start(content: str | None, said: str, tmp_path: Path) -> None:
+def test_an_unusable_ca_file_is_refused_at_the_start(content: str | None, said: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.crt"
     if content:
         file.write_text(content)
@@ -146,7 +146,7 @@ def test_a_file_that_is_of_no_use_is_refused_at_the_start(content: str | None, s
 
 
 @pytest.mark.slow
-def test_the_picker_says_so_in_one_line(tmp_path: Path) -> None:
+def test_the_picker_reports_an_unusable_ca_file_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "epp", "--endpoints", "127.0.0.1:1", "--latency-ca-file", str(tmp_path / "none")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 1

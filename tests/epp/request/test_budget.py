@@ -18,7 +18,7 @@ def test_long_responses_use_up_the_tokens() -> None:
     assert budget.take(3.1)
 
 
-def test_nothing_is_followed_where_nothing_may_be() -> None:
+def test_a_budget_of_0_observes_nothing() -> None:
     assert not ObservationBudget(0, 1000).take(1.0)
     assert not ObservationBudget(10, 0).take(1.0)
 

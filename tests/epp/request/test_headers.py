@@ -17,7 +17,7 @@ def test_objectives_have_two_names_and_zero_means_none() -> None:
     assert request_headers.objective_ms({}, request_headers.TPOT) is None
 
 
-def test_prediction_is_asked_for_in_gos_words() -> None:
+def test_the_prediction_header_takes_the_booleans_of_go() -> None:
     assert request_headers.wants_prediction({"x-prediction-based-scheduling": "T"})
     assert not request_headers.wants_prediction({})
     with pytest.raises(BadRequestError, match="yes"):

@@ -36,7 +36,7 @@ def test_the_prompt_is_found(raw: bytes, expected: str) -> None:
 @pytest.mark.parametrize(
     "raw", [b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": 3}', b'{"messages": []}', b'{"model": ""}']
 )
-def test_what_is_no_request_is_refused(raw: bytes) -> None:
+def test_a_body_that_is_no_request_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequestError, match="request body"):
         openai.parse_body(raw)
 

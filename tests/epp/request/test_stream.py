@@ -22,7 +22,7 @@ def test_events_with_output_are_counted_and_not_chunks() -> None:
     assert [stream.feed(chunk) for chunk in chunks] == [0, 1, 2, 0]
 
 
-def test_the_servers_own_count_is_told() -> None:
+def test_the_servers_own_count_is_returned() -> None:
     stream = EventStream()
     stream.feed(event("two tokens"))
     stream.feed(event(None, usage={"prompt_tokens": 7, "completion_tokens": 5}))
@@ -43,5 +43,5 @@ def test_the_cuts_between_chunks_do_not_matter(cuts: list[int]) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_taken(data: bytes) -> None:
+def test_any_bytes_are_accepted(data: bytes) -> None:
     EventStream().feed(data + b"\n\n")

@@ -27,7 +27,7 @@ def test_an_estimate_follows_what_the_servers_count() -> None:
     assert tokens.estimate("other", 400) == 100
 
 
-def test_client_made_model_names_take_no_endless_memory() -> None:
+def test_model_names_of_clients_take_bounded_memory() -> None:
     tokens = TokenEstimator()
     for number in range(1500):
         tokens.learn(f"m{number}", 3000, 100)

@@ -14,7 +14,7 @@ PARENT = "00f067aa0ba902b7"
 
 
 async def collected(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> tuple[list[Span], str]:
-    """What a collector gets for one observed request, and the traceparent that the model server gets."""
+    """Return the spans that a collector gets for one observed request, and the traceparent for the model server."""
     received = asyncio.Queue[bytes]()
 
     async def take(request: web.Request) -> web.Response:

@@ -87,7 +87,7 @@ def test_a_sheddable_request_is_shed_when_every_endpoint_is_busy_and_late() -> N
     ],
     ids=["priority 0", "TTFT met", "no objectives", "one idle", "one not predicted", "none predicted", "no answer"],
 )
-def test_else_it_is_served(candidates: Snapshot, request_: Request) -> None:
+def test_otherwise_a_sheddable_request_is_served(candidates: Snapshot, request_: Request) -> None:
     assert isinstance(outcome(candidates, request_), Decision)
 
 
@@ -121,7 +121,7 @@ LONG = replace(SHEDDABLE, input_tokens=8000)
     ],
     ids=["sheddable", "sheddable, all", "all", "all, no objectives"],
 )
-def test_what_costs_more_objectives_than_it_meets_is_shed(candidates: Snapshot, asked: Request, text: str) -> None:
+def test_a_request_that_costs_more_than_it_gains_is_shed(candidates: Snapshot, asked: Request, text: str) -> None:
     shed = outcome(candidates, asked, text)
     assert isinstance(shed, Refusal)
     assert (shed.kind, shed.message, shed.retry_after_s) == (
@@ -158,16 +158,16 @@ def test_what_costs_more_objectives_than_it_meets_is_shed(candidates: Snapshot, 
         "one not predicted",
     ],
 )
-def test_what_costs_little_or_nobody_knows_what_is_served(candidates: Snapshot, asked: Request, text: str) -> None:
+def test_a_request_of_little_or_unknown_cost_is_served(candidates: Snapshot, asked: Request, text: str) -> None:
     assert isinstance(outcome(candidates, asked, text), Decision)
 
 
-def test_the_environment_has_all_shed() -> None:
+def test_the_environment_can_set_shed_to_all() -> None:
     scheduler = load_scheduler(DEFAULT_CONFIG, {"SLO_SHED": "all"})
     assert isinstance(scheduler.schedule(replace(LONG, priority=0), beside(21), RNG), Refusal)
 
 
-def test_the_latency_admitter_takes_a_cold_endpoint_for_able() -> None:
+def test_the_latency_admitter_admits_when_an_endpoint_is_cold() -> None:
     admitter = LatencySloAdmitter()
     assert admitter.admit(SHEDDABLE, BUSY_AND_LATE, RNG) is not None
     cold = build_snapshot(2, in_flight=[1, 2], kv_usage=[0.5, 0.01], predicted=[(600, 20), (100, 60)])
@@ -215,7 +215,7 @@ def test_without_candidates_there_is_no_endpoint() -> None:
     assert (nobody.kind, nobody.retry_after_s) == ("no-endpoint", None)
 
 
-def test_filters_that_leave_nobody_name_their_profile() -> None:
+def test_filters_that_leave_no_endpoint_name_their_profile() -> None:
     text = HEAD + "plugins:\n- type: prefill-filter\n"
     nobody = outcome(build_snapshot(2), text=text)
     assert nobody == Refusal("no-endpoint", "no endpoint passes the filters of profile default")

@@ -1,4 +1,4 @@
-"""What scheduling decides, as the gateway sees it."""
+"""Scheduling decisions as the gateway sees them."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def saturate(director: Director, waiting: float) -> None:
         director.books.pool.record_metrics(slot, waiting, 0, 0)
 
 
-async def test_a_saturated_pool_sheds_what_can_be_shed() -> None:
+async def test_a_saturated_pool_sheds_sheddable_requests() -> None:
     director = build_director()
     saturate(director, 6)
     shed = (await ask(Gateway(director), SHEDDABLE)).immediate_response
@@ -47,7 +47,7 @@ async def test_a_pool_with_room_sheds_nothing() -> None:
 
 
 @pytest.mark.parametrize(("predicted_ttft_ms", "is_shed"), [(900.0, True), (100.0, False)])
-async def test_what_no_endpoint_can_serve_in_time_is_shed(predicted_ttft_ms: float, is_shed: bool) -> None:
+async def test_a_request_that_no_endpoint_can_serve_in_time_is_shed(predicted_ttft_ms: float, is_shed: bool) -> None:
     director = build_director(endpoints=1, latency=FixedPredictions([(predicted_ttft_ms, 10.0)]))
     asked = {"x_prediction_based_scheduling": "true", "x_slo_ttft_ms": "500"}
     busy = Gateway(director)
@@ -90,14 +90,14 @@ async def test_a_session_comes_back_to_its_endpoint() -> None:
         assert again["x-gateway-destination-endpoint"] == first
 
 
-async def test_filters_that_leave_nobody_are_503() -> None:
+async def test_filters_that_leave_no_endpoint_are_503() -> None:
     text = HEAD + "plugins:\n- type: prefill-filter\n"
     answer = (await ask(Gateway(build_director(config=text)), {})).immediate_response
     assert answer.status.code == 503
     assert b"no endpoint passes the filters of profile default" in answer.body
 
 
-async def test_what_costs_more_objectives_than_it_meets_is_shed_where_all_may_be() -> None:
+async def test_with_shed_all_a_request_that_costs_more_than_it_gains_is_shed() -> None:
     shedding = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
     director = build_director(endpoints=1, latency=FixedPredictions([(100.0, 10.0)]), config=shedding)
     asked = {"x_prediction_based_scheduling": "true", "x_slo_ttft_ms": "500"}

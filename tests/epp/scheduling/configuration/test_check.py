@@ -82,7 +82,7 @@ def test_the_preset_is_described_with_what_is_ignored() -> None:
         (QUEUE, None),
     ],
 )
-def test_traps_are_warned_of(text: str, warning: str | None) -> None:
+def test_probable_mistakes_give_a_warning(text: str, warning: str | None) -> None:
     result = run(text)
     assert result.exit_code == 0
     assert result.stderr.count("warning: ") == (warning is not None)

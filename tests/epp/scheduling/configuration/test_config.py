@@ -55,7 +55,7 @@ def test_the_environment_wins_over_the_built_in_configuration() -> None:
     assert not scheduler.notices
 
 
-def test_parameters_of_the_other_strategy_are_told_to_do_nothing() -> None:
+def test_parameters_of_the_other_strategy_are_noticed() -> None:
     scheduler = load(DEFAULT_CONFIG, STICKY_EPSILON="0.2", NEG_HEADROOM_TTFT_WEIGHT="0.5")
     expected = "slo-scorer: negHeadroomTtftWeight, stickyEpsilon: no effect except with strategy: reference"
     assert scheduler.notices == (expected,)
@@ -250,7 +250,7 @@ QUEUE = HEAD + "plugins:\n- type: queue-scorer\n"
         (QUEUE + "- type: slo-aware-profile-handler\n", None, "$.schedulingProfiles", "profile named slo"),
     ],
 )
-def test_what_is_wrong_is_placed(text: str, line: int | None, path: str, problem: str) -> None:
+def test_errors_name_line_and_path(text: str, line: int | None, path: str, problem: str) -> None:
     with pytest.raises(DocumentError) as caught:
         load(text)
     assert problem in caught.value.problem

@@ -60,7 +60,7 @@ def test_anchors_and_merge_keys_are_understood() -> None:
         ("a: \ud800", None, "$", "not YAML"),
     ],
 )
-def test_what_is_wrong_has_a_place(text: str, line: int | None, path: str, problem: str) -> None:
+def test_errors_have_line_and_path(text: str, line: int | None, path: str, problem: str) -> None:
     error = failure(text)
     assert problem in error.problem
     assert error.line == line
@@ -82,7 +82,7 @@ def test_what_is_wrong_has_a_place(text: str, line: int | None, path: str, probl
     ],
     ids=["aliases of aliases", "nesting", "length", "values", "digits"],
 )
-def test_what_grows_out_of_bounds_is_refused(text: str) -> None:
+def test_a_document_over_the_limits_is_refused(text: str) -> None:
     failure(text)
 
 
@@ -96,7 +96,7 @@ trees = st.recursive(
 
 @settings(deadline=None)
 @given(tree=trees, flow=st.booleans())
-def test_whatever_is_written_is_read_and_placed(tree: Any, flow: bool) -> None:
+def test_every_written_value_is_read_with_its_line(tree: Any, flow: bool) -> None:
     text = yaml.safe_dump(tree, default_flow_style=flow, allow_unicode=True)
     document = read_document(text)
     assert document.value == tree

@@ -88,7 +88,7 @@ async def test_a_file_that_is_gone_for_a_moment_is_waited_for(tmp_path: Path, ca
     assert [record.levelno for record in caplog.records if "stays" in record.message] == [logging.WARNING]
 
 
-async def test_what_can_t_be_applied_is_counted(tmp_path: Path) -> None:
+async def test_a_configuration_that_can_t_be_applied_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(QUEUE)
     file = SchedulerFile(path, {})

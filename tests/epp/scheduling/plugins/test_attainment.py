@@ -48,7 +48,7 @@ def test_a_loose_request_keeps_off_those_that_strict_ones_would_miss_for_it() ->
     assert strict < loose == 1.0
 
 
-def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> None:
+def test_a_quick_start_leaves_a_response_room_to_be_slowed() -> None:
     def first_of(so_far: tuple[float, float]) -> list[float]:
         candidates = build_snapshot(
             2,
@@ -67,7 +67,7 @@ def test_who_has_room_from_what_was_quick_so_far_is_no_reason_to_keep_off() -> N
     assert too_late[0] == 1.0
 
 
-def test_whom_nothing_can_save_goes_where_least_is_lost() -> None:
+def test_a_request_that_nothing_can_save_goes_where_it_costs_least() -> None:
     candidates = build_snapshot(
         2,
         in_flight=[20, 20],
@@ -98,7 +98,7 @@ def test_a_prompt_goes_where_it_is_cached_when_reading_it_would_hold_others_up()
     assert with_cost(0.0)[0] == 1.0
 
 
-def test_between_equals_the_quicker_is_taken() -> None:
+def test_between_equal_endpoints_the_faster_is_chosen() -> None:
     candidates = build_snapshot(2, predicted=[(300, 12), (300, 13)], medians=[(200, 10), (200, 11)])
     assert scores(request(None, None), candidates)[0] == 1.0
     assert scores(request(None, None), candidates)[1] > 0.9

@@ -65,7 +65,7 @@ def test_the_table_of_variables_is_the_registry_s() -> None:
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=range(len(CONFIGURATIONS)))
-def test_the_configurations_load_without_a_trap(text: str) -> None:
+def test_the_configurations_load_without_warnings(text: str) -> None:
     scheduler = load_scheduler(text, {})
     assert scheduler.wants_predictions(Request("1", "m", prediction_based=True))
     assert list(find_warnings(scheduler)) == []
@@ -98,7 +98,7 @@ plugins:
 
 
 def install(folder: Path, module: str) -> None:
-    """What pip makes of a package with this module, and of the entry point that the document shows."""
+    """Install a package with this module and with the entry point that the document shows."""
     (folder / "my_plugins.py").write_text(module)
     (folder / "my_plugins-1.0.dist-info").mkdir()
     (folder / "my_plugins-1.0.dist-info" / "METADATA").write_text(

@@ -105,7 +105,7 @@ def test_latency_scores_are_those_of_the_formulas(
 
 @settings(max_examples=100, deadline=None)
 @given(candidates=snapshots(), ttft=objectives, tpot=objectives)
-def test_the_tier_filter_keeps_who_meets_the_objectives_unless_it_explores(
+def test_the_tier_filter_keeps_endpoints_that_meet_the_objectives_unless_it_explores(
     candidates: Snapshot, ttft: float | None, tpot: float | None
 ) -> None:
     asked = request(ttft, tpot)

@@ -64,7 +64,7 @@ def test_a_scorer_of_load(scorer: Scorer, columns: dict[str, list[float]], expec
     assert scorer.score(REQUEST, candidates, RNG).tolist() == pytest.approx(expected)
 
 
-def test_a_long_match_has_a_say_of_its_own() -> None:
+def test_the_matched_length_can_have_a_weight() -> None:
     scorer = PrefixCacheScorer(match_length_weight=0.5, match_length_scale_tokens=800)
     asked = Request("1", "m", block_hashes=tuple(range(50)))
     candidates = build_snapshot(2, prefix_score=[0.5, 1.0])
@@ -87,7 +87,7 @@ def test_a_loaded_adapter_is_best_then_room_then_waiting_for_it() -> None:
     assert LoraAffinityScorer().score(REQUEST, build_snapshot(2), RNG).tolist() == [0.0, 0.0]
 
 
-def test_cold_prompts_go_to_whoever_took_one_longest_ago() -> None:
+def test_cold_prompts_go_to_the_endpoint_that_took_one_longest_ago() -> None:
     profile = Profile("p", (), (WeightedScorer("lru", load.NoHitLruScorer(), 1.0),), MaxScorePicker())
     candidates, rng = build_snapshot(4), np.random.default_rng(2)
     chosen = []
@@ -168,12 +168,12 @@ def test_a_session_stays_where_it_was() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "!", "bm9ib2R5", "/w==", "x" * 10_000])
-def test_a_token_of_nobody_tells_nothing(token: str) -> None:
+def test_an_unknown_session_token_prefers_no_endpoint(token: str) -> None:
     scorer = build("session-affinity-scorer", encodedEndpointHeaderConfig={"header": " X-Mine "})
     assert not scorer.score(Request("1", "m", headers={"x-mine": token}), build_snapshot(2), RNG).any()
 
 
-def test_a_decision_tells_what_the_response_gets() -> None:
+def test_a_decision_has_the_response_headers() -> None:
     profile = Profile("p", (build("session-affinity-filter"),), (), MaxScorePicker())
     scheduler = Scheduler({"p": profile}, build("single-profile-handler"), build("prefix-cache-scorer").parameters)
     candidates = build_snapshot(3)
@@ -219,7 +219,7 @@ def context_score(text: str | None, tokens: int) -> tuple[float, bool]:
     return 0.3 + 0.7 * raw, True
 
 
-def test_the_utilization_filter_drops_who_exceeds_any_cap() -> None:
+def test_the_utilization_filter_drops_endpoints_over_any_cap() -> None:
     candidates = build_snapshot(3, waiting=[0, 3, 0], kv_usage=[0.5, 0.5, 0.9])
     caps = [{"metric": "waiting-queue", "maxValue": 2}, {"metric": "kv-cache-utilization", "maxValue": 0.5}]
     assert build("utilization-filter", conditions=caps).keep(REQUEST, candidates, RNG).tolist() == [True, False, False]

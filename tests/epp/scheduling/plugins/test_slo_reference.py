@@ -129,7 +129,7 @@ def exact(scorer: SloScorer, request: Request, candidates: Snapshot) -> list[flo
 
 shares = st.floats(0, 1)
 weights = st.sampled_from([0.0, 0.2, 0.8, 1.0, 3.5])
-# From a small set too, so that ties, thresholds met exactly and limits hit exactly come up often.
+# Some values come from a small set, so that ties and exact hits of thresholds and limits are frequent.
 latencies = st.one_of(st.sampled_from([10.0, 20.0, 50.0, 400.0, 500.0, math.nan, math.inf]), st.floats(0.01, 1e5))
 objectives = st.one_of(st.none(), st.sampled_from([20.0, 50.0, 500.0]), st.floats(0.1, 1e5))
 scorers = st.builds(
