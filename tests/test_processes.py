@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 
 SERVERS = ("trainer", "predictor", "simulator", "epp")
 
@@ -61,7 +61,7 @@ def test_a_signal_ends_a_server_with_status_0_and_no_traceback(
     with started(module, port, tmp_path) as process:
         until(lambda: alive(port))
         os.kill(process.pid, number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, output
     assert "Traceback" not in output
 
@@ -71,7 +71,7 @@ def test_a_taken_port_is_reported_in_one_line(module: str, tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with started(module, port, tmp_path) as process:
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 1
     last = output.splitlines()[-1]
     assert f"can't listen on 127.0.0.1:{port}" in last
@@ -90,10 +90,10 @@ process.wait()
 def test_a_server_ends_when_its_parent_is_killed(module: str, tmp_path: Path) -> None:
     port = free_port()
     with started(module, port, tmp_path, sys.executable, "-c", STARTER) as starter:
-        until(lambda: alive(port), 60)
+        until(lambda: alive(port))
         left = psutil.Process(starter.pid).children(recursive=True)
         starter.kill()
-        assert psutil.wait_procs(left, timeout=60)[1] == []
+        assert psutil.wait_procs(left, timeout=PATIENCE_S)[1] == []
 
 
 @pytest.mark.slow
@@ -101,16 +101,16 @@ def test_a_server_ends_when_its_parent_is_killed(module: str, tmp_path: Path) ->
 def test_workers_end_when_their_supervisor_is_killed(module: str, flags: list[str], tmp_path: Path) -> None:
     port = free_port()
     with started(module, port, tmp_path, more=["--workers", "2", *flags]) as first:
-        until(lambda: alive(port), 60)
-        until(lambda: len(psutil.Process(first.pid).children()) == 2, 60)
+        until(lambda: alive(port))
+        until(lambda: len(psutil.Process(first.pid).children()) == 2)
         left = psutil.Process(first.pid).children()
         first.kill()
-        assert psutil.wait_procs(left, timeout=60)[1] == []
+        assert psutil.wait_procs(left, timeout=PATIENCE_S)[1] == []
 
 
 def test_a_picker_ends_if_its_first_worker_cannot_start() -> None:
     flags = ["--workers", "2", "--metrics-port", str(free_port()), "--endpoints", "nonsense"]
     command = [sys.executable, "-m", "epp", *flags]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 1
     assert "endpoint 'nonsense': expected [name=]host:port" in result.stderr

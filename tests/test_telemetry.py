@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_store import open_store
+from tests.live import PATIENCE_S
 from tests.predictor.models import pair
 
 ROOT = Path(__file__).parents[1]
@@ -28,5 +29,5 @@ def test_onnxruntime_writes_nothing_to_the_home_folder(tmp_path: Path, module: s
     # The variables of a build server are left out, because onnxruntime sends nothing from a build server anyway.
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", RUN.format(module=module), str(model)]
-    subprocess.run(command, env=env, check=True, timeout=60)
+    subprocess.run(command, env=env, check=True, timeout=PATIENCE_S)
     assert not list(home.iterdir())

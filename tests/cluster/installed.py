@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 from tests.node.cluster import Cluster
 from tests.node.manifests import container, deployment
 
@@ -99,7 +99,7 @@ def ask(url: str, number: int, headers: dict[str, str] | None = None) -> int:
         json.dumps({**body, "stream": True}).encode(),
         {"content-type": "application/json", **(headers or {})},
     )
-    with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
         response.read()
         return int(response.status)
 
@@ -126,8 +126,8 @@ def train(release: Release, count: int = 300) -> int:
     """Send rows to the trainer, wait until every prediction server serves a model, and return its generation."""
     status, answer = call(f"http://{release.address}:8000/add_training_data_bulk", sample_rows(count))
     assert status in (200, 202), answer
-    until(lambda: generation(release, 8001) > 0, 60)
-    until(lambda: all(generation(release, port) > 0 for port in (8002, 8003)), 60)
+    until(lambda: generation(release, 8001) > 0)
+    until(lambda: all(generation(release, port) > 0 for port in (8002, 8003)))
     return generation(release, 8001)
 
 

@@ -58,7 +58,7 @@ def serve(release: Release, address: str, count: int = 40) -> None:
     before = samples(release)
     assert [ask(f"http://{address}:8081", number) for number in range(count)] == [200] * count
     # Each request gives at least two rows: one for TTFT, one for TPOT.
-    until(lambda: samples(release) >= before + 2 * count, 60)
+    until(lambda: samples(release) >= before + 2 * count)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def secret(release: Release) -> dict[str, str]:
 def test_pickers_and_their_trainer_talk_over_tls(release: Release) -> None:
     for address in addresses(release):
         serve(release, address)
-    until(lambda: min(generations(release)) > 0, 60)
+    until(lambda: min(generations(release)) > 0)
     assert "Succeeded" in release.helm("test")
     assert '"ok"' in curl(release, "--cacert", CA_FILE, f"https://{URL}")
     assert "certificate" in curl(release, f"https://{URL}", check=False)
@@ -101,8 +101,8 @@ def test_a_new_certificate_reaches_both_sides_by_their_mounts(release: Release) 
     release.upgrade(*FLEET)
     authority = secret(release)["ca.crt"]
     assert authority != before["ca.crt"]
-    until(lambda: in_picker(release, "cat", CA_FILE) == base64.b64decode(authority).decode(), 60)
-    until(lambda: '"ok"' in curl(release, "--cacert", CA_FILE, f"https://{URL}", check=False), 60)
+    until(lambda: in_picker(release, "cat", CA_FILE) == base64.b64decode(authority).decode())
+    until(lambda: '"ok"' in curl(release, "--cacert", CA_FILE, f"https://{URL}", check=False))
     assert addresses(release) == pods
     serve(release, pods[1])
 

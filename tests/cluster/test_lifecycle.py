@@ -24,7 +24,7 @@ def test_with_persistence_a_new_pod_keeps_models_and_samples(cluster: Cluster) -
         known, old = samples(release), release.pod
         assert known > 0
         release.kubectl("delete", "pod", old)
-        until(lambda: [pod["metadata"]["name"] for pod in release.pods] not in ([], [old]), 60)
+        until(lambda: [pod["metadata"]["name"] for pod in release.pods] not in ([], [old]))
         cluster.wait_ready("deployment/my-slo-pool-epp", release.namespace, 120)
         assert generation(release, 8001) >= before
         assert samples(release) == known
@@ -35,7 +35,7 @@ def test_with_persistence_a_new_pod_keeps_models_and_samples(cluster: Cluster) -
         assert status == 200, answer
         release.helm("uninstall", "--wait")
         # Only the claim with the models and the samples outlives the release.
-        until(lambda: not any("epp" in name for name in release.objects() if not name.startswith("persistent")), 60)
+        until(lambda: not any("epp" in name for name in release.objects() if not name.startswith("persistent")))
         left = {name for name in release.objects() if "my-model-server" not in name}
         assert len(left) == 1
         assert left.pop().startswith("persistentvolumeclaim/")
@@ -59,7 +59,7 @@ def test_values_change_and_are_rolled_back(cluster: Cluster) -> None:
         (pod,) = release.pods
         assert len(pod["spec"]["containers"]) == 5
         release.helm("uninstall", "--wait")
-        until(lambda: not any("epp" in name for name in release.objects()), 60)
+        until(lambda: not any("epp" in name for name in release.objects()))
         assert {name for name in release.objects() if "my-model-server" not in name} == set()
 
 

@@ -30,11 +30,11 @@ def ready_pods(release: Release) -> list[str]:
 
 def test_another_leads_when_the_leader_goes(cluster: Cluster) -> None:
     with installed(cluster, *ELECTED, wait=()) as release:
-        until(lambda: len(release.pods) == 2 and len(ready_pods(release)) == 1, 60)
+        until(lambda: len(release.pods) == 2 and len(ready_pods(release)) == 1)
         for _ in range(2):
             (leader,) = ready_pods(release)
             release.kubectl("delete", "pod", leader)
-            until(lambda leader=leader: ready_pods(release) not in ([], [leader]), 60)  # type: ignore[misc]
+            until(lambda leader=leader: ready_pods(release) not in ([], [leader]))  # type: ignore[misc]
             until(lambda: len(release.pods) == 2)
         (lease,) = json.loads(release.kubectl("get", "leases", "-o", "json"))["items"]
         assert lease["spec"]["holderIdentity"] in ready_pods(release)

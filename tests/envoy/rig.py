@@ -24,6 +24,7 @@ from lab.loop import envoy
 from lab.loop.supervisor import Part, Supervisor
 from tests.envoy.backends import Backend
 from tests.envoy.clients import Http2Connection, http2
+from tests.live import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any]], None]
@@ -192,7 +193,7 @@ async def get_json(url: str) -> Any:
     return json.loads(await get(url))
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.02)

@@ -24,7 +24,7 @@ from epp.extproc.protocol.external_processor_pb2 import (
     ProtocolConfiguration,
 )
 from tests.epp.parts import CHAT, header_block
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 
 ENDPOINTS = "a=127.0.0.1:1,b=127.0.0.1:2"
 
@@ -55,12 +55,12 @@ class PickerProcess:
     def is_serving(self, service: str = "readiness") -> bool:
         """What the health port says."""
         with grpc.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
-            answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=5)
+            answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=PATIENCE_S)
             return bool(answer.status == HealthCheckResponse.SERVING)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -83,12 +83,12 @@ def picker_process(
         picker = PickerProcess(ports[0], ports[1], ports[2], process, log)
         try:
             workers = int(flags[flags.index("--workers") + 1]) if "--workers" in flags else 1
-            until(lambda: _ready_workers(picker) == workers, 60)
+            until(lambda: _ready_workers(picker) == workers)
             yield picker
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(PATIENCE_S)
             finally:
                 process.kill()
 

@@ -5,6 +5,7 @@ import click
 import pytest
 
 from epp.flags import Duration, double_dashes
+from tests.live import PATIENCE_S
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("50ms", 0.05), ("1m30s", 90.0), ("2s", 2.0), (".5h", 1800.0)])
@@ -24,7 +25,7 @@ def test_one_dash_is_as_good_as_two() -> None:
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "epp", *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run([sys.executable, "-m", "epp", *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_help_names_flags_and_variables() -> None:

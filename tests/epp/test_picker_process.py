@@ -16,7 +16,7 @@ from epp.extproc.messages import DESTINATION_HEADER
 from epp.extproc.tls import self_signed
 from tests.epp.parts import set_headers
 from tests.epp.process import PickerProcess, Stream, picker_process, token
-from tests.live import until
+from tests.live import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +121,7 @@ async def test_what_a_killed_worker_held_is_given_back(tmp_path: Path) -> None:
         for worker in _children(picker):
             os.kill(worker, signal.SIGKILL)
         until(lambda: picker.log.read_text().count("starting another") == 2)
-        until(lambda: _answers_in_flight(picker) == 0, 60)
+        until(lambda: _answers_in_flight(picker) == 0)
         for channel in channels:
             await channel.close()
         async with picker.channel() as channel:
@@ -149,7 +149,7 @@ async def test_a_signal_lets_open_streams_end(tmp_path: Path) -> None:
             until(lambda: "stopping: 1 requests in flight" in picker.log.read_text())
             await stream.respond(token("a"))
             await stream.end()
-        assert picker.process.wait(20) == 0
+        assert picker.process.wait(PATIENCE_S) == 0
 
 
 async def test_requests_are_taken_for_a_while_after_a_signal_and_a_second_one_ends_that(tmp_path: Path) -> None:

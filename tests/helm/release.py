@@ -12,6 +12,7 @@ from typing import Any, Self
 import yaml
 
 from tests.helm.binaries import tool
+from tests.live import PATIENCE_S
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
 SLO_VALUES = CHART / "values-slo-example.yaml"
@@ -117,7 +118,7 @@ def helm(*arguments: str | Path) -> str:
     """Run helm without a cluster and without repositories. Return its output, or raise HelmError with it."""
     environment = {**os.environ, "KUBECONFIG": os.devnull, "HELM_REPOSITORY_CONFIG": os.devnull}
     done = subprocess.run(
-        [str(tool("helm")), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=60
+        [str(tool("helm")), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=PATIENCE_S
     )
     if done.returncode:
         raise HelmError(done.stdout + done.stderr)

@@ -13,7 +13,7 @@ from tests.helm.binaries import tool
 from tests.helm.release import CHART, arguments
 from tests.helm.test_matrix import MATRIX
 from tests.kubernetes.control_plane import ControlPlane
-from tests.live import until
+from tests.live import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
@@ -52,7 +52,7 @@ class Cluster:
 
     def _run(self, name: str, *words: str | Path) -> str:
         command = [str(tool(name)), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=self._environment, timeout=90)
+        done = subprocess.run(command, capture_output=True, text=True, env=self._environment, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -76,7 +76,7 @@ def test_a_restricted_namespace_accepts_every_pod(cluster: Cluster, values: dict
         deployments = len(cluster.found("deployments", "-n", namespace)["items"])
         return len(sets) == deployments and all(item["status"]["replicas"] == item["spec"]["replicas"] for item in sets)
 
-    until(made, timeout_s=30)
+    until(made)
 
 
 def test_a_release_changes_between_all_kinds_of_values(cluster: Cluster) -> None:
@@ -113,7 +113,7 @@ def test_only_the_claim_outlives_the_release_and_the_next_one_takes_it_over(clus
     cluster.upgrade(namespace, {**SIDECARS, **CLAIM})
     claim = cluster.found("pvc", "pool-model-store", "-n", namespace)["metadata"]["uid"]
     cluster.helm("uninstall", "pool", "-n", namespace)
-    until(lambda: names() == {"persistentvolumeclaim/pool-model-store"}, timeout_s=30)
+    until(lambda: names() == {"persistentvolumeclaim/pool-model-store"})
     cluster.upgrade(namespace, {**SIDECARS, **CLAIM})
     assert cluster.found("pvc", "pool-model-store", "-n", namespace)["metadata"]["uid"] == claim
 

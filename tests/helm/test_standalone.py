@@ -11,6 +11,7 @@ import yaml
 
 from lab.loop import envoy
 from tests.helm.release import Object, Release, mounts, render
+from tests.live import PATIENCE_S
 
 STANDALONE = {"standalone.enabled": True}
 SERVERS = "my-slo-pool-servers.inference.svc.cluster.local"
@@ -92,7 +93,7 @@ def test_envoy_accepts_the_configuration(values: dict[str, Any], tmp_path: Path)
     arguments = release.containers["envoy"]["args"]
     given = [str(file) if one == "/etc/envoy/envoy.yaml" else one for one in arguments]
     command = [str(envoy.binary()), "--mode", "validate", *given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from scripts.image_locks import IMAGES
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -146,11 +146,11 @@ def container(roots: Path, image: str, flags: Sequence[str], health: str, folder
             extra_groups=[],
         )
         try:
-            until(lambda: _answers(process, health, log), 60)
+            until(lambda: _answers(process, health, log))
             yield
         finally:
             process.terminate()
-            assert process.wait(30) == 0, log.read_text()
+            assert process.wait(PATIENCE_S) == 0, log.read_text()
 
 
 def _dockerfile(image: str) -> str:
@@ -209,7 +209,7 @@ def test_the_three_images_work_together_as_another_user_on_read_only_trees(
     predictor_flags = [*here, "--port", str(prediction), *store, "--model-sync-interval-sec", "0.1"]
     with container(roots, "latency-training", trainer_flags, f"http://127.0.0.1:{training}/healthz", tmp_path):
         assert call(f"http://127.0.0.1:{training}/add_training_data_bulk", _samples(600))[0] == 202
-        until(lambda: call(f"http://127.0.0.1:{training}/readyz")[0] == 200, 60)
+        until(lambda: call(f"http://127.0.0.1:{training}/readyz")[0] == 200)
         with container(roots, "latency-prediction", predictor_flags, f"http://127.0.0.1:{prediction}/readyz", tmp_path):
             assert call(f"http://127.0.0.1:{prediction}/predict", _samples(1)["entries"][0])[0] == 200
             page = f"http://127.0.0.1:{metrics}/metrics"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, NoControlPlaneError, command_of
-from tests.live import free_port, until
+from tests.live import PATIENCE_S, free_port, until
 
 CRDS = Path(__file__).parent / "crds.yaml"
 
@@ -114,7 +114,7 @@ class ControlPlane:
             "--endpoint-reconciler-type=none",
             *self._api_server_flags,
         )
-        until(lambda: self._alive(API_SERVER) and self._is_ready(), timeout_s=60)
+        until(lambda: self._alive(API_SERVER) and self._is_ready())
 
     def start_controller_manager(self, *flags: str) -> None:
         """With the admin's rights. Its garbage collection removes pods of nodes that aren't there: `--controllers`."""
@@ -163,7 +163,7 @@ class ControlPlane:
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
         context = ssl.create_default_context(cafile=self.certificate)
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as response:  # noqa: S310
                 text = response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -195,7 +195,7 @@ class ControlPlane:
 
     def _etcd(self, method: str, body: Any) -> Any:
         request = urllib.request.Request(f"{self._etcd_url}/v3/kv/{method}", json.dumps(body).encode())  # noqa: S310
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
             return json.load(response)
 
     def _start_etcd(self) -> None:

@@ -12,6 +12,7 @@ from epp.kubernetes.objects import POOL_GROUP
 from epp.kubernetes.targets import PoolName, TargetPods
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
+from tests.live import PATIENCE_S
 
 POOL = PoolName("pool", POOL_GROUP)
 
@@ -56,7 +57,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Tas
 
 
 async def eventually(
-    condition: Callable[[], bool], describe: Callable[[], str] = lambda: "", timeout_s: float = 20.0
+    condition: Callable[[], bool], describe: Callable[[], str] = lambda: "", timeout_s: float = PATIENCE_S
 ) -> None:
     """Waits for a condition; AssertionError when it doesn't come true."""
     deadline = time.monotonic() + timeout_s

@@ -18,6 +18,7 @@ from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.following import eventually, running
 from tests.kubernetes.gate import Gate
 from tests.kubernetes.namespace import Namespace
+from tests.live import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -187,7 +188,7 @@ async def test_the_lease_of_a_killed_process_runs_out(kubeconfig: Path, namespac
         third = holder()
         processes[third].terminate()
         await eventually(lambda: holder() == "")
-        assert [processes[name].wait(timeout=20) for name in (second, third)] == [0, 0]
+        assert [processes[name].wait(timeout=PATIENCE_S) for name in (second, third)] == [0, 0]
 
 
 async def test_who_was_paused_past_the_deadline_knows_that_it_no_longer_leads(

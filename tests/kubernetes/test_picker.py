@@ -10,7 +10,7 @@ from epp.kubernetes.leader import lease_name
 from tests.epp.parts import set_headers
 from tests.epp.process import Stream, picker_process, token
 from tests.kubernetes.namespace import Namespace
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +73,6 @@ async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
                 assert first.in_flight() == 1
                 await stream.respond(token("a"))
                 await stream.end()
-            assert first.process.wait(20) == 0
+            assert first.process.wait(PATIENCE_S) == 0
             assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "second"
             assert "headroom_epp_leader_transitions_total 1.0" in second.metrics()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from model_store import open_store
+from tests.live import PATIENCE_S
 from tests.model_store.drafts import draft, flipped, in_force
 from tests.model_store.places import BucketPlace, Place
 from tests.model_store.s3_server import S3Server
@@ -13,7 +14,7 @@ from tests.model_store.s3_server import S3Server
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "model_store", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def damage(place: Place, name: str) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from tests.helm.binaries import tool
 from tests.kubernetes.control_plane import ApiError, ControlPlane
-from tests.live import until
+from tests.live import PATIENCE_S, until
 from tests.node.certificates import write_certificate
 from tests.node.images import ROOT
 from tests.node.network import Subnet, free_subnet, remove_bridge
@@ -35,7 +35,7 @@ class Cluster:
         self.kubeconfig = plane.kubeconfig()
         self._last_words: list[str] = []
 
-    def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0) -> str:
+    def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> str:
         """Run kubectl and return its stdout.
 
         On failure return stdout and stderr, or raise them as an AssertionError if `check` is set.
@@ -217,7 +217,7 @@ def _agent(cluster: Cluster) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(10)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from tests.live import until
+from tests.live import PATIENCE_S, until
 from tests.node.cluster import Cluster
 from tests.node.manifests import pod, script
 
@@ -72,10 +72,10 @@ def test_only_the_api_server_is_admitted(cluster: Cluster) -> None:
     url = f"https://{cluster.subnet.gateway}:{port}/containerLogs/a/b/c"
     context = ssl.create_default_context(cafile=cluster.folder / "node.crt")
     with pytest.raises(OSError, match=r"CERTIFICATE_REQUIRED|closed connection|reset by peer"):
-        urllib.request.urlopen(url, timeout=5, context=context)
+        urllib.request.urlopen(url, timeout=PATIENCE_S, context=context)
     context.load_cert_chain(cluster.folder / "api-server-client.crt", cluster.folder / "api-server-client.key")
     with pytest.raises(urllib.error.HTTPError) as answered:
-        urllib.request.urlopen(url, timeout=5, context=context)
+        urllib.request.urlopen(url, timeout=PATIENCE_S, context=context)
     with answered.value:
         assert answered.value.code == 404
 

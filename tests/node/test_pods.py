@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 from tests.node.cluster import Cluster
 from tests.node.manifests import SECURITY, container, deployment, pod, script, service
 
@@ -104,7 +104,7 @@ def test_pods_end_gracefully(cluster: Cluster, namespace: str) -> None:
     following = cluster.start("kubectl", "logs", "-n", namespace, "two", "-c", "server", "-f")
     cluster.kubectl("delete", "pod", "two", "-n", namespace)
     assert not cluster.get("pod", "two", namespace)
-    assert following.communicate(timeout=10)[0].split() == ["up", "hook", "told"]
+    assert following.communicate(timeout=PATIENCE_S)[0].split() == ["up", "hook", "told"]
     assert not cluster.processes(uid)
 
 

@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 from predictor import connection
 from predictor.connection import HeadTimeoutProtocol
 from predictor.http import send_json
-from tests.live import live
+from tests.live import PATIENCE_S, live
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,14 +30,14 @@ WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 async def test_a_partial_request_head_times_out(address: tuple[str, int], sent: bytes) -> None:
     reader, writer = await asyncio.open_connection(*address)
     writer.write(sent)
-    assert await asyncio.wait_for(reader.read(), 10) == b""
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     writer.close()
 
 
 async def test_a_partial_second_request_head_times_out(address: tuple[str, int]) -> None:
     reader, writer = await asyncio.open_connection(*address)
     writer.write(WHOLE + WHOLE[:20])
-    assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1 200") == 1
+    assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).count(b"HTTP/1.1 200") == 1
     writer.close()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from model_store import Draft, open_store
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 from tests.predictor.models import draft, pair, running_predictor
 from tests.predictor.process import predictor_process
 from tests.predictor.test_v1 import ROW, SUM
@@ -227,7 +227,7 @@ def test_requests_in_flight_on_a_removed_version_finish(tmp_path: Path) -> None:
     put(tmp_path, "doubling", 1, doubling())
     with running_predictor(tmp_path, model_control_mode="explicit", load_model=("*",)) as url:
         body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [4]}]}).encode()
-        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.putrequest("POST", "/v2/models/doubling/versions/1/infer")
             connection.putheader("content-length", str(len(body)))
@@ -290,7 +290,7 @@ def test_load_unload_and_shutdown_under_load_end_cleanly(tmp_path: Path) -> None
         ending.start()
         failures = hammer(acts, stop)
         ending.join()
-        output, _ = running.process.communicate(timeout=30)
+        output, _ = running.process.communicate(timeout=PATIENCE_S)
     assert not failures
     assert running.process.returncode == 0, output
     assert "Traceback" not in output
@@ -337,7 +337,7 @@ async def test_a_body_that_does_not_arrive_times_out(tmp_path: Path, monkeypatch
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        answer = await asyncio.wait_for(reader.read(1000), 10)
+        answer = await asyncio.wait_for(reader.read(1000), PATIENCE_S)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"did not arrive" in answer

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from model_store import open_store
 from predictor.openapi import document
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.predictor.models import pair, running_predictor
 from tests.predictor.triton_models import doubling, put
 
@@ -51,7 +51,7 @@ def test_allowed_and_forbidden_requests_get_documented_answers(api: Any, method:
     operation = api[path][method]
 
     def ask(case: Any) -> None:
-        response = case.call(timeout=10)
+        response = case.call(timeout=PATIENCE_S)
         if not (response.status_code == 503 and "503" in operation.definition.raw["responses"]):
             case.validate_response(response, checks=[not_a_server_error])
         case.validate_response(
@@ -90,7 +90,7 @@ def test_the_page_lists_every_operation_in_a_browser(url: str, tmp_path: Path) -
         "--virtual-time-budget=5000",
     ]
     command = [str(CHROMIUM), *flags, "--dump-dom", f"{url}/docs"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert 'data-ready="true"' in page
     for path, item in document()["paths"].items():
         assert json.dumps(path).strip('"') in page

@@ -10,7 +10,7 @@ import pytest
 
 from model_store import Draft, open_store
 from predictor.exceptions import ModelError
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
 from tests.predictor.models import draft, linear_onnx, open_draft, pair, running_predictor
@@ -124,7 +124,9 @@ def test_the_process_needs_no_training_library() -> None:
         "import sys, predictor.server, predictor.__main__\n"
         "print([m for m in ('xgboost','sklearn','onnx','pandas','grpc','aiohttp','scipy') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 
@@ -141,7 +143,7 @@ def test_the_process_needs_no_training_library() -> None:
 )
 def test_a_bad_flag_ends_the_start_with_one_clear_line(arguments: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "predictor", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
     assert expected in result.stderr.splitlines()[-1]
 
@@ -154,7 +156,7 @@ def test_unused_variables_are_reported_with_the_reason(tmp_path: Path) -> None:
         assert process.stderr
         lines = [next(process.stderr) for _ in range(3)]
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
     assert any("UVICORN_WORKERS is set and not used: its name here is PREDICT_WORKERS" in line for line in lines)
     assert any("LOCAL_TTFT_MODEL_PATH is set and not used" in line for line in lines)
 
@@ -164,7 +166,7 @@ def test_a_taken_grpc_port_is_reported_in_one_line(tmp_path: Path) -> None:
         taken = listener.getsockname()[1]
         command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--port", "0", "--grpc-port", str(taken)]
         command += ["--model-store", str(tmp_path)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{taken} for gRPC" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
@@ -191,7 +193,7 @@ def test_a_poll_of_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) ->
 
 def test_help_names_the_variables() -> None:
     command = [sys.executable, "-m", "predictor", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    text = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
     assert all(
         name in text for name in ("MODEL_SYNC_INTERVAL_SEC", "PREDICT_PORT", "MODEL_STORE", "MODEL_CONTROL_MODE")
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model_store import SCHEMAS, open_store
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.predictor.models import pair, running_predictor
 
 ROW = {
@@ -127,7 +127,7 @@ def columns(names: list[str], rows: Any) -> bytes:
 def ask_columns(url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
     request = urllib.request.Request(f"{url}/predict/columns", body)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
             return response.status, dict(response.headers), response.read()
     except urllib.error.HTTPError as error:
         with error:

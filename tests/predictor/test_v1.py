@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_store import SCHEMAS, Draft, open_store
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.predictor.models import pair, running_predictor
 from tests.trainer.rows import target
 from trainer.fitter import Fitter
@@ -105,7 +105,7 @@ def test_an_input_error_names_its_field(url: str, body: Any, expected: str) -> N
 
 
 def test_a_body_over_the_limit_is_refused(url: str) -> None:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE_S)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/v1/ttft")
         connection.putheader("content-length", str(1 << 30))
@@ -117,7 +117,7 @@ def test_a_body_over_the_limit_is_refused(url: str) -> None:
 
 def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(url: str) -> None:
     """The client would send 100 MB; the server reads little more than the limit."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE_S)
     sent = 0
 
     def chunks() -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.predictor.models import pair, running_predictor
 from tests.predictor.triton_models import doubling, put, two_by_two
 
@@ -38,7 +38,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes, str | None]
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, body, named)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
             return response.status, response.read(), response.headers["inference-header-content-length"]
     except urllib.error.HTTPError as error:
         with error:

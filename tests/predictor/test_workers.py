@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model_store import open_store
 from predictor.shared_totals import SharedTotals, create_slots, sum_totals
 from predictor.statistics import Statistics, Timing
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 from tests.predictor.models import pair
 from tests.predictor.process import Predictor, predictor_process
 from tests.predictor.test_v1 import ROW, SUM
@@ -48,7 +48,7 @@ def test_two_workers_answer_count_and_stop_as_one_server(tmp_path: Path) -> None
 
         children = parent.children()
         running.process.send_signal(signal.SIGTERM)
-        output, _ = running.process.communicate(timeout=30)
+        output, _ = running.process.communicate(timeout=PATIENCE_S)
         assert running.process.returncode == 0, output
     assert not any(child.is_running() for child in children)
     assert "Traceback" not in output
@@ -64,7 +64,7 @@ def test_two_workers_answer_count_and_stop_as_one_server(tmp_path: Path) -> None
 )
 def test_flags_that_workers_do_not_support_are_refused(flags: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "predictor", "--host", "127.0.0.1", "--workers", "2", *flags]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 1
     assert expected in result.stderr.splitlines()[-1]
 

@@ -38,7 +38,8 @@ class Groups:
         if workerinput is None:
             return
         for item in items:
-            if group := _group(item):
+            group = _group(item)
+            if group and item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
         built = workerinput["control_plane_is_built"]
         items.sort(key=lambda item: _turn(item, built))

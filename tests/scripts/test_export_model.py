@@ -8,6 +8,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from model_store import open_store
+from tests.live import PATIENCE_S
 from trainer.graph import Graph
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_model.py"
@@ -31,7 +32,7 @@ def train(path: Path, names: list[str] | None = None, **parameters: object) -> x
 
 def export(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def published(store: Path, name: str) -> Graph:

@@ -15,7 +15,7 @@ import pytest
 
 from model_store import open_store
 from predictor.protocol import inference_pb2 as pb
-from tests.live import free_port, until
+from tests.live import PATIENCE_S, free_port, until
 from tests.predictor.models import pair
 from tests.serving.authority import Authority
 
@@ -34,7 +34,7 @@ class Server:
         """Return the status of the health endpoint; raise OSError if the TLS handshake fails."""
         try:
             url = f"https://127.0.0.1:{self.port}/healthz"
-            with urllib.request.urlopen(url, timeout=10, context=context) as response:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S, context=context) as response:
                 return int(response.status)
         except urllib.error.URLError as error:
             raise error.reason if isinstance(error.reason, OSError) else error from error
@@ -51,7 +51,7 @@ class Server:
         with grpc.secure_channel(f"127.0.0.1:{self.grpc_port}", credentials, options) as channel:
             method = "/inference.GRPCInferenceService/ServerLive"
             ask = channel.unary_unary(method, pb.ServerLiveRequest.SerializeToString, pb.ServerLiveResponse.FromString)
-            return bool(ask(pb.ServerLiveRequest(), timeout=10).live)
+            return bool(ask(pb.ServerLiveRequest(), timeout=PATIENCE_S).live)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def started(module: str, folder: Path, certificates: Path) -> Iterator[Server]:
             yield server
         finally:
             process.terminate()
-            assert process.wait(30) == 0, server.log.read_text()
+            assert process.wait(PATIENCE_S) == 0, server.log.read_text()
 
 
 @pytest.mark.parametrize("module", SERVERS)
@@ -78,7 +78,7 @@ def test_a_server_uses_the_folders_certificate_and_then_its_replacement(module: 
         with pytest.raises(ssl.SSLCertVerificationError):
             server.health(next_authority.client())
         with pytest.raises(OSError, match=r"."):
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=PATIENCE_S)
         next_authority.issue(folder)
         until(lambda: server.is_answering(next_authority))
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -115,7 +115,7 @@ def test_every_worker_uses_the_certificates(tmp_path: Path) -> None:
             assert all(server.is_answering(authority) for _ in range(10))
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("module", SERVERS)
@@ -132,7 +132,7 @@ def test_an_unusable_folder_is_reported_in_one_line(module: str, spoilt: str, ex
         (folder / "tls.key").write_bytes((other / "tls.key").read_bytes())
     command = [sys.executable, "-m", module, "--port", str(free_port()), "--model-store", str(tmp_path)]
     result = subprocess.run(
-        [*command, "--cert-path", str(folder)], capture_output=True, text=True, timeout=30, check=False
+        [*command, "--cert-path", str(folder)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert result.returncode == 1
     assert expected.format(folder=folder) in result.stderr.splitlines()[-1]

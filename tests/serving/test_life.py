@@ -10,6 +10,7 @@ import pytest
 from serving.exceptions import StartError
 from serving.life import Signals, live
 from serving.parent import PARENT
+from tests.live import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,7 @@ def test_end_receives_further_signals() -> None:
         async def end(self, signals: Signals) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 send(number)
-                assert await asyncio.wait_for(signals.get(), 10) == number
+                assert await asyncio.wait_for(signals.get(), PATIENCE_S) == number
             self.events.append("drained")
 
     server = Drained(running=lambda: send(signal.SIGINT))

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from serving.life import Signals
 from serving.listening import Address, listen
 from serving.web import WebServer
+from tests.live import PATIENCE_S
 
 Work = Callable[[], Awaitable[object]]
 
@@ -58,7 +59,7 @@ async def serving_a_request(
     await web.start()
     running = asyncio.create_task(web.run())
     asking = asyncio.create_task(ask(listener.getsockname()[1]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while "asked" not in application.events:
             await asyncio.sleep(0.01)
     try:
@@ -88,7 +89,7 @@ async def test_open_requests_are_answered_before_the_end() -> None:
 
 async def test_the_end_takes_no_longer_than_the_grace_period(caplog: pytest.LogCaptureFixture) -> None:
     application = Application()
-    async with serving_a_request(application, grace_s=1) as (web, _), asyncio.timeout(20):
+    async with serving_a_request(application, grace_s=1) as (web, _), asyncio.timeout(PATIENCE_S):
         await web.end(Signals())
     assert application.events == ["started", "asked", "ended"]
     assert "graceful shutdown exceeded" in caplog.text
@@ -96,7 +97,7 @@ async def test_the_end_takes_no_longer_than_the_grace_period(caplog: pytest.LogC
 
 async def test_another_sigint_ends_the_grace_period_and_another_sigterm_does_not() -> None:
     application, signals = Application(), Signals()
-    async with serving_a_request(application, grace_s=600) as (web, _), asyncio.timeout(20):
+    async with serving_a_request(application, grace_s=600) as (web, _), asyncio.timeout(PATIENCE_S):
         signals.put_nowait(signal.SIGTERM)
         ending = asyncio.create_task(web.end(signals))
         await asyncio.sleep(0.3)
@@ -112,7 +113,7 @@ async def test_an_application_that_fails_to_start_ends_the_process(caplog: pytes
     web = WebServer(Application(fail).app(), listen(Address("127.0.0.1", 0)), grace_s=1)
     with pytest.raises(SystemExit) as ended:
         await web.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await web.end(Signals())
     assert ended.value.code == 3
     assert "no journal" in caplog.text
@@ -125,7 +126,7 @@ async def test_an_application_that_is_ended_while_starting_starts_first() -> Non
     with suppress(TimeoutError):
         await asyncio.wait_for(web.start(), 0.05)
     gate.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await web.end(Signals())
     assert application.events == ["started", "ended"]
 

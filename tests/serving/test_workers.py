@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from serving.workers import Place, own_place
-from tests.live import until
+from tests.live import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = """
@@ -80,7 +80,7 @@ def test_each_worker_knows_its_place_and_ends_with_a_signal_to_the_first_process
     with supervised(tmp_path) as process:
         assert [name.partition(":")[0] for name in started(tmp_path)] == ["0 of 2", "1 of 2"]
         process.send_signal(signal.SIGTERM)
-        _, output = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, output) == (0, "")
     assert workers(tmp_path) == []
 
@@ -92,13 +92,13 @@ def test_a_killed_worker_is_replaced_at_its_place(tmp_path: Path) -> None:
         assert started(tmp_path)[2].startswith("1 of 2")
         assert (tmp_path / "shared" / "lost 1").exists()
         process.send_signal(signal.SIGINT)
-        _, output = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, output) == (0, "worker 1 ended with status -9; starting another\n")
 
 
 def test_a_worker_that_gives_up_ends_all_workers(tmp_path: Path) -> None:
     with supervised(tmp_path, "give up") as process:
-        _, output = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, output) == (1, "worker 1 gave up; see its error above\n")
     assert workers(tmp_path) == []
 
@@ -107,8 +107,8 @@ def test_workers_end_when_the_first_process_is_killed(tmp_path: Path) -> None:
     with supervised(tmp_path) as process:
         left = workers(tmp_path)
         process.kill()
-        _, output = process.communicate(timeout=30)
-    assert psutil.wait_procs(left, timeout=20)[1] == []
+        _, output = process.communicate(timeout=PATIENCE_S)
+    assert psutil.wait_procs(left, timeout=PATIENCE_S)[1] == []
     assert output.count("the process that started this one has ended") == 2
 
 

@@ -15,7 +15,7 @@ from simulator.load.replay import replay
 from simulator.summary import summarise
 from simulator.trace import TraceRequest
 from simulator.workload import plan
-from tests.live import live
+from tests.live import PATIENCE_S, live
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ async def test_objectives_and_additional_headers_are_sent() -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "simulator.load", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "simulator.load", *arguments], capture_output=True, text=True, timeout=PATIENCE_S
     )
 
 

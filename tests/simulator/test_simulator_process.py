@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def test_a_signal_stops_a_busy_server_cleanly(tmp_path: Path, number: signal.Sig
         until(lambda: busy in call(f"{url}/metrics")[1])
         process.send_signal(number)
         assert answer.result()[0] == 503
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     assert "Traceback" not in log.read_text()
 
 
@@ -63,7 +63,7 @@ def test_a_calibration_brings_its_limits(tmp_path: Path) -> None:
 
 def test_a_cost_option_is_refused_for_measured_hardware() -> None:
     command = [sys.executable, "-m", "simulator", "--hardware=h100-llama-3.1-8b", "--base-ms=3"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 2
     assert "--base-ms works only with the hardware fast and slow" in result.stderr
 
@@ -71,13 +71,17 @@ def test_a_cost_option_is_refused_for_measured_hardware() -> None:
 def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        result = subprocess.run([sys.executable, "-m", "simulator", f"--port={port}"], capture_output=True, timeout=60)
+        result = subprocess.run(
+            [sys.executable, "-m", "simulator", f"--port={port}"], capture_output=True, timeout=PATIENCE_S
+        )
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{port}".encode() in result.stderr
 
 
 @pytest.mark.parametrize("flag", ["--hardware=none", "--speed-factor=0", "--num-blocks=0", "--base-ms=-1"])
 def test_a_bad_value_is_refused_with_its_flags_name(flag: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "simulator", flag], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-m", "simulator", flag], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert result.returncode == 2
     assert flag.partition("=")[0] in result.stderr

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from simulator.app import MAX_BODY_BYTES, create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS
-from tests.live import live
+from tests.live import PATIENCE_S, live
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ async def values(client: aiohttp.ClientSession) -> dict[str, float]:
 
 
 async def until(client: aiohttp.ClientSession, condition: Callable[[dict[str, float]], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition(await values(client)):
             await asyncio.sleep(0.02)
 

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.live import call, free_port, until
+from tests.live import PATIENCE_S, call, free_port, until
 
+FITTERS_STAGES = ("fit", "export")
 _STAGE = re.compile(r"stage: (\w+)")
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 class TrainerProcess:
-    """A trainer process. `stage`: the last stage that it logged; `stages`: the count of each; `log`: all its output."""
+    """A trainer process. `stage`: the last stage that it logged; `stages`: the count of each; `log`: all its output.
+
+    `on_stage` is called in another thread with each stage that it logs.
+    """
 
     def __init__(
         self, folder: Path, *flags: str, drop_capabilities: bool = False, environment: Mapping[str, str] | None = None
@@ -28,6 +32,8 @@ class TrainerProcess:
         self.stage = "ingest"
         self.stages = Counter[str]()
         self.log = ""
+        self._is_killed = False
+        self.on_stage: Callable[[str], None] = lambda stage: None
         command = [sys.executable, "-m", "trainer", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--model-store", str(folder / "store"), "--sample-journal", str(folder / "journal")]
         command += ["--log-level", "debug", *flags]
@@ -49,11 +55,21 @@ class TrainerProcess:
     def wait_until_alive(self) -> None:
         until(self._alive)
 
-    def kill(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def send_kill(self) -> None:
+        """Kill it and return at once."""
+        self._is_killed = True
         self._process.kill()
+
+    def kill(self) -> None:
+        """Kill it and return when nothing more can come of it, neither files nor lines."""
+        self.send_kill()
         self._process.wait()
         # The fitter holds a copy of the pipe. It ends by itself once it notices, and only then does the reader end.
-        self._reader.join(timeout=30)
+        self._reader.join(timeout=PATIENCE_S)
         if self._process.stderr:
             self._process.stderr.close()
 
@@ -66,9 +82,12 @@ class TrainerProcess:
     def _read(self) -> None:
         for line in self._process.stderr or ():
             self.log += line
-            if match := _STAGE.search(line):
+            match = _STAGE.search(line)
+            # The fitter goes on for a while when the trainer is gone.
+            if match and not (self._is_killed and match[1] in FITTERS_STAGES):
                 self.stage = match[1]
                 self.stages[self.stage] += 1
+                self.on_stage(self.stage)
 
 
 @contextmanager

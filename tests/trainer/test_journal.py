@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.trainer.test_trainer_app import entries, running_trainer, sample_count
 from trainer.exceptions import JournalError
 from trainer.ingestion import Ingestion
@@ -159,7 +159,7 @@ def test_a_full_disk_is_reported_and_no_partial_record_stays(tmp_path: Path) -> 
         "except JournalError: print(written)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert len(replayed(tmp_path)) == int(result.stdout) > 5
 
 
@@ -170,7 +170,7 @@ def test_http_counts_a_repeated_batch_once_and_restores_after_a_restart(tmp_path
             request = urllib.request.Request(  # noqa: S310
                 f"{url}/add_training_data_bulk", body, {"idempotency-key": "batch-1"}
             )
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
                 assert response.status == 202
             assert sample_count(url) == 200
 

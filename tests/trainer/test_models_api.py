@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import call, until
+from tests.live import PATIENCE_S, call, until
 from tests.trainer.test_trainer_app import entries, running_trainer
 
 ROW = {
@@ -53,7 +53,7 @@ def test_other_model_types_are_fitted_published_and_shown(tmp_path: Path, model_
 
 
 def get(url: str) -> tuple[bytes, Any]:
-    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310
         return response.read(), response.headers
 
 

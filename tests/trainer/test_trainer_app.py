@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_store import ROW_NAMES, open_store
-from tests.live import call, live, until
+from tests.live import PATIENCE_S, call, live, until
 from tests.trainer.process import started
 from trainer.app import create_app
 from trainer.config import Config
@@ -157,7 +157,7 @@ def test_samples_are_accepted_as_messagepack(url: str) -> None:
         headers = {"content-type": "application/msgpack"}
         request = urllib.request.Request(f"{url}/add_training_data_bulk", body, headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
                 return int(response.status)
         except urllib.error.HTTPError as error:
             with error:
@@ -270,7 +270,7 @@ CONTRACT = [
 )
 def test_a_bad_flag_ends_the_start_with_one_clear_line(arguments: list[str], expected: str) -> None:
     command = [sys.executable, "-m", "trainer", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
     assert expected in result.stderr.splitlines()[-1]
 
@@ -292,7 +292,7 @@ def test_a_bad_environment_variable_is_named_and_refused(variable: str, value: s
         [sys.executable, "-m", "trainer", "--port", "0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env=os.environ | {variable: value},
     )
     assert result.returncode == 2
@@ -310,5 +310,5 @@ def test_the_charts_variables_are_read_and_those_of_other_servers_reported(tmp_p
 
 def test_help_names_the_variables() -> None:
     command = [sys.executable, "-m", "trainer", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    text = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
     assert all(name in text for name in ("LATENCY_RETRAINING_INTERVAL_SEC", "LATENCY_MODEL_TYPE", "MODEL_STORE"))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store import ROW_FEATURES
+from tests.live import PATIENCE_S
 from trainer.window import ROW, Ring, Structured, TargetWindow, Window, bucket_numbers, row_hashes
 from trainer.wire import Matrix, Samples
 
@@ -70,7 +71,9 @@ async def test_a_repeated_row_stays_on_its_side() -> None:
 
 def test_the_split_is_the_same_in_every_process() -> None:
     code = "import numpy as np; from trainer.window import row_hashes; print(row_hashes(np.eye(3, dtype=np.float32)))"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    ).stdout
     assert output.strip() == str(row_hashes(np.eye(3, dtype=np.float32)))
 
 

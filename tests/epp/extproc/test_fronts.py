@@ -20,6 +20,7 @@ from epp.extproc.front import HEALTH_SERVICES, PATH, SERVICE, Front, FrontSettin
 from epp.extproc.health import Health
 from serving.exceptions import StartError
 from tests.epp.extproc.exchanges import Book
+from tests.live import PATIENCE_S
 
 SETTINGS = FrontSettings(host="127.0.0.1", port=0, health_port=0, certificates=None, health_checking=True)
 BIG = 20_000_000
@@ -47,7 +48,7 @@ async def served(settings: FrontSettings, book: Book | None = None) -> AsyncIter
         await front.stop(0)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
@@ -294,7 +295,7 @@ async def test_open_streams_end_by_themselves_while_the_front_drains(settings: F
 
 
 async def until_refused(channel: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (await ask(channel, b"x"))[1] != grpc.StatusCode.UNAVAILABLE:
             await asyncio.sleep(0.01)
 

@@ -24,6 +24,7 @@ from epp.extproc.front import PATH, Front, FrontSettings, start
 from epp.extproc.health import Health
 from epp.extproc.tls import Certificates, self_signed
 from tests.epp.extproc.exchanges import Book
+from tests.live import PATIENCE_S
 
 Pair = tuple[bytes, bytes]
 
@@ -62,7 +63,7 @@ async def echo(front: Front, certificate: bytes) -> bytes:
     credentials = grpc.ssl_channel_credentials(certificate)
     options = [("grpc.ssl_target_name_override", "localhost")]
     async with grpc.aio.secure_channel(f"127.0.0.1:{front.port}", credentials, options=options) as channel:
-        call = channel.stream_stream(PATH)(iter([b"hello"]), wait_for_ready=True, timeout=20)
+        call = channel.stream_stream(PATH)(iter([b"hello"]), wait_for_ready=True, timeout=PATIENCE_S)
         answer: bytes = await call.read()
         return answer
 
@@ -144,7 +145,7 @@ async def test_the_folder_is_polled(tmp_path: Path) -> None:
     certificates = Certificates(str(tmp_path))
     watching = asyncio.create_task(certificates.watch(poll_s=0.01))
     keep(tmp_path, second)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while certificates.pair != second:
             await asyncio.sleep(0.01)
     watching.cancel()

@@ -14,10 +14,11 @@ from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.sources import EndpointsFile, parse_endpoints, read_endpoints
 from epp.scheduling.snapshot import Endpoint
+from tests.live import PATIENCE_S
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -7,6 +7,7 @@ import pytest
 from epp.exceptions import PredictionUnavailableError
 from epp.prediction.embedded import EmbeddedLatencyClient
 from model_store import ROW_NAMES, SCHEMAS, open_store
+from tests.live import PATIENCE_S
 from tests.predictor.models import pair
 
 COLUMNS = np.arange(len(ROW_NAMES) * 3, dtype=np.float32).reshape(len(ROW_NAMES), 3)
@@ -37,7 +38,7 @@ async def test_an_empty_store_is_said_to_be_empty_until_it_is_filled(tmp_path: P
 
 
 async def served(client: EmbeddedLatencyClient, generation: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 if client.predict(COLUMNS).generation == generation:

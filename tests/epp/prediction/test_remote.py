@@ -15,7 +15,7 @@ from epp.prediction.remote import KEEP_OPEN_S, RemoteLatencyClient
 from epp.prediction.training import TrainingSink
 from model_store import ROW_NAMES, open_store
 from predictor.server import KEEP_ALIVE_S
-from tests.live import call
+from tests.live import PATIENCE_S, call
 from tests.predictor.models import pair, running_predictor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,7 +60,7 @@ async def short(request: web.Request) -> web.Response:
 
 async def test_one_request_brings_all_predictions() -> None:
     async with predictor(answer) as url:
-        client = RemoteLatencyClient((url,), timeout_s=5)
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
         predictions = await client.predict(ROWS)
         await client.close()
     assert predictions.tpot_ms.tolist() == [0, 1, 2]
@@ -70,7 +70,7 @@ async def test_one_request_brings_all_predictions() -> None:
 @pytest.mark.parametrize("broken", [refuse, short])
 async def test_a_replica_that_answers_wrongly_is_passed_over(broken: Handler) -> None:
     async with predictor(broken) as bad, predictor(answer) as good:
-        client = RemoteLatencyClient((bad, good), timeout_s=5)
+        client = RemoteLatencyClient((bad, good), timeout_s=PATIENCE_S)
         for _ in range(4):
             assert (await client.predict(ROWS)).generation == 4
         await client.close()
@@ -78,7 +78,7 @@ async def test_a_replica_that_answers_wrongly_is_passed_over(broken: Handler) ->
 
 async def test_a_replica_that_is_gone_is_passed_over() -> None:
     async with predictor(answer) as good:
-        client = RemoteLatencyClient(("http://127.0.0.1:1", good), timeout_s=5)
+        client = RemoteLatencyClient(("http://127.0.0.1:1", good), timeout_s=PATIENCE_S)
         for _ in range(4):
             assert (await client.predict(ROWS)).generation == 4
         await client.close()
@@ -131,7 +131,7 @@ async def test_after_its_pause_a_predictor_is_tried_by_one_request_and_then_trus
         return await (answer if is_up else refuse)(request)
 
     async with predictor(recover) as url:
-        client = RemoteLatencyClient((url,), timeout_s=5)
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
         with pytest.raises(PredictionUnavailableError, match="503"):
             await client.predict(ROWS)
         is_up = True
@@ -143,7 +143,7 @@ async def test_after_its_pause_a_predictor_is_tried_by_one_request_and_then_trus
                 return False
             return True
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await predicted():
                 await asyncio.sleep(0.01)
         assert all(await asyncio.gather(*(predicted() for _ in range(5))))
@@ -151,7 +151,7 @@ async def test_after_its_pause_a_predictor_is_tried_by_one_request_and_then_trus
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -208,7 +208,7 @@ async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -
     open_store(str(tmp_path)).publish(pair(1.0))
     row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], *[[np.nan]] * 4], np.float32)
     with running_predictor(tmp_path) as url:
-        client = RemoteLatencyClient((url,), timeout_s=5)
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
         predictions = await client.predict(np.repeat(row, 3, axis=1))
         await client.close()
         page = str(call(f"{url}/metrics")[1])
@@ -224,7 +224,7 @@ async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_
     embedded = EmbeddedLatencyClient(str(tmp_path), 60.0)
     await embedded.start()
     with running_predictor(tmp_path) as url:
-        remote = RemoteLatencyClient((url,), timeout_s=5)
+        remote = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
         answers = await remote.predict(ROWS), embedded.predict(ROWS)
         await remote.close()
     await embedded.close()
@@ -252,7 +252,7 @@ async def test_an_older_predictor_that_knows_fewer_features_is_asked_by_rows() -
         return web.json_response({"detail": f"{unknown[0]}: no such feature"}, status=400)
 
     async with server("/predict/{kind:.*}", older) as url:
-        client = RemoteLatencyClient((url,), timeout_s=5)
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
         for _ in range(2):
             assert (await client.predict(ROWS)).tpot_ms.tolist() == [0, 1, 2]
         await client.close()
@@ -267,7 +267,7 @@ async def test_an_answer_in_columns_that_is_none_counts_as_a_failure(text: bytes
         return web.Response(body=text)
 
     async with server("/predict/columns", nonsense) as bad, predictor(answer) as good:
-        client = RemoteLatencyClient((bad, good), timeout_s=5)
+        client = RemoteLatencyClient((bad, good), timeout_s=PATIENCE_S)
         for _ in range(4):
             assert (await client.predict(ROWS)).generation == 4
         assert client.paused()[bad] == 1

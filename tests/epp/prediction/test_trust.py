@@ -20,7 +20,7 @@ from epp.prediction.training import TrainingSink
 from epp.prediction.trust import Trust
 from model_store import ROW_NAMES, open_store
 from tests.epp.process import Stream, picker_process, token
-from tests.live import until
+from tests.live import PATIENCE_S, until
 from tests.predictor.models import pair
 from tests.serving.authority import Authority, server_context
 from tests.serving.test_https import started
@@ -100,7 +100,7 @@ async def test_rows_are_sent_only_to_a_trusted_trainer(tmp_path: Path, caplog: p
         sink = TrainingSink(url, 10, 0.01, 10, trust)
         sink.add(ROWS[:, :1], ttft_ms=100.0)
         sending = asyncio.create_task(sink.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not sink.failures:
                 await asyncio.sleep(0.01)
             assert sink.sent == 0
@@ -123,13 +123,13 @@ async def test_the_file_is_followed_and_a_broken_one_changes_nothing(
     async with served(first.issue(tmp_path / "1")) as old, served(second.issue(tmp_path / "2")) as new:
         before = trust.context
         second.write_ca(ca_file)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while trust.context is before:
                 await asyncio.sleep(0.01)
         assert await predicted(new, trust) == ""
         assert "certificate verify failed" in await predicted(old, trust)
         ca_file.write_text("no certificates")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while "the old ones stay" not in caplog.text:
                 await asyncio.sleep(0.01)
         assert await predicted(new, trust) == ""
@@ -148,7 +148,7 @@ def test_an_unusable_ca_file_is_refused_at_the_start(content: str | None, said: 
 @pytest.mark.slow
 def test_the_picker_reports_an_unusable_ca_file_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "epp", "--endpoints", "127.0.0.1:1", "--latency-ca-file", str(tmp_path / "none")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert result.returncode == 1
     assert f"--latency-ca-file: can't read {tmp_path / 'none'}" in result.stderr.splitlines()[-1]
 

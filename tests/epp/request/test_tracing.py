@@ -8,6 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from epp.request.tracing import Tracing
 from tests.epp.extproc.test_exchange import SLO_HEADERS
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
+from tests.live import PATIENCE_S
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -36,7 +37,7 @@ async def collected(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) ->
     await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
     gateway.exchange.close()
     await asyncio.to_thread(director.tracing.close)
-    body = await asyncio.wait_for(received.get(), 10)
+    body = await asyncio.wait_for(received.get(), PATIENCE_S)
     await runner.cleanup()
     (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
     return list(resource.scope_spans[0].spans), set_headers(picked)["traceparent"]

@@ -21,6 +21,7 @@ from epp.scraping.engines import configured_engine
 from epp.scraping.scrape import ScrapeConfig, Scraper
 from epp.scraping.target import ScrapeTimeouts
 from tests.epp.scraping.pages import PAGE, Answer, always, http, once, page, page_servers, serving, vllm_page
+from tests.live import PATIENCE_S
 
 ENGINE = configured_engine("vllm", waiting="waiting", running="running", kv_usage="kv", lora="")
 CHUNKED = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{len(PAGE):x}\r\n{PAGE}\r\n0\r\n\r\n".encode()
@@ -48,7 +49,7 @@ async def running(pool: Pool, **settings: Any) -> AsyncIterator[Scraper]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 

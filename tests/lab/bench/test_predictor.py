@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live import PATIENCE_S
+
 SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_predictor.py"
 
 
@@ -15,7 +17,7 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_predictor.py"
 def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(SCRIPT), "--seconds", "1", "--rounds", "1", "--swaps", "20", "--starts", "1"]
-    subprocess.run([*command, "--json", str(figures)], check=True, capture_output=True, timeout=110)
+    subprocess.run([*command, "--json", str(figures)], check=True, capture_output=True, timeout=PATIENCE_S)
     document = json.loads(figures.read_text())
     assert {"figures", "machine", "versions", "settings"} == set(document)
     measured = document["figures"]
@@ -30,6 +32,8 @@ def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
 
 
 def test_a_missing_load_generator_is_answered_with_how_to_install_it(tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, str(SCRIPT)], env={"PATH": str(tmp_path)}, capture_output=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT)], env={"PATH": str(tmp_path)}, capture_output=True, timeout=PATIENCE_S
+    )
     assert result.returncode == 1
     assert b"apt-get install wrk" in result.stderr

@@ -14,6 +14,7 @@ from lab.calibration.pairs import LLAMA_8B, PAIRS
 from lab.calibration.served import Served, imitate, served_cases
 from simulator.calibration_file import format_calibration, parse_calibration
 from simulator.hardware import hardware, shipped_names
+from tests.live import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "calibrate.py"
 FOLDER = Path(__file__).parents[3] / "simulator" / "calibration"
@@ -36,7 +37,7 @@ KERNELS = Kernels(
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_dense_sums_the_products_of_all_layers() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live import PATIENCE_S
+
 SCRIPT = Path(__file__).parents[3] / "scripts" / "compare_clocks.py"
 POLICIES = ("round-robin", "slo")
 # Attainments of the same 60 requests that differ by more than this differ by more than chance.
@@ -14,11 +16,10 @@ TPOT_PERCENT, TTFT_LATER_MS, ATTAINMENT = 10.0, 60.0, 0.15
 
 
 def compare_clocks(*flags: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=170)
+    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_envoy_and_virtual_time_agree_on_policies_and_latencies(tmp_path: Path) -> None:
     figures, page = tmp_path / "clocks.json", tmp_path / "clocks.md"
     chosen = [flag for policy in POLICIES for flag in ("--policy", policy)]

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.live import PATIENCE_S
+
 SCRIPT = Path(__file__).parents[3] / "scripts" / "evaluate.py"
 
 
 def _evaluate(*flags: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110, env={"COLUMNS": "200"})
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env={"COLUMNS": "200"})
 
 
 @pytest.mark.slow

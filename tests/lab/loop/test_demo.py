@@ -12,6 +12,10 @@ import pytest
 from lab.loop.picture import COLOURS
 from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, WARM_UP
 from lab.loop.report import prediction
+from tests.live import PATIENCE_S, until
+
+# The demo's ports are fixed, so one worker runs all of these.
+pytestmark = pytest.mark.xdist_group("demo")
 
 COMMAND = [sys.executable, "-m", "lab.loop"]
 ROOT = Path(__file__).parents[3]
@@ -19,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 def run_line(line: str) -> str:
     """Run a printed curl line, and return its answer."""
-    return subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=20, check=True).stdout
+    return subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
 
 OTHERS: set[psutil.Process] = set()
@@ -33,11 +37,12 @@ def others() -> None:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child not in OTHERS]
+    """Find those that run. What has ended and lost its parent stays, as a zombie of this process."""
+    found = [child for child in psutil.Process().children(recursive=True) if child not in OTHERS]
+    return [child for child in found if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the test runs the demo's curl lines, and there is no curl")
 def test_the_demo_compares_policies_and_leaves_nothing_running(tmp_path: Path) -> None:
     figures, picture = tmp_path / "out.json", tmp_path / "ttft.svg"
@@ -50,7 +55,7 @@ def test_the_demo_compares_policies_and_leaves_nothing_running(tmp_path: Path) -
             assert demo.poll() is None, lines
         answers = [run_line(line) for line in lines if "curl" in line]
         demo.send_signal(2)
-        assert demo.wait(30) == 0
+        assert demo.wait(PATIENCE_S) == 0
     output = "".join(lines)
     assert '"ttft_ms":' in answers[0]
     assert '"tpot_ms":' in answers[1]
@@ -77,7 +82,7 @@ def test_the_demo_compares_policies_and_leaves_nothing_running(tmp_path: Path) -
 
 def test_a_busy_port_ends_the_demo_with_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 8002)):
-        result = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 1
     assert "port 8002, which predictor-2 needs, is taken" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
@@ -89,11 +94,11 @@ def test_ctrl_c_stops_everything() -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
         # A process for each part, and the demo itself.
-        while len(children()) < 11:
-            assert demo.poll() is None
+        until(lambda: len(children()) >= 11 or demo.poll() is not None)
+        assert demo.poll() is None
         demo.send_signal(2)
         output = demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(PATIENCE_S) == 130
     assert "nothing is left running" in output
     assert not children()
 
@@ -102,13 +107,17 @@ def test_ctrl_c_stops_everything() -> None:
 def test_a_crashed_part_ends_the_demo_with_its_name() -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
-        while not (picker := [p for p in children() if "lab.loop.picker" in _command(p)]):
-            assert demo.poll() is None
-        picker[0].kill()
+        until(lambda: bool(pickers()) or demo.poll() is not None)
+        assert demo.poll() is None
+        pickers()[0].kill()
         output = demo.stdout.read()
-        assert demo.wait(30) == 1
+        assert demo.wait(PATIENCE_S) == 1
     assert "epp ended with status -9" in output
     assert not children()
+
+
+def pickers() -> list[psutil.Process]:
+    return [process for process in children() if "lab.loop.picker" in _command(process)]
 
 
 def _command(process: psutil.Process) -> list[str]:

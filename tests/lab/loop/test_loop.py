@@ -19,6 +19,7 @@ from simulator.load.replay import replay
 from simulator.outcome import Outcome
 from simulator.trace import TraceRequest
 from simulator.workload import plan
+from tests.live import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +77,7 @@ async def get(url: str) -> Any:
         return json.loads(await response.text())
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.05)
@@ -91,7 +92,6 @@ async def all_serve(config: StackConfig, urls: list[str], at_least: int = 1) -> 
     return all((status["generation"] or 0) >= at_least for status in statuses)
 
 
-@pytest.mark.timeout(180)
 async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path: Path) -> None:
     config = configure(tmp_path, retraining_interval_s=0.5, model_sync_interval_s=0.2)
     async with running(config) as supervisor:

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from epp.check import check
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from tests.epp.scheduling.configuration.test_config import HEAD, PRESET, QUEUE, SEED, profile
+from tests.live import PATIENCE_S
 
 
 def run(text: str, **environ: str) -> Result:
@@ -19,7 +20,7 @@ def test_the_command_names_file_line_and_path(tmp_path: Path) -> None:
     file = tmp_path / "slo.yaml"
     file.write_text(QUEUE + "- type: slo-scorer\n  parameters:\n    stickyEpsilon: 2\n")
     ran = subprocess.run(
-        [sys.executable, "-m", "epp", "check", file], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "epp", "check", file], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert ran.returncode == 1
     assert ran.stderr == f"{file}:7: $.plugins[1].parameters.stickyEpsilon: Expected `float` <= 1.0\n"

@@ -11,6 +11,7 @@ from epp.exceptions import ConfigError
 from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.scheduler import Scheduler
 from tests.epp.scheduling.configuration.test_config import HEAD, QUEUE
+from tests.live import PATIENCE_S
 
 OTHER = HEAD + "plugins:\n- type: load-aware-scorer\n"
 
@@ -30,7 +31,7 @@ async def watched(file: SchedulerFile, applied: list[Scheduler]) -> AsyncIterato
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 

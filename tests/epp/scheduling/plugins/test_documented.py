@@ -16,6 +16,7 @@ from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.plugin import kind_names, plugin_types
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
+from tests.live import PATIENCE_S
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
@@ -113,7 +114,7 @@ def run(folder: Path, configuration: str) -> subprocess.CompletedProcess[str]:
     program = PROGRAM.format(configuration=configuration)
     environ = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environ
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environ
     )
 
 
