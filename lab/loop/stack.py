@@ -1,6 +1,7 @@
 """The whole loop as processes on this machine, with their ports and flags."""
 
 import os
+import random
 import socket
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,10 @@ class Ports:
 
 
 def free_ports(servers: int) -> Ports:
-    """Return unused ports, all consecutive."""
+    """Return unused ports, all consecutive, from a random one on: another loop on this machine may start as well."""
     count = 9 + servers
-    for first in range(21_000, 60_000, count):
+    rows = range(21_000, 60_000, count)
+    for first in random.sample(rows, len(rows)):
         if all(_is_free(port) for port in range(first, first + count)):
             one, *more = range(first, first + count)
             return Ports(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lab.loop.supervisor import Part, Supervisor
 from model_store import open_store
-from tests.envoy.rig import ROOT, free_ports
+from tests.envoy.rig import ROOT
+from tests.live import free_ports
 from tests.predictor.models import draft
 
 

@@ -6,10 +6,8 @@ Each model server has its own address, because a gateway's subset names addresse
 import asyncio
 import json
 import os
-import random
 import resource
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +22,7 @@ from lab.loop import envoy
 from lab.loop.supervisor import Part, Supervisor
 from tests.envoy.backends import Backend
 from tests.envoy.clients import Http2Connection, http2
-from tests.live import PATIENCE_S
+from tests.live import PATIENCE_S, free_ports
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any]], None]
@@ -169,19 +167,6 @@ def _allow_sockets(count: int) -> None:
     wanted = count if most == resource.RLIM_INFINITY else min(count, most)
     if allowed < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return free ports below the range of outgoing connections, so that a restarted process finds its port free."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 30_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        ports.append(port)
-    return ports
 
 
 async def get(url: str) -> str:

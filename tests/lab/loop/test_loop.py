@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from lab.evaluation.policies.configurations import CLOSED_FORMULA
 from lab.loop.policies import ENVOY_POLICIES
-from lab.loop.stack import MODEL, Ports, StackConfig, parts
+from lab.loop.stack import MODEL, StackConfig, free_ports, parts
 from lab.loop.supervisor import Supervisor
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
@@ -26,31 +25,10 @@ pytestmark = pytest.mark.slow
 SLO = {"x-prediction-based-scheduling": "true"}
 
 
-def free_ports(count: int) -> list[int]:
-    """Return consecutive unused ports."""
-    for first in range(21_000, 60_000, count):
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return list(range(first, first + count))
-    raise AssertionError("no free ports")
-
-
 def configure(folder: Path, **settings: Any) -> StackConfig:
-    envoy, admin, picker, health, metrics, trainer, *predictors_and_servers = free_ports(12)
-    ports = Ports(
-        envoy=envoy,
-        envoy_admin=admin,
-        picker=picker,
-        picker_health=health,
-        picker_metrics=metrics,
-        trainer=trainer,
-        predictors=predictors_and_servers[:3],
-        first_server=predictors_and_servers[3],
+    return StackConfig(
+        folder=folder, hardware=["fast", "fast", "slow"], ports=free_ports(3), speed_factor=10.0, **settings
     )
-    return StackConfig(folder=folder, hardware=["fast", "fast", "slow"], ports=ports, speed_factor=10.0, **settings)
 
 
 @asynccontextmanager
