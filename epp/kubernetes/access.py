@@ -1,4 +1,4 @@
-"""How to get at the Kubernetes API: by a kubeconfig, or as the service account of the pod that this process runs in."""
+"""Connect to the Kubernetes API by a kubeconfig, or as the service account of this process's pod."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ _PROBES: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 def connect(kubeconfig: str = "", service_account: str = SERVICE_ACCOUNT) -> AbstractAsyncContextManager[Client]:
     """Log in by a kubeconfig (`kubeconfig`, else $KUBECONFIG), else as the service account, else by ~/.kube/config.
 
-    Nothing is asked of the API server yet. ConfigError when none of them is there, or the one to use is no good.
+    No request is sent yet. Raise ConfigError if none of them exists, or the one to use is unusable.
     """
     named, account = kubeconfig or os.environ.get("KUBECONFIG", ""), Path(service_account)
     is_in_pod = not named and account.exists()
@@ -57,7 +57,7 @@ def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:
 
 
 def own_namespace(environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT) -> str:
-    """The namespace that this process runs in: $NAMESPACE, else its service account's; nothing outside of a pod."""
+    """Return the namespace of this process: $NAMESPACE, else its service account's; empty outside of a pod."""
     if environ.get("NAMESPACE"):
         return environ["NAMESPACE"]
     try:
@@ -67,5 +67,5 @@ def own_namespace(environ: Mapping[str, str], service_account: str = SERVICE_ACC
 
 
 def own_identity(environ: Mapping[str, str]) -> str:
-    """$POD_NAME, else a name that no other process has."""
+    """Return $POD_NAME, else a name that no other process has."""
     return environ.get("POD_NAME") or f"{socket.gethostname()}_{uuid.uuid4()}"

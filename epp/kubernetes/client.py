@@ -1,6 +1,6 @@
-"""The Kubernetes API, as much of it as the picker needs: single objects, lists of them, and watches.
+"""A client for the part of the Kubernetes API that the picker needs: single objects, lists, and watches.
 
-Objects are decoded into the few fields of epp.kubernetes.objects, whatever else they hold.
+It decodes only the few fields of epp.kubernetes.objects.
 """
 
 import logging
@@ -23,7 +23,7 @@ T = TypeVar("T")
 Params = dict[str, str]
 
 _PAGE_OBJECTS = 500
-# An object may have 3 MiB (etcd takes 1.5 of its binary form); a page of usual ones has a tenth of this.
+# Bytes. An object may have 3 MiB (etcd takes 1.5 MiB of its binary form); a usual page has a tenth of this.
 _MAX_LINE_BYTES = 8 << 20
 _MAX_ANSWER_BYTES = 128 << 20
 _ANSWER_S = 10.0
@@ -35,7 +35,7 @@ _WATCH_SILENCE_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which objects of a kind: those of a namespace with these labels and fields, in the API's syntax."""
+    """Selects objects of a kind: those of a namespace with these labels and fields, in the API's syntax."""
 
     namespace: str
     labels: str = ""
@@ -50,7 +50,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """Objects by name, and the version from which a watch tells what became of them."""
+    """Objects by name, and the version that a watch continues from."""
 
     items: dict[str, T]
     version: str
@@ -58,7 +58,7 @@ class Listing(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Generic[T]):
-    """What became of the object of that name. None: it is gone, or it makes no sense. No name: the version alone."""
+    """A change of the object of that name. `None`: deleted or undecodable. Empty name: a bookmark with a version."""
 
     version: str
     name: str = ""
@@ -99,7 +99,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Raises UnreachableError, ApiError or CredentialsError. An object that can't be decoded is logged and left out.
+    """The methods raise UnreachableError, ApiError or CredentialsError. They log and leave out undecodable objects.
 
     `wait_s` is the longest wait for each of a request's steps: to connect, to send, and for every part of the answer.
     """
@@ -119,7 +119,7 @@ class Client:
         return _answered(await self._ask("POST", path, body=item, wait_s=wait_s), resource.type)
 
     async def replace(self, resource: Resource[T], item: T, namespace: str, name: str, wait_s: float = _ANSWER_S) -> T:
-        """ApiError 409 when the object is no longer of the resourceVersion that `item` carries."""
+        """Replace an object. Raise ApiError 409 if its resourceVersion is no longer that of `item`."""
         path = resource.path(namespace, name)
         return _answered(await self._ask("PUT", path, body=item, wait_s=wait_s), resource.type)
 
@@ -139,7 +139,10 @@ class Client:
     async def watch(
         self, resource: Resource[T], selection: Selection, version: str
     ) -> AsyncGenerator[WatchEvent[T], None]:
-        """What happens after `version`, until the server ends it. ExpiredError when that version is too old."""
+        """Yield the changes after `version`, until the server ends the watch.
+
+        Raise ExpiredError if that version is too old.
+        """
         params = selection.params | {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -208,7 +211,7 @@ def _answered(data: bytes, what: type[T]) -> T:
 
 
 def _named(raw: msgspec.Raw, resource: Resource[T]) -> WatchEvent[T]:
-    """An object by its name; without the object when its fields aren't what its kind has."""
+    """Return an object's name and the object; None in place of an object whose fields don't fit its kind."""
     head = _answered(bytes(raw), _Head).metadata
     try:
         return WatchEvent(head.resourceVersion, head.name, msgspec.json.decode(raw, type=resource.type))

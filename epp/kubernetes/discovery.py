@@ -1,4 +1,4 @@
-"""Endpoints and objectives from Kubernetes: follows an InferencePool, its pods and its objectives by watches."""
+"""Endpoints and objectives from Kubernetes, by watches of an InferencePool, its pods and its objectives."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ from epp.scheduling.snapshot import Endpoint
 
 logger = logging.getLogger("headroom.epp.kubernetes")
 
-# Rolling out a deployment is a burst of changes; the pool takes them over at most so often.
+# Least seconds between two updates of the pool, because a rollout is a burst of changes.
 _PUBLISH_INTERVAL_S = 0.05
 
 
 class Discovery:
-    """Keeps the pool's endpoints those of the ready pods that an InferencePool selects, or a fixed target.
+    """Keeps the pool's endpoints equal to the ready pods of an InferencePool, or of a fixed target.
 
     While the API server is away the last known endpoints stay; when the InferencePool is deleted they go. `is_ready`
     says that the pods of the pool as it is now have been listed.
@@ -71,7 +71,7 @@ class Discovery:
         group.create_task(objectives.run())
 
     def _aim(self, target: TargetPods | None, group: asyncio.TaskGroup) -> None:
-        """Takes over what the pool selects now; other labels mean other pods, to be listed from scratch."""
+        """Adopt the pool's present target. Other labels mean other pods, which are listed from scratch."""
         before, self._target = self._target, target
         if target != before:
             logger.info("following %s", target or "no pods")
@@ -92,7 +92,7 @@ class Discovery:
         elif self._pods is not None and self._pods.synced:
             self._replace(endpoints_of(self._pods.items.values(), self._target.ports))
             self.is_ready = True
-        # Else the pods of new labels aren't listed yet, and those of the old ones serve on until then.
+        # Otherwise the pods of the new labels are not listed yet, and the old pods serve until then.
 
     def _replace(self, endpoints: tuple[Endpoint, ...]) -> None:
         if endpoints == self._published:

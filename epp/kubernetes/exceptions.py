@@ -1,8 +1,8 @@
-"""What can go wrong with the Kubernetes API. Nothing of it ends the picker: whoever meets it tries again."""
+"""Errors of the Kubernetes API. None of them ends the picker: its callers try again."""
 
 
 class KubernetesError(Exception):
-    """The Kubernetes API didn't do what it was asked; the text says what and why."""
+    """The Kubernetes API did not do what the picker asked; the text says what and why."""
 
 
 class CredentialsError(KubernetesError):
@@ -10,7 +10,7 @@ class CredentialsError(KubernetesError):
 
 
 class UnreachableError(KubernetesError):
-    """No answer, or one that broke off."""
+    """There was no answer, or it broke off."""
 
 
 class ApiError(KubernetesError):
@@ -22,4 +22,4 @@ class ApiError(KubernetesError):
 
 
 class ExpiredError(ApiError):
-    """What was asked for lies too far back: the server no longer has that part of the history (410)."""
+    """The requested version is too old: the server no longer has that part of the history (410)."""

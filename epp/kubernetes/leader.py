@@ -1,9 +1,9 @@
 """Leader election among the replicas of a picker by a Lease, as Kubernetes' own components hold it.
 
-The holder renews the lease every retry period. Whoever else wants it takes it by a write on the condition of its
-resourceVersion, once it has seen the same record for as long as that says it is good. Nobody's clock is compared with
-another's: each measures by its own since when it has seen a record. A holder that can't renew stops leading at the
-renew deadline, before anybody else may start.
+The holder renews the lease every retry period. Another candidate takes the lease once it has seen the same record for
+as long as that record is good; its write is conditional on the resourceVersion. No clock is compared with another: each
+candidate measures by its own how long it has seen a record. A holder that can't renew stops leading at the renew
+deadline, before any other may start.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ _LONGEST_RELEASE_S = 5.0
 
 
 def lease_name(namespace: str, pool: str) -> str:
-    """Of the lease that a pool's pickers share."""
+    """Return the name of the lease that a pool's pickers share."""
     return f"epp-{namespace}-{pool}.gateway-api-inference-extension.sigs.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """How long a lease is good, how long its holder tries to renew it, and the pause between two tries."""
+    """Seconds that a lease is good, that its holder tries to renew it, and between two tries."""
 
     duration_s: float = 15.0
     renew_deadline_s: float = 10.0
@@ -66,16 +66,16 @@ class LeaderElection:
 
     @property
     def is_leader(self) -> bool:
-        """False from the renew deadline on, even when this process was paused meanwhile and knows of nothing."""
+        """Whether this candidate leads. False from the renew deadline on, even if this process was paused meanwhile."""
         return time.monotonic() < self._leads_until and not self._resigned.is_set()
 
     @property
     def holder(self) -> str:
-        """Who holds the lease, as last seen; nothing when nobody does."""
+        """The holder of the lease, as last seen; empty if nobody holds it."""
         return self._seen.holderIdentity or ""
 
     async def run(self) -> None:
-        """Contends and leads, over and over, until it resigns or is cancelled; then gives the lease back."""
+        """Contend and lead, again and again, until resigned or cancelled; then give the lease back."""
         try:
             while not self._resigned.is_set():
                 await self._attempt()
@@ -86,24 +86,24 @@ class LeaderElection:
             await self._release()
 
     def resign(self) -> None:
-        """Ends `run` soon. For a process that still has streams to drain, while the next leader takes new ones."""
+        """End `run` soon. The process can still drain its streams while the next leader takes new ones."""
         self._resigned.set()
 
     async def _attempt(self) -> None:
-        """Renews or acquires, within the time that is left to lead."""
+        """Renew or acquire the lease, within the time that is left to lead."""
         started_at = time.monotonic()
         until = self._leads_until if self.is_leader else started_at + self._times.renew_deadline_s
         try:
             held = await self._hold(until)
         except KubernetesError as error:
-            # When somebody else was faster (409), the next attempt sees who.
+            # If another candidate was faster (409), the next attempt sees which.
             level = logging.DEBUG if isinstance(error, ApiError) and error.status == 409 else logging.WARNING
             logger.log(level, "lease %s/%s: %s", self._namespace, self._name, error)
             return
         self._leads_until = started_at + self._times.renew_deadline_s if held else -math.inf
 
     async def _hold(self, until: float) -> bool:
-        """Whether the lease is ours now. ApiError 409 when somebody else wrote it meanwhile."""
+        """Return whether the lease is ours now. Raise ApiError 409 if another candidate wrote it meanwhile."""
         try:
             lease = await self._client.get(LEASES, self._namespace, self._name, _left_s(until))
         except ApiError as error:
@@ -144,7 +144,7 @@ class LeaderElection:
         self._see(written.spec)
 
     async def _release(self) -> None:
-        """Lets another candidate lead at once, if the lease is ours; where that fails, it runs out."""
+        """Let another candidate lead at once, if the lease is ours. If that fails, the lease runs out."""
         self._leads_until = -math.inf
         self._tell()
         until = time.monotonic() + _LONGEST_RELEASE_S
@@ -164,7 +164,7 @@ class LeaderElection:
             self._changed(self._told)
 
     def _pause_s(self) -> float:
-        """To the next attempt; never past the deadline, so that a leader that can't renew stops in time."""
+        """Return the seconds to the next attempt, never past the deadline, so that a leader stops in time."""
         pause_s = self._times.retry_period_s
         if not self._told:
             return pause_s * random.uniform(1.0, 1.2)
@@ -172,7 +172,7 @@ class LeaderElection:
 
 
 def _left_s(until: float) -> float:
-    """Until that moment of the monotonic clock; a request gets a little in any case."""
+    """Return the seconds until that moment of the monotonic clock; at least the little that a request needs."""
     return max(until - time.monotonic(), 0.1)
 
 

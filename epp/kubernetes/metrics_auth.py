@@ -1,4 +1,4 @@
-"""Who may read the metrics: the bearer token's user, as the API server knows it, if its RBAC rules say so."""
+"""Access to the metrics: the API server names the bearer token's user, and its RBAC rules decide."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ _REASONS = {
 
 
 class TokenReviewer:
-    """Asks the API server, by TokenReview and SubjectAccessReview; what it says holds for a minute."""
+    """Asks the API server by TokenReview and SubjectAccessReview, and keeps each answer for a minute."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -38,7 +38,7 @@ class TokenReviewer:
         self.reviews = 0
 
     async def review(self, token: str, path: str, verb: str = "get") -> int:
-        """200 if the token's user may; else 401 or 403, or 503 when the API server can't be asked."""
+        """Return 200 if the token's user may, else 401 or 403; 503 if the API server can't be asked."""
         if not token or len(token) > _MAX_TOKEN_CHARACTERS:
             return _UNAUTHENTICATED
         key = hashlib.sha256("\0".join((verb, path, token)).encode()).digest()
@@ -46,7 +46,7 @@ class TokenReviewer:
         if known is not None:
             return known
         async with self._limit:
-            # Whoever waited here may find that another has asked the same meanwhile.
+            # Another request may have asked the same while this one waited.
             known = self._known(key)
             return await self._ask(key, token, path, verb) if known is None else known
 

@@ -11,7 +11,7 @@ EXPERIMENTAL_GROUP = "inference.networking.x-k8s.io"
 
 
 class Resource(msgspec.Struct, Generic[T], frozen=True):
-    """Where the API has the objects of a kind, and what they are decoded into."""
+    """A kind: the path of its objects in the API, and the class that they are decoded into."""
 
     group: str
     version: str
@@ -124,7 +124,7 @@ class LeaseSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """Its metadata is written back whole, so that nobody's labels get lost."""
+    """A Lease. Its metadata is written back whole, so that nobody's labels get lost."""
 
     metadata: dict[str, Any]
     spec: LeaseSpec = LeaseSpec()

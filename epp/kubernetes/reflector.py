@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# A watch that ends sooner, having told nothing, counts as failed: it must not be opened again at once for ever.
+# Seconds. A watch that ends sooner without an event counts as failed, or it would be opened again at once for ever.
 _SHORT_WATCH_S = 5.0
-# The server is busy, or on its way: the watch goes on later from where it is.
+# The server is busy or starting: the watch continues later from the same version.
 _PASSING = {429, 500, 502, 503}
 _ADVICE = {
     403: ": the service account needs a role that allows it",
@@ -31,7 +31,7 @@ _ADVICE = {
 
 @dataclass(slots=True)
 class WatchCounts:
-    """How often anything happened; one may be shared by several reflectors."""
+    """Counts of a reflector's events; several reflectors may share one."""
 
     lists: int = 0
     watches: int = 0
@@ -75,7 +75,7 @@ class Reflector(Generic[T]):
             try:
                 await self._follow()
             except ExpiredError as error:
-                # The server is there: the list that is due now need not wait as long as those before it failed.
+                # The server is back, so the next list need not wait as long as after the failures before.
                 failures = min(failures, 1)
                 self._start_over(error)
             except KubernetesError as error:

@@ -1,4 +1,4 @@
-"""Which pods serve a pool, and on which ports: from an InferencePool, or from flags."""
+"""The pods and ports that serve a pool: from an InferencePool, or from flags."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from epp.exceptions import ConfigError
 from epp.kubernetes.objects import POOLS, AnyPool, Objective, Pod
 from epp.scheduling.snapshot import Endpoint
 
-# A pod may say which of the pool's ports it serves just now, by commas.
+# The annotation by which a pod names the ports of the pool that it serves now, by commas.
 _ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 _LABEL = re.compile(
     r"(?P<key>([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)=(?P<value>[\w.-]{0,63})", re.A
@@ -19,7 +19,7 @@ _MAX_PORTS = 64
 
 @dataclass(frozen=True)
 class PoolName:
-    """Which InferencePool of a namespace to follow."""
+    """The name and namespace of the InferencePool to follow."""
 
     name: str
     group: str
@@ -43,7 +43,7 @@ class TargetPods:
 
     @property
     def selector(self) -> str:
-        """In the API's syntax."""
+        """Return the label selector in the API's syntax."""
         return ",".join(f"{key}={value}" for key, value in sorted(self.labels.items()))
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class TargetPods:
 
 
 def parse_target(selector: str, ports: str) -> TargetPods:
-    """From `key=value,...` and `8000,8001`. ConfigError names the flag and the part that is wrong."""
+    """Parse `key=value,...` and `8000,8001`. ConfigError names the flag and the wrong part."""
     labels = {}
     for part in filter(None, selector.split(",")):
         found = _LABEL.fullmatch(part.strip())
@@ -70,16 +70,16 @@ def parse_target(selector: str, ports: str) -> TargetPods:
 
 
 def target_of(pool: AnyPool) -> TargetPods | None:
-    """What a pool selects; nothing once it is being deleted."""
+    """Return the pods that a pool selects; None once the pool is being deleted."""
     if pool.metadata.deletionTimestamp:
         return None
     return TargetPods(pool.selector, pool.target_ports)
 
 
 def endpoints_of(pods: Iterable[Pod], ports: tuple[int, ...]) -> tuple[Endpoint, ...]:
-    """One for each port of each pod that is ready and stays, in the order of their names.
+    """Return an endpoint for each port of each pod that is ready and stays, in the order of their names.
 
-    With several ports each is a rank of its pod, and named so.
+    With several ports, each is a rank of its pod, and is named so.
     """
     return tuple(
         Endpoint(
@@ -95,7 +95,7 @@ def endpoints_of(pods: Iterable[Pod], ports: tuple[int, ...]) -> tuple[Endpoint,
 
 
 def priorities_of(objectives: Iterable[Objective], pool: PoolName) -> dict[str, int]:
-    """Of the objectives that belong to the pool, by name; 0 for those that don't say."""
+    """Return the priorities of the pool's objectives by name; 0 for those without one."""
     return {
         objective.metadata.name: objective.spec.priority or 0
         for objective in objectives

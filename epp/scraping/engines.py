@@ -1,7 +1,7 @@
-"""Under which names the model servers tell their load, and which of them an endpoint runs.
+"""The names of the model servers' load metrics, and how to find out which server an endpoint runs.
 
 Names and units are those of the model server protocol of the Gateway API's inference extension. All of these servers
-tell the usage of their KV cache as a fraction of 1, whatever the metric is called.
+report KV cache usage as a fraction of 1, whatever the metric is called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Gauges = tuple[Gauge, ...]
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
-    """A model server's names. Of several for one thing the first on the page counts; none switches it off."""
+    """A model server's metric names. If several names are given for one thing, the first on the page counts."""
 
     name: str
     waiting: Gauges
@@ -72,9 +72,10 @@ def configured_engine(
     kv_usage: str | None = None,
     lora: str | None = None,
 ) -> EngineMetrics:
-    """The model server that an endpoint is taken to run when it doesn't say: a preset, and what names replace in it.
+    """Return the model server of endpoints without an engine label: a preset, with some names replaced.
 
-    None keeps the preset's name, an empty text switches the metric off. ConfigError for an unknown type or a bad name.
+    None keeps the preset's name; an empty text switches the metric off. Raise ConfigError for an unknown type or a bad
+    name.
     """
     preset = ENGINES.get(server_type)
     if preset is None:
@@ -89,7 +90,7 @@ def configured_engine(
 
 
 def _override_gauges(text: str | None, preset: Gauges) -> Gauges:
-    """What was named; followed by the preset's other names for the same thing, if it is one of them."""
+    """Return the given name, followed by the preset's other names for the same thing if it is one of them."""
     if text is None:
         return preset
     gauge = Gauge.parse(text)
@@ -99,12 +100,12 @@ def _override_gauges(text: str | None, preset: Gauges) -> Gauges:
 
 
 def labelled_engine(labels: Mapping[str, str]) -> str:
-    """The model server that an endpoint's labels name; empty when they name none."""
+    """Return the model server that an endpoint's labels name; empty if they name none."""
     return next((labels[label] for label in ENGINE_LABELS if labels.get(label)), "")
 
 
 def engines_to_try(default: EngineMetrics, labels: Mapping[str, str]) -> tuple[EngineMetrics, ...]:
-    """The model servers that an endpoint may run: the labelled one, or else the default one first, then all others."""
+    """Return the model servers to try: the labelled one, or else the default one first and then all others."""
     named = labelled_engine(labels)
     if named == default.name:
         return (default,)

@@ -1,7 +1,7 @@
-"""Reading single gauges from a metrics page in Prometheus' text format, without parsing the rest of the page.
+"""Read single gauges from a metrics page in Prometheus' text format, without parsing the rest of the page.
 
-A page of a model server has hundreds of series, of which a handful is wanted, tens of times a second: the wanted names
-are searched for in the page's bytes. The format keeps all series of one name together, one on a line.
+A model server's page has hundreds of series. The picker wants a handful of them, tens of times a second. So it searches
+the page's bytes for their names. The format keeps all series of one name together, one on a line.
 """
 
 import re
@@ -17,7 +17,7 @@ _SPEC_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*("?)([^"]*)\2\s*')
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _NAME_ENDS = (b"{", b" ", b"\t")
-# How far a series may move from one page to the next, as numbers before it get longer. Beyond that, all is searched.
+# Bytes that a series may move from page to page, as numbers before it get longer. Farther away, search the whole page.
 _DRIFT_BYTES = 1024
 
 
@@ -30,7 +30,7 @@ class Gauge:
 
     @classmethod
     def parse(cls, text: str) -> "Gauge | None":
-        """From `name` or `name{label=value,...}`, values with or without quotes; None for an empty text."""
+        """Parse `name` or `name{label=value,...}`, values with or without quotes; return None for an empty text."""
         if not text:
             return None
         match = _SPEC.fullmatch(text)
@@ -49,7 +49,7 @@ class Gauge:
         return self.name.decode() + (f"{{{labels}}}" if labels else "")
 
     def find(self, page: bytes, near: int = 0) -> int:
-        """Where the first series of this name begins, or -1. `near` is where it began on an earlier page."""
+        """Return where the first series of this name begins, or -1. `near` is where it began on an earlier page."""
         line = b"\n" + self.name
         size = len(line)
         at = page.find(line, max(near - _DRIFT_BYTES, 0), near + _DRIFT_BYTES + size)
@@ -65,9 +65,9 @@ class Gauge:
         return at + 1 if at >= 0 else -1
 
     def read(self, page: bytes, start: int) -> float | None:
-        """The value of the series at `start`, as `find` says; None when none of that name carries the labels.
+        """Return the value of the series at `start`, found by `find`; None if no series of that name has the labels.
 
-        Of several series the one with the latest timestamp counts, else the first. NaN stands for what is no number.
+        If several series match, the one with the latest timestamp counts, else the first. NaN stands for no number.
         """
         latest, value = -1.0, None
         for labels, number, timestamp in self._series(page, start):
@@ -76,7 +76,7 @@ class Gauge:
         return value
 
     def newest_labels(self, page: bytes, start: int) -> bytes | None:
-        """The labels of the series with the largest value, where the value is the time of its creation."""
+        """Return the labels of the series with the largest value; the value is the time of its creation."""
         newest, found = -1.0, None
         for labels, number, _ in self._series(page, start):
             if number > newest and (not self.labels or self.labels.items() <= parse_labels(labels).items()):
@@ -84,7 +84,7 @@ class Gauge:
         return found
 
     def _series(self, page: bytes, start: int) -> Iterator[tuple[bytes, float, float]]:
-        """Labels, value and timestamp (0 without one) of each series of this name, from the first one on."""
+        """Yield the labels, value and timestamp (0 without one) of each series of this name, from the first one on."""
         size = len(self.name)
         while page.startswith(self.name, start) and page[start + size : start + size + 1] in _NAME_ENDS:
             end = page.find(b"\n", start)
@@ -99,7 +99,7 @@ class Gauge:
 
 
 def parse_labels(text: bytes) -> dict[bytes, bytes]:
-    """The labels of a series, from what stands between its braces."""
+    """Parse the labels between a series' braces."""
     labels = dict(_LABEL.findall(text))
     if b"\\" in text:
         return {key: _ESCAPED.sub(_unescaped, value) for key, value in labels.items()}
@@ -107,7 +107,7 @@ def parse_labels(text: bytes) -> dict[bytes, bytes]:
 
 
 def parse_adapters(labels: bytes) -> Adapters:
-    """LoRA adapters as vLLM's lora_requests_info tells them: lists by commas, and the number of places."""
+    """Parse the LoRA adapters of vLLM's lora_requests_info: lists by commas, and the number of places."""
     values = parse_labels(labels)
     capacity = values.get(b"max_lora", b"")
     return Adapters(

@@ -1,4 +1,4 @@
-"""Where an endpoint's metrics page is, and the request for it."""
+"""The address of an endpoint's metrics page, and the request for it."""
 
 import ssl
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class PageAddress:
 
 
 class PageLocator:
-    """What the endpoints have in common. `port` 0 is each endpoint's own. ConfigError for a path that can't be one."""
+    """The parts of the address that all endpoints share. `port` 0 is each one's own; a bad path raises ConfigError."""
 
     def __init__(self, scheme: str, port: int, path: str, verify_tls: bool) -> None:
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
@@ -29,7 +29,7 @@ class PageLocator:
         self._tls = _tls_context(verify_tls) if scheme == "https" else None
 
     def locate(self, endpoint: Endpoint) -> PageAddress:
-        """Where the endpoint says that its page is, else at the common port of its host."""
+        """Return the address that the endpoint names, else the common port of its host."""
         host, port = split_address(endpoint.metrics_address or endpoint.address)
         if self._port and not endpoint.metrics_address:
             port = self._port

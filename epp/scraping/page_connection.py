@@ -11,24 +11,24 @@ MAX_ANSWER_BYTES = 16 << 20
 
 
 class PageListener(Protocol):
-    """Who asks: told of one page or one error for each request, and of the connection's begin and end."""
+    """The owner of a connection. It hears a page or an error for each request, and the connection's begin and end."""
 
     def connection_began(self) -> None: ...
 
     def page_came(self, page: bytes) -> None: ...
 
     def page_failed(self, error: ScrapeError, fresh: bool) -> None:
-        """`fresh`: the connection was new, or part of an answer had come, so that asking anew is no remedy."""
+        """`fresh`: the connection was new, or part of an answer had come, so asking again would not help."""
 
     def connection_ended(self) -> None:
-        """No more requests may be made; comes before the page or the error of the last one."""
+        """Hear that the connection takes no more requests. This comes before the page or the error of the last one."""
 
 
 class PageConnection(asyncio.Protocol):
-    """For `loop.create_connection`. Asks once as soon as it stands; `ask` again after each answer, `close` at any time.
+    """For `loop.create_connection`. It asks once when connected; call `ask` after each answer, `close` at any time.
 
-    A client library's general features cost several times what the page itself does, at some thousand pages a second.
-    The parsing is llhttp's. Redirects are errors, and compression isn't asked for.
+    At some thousand pages a second, a client library's general features cost several times as much as the page itself.
+    llhttp does the parsing. Redirects are errors, and the request asks for no compression.
     """
 
     def __init__(self, request: bytes, listener: PageListener) -> None:
@@ -41,14 +41,14 @@ class PageConnection(asyncio.Protocol):
         self._begin()
 
     def ask(self) -> None:
-        """Sends the request."""
+        """Send the request."""
         assert self._transport is not None  # noqa: S101 - something was answered
         self._begin()
         self._awaiting = True
         self._transport.write(self._request)
 
     def close(self) -> None:
-        """Ends the connection at once; the listener hears no more of it."""
+        """End the connection at once; the listener hears nothing more."""
         self._listener = None
         if self._transport is not None:
             self._transport.abort()
@@ -92,7 +92,7 @@ class PageConnection(asyncio.Protocol):
         elif not self._bytes_came:
             self._finish(ScrapeError("connect", f"the connection ended without an answer{_because(exc)}"))
         elif exc is None and self._headers_came and not self._length_told:
-            # HTTP/1.0's way to tell the length of a page: its end is that of the connection.
+            # HTTP/1.0 ends a page of unknown length by ending the connection.
             self._answered()
         else:
             self._finish(ScrapeError("page", f"the connection ended within the answer{_because(exc)}"))
@@ -114,7 +114,7 @@ class PageConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:
-            # Something like 103 Early Hints: the answer is yet to come.
+            # An interim answer, such as 103 Early Hints. The final one follows.
             self._headers_came = self._length_told = False
             self._body = []
         else:
@@ -140,7 +140,7 @@ class PageConnection(asyncio.Protocol):
             listener.page_failed(ScrapeError("status", f"HTTP status {status}"), True)
 
     def _finish(self, error: ScrapeError | None) -> None:
-        """Ends the connection and says so, and why no page came if one is awaited."""
+        """End the connection, and tell the listener; if a page is awaited, tell why it did not come."""
         listener, fresh = self._listener, self._bytes_came > 0 or self._answers == 0
         self._awaiting = False
         self.close()

@@ -1,4 +1,4 @@
-"""Reading an endpoint's load from its metrics pages, one after another."""
+"""Read an endpoint's load from its metrics pages, one after another."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,15 +9,15 @@ from epp.scheduling.snapshot import NO_ADAPTERS, Adapters
 from epp.scraping.engines import EngineMetrics, Gauges
 from epp.scraping.metrics_page import Gauge, parse_adapters
 
-# A series that isn't there costs a search of the whole page: it is looked for on one page of so many.
+# Pages between two searches for a missing series, because each search reads the whole page.
 _PAGES_PER_LOOK = 20
 _MAX_REQUESTS = 1e6
-# Rounding takes a full cache a little above 1. What is far above it is a percentage, or something else altogether.
+# Highest believable fraction. Rounding lifts a full cache a little above 1; a far higher value is a percentage.
 _MAX_USAGE = 1.1
 
 
 class Load(NamedTuple):
-    """What an endpoint says of itself; `kv_usage` is a fraction of 1. What its page lacks is as it was before, or 0."""
+    """An endpoint's load by its own page; `kv_usage` is a fraction of 1. A missing number keeps its value, or is 0."""
 
     waiting: float
     running: float
@@ -26,7 +26,7 @@ class Load(NamedTuple):
 
 
 class PageReader:
-    """Remembers from page to page which engine an endpoint turned out to run, and where its series were."""
+    """Reads pages. It remembers which engine the endpoint turned out to run, and where the series were."""
 
     def __init__(self, engines: Sequence[EngineMetrics]) -> None:
         self._engines = engines
@@ -34,11 +34,11 @@ class PageReader:
 
     @property
     def values(self) -> "tuple[Value, ...]":
-        """What the last page told of waiting and running requests and of KV cache usage."""
+        """The last page's waiting requests, running requests and KV cache usage."""
         return self._page.values if self._page else ()
 
     def read(self, page: bytes) -> Load:
-        """The load; ScrapeError when the page has nothing that is wanted."""
+        """Return the load. Raise ScrapeError if the page has none of the wanted series."""
         for candidate in chain((self._page,) if self._page else (), map(_EnginePage, self._engines)):
             if candidate.read(page):
                 self._page = candidate
@@ -52,7 +52,7 @@ class PageReader:
 
 
 class Value:
-    """A number that is wanted, as last told; `missing` and `rejected` say why it isn't the last page's."""
+    """A wanted number, as last read; `missing` and `rejected` say why the last page did not replace it."""
 
     __slots__ = ("_limit", "missing", "number", "purpose", "rejected", "series")
 
@@ -68,7 +68,7 @@ class Value:
         return self.series.gauges[0]
 
     def read(self, page: bytes) -> bool:
-        """Whether the page has a plausible number, or none is wanted."""
+        """Read the number; return whether the page has a plausible one, or none is wanted."""
         if not self.series.gauges:
             return True
         at = self.series.find(page)
@@ -97,16 +97,16 @@ class _EnginePage:
         self.load = Load(0.0, 0.0, 0.0, NO_ADAPTERS)
 
     def read(self, page: bytes) -> bool:
-        """Takes over what the page tells; whether it tells anything."""
+        """Read the page's numbers; return whether it has any."""
         waiting, running, kv_usage = self.values
-        # All three are read, whatever the first says.
+        # Read all three, whatever the first read returns.
         if not any([waiting.read(page), running.read(page), kv_usage.read(page)]):
             return False
         self.load = Load(waiting.number, running.number, kv_usage.number, self._adapters(page))
         return True
 
     def _adapters(self, page: bytes) -> Adapters:
-        """A server tells nothing of adapters before it has loaded one. Parsed again only when they change."""
+        """Return the adapters, parsed only when they change. The series is absent until an adapter has been loaded."""
         at = self._lora.find(page) if self._lora.gauges else -1
         labels = self._lora.gauge.newest_labels(page, at) if at >= 0 else None
         adapters = self.load.adapters
@@ -117,7 +117,7 @@ class _EnginePage:
 
 
 class _Series:
-    """A series under one of several names: which of them the endpoint uses, and where it was on the last page."""
+    """A series with several possible names: the name that the endpoint uses, and its place on the last page."""
 
     __slots__ = ("_near", "_skip", "gauge", "gauges")
 
@@ -128,7 +128,7 @@ class _Series:
         self._skip = 0
 
     def find(self, page: bytes) -> int:
-        """Where its first line begins, or -1."""
+        """Return where its first line begins, or -1."""
         if self._skip:
             self._skip -= 1
             return -1

@@ -1,4 +1,4 @@
-"""Keeping the pool's metrics fresh: endpoints are asked in turn, evenly over time, and often only while it matters."""
+"""Keep the pool's metrics fresh: ask endpoints in turn, evenly over time, and often only while decisions are made."""
 
 import asyncio
 import logging
@@ -23,9 +23,9 @@ from epp.scraping.target import ScrapeCounts, ScrapeTarget, ScrapeTimeouts
 
 logger = logging.getLogger("headroom.epp.scrape")
 
-# Endpoints that come and go, and requests that take too long, are looked for this often.
+# Seconds between two looks for endpoints that come and go, and for requests that take too long.
 _SWEEP_S = 0.1
-# Between decisions endpoints are asked one by one, or a few at once where a tick for each would come too often.
+# Least seconds between two ticks. With many endpoints, one tick asks several of them.
 _MIN_TICK_S = 0.004
 _FLAGS = {
     "waiting": "--total-queued-requests-metric",
@@ -57,7 +57,7 @@ class ScrapeConfig:
 
 
 class Scraper:
-    """Asks the pool's endpoints in rotation. `run` it, and call `note_demand` at every decision."""
+    """Asks the pool's endpoints in rotation. Call `run` once, and `note_demand` at every decision."""
 
     def __init__(self, pool: Pool, config: ScrapeConfig) -> None:
         self._pool = pool
@@ -84,24 +84,24 @@ class Scraper:
 
     @property
     def stale(self) -> int:
-        """How many endpoints have told nothing for longer than metrics may age."""
+        """The number of endpoints whose metrics are older than allowed."""
         return sum(target.stale for target in self._targets.values())
 
     @property
     def max_age_s(self) -> float:
-        """The age of the oldest metrics, or the time since an endpoint came that has told none yet."""
+        """The age of the oldest metrics; for an endpoint without metrics, the time since it came."""
         if not self._targets:
             return 0.0
         return time.monotonic() - min(target.page_at for target in self._targets.values())
 
     def note_demand(self) -> None:
-        """Says that a decision is being made: the metrics are kept fresh for the next while. Cheap."""
+        """Note that a decision is being made, so that metrics stay fresh for a while. This is cheap."""
         self._wanted_at = time.monotonic()
         if self._resting and self._nap is not None:
             _end(self._nap)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         self._wanted_at = self._ticked_at = time.monotonic()
         try:
             while True:
@@ -111,7 +111,7 @@ class Scraper:
                 target.close()
 
     async def _sleep(self, seconds: float) -> None:
-        """Until the time is over or a decision wakes a resting scraper."""
+        """Sleep until the time is over, or a decision wakes a resting scraper."""
         loop = asyncio.get_running_loop()
         self._nap = nap = loop.create_future()
         timer = loop.call_later(seconds, _end, nap)
@@ -121,7 +121,7 @@ class Scraper:
             timer.cancel()
 
     def _tick(self) -> float:
-        """Asks as many endpoints as the time since the last tick is worth; returns how long until the next one."""
+        """Ask the endpoints that are due since the last tick; return the time until the next tick."""
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep(now)
@@ -130,7 +130,7 @@ class Scraper:
             self._ticked_at = now
         count = len(self._rotation)
         interval_s = self._interval_s(count)
-        # What a busy event loop missed is not caught up with: nothing piles up, the interval gets longer.
+        # A busy event loop does not catch up on missed requests: the interval gets longer, and nothing piles up.
         self._credit = min(self._credit + (now - self._ticked_at) / interval_s * count, max(count / 2, 1.0))
         self._ticked_at = now
         while self._credit >= 1.0 and count:
@@ -145,7 +145,7 @@ class Scraper:
         return max(interval_s, count / config.max_pages_per_s) * self._jitter
 
     def _turn(self) -> ScrapeTarget:
-        """The next one in the rotation. Each round takes a little more or less, so that pickers don't ask in step."""
+        """Return the next endpoint of the rotation. Rounds vary in length, so that pickers don't ask in step."""
         if self._next >= len(self._rotation):
             self._next = 0
             self._jitter = random.uniform(0.9, 1.1)
@@ -164,7 +164,7 @@ class Scraper:
                 self._tell_age(target)
 
     def _follow(self) -> bool:
-        """Takes over which endpoints there are; whether any is new."""
+        """Follow the pool's endpoints; return whether any is new."""
         endpoints = self._pool.endpoints
         gone = [slot for slot, target in self._targets.items() if endpoints.get(slot) is not target.endpoint]
         for slot in gone:
@@ -200,7 +200,7 @@ class Scraper:
         )
 
     def _record(self, slot: int, target: ScrapeTarget, load: Load) -> None:
-        # Between two sweeps the slot may have become another endpoint's.
+        # Between two sweeps, another endpoint may have taken the slot.
         endpoint = self._pool.endpoints.get(slot)
         if endpoint is not None and endpoint.address == target.endpoint.address:
             self._pool.record_metrics(slot, *load)
@@ -221,7 +221,7 @@ class Scraper:
             self._tell_once(f"{value.gauge} rejected", text, target.address.url, value.series.gauge)
 
     def _tell_once(self, key: str, text: str, *values: object) -> None:
-        """Says it of the first endpoint only, for all are likely to be the same."""
+        """Log the text for the first endpoint only, because all endpoints are probably the same."""
         if key not in self._told:
             self._told.add(key)
             logger.warning(text, *values)

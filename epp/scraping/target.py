@@ -1,4 +1,4 @@
-"""One endpoint as the scraper sees it: its connection, when it last told its load, and how it fails."""
+"""One endpoint as the scraper sees it: its connection, the time of its last page, and its failures."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ _FIRST_BACKOFF_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ScrapeTimeouts:
-    """How long to wait for a connection, for the page on it, and at most until the next try after failures."""
+    """Seconds to wait for a connection, for a page, and at most between two tries after failures."""
 
     connect_s: float = 2.0
     page_s: float = 5.0
@@ -26,7 +26,7 @@ class ScrapeTimeouts:
 
 @dataclass(slots=True)
 class ScrapeCounts:
-    """What has happened since the start. `failures` by kind: connect, timeout, status and page."""
+    """Counts since the start. `failures` are by kind: connect, timeout, status and page."""
 
     pages: int = 0
     page_bytes: int = 0
@@ -40,7 +40,7 @@ class ScrapeCounts:
 
 
 class ScrapeTarget:
-    """Asks for the page when told to, unless it still awaits one or has just failed."""
+    """Asks an endpoint for its page when told to, unless it still awaits one or has just failed."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ScrapeTarget:
         self.page_at = time.monotonic()
 
     def ask(self, now: float) -> None:
-        """Asks for the page if it is time to; `now` by the monotonic clock."""
+        """Ask for the page if it is time to; `now` is a time of the monotonic clock."""
         if self._deadline is not None or now < self._retry_at:
             return
         if self._connection is None:
@@ -77,14 +77,14 @@ class ScrapeTarget:
             self._connection.ask()
 
     def expire(self, now: float) -> None:
-        """Gives up a request that takes too long."""
+        """Give up a request that takes too long."""
         if self._deadline is not None and now >= self._deadline:
             kind, what = ("connect", "connection") if self._opening else ("timeout", "whole page")
             self.close()
             self.page_failed(ScrapeError(kind, f"no {what} in time"), True)
 
     def close(self) -> None:
-        """Drops the connection and what is awaited of it."""
+        """Drop the connection and the page that it awaits."""
         if self._opening is not None and self._opening is not asyncio.current_task():
             self._opening.cancel()
         if self._connection is not None:
@@ -117,7 +117,7 @@ class ScrapeTarget:
     def page_failed(self, error: ScrapeError, fresh: bool) -> None:
         now = time.monotonic()
         if not fresh:
-            # A server may close a connection that it thinks idle at the moment at which it is used again.
+            # A server may close an idle connection just when the picker uses it again.
             self._open(now)
             return
         self._deadline = None

@@ -1,8 +1,8 @@
-"""How workers tell one another which prompts went where: a ring of numbers for each, written by it alone.
+"""Rings by which workers tell one another which prompts went where. Each worker writes its own ring.
 
-An entry is a slot, a count, and so many block hashes; a ring's first number counts the numbers that were ever written.
-A reader that was too slow skips what is overwritten, and may meet a torn entry then: the prefix index is a guess
-anyway, so an entry that makes no sense ends the reading, and no harm is done.
+An entry is a slot, a count, and that many block hashes. A ring's first number counts all numbers ever written. A slow
+reader skips overwritten entries, and may then meet a torn one. An entry that makes no sense ends the reading. That does
+no harm, because the prefix index is a guess anyway.
 """
 
 import mmap
@@ -24,7 +24,7 @@ def rings_bytes(workers: int) -> int:
 
 
 class PrefixRings:
-    """One worker's view: its own ring to write, the others' to read."""
+    """One worker's view of the rings: it writes its own, and reads the others'."""
 
     def __init__(self, memory: mmap.mmap, worker: int) -> None:
         rings = np.frombuffer(memory, dtype=np.uint64).reshape(-1, _RING)
@@ -44,7 +44,7 @@ class PrefixRings:
         self._own[0] = written + len(entry)
 
     def read_into(self, index: PrefixIndex) -> None:
-        """Adds what the others have written since the last time."""
+        """Add the entries that the other workers have written since the last call."""
         for which, ring in enumerate(self._others):
             written, read = int(ring[0]), self._read[which]
             if written == read:

@@ -1,4 +1,4 @@
-"""What the workers of one port have to say together: whichever of them is asked answers for all."""
+"""Answers of all workers of one port together, whichever of them is asked."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from serving.workers import Place
 logger = logging.getLogger("headroom.epp.workers")
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
-# Of other gauges every worker says the same, or what it saw last.
+# Every worker reports the same value of any other gauge, or the last value that it saw.
 _ADDED_GAUGES = (
     "inference_model_running_requests",
     "headroom_epp_in_flight_requests",
@@ -26,7 +26,7 @@ _ADDED_GAUGES = (
 
 
 class Siblings:
-    """The other workers, each asked over a socket file of its own in the shared folder."""
+    """The other workers. Each has a socket file of its own in the shared folder."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -36,12 +36,12 @@ class Siblings:
         return self._socket(self._place.index)
 
     async def metrics(self, own: bytes) -> bytes:
-        """The pages of all workers as one."""
+        """Return the pages of all workers as one."""
         pages = [own, *await self._ask_all("/metrics")]
         return await asyncio.to_thread(merge_pages, [page.decode() for page in pages])
 
     async def decisions(self, own: list[dict[str, Any]], query: str, limit: int) -> list[dict[str, Any]]:
-        """The newest of all workers' decisions."""
+        """Return the newest decisions of all workers."""
         found = list(own)
         for answer in await self._ask_all(f"/debug/decisions?{query}"):
             found += msgspec.json.decode(answer)["decisions"]
@@ -56,7 +56,7 @@ class Siblings:
         return [answer for answer in answers if answer is not None]
 
     async def _ask(self, index: int, path: str) -> bytes | None:
-        """None from a worker that is just being replaced."""
+        """Ask one worker; return None while it is being replaced."""
         connector = aiohttp.UnixConnector(self._socket(index))
         try:
             async with (
@@ -70,7 +70,7 @@ class Siblings:
 
 
 def merge_pages(pages: Sequence[str]) -> bytes:
-    """Metrics pages as one: counters and histograms added up, gauges too where each worker has a part of the whole."""
+    """Merge metrics pages: add up counters and histograms, and gauges of which each worker has a part."""
     families: dict[tuple[str, str], Metric] = {}
     values: dict[tuple[str, str], dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for page in pages:
@@ -100,7 +100,7 @@ def _rebuild(family: Metric, samples: dict[tuple[str, tuple[tuple[str, str], ...
 
 
 class _MergedMetrics(Collector):
-    """Metrics as the library writes them out."""
+    """Merged metrics, for the library to write out."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)

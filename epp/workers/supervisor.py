@@ -26,7 +26,7 @@ def supervise(count: int, arguments: Sequence[str]) -> None:
         (folder / _RINGS).write_bytes(bytes(rings_bytes(count)))
         state = pool_state(Place(0, count, folder))
         state.clear_all()
-        # What a worker had in flight has ended with it.
+        # A worker's requests in flight have ended with it.
         workers.supervise("epp", count, folder, arguments, state.clear_worker)
 
 

@@ -1,4 +1,4 @@
-"""What the first worker tells the others: the endpoints with their slots, their adapters, and declared priorities."""
+"""The table that the first worker publishes for the others: endpoints with slots, adapters, declared priorities."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ _NAME = "pool.msgpack"
 
 
 class Table(msgspec.Struct, frozen=True):
-    """`priorities` by the names of objectives; `is_ready` when the endpoints' source has been read once."""
+    """`priorities` are by the names of objectives. `is_ready` says that the source of endpoints has been read once."""
 
     endpoints: dict[int, Endpoint]
     adapters: dict[int, Adapters]
@@ -30,7 +30,7 @@ _decoder = msgspec.msgpack.Decoder(Table)
 
 
 def read_table(folder: Path) -> Table | None:
-    """None before there is one. It is replaced whole, so that half of it is never seen."""
+    """Return the table, or None before there is one. A writer replaces it whole, so no reader sees half of it."""
     try:
         return _decoder.decode((folder / _NAME).read_bytes())
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def read_table(folder: Path) -> Table | None:
 async def publish_table(
     folder: Path, pool: Pool, priorities: Callable[[], Mapping[str, int]], is_ready: Callable[[], bool]
 ) -> None:
-    """Writes the table whenever it has changed, until cancelled."""
+    """Write the table whenever it has changed, until cancelled."""
     last: Table | None = None
     while True:
         table = Table(dict(pool.endpoints), dict(pool.adapters), dict(priorities()), is_ready())
@@ -64,13 +64,13 @@ class FirstWorker:
         self._pool = pool
 
     async def answer(self) -> None:
-        """Waits until the first worker has said what there is: before, this one could only refuse."""
+        """Wait for the first worker's table, because without one this worker could only refuse."""
         while (table := read_table(self._folder)) is None:  # noqa: ASYNC110 (another process writes it)
             await asyncio.sleep(_EVERY_S)
         self._adopt(table)
 
     async def run(self) -> None:
-        """Takes over each new table, until cancelled."""
+        """Adopt each new table, until cancelled."""
         seen: Stamp | None = None
         while True:
             stamp = file_stamp(self._folder / _NAME)
