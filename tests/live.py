@@ -84,5 +84,5 @@ def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(pause_s)
-        # Whoever is asked again and again should not be kept from what is waited for.
+        # Leave the server time to do the work that the caller waits for.
         pause_s = min(1.2 * pause_s, 0.1)
