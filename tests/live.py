@@ -1,8 +1,6 @@
 """A server in a thread of the test's process, and calls to it with the standard library's HTTP client."""
 
 import json
-import random
-import socket
 import threading
 import time
 import urllib.error
@@ -16,8 +14,6 @@ from starlette.types import ASGIApp
 
 # How long a test waits for what a quiet machine does in a second or a few: a busy one takes ten times as long.
 PATIENCE_S: Final = 90.0
-# Hypothesis seeds the functions of `random` alike for every test.
-_RANDOM: Final = random.SystemRandom()
 
 
 @contextmanager
@@ -53,28 +49,6 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
         return status, json.loads(text)
     except ValueError:
         return status, text.decode()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on just now."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on just now.
-
-    They are below the ports of outgoing connections, so that a process that restarts finds its own still free. They are
-    drawn at random, so that test runs beside this one rarely choose the same.
-    """
-    ports: list[int] = []
-    while len(ports) < count:
-        port = _RANDOM.randrange(10_000, 30_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        ports.append(port)
-    return ports
 
 
 def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live import PATIENCE_S, call, free_port, until
+from lab.ports import free_port
+from tests.live import PATIENCE_S, call, until
 
 SERVERS = ("trainer", "predictor", "simulator", "epp")
 

@@ -22,7 +22,7 @@ from lab.loop.options import hardware_option, policy_option, share_replicas, spe
 from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, Phase, phases
 from lab.loop.report import machine_and_versions
 from lab.loop.running import exit_status, new_folder, running_stack
-from lab.loop.stack import StackConfig, free_ports
+from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.story import run_story
 from lab.loop.terminal import Terminal
 from simulator.workloads import WORKLOADS
@@ -93,7 +93,7 @@ async def _compare(
     config = StackConfig(
         folder=new_folder(),
         hardware=pool,
-        ports=free_ports(len(pool)),
+        ports=unused_ports(len(pool)),
         speed_factor=speed_factor,
         quantiles=LEARNING.job.fit.quantiles,
     )

@@ -1,8 +1,6 @@
 """The whole loop as processes on this machine, with their ports and flags."""
 
 import os
-import random
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +8,8 @@ from pathlib import Path
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from lab.loop import envoy
-from lab.loop.exceptions import LoopError
 from lab.loop.supervisor import Part
+from lab.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 MODEL = "simulated-70b"
@@ -31,24 +29,19 @@ class Ports:
     first_server: int = 8100
 
 
-def free_ports(servers: int) -> Ports:
-    """Return unused ports, all consecutive, from a random one on: another loop on this machine may start as well."""
-    count = 9 + servers
-    rows = range(21_000, 60_000, count)
-    for first in random.sample(rows, len(rows)):
-        if all(_is_free(port) for port in range(first, first + count)):
-            one, *more = range(first, first + count)
-            return Ports(
-                envoy=one,
-                envoy_admin=more[0],
-                picker=more[1],
-                picker_health=more[2],
-                picker_metrics=more[3],
-                trainer=more[4],
-                predictors=more[5:8],
-                first_server=more[8],
-            )
-    raise LoopError(f"there are no {count} free ports in a row between 21000 and 60000")
+def unused_ports(servers: int) -> Ports:
+    """Return ports that nothing listens on just now: another loop on this machine may start as well."""
+    one, *more = free_ports(9 + servers)
+    return Ports(
+        envoy=one,
+        envoy_admin=more[0],
+        picker=more[1],
+        picker_health=more[2],
+        picker_metrics=more[3],
+        trainer=more[4],
+        predictors=more[5:8],
+        first_server=more[8],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +101,6 @@ class StackConfig:
 def parts(config: StackConfig) -> list[Part]:
     """Return the processes of the loop in their start order."""
     return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def _python(

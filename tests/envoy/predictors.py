@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.loop.supervisor import Part, Supervisor
+from lab.ports import free_ports
 from model_store import open_store
 from tests.envoy.rig import ROOT
-from tests.live import free_ports
 from tests.predictor.models import draft
 
 

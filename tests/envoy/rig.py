@@ -20,9 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lab.loop import envoy
 from lab.loop.supervisor import Part, Supervisor
+from lab.ports import free_ports
 from tests.envoy.backends import Backend
 from tests.envoy.clients import Http2Connection, http2
-from tests.live import PATIENCE_S, free_ports
+from tests.live import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any]], None]

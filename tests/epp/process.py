@@ -23,8 +23,9 @@ from epp.extproc.protocol.external_processor_pb2 import (
     ProcessingResponse,
     ProtocolConfiguration,
 )
+from lab.ports import free_port
 from tests.epp.parts import CHAT, header_block
-from tests.live import PATIENCE_S, call, free_port, until
+from tests.live import PATIENCE_S, call, until
 
 ENDPOINTS = "a=127.0.0.1:1,b=127.0.0.1:2"
 

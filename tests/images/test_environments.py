@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.ports import free_port
 from scripts.image_locks import IMAGES
-from tests.live import PATIENCE_S, call, free_port, until
+from tests.live import PATIENCE_S, call, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

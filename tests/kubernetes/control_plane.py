@@ -18,8 +18,9 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from lab.ports import free_port
 from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, NoControlPlaneError, command_of
-from tests.live import PATIENCE_S, free_port, until
+from tests.live import PATIENCE_S, until
 
 CRDS = Path(__file__).parent / "crds.yaml"
 

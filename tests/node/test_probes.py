@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from tests.live import free_port, live
+from lab.ports import free_port
+from tests.live import live
 from tests.node.manifests import container, pod
 from tests.node.objects import Action, Command, Grpc, HttpGet, Port, Probe, pod_of
 from tests.node.probes import Target, attempt, verdicts

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.live import call, free_port, until
+from lab.ports import free_port
+from tests.live import call, until
 
 
 @dataclass(frozen=True)

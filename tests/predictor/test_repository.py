@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.ports import free_port
 from model_store import Draft, open_store
 from predictor.exceptions import ModelError
-from tests.live import PATIENCE_S, call, free_port, until
+from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
 from tests.predictor.models import draft, linear_onnx, open_draft, pair, running_predictor

@@ -13,9 +13,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lab.ports import free_port
 from model_store import open_store
 from predictor.protocol import inference_pb2 as pb
-from tests.live import PATIENCE_S, free_port, until
+from tests.live import PATIENCE_S, until
 from tests.predictor.models import pair
 from tests.serving.authority import Authority
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.live import PATIENCE_S, call, free_port, until
+from lab.ports import free_port
+from tests.live import PATIENCE_S, call, until
 
 FITTERS_STAGES = ("fit", "export")
 _STAGE = re.compile(r"stage: (\w+)")

@@ -18,7 +18,7 @@ import psutil
 
 from lab.bench.epp.bench import Bench, Latency, Peer
 from lab.bench.epp.target import MeasuredPicker
-from lab.bench.trainer.serving import free_port
+from lab.ports import free_port
 
 _ROOT = Path(__file__).parents[3]
 _READY_S = 60.0

@@ -21,8 +21,8 @@ from lab.bench.epp.http_load import http_load
 from lab.bench.epp.pickers import Setting, own_picker, peer_picker
 from lab.bench.epp.servers import model_servers
 from lab.bench.figures import steps
-from lab.bench.trainer.serving import free_port
 from lab.loop import envoy
+from lab.ports import free_port
 
 _RATES = (100, 500)
 _READY_S = 30.0

@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
 import msgspec
@@ -18,16 +17,12 @@ import psutil
 from rich.progress import track
 
 from lab.bench.trainer.law import make_entries
+from lab.ports import free_port
 
 BATCH_ROWS = 1_000
 _PASSES_WATCHED = 5
 # Seconds within which a pass must end.
 _SLOWEST_PASS_S = 20.0
-
-
-def free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from lab.evaluation.policies.configurations import CLOSED_FORMULA
 from lab.loop.policies import ENVOY_POLICIES
-from lab.loop.stack import MODEL, StackConfig, free_ports, parts
+from lab.loop.stack import MODEL, StackConfig, parts, unused_ports
 from lab.loop.supervisor import Supervisor
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
@@ -27,7 +27,7 @@ SLO = {"x-prediction-based-scheduling": "true"}
 
 def configure(folder: Path, **settings: Any) -> StackConfig:
     return StackConfig(
-        folder=folder, hardware=["fast", "fast", "slow"], ports=free_ports(3), speed_factor=10.0, **settings
+        folder=folder, hardware=["fast", "fast", "slow"], ports=unused_ports(3), speed_factor=10.0, **settings
     )
 
 
