@@ -36,6 +36,7 @@ def test_undemanding_requests_go_to_slow_and_full_endpoints() -> None:
     assert result.attainment_by_class == {"loose": 1.0, "tight": 1.0}
 
 
+@pytest.mark.slow
 def test_the_informed_policy_lies_between_round_robin_and_the_oracle() -> None:
     rate = WORKLOADS["azure-conversation"].typical_rps
     attained = {
@@ -45,6 +46,7 @@ def test_the_informed_policy_lies_between_round_robin_and_the_oracle() -> None:
     assert attained["oracle"] > attained["informed"] > attained["round-robin"] + 0.05
 
 
+@pytest.mark.slow
 def test_shedding_meets_more_objectives_under_overload() -> None:
     rate = 1.3 * WORKLOADS["azure-conversation"].typical_rps
     serving, shedding = (

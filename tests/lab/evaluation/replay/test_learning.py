@@ -67,6 +67,7 @@ def test_models_equal_those_of_the_training_server(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours.tpot_ms, theirs.tpot_ms)
 
 
+@pytest.mark.slow
 def test_passes_equal_those_of_the_trainer_with_a_store(tmp_path: Path) -> None:
     """Latencies double between passes, so older rows are discounted and then dropped."""
     window, store, fitter = Window(5000, 0.1, 1000), open_store(str(tmp_path)), Fitter()

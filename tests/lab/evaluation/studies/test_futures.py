@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from lab.evaluation.replay.replay import Prepared, scenario_of
 from lab.evaluation.studies.futures import FUTURES, futures_of, join_at, repeated_tpot_ms
@@ -17,6 +18,7 @@ def test_join_at_takes_the_past_of_one_and_the_future_of_the_other() -> None:
     assert taken == [one for one in past if one[0] < 2] + [one for one in future if one[0] >= 2]
 
 
+@pytest.mark.slow
 def test_futures_are_equal_up_to_the_moment() -> None:
     one, other = (
         {flight.arrival.index: flight for flight in flights} for flights in futures_of("bursts", RATE, EVEN, 7)
@@ -36,6 +38,7 @@ def test_futures_are_equal_up_to_the_moment() -> None:
     assert under_way > 50
 
 
+@pytest.mark.slow
 def test_repeated_requests_differ_only_by_the_future() -> None:
     groups = repeated_tpot_ms("bursts", RATE, EVEN, pasts=2)
     assert {len(group) for group in groups} == {FUTURES}
