@@ -162,7 +162,7 @@ class Metrics:
                 incoming = target = _OTHER
             found = self._models.get((incoming, target))
         if found is None:
-            found = self._models[incoming, target] = self._of_model(incoming, target)
+            found = self._models[incoming, target] = self._label_model(incoming, target)
         return found
 
     def error(self, incoming: str, target: str, code: str) -> None:
@@ -179,16 +179,16 @@ class Metrics:
         self.prediction_rows.observe(rows)
         self.observe_stage("predict", seconds)
 
-    def plugin_took(self, extension_point: str, plugin_type: str, name: str, seconds: float) -> None:
+    def observe_plugin(self, extension_point: str, plugin_type: str, name: str, seconds: float) -> None:
         self._plugin_s.labels(extension_point, plugin_type, name).observe(seconds)
 
-    def decision_of(self, profile: str, source: str) -> Counter:
+    def decision_counter(self, profile: str, source: str) -> Counter:
         found = self._decisions.get((profile, source))
         if found is None:
             found = self._decisions[profile, source] = self.decisions.labels(profile, source)
         return found
 
-    def observed_of(self, is_observed: bool) -> Counter:
+    def observed_counter(self, is_observed: bool) -> Counter:
         return self._observed[is_observed]
 
     def register_value(self, name: str, description: str, read: Callable[[], float]) -> None:
@@ -208,7 +208,7 @@ class Metrics:
     def page(self) -> bytes:
         return generate_latest(self.registry) + generate_latest(self._violation_registry)
 
-    def _of_model(self, incoming: str, target: str) -> ModelMetrics:
+    def _label_model(self, incoming: str, target: str) -> ModelMetrics:
         labels = (incoming, target)
         return ModelMetrics(
             self._requests.labels(*labels),

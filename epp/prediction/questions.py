@@ -50,7 +50,7 @@ class Questions:
     clock: Callable[[], float] = time.monotonic
     _more_at_s: float = field(default=-np.inf, init=False)
 
-    def of(self, columns: FeatureColumns, candidates: Snapshot, *, wants_costs: bool) -> Question:
+    def build(self, columns: FeatureColumns, candidates: Snapshot, *, wants_costs: bool) -> Question:
         """Build the question of a decision among `candidates`, whose `feature_columns` are `columns`.
 
         `wants_costs`: the strategy weighs costs. Other strategies get the models' plain predictions only.
@@ -69,7 +69,7 @@ class Questions:
             slowdowns += [np.ones(len(slowed)), factors]
         return Question(np.concatenate(parts, axis=1), np.concatenate(slowdowns), True, evidence)
 
-    def answered(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Snapshot:
+    def add_predictions(self, question: Question, candidates: Snapshot, predictions: Predictions) -> Snapshot:
         """Return the candidates with their predictions. With costs, add the TPOT objectives in flight."""
         if question.slowdown is None:
             return candidates.with_predictions(predictions)

@@ -92,7 +92,7 @@ class _ArrivedRequest:
             return self._dispatch(self._decide())
         asked_s = director.clock()
         columns = feature_columns(request, self.candidates)
-        question = director.questions.of(columns, self.candidates, wants_costs=self.scheduler.wants_costs)
+        question = director.questions.build(columns, self.candidates, wants_costs=self.scheduler.wants_costs)
         try:
             predictions = director.latency.predict(question.columns)
         except PredictionUnavailableError as error:
@@ -117,7 +117,7 @@ class _ArrivedRequest:
 
     def _take(self, question: Question, predictions: Predictions, asked_s: float) -> None:
         self._note_prediction("ok", asked_s)
-        self.candidates = self.director.questions.answered(question, self.candidates, predictions)
+        self.candidates = self.director.questions.add_predictions(question, self.candidates, predictions)
 
     def _note_unavailable(self, error: PredictionUnavailableError, asked_s: float) -> None:
         self.prediction_error = str(error)
@@ -132,7 +132,7 @@ class _ArrivedRequest:
         director = self.director
         began_s = director.clock()
         director.decided += 1
-        watch = PluginWatch(director.metrics.plugin_took) if director.decided % _TIMED_EVERY == 1 else None
+        watch = PluginWatch(director.metrics.observe_plugin) if director.decided % _TIMED_EVERY == 1 else None
         decision = self.scheduler.schedule(self.parsed.request, self.candidates, director.rng, watch)
         if isinstance(decision, Refusal):
             if decision.kind == "shed":

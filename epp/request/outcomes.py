@@ -66,7 +66,7 @@ class Account:
         decision, shared = record.decision, self.shared.metrics
         predictions = decision.candidates.predictions
         source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
-        shared.decision_of(decision.profile, source).inc()
+        shared.decision_counter(decision.profile, source).inc()
         shared.decision_s.observe(record.decision_ms / 1000)
         metrics.requests.inc()
         metrics.running.inc()
@@ -86,7 +86,7 @@ class Account:
             self.shared.metrics.error(self.parsed.incoming_model, self.parsed.request.model, str(status))
 
     def response_observed(self, is_observed: bool) -> None:
-        self.shared.metrics.observed_of(is_observed).inc()
+        self.shared.metrics.observed_counter(is_observed).inc()
 
     def first_token(self, slot: int, ttft_ms: float) -> None:
         record = self.record

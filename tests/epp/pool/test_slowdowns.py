@@ -45,8 +45,8 @@ class Rig:
 
     def decide(self) -> Snapshot:
         candidates = self.pool.snapshot(REQUEST)
-        question = self.questions.of(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
-        return self.questions.answered(question, candidates, models(question.columns))
+        question = self.questions.build(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
+        return self.questions.add_predictions(question, candidates, models(question.columns))
 
     def run(self, seconds: int, silent: frozenset[int] = frozenset()) -> Snapshot:
         """Send traffic for this many seconds; return the candidates of the last decision."""
@@ -125,7 +125,7 @@ def test_while_no_endpoint_is_suspected_the_models_are_asked_nothing_about_it() 
     rig.run(10)
     rig.now_s += 1.0
     candidates = rig.pool.snapshot(REQUEST)
-    question = rig.questions.of(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
+    question = rig.questions.build(feature_columns(REQUEST, candidates), candidates, wants_costs=True)
     assert question.evidence is None
     assert question.columns.shape[1] == 15
 

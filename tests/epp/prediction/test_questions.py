@@ -36,8 +36,8 @@ def test_prompt_costs_come_from_the_models_and_the_decision_gets_its_own_rows() 
     pool = pool_of(3, clock)
     request, questions = Request("1", "m", input_tokens=700), Questions(pool, clock)
     before = pool.snapshot(request)
-    question = questions.of(feature_columns(request, before), before, wants_costs=True)
-    predictions = questions.answered(question, before, answer(question.columns, 0.02)).predictions
+    question = questions.build(feature_columns(request, before), before, wants_costs=True)
+    predictions = questions.add_predictions(question, before, answer(question.columns, 0.02)).predictions
     assert predictions is not None
     assert predictions.ttft_ms.tolist() == pytest.approx([(700 * 0.02 + 5) * 1.5] * 3)
     snapshot = pool.snapshot(request)
@@ -52,7 +52,7 @@ def test_costs_are_asked_once_a_second_and_not_for_too_large_pools() -> None:
     few, many = pool.snapshot(request), pool.snapshot(request).take(np.arange(5000) % 5)
 
     def rows(among: Snapshot, *, wants_costs: bool = True) -> int:
-        question = questions.of(feature_columns(request, among), among, wants_costs=wants_costs)
+        question = questions.build(feature_columns(request, among), among, wants_costs=wants_costs)
         return len(question.columns.T)
 
     assert [rows(few, wants_costs=False), rows(few), rows(few)] == [5, 15, 5]
