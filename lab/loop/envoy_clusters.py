@@ -51,7 +51,7 @@ _SERVED = "x-gateway-destination-endpoint-served"
 _EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _CONNECT_TIMEOUT = timedelta(seconds=2)
 _HEALTH_INTERVAL = timedelta(milliseconds=500)
-_HEALTH_TIMEOUT = timedelta(seconds=1)
+_HEALTH_TIMEOUT = timedelta(milliseconds=500)
 # Long enough for two health checks to fail after a refused connection. A health check that passes ends the ejection.
 _EJECTION_TIME = timedelta(seconds=5)
 _PING_INTERVAL = timedelta(seconds=1)

@@ -63,6 +63,8 @@ class StackConfig:
     model_sync_interval_s: float = 0.5
     quantiles: Sequence[float] = (0.5,)
     speed_factor: float = 1.0
+    # All processes share a few cores, so the picker is slow at times.
+    message_timeout_s: float = 2.0
 
     @property
     def store(self) -> Path:
@@ -169,8 +171,7 @@ def _envoy(config: StackConfig) -> Part:
             picker_port=ports.picker,
             servers=config.servers,
             full_duplex=config.full_duplex,
-            # All processes share a few cores, so the picker is slow at times.
-            message_timeout_s=2.0,
+            message_timeout_s=config.message_timeout_s,
             bypass=True,
         )
     )

@@ -44,6 +44,7 @@ class Supervisor:
     def __init__(self, folder: Path, on_loss: Callable[[str], None]) -> None:
         self._folder = folder
         self._on_loss = on_loss
+        self._parts: dict[str, Part] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -54,6 +55,23 @@ class Supervisor:
             _check_ports(part)
         for part in parts:
             await self._start(part)
+        await self._until_all_ready(parts, on_ready)
+
+    async def restart(self, names: Sequence[str]) -> None:
+        """Start ended parts again, and return when they are ready. Raise LoopError if one doesn't become ready."""
+        await self.end(names)
+        for name in names:
+            await self._start(self._parts[name])
+        await self._until_all_ready([self._parts[name] for name in names], lambda name: None)
+
+    async def end(self, names: Sequence[str]) -> None:
+        """Kill redundant parts, and return when they have ended."""
+        for name in names:
+            with suppress(ProcessLookupError):
+                self.kill(name)
+            await self._processes[name].wait()
+
+    async def _until_all_ready(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             await self.guard(self._all_ready(session, parts, on_ready))
 
@@ -91,7 +109,7 @@ class Supervisor:
             await asyncio.gather(*waits)
 
     async def _start(self, part: Part) -> None:
-        with self.log(part.name).open("wb") as log:
+        with self.log(part.name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *part.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -102,7 +120,7 @@ class Supervisor:
                 # Outside of the terminal's process group, so that Ctrl-C reaches only this process.
                 start_new_session=True,
             )
-        self._processes[part.name] = process
+        self._parts[part.name], self._processes[part.name] = part, process
         self._watchers.append(asyncio.create_task(self._watch(part, process)))
 
     async def _watch(self, part: Part, process: asyncio.subprocess.Process) -> None:

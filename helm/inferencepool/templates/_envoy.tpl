@@ -151,7 +151,7 @@ circuit_breakers:
   health_checks:
     - interval: 0.5s
       no_traffic_interval: 0.5s
-      timeout: 1s
+      timeout: 0.5s
       unhealthy_threshold: 2
       healthy_threshold: 1
       grpc_health_check: {service_name: envoy.service.ext_proc.v3.ExternalProcessor}

@@ -1,0 +1,139 @@
+"""Break the loop in every way of a table, and show what a client sees."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lab.bench.figures import write
+from lab.chaos.faults import Fault, Site, faults
+from lab.chaos.measuring import Seen, Times, measure
+from lab.loop.running import exit_status, new_folder
+from lab.loop.stack import StackConfig, parts, unused_ports
+from lab.loop.supervisor import Supervisor
+from lab.loop.terminal import Terminal
+
+_HARDWARE = ("fast", "fast", "slow")
+# Envoy's default, and the chart's.
+_MESSAGE_TIMEOUT_S = 0.2
+_WARM_UP = Times(2.0, 2.0, 8.0)
+_TOLD = re.compile(rb"warn|error", re.IGNORECASE)
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option("--only", metavar="TEXT", multiple=True, help="Only faults whose name contains TEXT; repeatable.")
+@click.option("--before", "before_s", default=5.0, type=click.FloatRange(2), help="Seconds before each fault.")
+@click.option("--during", "during_s", default=6.0, type=click.FloatRange(0.1), help="Seconds that a fault lasts.")
+@click.option("--after", "after_s", default=12.0, type=click.FloatRange(2), help="Seconds after each fault.")
+@click.option("--rate", default=10.0, type=click.FloatRange(1, 200), help="Requests a second of the client.")
+@click.option("--full-duplex", is_flag=True, help="Envoy drives the picker as a gateway does.")
+@click.option("--list", "is_list", is_flag=True, help="Print the names of the faults, and stop.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
+def main(only: Sequence[str], is_list: bool, **options: Any) -> None:
+    """Break each part of the loop and every pair of parts, and print what a client saw meanwhile.
+
+    Real Envoy, picker, trainer and predictors run on this machine, in front of simulated servers. The exit status is 1
+    if a fault that the picker must hide lost a request, or if the loop had not recovered at the end.
+    """
+    chosen = [fault for fault in faults() if not only or any(text in fault.name for text in only)]
+    if is_list:
+        click.echo("\n".join(fault.name for fault in chosen))
+        return
+    if not chosen:
+        raise click.UsageError(f"no fault has {' or '.join(map(repr, only))} in its name: see --list")
+    console = Console()
+    sys.exit(asyncio.run(exit_status(_run(console, chosen, **options), console)))
+
+
+async def _run(
+    console: Console,
+    chosen: Sequence[Fault],
+    before_s: float,
+    during_s: float,
+    after_s: float,
+    rate: float,
+    full_duplex: bool,
+    json_file: Path | None,
+) -> None:
+    config = StackConfig(
+        folder=new_folder(),
+        hardware=_HARDWARE,
+        ports=unused_ports(len(_HARDWARE)),
+        full_duplex=full_duplex,
+        message_timeout_s=_MESSAGE_TIMEOUT_S,
+    )
+    times = Times(before_s, during_s, after_s)
+    supervisor = Supervisor(config.folder, lambda name: None)
+    seen: list[Seen] = []
+    with Terminal(console) as terminal:
+        try:
+            # Any part may be killed here.
+            stack = [replace(part, redundant=True) for part in parts(config)]
+            await supervisor.start(stack, lambda name: None)
+            site = Site(config, supervisor)
+            names = [part.name for part in stack]
+            await measure(site, Fault("warm-up", _no_fault), _WARM_UP, rate, lambda: 0)
+            step = terminal.begin(f"{len(chosen)} faults", len(chosen))
+            for fault in chosen:
+                seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor, names)))
+                step()
+        finally:
+            await supervisor.stop()
+    _report(console, seen)
+    if json_file:
+        settings = {"rate": rate, "full_duplex": full_duplex, "before_s": before_s, "during_s": during_s}
+        write(json_file, dict(_figures(seen)), ("grpcio", "aiohttp"), settings)
+    broken = [one.fault.name for one in seen if _is_broken(one)]
+    if broken:
+        console.print(f"[red]broken promises:[/] {', '.join(broken)}; logs are in {config.folder}", soft_wrap=True)
+        raise SystemExit(1)
+
+
+async def _no_fault(site: Site) -> Any:
+    async def end() -> None:
+        pass
+
+    return end
+
+
+def _warnings(supervisor: Supervisor, names: Iterable[str]) -> int:
+    return sum(len(_TOLD.findall(supervisor.log(name).read_bytes())) for name in names)
+
+
+def _is_broken(one: Seen) -> bool:
+    return one.recovery_s is None or (one.fault.open_promise and one.lost_in_all > 0)
+
+
+def _figures(seen: Iterable[Seen]) -> Iterable[tuple[str, float]]:
+    for one in seen:
+        name = re.sub(r"\W+", "_", one.fault.name)
+        yield f"{name}_sent", one.sent
+        yield f"{name}_lost", one.lost_in_all
+        yield f"{name}_p99_before_ms", one.before_p99_ms
+        yield f"{name}_p99_during_ms", one.during_p99_ms
+        if one.recovery_s is not None:
+            yield f"{name}_recovery_s", one.recovery_s
+
+
+def _report(console: Console, seen: Iterable[Seen]) -> None:
+    table = Table("fault", "lost", "p99 ms before", "during", "recovery s", "warnings")
+    for one in seen:
+        lost = ", ".join(f"{count}: {error}" for error, count in one.lost.items()) or "0"
+        recovery = "none" if one.recovery_s is None else f"{one.recovery_s:.1f}"
+        table.add_row(
+            one.fault.name, lost, f"{one.before_p99_ms:.0f}", f"{one.during_p99_ms:.0f}", recovery, str(one.told)
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

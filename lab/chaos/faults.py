@@ -1,0 +1,135 @@
+"""The faults: what breaks, how it begins, and how it ends."""
+
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+from lab.chaos.rogue import ANSWERS, Rogue
+from lab.loop.stack import StackConfig
+from lab.loop.supervisor import Supervisor
+
+_FROZEN, _KILLED = signal.SIGSTOP, signal.SIGKILL
+_VERBS: Final = {"freeze": _FROZEN, "kill": _KILLED}
+
+
+@dataclass(frozen=True)
+class Site:
+    """The running loop that a fault breaks."""
+
+    config: StackConfig
+    supervisor: Supervisor
+
+    def processes(self, part: str) -> Sequence[str]:
+        """Return the names of the processes that a part of the table stands for."""
+        predictors = [f"predictor-{n}" for n in range(1, len(self.config.ports.predictors) + 1)]
+        names = {"picker": ["epp"], "trainer": ["trainer"], "envoy": ["envoy"], "server": [self.config.server_names[0]]}
+        return {**names, "predictor": predictors[:1], "predictors": predictors}[part]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault. `begin` causes it and returns what ends it.
+
+    `open_promise`: no request may be lost through it, when Envoy fails open. The loss of a proxy or a model server is
+    not the picker's.
+    """
+
+    name: str
+    begin: Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]
+    open_promise: bool = True
+
+
+def faults() -> list[Fault]:
+    """Return every fault, in the order of the table."""
+    return [*_losses(), *_stores(), *_rogues()]
+
+
+def _losses() -> Iterator[Fault]:
+    """Yield a freeze and a kill of every part and of every pair."""
+    parts = ("picker", "trainer", "predictor", "predictors", "server", "envoy")
+    pairs = [pair for pair in combinations(parts, 2) if pair != ("predictor", "predictors")]
+    for broken in [*((part,) for part in parts), *pairs]:
+        for verb in _VERBS:
+            yield Fault(
+                f"{verb} {' and '.join(broken)}",
+                _loss(verb, broken),
+                open_promise=not {"server", "envoy"} & set(broken),
+            )
+
+
+def _loss(verb: str, broken: Sequence[str]) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        names = [name for part in broken for name in site.processes(part)]
+        for name in names:
+            site.supervisor.kill(name, _VERBS[verb])
+
+        async def end() -> None:
+            if verb == "freeze":
+                for name in names:
+                    site.supervisor.kill(name, signal.SIGCONT)
+            else:
+                await site.supervisor.restart(names)
+
+        return end
+
+    return begin
+
+
+def _stores() -> Iterator[Fault]:
+    yield Fault("store: garbage in current.json", _store(_spoil_pointer))
+    yield Fault("store: garbage in every manifest", _store(_spoil_manifests))
+    yield Fault("store: all files deleted", _store(_delete_files))
+
+
+def _store(spoil: Callable[[Path], None]) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    """Return a fault that nobody mends: the loop itself must."""
+
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        spoil(site.config.store)
+        return _nothing
+
+    return begin
+
+
+async def _nothing() -> None:
+    """End a fault that is over already."""
+
+
+def _spoil_pointer(store: Path) -> None:
+    (store / "current.json").write_bytes(b"\x00garbage")
+
+
+def _spoil_manifests(store: Path) -> None:
+    for file in store.glob("*/*/manifest.json"):
+        file.write_bytes(b"\x00garbage")
+
+
+def _delete_files(store: Path) -> None:
+    for file in store.rglob("*"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def _rogues() -> Iterator[Fault]:
+    """Yield a model server that answers wrongly, in every way that the rogue knows."""
+    for way in ANSWERS:
+        yield Fault(f"server: {way}", _rogue(way), open_promise=False)
+
+
+def _rogue(way: str) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        names = site.processes("server")
+        await site.supervisor.end(names)
+        rogue = Rogue(site.config.ports.first_server, way)
+        await rogue.start()
+
+        async def end() -> None:
+            await rogue.stop()
+            await site.supervisor.restart(names)
+
+        return end
+
+    return begin
