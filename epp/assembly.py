@@ -58,7 +58,7 @@ class Assembly:
     """The parts of a picker.
 
     `app` serves the metrics port. `own_app` answers the sibling workers. `resign` lets another replica lead, if this
-    one takes part in an election.
+    one takes part in an election. `count_flood` counts a connection that was closed for a flood, by the flood's kind.
     """
 
     pool: Pool
@@ -68,6 +68,7 @@ class Assembly:
     own_app: ASGIApp
     siblings: Siblings | None
     resign: Callable[[], None]
+    count_flood: Callable[[str], None]
     background: list[Background] = field(default_factory=list)
 
 
@@ -118,6 +119,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
         resign=endpoints.resign,
+        count_flood=lambda kind: metrics.floods.labels(kind).inc(),
         background=background,
     )
 

@@ -134,6 +134,9 @@ class Metrics:
         self.shed = self._counter(
             "headroom_epp_shed_requests_total", "Requests shed for lack of room, by admission plugin", ("plugin",)
         )
+        self.floods = self._counter(
+            "headroom_epp_http2_floods_total", "Connections closed because of a flood of frames, by its kind", ("kind",)
+        )
         self.prediction_s = self._histogram(
             "headroom_epp_prediction_duration_seconds",
             "Duration of a batched prediction",

@@ -48,7 +48,7 @@ class PickerServer:
         for web in self._web:
             await web.start()
             self._tasks.append(asyncio.create_task(web.run()))
-        self._front = await front.start(settings, picker.new_exchange, picker.health)
+        self._front = await front.start(settings, picker.new_exchange, picker.health, picker.count_flood)
         logger.info("ready: ext_proc on %d, metrics on %d", self._config.grpc_port, self._config.metrics_port)
 
     async def run(self) -> None:

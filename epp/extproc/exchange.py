@@ -102,6 +102,10 @@ class Exchange:
                 return [messages.CONTINUE_RESPONSE_TRAILERS]
         return []
 
+    @property
+    def has_request(self) -> bool:
+        return bool(self._headers)
+
     def settle(self) -> None:
         """Do the accounting of the last answer, unless it is done. The next message does it at the latest."""
         later, self._later = self._later, None

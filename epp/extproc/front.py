@@ -66,20 +66,30 @@ class Front:
             self._watching.cancel()
 
 
-async def start(settings: FrontSettings, new_exchange: Callable[[], StreamHandler], health: Health) -> Front:
-    """Start serving. Raise StartError when a port is taken."""
+async def start(
+    settings: FrontSettings,
+    new_exchange: Callable[[], StreamHandler],
+    health: Health,
+    count_flood: Callable[[str], None] = lambda kind: None,
+) -> Front:
+    """Start serving. Raise StartError when a port is taken.
+
+    The http2 front calls `count_flood` with the kind of a flood for which it closes a connection.
+    """
     methods = {**health.methods, **reflection_methods([SERVICE, HEALTH_SERVICE])}
     extproc = Services(
         exchanges={PATH: new_exchange},
         methods=methods if settings.health_checking else {},
         max_message_bytes=settings.max_message_bytes,
+        count_flood=count_flood,
     )
     listen = http2_front.listen if settings.front == "http2" else grpc_front.listen
     address = Address(settings.host, settings.port, settings.reuse_port)
     server: Server = await listen(address, extproc, settings.certificates)
     if settings.health_port is None:
         return Front(server, None, settings.certificates)
-    checks = Services(methods={**health.methods, **reflection_methods([HEALTH_SERVICE])})
+    methods = {**health.methods, **reflection_methods([HEALTH_SERVICE])}
+    checks = Services(methods=methods, count_flood=count_flood)
     try:
         beside = await http2_front.listen(
             Address(settings.host, settings.health_port, settings.reuse_port), checks, None

@@ -10,7 +10,11 @@ class StreamHandler(Protocol):
     """The state machine of one stream. A front passes every message in order, and calls `close` once at the end.
 
     A front calls `settle` when it has sent the answers, for work that they need not wait for. `settle` raises nothing.
+    `has_request` is True once the messages carried an HTTP request. Other streams are no use to anybody.
     """
+
+    @property
+    def has_request(self) -> bool: ...
 
     def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
 
@@ -25,11 +29,15 @@ Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """The services of a port, by path: `/package.Service/Method`."""
+    """The services of a port, by path: `/package.Service/Method`.
+
+    `count_flood` is called with the kind of a flood for which a connection was closed.
+    """
 
     exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
+    count_flood: Callable[[str], None] = lambda kind: None
 
 
 class StatusCode(IntEnum):

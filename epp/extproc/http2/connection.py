@@ -1,18 +1,21 @@
 """The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
 
 The memory that a peer can occupy here is bounded by the windows, the number of streams, the size of a header block,
-and a budget for control frames that cause work and carry no request.
+and a budget for frames that cause work and carry no request. The time that one peer's frames take from the event loop
+at once is bounded too: the rest of what has arrived waits for the next turn, and reading pauses until then.
 """
 
 import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from time import monotonic
 from typing import Final, cast
 
 from epp.extproc.http2 import frames as h2
-from epp.extproc.http2.frames import ConnectionFault, ErrorCode, FrameReader, Setting, StreamFault
+from epp.extproc.http2.budget import ControlFrameBudget, Flood, FloodFault
+from epp.extproc.http2.frames import ConnectionFault, ErrorCode, Frame, FrameReader, Setting, StreamFault
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock, HeaderDecoder
 from epp.extproc.http2.outbox import Outbox
 from epp.extproc.http2.stream import Stream
@@ -24,6 +27,14 @@ STREAM_WINDOW_BYTES: Final = 1 << 20
 CONNECTION_WINDOW_BYTES: Final = 16 << 20
 # Streams ended by this side that are remembered: the peer may still send frames before it learns of the end.
 _ENDED_STREAMS: Final = 1_024
+# Time that one connection's frames may take from the event loop in one turn.
+_TURN_S: Final = 0.002
+# Smaller steps of a window, and smaller DATA frames on ended streams, cost as much work as large ones.
+_SMALL_BYTES: Final = 1_024
+# The price of more than that on an ended stream: a window full of it may be on its way.
+_LATE_DATA_COST: Final = 1 / 16
+# A new INITIAL_WINDOW_SIZE costs as much as one frame for so many open streams.
+_STREAMS_PER_COST: Final = 100
 # Time in which a new client must send the HTTP/2 preface and SETTINGS.
 _PREFACE_S: Final = 10.0
 # Time that a peer has to answer the PING, and to close its end, after GOAWAY.
@@ -39,34 +50,11 @@ _PREFACE: Final = h2.settings_frame(
 ) + h2.window_update(0, CONNECTION_WINDOW_BYTES - h2.DEFAULT_WINDOW_BYTES)
 
 
-class ControlFrameBudget:
-    """A budget for frames that cause work and carry no request. It refills slowly, and fully with every message."""
-
-    BURST: Final = 1_000.0
-    PER_SECOND: Final = 50.0
-
-    __slots__ = ("_at", "_left")
-
-    def __init__(self) -> None:
-        self._left = self.BURST
-        self._at = time.monotonic()
-
-    def restore(self) -> None:
-        self._left = self.BURST
-
-    def spend(self) -> None:
-        """Pay for one frame. Raise ConnectionFault when the budget is used up."""
-        now = time.monotonic()
-        self._left = min(self.BURST, self._left + (now - self._at) * self.PER_SECOND) - 1
-        self._at = now
-        if self._left < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames without a request")
-
-
 class Connection(asyncio.Protocol):
     """One connection. `new_stream` makes the stream of a well-formed request.
 
-    `on_made` and `on_lost` are called when the connection begins and ends.
+    `on_made` and `on_lost` are called when the connection begins and ends, `on_flood` with the kind and
+    the address of a peer that is cut off.
     """
 
     outbox: Outbox
@@ -76,21 +64,31 @@ class Connection(asyncio.Protocol):
         new_stream: Callable[["Connection", int, HeaderBlock], Stream],
         on_made: Callable[["Connection"], None],
         on_lost: Callable[["Connection"], None],
+        on_flood: Callable[[Flood, str], None],
     ) -> None:
         self._new_stream = new_stream
         self._on_made = on_made
         self._on_lost = on_lost
+        self._on_flood = on_flood
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
         self._headers = HeaderDecoder()
         # An unfinished header block: its stream, the flags of its first frame, and the bytes received so far.
         self._block: tuple[int, int, bytearray] | None = None
         self._streams: dict[int, Stream] = {}
-        self._ended: deque[int] = deque(maxlen=_ENDED_STREAMS)
+        # In the order of their ends.
+        self._ended: OrderedDict[int, None] = OrderedDict()
         self._last_stream_id = 0
         self._newest_allowed_id = h2.LAST_STREAM_ID
         self._receive_window = CONNECTION_WINDOW_BYTES
         self._settled = False
+        self._settings_acknowledged = False
+        # Frames that have arrived and wait for the next turn, and streams with such messages.
+        self._unread: Iterator[Frame] | None = None
+        self._backlog: deque[Stream] = deque()
+        # True while frames or messages wait for a turn. Reading pauses until none is left.
+        self.unfinished = False
+        self._turn_planned = False
         self._draining = False
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
@@ -108,17 +106,10 @@ class Connection(asyncio.Protocol):
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
-        try:
-            self._read(data)
-        except ConnectionFault as fault:
-            logger.debug("closing a connection: %s", fault)
-            self._fail(fault.code, str(fault))
-        except Exception:
-            logger.exception("closing a connection after an error of this server")
-            self._fail(ErrorCode.INTERNAL_ERROR, "the server failed")
-        self.outbox.flush()
+        frames = self._reader.read(data)
+        self._unread = chain(self._unread, frames) if self._unread else frames
+        if not self.unfinished:
+            self._turn()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -133,12 +124,23 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.outbox.resume()
 
+    def take_turn(self) -> None:
+        """Go on with what has arrived before, and read on when nothing of it is left."""
+        if not self._turn_planned or self._closing:
+            return
+        self._turn_planned = False
+        self._turn()
+        if not self._turn_planned:
+            self.unfinished = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
     # Called by streams, which use the outbox too.
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End a stream from this side, without a call of its `aborted`."""
         self._drop(stream)
-        self._ended.append(stream.id)
+        self._remember_end(stream.id)
         self.outbox.control(h2.rst_stream(stream.id, code))
 
     def credit(self, stream: Stream) -> None:
@@ -146,6 +148,11 @@ class Connection(asyncio.Protocol):
         if stream.receive_window <= STREAM_WINDOW_BYTES // 2 and not (stream.busy or stream.peer_done):
             self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
             stream.receive_window = STREAM_WINDOW_BYTES
+
+    def go_on_later(self, stream: Stream) -> None:
+        """Call the stream's `go_on` in a later turn. Nothing more is read from the peer until then."""
+        self._backlog.append(stream)
+        self._plan_turn()
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """Call `callback` after this turn's answers are written, at the turn's end or by a planned flush."""
@@ -177,24 +184,67 @@ class Connection(asyncio.Protocol):
 
     # Received frames.
 
-    def _read(self, data: bytes) -> None:
-        for kind, flags, stream_id, buffer, start, end in self._reader.read(data):
+    def _turn(self) -> None:
+        """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""
+        if self._closing:
+            return
+        try:
+            unfinished = self._read()
+        except FloodFault as fault:
+            self._on_flood(fault.kind, self._peer())
+            self._fail(fault.code, str(fault))
+        except ConnectionFault as fault:
+            logger.debug("closing a connection: %s", fault)
+            self._fail(fault.code, str(fault))
+        except Exception:
+            logger.exception("closing a connection after an error of this server")
+            self._fail(ErrorCode.INTERNAL_ERROR, "the server failed")
+        else:
+            if unfinished:
+                self._plan_turn()
+        self.outbox.flush()
+
+    def _peer(self) -> str:
+        address = self._transport.get_extra_info("peername")
+        return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "an unknown address"
+
+    def _plan_turn(self) -> None:
+        if self._turn_planned or self._closing:
+            return
+        self._turn_planned = True
+        if not self.unfinished:
+            self.unfinished = True
+            self._transport.pause_reading()
+        self._loop.call_soon(self.take_turn)
+
+    def _read(self) -> bool:
+        """Handle messages and frames that wait, and return True if some are left when the turn's time is over."""
+        end = monotonic() + _TURN_S
+        for _ in range(len(self._backlog)):
+            self._backlog.popleft().go_on()
+            if monotonic() > end:
+                return True
+        for kind, flags, stream_id, buffer, start, stop in self._unread or ():
             try:
                 if kind == h2.DATA and self._settled and self._block is None:
-                    self._data(flags, stream_id, buffer, start, end)
+                    self._data(flags, stream_id, buffer, start, stop)
                 else:
-                    self._other(kind, flags, stream_id, buffer, start, end)
+                    self._other(kind, flags, stream_id, buffer, start, stop)
             except StreamFault as fault:
                 self._stream_fault(fault)
             if self._closing:
-                return
+                return False
+            if monotonic() > end:
+                return True
+        self._unread = None
+        return bool(self._backlog)
 
     def _data(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         size = end - start
         self._take_from_window(size)
         stream = self._streams.get(stream_id)
         if stream is None or stream.peer_done:
-            self._unwanted_data(stream_id)
+            self._unwanted_data(stream_id, size)
             return
         stream.receive_window -= size
         if stream.receive_window < 0:
@@ -202,7 +252,7 @@ class Connection(asyncio.Protocol):
         start, end = h2.strip_padding(flags, buffer, start, end)
         last = flags & h2.END_STREAM
         if start == end and not last:
-            self.control_budget.spend()
+            self.control_budget.spend(Flood.EMPTY_DATA)
         stream.count(end - start, last=bool(last))
         stream.data_received(buffer, start, end)
         if last:
@@ -219,11 +269,12 @@ class Connection(asyncio.Protocol):
         self.outbox.control(h2.window_update(0, CONNECTION_WINDOW_BYTES - self._receive_window))
         self._receive_window = CONNECTION_WINDOW_BYTES
 
-    def _unwanted_data(self, stream_id: int) -> None:
+    def _unwanted_data(self, stream_id: int, size: int) -> None:
         if stream_id == 0 or stream_id > self._last_stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
         if stream_id not in self._ended:
             raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED)
+        self.control_budget.spend(Flood.ENDED_STREAM, 1.0 if size < _SMALL_BYTES else _LATE_DATA_COST)
 
     def _other(self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         if not self._settled and kind != h2.SETTINGS:
@@ -245,6 +296,7 @@ class Connection(asyncio.Protocol):
                 self._ping(flags, stream_id, buffer[start:end])
             case h2.GOAWAY:
                 _expect(stream_id == 0, "GOAWAY")
+                self.control_budget.spend(Flood.GOAWAY)
                 self._leaving = True
                 self._close_when_idle()
             case h2.PUSH_PROMISE:
@@ -252,7 +304,7 @@ class Connection(asyncio.Protocol):
             case h2.PRIORITY:
                 self._priority(stream_id, buffer[start:end])
             case _:
-                self.control_budget.spend()
+                self.control_budget.spend(Flood.UNKNOWN_FRAME)
 
     def _header_frame(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         if stream_id % 2 == 0:
@@ -271,7 +323,7 @@ class Connection(asyncio.Protocol):
     def _continuation(self, flags: int, fragment: bytes) -> None:
         if not self._block:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without an open header block")
-        self.control_budget.spend()
+        self.control_budget.spend(Flood.CONTINUATION)
         stream_id, first_flags, block = self._block
         block += fragment
         if len(block) > MAX_BLOCK_BYTES:
@@ -281,6 +333,8 @@ class Connection(asyncio.Protocol):
             self._headers_complete(stream_id, first_flags, bytes(block))
 
     def _headers_complete(self, stream_id: int, flags: int, block: bytes) -> None:
+        if len(block) > _SMALL_BYTES:
+            self.control_budget.spend(Flood.LARGE_HEADERS, len(block) / _SMALL_BYTES)
         headers = self._headers.decode(block)
         stream = self._streams.get(stream_id)
         if stream:
@@ -289,6 +343,8 @@ class Connection(asyncio.Protocol):
             self._open(stream_id, flags, headers)
         elif stream_id not in self._ended:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that has ended")
+        else:
+            self.control_budget.spend(Flood.ENDED_STREAM)
 
     def _open(self, stream_id: int, flags: int, headers: HeaderBlock) -> None:
         self._last_stream_id = stream_id
@@ -325,16 +381,16 @@ class Connection(asyncio.Protocol):
             self.outbox.widen_stream(stream, increment)
         else:
             self._expect_known(stream_id)
-        # A tiny step costs as much work as a large one.
-        if increment < 1_024:
-            self.control_budget.spend()
+            self.control_budget.spend(Flood.ENDED_STREAM)
+        if increment < _SMALL_BYTES:
+            self.control_budget.spend(Flood.WINDOW_UPDATE)
 
     def _rst_stream(self, stream_id: int, size: int) -> None:
         _expect(size == 4, "RST_STREAM", ErrorCode.FRAME_SIZE_ERROR)
         self._expect_known(stream_id)
+        # Gateways often reset streams that carried requests, which restore the budget. A flood carries none.
+        self.control_budget.spend(Flood.RST_STREAM)
         if stream := self._streams.get(stream_id):
-            # Gateways often reset streams that carried messages, which restore the budget. A flood carries none.
-            self.control_budget.spend()
             self._abort(stream)
             self._close_when_idle()
 
@@ -342,32 +398,37 @@ class Connection(asyncio.Protocol):
         _expect(stream_id == 0, "SETTINGS")
         if flags & h2.ACK:
             _expect(not payload, "SETTINGS", ErrorCode.FRAME_SIZE_ERROR)
+            if self._settings_acknowledged:
+                self.control_budget.spend(Flood.SETTINGS)
+            self._settings_acknowledged = True
             self._headers.forbid_table()
             return
-        if self._settled:
-            self.control_budget.spend()
-        else:
+        if not self._settled:
             self._settled = True
             self._timer.cancel()
-        for identifier, value in h2.read_settings(payload):
-            if identifier == Setting.INITIAL_WINDOW_SIZE:
-                self.outbox.resize_windows(value, self._streams.values())
-            elif identifier == Setting.MAX_FRAME_SIZE:
+        settings = h2.read_settings(payload)
+        self.control_budget.spend(Flood.SETTINGS, max(1, len(settings)))
+        for identifier, value in settings:
+            if identifier == Setting.MAX_FRAME_SIZE:
                 self.outbox.limit_frames(value)
+        if sizes := [value for identifier, value in settings if identifier == Setting.INITIAL_WINDOW_SIZE]:
+            self.control_budget.spend(Flood.SETTINGS, len(self._streams) / _STREAMS_PER_COST)
+            self.outbox.resize_windows(sizes, self._streams.values())
         self.outbox.control(h2.frame(h2.SETTINGS, h2.ACK, 0, b""))
 
     def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         _expect(stream_id == 0, "PING")
         _expect(len(payload) == 8, "PING", ErrorCode.FRAME_SIZE_ERROR)
-        if not flags & h2.ACK:
-            self.control_budget.spend()
-            self.outbox.control(h2.frame(h2.PING, h2.ACK, 0, payload))
-        elif payload == _DRAIN_PING and self._draining:
+        if flags & h2.ACK and payload == _DRAIN_PING and self._draining:
             self._take_no_more()
+            return
+        self.control_budget.spend(Flood.PING)
+        if not flags & h2.ACK:
+            self.outbox.control(h2.frame(h2.PING, h2.ACK, 0, payload))
 
     def _priority(self, stream_id: int, payload: bytes) -> None:
         _expect(stream_id != 0, "PRIORITY")
-        self.control_budget.spend()
+        self.control_budget.spend(Flood.PRIORITY)
         if len(payload) != 5:
             raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
         self._check_dependency(stream_id, payload, 0)
@@ -397,12 +458,17 @@ class Connection(asyncio.Protocol):
         self._close_when_idle()
 
     def _stream_fault(self, fault: StreamFault) -> None:
-        self.control_budget.spend()
-        self._ended.append(fault.stream_id)
+        self.control_budget.spend(Flood.FAULTY_FRAME)
+        self._remember_end(fault.stream_id)
         self.outbox.control(h2.rst_stream(fault.stream_id, fault.code))
         if stream := self._streams.get(fault.stream_id):
             self._abort(stream)
             self._close_when_idle()
+
+    def _remember_end(self, stream_id: int) -> None:
+        self._ended[stream_id] = None
+        if len(self._ended) > _ENDED_STREAMS:
+            self._ended.popitem(last=False)
 
     def _abort(self, stream: Stream) -> None:
         self._drop(stream)

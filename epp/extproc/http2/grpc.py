@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from google.protobuf.message import DecodeError
 
+from epp.extproc.http2.budget import Flood
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.frames import END_HEADERS, HEADERS, frame
 from epp.extproc.http2.headers import HeaderBlock, write_headers
@@ -26,6 +27,8 @@ _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = _PREFIX.size
 # A stream's further messages wait while more than this much of its answers is unsent.
 _UNSENT_BYTES: Final = 1 << 20
+# Messages of one stream that are handled before other streams and connections have their turn.
+_MESSAGES_AT_ONCE: Final = 32
 _FAILED: Final = "the server failed; its log says why"
 _UNESCAPED: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _HEADERS: Final = (
@@ -83,6 +86,7 @@ class _RefusedStream(Stream):
         self._block = block
 
     def opened(self) -> None:
+        self._connection.control_budget.spend(Flood.UNSERVED_REQUEST)
         self._connection.outbox.end(self, self._block)
 
 
@@ -112,6 +116,9 @@ class _MessageStream(Stream):
         """Handle the end of the messages."""
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """Let further messages wait until other streams and connections have had their turn."""
+
     def data_received(self, buffer: bytes | bytearray, start: int, end: int) -> None:
         if self.trailers is not None:
             return
@@ -120,7 +127,7 @@ class _MessageStream(Stream):
             if len(self._part) < self._needed:
                 return
             buffer, start, end, self._part = self._part, 0, len(self._part), None
-        view, needed = memoryview(buffer), _PREFIX_BYTES
+        view, needed, count = memoryview(buffer), _PREFIX_BYTES, 0
         while end - start >= _PREFIX_BYTES:
             compressed, size = _PREFIX.unpack_from(buffer, start)
             if compressed or size > self._services.max_message_bytes:
@@ -129,11 +136,15 @@ class _MessageStream(Stream):
             needed = _PREFIX_BYTES + size
             if needed > end - start:
                 break
-            self._connection.control_budget.restore()
+            if not size:
+                self._connection.control_budget.spend(Flood.EMPTY_MESSAGE)
             self.message(view[start + _PREFIX_BYTES : start + needed].tobytes())
             if self._ended:
+                self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
                 return
-            start, needed = start + needed, _PREFIX_BYTES
+            start, needed, count = start + needed, _PREFIX_BYTES, count + 1
+            if count == _MESSAGES_AT_ONCE:
+                self.rest()
         if start < end:
             self._part, self._needed = bytearray(view[start:end]), needed
 
@@ -142,6 +153,7 @@ class _MessageStream(Stream):
             return
         if self._part is not None:
             self.fail(StatusCode.INTERNAL, "the last message is incomplete")
+            self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
         else:
             self.messages_ended()
 
@@ -172,6 +184,7 @@ class _MessageStream(Stream):
         else:
             limit = self._services.max_message_bytes
             self.fail(StatusCode.RESOURCE_EXHAUSTED, f"a message of {size} bytes; the limit is {limit}")
+        self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
 
 
 class _ExchangeStream(_MessageStream):
@@ -206,6 +219,14 @@ class _ExchangeStream(_MessageStream):
             self.end(StatusCode.OK)
             self._close()
 
+    def rest(self) -> None:
+        if not self.busy:
+            self.busy = True
+            self._connection.go_on_later(self)
+
+    def go_on(self) -> None:
+        self._go_on()
+
     def drained(self) -> None:
         self._go_on()
 
@@ -220,11 +241,15 @@ class _ExchangeStream(_MessageStream):
     def _receive(self, message: bytes) -> None:
         if self._exchange is None:
             return
+        had_request = self._exchange.has_request
         try:
             answers = self._exchange.receive(message)
         except Exception as error:
             self._failed(error)
             return
+        # Of the other messages, such as empty ones and pieces of a body, a flood could be made.
+        if self._exchange.has_request and (answers or not had_request):
+            self._connection.control_budget.restore()
         if isinstance(answers, list):
             self._answers(answers)
         else:
@@ -263,8 +288,12 @@ class _ExchangeStream(_MessageStream):
     def _go_on(self) -> None:
         """Process the waiting messages until one has to wait again."""
         self.busy = self._ended or self._task is not None or self.queued_bytes > _UNSENT_BYTES
+        count = 0
         while self._inbox and not self.busy:
             self._receive(self._inbox.popleft())
+            count += 1
+            if count == _MESSAGES_AT_ONCE:
+                self.rest()
         if self._ended:
             return
         if self.peer_done and self._part is None:
@@ -353,10 +382,13 @@ class _MethodStream(_MessageStream):
     async def _requests(self) -> AsyncIterator[bytes]:
         while (message := await self._messages.get()) is not None:
             yield message
+            if not self._messages.empty():
+                await asyncio.sleep(0)
             self.busy = not self._messages.empty()
             self._connection.credit(self)
 
     async def _send(self, message: bytes) -> None:
+        self._connection.control_budget.restore()
         self.answer(message)
         self._connection.outbox.flush_soon()
         while self.queued_bytes > _UNSENT_BYTES:

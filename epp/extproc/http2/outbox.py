@@ -1,7 +1,8 @@
 """Sends the frames of an HTTP/2 connection in few writes, within the peer's windows and the transport's buffer."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from epp.extproc.http2 import frames as h2
@@ -11,6 +12,8 @@ from epp.extproc.http2.stream import Stream
 # Largest DATA frame: one piece of a body from ext_proc fits, and no stream delays the others for long.
 _FRAME_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
+# Most DATA frames of queued data in one turn of the event loop: a millisecond of work.
+_FRAMES_PER_FLUSH: Final = 256
 # Abort the connection when more than this is written and unread by the peer.
 _UNREAD_BYTES: Final = 8 << 20
 
@@ -24,8 +27,9 @@ class Outbox:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes | memoryview] = []
-        # Streams with queued data, in the order of their turns.
-        self._waiting: dict[int, Stream] = {}
+        # Streams with queued data: those whose windows are open, in the order of their turns, and the others.
+        self._sendable: OrderedDict[int, Stream] = OrderedDict()
+        self._blocked: dict[int, Stream] = {}
         self._window = h2.DEFAULT_WINDOW_BYTES
         self._frame_bytes = h2.MAX_FRAME_BYTES
         self._paused = False
@@ -51,7 +55,7 @@ class Outbox:
             self._frames += (h2.frame_header(h2.DATA, 0, stream.id, size), head, body)
         else:
             stream.enqueue(head, body)
-            self._waiting[stream.id] = stream
+            self._wait(stream)
 
     def end(self, stream: Stream, block: bytes) -> None:
         """End a stream with these headers or trailers, after its queued data."""
@@ -61,11 +65,12 @@ class Outbox:
 
     def forget(self, stream: Stream) -> None:
         """Drop the queued data of a stream."""
-        self._waiting.pop(stream.id, None)
+        self._sendable.pop(stream.id, None)
+        self._blocked.pop(stream.id, None)
 
     def flush(self) -> None:
         """Write the gathered frames, and as much queued data as the windows allow."""
-        if self._waiting:
+        if self._sendable:
             self._send_waiting()
         if self._frames:
             self._write()
@@ -115,14 +120,32 @@ class Outbox:
         stream.send_window += increment
         if not increment or stream.send_window > h2.LARGEST_WINDOW_BYTES:
             raise StreamFault(stream.id, ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR)
+        if stream.id in self._blocked:
+            self._wait(stream)
 
-    def resize_windows(self, size: int, streams: Iterable[Stream]) -> None:
-        """Change the initial window of every stream. A window may fall below zero (RFC 9113, 6.9.2)."""
-        difference, self.stream_window = size - self.stream_window, size
+    def resize_windows(self, sizes: Sequence[int], streams: Iterable[Stream]) -> None:
+        """Change the initial window of every stream to each of `sizes` in turn, in one pass over the streams.
+
+        A window may fall below zero (RFC 9113, 6.9.2). The last size remains; the largest must not overflow a window.
+        """
+        largest, difference = max(sizes) - self.stream_window, sizes[-1] - self.stream_window
+        self.stream_window = sizes[-1]
+        limit = h2.LARGEST_WINDOW_BYTES - largest
         for stream in streams:
-            stream.send_window += difference
-            if stream.send_window > h2.LARGEST_WINDOW_BYTES:
+            if stream.send_window > limit:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a stream's window")
+            stream.send_window += difference
+        if difference > 0:
+            for stream in list(self._blocked.values()):
+                self._wait(stream)
+
+    def _wait(self, stream: Stream) -> None:
+        """Let a stream with queued data wait for its turn, or for its window to open."""
+        if stream.send_window <= 0:
+            self._blocked[stream.id] = stream
+        elif stream.id not in self._sendable:
+            self._blocked.pop(stream.id, None)
+            self._sendable[stream.id] = stream
 
     def _planned_flush(self) -> None:
         self._flush_planned = False
@@ -130,30 +153,28 @@ class Outbox:
 
     def _send_waiting(self) -> None:
         """Send one frame of each stream in turn, until no data is left, no window is open, or writing is paused."""
-        gathered, sent = 0, True
-        while sent:
-            sent = False
-            for stream in list(self._waiting.values()):
-                if self._window <= 0 or self._paused:
-                    return
-                if size := self._send_some(stream):
-                    sent = True
-                    gathered += size
-                    if gathered >= _WRITE_BYTES:
-                        self._write()
-                        gathered = 0
+        gathered = 0
+        for _ in range(_FRAMES_PER_FLUSH):
+            if not self._sendable or self._window <= 0 or self._paused:
+                return
+            gathered += self._send_some(self._sendable.popitem(last=False)[1])
+            if gathered >= _WRITE_BYTES:
+                self._write()
+                gathered = 0
+        self.flush_soon()
 
     def _send_some(self, stream: Stream) -> int:
         size = min(stream.queued_bytes, stream.send_window, self._window, self._frame_bytes)
         if size <= 0:
+            # The peer has shrunk its windows.
+            self._wait(stream)
             return 0
         stream.send_window -= size
         self._window -= size
         self._frames.append(h2.frame_header(h2.DATA, 0, stream.id, size))
         self._frames.extend(stream.dequeue(size))
-        del self._waiting[stream.id]
         if stream.queued_bytes:
-            self._waiting[stream.id] = stream
+            self._wait(stream)
         elif stream.trailers is not None:
             self._end(stream)
         else:

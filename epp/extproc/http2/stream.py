@@ -48,6 +48,9 @@ class Stream:
     def drained(self) -> None:
         """Called when the send queue has become empty."""
 
+    def go_on(self) -> None:
+        """Called in a later turn of the event loop, after the connection's `go_on_later`."""
+
     def aborted(self) -> None:
         """Called when the stream is reset, or lost with its connection. Nothing can be sent any more."""
 

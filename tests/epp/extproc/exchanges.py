@@ -31,10 +31,13 @@ class Echo:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._open = True
+        # Like the request's headers, a message that isn't empty.
+        self.has_request = False
 
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         assert self._open, "a message after the end"
         self._book.received.append(message)
+        self.has_request = self.has_request or bool(message)
         if message == b"junk":
             raise DecodeError("not a message")
         if message == b"fail":

@@ -11,6 +11,7 @@ from hpack import Decoder
 
 from epp.extproc.front import PATH
 from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.budget import Flood
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.grpc import new_stream
 from epp.extproc.http2.headers import write_headers
@@ -45,6 +46,10 @@ class ServerWire(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -68,18 +73,30 @@ class Peer:
     book: Book = field(default_factory=Book)
     wire: ServerWire = field(default_factory=ServerWire)
     max_message_bytes: int = 64 << 20
+    floods: list[Flood] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         services = Services(exchanges={PATH: self.book.new_exchange}, max_message_bytes=self.max_message_bytes)
-        self.connection = Connection(partial(new_stream, services, set()), lambda _: None, lambda _: None)
+        self.connection = Connection(
+            partial(new_stream, services, set()),
+            on_made=lambda _: None,
+            on_lost=lambda _: None,
+            on_flood=lambda kind, _: self.floods.append(kind),
+        )
         self.connection.connection_made(self.wire)
 
     def send(self, *frames: bytes) -> list[tuple[int, int, int, bytes]]:
         return self.send_bytes(b"".join(frames))
 
     def send_bytes(self, data: bytes) -> list[tuple[int, int, int, bytes]]:
-        self.connection.data_received(data)
+        self.receive(data)
         return self.take()
+
+    def receive(self, data: bytes) -> None:
+        """Have the server read and handle all of `data`. What it writes stays on the wire."""
+        self.connection.data_received(data)
+        while self.connection.unfinished and not self.wire.closed:
+            self.connection.take_turn()
 
     def greet(self, **settings: int) -> None:
         """The preface and settings by name; what comes back to that is dropped."""

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.extproc.http2 import frames as h2
-from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, ControlFrameBudget
+from epp.extproc.http2.budget import ControlFrameBudget
+from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, write_headers
 from tests.epp.extproc.exchanges import COMMANDS, Book
@@ -32,7 +33,9 @@ PRIORITY = pack(">IB", 0, 15)
 
 
 @pytest.fixture
-async def peer() -> Peer:
+async def peer(monkeypatch: pytest.MonkeyPatch) -> Peer:
+    # The clock stands still, so that all frames are handled in the turn in which they come.
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
     peer = Peer()
     peer.greet()
     return peer
@@ -246,12 +249,24 @@ async def test_a_peer_that_asks_and_does_not_read_is_given_up(peer: Peer) -> Non
     peer.connection.pause_writing()
     refused = open_stream(1, write_headers([*REQUEST[:2], (":path", "/" + "x" * 8_000), *REQUEST[3:]]))
     for n in range(2_000):
-        peer.connection.data_received(refused[:5] + pack(">I", 2 * n + 1) + refused[9:])
-        peer.connection.data_received(frame(h2.DATA, h2.END_STREAM, 2 * n + 1, b""))
+        peer.receive(refused[:5] + pack(">I", 2 * n + 1) + refused[9:])
+        peer.receive(frame(h2.DATA, h2.END_STREAM, 2 * n + 1, b""))
         if peer.wire.closed:
             break
     assert peer.wire.closed
     assert len(peer.wire.written) < 10_000_000
+
+
+async def test_a_peer_that_reads_none_of_its_answers_is_given_up(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.extproc.http2.outbox._UNREAD_BYTES", 10_000)
+    peer.wire.slow = True
+    peer.connection.pause_writing()
+    for n in range(200):
+        peer.receive(request(2 * n + 1, b"a"))
+        if peer.wire.closed:
+            break
+    assert peer.wire.closed
+    assert (len(peer.wire.written) < 11_000, peer.floods) == (True, [])
 
 
 @pytest.mark.parametrize(

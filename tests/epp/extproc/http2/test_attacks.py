@@ -1,0 +1,224 @@
+"""What an attacker's frames cost the server, in counts: frames handled, streams opened and looked at, bytes held."""
+
+import asyncio
+from itertools import islice
+from struct import pack
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from epp.extproc.front import PATH, FrontSettings, start
+from epp.extproc.health import Health
+from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.budget import Flood
+from epp.extproc.http2.floods import FloodReport
+from epp.extproc.http2.frames import ErrorCode, frame
+from epp.extproc.http2.outbox import Outbox
+from lab.attack import frames as attacks
+from lab.attack.frames import Attack, open_stream, send
+from tests.epp.extproc.exchanges import Book
+from tests.epp.extproc.http2.peer import Peer, answers, fault, grpc_message, read_all, request
+
+# A step of the attacks on streams holds a hundred of them. A server that endures them endures all.
+STEPS = 60
+CUT_OFF = ("connection", ErrorCode.ENHANCE_YOUR_CALM)
+
+
+def run(attack: Attack, steps: int, peer: Peer) -> int:
+    """Send the attack until the server cuts it off or its steps are done, and return the number of steps sent."""
+    for step, data in enumerate(islice(attack(b"a"), steps)):
+        peer.receive(data)
+        if peer.wire.closed:
+            return step
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps", "streams", "kind"),
+    [
+        (attacks.rapid_reset, 12, 1_100, Flood.RST_STREAM),
+        (attacks.rapid_reset_with_empty_messages, 6, 550, Flood.EMPTY_MESSAGE),
+        (attacks.made_you_reset, 6, 550, Flood.EMPTY_MESSAGE),
+        (attacks.unknown_methods, 12, 0, Flood.UNSERVED_REQUEST),
+        (attacks.ping_with_empty_messages, 3, 1, Flood.PING),
+        (attacks.settings_with_empty_messages, 3, 1, Flood.SETTINGS),
+        (attacks.settings_resize, 1, attacks.STREAMS, Flood.SETTINGS),
+        (attacks.empty_data, 4, 300, Flood.ENDED_STREAM),
+        (attacks.faulty_messages, 12, 1_100, Flood.FAULTY_MESSAGE),
+        (attacks.huffman_flood, 150, 150, Flood.LARGE_HEADERS),
+        (attacks.tiny_messages, 3, 1, Flood.EMPTY_MESSAGE),
+    ],
+)
+async def test_a_flood_is_cut_off_and_told(attack: Attack, steps: int, streams: int, kind: Flood) -> None:
+    peer = Peer()
+    assert run(attack, STEPS * 5, peer) <= steps
+    assert peer.wire.closed
+    assert fault(peer.take()) == CUT_OFF
+    assert peer.book.closed == peer.book.opened <= streams
+    assert peer.floods == [kind]
+
+
+def test_each_kind_of_flood_is_counted_and_told_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("epp.extproc.http2.floods.monotonic", lambda: now)
+    counted: list[str] = []
+    report = FloodReport(counted.append)
+    for kind in (Flood.PING, Flood.PING, Flood.PING, Flood.SETTINGS):
+        report.add(kind, "192.0.2.1:5")
+    now = 111.0
+    report.add(Flood.PING, "192.0.2.2:6")
+    assert counted == ["ping", "ping", "ping", "settings", "ping"]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "closed the connection from 192.0.2.1:5: it sent a flood of ping"),
+        ("WARNING", "closed the connection from 192.0.2.1:5: it sent a flood of settings"),
+        (
+            "WARNING",
+            "closed the connection from 192.0.2.2:6: it sent a flood of ping; 2 others since the last line about this",
+        ),
+    ]
+
+
+async def test_a_neighbour_is_served_while_a_flood_is_cut_off() -> None:
+    counted: list[str] = []
+    settings = FrontSettings(host="127.0.0.1", port=0, health_port=None, certificates=None, health_checking=False)
+    front = await start(settings, Book().new_exchange, Health(()), counted.append)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
+            neighbour = channel.stream_stream(PATH)()
+            reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+            for data in islice(attacks.rapid_reset(b"a"), STEPS):
+                writer.write(data)
+                await neighbour.write(b"b")
+                assert await neighbour.read() == b"b"
+            assert read_all(await reader.read())[-1][0] == h2.GOAWAY
+            writer.close()
+    finally:
+        await front.stop(0)
+    assert counted == [Flood.RST_STREAM]
+
+
+async def test_a_header_that_unfolds_ends_the_connection() -> None:
+    peer = Peer()
+    assert run(attacks.hpack_bomb, STEPS, peer) <= 2
+    assert fault(peer.take()) == ("connection", ErrorCode.COMPRESSION_ERROR)
+
+
+async def test_a_settings_frame_resizes_the_windows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = 0
+
+    def counted(self: Outbox, *arguments: Any) -> None:
+        nonlocal passes
+        passes += 1
+        resize(self, *arguments)
+
+    resize = Outbox.resize_windows
+    monkeypatch.setattr(Outbox, "resize_windows", counted)
+    peer = Peer()
+    peer.greet()
+    sizes = [1_000, 70_000, 3, 5]
+    payload = b"".join(pack(">HI", h2.Setting.INITIAL_WINDOW_SIZE, size) for size in sizes)
+    peer.send(frame(h2.SETTINGS, 0, 0, payload))
+    assert passes == 1
+    found = peer.send(request(1, b"twelve bytes"))
+    assert sum(len(data) for kind, _, _, data in found if kind == h2.DATA) == sizes[-1]
+
+
+async def test_a_size_that_overflows_a_window_is_told_wherever_it_stands() -> None:
+    peer = Peer()
+    peer.greet()
+    peer.send(open_stream(1), h2.window_update(1, 2**31 - 70_000))
+    payload = b"".join(pack(">HI", h2.Setting.INITIAL_WINDOW_SIZE, size) for size in (70_001, 1))
+    found = peer.send(frame(h2.SETTINGS, 0, 0, payload))
+    assert fault(found) == ("connection", ErrorCode.FLOW_CONTROL_ERROR)
+
+
+async def test_streams_behind_closed_windows_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def counted(self: Outbox, *arguments: Any) -> int:
+        nonlocal looks
+        looks += 1
+        return send_some(self, *arguments)
+
+    send_some = Outbox._send_some
+    monkeypatch.setattr(Outbox, "_send_some", counted)
+    peer = Peer()
+    run(attacks.zero_window_drip, 1, peer)
+    peer.take()
+    looks = 0
+    run(lambda message: islice(attacks.zero_window_drip(message), 1, None), STEPS, peer)
+    assert looks == 0
+    assert answers(peer.send(h2.window_update(3, 1_024)), 3) == [b"a"]
+    assert looks == 1
+
+
+async def test_a_stream_whose_window_shrank_is_sent_when_it_opens() -> None:
+    peer = Peer()
+    peer.greet(initial_window_size=100)
+    peer.send(request(1, bytes(1_000)), h2.window_update(0, 1))
+    assert not [one for one in peer.send(h2.window_update(1, 50), *resized(0)) if one[0] == h2.DATA and not one[3]]
+    found = peer.send(h2.window_update(1, 5_000))
+    assert sum(len(data) for kind, _, _, data in found if kind == h2.DATA) >= 1_000 - 150
+
+
+def resized(size: int) -> list[bytes]:
+    return [h2.settings_frame({h2.Setting.INITIAL_WINDOW_SIZE: size})]
+
+
+async def test_requests_pay_for_the_frames_that_go_with_them() -> None:
+    """As a gateway's, whose clients give up while the picker thinks, or before their body has ended."""
+    peer = Peer()
+    peer.greet()
+    for n in range(1, 6_001, 2):
+        first = b"none" if n % 4 == 1 else b"wait"
+        peer.send(
+            request(n, first, end=False),
+            h2.rst_stream(n, ErrorCode.CANCEL),
+            frame(h2.PING, 0, 0, bytes(8)),
+            h2.window_update(0, 6),
+        )
+    assert not peer.wire.closed
+    assert peer.book.opened == 3_000
+
+
+async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
+    """As when the server refuses large bodies: a window of each stream may be on its way."""
+    peer = Peer()
+    peer.greet()
+    for n in range(1, 401, 2):
+        peer.send(open_stream(n), send(n, grpc_message(b"junk")))
+        peer.send(*[send(n, bytes(h2.MAX_FRAME_BYTES))] * 64)
+    assert not peer.wire.closed
+
+
+async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    peer = Peer()
+    peer.greet()
+    messages = [b"%d" % n for n in range(1_000)]
+    peer.connection.data_received(request(1, *messages) + request(3, b"neighbour"))
+    assert len(peer.book.received) < 100
+    assert peer.book.received[-1] == b"neighbour"
+    peer.receive(b"")
+    found = peer.take()
+    assert (answers(found), answers(found, 3)) == (messages, [b"neighbour"])
+    assert peer.book.closed == 2
+
+
+async def test_a_turn_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = iter(range(1_000_000))
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
+    peer = Peer(Book())
+    peer.greet()
+    reading = []
+    monkeypatch.setattr(peer.wire, "pause_reading", lambda: reading.append(False))
+    monkeypatch.setattr(peer.wire, "resume_reading", lambda: reading.append(True))
+    peer.connection.data_received(b"".join(request(n, b"a") for n in range(1, 100, 2)))
+    assert 1 <= len(peer.book.received) <= 5
+    assert reading == [False]
+    peer.receive(request(101, b"last"))
+    assert peer.book.received == [b"a"] * 50 + [b"last"]
+    assert reading == [False, True]
