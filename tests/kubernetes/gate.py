@@ -1,4 +1,4 @@
-"""A way to the API server that a test can shut."""
+"""A TCP proxy before the API server, which a test can shut or freeze."""
 
 import asyncio
 from contextlib import suppress
@@ -7,9 +7,10 @@ from typing import Self
 
 
 class Gate:
-    """Passes TCP connections on to a port of this machine.
+    """Hands TCP connections on to a port of this machine.
 
-    When it is shut they break, and no other is passed on. While it is frozen they stay, and nothing comes through.
+    `shut` breaks all connections and refuses new ones. `freeze` keeps connections open but stops all data. `open` ends
+    both.
     """
 
     def __init__(self, port: int) -> None:
@@ -62,7 +63,7 @@ class Gate:
                 self._writers |= ends
                 await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
         except OSError:
-            # Nobody listens there just now.
+            # Nobody listens at the port now.
             pass
         finally:
             self._tasks.discard(task)

@@ -1,4 +1,4 @@
-"""A namespace in the API server, and what tests do in it."""
+"""A namespace of the API server, with methods that change its objects."""
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ LABELS = {"app": "vllm"}
 
 
 def documented_manifests() -> list[dict[str, Any]]:
-    """What the documentation tells operators to apply."""
+    """Return the manifests that the documentation tells operators to apply."""
     blocks = re.findall(r"```yaml\n(.*?)```", _DOCUMENTATION.read_text(), re.DOTALL)
     return [document for block in blocks for document in yaml.safe_load_all(block)]
 
 
 class Namespace:
-    """Pods have no kubelet here: their status is what a test says it is."""
+    """A namespace without a kubelet: a test sets the status of its pods."""
 
     def __init__(self, plane: ControlPlane, name: str) -> None:
         self._plane = plane
@@ -30,7 +30,7 @@ class Namespace:
         self.picker_token = ""
 
     def create(self) -> None:
-        """With the service account of the documentation, and the roles that it says are needed."""
+        """Create the namespace with the documentation's service account and roles."""
         manifests = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}}]
         for manifest in documented_manifests():
             metadata = manifest["metadata"]
@@ -53,20 +53,20 @@ class Namespace:
         annotations: Mapping[str, str] | None = None,
         ready: bool = True,
     ) -> None:
-        """A pod that its node has started, if it has an address."""
+        """Add a pod. With `ip`, also report that a node has started the pod."""
         metadata = {"name": name, "labels": dict(labels), "annotations": dict(annotations or {})}
-        # On a node, though there is none of that name: a pod without one is deleted at once, never terminating.
+        # Name a node, though none exists: a pod without a node is deleted at once and never terminates.
         spec = {"nodeName": "node", "containers": [{"name": "server", "image": "server"}]}
         self._call("POST", "pods", {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         if ip:
             self.set_status(name, ip, ready)
 
     def pods(self) -> list[str]:
-        """Their names."""
+        """Return the names of the pods."""
         return [pod["metadata"]["name"] for pod in self._call("GET", "pods")["items"]]
 
     def ready_addresses(self) -> set[str]:
-        """Of the pods that say they are ready, as the API server has them now."""
+        """Return the addresses of the pods that the API server now reports as ready."""
         pods = (pod["status"] for pod in self._call("GET", "pods")["items"])
         return {
             status["podIP"]
@@ -75,7 +75,7 @@ class Namespace:
         }
 
     def deploy(self, name: str, replicas: int) -> None:
-        """A Deployment of model servers, made or changed; only a controller manager makes pods of it."""
+        """Create or change a Deployment of model servers. A controller manager must run to make its pods."""
         template = {
             "metadata": {"labels": LABELS},
             "spec": {"containers": [{"name": "server", "image": "server"}]},
@@ -92,7 +92,7 @@ class Namespace:
         self._merge(f"pods/{name}", {"metadata": {"annotations": annotations}})
 
     def terminate_pod(self, name: str) -> None:
-        """Asks it to end; its node doesn't report that it has."""
+        """Ask the pod to end. No node reports that the pod has ended."""
         self._call("DELETE", f"pods/{name}?gracePeriodSeconds=600")
 
     def remove_pod(self, name: str) -> None:
@@ -101,7 +101,7 @@ class Namespace:
     def set_pool(
         self, name: str = "pool", labels: Mapping[str, str] = LABELS, ports: tuple[int, ...] = (8000,)
     ) -> None:
-        """An InferencePool of version v1, made or changed."""
+        """Create or change an InferencePool of version v1."""
         spec = {
             "selector": {"matchLabels": dict(labels)},
             "targetPorts": [{"number": port} for port in ports],
@@ -110,7 +110,7 @@ class Namespace:
         self._apply("inference.networking.k8s.io/v1", "InferencePool", name, spec)
 
     def set_experimental_pool(self, name: str = "pool", labels: Mapping[str, str] = LABELS, port: int = 8000) -> None:
-        """An InferencePool of version v1alpha2, made or changed."""
+        """Create or change an InferencePool of version v1alpha2."""
         spec = {"selector": dict(labels), "targetPortNumber": port, "extensionRef": {"name": "picker"}}
         self._apply("inference.networking.x-k8s.io/v1alpha2", "InferencePool", name, spec)
 
@@ -127,7 +127,7 @@ class Namespace:
         self._plane.call("DELETE", f"/apis/{kind}/namespaces/{self.name}/inferenceobjectives/{name}")
 
     def lease(self, name: str) -> dict[str, Any]:
-        """The spec of a lease; nothing when there is none."""
+        """Return the spec of a lease, or an empty dictionary when there is none."""
         try:
             found = self._plane.call("GET", self._lease_path(name))
         except ApiError:
@@ -158,7 +158,7 @@ class Namespace:
         return self._plane.call(method, f"/api/v1/namespaces/{self.name}/{path}", body, content)
 
     def _picker_may_list(self) -> bool:
-        """Roles take effect a moment after they are made."""
+        """Return whether the roles have taken effect, which takes a moment."""
         group = f"/apis/inference.networking.x-k8s.io/v1alpha2/namespaces/{self.name}/inferenceobjectives"
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}}
         try:

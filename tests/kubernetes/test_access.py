@@ -1,4 +1,4 @@
-"""Ways to the API server: kubeconfigs and service accounts."""
+"""Test the access to the API server by kubeconfigs and service accounts."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.kubernetes.namespace import Namespace
 
 @pytest.fixture
 def service_account(plane: ControlPlane, namespace: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a kubelet mounts into a pod."""
+    """The files that a kubelet mounts into a pod."""
     (tmp_path / "token").write_text(namespace.picker_token)
     (tmp_path / "namespace").write_text(namespace.name)
     (tmp_path / "ca.crt").write_bytes(plane.certificate.read_bytes())
@@ -35,7 +35,7 @@ async def test_a_pod_uses_its_service_account(service_account: Path, namespace: 
 
 @pytest.mark.slow
 async def test_a_rotated_token_is_read_again(service_account: Path, namespace: Namespace) -> None:
-    (service_account / "token").write_text("one that is no longer good")
+    (service_account / "token").write_text("an expired token")
     async with connect(service_account=str(service_account)) as client:
         with pytest.raises(ApiError, match="401"):
             await client.list(PODS, Selection(namespace.name))
@@ -44,7 +44,7 @@ async def test_a_rotated_token_is_read_again(service_account: Path, namespace: N
 
 
 @pytest.mark.slow
-async def test_a_list_of_more_than_a_page_is_whole(plane: ControlPlane, namespace: Namespace) -> None:
+async def test_a_list_of_several_pages_is_complete(plane: ControlPlane, namespace: Namespace) -> None:
     count = 501
     for i in range(count):
         namespace.add_pod(f"pod-{i}")
@@ -62,7 +62,7 @@ async def test_the_environment_may_name_the_kubeconfig(
 
 
 @pytest.mark.slow
-async def test_refusals_say_why(plane: ControlPlane, namespace: Namespace) -> None:
+async def test_a_refusals_error_gives_the_reason(plane: ControlPlane, namespace: Namespace) -> None:
     async with connect(str(plane.kubeconfig(plane.tokens["stranger"]))) as client:
         with pytest.raises(ApiError, match='"stranger" cannot list resource "pods"') as refused:
             await client.list(PODS, Selection(namespace.name))
@@ -79,21 +79,21 @@ async def test_refusals_say_why(plane: ControlPlane, namespace: Namespace) -> No
         ("{clusters: 3, contexts: 4}", "Expected `array`, got `int`"),
     ],
 )
-def test_a_kubeconfig_that_is_no_good_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_kubeconfig_is_refused(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         connect(str(path))
 
 
-def test_without_any_way_in_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_any_access_asks_for_a_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="give a kubeconfig"):
         connect(service_account=str(tmp_path / "absent"))
 
 
-async def test_nobody_there_is_no_surprise(tmp_path: Path) -> None:
+async def test_an_unreachable_api_server_raises_an_error_with_the_path(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "{clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: c, context: {cluster: c}}],"
@@ -104,7 +104,7 @@ async def test_nobody_there_is_no_surprise(tmp_path: Path) -> None:
             await client.list(PODS, Selection(client.namespace))
 
 
-def test_a_process_knows_where_and_who_it_is(tmp_path: Path) -> None:
+def test_a_process_finds_its_own_namespace_and_identity(tmp_path: Path) -> None:
     (tmp_path / "namespace").write_text("models\n")
     assert own_namespace({"NAMESPACE": "other"}, str(tmp_path)) == "other"
     assert own_namespace({}, str(tmp_path)) == "models"

@@ -1,4 +1,4 @@
-"""What the client makes of answers that a real API server gives rarely, or never."""
+"""Test the client with answers that a real API server gives rarely or never."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ EVERYTHING = Selection("models")
 
 @asynccontextmanager
 async def answering(folder: Path, chunks: Sequence[bytes], status: int = 200) -> AsyncIterator[Client]:
-    """A client of a server that answers every request with these chunks of a body."""
+    """Return a client of a server that answers every request with these chunks of a body."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -60,7 +60,7 @@ async def watched(client: Client) -> list[WatchEvent[Pod]]:
     st.lists(st.integers(1, 40), min_size=1), st.lists(st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]))
 )
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-async def test_events_are_found_however_they_are_cut(tmp_path: Path, sizes: list[int], kinds: list[str]) -> None:
+async def test_events_are_read_from_chunks_of_any_size(tmp_path: Path, sizes: list[int], kinds: list[str]) -> None:
     text = b"".join(change(kind, f"pod-{i}", str(i)) + b"\n" for i, kind in enumerate(kinds))
     chunks, start = [], 0
     for i in range(len(text)):
@@ -75,7 +75,7 @@ async def test_events_are_found_however_they_are_cut(tmp_path: Path, sizes: list
     assert [event.object is not None for event in events] == [kind in {"ADDED", "MODIFIED"} for kind in kinds]
 
 
-async def test_an_object_that_makes_no_sense_is_as_good_as_gone(tmp_path: Path) -> None:
+async def test_an_undecodable_object_counts_as_deleted(tmp_path: Path) -> None:
     lines = change("ADDED", "bad", "7", status={"podIP": 5}) + b"\n" + change("ADDED", "good", "8") + b"\n"
     async with answering(tmp_path, [lines]) as client:
         bad, good = await watched(client)
@@ -87,7 +87,7 @@ async def test_an_object_that_makes_no_sense_is_as_good_as_gone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("status", [200, 410])
-async def test_a_version_that_is_too_old_is_told_apart(tmp_path: Path, status: int) -> None:
+async def test_a_version_that_is_too_old_raises_expired_error(tmp_path: Path, status: int) -> None:
     said = {"kind": "Status", "code": 410, "message": "too old resource version"}
     body = said if status == 410 else {"type": "ERROR", "object": said}
     async with answering(tmp_path, [json.dumps(body).encode(), b"\n"], status) as client:
@@ -99,7 +99,7 @@ async def test_a_version_that_is_too_old_is_told_apart(tmp_path: Path, status: i
     ("body", "said"),
     [(b'{"message": "slow down", "code": 429}', "slow down"), (b"<html>", "<html>"), (b"", "no reason")],
 )
-async def test_a_refusal_says_what_the_server_said(tmp_path: Path, body: bytes, said: str) -> None:
+async def test_a_refusals_error_has_the_servers_message(tmp_path: Path, body: bytes, said: str) -> None:
     async with answering(tmp_path, [body], 429) as client:
         with pytest.raises(ApiError, match=said) as refused:
             await client.list(PODS, EVERYTHING)
@@ -109,7 +109,7 @@ async def test_a_refusal_says_what_the_server_said(tmp_path: Path, body: bytes, 
 @pytest.mark.parametrize(
     "body", [b"<html>\n", b"[]\n", b'{"type": "ADDED"}\n', b'{"type": "ADDED", "object": 3}\n', b"\n"]
 )
-async def test_an_answer_that_is_none_of_kubernetes_is_an_error(tmp_path: Path, body: bytes) -> None:
+async def test_an_answer_in_another_format_is_an_error(tmp_path: Path, body: bytes) -> None:
     async with answering(tmp_path, [body]) as client:
         with pytest.raises(UnreachableError, match="an answer that is no"):
             await watched(client)
@@ -117,7 +117,7 @@ async def test_an_answer_that_is_none_of_kubernetes_is_an_error(tmp_path: Path, 
             await client.list(PODS, EVERYTHING)
 
 
-async def test_a_line_without_end_is_given_up(tmp_path: Path) -> None:
+async def test_a_line_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     async with answering(tmp_path, [b"x" * (1 << 20)] * 9) as client:
         with pytest.raises(UnreachableError, match="a line of more than 8388608 bytes"):
             await watched(client)

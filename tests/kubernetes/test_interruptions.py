@@ -1,4 +1,4 @@
-"""What the picker knows while, and after, it can't reach the API server."""
+"""Test the picker's endpoints while and after the API server is unreachable."""
 
 import asyncio
 import random
@@ -13,9 +13,9 @@ from epp.kubernetes.client import Client
 from epp.kubernetes.objects import EXPERIMENTAL_GROUP
 from epp.kubernetes.targets import PoolName
 from tests.kubernetes.control_plane import CRDS, ControlPlane
-from tests.kubernetes.following import eventually, following
 from tests.kubernetes.gate import Gate
 from tests.kubernetes.namespace import Namespace
+from tests.kubernetes.running_discovery import eventually, running_discovery
 
 pytestmark = pytest.mark.slow
 
@@ -28,17 +28,17 @@ async def gate(plane: ControlPlane) -> AsyncIterator[Gate]:
 
 @pytest_asyncio.fixture
 async def gated(plane: ControlPlane, namespace: Namespace, gate: Gate) -> AsyncIterator[Client]:
-    """A client whose only way to the API server leads through the gate."""
+    """A client that reaches the API server only through the gate."""
     async with connect(str(plane.kubeconfig(namespace.picker_token, gate.url))) as client:
         yield client
 
 
-async def test_watches_go_on_from_where_they_broke(gated: Client, gate: Gate, namespace: Namespace) -> None:
+async def test_broken_watches_resume_without_a_new_list(gated: Client, gate: Gate, namespace: Namespace) -> None:
     namespace.set_pool()
     namespace.add_pod("first", "10.0.0.1")
     namespace.add_pod("second", "10.0.0.2")
-    async with following(gated, namespace.name) as picker:
-        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+    async with running_discovery(gated, namespace.name) as picker:
+        await picker.wait_for("10.0.0.1:8000", "10.0.0.2:8000")
         await eventually(lambda: picker.discovery.counts.watches == 3)
         lists = picker.discovery.counts.lists
         gate.shut()
@@ -50,16 +50,18 @@ async def test_watches_go_on_from_where_they_broke(gated: Client, gate: Gate, na
         assert picker.addresses == {"10.0.0.1:8000", "10.0.0.2:8000"}
         assert picker.discovery.is_ready
         gate.open()
-        await picker.becomes("10.0.0.2:9000", "10.0.0.3:9000")
+        await picker.wait_for("10.0.0.2:9000", "10.0.0.3:9000")
         await eventually(lambda: picker.objectives.priority_of("critical") == 10)
         assert picker.discovery.counts.lists == lists
 
 
-async def test_the_api_server_may_restart(client: Client, plane: ControlPlane, namespace: Namespace) -> None:
+async def test_endpoints_outlast_a_restart_of_the_api_server(
+    client: Client, plane: ControlPlane, namespace: Namespace
+) -> None:
     namespace.set_pool()
     namespace.add_pod("first", "10.0.0.1")
-    async with following(client, namespace.name) as picker:
-        await picker.becomes("10.0.0.1:8000")
+    async with running_discovery(client, namespace.name) as picker:
+        await picker.wait_for("10.0.0.1:8000")
         plane.end("kube-apiserver")
         await eventually(lambda: picker.discovery.counts.failures >= 3)
         assert picker.addresses == {"10.0.0.1:8000"}
@@ -68,50 +70,50 @@ async def test_the_api_server_may_restart(client: Client, plane: ControlPlane, n
         namespace.add_pod("second", "10.0.0.2")
         namespace.set_objective("critical", 10)
         namespace.set_pool(ports=(9000,))
-        await picker.becomes("10.0.0.1:9000", "10.0.0.2:9000")
+        await picker.wait_for("10.0.0.1:9000", "10.0.0.2:9000")
         await eventually(lambda: picker.objectives.priority_of("critical") == 10)
 
 
-async def test_everything_is_listed_anew_when_the_history_is_gone(
+async def test_everything_is_listed_again_when_the_history_is_lost(
     gated: Client, gate: Gate, plane: ControlPlane, namespace: Namespace
 ) -> None:
     namespace.set_pool()
     namespace.set_objective("critical", 10)
     namespace.add_pod("first", "10.0.0.1")
     namespace.add_pod("second", "10.0.0.2")
-    async with following(gated, namespace.name) as picker:
-        await picker.becomes("10.0.0.1:8000", "10.0.0.2:8000")
+    async with running_discovery(gated, namespace.name) as picker:
+        await picker.wait_for("10.0.0.1:8000", "10.0.0.2:8000")
         gate.shut()
         await eventually(lambda: picker.discovery.counts.failures >= 3)
         namespace.remove_pod("first")
         namespace.remove_objective("critical")
         namespace.add_pod("third", "10.0.0.3")
         namespace.set_pool(ports=(9000,))
-        # Neither etcd nor the API server remembers how it came to this.
+        # Neither etcd nor the API server keeps the history of these changes.
         plane.compact()
         plane.end("kube-apiserver")
         await asyncio.to_thread(plane.start_api_server)
         gate.open()
-        await picker.becomes("10.0.0.2:9000", "10.0.0.3:9000")
+        await picker.wait_for("10.0.0.2:9000", "10.0.0.3:9000")
         await eventually(lambda: len(picker.objectives) == 0)
         assert picker.discovery.counts.expired > 0
 
 
-async def test_the_resource_definition_may_come_late(
+async def test_discovery_waits_for_a_resource_definition(
     client: Client, plane: ControlPlane, namespace: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     definition = "inferencepools.inference.networking.x-k8s.io"
     plane.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}")
     namespace.add_pod("pod", "10.0.0.1")
-    async with following(client, namespace.name, PoolName("pool", EXPERIMENTAL_GROUP)) as picker:
+    async with running_discovery(client, namespace.name, PoolName("pool", EXPERIMENTAL_GROUP)) as picker:
         await eventually(lambda: f"{definition} in" in caplog.text)
         assert "the custom resource definition must be installed" in caplog.text
         plane.apply(CRDS.read_text())
         namespace.set_experimental_pool()
-        await picker.becomes("10.0.0.1:8000")
+        await picker.wait_for("10.0.0.1:8000")
 
 
-async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespace) -> None:
+async def test_discovery_waits_for_permission(plane: ControlPlane, namespace: Namespace) -> None:
     namespace.set_pool()
     namespace.add_pod("pod", "10.0.0.1")
     binding = {
@@ -123,12 +125,12 @@ async def test_permission_may_come_late(plane: ControlPlane, namespace: Namespac
     }
     async with (
         connect(str(plane.kubeconfig(plane.tokens["stranger"]))) as client,
-        following(client, namespace.name) as picker,
+        running_discovery(client, namespace.name) as picker,
     ):
         await eventually(lambda: picker.discovery.counts.failures >= 3)
         assert not picker.discovery.is_ready
         plane.apply(yaml.safe_dump(binding))
-        await picker.becomes("10.0.0.1:8000")
+        await picker.wait_for("10.0.0.1:8000")
 
 
 async def test_five_hundred_pods_come_and_go_while_watches_break(
@@ -150,7 +152,7 @@ async def test_five_hundred_pods_come_and_go_while_watches_break(
                 changed = rng.choice(list(ready))
                 namespace.set_status(changed, ready[changed], ready=rng.random() < 0.5)
 
-    async with following(gated, namespace.name) as picker:
+    async with running_discovery(gated, namespace.name) as picker:
         work = asyncio.create_task(asyncio.to_thread(churn))
         while not work.done():
             gate.shut()

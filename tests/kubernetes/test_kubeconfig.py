@@ -1,4 +1,4 @@
-"""What kubeconfigs say is done: certificates, tokens, plugins. The API server is one that knows who asks."""
+"""Test certificates, tokens and plugins of kubeconfigs, against a server that records who asks."""
 
 import base64
 import ssl
@@ -36,19 +36,19 @@ print(json.dumps({"apiVersion": asked["apiVersion"], "kind": "ExecCredential", "
 
 
 class Server:
-    """`asked` are the Authorization headers of the requests; `seen` says who showed a certificate."""
+    """An API server that records each request's Authorization header and whether it showed a client certificate."""
 
     def __init__(self, accepted: str) -> None:
         self.accepted = accepted
-        self.asked: list[str] = []
-        self.seen: list[bool] = []
+        self.authorizations: list[str] = []
+        self.had_certificate: list[bool] = []
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append(request.headers.get("Authorization", ""))
+        self.authorizations.append(request.headers.get("Authorization", ""))
         tls = request.get_extra_info("ssl_object")
-        self.seen.append(bool(tls and tls.getpeercert()))
-        if self.asked[-1] != self.accepted:
+        self.had_certificate.append(bool(tls and tls.getpeercert()))
+        if self.authorizations[-1] != self.accepted:
             return web.json_response({"message": "Unauthorized", "code": 401}, status=401)
         return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
 
@@ -70,7 +70,7 @@ async def serving(context: ssl.SSLContext | None = None, accepted: str = GOOD) -
 
 
 def written(folder: Path, server: str, cluster: dict[str, Any] | None = None, user: object = None) -> str:
-    """The path of a kubeconfig."""
+    """Write a kubeconfig and return its path."""
     context = {"cluster": "c", "namespace": "models"} | ({"user": "u"} if user is not None else {})
     config = {
         "clusters": [{"name": "c", "cluster": {"server": server} | (cluster or {})}],
@@ -92,7 +92,7 @@ def encoded(path: Path) -> str:
 
 
 @pytest.mark.parametrize("inline", [False, True])
-async def test_certificates_are_files_beside_it_or_data_in_it(tmp_path: Path, inline: bool) -> None:
+async def test_certificates_are_files_beside_the_kubeconfig_or_data_in_it(tmp_path: Path, inline: bool) -> None:
     authority = Authority()
     authority.issue(tmp_path)
     authority.write_ca(tmp_path / "ca.crt")
@@ -106,20 +106,20 @@ async def test_certificates_are_files_beside_it_or_data_in_it(tmp_path: Path, in
         user = {f"{name}-data": encoded(tmp_path / file) for name, file in user.items()}
     async with serving(context, accepted="") as server, connect(written(tmp_path, server.url, cluster, user)) as client:
         await ask(client)
-        assert server.seen == [True]
+        assert server.had_certificate == [True]
         async with connect(written(tmp_path, server.url, cluster, {})) as stranger:
             with pytest.raises(UnreachableError):
                 await ask(stranger)
 
 
-async def test_a_server_that_the_authority_has_not_signed_is_not_asked(tmp_path: Path) -> None:
+async def test_a_server_without_a_trusted_certificate_gets_no_request(tmp_path: Path) -> None:
     context = server_context(Authority().issue(tmp_path))
     Authority("another").write_ca(tmp_path / "ca.crt")
     for cluster in ({"certificate-authority": "ca.crt"}, {}):
         async with serving(context, "") as server, connect(written(tmp_path, server.url, cluster)) as client:
             with pytest.raises(UnreachableError, match="certificate verify failed"):
                 await ask(client)
-            assert not server.asked
+            assert not server.authorizations
     unverified = {"insecure-skip-tls-verify": True}
     async with serving(context, "") as server, connect(written(tmp_path, server.url, unverified)) as client:
         await ask(client)
@@ -136,11 +136,11 @@ async def test_a_server_that_the_authority_has_not_signed_is_not_asked(tmp_path:
         ({"username": "jo", "password": "pass"}, "Basic am86cGFzcw=="),
     ],
 )
-async def test_a_user_logs_in_by_what_is_written(tmp_path: Path, user: object, header: str) -> None:
+async def test_the_users_entry_sets_the_authorization_header(tmp_path: Path, user: object, header: str) -> None:
     (tmp_path / "token").write_text("good\n")
     async with serving(accepted=header) as server, connect(written(tmp_path, server.url, user=user)) as client:
         await ask(client)
-        assert server.asked == [header]
+        assert server.authorizations == [header]
 
 
 def plugin(folder: Path, **fields: object) -> dict[str, object]:
@@ -157,7 +157,7 @@ def plugin(folder: Path, **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha1"])
-async def test_a_plugins_token_is_used_until_it_is_refused(tmp_path: Path, version: str) -> None:
+async def test_a_plugin_runs_again_only_when_its_token_is_refused(tmp_path: Path, version: str) -> None:
     exec_ = plugin(tmp_path, apiVersion=f"client.authentication.k8s.io/{version}")
     async with serving() as server, connect(written(tmp_path, server.url, user={"exec": exec_})) as client:
         await ask(client)
@@ -166,13 +166,13 @@ async def test_a_plugins_token_is_used_until_it_is_refused(tmp_path: Path, versi
         (tmp_path / "token").write_text("newer")
         server.accepted = "Bearer newer"
         await ask(client)
-        assert server.asked == [GOOD, GOOD, GOOD, "Bearer newer"]
+        assert server.authorizations == [GOOD, GOOD, GOOD, "Bearer newer"]
         assert (tmp_path / "runs").read_text() == "xx"
         server.accepted = "Bearer newest"
         with pytest.raises(ApiError, match="Unauthorized"):
             await ask(client)
-        # The plugin's token was the same again.
-        assert server.asked[4:] == ["Bearer newer"]
+        # The plugin returned the same token again, so there was no second attempt.
+        assert server.authorizations[4:] == ["Bearer newer"]
 
 
 @pytest.mark.parametrize(
@@ -185,16 +185,18 @@ async def test_a_plugins_token_is_used_until_it_is_refused(tmp_path: Path, versi
         ({"args": ["-c", 'print(\'{"status": {"token": "a\\\\nb"}}\')']}, "characters that no token has"),
     ],
 )
-async def test_a_plugin_that_fails_is_asked_again(tmp_path: Path, fields: dict[str, object], said: str) -> None:
+async def test_a_failed_plugin_runs_again_for_the_next_request(
+    tmp_path: Path, fields: dict[str, object], said: str
+) -> None:
     exec_ = plugin(tmp_path, **fields)
     async with serving() as server, connect(written(tmp_path, server.url, user={"exec": exec_})) as client:
         for _ in range(2):
             with pytest.raises(CredentialsError, match=said):
                 await ask(client)
-        assert not server.asked
+        assert not server.authorizations
 
 
-async def test_a_plugin_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plugin_that_hangs_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "_PLUGIN_S", 0.5)
     exec_ = plugin(tmp_path, args=["-c", "import time; time.sleep(60)"])
     async with serving() as server, connect(written(tmp_path, server.url, user={"exec": exec_})) as client:
@@ -202,7 +204,7 @@ async def test_a_plugin_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.
             await ask(client)
 
 
-async def test_a_token_file_that_is_gone_is_looked_for_again(tmp_path: Path) -> None:
+async def test_a_missing_token_file_is_read_when_it_appears(tmp_path: Path) -> None:
     async with serving() as server, connect(written(tmp_path, server.url, user={"tokenFile": "token"})) as client:
         with pytest.raises(CredentialsError, match=r"token file .*/token: .*No such file"):
             await ask(client)
@@ -224,7 +226,7 @@ async def test_a_token_file_that_is_gone_is_looked_for_again(tmp_path: Path) -> 
         ({}, {"token": 5}, "Expected `str"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_start(
+def test_an_unusable_entry_is_refused_at_the_start(
     tmp_path: Path, cluster: dict[str, Any], user: object, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"config.yaml: .*{said}"):
@@ -232,7 +234,7 @@ def test_what_cannot_work_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize(("part", "name"), [("user", "User"), ("cluster", "Cluster")])
-def test_a_context_of_unknown_parts_is_refused(tmp_path: Path, part: str, name: str) -> None:
+def test_a_context_with_an_unknown_cluster_or_user_is_refused(tmp_path: Path, part: str, name: str) -> None:
     path = Path(written(tmp_path, "https://127.0.0.1:1", user={}))
     content = yaml.safe_load(path.read_text())
     content["contexts"][0]["context"][part] = "x"
@@ -241,7 +243,7 @@ def test_a_context_of_unknown_parts_is_refused(tmp_path: Path, part: str, name: 
         connect(str(path))
 
 
-def test_a_service_account_needs_all_its_parts(tmp_path: Path) -> None:
+def test_a_service_account_needs_its_token_and_variables(tmp_path: Path) -> None:
     environ = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
     (tmp_path / "namespace").write_text("models\n")
     Authority().write_ca(tmp_path / "ca.crt")

@@ -1,4 +1,4 @@
-"""Who leads, by a lease in a real API server."""
+"""Test the election of a leader by a lease in a real API server."""
 
 import asyncio
 import os
@@ -15,9 +15,9 @@ import pytest
 from epp.kubernetes.access import connect
 from epp.kubernetes.leader import LeaderElection, LeaseTimes, lease_name
 from tests.kubernetes.control_plane import ControlPlane
-from tests.kubernetes.following import eventually, running
 from tests.kubernetes.gate import Gate
 from tests.kubernetes.namespace import Namespace
+from tests.kubernetes.running_discovery import eventually, running
 from tests.live import PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ TIMES = LeaseTimes(duration_s=2.0, renew_deadline_s=1.5, retry_period_s=0.2)
 
 
 class Candidate:
-    """One that can be cut off from the API server; `work` can be cancelled."""
+    """A candidate whose `gate` can cut it off from the API server, and whose `work` can be cancelled."""
 
     def __init__(self, election: LeaderElection, gate: Gate, work: "asyncio.Task[None]") -> None:
         self.election = election
@@ -37,9 +37,9 @@ class Candidate:
 
 @asynccontextmanager
 async def candidates(
-    plane: ControlPlane, namespace: Namespace, count: int, told: list[tuple[str, bool]]
+    plane: ControlPlane, namespace: Namespace, count: int, changes: list[tuple[str, bool]]
 ) -> AsyncIterator[list[Candidate]]:
-    """`told` gets who began and ended to lead, in order."""
+    """Run `count` candidates. Append each start (True) and end (False) of leading to `changes`."""
     async with AsyncExitStack() as stack:
         made = []
         for i in range(count):
@@ -48,7 +48,7 @@ async def candidates(
             client = await stack.enter_async_context(connect(str(plane.kubeconfig(namespace.picker_token, gate.url))))
 
             def changed(leads: bool, name: str = name) -> None:
-                told.append((name, leads))
+                changes.append((name, leads))
 
             election = LeaderElection(client, NAME, namespace.name, name, changed, TIMES)
             work = await stack.enter_async_context(running(election.run()))
@@ -61,42 +61,42 @@ def leaders(some: list[Candidate]) -> list[Candidate]:
 
 
 @pytest.mark.parametrize("cut_off", [Gate.shut, Gate.freeze])
-async def test_one_of_three_leads_and_another_when_it_is_cut_off(
+async def test_another_of_three_leads_when_the_leader_is_cut_off(
     plane: ControlPlane, namespace: Namespace, cut_off: Callable[[Gate], None]
 ) -> None:
-    told: list[tuple[str, bool]] = []
-    async with candidates(plane, namespace, 3, told) as three:
+    changes: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 3, changes) as three:
         await eventually(lambda: len(leaders(three)) == 1)
         (first,) = leaders(three)
         spec = namespace.lease(NAME)
-        assert spec["holderIdentity"] == told[0][0]
+        assert spec["holderIdentity"] == changes[0][0]
         assert spec["leaseDurationSeconds"] == 2
         assert spec.get("leaseTransitions", 0) == 0
 
         cut_off(first.gate)
-        await eventually(lambda: len(told) == 3)
+        await eventually(lambda: len(changes) == 3)
         (second,) = leaders(three)
         assert second is not first
         # The first one stopped by itself before the second one began.
-        assert told[1] == (told[0][0], False)
-        assert told[2][1]
+        assert changes[1] == (changes[0][0], False)
+        assert changes[2][1]
         assert namespace.lease(NAME)["leaseTransitions"] == 1
 
         first.gate.open()
-        await eventually(lambda: first.election.holder == told[2][0])
+        await eventually(lambda: first.election.holder == changes[2][0])
         assert leaders(three) == [second]
 
 
-async def test_a_lease_that_is_given_back_is_taken_at_once(plane: ControlPlane, namespace: Namespace) -> None:
-    told: list[tuple[str, bool]] = []
-    async with candidates(plane, namespace, 2, told) as two:
+async def test_another_candidate_takes_a_released_lease_at_once(plane: ControlPlane, namespace: Namespace) -> None:
+    changes: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 2, changes) as two:
         await eventually(lambda: len(leaders(two)) == 1)
         (first,) = leaders(two)
         acquired_at = namespace.lease(NAME)["acquireTime"]
         first.election.resign()
         await first.work
-        await eventually(lambda: len(told) == 3)
-        assert told[1] == (told[0][0], False)
+        await eventually(lambda: len(changes) == 3)
+        assert changes[1] == (changes[0][0], False)
         (second,) = leaders(two)
         assert second is not first
         assert namespace.lease(NAME)["acquireTime"] > acquired_at
@@ -104,19 +104,23 @@ async def test_a_lease_that_is_given_back_is_taken_at_once(plane: ControlPlane, 
         await eventually(lambda: not namespace.lease(NAME).get("holderIdentity"))
 
 
-async def test_a_holder_goes_on_after_the_api_server_restarted(plane: ControlPlane, namespace: Namespace) -> None:
-    told: list[tuple[str, bool]] = []
-    async with candidates(plane, namespace, 1, told) as (only,):
+async def test_the_leader_leads_again_after_a_restart_of_the_api_server(
+    plane: ControlPlane, namespace: Namespace
+) -> None:
+    changes: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 1, changes) as (only,):
         await eventually(lambda: only.election.is_leader)
         plane.end("kube-apiserver")
         await eventually(lambda: not only.election.is_leader)
         await asyncio.to_thread(plane.start_api_server)
         await eventually(lambda: only.election.is_leader)
-        assert [leads for _, leads in told] == [True, False, True]
+        assert [leads for _, leads in changes] == [True, False, True]
         assert namespace.lease(NAME).get("leaseTransitions", 0) == 0
 
 
-async def test_what_others_write_on_the_lease_stays(plane: ControlPlane, namespace: Namespace) -> None:
+async def test_a_renewal_keeps_the_labels_that_others_write_on_the_lease(
+    plane: ControlPlane, namespace: Namespace
+) -> None:
     async with candidates(plane, namespace, 1, []) as (only,):
         await eventually(lambda: only.election.is_leader)
         for number in range(5):
@@ -127,8 +131,10 @@ async def test_what_others_write_on_the_lease_stays(plane: ControlPlane, namespa
         assert only.election.is_leader
 
 
-async def test_it_takes_turns_with_a_candidate_of_kubernetes_own(plane: ControlPlane, namespace: Namespace) -> None:
-    """The scheduler elects its leader by the very code that pickers written in Go use."""
+async def test_the_picker_and_a_kubernetes_component_elect_one_leader(
+    plane: ControlPlane, namespace: Namespace
+) -> None:
+    """The scheduler elects its leader with the code that pickers written in Go use."""
     flags = (
         "--leader-elect",
         f"--leader-elect-resource-name={NAME}",
@@ -137,12 +143,12 @@ async def test_it_takes_turns_with_a_candidate_of_kubernetes_own(plane: ControlP
         "--leader-elect-renew-deadline=1500ms",
         "--leader-elect-retry-period=200ms",
     )
-    told: list[tuple[str, bool]] = []
+    changes: list[tuple[str, bool]] = []
     plane.start_scheduler(*flags)
     await eventually(lambda: bool(namespace.lease(NAME).get("holderIdentity")))
-    async with candidates(plane, namespace, 1, told) as (ours,):
+    async with candidates(plane, namespace, 1, changes) as (ours,):
         await eventually(lambda: ours.election.holder == namespace.lease(NAME)["holderIdentity"])
-        assert not told
+        assert not changes
         plane.end("kube-scheduler")
         await eventually(lambda: ours.election.is_leader)
         assert namespace.lease(NAME)["leaseTransitions"] == 1
@@ -162,12 +168,12 @@ def candidate_process(kubeconfig: Path, namespace: str, identity: str) -> Iterat
             yield process
         finally:
             if process.poll() is None:
-                # It may have been stopped.
+                # A stopped process must continue before it can end.
                 os.kill(process.pid, signal.SIGCONT)
                 process.kill()
 
 
-async def test_the_lease_of_a_killed_process_runs_out(kubeconfig: Path, namespace: Namespace) -> None:
+async def test_another_process_leads_when_the_leader_is_killed_or_ends(kubeconfig: Path, namespace: Namespace) -> None:
     def holder() -> str:
         held: str = namespace.lease(NAME).get("holderIdentity", "")
         return held
@@ -191,13 +197,11 @@ async def test_the_lease_of_a_killed_process_runs_out(kubeconfig: Path, namespac
         assert [processes[name].wait(timeout=PATIENCE_S) for name in (second, third)] == [0, 0]
 
 
-async def test_who_was_paused_past_the_deadline_knows_that_it_no_longer_leads(
-    plane: ControlPlane, namespace: Namespace
-) -> None:
-    told: list[tuple[str, bool]] = []
-    async with candidates(plane, namespace, 1, told) as (only,):
+async def test_a_leader_paused_past_the_deadline_no_longer_leads(plane: ControlPlane, namespace: Namespace) -> None:
+    changes: list[tuple[str, bool]] = []
+    async with candidates(plane, namespace, 1, changes) as (only,):
         await eventually(lambda: only.election.is_leader)
-        # Nothing of this process goes on meanwhile, as if it were stopped.
+        # Block the whole process, as if it were stopped.
         time.sleep(TIMES.renew_deadline_s)  # noqa: ASYNC251
         assert not only.election.is_leader
         await eventually(lambda: only.election.is_leader)

@@ -1,4 +1,4 @@
-"""Who gets the metrics, by a real API server's word."""
+"""Test that a real API server decides who may read the metrics."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,13 +49,13 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "headers", [{}, bearer(""), bearer("x"), bearer("x" * 20_000), {"Authorization": "Basic eDp5"}]
 )
-async def test_without_a_known_token_nobody_is_let_in(reader: httpx2.AsyncClient, headers: dict[str, str]) -> None:
+async def test_requests_without_a_known_token_are_refused(reader: httpx2.AsyncClient, headers: dict[str, str]) -> None:
     answer = await reader.get("/metrics", headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
 @pytest.mark.slow
-async def test_a_known_user_needs_the_right_to_the_path(
+async def test_a_known_user_needs_permission_for_the_path(
     reader: httpx2.AsyncClient, reviewer: TokenReviewer, plane: ControlPlane
 ) -> None:
     binding = {
@@ -78,14 +78,14 @@ async def test_a_known_user_needs_the_right_to_the_path(
     assert (await reader.get("/metrics", headers=stranger)).status_code == 403
     assert (await reader.get("/debug/decisions", headers=bearer(plane.tokens["admin"]))).status_code == 200
 
-    asked = reviewer.reviews
+    before = reviewer.reviews
     for _ in range(10):
         assert (await reader.get("/metrics", headers=scraper)).status_code == 200
         assert (await reader.get("/metrics", headers=stranger)).status_code == 403
-    assert reviewer.reviews == asked
+    assert reviewer.reviews == before
 
 
-async def test_without_the_api_server_nobody_is_let_in(tmp_path: Path) -> None:
+async def test_requests_are_refused_while_the_api_server_is_unreachable(tmp_path: Path) -> None:
     config = {
         "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
         "contexts": [{"name": "c", "context": {"cluster": "c"}}],
@@ -101,7 +101,7 @@ async def test_without_the_api_server_nobody_is_let_in(tmp_path: Path) -> None:
 
 
 def allowed(plane: ControlPlane, user: str) -> bool:
-    """Whether the role has taken effect."""
+    """Return whether the role has taken effect."""
     spec = {"user": user, "nonResourceAttributes": {"path": "/metrics", "verb": "get"}}
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
     answer = plane.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)

@@ -1,4 +1,4 @@
-"""A picker in a cluster: as a process, told by flags, against a real API server."""
+"""Test a picker process with Kubernetes flags, against a real API server."""
 
 import signal
 from pathlib import Path
@@ -32,7 +32,7 @@ async def test_requests_go_to_the_pods_of_the_pool(tmp_path: Path, kubeconfig: P
             assert "headroom_epp_kubernetes_pool_changes_total 1.0" in picker.metrics()
             namespace.set_objective("batch", -10)
             until(lambda: "1 objectives of" in picker.log.read_text())
-            # Nothing has been scraped there, which counts as saturated: what may be shed is.
+            # An endpoint that was never scraped counts as saturated, so a sheddable request is shed.
             shed = (await Stream(channel).pick({"x-gateway-inference-objective": "batch"})).immediate_response
             assert shed.status.code == 429
             assert "retry-after" in {option.header.key for option in shed.headers.set_headers}
@@ -41,7 +41,7 @@ async def test_requests_go_to_the_pods_of_the_pool(tmp_path: Path, kubeconfig: P
             assert (await Stream(channel).pick()).immediate_response.status.code == 503
 
 
-def test_the_metrics_are_for_those_whom_the_cluster_lets_read_them(
+def test_the_metrics_need_a_token_with_metrics_endpoint_auth(
     tmp_path: Path, kubeconfig: Path, namespace: Namespace
 ) -> None:
     namespace.set_pool()
@@ -49,7 +49,7 @@ def test_the_metrics_are_for_those_whom_the_cluster_lets_read_them(
         assert call(f"{picker.url}/metrics")[0] == 401
 
 
-async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
+async def test_one_of_two_replicas_is_ready_until_it_ends(
     tmp_path: Path, kubeconfig: Path, namespace: Namespace
 ) -> None:
     namespace.set_pool()
@@ -64,7 +64,7 @@ async def test_of_several_replicas_one_is_ready_and_another_when_it_goes(
         with picker_process(second_folder, *elected, endpoints="", env=here | {"POD_NAME": "second"}) as second:
             assert not second.is_serving()
             assert namespace.lease(lease_name(namespace.name, "pool"))["holderIdentity"] == "first"
-            # The next one leads while the first still has a stream to end.
+            # The second replica leads while the first one still finishes a stream.
             async with first.channel() as channel:
                 stream = Stream(channel)
                 await stream.pick()

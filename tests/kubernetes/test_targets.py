@@ -1,4 +1,4 @@
-"""Pods into endpoints, and flags into what to follow."""
+"""Test the conversion of pods to endpoints, and of flags to a target."""
 
 import pytest
 from hypothesis import given
@@ -50,7 +50,7 @@ def test_only_ready_pods_that_stay_are_endpoints(pods: list[Pod], ports: list[in
         min_size=1,
     )
 )
-def test_selectors_are_what_was_written(labels: dict[str, str]) -> None:
+def test_a_selectors_text_is_parsed_into_its_labels(labels: dict[str, str]) -> None:
     text = ",".join(f"{key}={value}" for key, value in labels.items())
     target = parse_target(text, " 8000, 8001,8000 ")
     assert target == TargetPods(labels, (8000, 8001))
@@ -73,13 +73,13 @@ def test_selectors_are_what_was_written(labels: dict[str, str]) -> None:
         ("app=vllm", ",".join(str(port) for port in range(1, 66)), "65 ports are more than 64"),
     ],
 )
-def test_flags_that_make_no_sense_are_named(selector: str, ports: str, said: str) -> None:
+def test_an_invalid_flag_is_named_in_the_error(selector: str, ports: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_target(selector, ports)
     assert said in str(refused.value)
 
 
-def test_a_pool_needs_a_name_and_a_group_that_is_known() -> None:
+def test_a_pool_needs_a_name_and_a_known_group() -> None:
     with pytest.raises(ConfigError, match="--pool-name: the name of the InferencePool is missing"):
         PoolName("", POOL_GROUP)
     with pytest.raises(ConfigError, match=r"--pool-group: expected inference\.networking\.k8s\.io or .*, got 'x'"):

@@ -18,7 +18,7 @@ from lightkube import AsyncClient, KubeConfig
 from tests.node import linux
 from tests.node.events import Recorder
 from tests.node.kubelet_api import application, server_context
-from tests.node.network import Subnet, bridged
+from tests.node.network import Subnet, make_bridge
 from tests.node.node import Pods, keep_alive, register
 from tests.node.pod import Node
 from tests.node.provisioner import provision, reclaim
@@ -66,7 +66,7 @@ def main(kubeconfig: str, folder: str, subnet: str, api_port: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    with bridged(Subnet(int(subnet))):
+    with make_bridge(Subnet(int(subnet))):
         asyncio.run(serve(kubeconfig, Path(folder), Subnet(int(subnet)), int(api_port)))
 
 

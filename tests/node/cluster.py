@@ -33,7 +33,7 @@ class Cluster:
         self.folder = folder
         self.subnet = subnet
         self.kubeconfig = plane.kubeconfig()
-        self._last_words: list[str] = []
+        self._failure_states: list[str] = []
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> str:
         """Run kubectl and return its stdout.
@@ -101,7 +101,7 @@ class Cluster:
         try:
             yield name
         except BaseException:
-            self._last_words.append(self._state("-n", name))
+            self._failure_states.append(self._state("-n", name))
             raise
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false")
@@ -114,8 +114,8 @@ class Cluster:
 
     def report(self, since: float) -> str:
         """Return the cluster's state, and the ends of logs written since that Unix time, to explain a failed test."""
-        parts = [*self._last_words, self._state("-A")]
-        self._last_words.clear()
+        parts = [*self._failure_states, self._state("-A")]
+        self._failure_states.clear()
         logs = sorted(log for log in self._logs() if log.stat().st_mtime >= since)
         return "\n".join((*parts, *(f"{log.relative_to(self.folder)}\n{_tail(log)}" for log in logs)))
 

@@ -16,7 +16,7 @@ import httpx2
 from tests.node.environment import ConfigurationError
 from tests.node.events import now
 from tests.node.images import ImageError, find_image
-from tests.node.logs import keep
+from tests.node.logs import write_log
 from tests.node.objects import Container, Probe
 from tests.node.probes import Target, attempt, verdicts
 from tests.node.process import Process, StartError, finish, start
@@ -34,10 +34,10 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PodContext:
     """The part of a pod that a container needs.
 
-    `make` returns how the container's process starts. `changed` is called after each change of the container's status.
+    `make` returns the spec of a container's process. `changed` is called after each change of a container's status.
     """
 
     address: Callable[[], str]
@@ -52,14 +52,14 @@ class Surroundings:
 class ContainerLife:
     """A container from its first start to its end: `run` lives it, `end` stops it."""
 
-    def __init__(self, container: Container, around: Surroundings) -> None:
+    def __init__(self, container: Container, pod: PodContext) -> None:
         self.container = container
-        self._around = around
+        self._pod = pod
         self._state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
         self._last: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._id = ""
-        self._keeping: asyncio.Task[None] | None = None
+        self._log_task: asyncio.Task[None] | None = None
         self.finished = False
         self.restarts = 0
         self.ready = False
@@ -83,7 +83,7 @@ class ContainerLife:
     def log(self, previous: bool = False) -> Path:
         """Return the log of this run, or of the previous one. Between two runs both are the run that ended last."""
         number = self.restarts - (previous and "waiting" not in self._state)
-        return self._around.folder / "logs" / self.container.name / f"{number}.log"
+        return self._pod.folder / "logs" / self.container.name / f"{number}.log"
 
     def status(self) -> dict[str, Any]:
         return {
@@ -102,13 +102,13 @@ class ContainerLife:
         """Run the container, with restarts, until it has ended for good."""
         await self._run()
         self.finished = True
-        self._around.changed()
+        self._pod.changed()
 
     async def _run(self) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._ending():
-            code = await self._once()
-            policy = self._around.restart_policy
+            code = await self._run_once()
+            policy = self._pod.restart_policy
             if self._ending() or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return
             await self._back_off(delay_s)
@@ -123,26 +123,26 @@ class ContainerLife:
 
     async def execute(self, command: list[str], timeout_s: float) -> tuple[int, bytes]:
         """Run a command in the container. Raise StartError if the command can't start."""
-        process = await start(self.beside(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        process = await start(self.exec_spec(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
         return await finish(process, timeout_s)
 
-    def beside(self, command: list[str]) -> ProcessSpec:
+    def exec_spec(self, command: list[str]) -> ProcessSpec:
         """Return the spec of a process in the container's namespaces, as the same user.
 
         Raise StartError when the container doesn't run.
         """
         if self.process is None or self.spec is None:
             raise StartError(f"container {self.container.name} is not running")
-        return dataclasses.replace(self.spec, argv=command, beside=self.process.pid, mounts=[])
+        return dataclasses.replace(self.spec, argv=command, join_pid=self.process.pid, mounts=[])
 
-    async def _once(self) -> int:
+    async def _run_once(self) -> int:
         """Run the container once and return its exit code."""
         await self._pull()
         if self._ending():
             return 0
         started_at = now()
         try:
-            self.spec = await self._configured()
+            self.spec = await self._make_spec()
             self.process = await self._start(self.spec)
         except StartError as error:
             await self._record("Failed", f"Error: failed to start container: {error}", warning=True)
@@ -158,8 +158,8 @@ class ContainerLife:
             with suppress(asyncio.CancelledError):
                 await watching
             self.process.send(signal.SIGKILL)
-            if self._keeping:
-                await self._keeping
+            if self._log_task:
+                await self._log_task
             self.process = None
         return self._terminate(code, "Error" if code else "Completed", started_at)
 
@@ -181,11 +181,11 @@ class ContainerLife:
             return
         await self._record("Pulled", f'Container image "{image}" already present on machine')
 
-    async def _configured(self) -> ProcessSpec:
+    async def _make_spec(self) -> ProcessSpec:
         """Return the process's spec. Retry until the ConfigMaps and Secrets that it refers to exist."""
         while True:
             try:
-                return await self._around.make(self.container)
+                return await self._pod.make(self.container)
             except (ConfigurationError, httpx2.HTTPError) as error:
                 if self._ending():
                     raise StartError("ended before it was configured") from error
@@ -200,7 +200,7 @@ class ContainerLife:
         reader, writer = os.pipe()
         # The container's user must own the pipe, because a process may open /dev/stdout again.
         os.fchown(writer, spec.uid, spec.gid)
-        self._keeping = asyncio.create_task(keep(reader, log))
+        self._log_task = asyncio.create_task(write_log(reader, log))
         try:
             await self._record("Created", f"Created container: {name}")
             process = await start(spec, stdout=writer, stderr=writer)
@@ -235,12 +235,12 @@ class ContainerLife:
     async def _watch(self) -> None:
         """Run the startup probe, then the readiness and liveness probes."""
         container = self.container
-        target = Target(container, self._around.address(), self.execute)
+        target = Target(container, self._pod.address(), self.execute)
         if container.startup_probe and not await self._probe_startup(container.startup_probe, target):
             return
         self.started.set()
         self.ready = container.readiness_probe is None
-        self._around.changed()
+        self._pod.changed()
         async with asyncio.TaskGroup() as group:
             if container.readiness_probe:
                 group.create_task(self._probe_readiness(container.readiness_probe, target))
@@ -258,7 +258,7 @@ class ContainerLife:
         async for well in verdicts(probe, target, self._unhealthy("Readiness")):
             if well != self.ready:
                 self.ready = well
-                self._around.changed()
+                self._pod.changed()
 
     async def _probe_liveness(self, probe: Probe, target: Target, kind: str) -> None:
         async for well in verdicts(probe, target, self._unhealthy("Liveness")):
@@ -276,7 +276,7 @@ class ContainerLife:
     async def _kill(self, kind: str, probe: Probe) -> None:
         await self._record("Killing", f"Container {self.container.name} failed {kind} probe, will be restarted")
         own = probe.termination_grace_period_seconds
-        await self._end_process(self._around.grace_s if own is None else own)
+        await self._end_process(self._pod.grace_s if own is None else own)
 
     async def _end_process(self, grace_s: float) -> None:
         process = self.process
@@ -298,13 +298,13 @@ class ContainerLife:
         if hook.sleep:
             await asyncio.sleep(hook.sleep.seconds)
             return
-        failure = await attempt(hook, Target(self.container, self._around.address(), self.execute), grace_s)
+        failure = await attempt(hook, Target(self.container, self._pod.address(), self.execute), grace_s)
         if failure:
             await self._record("FailedPreStopHook", f"PreStopHook failed: {failure}", warning=True)
 
     def _set(self, state: dict[str, Any]) -> None:
         self._state = state
-        self._around.changed()
+        self._pod.changed()
 
     async def _record(self, reason: str, message: str, warning: bool = False) -> None:
-        await self._around.record(reason, message, self.container.name, warning)
+        await self._pod.record(reason, message, self.container.name, warning)

@@ -50,7 +50,7 @@ async def environment(
     pod: Pod, container: Container, image: Image, address: str, subnet: Subnet, maps: Maps
 ) -> dict[str, str]:
     """Return the container's environment. Raise ConfigurationError when a reference in it is missing."""
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for source in container.env_from:
         reference = source.config_map_ref or source.secret_ref
         assert reference
@@ -59,12 +59,12 @@ async def environment(
         if found is None and not reference.optional:
             kind = "configmap" if source.config_map_ref else "secret"
             raise ConfigurationError(f'{kind} "{reference.name}" not found')
-        given |= {f"{source.prefix}{key}": _text(value) for key, value in (found or {}).items()}
+        values |= {f"{source.prefix}{key}": _text(value) for key, value in (found or {}).items()}
     for variable in container.env:
         value = await _value(pod, variable, address, subnet, maps)
         if value is not None:
-            given[variable.name] = expand(value, given) if variable.value_from is None else value
-    return {**image.env, **_own(pod, subnet), **given}
+            values[variable.name] = expand(value, values) if variable.value_from is None else value
+    return {**image.env, **_standard_variables(pod, subnet), **values}
 
 
 def hostname(pod: Pod) -> str:
@@ -72,10 +72,10 @@ def hostname(pod: Pod) -> str:
     return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
 
 
-def _own(pod: Pod, subnet: Subnet) -> dict[str, str]:
+def _standard_variables(pod: Pod, subnet: Subnet) -> dict[str, str]:
     """Return the variables of every container.
 
-    Of the Services, only the API server has variables here. Tests reach other Services by DNS name.
+    The API server is the only Service with variables here. Tests reach other Services by DNS name.
     """
     return {
         "HOSTNAME": hostname(pod),

@@ -21,6 +21,8 @@ def now() -> str:
 
 
 class Recorder:
+    """Writes the events of pods to the API server."""
+
     def __init__(self, client: AsyncClient, node: str) -> None:
         self._client = client
         self._node = node

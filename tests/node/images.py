@@ -22,7 +22,7 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """How a container of an image starts. `user` and `group` are its defaults, where the pod sets no others."""
+    """The start of an image's containers. `user` and `group` are defaults, which the pod may override."""
 
     entrypoint: list[str]
     command: list[str] = field(default_factory=list)
@@ -34,11 +34,11 @@ class Image:
 
 def find_image(reference: str) -> Image:
     """Find an image by the last part of its name; ignore registry, tag and digest. Raise ImageError if unknown."""
-    return _named(reference.split("@")[0].rpartition("/")[2].split(":")[0])
+    return _find_by_name(reference.split("@")[0].rpartition("/")[2].split(":")[0])
 
 
 @cache
-def _named(name: str) -> Image:
+def _find_by_name(name: str) -> Image:
     dockerfile = ROOT / "images" / name / "Dockerfile"
     if dockerfile.exists():
         return from_dockerfile(dockerfile.read_text())
@@ -88,7 +88,7 @@ def from_dockerfile(text: str) -> Image:
     return Image(entrypoint, command, {**env, **_python_env()}, user, group)
 
 
-def visible() -> list[str]:
+def visible_folders() -> list[str]:
     """Return the folders that each container sees read-only: the interpreter, its packages and this project."""
     found = {ROOT.resolve(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     return sorted(str(path) for path in found if not path.is_relative_to("/usr"))

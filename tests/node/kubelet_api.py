@@ -16,7 +16,7 @@ from pathlib import Path
 from aiohttp import WSMsgType, web
 
 from tests.node.container import ContainerLife
-from tests.node.logs import QueryError, plain, select
+from tests.node.logs import QueryError, select, strip_times
 from tests.node.node import Pods
 from tests.node.process import Process, StartError, start
 
@@ -81,7 +81,7 @@ class _Api:
         await socket.prepare(request)
         wants_input = query.get("input") in {"1", "true"} or query.get("stdin") == "true"
         try:
-            process = await start(life.beside(query.getall("command")), stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            process = await start(life.exec_spec(query.getall("command")), stdin=PIPE, stdout=PIPE, stderr=PIPE)
         except StartError as error:
             await _tell(socket, {"status": "Failure", "reason": "InternalError", "message": str(error), "code": 500})
             return socket
@@ -117,14 +117,14 @@ async def _follow(
             last = life.process is None or life.log() != path
             lines = file.readlines()
             if lines:
-                await response.write(b"".join(plain(lines, query)))
+                await response.write(b"".join(strip_times(lines, query)))
             elif last:
                 return
             await asyncio.sleep(_POLL_S)
 
 
 async def _feed(socket: web.WebSocketResponse, process: Process, wanted: bool) -> None:
-    """Hand the client's input to the process. Kill the process when the client goes."""
+    """Hand the client's input to the process. Kill the process when the client has gone."""
     stdin = process.outer.stdin
     assert stdin
     if not wanted:

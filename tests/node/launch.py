@@ -31,8 +31,8 @@ def main(spec_descriptor: int, status_descriptor: int) -> None:
         child = os.fork()
         if child:
             os.close(status_descriptor)
-            os._exit(outlast(child))
-        if not spec.beside:
+            os._exit(wait_for(child))
+        if not spec.join_pid:
             linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
             build_root(spec)
         take_identity(spec)
@@ -43,7 +43,7 @@ def main(spec_descriptor: int, status_descriptor: int) -> None:
         os._exit(128)
 
 
-def outlast(child: int) -> int:
+def wait_for(child: int) -> int:
     """Wait for the process's end and return its exit code. Hand SIGTERM and SIGINT on to the process."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda which, _: os.kill(child, which))
@@ -58,8 +58,8 @@ def _code(status: int) -> int:
 
 def enter_namespaces(spec: ProcessSpec) -> None:
     own = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
-    if spec.beside:
-        process = os.pidfd_open(spec.beside)
+    if spec.join_pid:
+        process = os.pidfd_open(spec.join_pid)
         linux.setns(process, own | linux.CLONE_NEWNET)
         os.close(process)
         return

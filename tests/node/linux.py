@@ -29,39 +29,39 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    _checked(_libc.unshare(flags), "unshare")
+    _check(_libc.unshare(flags), "unshare")
 
 
 def setns(descriptor: int, kinds: int) -> None:
     """Join namespaces. `descriptor` is a namespace or a process; `kinds` selects the namespaces of a process."""
-    _checked(_libc.setns(descriptor, kinds), "setns")
+    _check(_libc.setns(descriptor, kinds), "setns")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     answer = _libc.mount(
         source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode() or None
     )
-    _checked(answer, f"mount {source} at {target}")
+    _check(answer, f"mount {source} at {target}")
 
 
 def detach(target: str) -> None:
     """Unmount lazily, with everything mounted below."""
-    _checked(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
     """Call pivot_root(2), which has no wrapper in glibc."""
-    _checked(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
+    _check(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
 
 
 def end_with_parent() -> None:
     """Make the kernel send SIGKILL to this process when its parent ends, so that nothing outlives a killed test run."""
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
 
 
 def forgo_privileges() -> None:
     """Stop executables from giving this process more rights, by setuid or file capabilities."""
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def limit_capabilities(kept: frozenset[int]) -> None:
@@ -69,11 +69,11 @@ def limit_capabilities(kept: frozenset[int]) -> None:
     capability = 0
     while _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if capability not in kept:
-            _checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), f"dropping capability {capability}")
+            _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), f"dropping capability {capability}")
         capability += 1
 
 
-def _checked(answer: int, what: str) -> None:
+def _check(answer: int, what: str) -> None:
     if answer < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -13,7 +13,7 @@ class QueryError(Exception):
     """A parameter of the query is invalid."""
 
 
-async def keep(descriptor: int, path: Path) -> None:
+async def write_log(descriptor: int, path: Path) -> None:
     """Write a pipe's lines to a file until the other end is closed. Keep a last line without a line break, too."""
     reader = asyncio.StreamReader()
     pipe = os.fdopen(descriptor, "rb")
@@ -25,13 +25,13 @@ async def keep(descriptor: int, path: Path) -> None:
             rest = b""
             while chunk := await reader.read(_CHUNK_BYTES):
                 *lines, rest = (rest + chunk).split(b"\n")
-                file.write(b"".join(_stamped(lines)))
-            file.write(b"".join(_stamped([rest] if rest else [])))
+                file.write(b"".join(_add_times(lines)))
+            file.write(b"".join(_add_times([rest] if rest else [])))
     finally:
         transport.close()
 
 
-def _stamped(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _add_times(lines: Iterable[bytes]) -> Iterator[bytes]:
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
     return (b"%s %s\n" % (stamp, line) for line in lines)
 
@@ -47,13 +47,13 @@ def select(lines: list[bytes], query: Mapping[str, str]) -> bytes:
             lines = [line for line in lines if _time(line) >= start]
         if "tailLines" in query:
             lines = lines[max(0, len(lines) - int(query["tailLines"])) :]
-        text = b"".join(plain(lines, query))
+        text = b"".join(strip_times(lines, query))
         return text[: int(query["limitBytes"])] if "limitBytes" in query else text
     except ValueError as error:
         raise QueryError(str(error)) from error
 
 
-def plain(lines: Iterable[bytes], query: Mapping[str, str]) -> Iterator[bytes]:
+def strip_times(lines: Iterable[bytes], query: Mapping[str, str]) -> Iterator[bytes]:
     """Strip the lines' times, unless the query asks for timestamps."""
     return iter(lines) if query.get("timestamps") == "true" else (line.partition(b" ")[2] for line in lines)
 

@@ -96,12 +96,12 @@ def check_isolation() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NetworkError(f"{' '.join(command)}: {done.stderr.strip()}")
-    with free_subnet() as subnet, bridged(subnet):
+    with free_subnet() as subnet, make_bridge(subnet):
         pass
 
 
 @contextmanager
-def bridged(subnet: Subnet) -> Iterator[None]:
+def make_bridge(subnet: Subnet) -> Iterator[None]:
     """Make the subnet's bridge and remove it at the end. Raise NetworkError if this process may not make one."""
     remove_bridge(subnet)
     # Set a fixed hardware address. By default a bridge has the lowest address of its ports, which changes as pods come
@@ -138,17 +138,17 @@ async def pod_network(subnet: Subnet, number: int) -> PodNetwork:
         "unshare", "--net", "sh", "-c", _SETUP, address, subnet.gateway, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     try:
-        await _said(process, b"made\n")
+        await _expect(process, b"made\n")
         near = f"hr{subnet.number}p{number}"
         far = ("peer", "name", "eth0", "netns", str(process.pid))
         await asyncio.to_thread(_ip, "link", "add", near, "master", subnet.bridge, "up", "type", "veth", *far)
-        await _said(process, b"ready\n")
+        await _expect(process, b"ready\n")
         return PodNetwork(address, os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     finally:
         await process.communicate(b"go\n")
 
 
-async def _said(process: asyncio.subprocess.Process, word: bytes) -> None:
+async def _expect(process: asyncio.subprocess.Process, word: bytes) -> None:
     assert process.stdin
     assert process.stdout
     assert process.stderr

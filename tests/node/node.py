@@ -20,8 +20,8 @@ from lightkube.types import PatchType
 
 from tests.kubernetes.binaries import kubernetes_version
 from tests.node.events import now
-from tests.node.following import follow
-from tests.node.objects import Pod, pod_of
+from tests.node.list_watch import list_and_watch
+from tests.node.objects import Pod, to_pod
 from tests.node.pod import Node, PodLife
 
 logger = logging.getLogger("agent")
@@ -103,13 +103,13 @@ class Pods:
 
     async def run(self) -> None:
         """Start, update and delete the pods bound to the node, until cancelled."""
-        async for bound in follow(self._node.client, PodResource, {"spec.nodeName": self._node.name}):
+        async for bound in list_and_watch(self._node.client, PodResource, {"spec.nodeName": self._node.name}):
             self._update({item.metadata.uid: item for item in bound.values()})
 
     def _update(self, bound: Mapping[str, Any]) -> None:
         for uid, item in bound.items():
             if uid not in self._lives:
-                self._take(pod_of(item))
+                self._take(to_pod(item))
             elif item.metadata.deletionTimestamp:
                 seconds = item.metadata.deletionGracePeriodSeconds or 0
                 self._lives[uid].delete(float(seconds))

@@ -257,6 +257,6 @@ class Pod(_Struct, frozen=True, rename="camel"):
     status: PodStatus = PodStatus()
 
 
-def pod_of(found: Any) -> Pod:
+def to_pod(found: Any) -> Pod:
     """Convert lightkube's object, or the API server's JSON as a dictionary, into a Pod."""
     return msgspec.convert(found if isinstance(found, dict) else found.to_dict(), Pod)

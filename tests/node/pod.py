@@ -15,10 +15,10 @@ from lightkube.resources.core_v1 import PodStatus as PodStatusResource
 from lightkube.types import PatchType
 
 from tests.node import pod_status
-from tests.node.container import ContainerLife, Surroundings
+from tests.node.container import ContainerLife, PodContext
 from tests.node.environment import ConfigurationError, argv, capabilities, environment, expand, hostname, identity
 from tests.node.events import Recorder, now
-from tests.node.images import find_image, visible
+from tests.node.images import find_image, visible_folders
 from tests.node.network import NetworkError, PodNetwork, Subnet, pod_network
 from tests.node.objects import Container, Pod
 from tests.node.process_spec import Mount, ProcessSpec
@@ -27,14 +27,15 @@ from tests.node.volumes import Store, VolumeError, Volumes
 logger = logging.getLogger("agent")
 
 _RETRY_S = 0.5
-# How often volumes are refreshed. The kubelet takes a minute or more; tests need less.
+# Seconds between two refreshes of a pod's volumes. The kubelet takes a minute or more; tests need less.
 _REFRESH_S = 2.0
-_LAST_WORDS_S = 5.0
+# Seconds that the logs of ended containers have to be written.
+_LOGS_END_S = 5.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """What all pods of the node share. The pods keep their files in `folder`."""
+    """The parts that all pods of the node share. The pods keep their files in `folder`."""
 
     name: str
     folder: Path
@@ -44,6 +45,8 @@ class Node:
 
 
 class PodLife:
+    """A pod from its first start until it is removed: `run` lives it, `delete` ends it."""
+
     def __init__(self, pod: Pod, node: Node, number: int) -> None:
         """Prepare the pod. `number` determines the pod's address."""
         self.pod = pod
@@ -142,7 +145,7 @@ class PodLife:
             policy = container.restart_policy or ("Never" if policy == "Never" else "OnFailure")
         return ContainerLife(
             container,
-            Surroundings(
+            PodContext(
                 address=lambda: self._network.address if self._network else "",
                 folder=self._folder,
                 restart_policy=policy,
@@ -154,7 +157,7 @@ class PodLife:
         )
 
     async def _process_spec(self, container: Container) -> ProcessSpec:
-        """Return how the container's process starts. Raise ConfigurationError if the pod's spec can't be followed."""
+        """Return the spec of the container's process. Raise ConfigurationError if the agent can't carry it out."""
         assert self._network
         if container.lifecycle.post_start:
             raise ConfigurationError("this node knows no postStart hooks")
@@ -184,7 +187,7 @@ class PodLife:
     def _own_mounts(self) -> list[Mount]:
         folder = (self._folder / "etc").resolve()
         return [
-            *(Mount(path, path, read_only=True) for path in visible()),
+            *(Mount(path, path, read_only=True) for path in visible_folders()),
             *(Mount(str(folder / name), f"/etc/{name}", read_only=True) for name in ("hosts", "resolv.conf")),
         ]
 
@@ -215,7 +218,7 @@ class PodLife:
         await asyncio.gather(*(self._end_container(container) for container in self.containers))
         await asyncio.gather(*(self._end_container(container) for container in reversed(self.init_containers)))
         if any(container.begun for container in (*self.containers, *self.init_containers)):
-            await asyncio.wait((life,), timeout=_LAST_WORDS_S)
+            await asyncio.wait((life,), timeout=_LOGS_END_S)
         await self._cancel(life)
 
     async def _end_container(self, container: ContainerLife) -> None:
@@ -272,8 +275,8 @@ class PodLife:
 
     def status(self) -> dict[str, Any]:
         """Return the API's PodStatus."""
-        beside = pod_status.sidecars(self.init_containers)
-        ready = self._initialized and all(life.ready for life in (*self.containers, *beside))
+        sidecars = pod_status.sidecars(self.init_containers)
+        ready = self._initialized and all(life.ready for life in (*self.containers, *sidecars))
         truths = {
             "PodReadyToStartContainers": self._network is not None,
             "Initialized": self._initialized,
@@ -286,7 +289,7 @@ class PodLife:
         address = self._network.address if self._network else None
         return {
             "phase": phase,
-            "conditions": pod_status.told(self._conditions, reasons),
+            "conditions": pod_status.with_reasons(self._conditions, reasons),
             "hostIP": self._node.subnet.gateway,
             "hostIPs": [{"ip": self._node.subnet.gateway}],
             "podIP": address,

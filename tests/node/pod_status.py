@@ -18,8 +18,8 @@ def sidecars(init_containers: Sequence[ContainerLife]) -> list[ContainerLife]:
 def phase(
     initialized: bool, containers: Sequence[ContainerLife], init_containers: Sequence[ContainerLife], policy: str
 ) -> str:
-    beside = sidecars(init_containers)
-    failed = any(life.exit_code for life in init_containers if life not in beside)
+    running_on = sidecars(init_containers)
+    failed = any(life.exit_code for life in init_containers if life not in running_on)
     if failed and policy == "Never":
         return "Failed"
     if initialized and all(life.finished for life in containers):
@@ -34,7 +34,7 @@ def update(conditions: Conditions, truths: Mapping[str, bool]) -> None:
             conditions[kind] = (str(true), now())
 
 
-def told(conditions: Conditions, reasons: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+def with_reasons(conditions: Conditions, reasons: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
     """Return the conditions in the API's format, with reasons for those that aren't true."""
     return [
         {
@@ -50,7 +50,7 @@ def told(conditions: Conditions, reasons: Mapping[str, Mapping[str, str]]) -> li
 def reasons(
     done: bool, containers: Sequence[ContainerLife], init_containers: Sequence[ContainerLife]
 ) -> dict[str, dict[str, str]]:
-    """Return by condition type why the condition would not be true."""
+    """Return the reason by condition type, for a condition that is not true."""
     if done:
         return {kind: {"reason": "PodCompleted"} for kind in ("Ready", "ContainersReady", "Initialized")}
     unready = [life.container.name for life in containers if not life.ready]

@@ -38,19 +38,19 @@ class Process:
 
 async def start(spec: ProcessSpec, stdin: int = DEVNULL, stdout: int = DEVNULL, stderr: int = DEVNULL) -> Process:
     """Start a process and return when it runs. Raise StartError if it doesn't start."""
-    told = os.memfd_create("spec")
-    os.write(told, spec.encode())
-    os.lseek(told, 0, os.SEEK_SET)
+    spec_file = os.memfd_create("spec")
+    os.write(spec_file, spec.encode())
+    os.lseek(spec_file, 0, os.SEEK_SET)
     reader, writer = os.pipe()
-    passed = (told, writer, *(() if spec.beside else (spec.network,)))
+    passed = (spec_file, writer, *(() if spec.join_pid else (spec.network,)))
     try:
         outer = await asyncio.create_subprocess_exec(
-            *_LAUNCH, str(told), str(writer), cwd=ROOT, env={}, pass_fds=passed, start_new_session=True,
+            *_LAUNCH, str(spec_file), str(writer), cwd=ROOT, env={}, pass_fds=passed, start_new_session=True,
             stdin=stdin, stdout=stdout, stderr=stderr,
         )  # fmt: skip
     finally:
         os.close(writer)
-        os.close(told)
+        os.close(spec_file)
     with os.fdopen(reader, "rb") as status:
         failure = await asyncio.to_thread(status.read)
     if failure:

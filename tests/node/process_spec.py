@@ -18,7 +18,7 @@ class Mount:
 class ProcessSpec:
     """A container's process.
 
-    `beside` is a process id, or 0. If set, the new process joins that process's namespaces and sees its files.
+    `join_pid` is a process id, or 0. If set, the new process joins that process's namespaces and sees its files.
     """
 
     argv: list[str]
@@ -36,7 +36,7 @@ class ProcessSpec:
     scratch: str = ""
     """The folder in which the container's root file system is assembled."""
     mounts: list[Mount] = dataclasses.field(default_factory=list)
-    beside: int = 0
+    join_pid: int = 0
 
     def encode(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()

@@ -12,7 +12,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
 from lightkube.resources.storage_v1 import StorageClass
 
-from tests.node.following import follow
+from tests.node.list_watch import list_and_watch
 
 logger = logging.getLogger("agent")
 
@@ -22,7 +22,7 @@ _BY = "pv.kubernetes.io/provisioned-by"
 
 async def provision(client: AsyncClient, folder: Path) -> None:
     """Make a volume for each claim whose class names this provisioner, until cancelled."""
-    async for claims in follow(client, PersistentVolumeClaim):
+    async for claims in list_and_watch(client, PersistentVolumeClaim):
         for claim in list(claims.values()):
             if claim.status.phase == "Pending" and not claim.spec.volumeName and claim.spec.storageClassName:
                 await _provide(client, folder, claim)
@@ -60,7 +60,7 @@ async def _provide(client: AsyncClient, folder: Path, claim: Any) -> None:
 
 async def reclaim(client: AsyncClient) -> None:
     """Remove released volumes and their folders where the reclaim policy is Delete, until cancelled."""
-    async for volumes in follow(client, PersistentVolume):
+    async for volumes in list_and_watch(client, PersistentVolume):
         for volume in list(volumes.values()):
             spec, annotations = volume.spec, volume.metadata.annotations or {}
             released = volume.status and volume.status.phase == "Released"

@@ -20,13 +20,13 @@ from lightkube import AsyncClient
 from lightkube.resources.core_v1 import Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 
-from tests.node.following import follow
+from tests.node.list_watch import list_and_watch
 from tests.node.network import Subnet, add_address, remove_address
 
 logger = logging.getLogger("agent")
 
 _CHUNK_BYTES = 1 << 16
-_SLICE_OF = "kubernetes.io/service-name"
+_SERVICE_LABEL = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class _KnownServices:
         self.slices: dict[str, Any] = {}
         self.changed = asyncio.Event()
 
-    async def follow(self, client: AsyncClient) -> None:
-        await asyncio.gather(self._follow(client, Service), self._follow(client, EndpointSlice))
+    async def watch(self, client: AsyncClient) -> None:
+        await asyncio.gather(self._watch(client, Service), self._watch(client, EndpointSlice))
 
-    async def _follow(self, client: AsyncClient, kind: Any) -> None:
-        async for known in follow(client, kind):
+    async def _watch(self, client: AsyncClient, kind: Any) -> None:
+        async for known in list_and_watch(client, kind):
             if kind is Service:
                 self.services = known
             else:
@@ -61,7 +61,7 @@ class _KnownServices:
 async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> None:
     """Run the proxy until cancelled. The API server has no endpoints; it listens at 127.0.0.1:`api_port`."""
     cluster, proxy = _KnownServices(), _Proxy(subnet)
-    following = asyncio.create_task(cluster.follow(client))
+    watching = asyncio.create_task(cluster.watch(client))
     try:
         while True:
             table = dict(routes(cluster.services, cluster.slices))
@@ -71,7 +71,7 @@ async def serve_services(client: AsyncClient, subnet: Subnet, api_port: int) -> 
             await cluster.changed.wait()
             cluster.changed.clear()
     finally:
-        following.cancel()
+        watching.cancel()
         await proxy.update({}, set())
 
 
@@ -84,7 +84,7 @@ def routes(services: Mapping[str, Any], slices: Mapping[str, Any]) -> Iterator[t
         for port in service.spec.ports or ():
             found = [
                 Address(address, target.port)
-                for part in _slices_of(service, slices)
+                for part in _find_slices(service, slices)
                 for target in part.ports or ()
                 if (target.name or "") == (port.name or "") and target.port
                 for address in ready_addresses(part)
@@ -106,17 +106,19 @@ def ready_addresses(part: Any) -> list[str]:
     return [address for endpoint in ready for address in endpoint.addresses]
 
 
-def _slices_of(service: Any, slices: Mapping[str, Any]) -> list[Any]:
+def _find_slices(service: Any, slices: Mapping[str, Any]) -> list[Any]:
     metadata = service.metadata
     return [
         part
         for part in slices.values()
         if part.metadata.namespace == metadata.namespace
-        and (part.metadata.labels or {}).get(_SLICE_OF) == metadata.name
+        and (part.metadata.labels or {}).get(_SERVICE_LABEL) == metadata.name
     ]
 
 
 class _Proxy:
+    """Listens at the Services' addresses and hands connections to their endpoints in turn."""
+
     def __init__(self, subnet: Subnet) -> None:
         self._subnet = subnet
         self._table: Table = {}
@@ -180,14 +182,16 @@ async def serve_names(client: AsyncClient, subnet: Subnet) -> None:
     cluster = _KnownServices()
     await asyncio.to_thread(add_address, subnet, subnet.dns)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Names(cluster), local_addr=(subnet.dns, 53))
+    transport, _ = await loop.create_datagram_endpoint(lambda: _DnsServer(cluster), local_addr=(subnet.dns, 53))
     try:
-        await cluster.follow(client)
+        await cluster.watch(client)
     finally:
         transport.close()
 
 
-class _Names(asyncio.DatagramProtocol):
+class _DnsServer(asyncio.DatagramProtocol):
+    """Answers DNS queries for the names of Services."""
+
     def __init__(self, cluster: _KnownServices) -> None:
         self._cluster = cluster
 
@@ -207,7 +211,7 @@ class _Names(asyncio.DatagramProtocol):
             return None
         if ip := cluster_ip(service):
             return [ip]
-        return [ip for part in _slices_of(service, self._cluster.slices) for ip in ready_addresses(part)]
+        return [ip for part in _find_slices(service, self._cluster.slices) for ip in ready_addresses(part)]
 
 
 def answer(query: bytes, resolve: Callable[[str], list[str] | None]) -> bytes:

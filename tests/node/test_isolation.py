@@ -1,4 +1,4 @@
-"""Test what a container sees: its files, user and environment, and the API server as its service account."""
+"""Test a container's view: its files, user and environment, and the API server as its service account."""
 
 import json
 from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from tests.live import until
 from tests.node.images import ROOT
-from tests.node.network import NetworkError, Subnet, bridged, check_isolation, free_subnet, pod_network
+from tests.node.network import NetworkError, Subnet, check_isolation, free_subnet, make_bridge, pod_network
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ KILLED = """
 import asyncio, json, sys
 from pathlib import Path
 from tests.node import linux
-from tests.node.network import Subnet, bridged, pod_network
+from tests.node.network import Subnet, make_bridge, pod_network
 from tests.node.process import start
 from tests.node.process_spec import ProcessSpec
 
@@ -39,7 +39,7 @@ async def main(folder, subnet):
 linux.unshare(linux.CLONE_NEWNS)
 linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
 subnet = Subnet(int(sys.argv[2]))
-with bridged(subnet):
+with make_bridge(subnet):
     asyncio.run(main(Path(sys.argv[1]), subnet))
 """
 
@@ -70,13 +70,13 @@ def test_nothing_outlives_a_killed_agent(tmp_path: Path, subnet: Subnet) -> None
     assert list(tmp_path.iterdir()) == []
     until(lambda: not [name for name in os.listdir("/sys/class/net") if name.startswith(f"hr{subnet.number}p")])
     # The next user of this subnet removes the bridge.
-    with bridged(subnet):
+    with make_bridge(subnet):
         pass
     assert subnet.bridge not in os.listdir("/sys/class/net")
 
 
 async def test_the_bridges_address_does_not_change_with_its_pods(subnet: Subnet) -> None:
-    with bridged(subnet):
+    with make_bridge(subnet):
         before = link_address(subnet)
         pods = [await pod_network(subnet, number) for number in range(4)]
         assert link_address(subnet) == before

@@ -46,7 +46,7 @@ def test_exec_ends_with_its_client(cluster: Cluster, namespace: str) -> None:
     until(lambda: not running())
 
 
-def test_logs_can_be_read_in_part(cluster: Cluster, namespace: str) -> None:
+def test_kubectl_reads_parts_of_a_log(cluster: Cluster, namespace: str) -> None:
     talker = script("for i in 1 2 3; do echo line $i; done; printf unfinished; exec sleep 600 >/dev/null 2>&1")
     cluster.apply(pod("talker", talker, terminationGracePeriodSeconds=0), namespace=namespace)
 
@@ -66,7 +66,7 @@ def test_logs_can_be_read_in_part(cluster: Cluster, namespace: str) -> None:
         logs("--previous")
 
 
-def test_only_the_api_server_is_admitted(cluster: Cluster) -> None:
+def test_the_node_admits_only_the_api_server(cluster: Cluster) -> None:
     node = cluster.plane.call("GET", "/api/v1/nodes/node-1")["status"]
     port = node["daemonEndpoints"]["kubeletEndpoint"]["Port"]
     url = f"https://{cluster.subnet.gateway}:{port}/containerLogs/a/b/c"
@@ -101,7 +101,7 @@ def test_a_failed_tests_report_contains_the_pods_logs(cluster: Cluster) -> None:
         cluster.wait_ready("pod/talker", name)
         until(lambda: "cause" in cluster.kubectl("logs", "-n", name, "talker"))
         raise AssertionError
-    told = cluster.report(start)
-    assert "cause of it all" in told
-    assert "Started container server" in told
+    report = cluster.report(start)
+    assert "cause of it all" in report
+    assert "Started container server" in report
     assert "cause of it all" not in cluster.report(time.time())

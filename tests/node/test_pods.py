@@ -108,7 +108,7 @@ def test_pods_end_gracefully(cluster: Cluster, namespace: str) -> None:
     assert not cluster.processes(uid)
 
 
-def test_jobs_and_bare_pods_come_to_an_end(cluster: Cluster, namespace: str) -> None:
+def test_pods_that_are_not_restarted_succeed_or_fail(cluster: Cluster, namespace: str) -> None:
     cluster.apply(
         pod("good", script("exit 0"), restartPolicy="Never"),
         pod("bad", script("exit 3"), restartPolicy="Never"),

@@ -1,4 +1,4 @@
-"""Test probes against live servers, and how many attempts make a verdict."""
+"""Test probes against live servers, and the number of attempts that make a verdict."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from lab.ports import free_port
 from tests.live import live
 from tests.node.manifests import container, pod
-from tests.node.objects import Action, Command, Grpc, HttpGet, Port, Probe, pod_of
+from tests.node.objects import Action, Command, Grpc, HttpGet, Port, Probe, to_pod
 from tests.node.probes import Target, attempt, verdicts
 
 HERE = "127.0.0.1"
@@ -29,7 +29,7 @@ def target(port: int = 0, code: int = 0, delay_s: float = 0.0) -> Target:
         return code, " ".join(command).encode()
 
     spec = container("busybox", ports=[{"name": "http", "containerPort": port or 1}])
-    return Target(pod_of(pod("pod", spec)).spec.containers[0], HERE, run)
+    return Target(to_pod(pod("pod", spec)).spec.containers[0], HERE, run)
 
 
 async def status(request: Request) -> Response:
@@ -90,7 +90,7 @@ async def test_a_command_fails_by_its_exit_code_or_a_timeout() -> None:
         ("wwwfff", [(2, True), (3, True), (6, False)]),
     ],
 )
-async def test_a_row_of_attempts_makes_a_verdict(results: str, expected: list[tuple[int, bool]]) -> None:
+async def test_equal_attempts_in_a_row_make_a_verdict(results: str, expected: list[tuple[int, bool]]) -> None:
     done, failures = 0, []
 
     async def run(command: list[str], timeout_s: float) -> tuple[int, bytes]:

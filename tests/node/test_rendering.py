@@ -1,4 +1,4 @@
-"""Test what the agent derives from a pod's spec before anything runs."""
+"""Test the commands, users and files that the agent derives from a pod's spec before anything runs."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.node.environment import ConfigurationError, argv, capabilities, expand, identity
 from tests.node.images import ROOT, Image, ImageError, find_image, from_dockerfile
 from tests.node.manifests import SECURITY, container, pod
-from tests.node.objects import Container, Pod, pod_of
+from tests.node.objects import Container, Pod, to_pod
 from tests.node.volumes import File, write_atomically
 
 NAMES = st.from_regex(r"\A[A-Z_]{1,3}\Z")
@@ -25,18 +25,18 @@ FILES = st.dictionaries(
 
 
 def made(**spec: object) -> Pod:
-    return pod_of(pod("pod", container("busybox"), **spec))
+    return to_pod(pod("pod", container("busybox"), **spec))
 
 
 def only(**fields: object) -> Container:
-    return pod_of(pod("pod", {**container("busybox", "given"), **fields})).spec.containers[0]
+    return to_pod(pod("pod", {**container("busybox", "given"), **fields})).spec.containers[0]
 
 
 @settings(deadline=None)
 @given(st.lists(PARTS), st.dictionaries(NAMES, st.text(max_size=3)))
 def test_references_become_values(parts: list[tuple[str, str | None]], values: dict[str, str]) -> None:
     text = "".join(part for part, _ in parts)
-    expected = [values.get(part[2:-1], part) if told is None else told for part, told in parts]
+    expected = [values.get(part[2:-1], part) if value is None else value for part, value in parts]
     assert expand(text, values) == "".join(expected)
 
 
@@ -67,7 +67,7 @@ def test_capabilities_are_dropped_and_added() -> None:
         capabilities(only(securityContext={**SECURITY, "capabilities": {"add": ["SYS_ADMIN"]}}))
 
 
-def test_a_dockerfile_says_what_runs() -> None:
+def test_an_image_starts_by_its_dockerfile() -> None:
     text = """
 FROM python AS build
 ENTRYPOINT ["/bin/false"]
@@ -120,4 +120,4 @@ def test_a_volumes_files_are_always_the_last_written(
 
 def test_unknown_fields_of_a_pod_are_ignored() -> None:
     manifest = pod("pod", container("busybox", tty=True, imagePullPolicy="Always"), schedulerName="x", hostIPC=False)
-    assert pod_of(json.loads(json.dumps(manifest))).spec.containers[0].image == "busybox"
+    assert to_pod(json.loads(json.dumps(manifest))).spec.containers[0].image == "busybox"

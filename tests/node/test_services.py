@@ -76,15 +76,17 @@ def refuses(address: str, port: int) -> bool:
 
 @settings(deadline=None)
 @given(LABELS, st.integers(0, 0xFFFF), st.lists(st.ip_addresses(v=4).map(str), max_size=4), st.sampled_from([1, 28]))
-def test_names_are_answered(labels: list[str], identity: int, addresses: list[str], kind: int) -> None:
+def test_the_dns_server_answers_with_a_services_addresses(
+    labels: list[str], identity: int, addresses: list[str], kind: int
+) -> None:
     name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
     question = name + struct.pack(">2H", kind, 1)
     query = struct.pack(">6H", identity, 0x0100, 1, 0, 0, 0) + question
-    told = answer(query, {".".join(labels): addresses}.get)
+    dns_answer = answer(query, {".".join(labels): addresses}.get)
     expected = addresses if kind == 1 else []
-    assert struct.unpack_from(">6H", told) == (identity, 0x8500, 1, len(expected), 0, 0)
-    assert told[12 : 12 + len(question)] == question
-    records = [told[i : i + 16] for i in range(12 + len(question), len(told), 16)]
+    assert struct.unpack_from(">6H", dns_answer) == (identity, 0x8500, 1, len(expected), 0, 0)
+    assert dns_answer[12 : 12 + len(question)] == question
+    records = [dns_answer[i : i + 16] for i in range(12 + len(question), len(dns_answer), 16)]
     assert [socket.inet_ntoa(record[12:]) for record in records] == expected
     assert struct.unpack_from(">6H", answer(query, lambda _: None))[1] & 0xF == 3
 
@@ -93,7 +95,7 @@ def test_names_are_answered(labels: list[str], identity: int, addresses: list[st
 @given(st.binary(max_size=40))
 def test_malformed_queries_raise_or_are_echoed(data: bytes) -> None:
     try:
-        told = answer(data, lambda _: ["10.0.0.1"])
+        dns_answer = answer(data, lambda _: ["10.0.0.1"])
     except (ValueError, IndexError, struct.error):
         return
-    assert told[:2] == data[:2]
+    assert dns_answer[:2] == data[:2]

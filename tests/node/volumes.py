@@ -47,7 +47,7 @@ class Store:
         try:
             found = await self.client.get(ConfigMap, name, namespace=namespace)
         except ApiError as error:
-            _unless_absent(error)
+            _raise_unless_absent(error)
             return None
         text = {key: value.encode() for key, value in (found.data or {}).items()}
         return text | {key: base64.b64decode(value) for key, value in (found.binaryData or {}).items()}
@@ -56,7 +56,7 @@ class Store:
         try:
             found = await self.client.get(Secret, name, namespace=namespace)
         except ApiError as error:
-            _unless_absent(error)
+            _raise_unless_absent(error)
             return None
         return {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
 
@@ -92,7 +92,7 @@ class Volumes:
 
     async def _set_up(self, volume: Volume) -> Path:
         if volume.persistent_volume_claim:
-            path = await self._claimed(volume.persistent_volume_claim.claim_name)
+            path = await self._claim_folder(volume.persistent_volume_claim.claim_name)
         else:
             path = self._folder / volume.name
             path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class Volumes:
             linux.mount("tmpfs", str(path), "tmpfs")
         path.chmod(0o777)
 
-    async def _claimed(self, claim: str) -> Path:
+    async def _claim_folder(self, claim: str) -> Path:
         namespace = self._pod.metadata.namespace
         found = await self._store.client.get(PersistentVolumeClaim, claim, namespace=namespace)
         if not found.spec or not found.spec.volumeName:
@@ -143,28 +143,28 @@ class Volumes:
 
     async def _files(self, volume: Volume) -> dict[str, File] | None:
         if volume.config_map:
-            return await self._of_map(volume.config_map, "configmap", volume.config_map.default_mode)
+            return await self._map_files(volume.config_map, "configmap", volume.config_map.default_mode)
         if volume.secret:
-            return await self._of_map(volume.secret, "secret", volume.secret.default_mode)
+            return await self._map_files(volume.secret, "secret", volume.secret.default_mode)
         if volume.downward_api:
-            return self._of_fields(volume.downward_api, volume.downward_api.default_mode)
+            return self._field_files(volume.downward_api, volume.downward_api.default_mode)
         if volume.projected:
-            return await self._of_projected(volume.projected)
+            return await self._projected_files(volume.projected)
         return None
 
-    async def _of_projected(self, projected: Projected) -> dict[str, File]:
+    async def _projected_files(self, projected: Projected) -> dict[str, File]:
         files: dict[str, File] = {}
         for source in projected.sources:
-            files |= await self._of_source(source, projected.default_mode)
+            files |= await self._source_files(source, projected.default_mode)
         return files
 
-    async def _of_source(self, source: Projection, mode: int) -> dict[str, File]:
+    async def _source_files(self, source: Projection, mode: int) -> dict[str, File]:
         if source.config_map:
-            return await self._of_map(source.config_map, "configmap", mode)
+            return await self._map_files(source.config_map, "configmap", mode)
         if source.secret:
-            return await self._of_map(source.secret, "secret", mode)
+            return await self._map_files(source.secret, "secret", mode)
         if source.downward_api:
-            return self._of_fields(source.downward_api, mode)
+            return self._field_files(source.downward_api, mode)
         if source.service_account_token:
             token = await self._token(source.service_account_token)
             return {source.service_account_token.path: File(token, self._token_mode())}
@@ -174,7 +174,7 @@ class Volumes:
         """Return the token's mode: with fsGroup the group reads it, else everyone must be able to."""
         return 0o600 if self._pod.spec.security_context.fs_group is not None else 0o644
 
-    async def _of_map(self, wanted: MapVolume, kind: str, mode: int) -> dict[str, File]:
+    async def _map_files(self, wanted: MapVolume, kind: str, mode: int) -> dict[str, File]:
         read = self._store.config_map if kind == "configmap" else self._store.secret
         name = wanted.name or wanted.secret_name
         found = await read(self._pod.metadata.namespace, name)
@@ -189,7 +189,7 @@ class Volumes:
             raise VolumeError(f"{kind} references non-existent config key: {missing[0]}")
         return {i.path: File(found[i.key], i.mode or mode) for i in wanted.items if i.key in found}
 
-    def _of_fields(self, wanted: DownwardVolume, mode: int) -> dict[str, File]:
+    def _field_files(self, wanted: DownwardVolume, mode: int) -> dict[str, File]:
         files = {}
         for item in wanted.items:
             if item.field_ref is None:
@@ -249,6 +249,6 @@ def write_atomically(folder: Path, files: Mapping[str, File]) -> None:
         shutil.rmtree(old)
 
 
-def _unless_absent(error: ApiError) -> None:
+def _raise_unless_absent(error: ApiError) -> None:
     if error.status.code != 404:
         raise error

@@ -1,4 +1,4 @@
-"""A picker's discovery at work, and what a test asks of it."""
+"""Run a picker's discovery in a test, and wait for conditions."""
 
 import asyncio
 import time
@@ -17,8 +17,8 @@ from tests.live import PATIENCE_S
 POOL = PoolName("pool", POOL_GROUP)
 
 
-class Following:
-    """`addresses` and `objectives` are what the picker knows now."""
+class RunningDiscovery:
+    """A picker's discovery. `addresses`, `names` and `objectives` are the last that the API server sent."""
 
     def __init__(self, client: Client, namespace: str, source: PoolName | TargetPods) -> None:
         self.pool = Pool(PrefixIndex(100), 60.0)
@@ -33,20 +33,23 @@ class Following:
     def names(self) -> set[str]:
         return {endpoint.name for endpoint in self.pool.endpoints.values()}
 
-    async def becomes(self, *addresses: str) -> None:
+    async def wait_for(self, *addresses: str) -> None:
+        """Wait until the endpoints are exactly those at `addresses`."""
         await eventually(lambda: self.addresses == set(addresses), lambda: f"endpoints are {self.addresses}")
 
 
 @asynccontextmanager
-async def following(client: Client, namespace: str, source: PoolName | TargetPods = POOL) -> AsyncIterator[Following]:
-    picker = Following(client, namespace, source)
+async def running_discovery(
+    client: Client, namespace: str, source: PoolName | TargetPods = POOL
+) -> AsyncIterator[RunningDiscovery]:
+    picker = RunningDiscovery(client, namespace, source)
     async with running(picker.discovery.run()):
         yield picker
 
 
 @asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """Ends it when the test is through; whatever ended it before fails the test."""
+    """Run `work` beside the test and cancel it at the end. An error in `work` fails the test."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -59,8 +62,8 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Tas
 async def eventually(
     condition: Callable[[], bool], describe: Callable[[], str] = lambda: "", timeout_s: float = PATIENCE_S
 ) -> None:
-    """Waits for a condition; AssertionError when it doesn't come true."""
+    """Wait until `condition` is true. Raise AssertionError with `describe()` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {describe()}"
+        assert time.monotonic() < deadline, f"the condition did not come true: {describe()}"
         await asyncio.sleep(0.01)

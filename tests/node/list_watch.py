@@ -14,10 +14,10 @@ logger = logging.getLogger("agent")
 _PAUSE_S = 0.5
 
 
-async def follow(
+async def list_and_watch(
     client: AsyncClient, kind: type[Any], fields: dict[str, str] | None = None
 ) -> AsyncIterator[dict[str, Any]]:
-    """Yield all objects by "namespace/name", of all namespaces: once after the list, then after each change."""
+    """Yield the objects of all namespaces by "namespace/name": once after the list, then after each change."""
     known: dict[str, Any] = {}
     scope: dict[str, Any] = {"fields": fields}
     if issubclass(kind, NamespacedResource):
@@ -36,7 +36,7 @@ async def follow(
                 yield known
         except httpx2.HTTPError as error:
             # The version is too old, or the server is away. A new list brings everything up to date.
-            logger.info("following %s: %s", kind.__name__, error)
+            logger.info("watching %s: %s", kind.__name__, error)
             await asyncio.sleep(_PAUSE_S)
 
 
