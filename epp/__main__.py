@@ -15,7 +15,7 @@ from epp.flags import double_dashes
 from epp.options import WITHOUT_EFFECT, options
 from epp.workers.supervisor import supervise
 from serving.exceptions import StartError
-from serving.unused_variables import unused
+from serving.unused_variables import describe_unused
 from serving.workers import own_place
 
 logger = logging.getLogger("headroom.epp")
@@ -52,7 +52,7 @@ def _note_without_effect(flags: dict[str, str]) -> None:
     for name, value in flags.items():
         if value:
             logger.info("--%s has no effect: %s", name.replace("_", "-"), WITHOUT_EFFECT[name])
-    for line in unused(UNUSED, os.environ):
+    for line in describe_unused(UNUSED, os.environ):
         logger.info(line)
 
 

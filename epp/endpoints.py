@@ -40,7 +40,7 @@ class Source(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the endpoints have been read once."""
+        """True if the endpoints have been read once."""
 
     async def run(self) -> None:
         """Keep the pool's endpoints up to date until cancelled."""
@@ -68,7 +68,7 @@ class Endpoints:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this picker should get requests: its endpoints are known, and it leads where leaders are elected."""
+        """True if this picker should get requests: its endpoints are known, and it leads where leaders are elected."""
         return self.source.is_ready and (self.election is None or self.election.is_leader)
 
     def note_demand(self) -> None:

@@ -31,7 +31,7 @@ from model_store.publication import (
 )
 from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
 
-# How long a lease stays good after its last renewal.
+# Seconds from a lease's last renewal until the lease expires.
 LEASE_S = 15.0
 # Tries of one publication that conflicts with other writers.
 _ATTEMPTS = 5

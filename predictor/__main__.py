@@ -17,7 +17,7 @@ from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
 from predictor.workers import supervise
 from serving.exceptions import StartError
-from serving.unused_variables import unused
+from serving.unused_variables import describe_unused
 from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
@@ -146,7 +146,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 def main(workers: int, **options: Any) -> None:
     """Headroom's prediction server: predicts with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for line in unused(UNUSED, os.environ):
+    for line in describe_unused(UNUSED, os.environ):
         logger.warning(line)
     try:
         if workers > 1 and not own_place("predictor"):

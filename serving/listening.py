@@ -12,7 +12,7 @@ _BACKLOG: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens. Port 0 picks a free port. Several processes can listen on a shared port."""
+    """The address of a server. Port 0 picks a free port. Several processes can listen on a shared port."""
 
     host: str
     port: int

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 
-def unused(reasons: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[str]:
+def describe_unused(reasons: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each variable that is set, with the reason why it has no effect."""
     for name, reason in reasons.items():
         if name in environment:

@@ -41,7 +41,7 @@ class Flight:
 
     @property
     def met(self) -> bool:
-        """Whether the request met both objectives; valid once the request has ended."""
+        """True if the request met both objectives; valid once the request has ended."""
         return self.ttft_ms <= self.arrival.slo_ttft_ms and self.tpot_ms <= self.arrival.slo_tpot_ms
 
 

@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def met(self) -> bool:
-        """Whether the request was answered completely and within both objectives."""
+        """True if the request was answered completely and within both objectives."""
         return (
             self.error is None
             and self.ttft_ms is not None

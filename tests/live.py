@@ -12,7 +12,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
-# How long a test waits for what a quiet machine does in a second or a few: a busy one takes ten times as long.
+# Seconds that a test waits. A quiet machine needs a few; a busy machine takes ten times as long.
 PATIENCE_S: Final = 90.0
 
 

@@ -9,7 +9,7 @@ import click
 
 from model_store import StoreError
 from serving.exceptions import StartError
-from serving.unused_variables import unused
+from serving.unused_variables import describe_unused
 from trainer.config import Config
 from trainer.environment import UNUSED
 from trainer.server import serve
@@ -130,7 +130,7 @@ def main(**options: Any) -> None:
     """Headroom's training server: fits TTFT and TPOT models to routers' samples and publishes them as ONNX."""
     level = options["log_level"].upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for line in unused(UNUSED, os.environ):
+    for line in describe_unused(UNUSED, os.environ):
         logging.warning(line)
     try:
         serve(Config(**options))

@@ -6,7 +6,7 @@ MODEL_TYPES = ("xgboost", "lightgbm", "bayesian_ridge")
 
 
 class FitSettings(msgspec.Struct, frozen=True):
-    """How to fit a model. Empty `quantiles` fit the mean. More trees and depth make each prediction slower."""
+    """Settings of a fit. Empty `quantiles` fit the mean. More trees and depth make each prediction slower."""
 
     model_type: str = "xgboost"
     quantiles: tuple[float, ...] = (0.9,)
@@ -40,7 +40,7 @@ class FitSettings(msgspec.Struct, frozen=True):
 
 
 class JobSettings(msgspec.Struct, frozen=True):
-    """How to fit and judge every target. `budget_s`: if a whole fit would take longer, extend the previous models."""
+    """Settings for every target. `budget_s`: if a whole fit would take longer, extend the previous models."""
 
     fit: FitSettings
     trainer_id: str

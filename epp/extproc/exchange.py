@@ -234,7 +234,9 @@ class Exchange:
         removed = [name for name in request_headers.REMOVED if name in headers]
         changed_body = parsed.body if parsed.changed else None
         scores = self._visibility.scores_by_address(routed)
-        return messages.picked(routed.destination, added, removed, changed_body, scores=scores, in_body=in_body)
+        return messages.destination_answer(
+            routed.destination, added, removed, changed_body, scores=scores, in_body=in_body
+        )
 
     def _response_headers(self, message: ProcessingRequest) -> Answers:
         routed = self._routed
@@ -242,7 +244,7 @@ class Exchange:
             return [messages.CONTINUE_RESPONSE_HEADERS]
         headers = messages.headers_of(message.response_headers)
         status = headers.get(":status", "")
-        served = messages.served_of(message)
+        served = messages.serving_address(message)
         if served:
             routed.served_by(served)
         is_stream = "text/event-stream" in headers.get("content-type", "")

@@ -83,12 +83,12 @@ class Health:
     async def _watch(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Yield the status, and each later status that differs. The service may still be unknown."""
         async for request in requests:
-            service, told = HealthCheckRequest.FromString(request).service, None
+            service, sent = HealthCheckRequest.FromString(request).service, None
             while True:
                 changed = self._changed
                 status = self._status(service)
-                if status != told:
-                    told = status
+                if status != sent:
+                    sent = status
                     yield HealthCheckResponse(status=status).SerializeToString()
                     # The status may have changed while the answer was sent.
                     continue

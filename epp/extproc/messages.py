@@ -68,18 +68,18 @@ def subset_of(message: ProcessingRequest) -> frozenset[str] | None:
     return frozenset(host_of(address.strip()) for address in listed if address.strip())
 
 
-def served_of(message: ProcessingRequest) -> str:
+def serving_address(message: ProcessingRequest) -> str:
     """Return the address that served the request, or "" if the gateway doesn't report it.
 
     The address is needed because a fallback list may name several.
     """
     if not message.HasField("metadata_context"):
         return ""
-    told = message.metadata_context.filter_metadata.get(LB_NAMESPACE)
-    return told.fields[SERVED_KEY].string_value if told is not None and SERVED_KEY in told.fields else ""
+    metadata = message.metadata_context.filter_metadata.get(LB_NAMESPACE)
+    return metadata.fields[SERVED_KEY].string_value if metadata is not None and SERVED_KEY in metadata.fields else ""
 
 
-def picked(
+def destination_answer(
     destination: str,
     headers: Mapping[str, str],
     removed: Iterable[str],

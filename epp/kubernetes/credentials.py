@@ -11,7 +11,7 @@ import msgspec
 
 from epp.kubernetes.exceptions import CredentialsError
 
-# How long an exec plugin may run, in seconds. A plugin may ask a cloud for a token, or renew a login.
+# The longest run of an exec plugin in seconds. A plugin may ask a cloud for a token, or renew a login.
 _PLUGIN_S: Final = 30.0
 
 

@@ -58,7 +58,7 @@ class LeaderElection:
         self._changed = changed
         self._times = times
         self._leads_until = -math.inf
-        self._told = False
+        self._reported = False
         self._seen = LeaseSpec()
         self._seen_at = -math.inf
         self._resigned = asyncio.Event()
@@ -66,7 +66,7 @@ class LeaderElection:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this candidate leads. False from the renew deadline on, even if this process was paused meanwhile."""
+        """True if this candidate leads. False from the renew deadline on, even if this process was paused meanwhile."""
         return time.monotonic() < self._leads_until and not self._resigned.is_set()
 
     @property
@@ -79,7 +79,7 @@ class LeaderElection:
         try:
             while not self._resigned.is_set():
                 await self._attempt()
-                self._tell()
+                self._report()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._resigned.wait(), self._pause_s())
         finally:
@@ -146,7 +146,7 @@ class LeaderElection:
     async def _release(self) -> None:
         """Let another candidate lead at once, if the lease is ours. If that fails, the lease runs out."""
         self._leads_until = -math.inf
-        self._tell()
+        self._report()
         until = time.monotonic() + _LONGEST_RELEASE_S
         try:
             lease = await self._client.get(LEASES, self._namespace, self._name, _left_s(until))
@@ -156,17 +156,17 @@ class LeaderElection:
         except KubernetesError as error:
             logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, error)
 
-    def _tell(self) -> None:
-        if self.is_leader != self._told:
-            self._told = not self._told
+    def _report(self) -> None:
+        if self.is_leader != self._reported:
+            self._reported = not self._reported
             self.transitions += 1
-            logger.info("%s %s", self._identity, "leads" if self._told else "no longer leads")
-            self._changed(self._told)
+            logger.info("%s %s", self._identity, "leads" if self._reported else "no longer leads")
+            self._changed(self._reported)
 
     def _pause_s(self) -> float:
         """Return the seconds to the next attempt, never past the deadline, so that a leader stops in time."""
         pause_s = self._times.retry_period_s
-        if not self._told:
+        if not self._reported:
             return pause_s * random.uniform(1.0, 1.2)
         return min(pause_s, max(self._leads_until - time.monotonic(), 0.0))
 

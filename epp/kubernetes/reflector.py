@@ -63,7 +63,7 @@ class Reflector(Generic[T]):
         self._counts = counts
         self._version = ""
         self._trouble = ""
-        self._has_told = False
+        self._has_delivered = False
         self.items: dict[str, T] = {}
         self.synced = False
 
@@ -71,7 +71,7 @@ class Reflector(Generic[T]):
         """Runs until cancelled."""
         failures = 0
         while True:
-            started_at, self._has_told = time.monotonic(), False
+            started_at, self._has_delivered = time.monotonic(), False
             try:
                 await self._follow()
             except ExpiredError as error:
@@ -80,7 +80,7 @@ class Reflector(Generic[T]):
                 self._start_over(error)
             except KubernetesError as error:
                 self._note(error)
-            lived = self._has_told or time.monotonic() - started_at > _SHORT_WATCH_S
+            lived = self._has_delivered or time.monotonic() - started_at > _SHORT_WATCH_S
             failures = 0 if lived else failures + 1
             await asyncio.sleep(_pause_s(failures))
 
@@ -92,7 +92,7 @@ class Reflector(Generic[T]):
         async with aclosing(watch) as events:
             async for event in events:
                 self._counts.events += 1
-                self._has_told = True
+                self._has_delivered = True
                 self._recover()
                 self._version = event.version
                 if event.name:

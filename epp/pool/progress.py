@@ -88,6 +88,6 @@ class Progress:
 def _steps_so_far(pace: Floats, now_s: float) -> Floats:
     """Return the steps from the rows of _PACE; without an observed response, extrapolate by time and recent TPOT."""
     steps, at_s, observed, recent_tpot_ms = pace
-    is_told = (observed == 0) & (recent_tpot_ms > 0)
-    so_far: Floats = steps + np.where(is_told, (now_s - at_s) * 1000 / np.where(is_told, recent_tpot_ms, 1.0), 0.0)
+    by_time = (observed == 0) & (recent_tpot_ms > 0)
+    so_far: Floats = steps + np.where(by_time, (now_s - at_s) * 1000 / np.where(by_time, recent_tpot_ms, 1.0), 0.0)
     return so_far

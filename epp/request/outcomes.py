@@ -41,7 +41,7 @@ class Outcomes:
 
     @property
     def learns(self) -> bool:
-        """Whether any receiver needs the features that a latency was observed with."""
+        """True if any receiver needs the features that a latency was observed with."""
         return self.training is not None or self.slowdowns is not None
 
     def open(self, parsed: ParsedRequest, record: Record) -> "Account":

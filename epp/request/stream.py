@@ -39,7 +39,7 @@ class Usage(msgspec.Struct, frozen=True):
     def output(self) -> int | None:
         return self.completion_tokens if self.completion_tokens is not None else self.output_tokens
 
-    def over(self, earlier: "Usage | None") -> "Usage":
+    def filled_from(self, earlier: "Usage | None") -> "Usage":
         """Return this usage, with the earlier one's counts where this one has none."""
         prompt, output = (earlier.prompt, earlier.output) if earlier else (None, None)
         return Usage(self.prompt or prompt, self.output or output)
@@ -116,6 +116,6 @@ class EventStream:
                 continue
             usage = parsed.usage or (parsed.response and parsed.response.usage)
             if usage:
-                self.usage = usage.over(self.usage)
+                self.usage = usage.filled_from(self.usage)
             found += parsed.has_token
         return found

@@ -29,7 +29,7 @@ class Pace:
 
     @property
     def is_due(self) -> bool:
-        """Whether the run is long enough to be reported."""
+        """True if the run is long enough to be reported."""
         return self.events >= PACE_EVENTS
 
     def begin(self, now_s: float) -> None:

@@ -36,12 +36,12 @@ class Plugin(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether decisions that use this plugin should wait for predicted latencies."""
+        """True if decisions that use this plugin should wait for predicted latencies."""
         return False
 
     @property
     def needs_costs(self) -> bool:
-        """Whether this plugin reads costs that the models predict for endpoints, such as `prefill_ms_per_token`."""
+        """True if this plugin reads costs that the models predict for endpoints, such as `prefill_ms_per_token`."""
         return False
 
     @property

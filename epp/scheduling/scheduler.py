@@ -116,7 +116,7 @@ class Scheduler:
 
     @cached_property
     def wants_costs(self) -> bool:
-        """Whether any plugin reads the predicted costs of prompts on endpoints."""
+        """True if any plugin reads the predicted costs of prompts on endpoints."""
         return any(plugin.needs_costs for profile in self.profiles.values() for plugin in profile.plugins)
 
     @cached_property

@@ -25,7 +25,9 @@ class PageListener(Protocol):
 
 
 class PageConnection(asyncio.Protocol):
-    """For `loop.create_connection`. It asks once when connected; call `ask` after each answer, `close` at any time.
+    """A protocol for `loop.create_connection`, which asks for one page when it is connected.
+
+    Call `ask` after each answer, and `close` at any time.
 
     At some thousand pages a second, a client library's general features cost several times as much as the page itself.
     llhttp does the parsing. Redirects are errors, and the request asks for no compression.
@@ -56,7 +58,7 @@ class PageConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._body: list[bytes] = []
         self._bytes_came = 0
-        self._headers_came = self._length_told = False
+        self._has_headers = self._has_length = False
         self._complete = self._surplus = self._keep_alive = False
 
     # asyncio's callbacks
@@ -84,16 +86,16 @@ class PageConnection(asyncio.Protocol):
         elif self._surplus:
             self._finish(ScrapeError("page", "more came than one answer"))
         elif self._complete:
-            self._answered()
+            self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._awaiting:
             self._finish(None)
         elif not self._bytes_came:
             self._finish(ScrapeError("connect", f"the connection ended without an answer{_because(exc)}"))
-        elif exc is None and self._headers_came and not self._length_told:
+        elif exc is None and self._has_headers and not self._has_length:
             # HTTP/1.0 ends a page of unknown length by ending the connection.
-            self._answered()
+            self._deliver()
         else:
             self._finish(ScrapeError("page", f"the connection ended within the answer{_because(exc)}"))
 
@@ -104,10 +106,10 @@ class PageConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._length_told = True
+            self._has_length = True
 
     def on_headers_complete(self) -> None:
-        self._headers_came = True
+        self._has_headers = True
 
     def on_body(self, piece: bytes) -> None:
         self._body.append(piece)
@@ -115,7 +117,7 @@ class PageConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:
             # An interim answer, such as 103 Early Hints. The final one follows.
-            self._headers_came = self._length_told = False
+            self._has_headers = self._has_length = False
             self._body = []
         else:
             self._complete = True
@@ -123,7 +125,7 @@ class PageConnection(asyncio.Protocol):
 
     # The end of a request
 
-    def _answered(self) -> None:
+    def _deliver(self) -> None:
         status = self._parser.get_status_code()
         page = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []

@@ -36,7 +36,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class ScrapeConfig:
-    """What to read, where, and how often. `port` 0 is the endpoint's own.
+    """The pages to read, their addresses, and the interval. `port` 0 is the endpoint's own.
 
     Each endpoint is asked every `interval_s` while decisions are made and for `linger_s` after the last one, and
     otherwise every `idle_interval_s`, or twice in `staleness_s` if that is more often. When there are more endpoints
@@ -74,12 +74,12 @@ class Scraper:
         self._wanted_at = self._ticked_at = self._sweep_at = 0.0
         self._resting = False
         self._nap: asyncio.Future[None] | None = None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self.counts = ScrapeCounts()
 
     @property
     def resting(self) -> bool:
-        """Whether no decision has come for so long that the metrics may age."""
+        """True if no decision has come for so long that the metrics may age."""
         return self._resting
 
     @property
@@ -161,7 +161,7 @@ class Scraper:
             stale = now - target.page_at > self._config.staleness_s
             if stale != target.stale:
                 target.stale = stale
-                self._tell_age(target)
+                self._log_age(target)
 
     def _follow(self) -> bool:
         """Follow the pool's endpoints; return whether any is new."""
@@ -189,7 +189,7 @@ class Scraper:
         config = self._config
         engine = labelled_engine(endpoint.labels)
         if engine and engine not in ENGINES:
-            self._tell_once(engine, "%s runs %r, which is none of %s", endpoint.name, engine, ", ".join(ENGINES))
+            self._log_once(engine, "%s runs %r, which is none of %s", endpoint.name, engine, ", ".join(ENGINES))
         return ScrapeTarget(
             endpoint,
             self._locator.locate(endpoint),
@@ -211,22 +211,22 @@ class Scraper:
     def _tell_value(self, target: ScrapeTarget, value: Value) -> None:
         self.counts.rejected_values += value.rejected
         if value.missing:
-            self._tell_once(
+            self._log_once(
                 str(value.gauge),
                 "%s has no %s: name the server's own by %s, or the server by --model-server-type or the label %s",
                 target.address.url, value.gauge, _FLAGS[value.purpose], ENGINE_LABELS[0],
             )  # fmt: skip
         else:
             text = "%s: a %s that can't be is ignored (negative, no number or too large)"
-            self._tell_once(f"{value.gauge} rejected", text, target.address.url, value.series.gauge)
+            self._log_once(f"{value.gauge} rejected", text, target.address.url, value.series.gauge)
 
-    def _tell_once(self, key: str, text: str, *values: object) -> None:
+    def _log_once(self, key: str, text: str, *values: object) -> None:
         """Log the text for the first endpoint only, because all endpoints are probably the same."""
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._logged:
+            self._logged.add(key)
             logger.warning(text, *values)
 
-    def _tell_age(self, target: ScrapeTarget) -> None:
+    def _log_age(self, target: ScrapeTarget) -> None:
         if target.stale:
             reason = target.last_error or "no answer yet"
             logger.warning("no metrics of %s for %g s: %s", target.address.url, self._config.staleness_s, reason)

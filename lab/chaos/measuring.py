@@ -1,4 +1,4 @@
-"""What one client sees before, during and after a fault."""
+"""Measure one client's requests before, during and after a fault."""
 
 import asyncio
 from collections import Counter

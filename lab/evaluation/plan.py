@@ -43,7 +43,7 @@ LEAST_SECONDS = {HALVING: 120.0}
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a workload's runs need beforehand: tuned weights, and models that learn for `learning_s` at each load."""
+    """The preparation of a workload's runs: tuned weights, and models that learn for `learning_s` at each load."""
 
     tunes: bool
     learning_s: float
@@ -85,7 +85,7 @@ class EvaluationPlan:
     judged_rows: tuple[str, ...] = ()
     """The workloads on whose rows models are compared with the noise floor."""
     has_bounds: bool = False
-    """Whether to compute the bounds of TPOT prediction for each workload."""
+    """If set, compute the bounds of TPOT prediction for each workload."""
 
     @property
     def preparation(self) -> Preparation:

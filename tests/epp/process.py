@@ -54,7 +54,7 @@ class PickerProcess:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}", options)
 
     def is_serving(self, service: str = "readiness") -> bool:
-        """What the health port says."""
+        """Return whether the health port reports `service` as serving."""
         with grpc.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
             answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=PATIENCE_S)
             return bool(answer.status == HealthCheckResponse.SERVING)

@@ -20,7 +20,7 @@ from tests.live import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
-# Of the gateway API's picker: what dashboards ask for.
+# Metrics of the gateway API's picker that dashboards query.
 CONTRACT = {
     *(
         f"inference_model_{name}"

@@ -77,7 +77,7 @@ class ContainerLife:
 
     @property
     def begun(self) -> bool:
-        """Whether a process of this container has ever run."""
+        """True if a process of this container has ever run."""
         return bool(self._id)
 
     def log(self, previous: bool = False) -> Path:

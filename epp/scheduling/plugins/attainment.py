@@ -70,7 +70,7 @@ class Worth:
 
     @property
     def is_a_loss(self) -> bool:
-        """Whether every candidate has a prediction, and the request costs more than it gains on each."""
+        """True if every candidate has a prediction, and the request costs more than it gains on each."""
         return bool(((self.lost - self.gained > _LEAST_LOSS) & ~np.isnan(self.takes_ms)).all())
 
 

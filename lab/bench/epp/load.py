@@ -126,7 +126,7 @@ class _Client:
 
     @property
     def has_counted(self) -> bool:
-        """Whether a whole request or a failure was recorded."""
+        """True if a whole request or a failure was recorded."""
         return bool(self.failed or (self.took_ms and (self.tally.chunks or not self._shape.full_duplex)))
 
     async def play(self) -> None:

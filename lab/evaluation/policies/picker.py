@@ -92,7 +92,7 @@ class Picker:
         self._cluster: Cluster | None = None
         self._engines: list[Engine] = []
         self._requests: dict[int, RoutedRequest] = {}
-        # Those that are observed and have their first token, by endpoint and index of the request.
+        # The observed requests that have their first token, by endpoint and index of the request.
         self._decoding: list[dict[int, tuple[Flight, RoutedRequest]]] = [{} for _ in range(endpoints)]
         self._steps = [0] * endpoints
 

@@ -61,7 +61,7 @@ class PointOptions(msgspec.Struct, frozen=True):
     endpoints: int | None = None
     """If set, the workload's pool is repeated or cut to this number of endpoints."""
     until_decided: bool = False
-    """Whether to cut the run as soon as it can attain none of the wanted shares."""
+    """If set, cut the run as soon as it can attain none of the wanted shares."""
 
 
 RunPoint = Callable[[str, float, int, str, float, bytes | None, PointOptions], PointResult]

@@ -38,7 +38,7 @@ NAME = "evaluation"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How and where the evaluation was run. `stale`: some runs were made by an earlier version of the code."""
+    """The command and machine of an evaluation. `stale`: some runs were made by an earlier version of the code."""
 
     command: str
     wall_s: float

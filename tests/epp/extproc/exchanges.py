@@ -1,4 +1,4 @@
-"""Exchanges for tests of the fronts: what they do is written in the messages that they receive."""
+"""Exchanges for tests of the fronts. The messages that they receive are commands to them."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,13 +11,13 @@ COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait")
 
 @dataclass
 class Book:
-    """What happened to the exchanges of a test."""
+    """Counts the events of a test's exchanges, and keeps their messages."""
 
     opened: int = 0
     closed: int = 0
     settled: int = 0
     received: list[bytes] = field(default_factory=list)
-    # Later messages `wait...` are answered once this is set.
+    # Messages that begin with `wait` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def new_exchange(self) -> "Echo":
@@ -26,12 +26,12 @@ class Book:
 
 
 class Echo:
-    """Answers a message with the same message, and obeys those that begin with one of COMMANDS."""
+    """Answers a message with the same message, but obeys a message that begins with one of COMMANDS."""
 
     def __init__(self, book: Book) -> None:
         self._book = book
         self._open = True
-        # Like the request's headers, a message that isn't empty.
+        # Any message that isn't empty counts as the request's headers.
         self.has_request = False
 
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:

@@ -1,3 +1,5 @@
+"""Test one request's exchange with Envoy, message by message."""
+
 import asyncio
 import json
 from typing import Any
@@ -21,7 +23,7 @@ DESTINATION = "x-gateway-destination-endpoint"
 SLO_HEADERS = {"x_slo_ttft_ms": "500", "x_slo_tpot_ms": "50", "x_prediction_based_scheduling": "true"}
 
 
-async def test_a_buffered_request_is_picked_in_the_answer_to_its_body() -> None:
+async def test_the_answer_to_a_buffered_body_names_the_endpoint() -> None:
     gateway = Gateway(build_director())
     (first,) = await gateway.request_headers()
     assert first.HasField("request_headers")
@@ -33,7 +35,7 @@ async def test_a_buffered_request_is_picked_in_the_answer_to_its_body() -> None:
     assert lb.fields[DESTINATION].string_value == set_headers(second)[DESTINATION]
 
 
-async def test_in_full_duplex_nothing_is_answered_until_the_body_has_ended() -> None:
+async def test_a_full_duplex_request_gets_no_answer_until_its_body_ends() -> None:
     gateway = Gateway(build_director(), full_duplex=True)
     body = json.dumps({"model": "m", "prompt": "x" * 150_000}).encode()
     assert await gateway.request_headers() == []
@@ -56,7 +58,7 @@ async def test_a_full_duplex_body_that_ends_in_trailers_is_passed_on_before_them
     assert trailers.HasField("request_trailers")
 
 
-async def test_a_full_duplex_response_is_handed_back_byte_for_byte() -> None:
+async def test_a_full_duplex_response_is_returned_unchanged() -> None:
     gateway = Gateway(build_director(), full_duplex=True)
     await gateway.request_headers()
     await gateway.request_body(CHAT)
@@ -71,7 +73,7 @@ async def test_a_request_without_a_body_is_routed_by_its_headers() -> None:
     assert DESTINATION in set_headers(answer)
 
 
-async def test_the_model_is_rewritten_and_the_pickers_headers_go() -> None:
+async def test_the_model_is_rewritten_and_the_pickers_headers_are_removed() -> None:
     gateway = Gateway(build_director())
     await gateway.request_headers(x_gateway_model_name_rewrite="other", x_gateway_inference_objective="o")
     (answer,) = await gateway.request_body(CHAT)
@@ -90,7 +92,7 @@ async def test_the_model_is_rewritten_and_the_pickers_headers_go() -> None:
         (CHAT, {"x_slo_ttft_ms": "Inf"}, 400, "x-slo-ttft-ms"),
     ],
 )
-async def test_a_bad_request_is_answered_at_once(body: bytes, headers: dict[str, str], status: int, text: str) -> None:
+async def test_a_bad_request_is_refused_at_once(body: bytes, headers: dict[str, str], status: int, text: str) -> None:
     director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers(**headers)
@@ -100,7 +102,7 @@ async def test_a_bad_request_is_answered_at_once(body: bytes, headers: dict[str,
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_without_endpoints_the_client_is_told() -> None:
+async def test_a_request_without_endpoints_is_answered_with_503() -> None:
     gateway = Gateway(build_director(endpoints=0))
     await gateway.request_headers()
     (answer,) = await gateway.request_body(CHAT)
@@ -108,7 +110,7 @@ async def test_without_endpoints_the_client_is_told() -> None:
     assert answer.immediate_response.body.decode().startswith("inference gateway: ServiceUnavailable - ")
 
 
-async def test_an_slo_request_goes_where_the_prediction_says() -> None:
+async def test_an_slo_request_goes_to_the_endpoint_with_the_best_prediction() -> None:
     director = build_director(latency=FixedPredictions([(900, 90), (100, 10)]))
     gateway = Gateway(director)
     await gateway.request_headers(**SLO_HEADERS)
@@ -140,7 +142,7 @@ async def test_an_slo_request_without_predictions_is_decided_by_default() -> Non
         (BodyMode.STREAMED, 100, None),
     ],
 )
-async def test_envoy_is_told_which_responses_are_observed(
+async def test_the_mode_override_makes_envoy_stream_observed_responses(
     response_mode: "BodyMode", per_second: float, expected: int | None
 ) -> None:
     gateway = Gateway(build_director(observed_per_second=per_second), response_mode=response_mode)
@@ -152,7 +154,7 @@ async def test_envoy_is_told_which_responses_are_observed(
         assert answer.mode_override.response_body_mode == expected
 
 
-async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
+async def test_an_observed_response_gives_an_explanation_and_training_rows() -> None:
     director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
     gateway = Gateway(director)
     await gateway.request_headers(**SLO_HEADERS, x_request_id="r1")
@@ -175,7 +177,7 @@ async def test_a_response_is_observed_explained_and_turned_into_rows() -> None:
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() -> None:
+async def test_a_slow_step_enters_the_recent_tpot_with_its_whole_stretch() -> None:
     director, now_s = build_director(), 0.0
     director.clock = lambda: now_s
     gateway = Gateway(director)
@@ -188,7 +190,7 @@ async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() 
         for gap_ms in gaps_ms:
             now_s += gap_ms / 1000
             await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
-        # What is told of the last token is taken in with the next message.
+        # The pool learns of the last token with the next message or when the exchange settles.
         gateway.exchange.settle()
         return float(np.nanmax(director.books.pool.everyone().recent_tpot_ms, initial=0.0))
 
@@ -202,7 +204,7 @@ async def test_a_slow_step_counts_in_the_recent_tpot_as_a_part_of_its_stretch() 
     assert 10 < left < mean_ms
 
 
-async def test_errors_of_the_model_server_teach_nothing() -> None:
+async def test_a_model_servers_error_gives_no_training_rows() -> None:
     director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers()
@@ -239,7 +241,7 @@ async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_du
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_a_path_that_is_not_understood_passes_through_at_once() -> None:
+async def test_a_request_on_an_unknown_path_passes_through_at_once() -> None:
     gateway = Gateway(build_director(), full_duplex=True)
     (picked,) = await gateway.request_headers(**{":path": "/v1/audio/transcriptions"})
     assert DESTINATION in set_headers(picked)
@@ -250,7 +252,7 @@ async def test_a_path_that_is_not_understood_passes_through_at_once() -> None:
     assert last.request_body.response.body_mutation.streamed_response.end_of_stream
 
 
-async def test_a_shape_that_only_the_model_server_understands_is_routed_without_its_prompt() -> None:
+async def test_a_body_of_unknown_shape_is_routed_without_a_prompt() -> None:
     director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers()
@@ -260,7 +262,7 @@ async def test_a_shape_that_only_the_model_server_understands_is_routed_without_
     assert (record.decision.request.model, record.decision.request.input_tokens) == ("m", 0)
 
 
-async def test_a_body_beyond_the_limit_is_refused_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epp.extproc.exchange.MAX_BODY_BYTES", 1000)
     gateway = Gateway(build_director(), full_duplex=True)
     await gateway.request_headers()
@@ -268,7 +270,7 @@ async def test_a_body_beyond_the_limit_is_refused_and_let_go(monkeypatch: pytest
     assert answer.immediate_response.status.code == 413
 
 
-async def test_several_choices_are_a_list_and_the_one_that_served_is_charged() -> None:
+async def test_the_endpoint_of_a_list_that_served_is_charged() -> None:
     config = DEFAULT_CONFIG.replace(
         "- type: max-score-picker", "- type: max-score-picker\n  parameters: {maxNumOfEndpoints: 2}"
     )
@@ -284,7 +286,7 @@ async def test_several_choices_are_a_list_and_the_one_that_served_is_charged() -
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_predictions_are_shown_in_headers_where_wanted() -> None:
+async def test_response_headers_show_predictions_if_configured() -> None:
     director = build_director(latency=FixedPredictions([(100.5, 10), (100.5, 10)]))
     gateway = Gateway(director, visibility=Visibility(in_headers=True))
     await gateway.request_headers(**SLO_HEADERS)
@@ -295,7 +297,7 @@ async def test_predictions_are_shown_in_headers_where_wanted() -> None:
     assert b'ttft;desc="predicted";dur=100.500' in shown["server-timing"]
 
 
-async def test_predictions_are_shown_in_usage_where_wanted() -> None:
+async def test_the_usage_object_shows_predictions_if_configured() -> None:
     director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
     gateway = Gateway(director, full_duplex=True, visibility=Visibility(in_usage=True))
     await gateway.request_headers(**SLO_HEADERS)
@@ -315,7 +317,7 @@ async def test_predictions_are_shown_in_usage_where_wanted() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(content_type: str) -> None:
+async def test_an_unobserved_responses_tokens_come_from_its_usage(content_type: str) -> None:
     director = build_director(observed_per_second=0)
     gateway = Gateway(director, full_duplex=True)
     await gateway.request_headers()
@@ -331,7 +333,7 @@ async def test_tokens_are_counted_from_usage_where_the_response_is_not_observed(
     assert b'inference_model_output_tokens_sum{model_name="m",target_model_name="m"} 25.0' in director.metrics.page()
 
 
-async def test_a_stream_that_ends_while_its_prediction_is_awaited_leaves_nothing() -> None:
+async def test_an_exchange_closed_during_its_prediction_leaves_nothing_in_flight() -> None:
     answered = asyncio.Event()
 
     class Slow(FixedPredictions):
@@ -353,7 +355,7 @@ async def test_a_stream_that_ends_while_its_prediction_is_awaited_leaves_nothing
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
+async def test_an_unexpected_error_is_a_500_and_leaves_nothing_in_flight() -> None:
     class Broken(FixedPredictions):
         def predict(self, columns: FeatureColumns) -> Predictions:
             raise ZeroDivisionError
@@ -367,17 +369,17 @@ async def test_what_nobody_foresaw_is_a_500_and_leaves_nothing() -> None:
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_the_gateway_is_told_every_candidates_score_where_wanted() -> None:
+async def test_the_dynamic_metadata_has_every_candidates_score_if_configured() -> None:
     gateway = Gateway(build_director(endpoints=3), visibility=Visibility(scores=True))
     await gateway.request_headers()
     (answer,) = await gateway.request_body(CHAT)
-    told = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields[SCORES_KEY].struct_value.fields
-    assert {address: score.number_value for address, score in told.items()} == {
+    scores = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields[SCORES_KEY].struct_value.fields
+    assert {address: score.number_value for address, score in scores.items()} == {
         f"10.0.0.{number}:8000": 2.0 for number in range(3)
     }
 
 
-async def test_what_clients_call_their_models_cannot_fill_the_metrics() -> None:
+async def test_unknown_model_names_cannot_fill_the_metrics() -> None:
     director = build_director()
     for name in ("m", "n" * 10_000, *(f"m{index}" for index in range(1_100))):
         gateway = Gateway(director)
@@ -393,7 +395,7 @@ async def test_what_clients_call_their_models_cannot_fill_the_metrics() -> None:
     assert (counts["m"], counts["other"]) == (1, 103)
 
 
-async def test_what_fails_in_the_accounting_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_the_accounting_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers()

@@ -1,4 +1,4 @@
-"""Both gRPC fronts, driven by grpcio's client over real connections."""
+"""Test both gRPC fronts with grpcio's client over real connections."""
 
 import asyncio
 import socket
@@ -37,7 +37,7 @@ def settings(request: pytest.FixtureRequest) -> FrontSettings:
 
 @asynccontextmanager
 async def served(settings: FrontSettings, book: Book | None = None) -> AsyncIterator[tuple[Front, Health, Any]]:
-    """The front, its health, and a channel to it."""
+    """Run a front. Yield it with its health and a channel to it."""
     health = Health(HEALTH_SERVICES)
     health.set_all(True)
     front = await start(settings, (book or Book()).new_exchange, health)
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) ->
 
 
 async def ask(channel: Any, *messages: bytes) -> tuple[list[bytes], grpc.StatusCode, str]:
-    """Sends all messages and the end; the answers, the status and its text."""
+    """Send all messages and the end of the stream. Return the answers, the status and its text."""
     call = channel.stream_stream(PATH)(iter(messages))
     answers = []
     try:
@@ -187,7 +187,7 @@ async def test_a_lost_connection_closes_its_exchanges(settings: FrontSettings) -
         await until(lambda: book.closed == 3)
 
 
-async def test_a_client_that_does_not_read_is_held_back_and_loses_nothing(settings: FrontSettings) -> None:
+async def test_a_client_that_does_not_read_is_slowed_down_and_loses_nothing(settings: FrontSettings) -> None:
     book = Book()
     async with served(settings, book) as (_, _, channel):
         call = channel.stream_stream(PATH)()
@@ -209,7 +209,7 @@ async def test_a_client_that_does_not_read_is_held_back_and_loses_nothing(settin
         assert await call.code() == grpc.StatusCode.OK
 
 
-async def test_health_is_told_on_both_ports(settings: FrontSettings) -> None:
+async def test_both_ports_answer_health_checks(settings: FrontSettings) -> None:
     async with served(settings) as (front, health, _):
         for port in (front.port, front.health_port):
             health.set("readiness", True)
@@ -226,7 +226,7 @@ async def test_health_is_told_on_both_ports(settings: FrontSettings) -> None:
                 assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-async def test_health_is_watched_through_changes_and_the_end(settings: FrontSettings) -> None:
+async def test_a_health_watch_reports_changes_until_the_front_stops(settings: FrontSettings) -> None:
     async with served(settings) as (front, health, channel):
         stub = health_pb2_grpc.HealthStub(channel)
         known = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
@@ -243,7 +243,7 @@ async def test_health_is_watched_through_changes_and_the_end(settings: FrontSett
         assert await known.code() == await unknown.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_health_may_stay_off_the_ext_proc_port(settings: FrontSettings) -> None:
+async def test_the_ext_proc_port_may_leave_health_out(settings: FrontSettings) -> None:
     async with served(replace(settings, health_checking=False, health_port=None)) as (front, _, channel):
         assert front.health_port is None
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -252,7 +252,7 @@ async def test_health_may_stay_off_the_ext_proc_port(settings: FrontSettings) ->
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_tells_what_is_served(settings: FrontSettings, version: str) -> None:
+async def test_reflection_lists_the_services_and_their_messages(settings: FrontSettings, version: str) -> None:
     async with served(settings) as (_, _, channel):
         call = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -314,25 +314,25 @@ async def test_streams_that_outlive_the_grace_are_ended(settings: FrontSettings)
             assert await call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 
 
-async def test_a_client_that_is_gone_does_not_stop_the_end(settings: FrontSettings) -> None:
+async def test_a_lost_client_does_not_delay_the_stop(settings: FrontSettings) -> None:
     async with served(settings) as (front, _, _):
         client = socket.create_connection(("127.0.0.1", front.port))
         client.setblocking(False)
-        # The server's first words: it has taken the connection.
+        # Once the server's first frame arrives, it has accepted the connection.
         assert await asyncio.get_running_loop().sock_recv(client, 9)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         await front.stop(0)
 
 
-async def test_a_taken_port_is_told(settings: FrontSettings) -> None:
+async def test_the_error_about_a_taken_port_names_it(settings: FrontSettings) -> None:
     async with served(settings) as (front, _, _):
         for taken in (replace(settings, port=front.port), replace(settings, health_port=front.port)):
             with pytest.raises(StartError, match=str(front.port)):
                 await start(taken, Book().new_exchange, Health(()))
 
 
-async def test_several_can_share_a_port(settings: FrontSettings) -> None:
+async def test_several_fronts_can_share_a_port(settings: FrontSettings) -> None:
     shared = replace(settings, reuse_port=True)
     async with served(shared) as (front, _, channel):
         second = await start(replace(shared, port=front.port), Book().new_exchange, Health(()))

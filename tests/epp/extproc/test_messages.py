@@ -1,3 +1,5 @@
+"""Test the conversion of ext_proc messages."""
+
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ sizes = st.one_of(st.integers(0, 300), st.integers(0, 3 * CHUNK_BYTES), st.sampl
 
 
 @given(sizes, st.booleans(), st.booleans())
-def test_a_body_is_cut_into_pieces_as_the_library_would_write_them(size: int, end: bool, request: bool) -> None:
+def test_a_streamed_body_is_encoded_like_protobufs_own_messages(size: int, end: bool, request: bool) -> None:
     body = bytes(i & 0xFF for i in range(size))
     pieces = messages.streamed_body(body, end_of_stream=end, request=request)
     cuts = [body[s : s + CHUNK_BYTES] for s in range(0, max(size, 1), CHUNK_BYTES)]
@@ -39,7 +41,7 @@ def hinted(value: Value) -> ProcessingRequest:
     return message
 
 
-def test_a_subset_hint_is_a_list_of_addresses_or_one_text_of_them() -> None:
+def test_a_subset_hint_is_a_list_of_addresses_or_a_comma_separated_text() -> None:
     listed = Value()
     listed.list_value.values.extend([Value(string_value="10.0.0.1:80"), Value(string_value="[::1]:80")])
     assert messages.subset_of(hinted(listed)) == frozenset(["10.0.0.1", "::1"])
@@ -48,7 +50,7 @@ def test_a_subset_hint_is_a_list_of_addresses_or_one_text_of_them() -> None:
     )
 
 
-def test_an_empty_hint_leaves_nobody_and_a_strange_one_harms_nobody() -> None:
+def test_an_empty_hint_excludes_all_hosts_and_strange_values_are_ignored() -> None:
     empty = Value()
     empty.list_value.SetInParent()
     assert messages.subset_of(hinted(empty)) == frozenset()

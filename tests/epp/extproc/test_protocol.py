@@ -1,4 +1,4 @@
-"""The picker's copies of Envoy's .proto files say what Envoy itself says."""
+"""Test that the picker's copies of Envoy's .proto files agree with Envoy's own."""
 
 import mmap
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ PATH, PACKAGE, SYNTAX = b"\x0a", b"\x12", b"\x62\x06proto3"
 
 
 @pytest.mark.parametrize("path", MODULES)
-def test_each_field_and_value_is_as_in_the_envoy_that_the_tests_run(path: str) -> None:
+def test_each_field_and_value_agrees_with_the_installed_envoy(path: str) -> None:
     copy = FileDescriptorProto.FromString(MODULES[path].DESCRIPTOR.serialized_pb)
     original = in_envoy(path)
     assert copy.package == original.package
@@ -34,7 +34,7 @@ def test_messages_are_parsed_by_upb() -> None:
 
 
 def in_envoy(path: str) -> FileDescriptorProto:
-    """The description of a file that Envoy's executable contains."""
+    """Return the description of a file that Envoy's executable contains."""
     with envoy.binary().open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.find(PATH + bytes([len(path)]) + path.encode() + PACKAGE)
         end = content.find(SYNTAX, start) + len(SYNTAX)
@@ -42,7 +42,7 @@ def in_envoy(path: str) -> FileDescriptorProto:
 
 
 def defined(file: FileDescriptorProto) -> Iterator[str]:
-    """One line for each field, each value of an enum and each method."""
+    """Yield one line for each field, each value of an enum and each method."""
     yield from of_enums(file.enum_type, file.package)
     yield from of_messages(file.message_type, file.package)
     for service in file.service:

@@ -1,4 +1,4 @@
-"""ext_proc over TLS: the certificates that the fronts show, and follow."""
+"""Test ext_proc over TLS: the fronts' certificates, and their renewal."""
 
 import asyncio
 import os
@@ -45,8 +45,8 @@ async def served(settings: FrontSettings, certificates: Certificates) -> AsyncIt
         await front.stop(0)
 
 
-async def shown(front: Front, context: ssl.SSLContext | None = None) -> tuple[str, str | None, str]:
-    """The certificate that a new connection sees, the protocol it agrees on, and the version of TLS."""
+async def connection_details(front: Front, context: ssl.SSLContext | None = None) -> tuple[str, str | None, str]:
+    """Return a new connection's certificate, ALPN protocol and TLS version."""
     if context is None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -59,7 +59,7 @@ async def shown(front: Front, context: ssl.SSLContext | None = None) -> tuple[st
 
 
 async def echo(front: Front, certificate: bytes) -> bytes:
-    """What comes back to a message, from a client that trusts only this certificate."""
+    """Send a message from a client that trusts only this certificate. Return the answer."""
     credentials = grpc.ssl_channel_credentials(certificate)
     options = [("grpc.ssl_target_name_override", "localhost")]
     async with grpc.aio.secure_channel(f"127.0.0.1:{front.port}", credentials, options=options) as channel:
@@ -68,7 +68,7 @@ async def echo(front: Front, certificate: bytes) -> bytes:
         return answer
 
 
-def keep(folder: Path, pair: Pair) -> None:
+def write_pair(folder: Path, pair: Pair) -> None:
     (folder / "tls.key").write_bytes(pair[0])
     (folder / "tls.crt").write_bytes(pair[1])
 
@@ -77,50 +77,50 @@ async def test_without_a_folder_the_certificate_is_self_signed(settings: FrontSe
     certificates = Certificates()
     async with served(settings, certificates) as front:
         assert await echo(front, certificates.pair[1]) == b"hello"
-        assert (await shown(front))[:2] == (certificates.pair[1].decode(), "h2")
+        assert (await connection_details(front))[:2] == (certificates.pair[1].decode(), "h2")
 
 
-async def test_a_folders_certificate_is_shown(settings: FrontSettings, tmp_path: Path) -> None:
+async def test_the_fronts_use_the_certificate_in_the_folder(settings: FrontSettings, tmp_path: Path) -> None:
     pair = self_signed()
-    keep(tmp_path, pair)
+    write_pair(tmp_path, pair)
     async with served(settings, Certificates(str(tmp_path))) as front:
         assert await echo(front, pair[1]) == b"hello"
 
 
-async def test_a_mounted_secret_is_followed(settings: FrontSettings, tmp_path: Path) -> None:
-    """As the kubelet does it: files are links through a link to a folder, and that one link is turned."""
+async def test_a_renewed_secret_is_reloaded(settings: FrontSettings, tmp_path: Path) -> None:
+    """Like the kubelet, the test replaces one link, `..data`, through which all files of the Secret are linked."""
     first, second = self_signed(), self_signed()
     for name, pair in (("1", first), ("2", second)):
         (tmp_path / name).mkdir()
-        keep(tmp_path / name, pair)
+        write_pair(tmp_path / name, pair)
     (tmp_path / "..data").symlink_to("1")
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
     certificates = Certificates(str(tmp_path))
     async with served(settings, certificates) as front:
-        assert (await shown(front))[0] == first[1].decode()
+        assert (await connection_details(front))[0] == first[1].decode()
         (tmp_path / "..next").symlink_to("2")
         os.replace(tmp_path / "..next", tmp_path / "..data")
         certificates.refresh()
-        assert (await shown(front))[0] == second[1].decode()
+        assert (await connection_details(front))[0] == second[1].decode()
         assert await echo(front, second[1]) == b"hello"
 
 
 @pytest.mark.parametrize("broken", ["other key", "no certificate", "missing", "encrypted"])
-async def test_a_broken_new_pair_is_told_and_the_old_one_stays(
+async def test_a_broken_new_pair_is_logged_and_the_old_one_stays(
     settings: FrontSettings, tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = self_signed(), self_signed()
-    keep(tmp_path, first)
+    write_pair(tmp_path, first)
     certificates = Certificates(str(tmp_path))
     async with served(settings, certificates) as front:
         spoil(tmp_path, second, broken)
         certificates.refresh()
         assert str(tmp_path) in caplog.text
-        assert (await shown(front))[0] == first[1].decode()
-        keep(tmp_path, second)
+        assert (await connection_details(front))[0] == first[1].decode()
+        write_pair(tmp_path, second)
         certificates.refresh()
-        assert (await shown(front))[0] == second[1].decode()
+        assert (await connection_details(front))[0] == second[1].decode()
 
 
 def spoil(folder: Path, pair: Pair, how: str) -> None:
@@ -131,7 +131,7 @@ def spoil(folder: Path, pair: Pair, how: str) -> None:
     elif how == "missing":
         (folder / "tls.key").unlink()
     else:
-        keep(folder, (encrypted(pair[0]), pair[1]))
+        write_pair(folder, (encrypted(pair[0]), pair[1]))
 
 
 def encrypted(key: bytes) -> bytes:
@@ -141,10 +141,10 @@ def encrypted(key: bytes) -> bytes:
 
 async def test_the_folder_is_polled(tmp_path: Path) -> None:
     first, second = self_signed(), self_signed()
-    keep(tmp_path, first)
+    write_pair(tmp_path, first)
     certificates = Certificates(str(tmp_path))
     watching = asyncio.create_task(certificates.watch(poll_s=0.01))
-    keep(tmp_path, second)
+    write_pair(tmp_path, second)
     async with asyncio.timeout(PATIENCE_S):
         while certificates.pair != second:
             await asyncio.sleep(0.01)
@@ -153,7 +153,7 @@ async def test_the_folder_is_polled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["other key", "no certificate", "missing", "encrypted"])
 def test_a_broken_pair_is_refused_at_the_start(tmp_path: Path, broken: str) -> None:
-    keep(tmp_path, self_signed())
+    write_pair(tmp_path, self_signed())
     spoil(tmp_path, self_signed(), broken)
     with pytest.raises(ConfigError, match=f"--cert-path.*{tmp_path}"):
         Certificates(str(tmp_path))
@@ -165,18 +165,18 @@ async def test_versions_and_ciphers_can_be_chosen() -> None:
     old = ssl.create_default_context()
     old.check_hostname, old.verify_mode, old.maximum_version = False, ssl.CERT_NONE, ssl.TLSVersion.TLSv1_2
     async with served(settings, certificates) as front:
-        assert (await shown(front))[2] == "TLSv1.3"
-        # Without a word of HTTP/2 in the handshake, as some gateways are configured.
-        assert (await shown(front, old))[1:] == (None, "TLSv1.2")
+        assert (await connection_details(front))[2] == "TLSv1.3"
+        # Some gateways offer no ALPN protocol in the handshake.
+        assert (await connection_details(front, old))[1:] == (None, "TLSv1.2")
         old.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await shown(front, old)
+            await connection_details(front, old)
     async with served(settings, Certificates(min_version="VersionTLS13")) as front:
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await shown(front, old)
+            await connection_details(front, old)
 
 
-async def test_grpcio_refuses_what_it_cannot_restrict() -> None:
+async def test_grpcio_refuses_a_minimum_tls_version() -> None:
     settings = FrontSettings(
         host="127.0.0.1",
         port=0,
@@ -196,24 +196,24 @@ async def test_grpcio_refuses_what_it_cannot_restrict() -> None:
         ({"cipher_suites": "RC4"}, "--tls-cipher-suites: RC4 unknown; known are TLS_ECDHE"),
     ],
 )
-def test_what_is_unknown_is_refused(settings: dict[str, str], text: str) -> None:
+def test_an_unknown_tls_setting_is_refused(settings: dict[str, str], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Certificates(**settings)
 
 
-def test_uvloop_follows_a_certificate_as_well(tmp_path: Path) -> None:
-    """The picker's event loop has a TLS of its own."""
+def test_uvloop_reloads_a_certificate_too(tmp_path: Path) -> None:
+    """The picker's event loop has its own TLS implementation."""
     first, second = self_signed(), self_signed()
 
     async def follow() -> None:
         settings = FrontSettings(host="127.0.0.1", port=0, health_port=None, certificates=None, health_checking=False)
-        keep(tmp_path, first)
+        write_pair(tmp_path, first)
         certificates = Certificates(str(tmp_path))
         async with served(settings, certificates) as front:
-            assert (await shown(front))[0] == first[1].decode()
-            keep(tmp_path, second)
+            assert (await connection_details(front))[0] == first[1].decode()
+            write_pair(tmp_path, second)
             certificates.refresh()
-            assert (await shown(front))[0] == second[1].decode()
+            assert (await connection_details(front))[0] == second[1].decode()
             assert await echo(front, second[1]) == b"hello"
 
     uvloop.run(follow())

@@ -24,7 +24,7 @@ USUAL_MS = (60.0, 15.0)
 
 
 def models(columns: FeatureColumns) -> Predictions:
-    """They know endpoints at their usual speed, and half believe the recent TPOT."""
+    """Models that know endpoints at their usual speed and give the recent TPOT half the weight."""
     recent = np.nan_to_num(columns[RECENT_TPOT], nan=USUAL_MS[1])
     tpot_ms = (USUAL_MS[1] + recent) / 2
     ttft_ms = columns[LENGTH] * 0.09 + tpot_ms

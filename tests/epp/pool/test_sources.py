@@ -186,7 +186,7 @@ def test_ten_thousand_endpoints_are_read(file: Path) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """At once, as an editor or a mounted ConfigMap does it."""
+    """Replace the file atomically, like an editor or a mounted ConfigMap."""
     new = file.with_suffix(".new")
     new.write_text(text)
     new.replace(file)

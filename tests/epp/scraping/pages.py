@@ -1,4 +1,4 @@
-"""Metrics pages as model servers make them, and servers of them: in this process, or in processes of their own."""
+"""Build metrics pages like those of model servers, and serve them from this process or from others."""
 
 import asyncio
 import multiprocessing
@@ -17,14 +17,14 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def vllm_page(waiting: float = 3, running: float = 5, kv_usage: float = 0.25, histograms: int = 17) -> bytes:
-    """A page of vLLM's size and kind: gauges first, then counters and histograms."""
+    """Return a page like vLLM's, of about its size: first gauges, then counters and histograms."""
     lines = []
     for name, value in (
         ("num_requests_running", running),
         ("num_requests_waiting", waiting),
         ("kv_cache_usage_perc", kv_usage),
     ):
-        lines += [f"# HELP vllm:{name} As vLLM tells it.", f"# TYPE vllm:{name} gauge"]
+        lines += [f"# HELP vllm:{name} As vLLM reports it.", f"# TYPE vllm:{name} gauge"]
         lines.append(f"vllm:{name}{{{MODEL}}} {float(value)}")
     for number in range(histograms):
         name = f"vllm:measured_{number}_seconds"
@@ -35,13 +35,13 @@ def vllm_page(waiting: float = 3, running: float = 5, kv_usage: float = 0.25, hi
 
 
 def http(body: bytes, head: str = "HTTP/1.1 200 OK") -> bytes:
-    """An answer with a length."""
+    """Return an HTTP answer with a Content-Length."""
     lines = (head, "server: uvicorn", f"content-length: {len(body)}", "content-type: text/plain; version=0.0.4", "", "")
     return "\r\n".join(lines).encode() + body
 
 
 def always(answer: bytes) -> Answer:
-    """Answers every request on a connection by these bytes."""
+    """Return a handler that answers every request on a connection with these bytes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
@@ -52,7 +52,7 @@ def always(answer: bytes) -> Answer:
 
 
 def once(answer: bytes) -> Answer:
-    """Answers one request, then closes the connection."""
+    """Return a handler that answers one request, then closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -67,7 +67,7 @@ page = always(http(PAGE.encode()))
 
 @asynccontextmanager
 async def serving(answer: Answer, host: str = "127.0.0.1", port: int = 0, **options: object) -> AsyncIterator[str]:
-    """ip:port of a server whose connections are handled by `answer`."""
+    """Run a server whose connections `answer` handles. Yield its ip:port."""
     open_connections: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +77,7 @@ async def serving(answer: Answer, host: str = "127.0.0.1", port: int = 0, **opti
         try:
             await answer(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # Whoever asks has gone, or the test is over.
+            pass  # The client has gone, or the test is over.
         finally:
             open_connections.discard(task)
             writer.close()
@@ -96,7 +96,7 @@ async def serving(answer: Answer, host: str = "127.0.0.1", port: int = 0, **opti
 
 
 class _PageProtocol(asyncio.Protocol):
-    """Answers as cheaply as can be, so that who is measured is who asks."""
+    """Answers as cheaply as possible, so that a test measures the client."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
@@ -124,7 +124,7 @@ def _serve_pages(count: int, answer: bytes, ready: Connection) -> None:
 
 @contextmanager
 def page_servers(count: int, body: bytes, processes: int = 2) -> Iterator[list[str]]:
-    """Addresses of so many servers of a page, shared out to processes of their own."""
+    """Run `count` servers of the page `body` in `processes` processes. Yield their addresses."""
     context = multiprocessing.get_context("spawn")
     started, addresses = [], []
     try:

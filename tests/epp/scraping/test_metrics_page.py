@@ -1,3 +1,5 @@
+"""Test the search for single series in a metrics page."""
+
 import math
 
 import pytest
@@ -57,7 +59,7 @@ def test_the_wanted_series_is_read(spec: str, expected: float | None) -> None:
     assert read(spec, PAGE) == expected
 
 
-def test_what_is_no_number_is_told_apart_from_what_is_not_there() -> None:
+def test_a_value_that_is_no_number_reads_as_nan() -> None:
     value = read("broken", PAGE)
     assert value is not None
     assert math.isnan(value)
@@ -68,7 +70,7 @@ def test_an_empty_name_switches_a_metric_off() -> None:
 
 
 @pytest.mark.parametrize("spec", ["a b", 'a{b="c"', "9a", "a{{}}", "a{b}", "a{b=c,=d}", 'a{b="c}', "{a=b}"])
-def test_a_name_that_is_none_is_refused(spec: str) -> None:
+def test_an_invalid_metric_name_is_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         Gauge.parse(spec)
 
@@ -90,7 +92,7 @@ def written(families_: list[tuple[str, list[tuple[dict[str, str], float, int | N
     lines = []
     for name, samples in families_:
         if comments:
-            lines += [f"# HELP {name} What {name} is.", f"# TYPE {name} gauge"]
+            lines += [f"# HELP {name} The meaning of {name}.", f"# TYPE {name} gauge"]
         for labels, value, timestamp in samples:
             inside = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
             lines.append(f"{name}{{{inside}}} {value!r}" + ("" if timestamp is None else f" {timestamp}"))
@@ -120,8 +122,8 @@ def test_finding_one_series_agrees_with_parsing_the_whole_page(
 
 
 @given(st.integers(0, 6000), st.integers(0, 6000))
-def test_a_series_is_found_wherever_it_was_before(before: int, near: int) -> None:
-    """Beyond what a page is searched for at first, too."""
+def test_a_series_is_found_from_any_earlier_position(before: int, near: int) -> None:
+    """The earlier position may also lie outside the part that is searched first."""
     head = b"x 1\n" * (before // 4)
     page = head + b'load{a="1"} 1\nload{a="2"} 2\n' + b"y 1\n" * 1000
     gauge = parsed("load")
@@ -129,7 +131,7 @@ def test_a_series_is_found_wherever_it_was_before(before: int, near: int) -> Non
     assert gauge.read(page, gauge.find(page, near)) == 1.0
 
 
-def test_the_newest_lora_series_tells_the_adapters() -> None:
+def test_the_adapters_come_from_the_newest_lora_series() -> None:
     page = (
         b'lora{max_lora="4",running_lora_adapters="old",waiting_lora_adapters=""} 1.7e9\n'
         b'lora{max_lora="4",running_lora_adapters="a, b",waiting_lora_adapters="c"} 1.8e9\n'
@@ -142,5 +144,5 @@ def test_the_newest_lora_series_tells_the_adapters() -> None:
 
 
 @pytest.mark.parametrize("labels", [b"", b'max_lora="-1"', b'max_lora="many"', b'max_lora="99999999999999"'])
-def test_adapters_that_make_no_sense_are_none(labels: bytes) -> None:
+def test_undecodable_adapter_labels_mean_no_adapters(labels: bytes) -> None:
     assert parse_adapters(labels) == Adapters()

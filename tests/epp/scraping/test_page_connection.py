@@ -1,4 +1,4 @@
-"""The connection's state machine, fed with answers as they may come over the wire."""
+"""Test the connection's state machine with answers in any form and in any pieces."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ REQUEST = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class ClientWire(asyncio.Transport):
-    """Takes down what is sent, and whether the connection is given up."""
+    """Records the bytes sent, and whether the connection was aborted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,9 @@ class ClientWire(asyncio.Transport):
 
 
 @dataclass
-class Heard:
+class Events:
+    """The events that the connection reported to its listener."""
+
     pages: list[bytes] = field(default_factory=list)
     errors: list[tuple[str, str, bool]] = field(default_factory=list)
     ended: int = 0
@@ -47,12 +49,12 @@ class Heard:
         self.errors.append((error.kind, str(error), fresh))
 
 
-def connected() -> tuple[PageConnection, ClientWire, Heard]:
-    heard, wire = Heard(), ClientWire()
-    connection = PageConnection(REQUEST, heard)
+def connected() -> tuple[PageConnection, ClientWire, Events]:
+    events, wire = Events(), ClientWire()
+    connection = PageConnection(REQUEST, events)
     connection.connection_made(wire)
     assert wire.sent == [REQUEST]
-    return connection, wire, heard
+    return connection, wire, events
 
 
 def chunked(body: bytes, sizes: list[int]) -> bytes:
@@ -76,8 +78,10 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
 
 
 @given(st.lists(st.tuples(bodies, st.booleans(), st.booleans(), cuts), min_size=1, max_size=3))
-def test_pages_arrive_whole_however_they_are_framed_and_cut(answers: list[tuple[bytes, bool, bool, list[int]]]) -> None:
-    connection, wire, heard = connected()
+def test_pages_arrive_complete_in_any_framing_and_pieces(
+    answers: list[tuple[bytes, bool, bool, list[int]]],
+) -> None:
+    connection, wire, events = connected()
     for number, (body, in_chunks, after_interim, cuts_) in enumerate(answers):
         if number:
             connection.ask()
@@ -88,41 +92,41 @@ def test_pages_arrive_whole_however_they_are_framed_and_cut(answers: list[tuple[
             answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         for piece in split(interim + answer, cuts_):
             connection.data_received(piece)
-        assert heard.pages[number:] == [body]
-    assert not heard.errors
+        assert events.pages[number:] == [body]
+    assert not events.errors
     assert not wire.aborted
     assert wire.sent == [REQUEST] * len(answers)
 
 
 @given(bodies, st.sampled_from(["HTTP/1.0", "HTTP/1.1"]), cuts)
 def test_a_page_without_a_length_ends_with_the_connection(body: bytes, version: str, cuts_: list[int]) -> None:
-    connection, _, heard = connected()
+    connection, _, events = connected()
     for piece in split(f"{version} 200 OK\r\nA: b\r\n\r\n".encode() + body, cuts_):
         connection.data_received(piece)
-    assert not heard.pages
+    assert not events.pages
     connection.connection_lost(None)
-    assert (heard.pages, heard.errors, heard.ended) == ([body], [], 1)
+    assert (events.pages, events.errors, events.ended) == ([body], [], 1)
 
 
 @given(st.binary(max_size=300), cuts)
-def test_whatever_comes_there_is_one_outcome(data: bytes, cuts_: list[int]) -> None:
-    connection, _, heard = connected()
+def test_any_bytes_lead_to_exactly_one_page_or_error(data: bytes, cuts_: list[int]) -> None:
+    connection, _, events = connected()
     for piece in split(data, cuts_):
         connection.data_received(piece)
     connection.connection_lost(None)
-    assert len(heard.pages) + len(heard.errors) == 1
-    assert heard.ended == 1
+    assert len(events.pages) + len(events.errors) == 1
+    assert events.ended == 1
 
 
 @given(st.integers(0, 200))
-def test_a_page_that_is_cut_off_is_none(length: int) -> None:
+def test_a_truncated_page_is_an_error(length: int) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + b"x" * 162
-    connection, _, heard = connected()
+    connection, _, events = connected()
     if length:
         connection.data_received(answer[:length])
     connection.connection_lost(None)
-    assert not heard.pages
-    assert heard.errors[0][0] == ("page" if length else "connect")
+    assert not events.pages
+    assert events.errors[0][0] == ("page" if length else "connect")
 
 
 @pytest.mark.parametrize(
@@ -132,11 +136,11 @@ def test_a_page_that_is_cut_off_is_none(length: int) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
     ],
 )
-def test_a_connection_that_can_not_be_used_again_is_given_up(answer: bytes) -> None:
-    connection, wire, heard = connected()
+def test_a_connection_that_cannot_be_reused_is_closed(answer: bytes) -> None:
+    connection, wire, events = connected()
     connection.data_received(answer)
     connection.connection_lost(None)
-    assert (heard.pages, heard.errors, heard.ended) == ([b"x"], [], 1)
+    assert (events.pages, events.errors, events.ended) == ([b"x"], [], 1)
     assert wire.aborted
 
 
@@ -154,36 +158,36 @@ def test_a_connection_that_can_not_be_used_again_is_given_up(answer: bytes) -> N
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MAX_ANSWER_BYTES + 1), "page", "larger"),
     ],
 )
-def test_an_answer_that_is_no_page_is_told(answer: bytes, kind: str, text: str) -> None:
-    connection, _, heard = connected()
+def test_an_answer_without_a_page_is_an_error_with_its_reason(answer: bytes, kind: str, text: str) -> None:
+    connection, _, events = connected()
     connection.data_received(answer)
-    assert not heard.pages
-    assert [(kind_, text in message, fresh) for kind_, message, fresh in heard.errors] == [(kind, True, True)]
+    assert not events.pages
+    assert [(kind_, text in message, fresh) for kind_, message, fresh in events.errors] == [(kind, True, True)]
 
 
-def test_a_connection_that_ended_while_idle_is_no_failure_of_the_page() -> None:
-    connection, wire, heard = connected()
+def test_a_reused_connection_that_ended_while_idle_is_reported_as_not_fresh() -> None:
+    connection, wire, events = connected()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
     connection.data_received(answer)
     connection.ask()
     connection.connection_lost(ConnectionResetError())
-    assert [(kind, fresh) for kind, _, fresh in heard.errors] == [("connect", False)]
+    assert [(kind, fresh) for kind, _, fresh in events.errors] == [("connect", False)]
 
-    connection, wire, heard = connected()
+    connection, wire, events = connected()
     connection.data_received(answer)
     connection.connection_lost(None)
-    assert (heard.pages, heard.errors, heard.ended) == ([b"x"], [], 1)
+    assert (events.pages, events.errors, events.ended) == ([b"x"], [], 1)
 
-    connection, wire, heard = connected()
+    connection, wire, events = connected()
     connection.data_received(answer)
     connection.data_received(b"and more that nobody asked for")
-    assert (heard.pages, heard.errors, heard.ended, wire.aborted) == ([b"x"], [], 1, True)
+    assert (events.pages, events.errors, events.ended, wire.aborted) == ([b"x"], [], 1, True)
 
 
-def test_nothing_is_heard_of_a_closed_connection() -> None:
-    connection, wire, heard = connected()
+def test_a_closed_connection_reports_no_events() -> None:
+    connection, wire, events = connected()
     connection.close()
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
     connection.connection_lost(None)
     assert wire.aborted
-    assert heard == Heard()
+    assert events == Events()

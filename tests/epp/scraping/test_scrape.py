@@ -1,3 +1,5 @@
+"""Test the scraper with real servers: pages, failures, intervals, and changes of the pool."""
+
 import asyncio
 import logging
 import os
@@ -70,7 +72,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 def counted(asked: Counter[str], name: str) -> Answer:
-    """Answers every request by the page, and counts it."""
+    """Return a handler that answers every request with the page and counts the requests in `asked[name]`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
@@ -80,11 +82,11 @@ def counted(asked: Counter[str], name: str) -> Answer:
     return serve
 
 
-# What is read
+# Pages
 
 
 async def forgetful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers the first request, and closes the connection when the second comes."""
+    """Answer the first request. Close the connection when the second one arrives."""
     await reader.readuntil(b"\r\n\r\n")
     writer.write(http(PAGE.encode()))
     await reader.readuntil(b"\r\n\r\n")
@@ -104,7 +106,7 @@ async def forgetful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     ],
     ids=["length", "chunks", "large", "close", "1.0", "no-length", "closed", "closed-when-asked"],
 )
-async def test_the_pool_learns_what_the_page_says(answer: Answer) -> None:
+async def test_the_pool_gets_the_load_from_the_page(answer: Answer) -> None:
     async with serving(answer) as address:
         pool = build_pool(address)
         async with running(pool) as scraper:
@@ -115,7 +117,7 @@ async def test_the_pool_learns_what_the_page_says(answer: Answer) -> None:
             assert scraper.counts.failed == 0
 
 
-async def test_engines_may_be_mixed() -> None:
+async def test_a_pool_may_mix_engines() -> None:
     sglang = b'sglang:num_queue_reqs{tp_rank="0"} 7.0\nsglang:num_running_reqs 1\nsglang:token_usage 0.5\n'
     async with serving(always(http(vllm_page(4)))) as first, serving(always(http(sglang))) as second:
         pool = build_pool(first)
@@ -134,7 +136,7 @@ async def test_adapters_reach_the_pool() -> None:
             assert snapshot(pool).adapters[0].active == {"a"}
 
 
-async def test_a_page_may_be_at_another_port_and_path() -> None:
+async def test_the_page_may_have_its_own_port_and_path() -> None:
     async with serving(page) as address:
         port = int(address.rpartition(":")[2])
         pool = build_pool("127.0.0.1:1")
@@ -163,7 +165,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_pages_are_read_by_https_and_verified_on_request(certificate: Path) -> None:
+async def test_https_pages_are_read_and_verified_only_if_configured(certificate: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     async with serving(page, ssl=context) as address:
@@ -178,17 +180,17 @@ async def test_pages_are_read_by_https_and_verified_on_request(certificate: Path
 
 
 @pytest.mark.parametrize("path", ["metrics", "", "/a b", "/a\r\nX: y", "/ä"])
-def test_a_path_that_is_none_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="--model-server-metrics-path"):
         Scraper(build_pool(), ScrapeConfig(path=path))
 
 
-def test_an_interval_of_nothing_is_refused() -> None:
+def test_an_interval_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="--refresh-metrics-interval"):
         Scraper(build_pool(), ScrapeConfig(interval_s=0))
 
 
-# What fails
+# Failures
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_an_interval_of_nothing_is_refused() -> None:
     ],
     ids=["redirect", "500", "garbage", "none", "bad-numbers", "cut", "closed", "hangs", "hangs-within"],
 )
-async def test_what_is_no_page_is_not_believed_and_counted_by_its_kind(answer: Answer, kind: str) -> None:
+async def test_a_bad_answer_is_ignored_and_counted_by_its_kind(answer: Answer, kind: str) -> None:
     async with serving(answer) as address:
         pool = build_pool(address)
         async with running(pool, timeouts=QUICK if kind == "timeout" else PATIENT) as scraper:
@@ -215,7 +217,7 @@ async def test_what_is_no_page_is_not_believed_and_counted_by_its_kind(answer: A
             assert not fresh(pool)
 
 
-async def test_a_port_that_refuses_is_counted(unused_tcp_port: int) -> None:
+async def test_a_refused_connection_is_counted(unused_tcp_port: int) -> None:
     pool = build_pool(f"127.0.0.1:{unused_tcp_port}")
     async with running(pool, timeouts=QUICK) as scraper:
         await until(lambda: scraper.counts.failures["connect"] > 1)
@@ -256,14 +258,14 @@ async def test_endpoints_that_fail_in_every_way_delay_no_others() -> None:
         addresses = [one for tens in range(10) for one in (failing[tens], *good[tens * 9 : tens * 9 + 9])]
         pool = build_pool(*addresses)
         async with running(pool, interval_s=0.05):
-            # None of those that hang are given up in this test's time: whoever waited for one would wait for ever.
+            # Hanging endpoints do not time out during this test, so waiting for one of them would never end.
             await until(lambda: len(asked) == 90 and min(asked.values()) >= 10)
             assert fresh(pool) == set(good)
 
 
 @asynccontextmanager
 async def full_backlog() -> AsyncIterator[str]:
-    """An address that accepts nothing: connections to it stay half open."""
+    """Yield an address that accepts no connection: connections to it stay half open."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         listener.setblocking(False)
         address = listener.getsockname()
@@ -275,12 +277,12 @@ async def full_backlog() -> AsyncIterator[str]:
             yield f"127.0.0.1:{address[1]}"
 
 
-async def test_an_endpoint_that_does_not_accept_is_given_up_in_time() -> None:
+async def test_a_connection_that_is_not_accepted_times_out() -> None:
     async with full_backlog() as deaf, running(build_pool(deaf), timeouts=QUICK) as scraper:
         await until(lambda: scraper.counts.failures["connect"] > 1)
 
 
-async def test_an_endpoint_that_comes_back_is_read_again_and_its_age_told_once(
+async def test_an_endpoint_that_returns_is_read_again_and_its_age_logged_once(
     log: pytest.LogCaptureFixture, unused_tcp_port: int
 ) -> None:
     pool = build_pool(f"127.0.0.1:{unused_tcp_port}")
@@ -292,12 +294,12 @@ async def test_an_endpoint_that_comes_back_is_read_again_and_its_age_told_once(
         # The server is gone again.
         await until(lambda: scraper.stale == 1)
     texts = [record.getMessage() for record in log.records]
-    told = [text.split(" ")[0] for text in texts]
-    assert told == ["no", "metrics"] * (len(told) // 2) + ["no"]
+    first_words = [text.split(" ")[0] for text in texts]
+    assert first_words == ["no", "metrics"] * (len(first_words) // 2) + ["no"]
     assert "can't connect" in texts[0]
 
 
-async def test_what_a_page_lacks_is_told_once_with_the_flag_to_set(log: pytest.LogCaptureFixture) -> None:
+async def test_a_missing_metric_is_logged_once_with_the_flag_to_set(log: pytest.LogCaptureFixture) -> None:
     async with (
         serving(always(http(b"waiting 3\nrunning 4\n"))) as a,
         serving(always(http(b"waiting 2\nkv NaN\n"))) as b,
@@ -314,7 +316,7 @@ async def test_what_a_page_lacks_is_told_once_with_the_flag_to_set(log: pytest.L
     assert any(b in text and "a kv that can't be is ignored" in text for text in texts)
 
 
-async def test_an_unknown_engine_label_is_told_and_the_page_decides(log: pytest.LogCaptureFixture) -> None:
+async def test_an_unknown_engine_label_is_logged_and_the_page_decides(log: pytest.LogCaptureFixture) -> None:
     async with serving(page) as address:
         pool = build_pool()
         pool.replace_endpoints([Endpoint("a", address, {"llm-d.ai/engine-type": "mine"})])
@@ -323,10 +325,10 @@ async def test_an_unknown_engine_label_is_told_and_the_page_decides(log: pytest.
     assert "'mine', which is none of vllm, sglang" in log.records[0].getMessage()
 
 
-# How often
+# Intervals
 
 
-async def test_without_decisions_scraping_rests_and_the_first_one_wakes_it() -> None:
+async def test_scraping_rests_without_decisions_and_resumes_at_the_first_one() -> None:
     asked: Counter[str] = Counter()
 
     async with serving(counted(asked, "a")) as a, serving(counted(asked, "b")) as b:
@@ -348,7 +350,7 @@ async def test_without_decisions_scraping_rests_and_the_first_one_wakes_it() -> 
             await until(lambda: scraper.resting)
 
 
-async def test_an_endpoint_that_is_new_is_asked_at_once_even_while_resting() -> None:
+async def test_a_new_endpoint_is_scraped_at_once_even_while_resting() -> None:
     async with serving(page) as first, serving(page) as second:
         pool = build_pool(first)
         async with running(pool, linger_s=0.5, idle_interval_s=1000.0, staleness_s=4000.0) as scraper:
@@ -357,16 +359,16 @@ async def test_an_endpoint_that_is_new_is_asked_at_once_even_while_resting() -> 
             await until(lambda: fresh(pool) == {first, second})
 
 
-async def test_more_endpoints_than_the_rate_allows_are_told(log: pytest.LogCaptureFixture) -> None:
+async def test_a_rate_too_low_for_the_endpoints_is_logged(log: pytest.LogCaptureFixture) -> None:
     async with running(build_pool("127.0.0.1:1", "127.0.0.1:2"), max_pages_per_s=1.0, staleness_s=1.0):
         await until(lambda: bool(log.records))
     assert "2 endpoints at 1 pages a second" in log.records[0].getMessage()
 
 
-# Who
+# Changes of the pool
 
 
-async def test_endpoints_that_come_and_go_are_followed() -> None:
+async def test_scraping_follows_the_pools_endpoints() -> None:
     async with serving(page) as first, serving(page) as second:
         pool = build_pool(first)
         async with running(pool):
@@ -375,7 +377,7 @@ async def test_endpoints_that_come_and_go_are_followed() -> None:
             await until(lambda: fresh(pool) == {second})
 
 
-async def test_a_changed_label_is_taken_over() -> None:
+async def test_a_changed_engine_label_takes_effect() -> None:
     sglang = b"sglang:num_queue_reqs 7.0\n"
     async with serving(always(http(sglang + PAGE.encode()))) as address:
         pool = build_pool(address)
@@ -393,7 +395,7 @@ def open_sockets() -> int:
     return found
 
 
-async def test_churn_leaves_no_sockets_nor_tasks_behind() -> None:
+async def test_churn_leaves_no_sockets_and_no_tasks() -> None:
     before, tasks = open_sockets(), len(asyncio.all_tasks())
     async with AsyncExitStack() as servers:
         answers = [page, hang, endless, once(b""), garble, page]
@@ -412,7 +414,7 @@ async def test_churn_leaves_no_sockets_nor_tasks_behind() -> None:
     await until(lambda: open_sockets() <= before and len(asyncio.all_tasks()) <= tasks)
 
 
-async def test_a_page_of_an_endpoint_that_has_gone_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_page_does_not_count_for_the_slots_next_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epp.pool.pool._REST_S", 0.0)
     release = asyncio.Event()
     asked = asyncio.Event()

@@ -1,3 +1,5 @@
+"""Test the state that worker processes share: prefix rings, and one metrics page."""
+
 import mmap
 
 import numpy as np
@@ -15,7 +17,7 @@ hashes = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=Tru
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), hashes), max_size=30))
-def test_every_worker_learns_which_prompts_went_where(sent: list[tuple[int, list[int]]]) -> None:
+def test_a_worker_learns_the_prefixes_that_another_worker_dispatched(sent: list[tuple[int, list[int]]]) -> None:
     memory = mmap.mmap(-1, rings_bytes(2))
     writer, reader = PrefixRings(memory, 0), PrefixRings(memory, 1)
     known, learnt = PrefixIndex(10_000), PrefixIndex(10_000)
@@ -29,7 +31,7 @@ def test_every_worker_learns_which_prompts_went_where(sent: list[tuple[int, list
         np.testing.assert_array_equal(known.scores(blocks, slots), learnt.scores(blocks, slots))
 
 
-def test_a_reader_that_was_too_slow_skips_and_goes_on() -> None:
+def test_a_reader_that_was_overtaken_skips_to_the_newest_entries() -> None:
     memory = mmap.mmap(-1, rings_bytes(2))
     writer, reader = PrefixRings(memory, 0), PrefixRings(memory, 1)
     for number in range(1000):
@@ -53,7 +55,7 @@ def page(requests: int, in_flight: int, seconds: list[float]) -> str:
     return generate_latest(registry).decode()
 
 
-def test_the_workers_pages_are_one_page() -> None:
+def test_the_workers_pages_are_merged_into_one() -> None:
     together = merge_pages([page(2, 1, [0.5]), page(3, 4, [1.5, 5.0])]).decode()
     samples = {
         (sample.name, *sample.labels.values()): sample.value

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fixed-seed")]
 
 SECONDS = 12.0
 SEEDS = {"azure-conversation": (2, 3, 4), "shared-prefix": (2, 3)}
-# So high that `default` misses some objectives, and policies differ by more than at lower rates.
+# At these rates `default` misses some objectives, and policies differ by more than at lower rates.
 RATES = {"azure-conversation": 106.0, "shared-prefix": 34.0}
 # Seconds of other traffic that models are trained on: few rows, and quickly made.
 TRAINING_S = {"azure-conversation": 20.0, "shared-prefix": 40.0}

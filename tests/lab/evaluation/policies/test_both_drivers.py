@@ -54,7 +54,7 @@ class Asked:
 
 @dataclass
 class Events:
-    """What happened, in order, each with the moment of the picker's clock: all that an ext_proc exchange would see."""
+    """The events that an ext_proc exchange would see, in order, each with the time of the picker's clock."""
 
     happened: list[tuple[str, float, int, Any]] = field(default_factory=list)
 

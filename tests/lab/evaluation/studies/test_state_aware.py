@@ -6,7 +6,7 @@ from model_store import ROW_NAMES
 
 
 def test_a_request_alone_has_the_predicted_tpot() -> None:
-    """They differ only by the difference between expected and true length."""
+    """The two predictions differ only by the difference between expected and true length."""
     rows, tpot_ms = state_aware_rows("poisson", 0.2, None, 60.0)
     state = dict(zip(STATE, rows[:, len(ROW_NAMES) :].T, strict=True))
     assert len(tpot_ms) >= 5
