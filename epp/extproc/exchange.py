@@ -9,7 +9,7 @@ Envoy's first message says how Envoy sends bodies:
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -243,14 +243,11 @@ class Exchange:
         if routed is None:
             return [messages.CONTINUE_RESPONSE_HEADERS]
         headers = messages.headers_of(message.response_headers)
-        status = headers.get(":status", "")
         served = messages.serving_address(message)
         if served:
             routed.served_by(served)
         is_stream = "text/event-stream" in headers.get("content-type", "")
-        is_observed = routed.response_started(
-            int(status) if status.isdigit() else 0, is_stream=is_stream, now_s=self._director.clock()
-        )
+        is_observed = routed.response_started(_status_of(headers), is_stream=is_stream, now_s=self._director.clock())
         self._response = ResponseBody(is_stream=is_stream, is_observed=is_observed)
         added = {**self._visibility.headers(routed), **routed.record.decision.response_headers}
         return [messages.response_headers(self._response_body_mode(is_observed), added)]
@@ -274,6 +271,12 @@ class Exchange:
         if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
             return messages.streamed_body(shown, end_of_stream=end_of_stream, request=False)
         return [messages.CONTINUE_RESPONSE_BODY if shown is chunk else messages.replaced_body(shown)]
+
+
+def _status_of(headers: Mapping[str, str]) -> int:
+    """Return the response's HTTP status, or 0 if it is missing or not three digits."""
+    status = headers.get(":status", "")
+    return int(status) if len(status) == 3 and status.isascii() and status.isdigit() else 0
 
 
 def _take_in(routed: RoutedRequest, response: ResponseBody, chunk: bytes, end_of_stream: bool, now_s: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Final
 
+from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
@@ -22,8 +23,23 @@ def reflection_methods(services: Iterable[str]) -> Mapping[str, Method]:
     servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
 
     async def info(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        parsed = (ServerReflectionRequest.FromString(request) async for request in requests)
-        async for answer in servicer.ServerReflectionInfo(parsed, None):
-            yield answer.SerializeToString()
+        async for data in requests:
+            request = ServerReflectionRequest.FromString(data)
+            async for answer in servicer.ServerReflectionInfo(_one(_of_service(request)), None):
+                answer.original_request.CopyFrom(request)
+                yield answer.SerializeToString()
 
     return dict.fromkeys(_PATHS, info)
+
+
+def _of_service(request: ServerReflectionRequest) -> ServerReflectionRequest:
+    """Return a request for the service instead of one for its method, which the pool of descriptors can't resolve."""
+    try:
+        method = descriptor_pool.Default().FindMethodByName(request.file_containing_symbol)
+    except KeyError:
+        return request
+    return ServerReflectionRequest(file_containing_symbol=method.containing_service.full_name)
+
+
+async def _one(request: ServerReflectionRequest) -> AsyncIterator[ServerReflectionRequest]:
+    yield request

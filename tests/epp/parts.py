@@ -115,7 +115,7 @@ class Gateway:
         return await self.send(ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=end_of_stream)))
 
     async def response_headers(
-        self, status: int = 200, content_type: str = "text/event-stream", served: str = ""
+        self, status: int | str = 200, content_type: str = "text/event-stream", served: str = ""
     ) -> ProcessingResponse:
         headers = {":status": str(status), "content-type": content_type}
         message = ProcessingRequest(response_headers=header_block(headers, False))

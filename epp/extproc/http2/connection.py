@@ -107,8 +107,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         frames = self._reader.read(data)
-        self._unread = chain(self._unread, frames) if self._unread else frames
-        if not self.unfinished:
+        if self.unfinished:
+            # Some transports still deliver what they have read when reading pauses.
+            self._unread = chain(self._unread or (), frames)
+        else:
+            self._unread = frames
             self._turn()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -186,10 +189,8 @@ class Connection(asyncio.Protocol):
 
     def _turn(self) -> None:
         """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""
-        if self._closing:
-            return
         try:
-            unfinished = self._read()
+            unfinished = not self._closing and self._read()
         except FloodFault as fault:
             self._on_flood(fault.kind, self._peer())
             self._fail(fault.code, str(fault))
@@ -220,10 +221,8 @@ class Connection(asyncio.Protocol):
     def _read(self) -> bool:
         """Handle messages and frames that wait, and return True if some are left when the turn's time is over."""
         end = monotonic() + _TURN_S
-        for _ in range(len(self._backlog)):
-            self._backlog.popleft().go_on()
-            if monotonic() > end:
-                return True
+        if self._backlog and not self._work_off(end):
+            return True
         for kind, flags, stream_id, buffer, start, stop in self._unread or ():
             try:
                 if kind == h2.DATA and self._settled and self._block is None:
@@ -238,6 +237,14 @@ class Connection(asyncio.Protocol):
                 return True
         self._unread = None
         return bool(self._backlog)
+
+    def _work_off(self, end_s: float) -> bool:
+        """Let each stream with waiting messages go on. Return False if the turn's time is over before."""
+        for _ in range(len(self._backlog)):
+            self._backlog.popleft().go_on()
+            if monotonic() > end_s:
+                return False
+        return True
 
     def _data(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
         size = end - start

@@ -52,15 +52,19 @@ def new_stream(
         return _RefusedStream(connection, stream_id, _WRONG_CONTENT)
     if new_exchange := services.exchanges.get(headers.path):
         try:
-            return _ExchangeStream(connection, stream_id, services, tasks, new_exchange())
+            exchange = new_exchange()
         except Exception:
             logger.exception("can't create an exchange")
             return _RefusedStream(connection, stream_id, _trailers_only(StatusCode.INTERNAL, _FAILED))
-    if method := services.methods.get(headers.path):
-        return _MethodStream(connection, stream_id, services, tasks, method)
-    return _RefusedStream(
-        connection, stream_id, _trailers_only(StatusCode.UNIMPLEMENTED, f"{headers.path} is not served here")
-    )
+        stream: _MessageStream = _ExchangeStream(connection, stream_id, services, tasks, exchange)
+    elif method := services.methods.get(headers.path):
+        stream = _MethodStream(connection, stream_id, services, tasks, method)
+    else:
+        text = f"{headers.path} is not served here"
+        return _RefusedStream(connection, stream_id, _trailers_only(StatusCode.UNIMPLEMENTED, text))
+    if headers.timeout_s is not None:
+        stream.end_after(headers.timeout_s)
+    return stream
 
 
 def _is_grpc(content_type: str) -> bool:
@@ -72,7 +76,7 @@ def _trailers(status: StatusCode, text: str) -> bytes:
 
 
 def _trailers_only(status: StatusCode, text: str) -> bytes:
-    return write_headers(_HEADERS[:2]) + _trailers(status, text)
+    return _ANSWER_HEADERS + _trailers(status, text)
 
 
 class _RefusedStream(Stream):
@@ -93,7 +97,7 @@ class _RefusedStream(Stream):
 class _MessageStream(Stream):
     """Splits the received bytes into messages. Subclasses answer them."""
 
-    __slots__ = ("_connection", "_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
+    __slots__ = ("_connection", "_deadline", "_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
 
     def __init__(
         self, connection: Connection, stream_id: int, services: Services, tasks: set[asyncio.Future[Any]]
@@ -103,10 +107,15 @@ class _MessageStream(Stream):
         self._services = services
         self._tasks = tasks
         self._ended = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._headers_sent = False
         # The received part of an unfinished message, with its prefix, and the message's least length in bytes.
         self._part: bytearray | None = None
         self._needed = 0
+
+    def end_after(self, timeout_s: float) -> None:
+        """End the stream when the client's deadline passes, even if the client sends nothing then."""
+        self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._expire)
 
     def message(self, message: bytes) -> None:
         """Handle a whole message."""
@@ -167,7 +176,7 @@ class _MessageStream(Stream):
         """End the stream with a status, after its queued data. Has no effect if the stream has ended."""
         if self._ended:
             return
-        self._ended = True
+        self._stop()
         if self._headers_sent:
             self._connection.outbox.end(self, _trailers(status, text) if status else _OK)
         else:
@@ -177,6 +186,15 @@ class _MessageStream(Stream):
         """End the stream after an error of the client or of this server."""
         self.busy = True
         self.end(status, text)
+
+    def _stop(self) -> None:
+        self._ended = True
+        if self._deadline:
+            self._deadline.cancel()
+
+    def _expire(self) -> None:
+        self.fail(StatusCode.DEADLINE_EXCEEDED, "the client's deadline has passed")
+        self._connection.outbox.flush_soon()
 
     def _refuse(self, compressed: int, size: int) -> None:
         if compressed:
@@ -190,7 +208,7 @@ class _MessageStream(Stream):
 class _ExchangeStream(_MessageStream):
     """Passes messages to an exchange one after the other, and waits for each answer."""
 
-    __slots__ = ("_exchange", "_inbox", "_settling", "_task")
+    __slots__ = ("_exchange", "_has_request", "_inbox", "_settling", "_task")
 
     def __init__(
         self,
@@ -202,6 +220,7 @@ class _ExchangeStream(_MessageStream):
     ) -> None:
         super().__init__(connection, stream_id, services, tasks)
         self._exchange: StreamHandler | None = exchange
+        self._has_request = False
         self._inbox: deque[bytes] | None = None
         self._task: asyncio.Future[list[bytes]] | None = None
         self._settling = False
@@ -231,7 +250,7 @@ class _ExchangeStream(_MessageStream):
         self._go_on()
 
     def aborted(self) -> None:
-        self._ended = True
+        self._stop()
         self._close()
 
     def fail(self, status: StatusCode, text: str) -> None:
@@ -241,14 +260,14 @@ class _ExchangeStream(_MessageStream):
     def _receive(self, message: bytes) -> None:
         if self._exchange is None:
             return
-        had_request = self._exchange.has_request
         try:
             answers = self._exchange.receive(message)
         except Exception as error:
             self._failed(error)
             return
-        # Of the other messages, such as empty ones and pieces of a body, a flood could be made.
-        if self._exchange.has_request and (answers or not had_request):
+        # A flood could be made of other messages, such as empty ones and pieces of a body.
+        if answers if self._has_request else self._exchange.has_request:
+            self._has_request = True
             self._connection.control_budget.restore()
         if isinstance(answers, list):
             self._answers(answers)
@@ -355,7 +374,7 @@ class _MethodStream(_MessageStream):
         self._drained.set()
 
     def aborted(self) -> None:
-        self._ended = True
+        self._stop()
         if self._task:
             self._task.cancel()
 

@@ -24,6 +24,9 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 # The first byte of a block that resizes the dynamic table: 001 in the top three bits (RFC 7541, 6.3).
 _RESIZE: Final = 0x20
 _RESIZE_MASK: Final = 0xE0
+# Units of grpc-timeout, in seconds: hours, minutes, seconds, milliseconds, microseconds and nanoseconds.
+_UNITS_S: Final = {"H": 3_600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT_DIGITS: Final = 8
 _MAX_LENGTH_IN_PREFIX: Final = 126
 
 
@@ -32,13 +35,14 @@ class HeaderBlock:
     """The fields of a header block that this server uses.
 
     `fault` says why the block is malformed as a request, `trailers_fault` as trailers. Empty: it is well-formed.
-    `content_length` is -1 if the peer did not send it.
+    `content_length` is -1 if the peer did not send it, `timeout_s` is None without a well-formed grpc-timeout.
     """
 
     method: str = ""
     path: str = ""
     content_type: str = ""
     content_length: int = -1
+    timeout_s: float | None = None
     fault: str = ""
     trailers_fault: str = ""
 
@@ -95,9 +99,18 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> HeaderBlock:
         path=pseudo.get(":path", ""),
         content_type=regular.get("content-type", ""),
         content_length=int(length) if length.isascii() and length.isdigit() and len(length) < 19 else -1,
+        timeout_s=_seconds(regular["grpc-timeout"]) if "grpc-timeout" in regular else None,
         fault=field_fault or pseudo_fault,
         trailers_fault=field_fault or ("trailers with a pseudo-header" if pseudo else ""),
     )
+
+
+def _seconds(timeout: str) -> float | None:
+    """Return the value of a grpc-timeout: up to eight digits and a unit."""
+    digits, unit = timeout[:-1], _UNITS_S.get(timeout[-1:])
+    if unit is None or not (digits.isascii() and digits.isdigit() and len(digits) <= _TIMEOUT_DIGITS):
+        return None
+    return int(digits) * unit
 
 
 def _field_fault(name: str, value: str) -> str:

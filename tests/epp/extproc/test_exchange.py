@@ -154,6 +154,19 @@ async def test_the_mode_override_makes_envoy_stream_observed_responses(
         assert answer.mode_override.response_body_mode == expected
 
 
+@pytest.mark.parametrize(
+    "status", ["\u00b2\u00b2\u00b2", "\u0662\u0660\u0660", pytest.param("2" * 5_000, id="long"), "20", "", "-20", "2.0"]
+)
+async def test_a_status_that_is_no_number_of_three_digits_counts_as_absent(status: str) -> None:
+    director = build_director()
+    gateway = Gateway(director)
+    await gateway.request_headers()
+    await gateway.request_body(CHAT)
+    assert (await gateway.response_headers(status)).HasField("response_headers")
+    (record,) = director.books.decisions.newest(1)
+    assert record.outcome.status == 0
+
+
 async def test_an_observed_response_gives_an_explanation_and_training_rows() -> None:
     director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
     gateway = Gateway(director)

@@ -18,8 +18,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from epp.extproc.front import HEALTH_SERVICES, PATH, SERVICE, Front, FrontSettings, start
 from epp.extproc.health import Health
+from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.headers import write_headers
 from serving.exceptions import StartError
 from tests.epp.extproc.exchanges import Book
+from tests.epp.extproc.http2.peer import REQUEST, grpc_message, open_stream, read_all, trailers
+from tests.epp.extproc.http2.peer import answers as answers_of
 from tests.live import PATIENCE_S
 
 SETTINGS = FrontSettings(host="127.0.0.1", port=0, health_port=0, certificates=None, health_checking=True)
@@ -176,6 +180,20 @@ async def test_a_stream_past_its_deadline_closes_its_exchange(settings: FrontSet
         await until(lambda: book.closed == 1)
 
 
+async def test_a_stream_past_its_deadline_ends_though_its_client_is_silent() -> None:
+    book = Book()
+    async with served(SETTINGS, book) as (front, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        block = write_headers([*REQUEST, ("grpc-timeout", "50m")])
+        writer.write(h2.PREFACE + h2.settings_frame({}) + open_stream(1, block))
+        writer.write(h2.frame(h2.DATA, 0, 1, grpc_message(b"a") + grpc_message(b"wait")))
+        await until(lambda: book.closed == 1)
+        writer.write(h2.frame(h2.GOAWAY, 0, 0, bytes(8)))
+        found = read_all(await reader.read())
+        assert (answers_of(found), trailers(found)["grpc-status"]) == ([b"a"], "4")
+        writer.close()
+
+
 async def test_a_lost_connection_closes_its_exchanges(settings: FrontSettings) -> None:
     book = Book()
     async with served(settings, book) as (front, _, _):
@@ -262,9 +280,18 @@ async def test_reflection_lists_the_services_and_their_messages(settings: FrontS
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         services = {service.name for service in (await call.read()).list_services_response.service}
         assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        for wrong in (f"{SERVICE}.No", "no.Service.Method", ""):
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=wrong))
+            assert (await call.read()).error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        by_method = reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{SERVICE}.Process")
+        await call.write(by_method)
+        resolved = await call.read()
+        assert resolved.original_request == by_method
         await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE))
         files = descriptor_pool.DescriptorPool()
-        for file in reversed((await call.read()).file_descriptor_response.file_descriptor_proto):
+        by_service = (await call.read()).file_descriptor_response
+        assert resolved.file_descriptor_response == by_service
+        for file in reversed(by_service.file_descriptor_proto):
             files.AddSerializedFile(file)
         assert (
             files.FindMethodByName(f"{SERVICE}.Process").input_type.full_name

@@ -13,7 +13,7 @@ from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget
 from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
-from epp.extproc.http2.headers import MAX_BLOCK_BYTES, write_headers
+from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
 from tests.epp.extproc.exchanges import COMMANDS, Book
 from tests.epp.extproc.http2.peer import (
     REQUEST,
@@ -422,6 +422,32 @@ async def test_a_message_that_cannot_be_taken_ends_the_stream(data: bytes, statu
     assert (answers(found), ended["grpc-status"]) == ([b"a"], status)
     assert ended["grpc-message"]
     assert peer.book.closed == 1
+
+
+async def test_a_compressed_message_is_refused_with_the_encoding_that_is_taken(peer: Peer) -> None:
+    ended = trailers(peer.send(open_stream(1), frame(h2.DATA, 0, 1, b"\x01\0\0\0\x01x")))
+    assert (ended["grpc-status"], ended["grpc-accept-encoding"]) == ("12", "identity")
+
+
+@pytest.mark.parametrize(
+    ("text", "timeout_s"),
+    [
+        ("2S", 2.0),
+        ("99999999n", 0.099999999),
+        ("1H", 3_600.0),
+        ("0u", 0.0),
+        ("100000000S", None),
+        ("2", None),
+        ("S", None),
+        ("", None),
+        ("\u0662S", None),
+        ("-2S", None),
+        ("2s", None),
+    ],
+)
+def test_a_timeout_is_read_as_grpc_writes_it(text: str, timeout_s: float | None) -> None:
+    assert read_headers([*REQUEST, ("grpc-timeout", text)]).timeout_s == timeout_s
+    assert read_headers(REQUEST).timeout_s is None
 
 
 async def test_what_comes_after_the_end_is_ignored(peer: Peer) -> None:
