@@ -1,4 +1,4 @@
-"""The interface of a model store, whatever holds it."""
+"""The interface of a model store in a folder or a bucket."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ class Cluster:
         return self._endpoints[index].slowdown
 
     def version(self, index: int) -> int:
-        """Return the version of the endpoint's plan. It changes whenever the steps are planned anew or cut."""
+        """Return the version of the endpoint's plan. The version changes when the steps are planned again or cut."""
         return self._endpoints[index].version
 
     def steps_begun(self, index: int, now_s: float) -> tuple[int, float]:

@@ -2,7 +2,7 @@
 
 The order of work is that of vLLM's V1 scheduler. Running sequences come first: one token for each that decodes, then a
 piece of the prompt for each that prefills. Waiting sequences follow in order of arrival. All share one budget of tokens
-per step. When blocks run out, the newest running sequence is preempted: it waits again and is computed anew.
+per step. When blocks run out, the newest running sequence is preempted: it waits again and is recomputed.
 
 A server plans one step at a time, because it must send each token. In virtual time, steps that only decode are planned
 together while no sequence begins or ends. Such steps differ only by the KV tokens that each adds.
@@ -78,7 +78,7 @@ class Engine:
         return iter(self._waiting)
 
     def generated(self, sequence: Sequence, after_steps: int | None = None) -> int:
-        """Return the output tokens so far, or after so many steps of the engine if these are the latest or to come."""
+        """Return the output tokens so far, or after `after_steps` of the engine's steps (the latest or later)."""
         since = sequence.decodes_from
         steps = self._steps if after_steps is None else after_steps
         return sequence.total - sequence.prompt_tokens + (0 if since is None else max(steps - since, 0))
@@ -93,7 +93,7 @@ class Engine:
         return min(self.blocks.cached_prefix(hashes), (prompt_tokens - 1) // self._piece_tokens) * self._piece_tokens
 
     def fits(self, tokens: int) -> bool:
-        """Return whether a sequence of so many tokens, prompt and output, can ever be completed."""
+        """Return whether a sequence with this many tokens, prompt and output, can ever be completed."""
         return self._blocks_for(tokens) <= self.blocks.capacity
 
     def submit(self, sequence: Sequence) -> None:

@@ -1,4 +1,4 @@
-"""docs/configure.md documents every flag of the three servers, with its variable, chart key and default."""
+"""docs/configure.md documents every flag of the three servers: variable, chart key, default and `--help` text."""
 
 import re
 from importlib import import_module
@@ -49,8 +49,13 @@ def default_of(option: click.Option) -> str | None:
     return None
 
 
+def help_text(option: click.Option) -> str:
+    """Return the option's `--help` text without the default, for which the page has a column."""
+    return re.sub(r"\s+\[default: .*\]$", "", option.help or "")
+
+
 @pytest.mark.parametrize("server", ["epp", "trainer", "predictor"])
-def test_every_flag_has_a_row_with_its_variable_and_default(server: str) -> None:
+def test_every_flag_has_a_row_with_its_variable_default_and_help(server: str) -> None:
     documented, known = rows(server), options(server)
     assert set(documented) == set(known)
     for flag, option in known.items():
@@ -58,6 +63,7 @@ def test_every_flag_has_a_row_with_its_variable_and_default(server: str) -> None
         cells = documented[flag]
         assert cells[0] == variables[0], flag
         assert cells[-2] == (default_of(option) or cells[-2]), flag
+        assert cells[-1].replace("`", "").startswith(help_text(option)), flag
 
 
 @pytest.mark.parametrize(("server", "part"), [("trainer", "trainer"), ("predictor", "predictor")])

@@ -78,9 +78,13 @@ _COUNT = click.IntRange(1)
     "--model-type", ["LATENCY_MODEL_TYPE", "modelType"], "xgboost", click.Choice(MODEL_TYPES), "Type of model to fit."
 )
 @_option(
-    "--objective-type", "LATENCY_OBJECTIVE_TYPE", "quantile", click.Choice(["quantile", "mean"]), "What to predict."
+    "--objective-type",
+    "LATENCY_OBJECTIVE_TYPE",
+    "quantile",
+    click.Choice(["quantile", "mean"]),
+    "Statistic to predict.",
 )
-@_option("--quantile-alpha", "LATENCY_QUANTILE_ALPHA", 0.9, _SHARE, "The quantile to predict.")
+@_option("--quantile-alpha", "LATENCY_QUANTILE_ALPHA", 0.9, _SHARE, "Quantile to predict.")
 @_option(
     "--extra-quantiles",
     "LATENCY_EXTRA_QUANTILES",

@@ -60,7 +60,7 @@ class Credentials:
             return self._header
 
 
-def nobody() -> Credentials:
+def anonymous() -> Credentials:
     return _fixed("")
 
 

@@ -129,7 +129,7 @@ def _credentials(user: _UserEntry, folder: Path) -> Credentials:
         return credentials.from_password(user.username, user.password)
     if user.auth_provider:
         raise ValueError("auth-provider is not supported; use an exec plugin")
-    return credentials.nobody()
+    return credentials.anonymous()
 
 
 def _tls(cluster: _Cluster, folder: Path) -> ssl.SSLContext:

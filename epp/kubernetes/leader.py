@@ -154,7 +154,7 @@ class LeaderElection:
                 now, transitions = _micro_time(), lease.spec.leaseTransitions
                 await self._write(lease, LeaseSpec(None, 1, now, now, transitions), until)
         except KubernetesError as error:
-            logger.warning("lease %s/%s not given back: %s", self._namespace, self._name, error)
+            logger.warning("can't release lease %s/%s: %s", self._namespace, self._name, error)
 
     def _report(self) -> None:
         if self.is_leader != self._reported:

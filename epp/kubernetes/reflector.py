@@ -41,11 +41,12 @@ class WatchCounts:
 
 
 class Reflector(Generic[T]):
-    """`items` by name are right once `synced`; while the API server is away they are what was last known.
+    """Keeps `items` by name equal to the objects of a resource. `items` are complete once `synced`.
 
-    It lists, and then watches from the list's version on. When a watch ends, the next one goes on from the last version
-    seen, which bookmarks keep young. Only when the server no longer has that part of the history (410), or refuses for
-    another reason, is everything listed anew; a list replaces all items at once.
+    A list is followed by a watch from the list's version on. When a watch ends, the next one continues from the last
+    version seen, which bookmarks keep recent. If the server no longer has that part of the history (410), or refuses
+    for another reason, everything is listed again, and the list replaces all items at once. While the API server is
+    unreachable, `items` stay as they were.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Reflector(Generic[T]):
     def _start_over(self, error: ExpiredError) -> None:
         self._version = ""
         self._counts.expired += 1
-        logger.info("%s in %s: listing anew, %s", self._resource.plural, self._selection.namespace, error)
+        logger.info("%s in %s: listing again, %s", self._resource.plural, self._selection.namespace, error)
 
     def _note(self, error: KubernetesError) -> None:
         if isinstance(error, ApiError) and error.status not in _PASSING:

@@ -1,7 +1,7 @@
 """Predictions from prediction servers, over connections that are kept open.
 
 This project's servers take the features as binary columns. A server that refuses columns, or the name of a feature in
-them, is asked by rows in JSON from then on, as any implementation of the sidecar's API accepts. In rows, a server
+them, gets rows in JSON from then on, which every implementation of the sidecar's API accepts. In rows, a server
 ignores the fields that it doesn't know.
 """
 
@@ -85,7 +85,7 @@ class RemoteLatencyClient:
             if status not in _KNOWS_NO_SUCH_COLUMNS:
                 raise _refused(status, answer)
             replica.takes_columns = False
-            logger.info("%s: asked by %s from now on: %s", replica.url, _ROWS, _refused(status, answer))
+            logger.info("%s: using %s from now on: %s", replica.url, _ROWS, _refused(status, answer))
         status, answer = await self._post(replica.url + _ROWS, rows_body(columns), _JSON)
         if status != 200:
             raise _refused(status, answer)

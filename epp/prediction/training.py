@@ -100,7 +100,7 @@ class TrainingSink:
             logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
             return
         if self.failures:
-            logger.info("the trainer takes rows again")
+            logger.info("the trainer accepts rows again")
         self.failures = 0
         self.sent += batch.rows
 

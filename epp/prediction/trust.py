@@ -40,7 +40,7 @@ class Trust:
         self._seen = stamp
         try:
             self.context = self._read()
-            logger.info("took the new CAs in %s", self._file)
+            logger.info("loaded the new CAs in %s", self._file)
         except ConfigError as error:
             logger.warning("%s; the old ones stay", error)
 

@@ -28,7 +28,7 @@ _NO_FEATURES = np.empty((0, 1), dtype=np.float32)
 class Bookkeeping:
     """The parts that every routed request reports to.
 
-    `observes_all` observes every streamed response, whatever the budget says.
+    `observes_all` observes every streamed response and ignores the budget.
     """
 
     pool: Pool

@@ -1,7 +1,7 @@
 """The names of the model servers' load metrics, and how to find out which server an endpoint runs.
 
 Names and units are those of the model server protocol of the Gateway API's inference extension. All of these servers
-report KV cache usage as a fraction of 1, whatever the metric is called.
+report KV cache usage as a fraction of 1, under any name.
 """
 
 from collections.abc import Mapping, Sequence

@@ -99,7 +99,7 @@ class _EnginePage:
     def read(self, page: bytes) -> bool:
         """Read the page's numbers; return whether it has any."""
         waiting, running, kv_usage = self.values
-        # Read all three, whatever the first read returns.
+        # Read all three, even if the first read returns nothing.
         if not any([waiting.read(page), running.read(page), kv_usage.read(page)]):
             return False
         self.load = Load(waiting.number, running.number, kv_usage.number, self._adapters(page))

@@ -231,7 +231,7 @@ class Scraper:
             reason = target.last_error or "no answer yet"
             logger.warning("no metrics of %s for %g s: %s", target.address.url, self._config.staleness_s, reason)
         else:
-            logger.info("metrics of %s come again", target.address.url)
+            logger.info("metrics of %s are read again", target.address.url)
 
 
 def _end(nap: asyncio.Future[None]) -> None:

@@ -1,4 +1,4 @@
-"""Rings by which workers tell one another which prompts went where. Each worker writes its own ring.
+"""Rings through which workers share the endpoint of each prompt. Each worker writes its own ring.
 
 An entry is a slot, a count, and that many block hashes. A ring's first number counts all numbers ever written. A slow
 reader skips overwritten entries, and may then meet a torn one. An entry that makes no sense ends the reading. That does

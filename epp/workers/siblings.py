@@ -1,4 +1,4 @@
-"""Answers of all workers of one port together, whichever of them is asked."""
+"""Answer for all workers of a port, from any of them."""
 
 import asyncio
 import logging

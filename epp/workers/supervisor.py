@@ -19,7 +19,7 @@ _RINGS: Final = "prefixes"
 
 
 def supervise(count: int, arguments: Sequence[str]) -> None:
-    """Run so many workers until SIGTERM or SIGINT. StartError when a worker gives up."""
+    """Run `count` workers until SIGTERM or SIGINT. Raise StartError when a worker gives up."""
     with tempfile.TemporaryDirectory(prefix="headroom-epp-") as name:
         folder = Path(name)
         (folder / _STATE).write_bytes(bytes(PoolState.size_bytes(count)))

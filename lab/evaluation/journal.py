@@ -46,7 +46,7 @@ class Journal:
     """All results so far, by key. `stale`: some were made by an earlier version of the code."""
 
     def __init__(self, file: Path, plan: EvaluationPlan, resume: bool) -> None:
-        """Resume from `file`, or begin anew and rename the old file to `.previous`. Raise JournalError."""
+        """Resume from `file`, or begin again and rename the old file to `.previous`. Raise JournalError."""
         self._file, self._prepared = file, file.with_suffix(".prepared")
         self.points: dict[Key, PointResult] = {}
         self.stale = False

@@ -1,4 +1,4 @@
-"""A picker as users run it: a process, asked by grpcio's client as Envoy would ask it."""
+"""Run the picker as a process, and call it with grpcio's client like Envoy."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ class PickerProcess:
         return int(call(f"{self.url}/debug/endpoints")[1]["in_flight"])
 
     def channel(self) -> grpc.aio.Channel:
-        """A connection of its own each."""
+        """Return a channel with its own connection."""
         options = [("grpc.use_local_subchannel_pool", 1)]
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}", options)
 

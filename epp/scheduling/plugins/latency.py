@@ -30,7 +30,7 @@ _COLD_KV_USAGE = 0.02
 class PredictedLatencyProducer(HeadroomSource, Marker, frozen=True):
     """Predicts latencies for every request, or for none with `predictInProduce: false`.
 
-    TTFT and TPOT are both predicted, as observed on streamed responses, whatever `streamingMode` says.
+    TTFT and TPOT are both predicted, as observed on streamed responses, for every value of `streamingMode`.
     """
 
     predict_in_produce: bool = True

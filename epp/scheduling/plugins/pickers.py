@@ -24,7 +24,7 @@ class MaxScorePicker(Picker, frozen=True):
 
 @plugin("random-picker")
 class RandomPicker(Picker, frozen=True):
-    """Picks a candidate at random, whatever its score."""
+    """Picks a candidate at random and ignores the scores."""
 
     max_num_of_endpoints: Count = 1
 

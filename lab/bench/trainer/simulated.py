@@ -16,7 +16,7 @@ from trainer.wire import Matrix
 
 _KINDS = ("fast", "fast", "slow", "slow")
 _REQUESTS = 2_000
-# One sample in so many is held out.
+# One sample in this many is held out.
 _HELD_OUT = 5
 _GENERATED = ROW_NAMES.index("num_tokens_generated")
 _NO_FITS = LearningSettings(min_new_rows=1 << 30)

@@ -35,7 +35,7 @@ PREFIX_INDEX_TOKENS = 500_000
 STALENESS_S = 2.0
 OBSERVED_RESPONSES_PER_S = 50.0
 OBSERVED_TOKENS_PER_S = 5000.0
-# The cluster stops at every so many output tokens of an observed response, so that none of its stretches is overshot.
+# Output tokens of an observed response after which the cluster stops, so that no stretch is overshot.
 EVERY_TOKENS = PACE_EVENTS
 # A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
 TOKEN_DELAY_MS, TOKEN_DELAY_SIGMA = 0.3, 0.5
@@ -178,7 +178,7 @@ class Picker:
                 self._bring_decoding(slot, began_s + delay_s, step - 1)
 
     def _bring_decoding(self, slot: int, now_s: float, after_steps: int | None = None) -> None:
-        """Let the tokens pass that an endpoint's steps have brought and nobody has seen yet: one to each that decodes.
+        """Report the tokens of an endpoint's steps that were not reported yet: one to each request that decodes.
 
         `after_steps` counts the endpoint's steps; all that have ended by default.
         """

@@ -1,7 +1,7 @@
 """The part of TPOT that no router can predict: the same moment of a pool, followed by different futures.
 
 A replay is deterministic. With the same requests up to a moment, the pool has the same state at that moment, down to
-the last token. Then the future is drawn anew: the requests that arrive, and the lengths of the answers in progress,
+the last token. Then another future is drawn: the requests that arrive, and the lengths of the answers in progress,
 which nothing shows before their ends. No predictor without knowledge of lengths can predict the resulting differences
 in TPOT, even if it knows everything about the present.
 """
