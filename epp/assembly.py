@@ -102,7 +102,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     )
     director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
-    reader = RequestReader(books.tokens, tokenizer, objectives.priority_of)
+    reader = RequestReader(books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body)
     if training is not None:
         background.append(training.run)
     if file is not None:

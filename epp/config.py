@@ -29,6 +29,7 @@ class Config:
     tls_cipher_suites: str
     health_checking: bool
     grpc_max_recv_msg_size: int
+    max_inspected_body: int
     metrics_endpoint_auth: bool
     metrics_cert_dir: str
     metrics_client_ca_file: str

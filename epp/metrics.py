@@ -151,6 +151,11 @@ class Metrics:
         )
         self._observed = {True: observed.labels("true"), False: observed.labels("false")}
         self._decisions: dict[tuple[str, str], Counter] = {}
+        self._partly_read = self._counter(
+            "headroom_epp_partly_read_bodies_total",
+            "Requests routed by their size and the leading part of their body, by the reason",
+            ("reason",),
+        )
         self.slo = self._counter(
             "headroom_epp_slo_total",
             "Observed requests with an SLO, by whether it was met",
@@ -167,6 +172,9 @@ class Metrics:
         if found is None:
             found = self._models[incoming, target] = self._label_model(incoming, target)
         return found
+
+    def partly_read(self, reason: str) -> Counter:
+        return self._partly_read.labels(reason)
 
     def error(self, incoming: str, target: str, code: str) -> None:
         if (incoming, target) not in self._models:

@@ -82,6 +82,12 @@ _OPTIONS: tuple[Any, ...] = (
     _option(
         "grpc-max-recv-msg-size", 64 << 20, "Largest accepted gRPC message, in bytes.", click.IntRange(1, (1 << 31) - 1)
     ),
+    _option(
+        "max-inspected-body",
+        1 << 20,
+        "Bytes of a request body that are read. A larger body is routed by its leading part and its size.",
+        click.IntRange(1 << 12, 64 << 20),
+    ),
     _switch("metrics-endpoint-auth", False, "Admit readers of the metrics port only if Kubernetes allows them."),
     _option("metrics-cert-dir", "", "Folder of tls.crt and tls.key to serve the metrics port over TLS."),
     _option("metrics-client-ca-file", "", "CA file. The metrics port admits only clients with its certificates."),

@@ -2,14 +2,15 @@
 
 Envoy's first message says how Envoy sends bodies:
 
-- FULL_DUPLEX_STREAMED (gateways): the picker answers when the request's body has ended, and hands every body back.
+- FULL_DUPLEX_STREAMED (gateways): the picker answers when the request's body has ended or is larger than it reads, and
+  hands every body back.
 - BUFFERED, BUFFERED_PARTIAL: the picker lets the headers through at once, while Envoy holds them back. The answer to
   the buffered body carries the choice.
 - STREAMED, NONE: the headers alone decide.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -18,9 +19,11 @@ from epp.extproc import messages
 from epp.extproc.messages import BodyMode
 from epp.extproc.protocol.external_processor_pb2 import ProcessingRequest
 from epp.extproc.visibility import Visibility
+from epp.request import body_pieces, openai
 from epp.request import headers as request_headers
-from epp.request import openai
+from epp.request.body_pieces import Piece
 from epp.request.director import Director
+from epp.request.large_bodies import TAIL_BYTES, ReceivedBody
 from epp.request.parsed import ParsedRequest, RequestReader
 from epp.request.response import ResponseBody
 from epp.request.routed import RoutedRequest
@@ -30,6 +33,7 @@ logger = logging.getLogger("headroom.epp.extproc")
 MAX_BODY_BYTES: Final = 64 << 20
 
 Answers = list[bytes]
+_NO_BODY: Final = ReceivedBody(b"", 0)
 
 
 class Exchange:
@@ -67,7 +71,7 @@ class Exchange:
         self._arrived_s = director.clock()
         self._headers: dict[str, str] = {}
         self._subset: frozenset[str] | None = None
-        self._body: list[bytes] = []
+        self._body: list[Piece] = []
         self._body_bytes = 0
         self._routed: RoutedRequest | None = None
         self._response: ResponseBody | None = None
@@ -83,6 +87,8 @@ class Exchange:
         Return no answers while more of the request is needed.
         """
         self.settle()
+        if body := messages.large_request_body(data):
+            return self._request_body(*body)
         message = messages.parse(data)
         if message.HasField("protocol_config"):
             self._request_mode = message.protocol_config.request_body_mode
@@ -135,42 +141,64 @@ class Exchange:
         self._headers = messages.headers_of(message.request_headers)
         self._subset = messages.subset_of(message) if self._heeds_subset else None
         if message.request_headers.end_of_stream or self._request_mode in (BodyMode.NONE, BodyMode.STREAMED):
-            return self._pick(b"", self._picked_in_headers)
+            return self._pick(_NO_BODY, self._picked_in_headers)
         if not self._is_full_duplex:
             return [messages.CONTINUE_REQUEST_HEADERS]
         # Don't wait for a body that the picker can't read.
-        return [] if openai.is_read(self._headers.get(":path", "")) else self._pick(b"", self._picked_in_headers)
+        return [] if openai.is_read(self._headers.get(":path", "")) else self._pick(_NO_BODY, self._picked_in_headers)
 
-    def _request_body(self, chunk: bytes, end_of_stream: bool) -> Answers | Awaitable[Answers]:
-        if self._routed:
-            return self._pass_on(chunk, end_of_stream)
-        self._body.append(chunk)
+    def _request_body(self, chunk: Piece, end_of_stream: bool) -> Answers | Awaitable[Answers]:
         self._body_bytes += len(chunk)
         if self._body_bytes > MAX_BODY_BYTES:
             self._body.clear()
             text = f"the request body is larger than {MAX_BODY_BYTES} bytes"
             return self._refused(RequestError(413, "PayloadTooLarge", text))
+        if self._routed:
+            return self._pass_on(chunk, end_of_stream)
+        body_pieces.add(self._body, chunk)
         if not self._is_full_duplex:
             is_cut = self._request_mode == BodyMode.BUFFERED_PARTIAL and not end_of_stream
-            return self._pick(b"" if is_cut else self._take_body(), self._picked_in_body)
-        return self._pick(self._take_body(), self._picked_with_body) if end_of_stream else []
+            return self._pick(_NO_BODY if is_cut else self._received(), self._picked_in_body)
+        if end_of_stream:
+            return self._pick(self._received(), self._picked_with_body)
+        if self._body_bytes > self._reader.most_bytes and not self._is_rewritten:
+            return self._pick(self._received_so_far(), self._picked_before_the_rest)
+        return []
 
     def _request_trailers(self) -> Answers | Awaitable[Answers]:
         if self._routed or not self._is_full_duplex:
             return [messages.CONTINUE_REQUEST_TRAILERS]
-        return self._pick(self._take_body(), self._picked_before_trailers)
+        return self._pick(self._received(), self._picked_before_trailers)
 
-    def _pass_on(self, chunk: bytes, end_of_stream: bool) -> Answers:
+    def _pass_on(self, chunk: Piece, end_of_stream: bool) -> Answers:
         if self._is_full_duplex:
             return messages.streamed_body(chunk, end_of_stream=end_of_stream, request=True)
         return [messages.CONTINUE_REQUEST_BODY]
 
-    def _take_body(self) -> bytes:
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
-        return body
+    @property
+    def _is_rewritten(self) -> bool:
+        """Whether the model's name may have to be replaced, wherever in the body it stands."""
+        return request_headers.first(self._headers, request_headers.REWRITE) is not None
 
-    def _pick(self, body: bytes, answer: Callable[[RoutedRequest], Answers]) -> Answers | Awaitable[Answers]:
+    def _received(self) -> ReceivedBody:
+        """Return the body that has come whole."""
+        lead = body_pieces.leading(self._body, self._reader.most_bytes)
+        if len(lead) == self._body_bytes:
+            return ReceivedBody.whole(lead)
+        return ReceivedBody(lead, self._body_bytes, body_pieces.trailing(self._body, TAIL_BYTES))
+
+    def _received_so_far(self) -> ReceivedBody:
+        """Return the body that is still coming, with the size that its header announces."""
+        lead = body_pieces.leading(self._body, self._reader.most_bytes)
+        return ReceivedBody(lead, max(self._body_bytes, request_headers.content_length(self._headers)))
+
+    def _take_body(self, routed: RoutedRequest) -> list[Piece]:
+        """Return the body's pieces as they go on, and keep none."""
+        pieces, self._body = self._body, []
+        rewrite = routed.parsed.rewrite
+        return rewrite.apply(pieces) if rewrite else pieces
+
+    def _pick(self, body: ReceivedBody, answer: Callable[[RoutedRequest], Answers]) -> Answers | Awaitable[Answers]:
         """Have the director pick an endpoint, and answer with it."""
         try:
             parsed = self._reader.read(self._headers, body, self._director.scheduler.prefix)
@@ -214,25 +242,32 @@ class Exchange:
         return [self._picked(routed, in_body=False)]
 
     def _picked_in_body(self, routed: RoutedRequest) -> Answers:
-        return [self._picked(routed, in_body=True)]
+        body = self._take_body(routed)
+        return [self._picked(routed, in_body=True, changed_body=b"".join(body) if routed.parsed.rewrite else None)]
 
     def _picked_with_body(self, routed: RoutedRequest) -> Answers:
-        body = messages.streamed_body(routed.parsed.body, end_of_stream=True, request=True)
-        return [self._picked(routed, in_body=False), *body]
+        return [self._picked(routed, in_body=False), *self._handed_back(routed, end_of_stream=True)]
+
+    def _picked_before_the_rest(self, routed: RoutedRequest) -> Answers:
+        return [self._picked(routed, in_body=False), *self._handed_back(routed, end_of_stream=False)]
 
     def _picked_before_trailers(self, routed: RoutedRequest) -> Answers:
-        body = messages.streamed_body(routed.parsed.body, end_of_stream=False, request=True)
-        return [self._picked(routed, in_body=False), *body, messages.CONTINUE_REQUEST_TRAILERS]
+        return [*self._picked_before_the_rest(routed), messages.CONTINUE_REQUEST_TRAILERS]
 
-    def _picked(self, routed: RoutedRequest, *, in_body: bool) -> bytes:
+    def _handed_back(self, routed: RoutedRequest, *, end_of_stream: bool) -> Iterator[bytes]:
+        *pieces, last = self._take_body(routed) or [b""]
+        for piece in pieces:
+            yield from messages.streamed_body(piece, end_of_stream=False, request=True)
+        yield from messages.streamed_body(last, end_of_stream=end_of_stream, request=True)
+
+    def _picked(self, routed: RoutedRequest, *, in_body: bool, changed_body: bytes | None = None) -> bytes:
         parsed, headers = routed.parsed, self._headers
         added = dict(routed.span.headers) if routed.span else {}
         if request_headers.REQUEST_ID not in headers:
             added[request_headers.REQUEST_ID] = parsed.request.id
-        if parsed.changed:
-            added["content-length"] = str(len(parsed.body))
+        if parsed.rewrite:
+            added["content-length"] = str(parsed.body_bytes + parsed.rewrite.added_bytes)
         removed = [name for name in request_headers.REMOVED if name in headers]
-        changed_body = parsed.body if parsed.changed else None
         scores = self._visibility.scores_by_address(routed)
         return messages.destination_answer(
             routed.destination, added, removed, changed_body, scores=scores, in_body=in_body

@@ -22,6 +22,7 @@ from epp.extproc.protocol.external_processor_pb2 import (
 )
 from epp.extproc.protocol.processing_mode_pb2 import ProcessingMode
 from epp.pool.addresses import host_of
+from epp.request.body_pieces import Piece
 
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
 LB_NAMESPACE = "envoy.lb"
@@ -46,6 +47,21 @@ CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(response_trailers=TrailersRespon
 def parse(data: bytes) -> ProcessingRequest:
     """Parse one message from Envoy. Raise google.protobuf.message.DecodeError when it is malformed."""
     return ProcessingRequest.FromString(data)
+
+
+def large_request_body(data: bytes) -> tuple[memoryview, bool] | None:
+    """Return the body of a large message and whether it ends there, without copying it; None for other messages.
+
+    request_body (4) > body (1), end_of_stream (2). A message with any other field goes to the general parser.
+    """
+    if len(data) < _LARGE_BYTES or data[0] != 0x22:
+        return None
+    size, at = _read_varint(data, 1)
+    if at + size != len(data) or data[at] != 0x0A:
+        return None
+    size, at = _read_varint(data, at + 1)
+    end = _END_OF_STREAM.get(data[at + size :]) if len(data) - at - size <= 2 else None
+    return None if end is None else (memoryview(data)[at : at + size], end)
 
 
 def headers_of(block: HttpHeaders) -> dict[str, str]:
@@ -110,7 +126,7 @@ def destination_answer(
     return answer.SerializeToString()
 
 
-def streamed_body(body: bytes, *, end_of_stream: bool, request: bool) -> list[bytes]:
+def streamed_body(body: Piece, *, end_of_stream: bool, request: bool) -> list[bytes]:
     """Return a body as one or more answers, each within Envoy's limit."""
     size = len(body)
     if size <= CHUNK_BYTES:
@@ -164,7 +180,7 @@ def _destination_metadata(destination: str, scores: Mapping[str, float] | None) 
     return metadata
 
 
-def _piece(body: bytes, end_of_stream: bool, request: bool) -> bytes:
+def _piece(body: Piece, end_of_stream: bool, request: bool) -> bytes:
     """Return one StreamedBodyResponse. It is encoded by hand for speed, once per chunk of every body handed back.
 
     request_body (3) or response_body (4) > response (1) > body_mutation (3) > streamed_response (3) > body (1),
@@ -181,6 +197,17 @@ def _piece(body: bytes, end_of_stream: bool, request: bool) -> bytes:
     return b"".join((*reversed(heads), *inner, end))
 
 
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number of at most five bytes at `at`, and the place after it."""
+    value = 0
+    for shift in range(0, 35, 7):
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            break
+    return value, at
+
+
 def _varint(value: int) -> bytes:
     if value < 0x80:
         return _BYTES[value]
@@ -192,6 +219,9 @@ def _varint(value: int) -> bytes:
     return bytes(pieces)
 
 
+# Messages of this size or more are request bodies, which the general parser would copy twice.
+_LARGE_BYTES = 1 << 18
+_END_OF_STREAM = {b"": False, b"\x10\x00": False, b"\x10\x01": True}
 _BYTES = tuple(bytes((value,)) for value in range(0x80))
 _RESPONSE_HEADERS: dict[int | None, bytes] = {
     None: CONTINUE_RESPONSE_HEADERS,

@@ -14,6 +14,8 @@ REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 # Headers for the picker alone, removed before the request goes on.
 REMOVED = (*OBJECTIVE, *REWRITE, *FAIRNESS_ID)
+# Digits of a size in bytes that is believed.
+_LONGEST_LENGTH = 12
 
 # The texts that Go's strconv.ParseBool accepts, which is the documented format of the header.
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -26,6 +28,12 @@ def first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
         if name in headers:
             return headers[name]
     return None
+
+
+def content_length(headers: Mapping[str, str]) -> int:
+    """Return the announced size of the body in bytes; 0 without a believable one."""
+    text = headers.get("content-length", "")
+    return int(text) if len(text) <= _LONGEST_LENGTH and text.isascii() and text.isdigit() else 0
 
 
 def objective_ms(headers: Mapping[str, str], names: tuple[str, ...]) -> float | None:

@@ -1,15 +1,18 @@
 """Read the model, and the prompt that the server will see, from the body of an OpenAI request."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import xxhash
 
 from epp.exceptions import BadRequestError
 
 _PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses")
+_NULL = b"null"
 Media = msgspec.Raw | msgspec.UnsetType
 
 
@@ -51,8 +54,25 @@ class Body(msgspec.Struct, frozen=True):
     stream: bool | None = None
 
 
-class _ModelOnly(msgspec.Struct, frozen=True):
-    model: Any = None
+class RawBody(msgspec.Struct, frozen=True):
+    """The fields that token ids come with, unparsed. Decoding makes no objects of the values."""
+
+    model: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = msgspec.Raw(_NULL)
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(_NULL)
+    instructions: msgspec.Raw = msgspec.Raw(_NULL)
+    input: msgspec.Raw = msgspec.Raw(_NULL)
+
+
+class Span(NamedTuple):
+    """The bytes from `start` to before `end`."""
+
+    start: int
+    end: int
+
+    def moved(self, by: int) -> "Span":
+        return Span(self.start + by, self.end + by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +86,14 @@ class Prompt:
 
 
 _decoder = msgspec.json.Decoder(Body)
-_model_decoder = msgspec.json.Decoder(_ModelOnly)
+_raw_decoder = msgspec.json.Decoder(RawBody)
+_MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+# Places in the last bytes of a body that may be its model.
+_MOST_TRIES = 8
+_SPACE = b" \t\r\n"
+_DIGITS = b"0123456789-"
+# Lists of token ids in one prompt that are counted.
+_MOST_LISTS = 8192
 
 
 def is_read(path: str) -> bool:
@@ -82,29 +109,131 @@ def parse_body(body: bytes) -> Prompt:
     try:
         parsed = _decoder.decode(body)
     except msgspec.ValidationError:
-        return Prompt(_model_of(body))
+        return Prompt(_required(_model_of(_decode_raw(body))))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
-    if not parsed.model:
-        raise BadRequestError("model not found in request body")
-    return _prompt(parsed, parsed.model)
+    return _prompt(parsed, _required(parsed.model or ""))
+
+
+def parse_lead(document: bytes) -> tuple[Prompt, Span | None]:
+    """Read a leading part of a body that was made a document; return the prompt, and the place of the model's name.
+
+    What can't be read is empty: a part may lack the model, or end within it.
+    """
+    try:
+        raw = _decode_raw(document)
+    except BadRequestError:
+        return Prompt(""), None
+    model = _model_of(raw)
+    try:
+        prompt = _prompt(_decoder.decode(document), model)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        prompt = Prompt(model)
+    return prompt, _place_in(document, raw.model) if model else None
+
+
+def parse_token_ids(body: bytes) -> Prompt:
+    """Read the model, and the prompt if it is token ids alone, without making objects of the ids.
+
+    The prompt's `tokens` is None if the prompt is anything else. Raise as parse_body.
+    """
+    raw = _decode_raw(body)
+    model = _required(_model_of(raw))
+    source = raw.prompt if bytes(raw.prompt) != _NULL else raw.input
+    ids = _token_ids(bytes(source).translate(None, _SPACE)) if bytes(raw.messages) == _NULL else b""
+    try:
+        instructions = msgspec.json.decode(raw.instructions, type=str | None)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Prompt(model)
+    head = bytes(raw.tools).decode() + (instructions or "")
+    return Prompt(model, head + ids.decode(), ids.count(b",") + 1) if ids else Prompt(model)
+
+
+def find_model_name(body: bytes) -> Span | None:
+    """Return the place of the value of `model` in a JSON object, with its quotes. Of several, the last one counts."""
+    try:
+        return _place_in(body, _decode_raw(body).model)
+    except BadRequestError:
+        return None
+
+
+def find_model(tail: bytes) -> tuple[str, Span] | None:
+    """Find the model in the last bytes of a JSON object; return its name, and the place of the name with its quotes.
+
+    The rest after the field is a whole object only if the field belongs to the body itself, not to an object within.
+    """
+    at = len(tail)
+    for _ in range(_MOST_TRIES):
+        at = tail.rfind(b'"model"', 0, at)
+        if at < 0:
+            return None
+        field = _MODEL_FIELD.match(tail, at)
+        if field and (model := _model_in_end(tail[at:])):
+            return model, Span(*field.span(1))
+    return None
 
 
 def rewrite_model(body: bytes, model: str) -> bytes:
-    """Return the body with another model name; every other value keeps its bytes."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(fields)
+    """Return the body with another model name; all other bytes stay."""
+    place = find_model_name(body)
+    return body if place is None else body[: place.start] + msgspec.json.encode(model) + body[place.end :]
 
 
-def _model_of(body: bytes) -> str:
+def _decode_raw(body: bytes) -> RawBody:
     try:
-        model = _model_decoder.decode(body).model
+        return _raw_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
-    if not isinstance(model, str) or not model:
+
+
+def _model_of(raw: RawBody) -> str:
+    """Return the model's name, or an empty text if it is none."""
+    value = bytes(raw.model)
+    model: str = msgspec.json.decode(value) if value.startswith(b'"') else ""
+    return model
+
+
+def _model_in_end(end: bytes) -> str:
+    try:
+        return _model_of(_decode_raw(b"{" + end))
+    except BadRequestError:
+        return ""
+
+
+def _place_in(body: bytes, raw: msgspec.Raw) -> Span | None:
+    """Return the place of a raw value in the body that it was decoded from, or None for a value that was not there.
+
+    The raw value shares the body's memory, so that its address tells its place.
+    """
+    value = memoryview(raw)
+    if not len(value):
+        return None
+    start = _address(value) - _address(memoryview(body))
+    return Span(start, start + len(value))
+
+
+def _required(model: str) -> str:
+    if not model:
         raise BadRequestError("model not found in request body")
     return model
+
+
+def _token_ids(source: bytes) -> bytes:
+    """Return the ids of a JSON list of integers, or of a list of such lists, joined by commas; empty for others."""
+    if source.translate(None, _DIGITS + b",[]"):
+        return b""
+    ids = source[1:-1]
+    if ids.startswith(b"[") and ids.endswith(b"]"):
+        lists, ids = ids.count(b"["), ids[1:-1]
+        between = ids.count(b"],[")
+        if lists > _MOST_LISTS or between != lists - 1 or b"[]" in source:
+            return b""
+        ids = ids.replace(b"],[", b",")
+    return b"" if b"[" in ids or b"]" in ids else ids
+
+
+def _address(view: memoryview) -> int:
+    return int(np.frombuffer(view, dtype=np.uint8).ctypes.data)
 
 
 def _prompt(body: Body, model: str) -> Prompt:

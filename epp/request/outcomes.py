@@ -68,10 +68,12 @@ class Account:
         source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
         shared.decision_counter(decision.profile, source).inc()
         shared.decision_s.observe(record.decision_ms / 1000)
+        if parsed.unread:
+            shared.partly_read(parsed.unread).inc()
         metrics.requests.inc()
         metrics.running.inc()
-        if parsed.body:
-            metrics.request_bytes.observe(len(parsed.body))
+        if parsed.body_bytes:
+            metrics.request_bytes.observe(parsed.body_bytes)
             metrics.input_tokens.observe(parsed.request.input_tokens)
         if parsed.request.block_hashes:
             shared.prefix_hit_ratio.observe(record.prefix_score)

@@ -3,13 +3,18 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from epp.pool.objectives import Objectives
 from epp.pool.prefix_index import block_hashes
 from epp.prediction.wire import LengthSource
 from epp.request import headers as request_headers
 from epp.request import openai
+from epp.request.body_pieces import Rewrite
+from epp.request.large_bodies import LargeBodies, Reading, ReceivedBody, Unread, is_cheap
+from epp.request.names import shorten
 from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
@@ -21,48 +26,75 @@ _NO_PROMPT = openai.Prompt("")
 class ParsedRequest:
     """A request as the picker understands it.
 
-    `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `body` goes on to
-    the model server; `changed` says whether it differs from the client's. `is_exact` says that the prompt came as token
-    ids, so that its length needs no estimate.
+    `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `rewrite` is the
+    change of the body, None if it goes on as it came. `is_exact` says that the prompt came as token ids, so that its
+    length needs no estimate. `unread` says why only a part of the body was read; it is empty if all was.
     """
 
     request: Request
     incoming_model: str
     objective: str = ""
     prompt_bytes: int = 0
-    body: bytes = b""
-    changed: bool = False
+    body_bytes: int = 0
+    rewrite: Rewrite | None = None
     is_exact: bool = False
     length_source: LengthSource = "estimate"
+    unread: Unread = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestReader:
-    """Reads requests. `tokens` estimates a prompt's length; a `tokenizer`, where there is one, counts it."""
+    """Reads requests. `tokens` estimates a prompt's length; a `tokenizer`, where there is one, counts it.
+
+    Of a body larger than `most_bytes`, only the leading part is read.
+    """
 
     tokens: TokenEstimator
     tokenizer: Tokenizer | None = None
     priority_of: Callable[[str], int] = Objectives().priority_of
+    most_bytes: int = 1 << 20
+    large_bodies: LargeBodies = field(default_factory=LargeBodies)
 
     def read(
-        self, headers: Mapping[str, str], body: bytes, prefix: PrefixParameters
+        self, headers: Mapping[str, str], body: bytes | ReceivedBody, prefix: PrefixParameters
     ) -> ParsedRequest | Awaitable[ParsedRequest]:
-        """Parse a request, at once unless a tokenizer must be awaited.
+        """Parse a request, at once unless its body has many values, or a tokenizer must be awaited.
 
         Raise BadRequestError for a wrong body or objective. A request without a body (such as a list of models), or to
         a path that isn't read, has no prompt and is routed by load alone.
         """
-        is_read = bool(body) and openai.is_read(headers.get(":path", ""))
-        prompt = openai.parse_body(body) if is_read else _NO_PROMPT
-        model = (is_read and request_headers.first(headers, request_headers.REWRITE)) or prompt.model
-        text = prompt.text
-        prompt_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        received = ReceivedBody.whole(body) if isinstance(body, bytes) else body
+        if not received.size or not openai.is_read(headers.get(":path", "")):
+            return self._parsed(headers, received, Reading(_NO_PROMPT), prefix, is_read=False)
+        if received.is_whole and is_cheap(received.lead):
+            return self._parsed(headers, received, Reading(openai.parse_body(received.lead)), prefix)
+        return self._read_later(headers, received, prefix)
+
+    async def _read_later(
+        self, headers: Mapping[str, str], body: ReceivedBody, prefix: PrefixParameters
+    ) -> ParsedRequest:
+        parsed = self._parsed(headers, body, await self.large_bodies.read(body), prefix)
+        return parsed if isinstance(parsed, ParsedRequest) else await parsed
+
+    def _parsed(
+        self,
+        headers: Mapping[str, str],
+        body: ReceivedBody,
+        reading: Reading,
+        prefix: PrefixParameters,
+        *,
+        is_read: bool = True,
+    ) -> ParsedRequest | Awaitable[ParsedRequest]:
+        prompt = reading.prompt
+        wanted = (request_headers.first(headers, request_headers.REWRITE) if is_read else None) or prompt.model
+        model, text = shorten(wanted), prompt.text
+        prompt_bytes, tokens = _lengths(reading, body.size)
         objective = request_headers.first(headers, request_headers.OBJECTIVE) or ""
-        is_exact = prompt.tokens is not None
+        is_exact = tokens is not None
         request = Request(
-            id=headers.get(request_headers.REQUEST_ID) or str(uuid.uuid4()),
+            id=shorten(headers.get(request_headers.REQUEST_ID, "")) or str(uuid.uuid4()),
             model=model,
-            input_tokens=self.tokens.estimate(model, prompt_bytes) if prompt.tokens is None else prompt.tokens,
+            input_tokens=self.tokens.estimate(model, prompt_bytes) if tokens is None else tokens,
             slo_ttft_ms=request_headers.objective_ms(headers, request_headers.TTFT),
             slo_tpot_ms=request_headers.objective_ms(headers, request_headers.TPOT),
             prediction_based=request_headers.wants_prediction(headers),
@@ -71,19 +103,39 @@ class RequestReader:
             block_hashes=_hashes(model, text, prefix),
             headers=headers,
         )
-        changed = model != prompt.model
         parsed = ParsedRequest(
             request=request,
-            incoming_model=prompt.model,
+            incoming_model=shorten(prompt.model),
             objective=objective,
             prompt_bytes=prompt_bytes,
-            body=openai.rewrite_model(body, model) if changed else body,
-            changed=changed,
+            body_bytes=body.size,
+            rewrite=_rewrite(body, reading, wanted) if wanted != prompt.model else None,
             is_exact=is_exact,
+            unread=reading.unread,
         )
-        if self.tokenizer and text and not is_exact:
+        if self.tokenizer and text and not is_exact and not reading.unread:
             return _counted(self.tokenizer, parsed, text)
         return parsed
+
+
+def _lengths(reading: Reading, size: int) -> tuple[int, int | None]:
+    """Return the prompt's length in bytes, and in tokens if they were counted.
+
+    A part of a body stands for all of it: the rest is taken to be like the part that was read.
+    """
+    text, tokens = reading.prompt.text, reading.prompt.tokens
+    prompt_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if not reading.unread:
+        return prompt_bytes, tokens
+    if not prompt_bytes:
+        return size, None
+    share = reading.read_bytes / size
+    return round(prompt_bytes / share), None if tokens is None else round(tokens / share)
+
+
+def _rewrite(body: ReceivedBody, reading: Reading, model: str) -> Rewrite | None:
+    place = openai.find_model_name(body.lead) if body.is_whole else reading.model_at
+    return Rewrite(place, msgspec.json.encode(model)) if place else None
 
 
 async def _counted(tokenizer: Tokenizer, parsed: ParsedRequest, text: str) -> ParsedRequest:

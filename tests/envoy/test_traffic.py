@@ -136,6 +136,7 @@ async def test_large_bodies_pass_both_ways(rig: Rig, send: Send) -> None:
         answer = await send("/v1/completions", body=large, headers={"x-act": f"large={kind}"})
         assert answer.body == LARGE
     assert [request.body == large for backend in rig.backends for request in backend.received] == [True, True]
+    assert await rig.metric("headroom_epp_partly_read_bodies_total", reason="size") >= 2
 
 
 async def test_without_a_body_load_decides(rig: Rig, send: Send) -> None:
