@@ -1,6 +1,6 @@
 """Summary figures of a replay's outcomes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from simulator.outcome import Outcome
 
 PERCENTILES = (50, 95, 99)
+COLUMNS = ("requests", "errors", "SLO met", "goodput/s", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99")
 
 
 def summarise(outcomes: Sequence[Outcome], span_s: float) -> dict[str, Any]:
@@ -21,6 +22,22 @@ def summarise(outcomes: Sequence[Outcome], span_s: float) -> dict[str, Any]:
         "ttft_ms": _percentiles([o.ttft_ms for o in outcomes if o.ttft_ms is not None]),
         "tpot_ms": _percentiles([o.tpot_ms for o in outcomes if o.tpot_ms is not None]),
     }
+
+
+def format_cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of `summarise`'s figures in a table, one for each of COLUMNS."""
+    return (
+        str(figures["requests"]),
+        str(figures["errors"]),
+        f"{figures['slo_attainment']:.1%}",
+        f"{figures['goodput_rps']:.2f}",
+        _join(figures["ttft_ms"]),
+        _join(figures["tpot_ms"]),
+    )
+
+
+def _join(percentiles: Mapping[str, float]) -> str:
+    return "/".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

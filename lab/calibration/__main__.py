@@ -109,7 +109,7 @@ def compare(packages: Path, json_file: Path | None) -> None:
 def _compose_table(packages: Path, pair: Pair, host_ms: float, kernel_factor: float) -> tuple[str, dict[str, float]]:
     """Return a table's text, and its error figures."""
     kernels = read_kernels(packages, pair)
-    source = f"composed of kernels measured by {PACKAGE}: {pair.system}, vLLM {pair.version}"
+    source = f"composed of kernels measured by {PACKAGE}: {pair.accelerator.system}, vLLM {pair.accelerator.version}"
     table = calibration(kernels, pair, source=source, host_ms=host_ms, kernel_factor=kernel_factor)
     layers = pair.model.layers
     measurements = {

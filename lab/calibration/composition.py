@@ -25,8 +25,8 @@ def calibration(kernels: Kernels, pair: Pair, *, source: str, host_ms: float, ke
     limits = {
         "num_blocks": pair.num_blocks(),
         "block_tokens": BLOCK_TOKENS,
-        "max_num_seqs": pair.max_num_seqs,
-        "max_num_batched_tokens": pair.max_num_batched_tokens,
+        "max_num_seqs": pair.accelerator.max_num_seqs,
+        "max_num_batched_tokens": pair.accelerator.max_num_batched_tokens,
         "max_model_len": pair.model.max_model_len,
     }
     texts = {"gpu": pair.gpu, "model": pair.model.name, "source": source, "licence": "Apache-2.0"}

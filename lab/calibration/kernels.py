@@ -34,8 +34,8 @@ class Kernels:
 
 def read_kernels(packages: Path, pair: Pair) -> Kernels:
     """Read the kernel times from the folder `packages`. If they aren't there, a ClickException says how to install."""
-    data = packages / "aiconfigurator_core" / "systems" / "data" / pair.system
-    folders = {kind: data / kind / "vllm" / pair.version for kind in ("gemm", "attention", "comm")}
+    data = packages / "aiconfigurator_core" / "systems" / "data" / pair.accelerator.system
+    folders = {kind: data / kind / "vllm" / pair.accelerator.version for kind in ("gemm", "attention", "comm")}
     return Kernels(
         gemm=gemm_times(_read(packages, folders["gemm"] / "gemm_perf.parquet")),
         prompt=prompt_times(_read(packages, folders["attention"] / "context_attention_perf.parquet"), pair),

@@ -54,69 +54,69 @@ QWEN_32B = Model(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A model on `gpus` accelerators. `system` and `version` identify the kernel measurements."""
+class Accelerator:
+    """An accelerator, and vLLM's default limits on it. `system` and `version` identify the kernel measurements."""
 
     name: str
-    model: Model
-    gpu: str
     system: str
     version: str
     memory_bytes: int
     max_num_seqs: int
     max_num_batched_tokens: int
+
+
+# An H100 gets a larger batch and token budget than an A100, and than any accelerator below 70 GiB.
+H100 = Accelerator(
+    name="H100 SXM 80 GB",
+    system="h100_sxm",
+    version="0.24.0",
+    memory_bytes=80 * _GIB,
+    max_num_seqs=1_024,
+    max_num_batched_tokens=8_192,
+)
+A100 = Accelerator(
+    name="A100 SXM 80 GB",
+    system="a100_sxm",
+    version="0.14.0",
+    memory_bytes=80 * _GIB,
+    max_num_seqs=256,
+    max_num_batched_tokens=2_048,
+)
+L40S = Accelerator(
+    name="L40S 48 GB",
+    system="l40s",
+    version="0.24.0",
+    memory_bytes=46_068 << 20,
+    max_num_seqs=256,
+    max_num_batched_tokens=2_048,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A model on `gpus` accelerators."""
+
+    name: str
+    model: Model
+    accelerator: Accelerator
     gpus: int = 1
+
+    @property
+    def gpu(self) -> str:
+        """The accelerators in words, such as "2 x H100 SXM 80 GB"."""
+        return self.accelerator.name if self.gpus == 1 else f"{self.gpus} x {self.accelerator.name}"
 
     def num_blocks(self) -> int:
         """Return the KV blocks that fit into 0.9 of the memory, less weights, and 2 GiB per accelerator."""
         model = self.model
         token_bytes = 2 * model.layers * model.kv_heads * model.head_dim * BYTES_PER_VALUE
-        usable = self.gpus * (int(_MEMORY_SHARE * self.memory_bytes) - _RESERVED_BYTES)
+        usable = self.gpus * (int(_MEMORY_SHARE * self.accelerator.memory_bytes) - _RESERVED_BYTES)
         return (usable - model.parameters * BYTES_PER_VALUE) // (token_bytes * BLOCK_TOKENS)
 
 
-# vLLM's default limits differ by accelerator. An H100 gets a larger batch and token budget than an A100, and than any
-# accelerator below 70 GiB.
 PAIRS = (
-    Pair(
-        name="h100-llama-3.1-8b",
-        model=LLAMA_8B,
-        gpu="H100 SXM 80 GB",
-        system="h100_sxm",
-        version="0.24.0",
-        memory_bytes=80 * _GIB,
-        max_num_seqs=1_024,
-        max_num_batched_tokens=8_192,
-    ),
-    Pair(
-        name="a100-llama-3.1-8b",
-        model=LLAMA_8B,
-        gpu="A100 SXM 80 GB",
-        system="a100_sxm",
-        version="0.14.0",
-        memory_bytes=80 * _GIB,
-        max_num_seqs=256,
-        max_num_batched_tokens=2_048,
-    ),
-    Pair(
-        name="l40s-llama-3.1-8b",
-        model=LLAMA_8B,
-        gpu="L40S 48 GB",
-        system="l40s",
-        version="0.24.0",
-        memory_bytes=46_068 << 20,
-        max_num_seqs=256,
-        max_num_batched_tokens=2_048,
-    ),
-    Pair(
-        name="2xh100-qwen3-32b",
-        model=QWEN_32B,
-        gpu="2 x H100 SXM 80 GB",
-        system="h100_sxm",
-        version="0.24.0",
-        memory_bytes=80 * _GIB,
-        max_num_seqs=1_024,
-        max_num_batched_tokens=8_192,
-        gpus=2,
-    ),
+    Pair("h100-llama-3.1-8b", LLAMA_8B, H100),
+    Pair("a100-llama-3.1-8b", LLAMA_8B, A100),
+    Pair("l40s-llama-3.1-8b", LLAMA_8B, L40S),
+    Pair("2xh100-qwen3-32b", QWEN_32B, H100, gpus=2),
 )

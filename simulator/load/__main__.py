@@ -4,14 +4,13 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from simulator.exceptions import TraceError
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
-from simulator.summary import summarise
+from simulator.summary import COLUMNS, format_cells, summarise
 from simulator.trace import cap_lengths, load_trace, window
 from simulator.workload import SharedPrefix, plan
 
@@ -22,7 +21,6 @@ _SETTINGS = {
     "max_content_width": 120,
 }
 _POSITIVE = click.FloatRange(0, min_open=True, max=1e6)
-_HEADERS = ("", "requests", "errors", "SLO met", "goodput/s", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99")
 
 
 def _header(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -109,25 +107,10 @@ def table(outcomes: Sequence[Outcome], span_s: float) -> str:
     """Return a table with one line for all requests, and one for each server that names itself."""
     names = sorted({outcome.served_by for outcome in outcomes if outcome.served_by})
     served = [(name, [outcome for outcome in outcomes if outcome.served_by == name]) for name in names]
-    rows = [_HEADERS, *(_row(name, summarise(part, span_s)) for name, part in [("all", outcomes), *served])]
+    parts = [("all", outcomes), *served]
+    rows = [("", *COLUMNS), *((name, *format_cells(summarise(part, span_s))) for name, part in parts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
-
-
-def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        name,
-        str(figures["requests"]),
-        str(figures["errors"]),
-        f"{figures['slo_attainment']:.1%}",
-        f"{figures['goodput_rps']:.2f}",
-        _joined(figures["ttft_ms"]),
-        _joined(figures["tpot_ms"]),
-    )
-
-
-def _joined(percentiles: Mapping[str, float]) -> str:
-    return "/".join(f"{value:.0f}" for value in percentiles.values()) or "-"
 
 
 if __name__ == "__main__":

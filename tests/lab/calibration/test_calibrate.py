@@ -125,7 +125,7 @@ def test_left_out_rows_are_interpolated_from_their_neighbours() -> None:
 def test_blocks_fill_the_memory_that_is_left() -> None:
     tokens = PAIR.num_blocks() * 16
     held = tokens * 131_072 + 2 * LLAMA_8B.parameters + (2 << 30)
-    assert 0.9 * PAIR.memory_bytes - 16 * 131_072 < held <= 0.9 * PAIR.memory_bytes
+    assert 0.9 * PAIR.accelerator.memory_bytes - 16 * 131_072 < held <= 0.9 * PAIR.accelerator.memory_bytes
 
 
 @pytest.mark.parametrize("name", shipped_names())
