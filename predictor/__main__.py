@@ -17,6 +17,7 @@ from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
 from predictor.workers import supervise
 from serving.exceptions import StartError
+from serving.options import option
 from serving.unused_variables import describe_unused
 from serving.workers import own_place
 
@@ -25,6 +26,8 @@ logger = logging.getLogger("headroom.predictor")
 # picker uses 9002 and 9003.
 _GRPC_PORT_OFFSET = 100
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
+_PORT = click.IntRange(0, 65535)
+_COUNT = click.IntRange(1)
 
 
 def _version_policy(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> VersionPolicies:
@@ -35,60 +38,44 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 
 
 @click.command(context_settings=_SETTINGS)
-@click.option("--host", default="0.0.0.0", envvar="PREDICT_HOST", show_envvar=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    default=8001,
-    type=click.IntRange(0, 65535),
-    envvar="PREDICT_PORT",
-    show_envvar=True,
-    help="Port to listen on.",
-)
-@click.option(
+@option("--host", "PREDICT_HOST", "0.0.0.0", str, "Address to listen on.")
+@option("--port", "PREDICT_PORT", 8001, _PORT, "Port to listen on.")
+@option(
     "--grpc-port",
-    type=click.IntRange(0, 65535),
-    envvar="PREDICT_GRPC_PORT",
-    show_envvar=True,
+    "PREDICT_GRPC_PORT",
+    None,
+    _PORT,
+    "Port of the Open Inference Protocol over gRPC; 0 disables gRPC.",
     show_default="the HTTP port + 100",
-    help="Port of the Open Inference Protocol over gRPC; 0 disables gRPC.",
 )
-@click.option(
+@option(
     "--cert-path",
-    default="",
-    envvar="PREDICT_CERT_PATH",
-    show_envvar=True,
-    help="Folder with tls.crt and tls.key, reloaded when they change: serve HTTP and gRPC over TLS. Empty: no TLS.",
+    "PREDICT_CERT_PATH",
+    "",
+    str,
+    "Folder with tls.crt and tls.key, reloaded when they change: serve HTTP and gRPC over TLS. Empty: no TLS.",
 )
-@click.option(
+@option(
     "--workers",
-    default=1,
-    type=click.IntRange(1, 64),
-    envvar="PREDICT_WORKERS",
-    show_envvar=True,
-    help="Number of processes that share the ports; each polls the store by itself.",
+    "PREDICT_WORKERS",
+    1,
+    click.IntRange(1, 64),
+    "Number of processes that share the ports; each polls the store by itself.",
 )
-@click.option(
-    "--model-store",
-    default="/models",
-    envvar="MODEL_STORE",
-    show_envvar=True,
-    help="Folder, or s3://bucket/prefix, to read models from.",
-)
-@click.option(
+@option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to read models from.")
+@option(
     "--model-sync-interval-sec",
-    default=10.0,
-    type=click.FloatRange(0, min_open=True),
-    envvar="MODEL_SYNC_INTERVAL_SEC",
-    show_envvar=True,
-    help="Seconds between polls of the model store.",
+    "MODEL_SYNC_INTERVAL_SEC",
+    10.0,
+    click.FloatRange(0, min_open=True),
+    "Seconds between polls of the model store.",
 )
-@click.option(
+@option(
     "--model-control-mode",
-    default=POLL,
-    type=click.Choice(CONTROL_MODES),
-    envvar="MODEL_CONTROL_MODE",
-    show_envvar=True,
-    help="poll: follow the store. explicit: load models on request. none: load all models once, at start.",
+    "MODEL_CONTROL_MODE",
+    POLL,
+    click.Choice(CONTROL_MODES),
+    "poll: follow the store. explicit: load models on request. none: load all models once, at start.",
 )
 @click.option(
     "--load-model",
@@ -96,53 +83,35 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     metavar="NAME",
     help="Model to load at start in mode explicit, or * for all. Repeatable.",
 )
-@click.option(
+@option(
     "--version-policy",
+    "MODEL_VERSION_POLICY",
+    (),
+    str,
+    "Versions to serve. Default: the one in force, or the policy in a model's config.pbtxt. Repeatable.",
     multiple=True,
     callback=_version_policy,
     metavar="[MODEL=]latest:N|all|specific:N,M",
-    envvar="MODEL_VERSION_POLICY",
-    show_envvar=True,
-    help="Versions to serve. Default: the one in force, or the policy in a model's config.pbtxt. Repeatable.",
 )
-@click.option(
-    "--max-model-bytes",
-    default=LIMITS.model_bytes,
-    type=click.IntRange(1),
-    envvar="PREDICT_MAX_MODEL_BYTES",
-    show_envvar=True,
-    help="Largest model file to load, in bytes.",
+@option(
+    "--max-model-bytes", "PREDICT_MAX_MODEL_BYTES", LIMITS.model_bytes, _COUNT, "Largest model file to load, in bytes."
 )
-@click.option(
+@option(
     "--training-server-url",
-    default="http://localhost:8000",
-    envvar="TRAINING_SERVER_URL",
-    show_envvar=True,
-    help="URL that /status reports. It has no other effect: models come from the store.",
+    "TRAINING_SERVER_URL",
+    "http://localhost:8000",
+    str,
+    "URL that /status reports. It has no other effect: models come from the store.",
 )
-@click.option(
+@option(
     "--model-type",
-    default="xgboost",
-    envvar="LATENCY_MODEL_TYPE",
-    show_envvar=True,
-    help="Model type to report until a model is loaded; then its manifest tells the type.",
+    "LATENCY_MODEL_TYPE",
+    "xgboost",
+    str,
+    "Model type to report until a model is loaded; then its manifest tells the type.",
 )
-@click.option(
-    "--max-body-bytes",
-    default=16 << 20,
-    type=click.IntRange(1),
-    envvar="PREDICT_MAX_BODY_BYTES",
-    show_envvar=True,
-    help="Largest accepted request body, in bytes.",
-)
-@click.option(
-    "--max-rows",
-    default=LIMITS.rows,
-    type=click.IntRange(1),
-    envvar="PREDICT_MAX_ROWS",
-    show_envvar=True,
-    help="Largest accepted number of rows in a request.",
-)
+@option("--max-body-bytes", "PREDICT_MAX_BODY_BYTES", 16 << 20, _COUNT, "Largest accepted request body, in bytes.")
+@option("--max-rows", "PREDICT_MAX_ROWS", LIMITS.rows, _COUNT, "Largest accepted number of rows in a request.")
 def main(workers: int, **options: Any) -> None:
     """Headroom's prediction server: predicts with the newest models of a model store, by onnxruntime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

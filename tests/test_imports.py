@@ -36,6 +36,7 @@ NEEDED_BY_SERVING = {
     "serving.grpc_credentials": {"grpc"},
     "serving.grpc_listening": {"grpc"},
     "serving.life": {"uvloop"},
+    "serving.options": {"click"},
     "serving.web": {"starlette", "uvicorn", "uvloop"},
     "serving.workers": {"uvloop"},
 }

@@ -2,25 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from model_store import StoreError
 from serving.exceptions import StartError
+from serving.options import option as _option
 from serving.unused_variables import describe_unused
 from trainer.config import Config
 from trainer.environment import UNUSED
 from trainer.server import serve
 from trainer.settings import MODEL_TYPES
 
-F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
-
-
-def _option(flag: str, variable: str | list[str], default: Any, kind: Any, text: str) -> Callable[[F], F]:
-    return click.option(flag, default=default, type=kind, envvar=variable, show_envvar=True, help=text)
 
 
 class _Quantiles(click.ParamType[tuple[float, ...]]):
