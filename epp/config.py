@@ -30,6 +30,7 @@ class Config:
     health_checking: bool
     grpc_max_recv_msg_size: int
     max_inspected_body: int
+    max_buffered_bytes: int
     metrics_endpoint_auth: bool
     metrics_cert_dir: str
     metrics_client_ca_file: str

@@ -88,6 +88,12 @@ _OPTIONS: tuple[Any, ...] = (
         "Bytes of a request body that are read. A larger body is routed by its leading part and its size.",
         click.IntRange(1 << 12, 64 << 20),
     ),
+    _option(
+        "max-buffered-bytes",
+        512 << 20,
+        "Most memory of a process's gRPC streams, in bytes.",
+        click.IntRange(1 << 20, 1 << 40),
+    ),
     _switch("metrics-endpoint-auth", False, "Admit readers of the metrics port only if Kubernetes allows them."),
     _option("metrics-cert-dir", "", "Folder of tls.crt and tls.key to serve the metrics port over TLS."),
     _option("metrics-client-ca-file", "", "CA file. The metrics port admits only clients with its certificates."),

@@ -94,6 +94,7 @@ def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
         health_checking=config.health_checking,
         front=config.grpc_front,
         max_message_bytes=config.grpc_max_recv_msg_size,
+        max_buffered_bytes=config.max_buffered_bytes,
         reuse_port=is_shared,
     )
 

@@ -112,6 +112,10 @@ class Exchange:
     def has_request(self) -> bool:
         return bool(self._headers)
 
+    @property
+    def held_bytes(self) -> int:
+        return self._body_bytes if self._body else 0
+
     def settle(self) -> None:
         """Do the accounting of the last answer, unless it is done. The next message does it at the latest."""
         later, self._later = self._later, None

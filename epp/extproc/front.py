@@ -36,6 +36,7 @@ class FrontSettings:
     health_checking: bool
     front: Literal["http2", "grpcio"] = "http2"
     max_message_bytes: int = 64 << 20
+    max_buffered_bytes: int = 512 << 20
     reuse_port: bool = False
 
 
@@ -81,6 +82,7 @@ async def start(
         exchanges={PATH: new_exchange},
         methods=methods if settings.health_checking else {},
         max_message_bytes=settings.max_message_bytes,
+        max_buffered_bytes=settings.max_buffered_bytes,
         count_flood=count_flood,
     )
     listen = http2_front.listen if settings.front == "http2" else grpc_front.listen

@@ -10,11 +10,15 @@ class StreamHandler(Protocol):
     """The state machine of one stream. A front passes every message in order, and calls `close` once at the end.
 
     A front calls `settle` when it has sent the answers, for work that they need not wait for. `settle` raises nothing.
-    `has_request` is True once the messages carried an HTTP request. Other streams are no use to anybody.
+    `has_request` is True once the messages carried an HTTP request. Other streams are no use to anybody. `held_bytes`
+    is what is kept of the messages so far.
     """
 
     @property
     def has_request(self) -> bool: ...
+
+    @property
+    def held_bytes(self) -> int: ...
 
     def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
 
@@ -31,12 +35,14 @@ Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 class Services:
     """The services of a port, by path: `/package.Service/Method`.
 
-    `count_flood` is called with the kind of a flood for which a connection was closed.
+    `count_flood` is called with the kind of a flood for which a connection was closed. `max_buffered_bytes` is what all
+    streams of the port may occupy.
     """
 
     exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
+    max_buffered_bytes: int = 512 << 20
     count_flood: Callable[[str], None] = lambda kind: None
 
 

@@ -21,6 +21,8 @@ class Flood(StrEnum):
     FAULTY_MESSAGE = "faulty_message"
     GOAWAY = "goaway"
     LARGE_HEADERS = "large_headers"
+    # Streams that are reset because all streams together occupy more memory than they may.
+    MEMORY = "memory"
     PING = "ping"
     PRIORITY = "priority"
     RST_STREAM = "rst_stream"

@@ -17,6 +17,7 @@ from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget, Flood, FloodFault
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode, Frame, FrameReader, Setting, StreamFault
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock, HeaderDecoder
+from epp.extproc.http2.memory import STREAM_BYTES, Memory
 from epp.extproc.http2.outbox import Outbox
 from epp.extproc.http2.stream import Stream
 
@@ -62,11 +63,13 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         new_stream: Callable[["Connection", int, HeaderBlock], Stream],
+        memory: Memory,
         on_made: Callable[["Connection"], None],
         on_lost: Callable[["Connection"], None],
         on_flood: Callable[[Flood, str], None],
     ) -> None:
         self._new_stream = new_stream
+        self._memory = memory
         self._on_made = on_made
         self._on_lost = on_lost
         self._on_flood = on_flood
@@ -76,6 +79,11 @@ class Connection(asyncio.Protocol):
         # An unfinished header block: its stream, the flags of its first frame, and the bytes received so far.
         self._block: tuple[int, int, bytearray] | None = None
         self._streams: dict[int, Stream] = {}
+        # What the streams occupy, the streams with buffers in the order of their first byte, and those of them that
+        # may not send more until there is room.
+        self.held_bytes = 0
+        self._buffering: OrderedDict[int, Stream] = OrderedDict()
+        self._held_back: dict[int, Stream] = {}
         # In the order of their ends.
         self._ended: OrderedDict[int, None] = OrderedDict()
         self._last_stream_id = 0
@@ -103,6 +111,7 @@ class Connection(asyncio.Protocol):
         self.outbox = Outbox(self._transport, self._answered)
         self.outbox.control(_PREFACE)
         self.outbox.flush()
+        self._memory.add_connection(self)
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +128,7 @@ class Connection(asyncio.Protocol):
         self._timer.cancel()
         for stream in list(self._streams.values()):
             self._abort(stream)
+        self._memory.remove_connection(self)
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -148,9 +158,21 @@ class Connection(asyncio.Protocol):
 
     def credit(self, stream: Stream) -> None:
         """Let the peer send more on a stream, if at least half of the stream's window is used up."""
-        if stream.receive_window <= STREAM_WINDOW_BYTES // 2 and not (stream.busy or stream.peer_done):
+        if stream.receive_window > STREAM_WINDOW_BYTES // 2 or stream.busy or stream.peer_done:
+            return
+        if stream.id in self._streams:
+            if self._memory.is_tight and stream.accounted_bytes and stream is not next(iter(self._buffering.values())):
+                self._held_back[stream.id] = stream
+                self._memory.wait(self)
+                return
             self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
             stream.receive_window = STREAM_WINDOW_BYTES
+
+    def account(self, stream: Stream) -> None:
+        """Take in what is kept for a stream. The stream may be reset if there is no room for it."""
+        held = stream.held_bytes
+        if held != stream.accounted_bytes and stream.id in self._streams:
+            self._account(stream, held)
 
     def go_on_later(self, stream: Stream) -> None:
         """Call the stream's `go_on` in a later turn. Nothing more is read from the peer until then."""
@@ -160,6 +182,28 @@ class Connection(asyncio.Protocol):
     def after_flush(self, callback: Callable[[], None]) -> None:
         """Call `callback` after this turn's answers are written, at the turn's end or by a planned flush."""
         self._loop.call_soon(callback)
+
+    # Called by the memory.
+
+    def reset_one(self) -> bool:
+        """Reset the newest of the streams with buffers, because the older are nearer to their ends."""
+        streams = self._buffering or self._streams
+        if not streams:
+            return False
+        stream = next(reversed(streams.values()))
+        self._on_flood(Flood.MEMORY, self._peer())
+        self._remember_end(stream.id)
+        self.outbox.control(h2.rst_stream(stream.id, ErrorCode.ENHANCE_YOUR_CALM))
+        self._abort(stream)
+        self.outbox.flush_soon()
+        return True
+
+    def open_windows(self) -> None:
+        """Credit the streams that were held back."""
+        held_back, self._held_back = self._held_back, {}
+        for stream in held_back.values():
+            self.credit(stream)
+        self.outbox.flush_soon()
 
     # Called by the front.
 
@@ -262,9 +306,11 @@ class Connection(asyncio.Protocol):
             self.control_budget.spend(Flood.EMPTY_DATA)
         stream.count(end - start, last=bool(last))
         stream.data_received(buffer, start, end)
+        if stream.held_bytes != stream.accounted_bytes:
+            self.account(stream)
         if last:
             self._peer_ended(stream)
-        else:
+        elif stream.receive_window <= STREAM_WINDOW_BYTES // 2:
             self.credit(stream)
 
     def _take_from_window(self, size: int) -> None:
@@ -364,6 +410,10 @@ class Connection(asyncio.Protocol):
         stream.receive_window = STREAM_WINDOW_BYTES
         stream.declare(headers.content_length)
         self._streams[stream_id] = stream
+        self.held_bytes += STREAM_BYTES
+        self._memory.change(STREAM_BYTES)
+        if stream_id not in self._streams:
+            return
         if flags & h2.END_STREAM:
             stream.peer_done = True
             stream.count(0, last=True)
@@ -482,8 +532,28 @@ class Connection(asyncio.Protocol):
         stream.aborted()
 
     def _drop(self, stream: Stream) -> None:
-        self._streams.pop(stream.id, None)
-        self.outbox.forget(stream)
+        if self._streams.pop(stream.id, None):
+            self._account(stream, -STREAM_BYTES)
+            self._held_back.pop(stream.id, None)
+            self.outbox.forget(stream)
+
+    def _account(self, stream: Stream, held: int) -> None:
+        difference = held - stream.accounted_bytes
+        stream.accounted_bytes = held
+        self.held_bytes += difference
+        if held > 0:
+            self._buffering[stream.id] = stream
+        elif self._buffering.pop(stream.id, None) and self._held_back:
+            self._credit_oldest()
+        self._memory.change(difference)
+
+    def _credit_oldest(self) -> None:
+        """Let the oldest of the streams with buffers send on, so that at least this one comes to its end."""
+        for stream_id in self._buffering:
+            if stream := self._held_back.pop(stream_id, None):
+                self.credit(stream)
+                self.outbox.flush_soon()
+            return
 
     def _take_no_more(self) -> None:
         """Refuse streams newer than those received so far. This is the second step of draining."""

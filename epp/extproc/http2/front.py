@@ -9,6 +9,7 @@ from typing import Any, Final
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.grpc import new_stream
+from epp.extproc.http2.memory import Memory
 from epp.extproc.rpc import Services
 from epp.extproc.tls import Certificates
 from serving import listening
@@ -29,6 +30,7 @@ class Http2Server:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._new_stream = functools.partial(new_stream, services, self._tasks)
         self._connections: set[Connection] = set()
+        self._memory = Memory(services.max_buffered_bytes)
         self._floods = FloodReport(services.count_flood)
         self._stopping = False
         self._idle = asyncio.Event()
@@ -36,9 +38,9 @@ class Http2Server:
         self.port = 0
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        floods = self._floods
+        memory, floods = self._memory, self._floods
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._new_stream, self._connected, self._lost, floods.add),
+            lambda: Connection(self._new_stream, memory, self._connected, self._lost, floods.add),
             sock=listener,
             ssl=tls,
             backlog=_BACKLOG,

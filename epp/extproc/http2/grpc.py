@@ -97,7 +97,17 @@ class _RefusedStream(Stream):
 class _MessageStream(Stream):
     """Splits the received bytes into messages. Subclasses answer them."""
 
-    __slots__ = ("_connection", "_deadline", "_ended", "_headers_sent", "_needed", "_part", "_services", "_tasks")
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_ended",
+        "_headers_sent",
+        "_needed",
+        "_part",
+        "_services",
+        "_tasks",
+        "_waiting_bytes",
+    )
 
     def __init__(
         self, connection: Connection, stream_id: int, services: Services, tasks: set[asyncio.Future[Any]]
@@ -112,6 +122,13 @@ class _MessageStream(Stream):
         # The received part of an unfinished message, with its prefix, and the message's least length in bytes.
         self._part: bytearray | None = None
         self._needed = 0
+        # Of whole messages that wait to be handled.
+        self._waiting_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        part = 0 if self._part is None else len(self._part)
+        return part + self._waiting_bytes + self.queued_bytes
 
     def end_after(self, timeout_s: float) -> None:
         """End the stream when the client's deadline passes, even if the client sends nothing then."""
@@ -225,10 +242,18 @@ class _ExchangeStream(_MessageStream):
         self._task: asyncio.Future[list[bytes]] | None = None
         self._settling = False
 
+    @property
+    def held_bytes(self) -> int:
+        part = 0 if self._part is None else len(self._part)
+        kept = self._exchange.held_bytes if self._exchange else 0
+        return part + self._waiting_bytes + self.queued_bytes + kept
+
     def message(self, message: bytes) -> None:
         if not self.busy:
             self._receive(message)
-        elif self._inbox is None:
+            return
+        self._waiting_bytes += len(message)
+        if self._inbox is None:
             self._inbox = deque((message,))
         else:
             self._inbox.append(message)
@@ -309,12 +334,15 @@ class _ExchangeStream(_MessageStream):
         self.busy = self._ended or self._task is not None or self.queued_bytes > _UNSENT_BYTES
         count = 0
         while self._inbox and not self.busy:
-            self._receive(self._inbox.popleft())
+            message = self._inbox.popleft()
+            self._waiting_bytes -= len(message)
+            self._receive(message)
             count += 1
             if count == _MESSAGES_AT_ONCE:
                 self.rest()
         if self._ended:
             return
+        self._connection.account(self)
         if self.peer_done and self._part is None:
             self.messages_ended()
         elif not self.busy:
@@ -364,6 +392,7 @@ class _MethodStream(_MessageStream):
         self._task.add_done_callback(self._tasks.discard)
 
     def message(self, message: bytes) -> None:
+        self._waiting_bytes += len(message)
         self._messages.put_nowait(message)
         self.busy = True
 
@@ -400,15 +429,18 @@ class _MethodStream(_MessageStream):
 
     async def _requests(self) -> AsyncIterator[bytes]:
         while (message := await self._messages.get()) is not None:
+            self._waiting_bytes -= len(message)
             yield message
             if not self._messages.empty():
                 await asyncio.sleep(0)
             self.busy = not self._messages.empty()
+            self._connection.account(self)
             self._connection.credit(self)
 
     async def _send(self, message: bytes) -> None:
         self._connection.control_budget.restore()
         self.answer(message)
+        self._connection.account(self)
         self._connection.outbox.flush_soon()
         while self.queued_bytes > _UNSENT_BYTES:
             self._drained.clear()

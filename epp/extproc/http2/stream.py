@@ -16,6 +16,7 @@ class Stream:
     __slots__ = (
         "_queue",
         "_undeclared_bytes",
+        "accounted_bytes",
         "busy",
         "id",
         "peer_done",
@@ -27,6 +28,8 @@ class Stream:
 
     def __init__(self, stream_id: int) -> None:
         self.id = stream_id
+        # What the connection has accounted for this stream's `held_bytes`.
+        self.accounted_bytes = 0
         self.busy = False
         self.peer_done = False
         self.send_window = 0
@@ -35,6 +38,11 @@ class Stream:
         self.trailers: bytes | None = None
         self._queue: deque[memoryview] | None = None
         self._undeclared_bytes = -1
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that are kept for this stream: those to send, and those received and not dealt with."""
+        return self.queued_bytes
 
     def opened(self) -> None:
         """Called when the request's headers have arrived."""

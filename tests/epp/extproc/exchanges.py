@@ -33,6 +33,7 @@ class Echo:
         self._open = True
         # Any message that isn't empty counts as the request's headers.
         self.has_request = False
+        self.held_bytes = 0
 
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         assert self._open, "a message after the end"

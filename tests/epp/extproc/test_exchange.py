@@ -48,6 +48,17 @@ async def test_a_full_duplex_request_gets_no_answer_until_its_body_ends() -> Non
     assert [piece.end_of_stream for piece in streamed] == [False] * (len(streamed) - 1) + [True]
 
 
+async def test_a_body_is_held_until_its_request_is_routed() -> None:
+    gateway = Gateway(build_director(), full_duplex=True)
+    await gateway.request_headers()
+    assert gateway.exchange.held_bytes == 0
+    await gateway.request_body(CHAT[:9], end_of_stream=False)
+    await gateway.request_body(CHAT[9:20], end_of_stream=False)
+    assert gateway.exchange.held_bytes == 20
+    await gateway.request_body(CHAT[20:])
+    assert gateway.exchange.held_bytes == 0
+
+
 async def test_a_full_duplex_body_that_ends_in_trailers_is_passed_on_before_them() -> None:
     gateway = Gateway(build_director(), full_duplex=True)
     await gateway.request_headers()

@@ -15,6 +15,7 @@ from epp.extproc.http2.budget import Flood
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.grpc import new_stream
 from epp.extproc.http2.headers import write_headers
+from epp.extproc.http2.memory import Memory
 from epp.extproc.rpc import Services
 from tests.epp.extproc.exchanges import Book
 
@@ -73,12 +74,14 @@ class Peer:
     book: Book = field(default_factory=Book)
     wire: ServerWire = field(default_factory=ServerWire)
     max_message_bytes: int = 64 << 20
+    memory: Memory = field(default_factory=lambda: Memory(512 << 20))
     floods: list[Flood] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         services = Services(exchanges={PATH: self.book.new_exchange}, max_message_bytes=self.max_message_bytes)
         self.connection = Connection(
             partial(new_stream, services, set()),
+            self.memory,
             on_made=lambda _: None,
             on_lost=lambda _: None,
             on_flood=lambda kind, _: self.floods.append(kind),

@@ -12,8 +12,10 @@ from epp.extproc.front import PATH, FrontSettings, start
 from epp.extproc.health import Health
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import Flood
+from epp.extproc.http2.connection import STREAM_WINDOW_BYTES
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.frames import ErrorCode, frame
+from epp.extproc.http2.memory import STREAM_BYTES, Memory
 from epp.extproc.http2.outbox import Outbox
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
@@ -192,6 +194,87 @@ async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
         peer.send(open_stream(n), send(n, grpc_message(b"junk")))
         peer.send(*[send(n, bytes(h2.MAX_FRAME_BYTES))] * 64)
     assert not peer.wire.closed
+
+
+async def test_partial_messages_occupy_no_more_than_they_may() -> None:
+    memory, neighbour = shared_memory(8 << 20)
+    attacker = Peer(memory=memory)
+    for data in islice(attacks.partial_messages(b"a"), 2_000):
+        attacker.receive(data)
+        assert memory.held_bytes <= 8 << 20
+        assert sum(stream.held_bytes for stream in attacker.connection._streams.values()) <= memory.held_bytes
+    assert set(attacker.floods) == {Flood.MEMORY}
+    assert answers(neighbour.send(request(1, b"b" * 300_000))) == [b"b" * 300_000]
+    attacker.lose()
+    assert attacker.book.closed == attacker.book.opened
+    assert memory.held_bytes == 0
+
+
+def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
+    """Return the memory of a server, and a peer with large windows that uses it."""
+    memory = Memory(limit_bytes)
+    peer = Peer(memory=memory)
+    peer.greet(initial_window_size=h2.LARGEST_WINDOW_BYTES)
+    peer.send(h2.window_update(0, 1 << 30))
+    return memory, peer
+
+
+async def test_streams_that_do_nothing_occupy_memory_too() -> None:
+    memory, neighbour = shared_memory(100 * STREAM_BYTES)
+    neighbour.send(open_stream(1))
+    attackers = [Peer(memory=memory) for _ in range(3)]
+    for attacker in attackers:
+        attacker.greet()
+        attacker.send(*[open_stream(n) for n in range(1, 200, 2)])
+        assert memory.held_bytes <= 100 * STREAM_BYTES
+    assert sum(peer.book.opened - peer.book.closed for peer in [neighbour, *attackers]) == 100
+    assert neighbour.book.closed == 0
+    assert answers(neighbour.send(send(1, grpc_message(b"a")))) == [b"a"]
+
+
+async def test_unread_answers_occupy_memory_until_they_are_sent() -> None:
+    memory, peer = shared_memory(8 << 20)
+    peer.send(*resized(0))
+    message = b"a" * 900_000
+    for n in range(1, 40, 2):
+        peer.send(request(n, message))
+        assert memory.held_bytes <= 8 << 20
+    assert len(peer.floods) >= 10
+    found = peer.send(*resized(1 << 20))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    found += peer.take()
+    assert len([n for n in range(1, 40, 2) if answers(found, n) == [message]]) == 20 - len(peer.floods)
+    assert memory.held_bytes == 0
+
+
+async def test_large_messages_come_to_their_ends_though_memory_is_tight() -> None:
+    memory, peer = shared_memory(16 << 20)
+    size, streams = 3_000_000, range(1, 14, 2)
+    unsent = {n: grpc_message(bytes([n]) * size) for n in streams}
+    windows = dict.fromkeys(streams, STREAM_WINDOW_BYTES)
+    found = peer.send(*map(open_stream, streams))
+    most_held_back = 0
+    while any(unsent.values()):
+        sendable = [n for n in streams if unsent[n] and windows[n]]
+        assert sendable
+        most_held_back = max(most_held_back, len(peer.connection._held_back))
+        for n in sendable:
+            piece = unsent[n][: min(windows[n], h2.MAX_FRAME_BYTES)]
+            unsent[n] = unsent[n][len(piece) :]
+            windows[n] -= len(piece)
+            found += peer.send(send(n, piece))
+            assert memory.held_bytes <= 16 << 20
+        await asyncio.sleep(0)
+        found += peer.take()
+        for kind, _, n, payload in found:
+            if kind == h2.WINDOW_UPDATE and n:
+                windows[n] += int.from_bytes(payload, "big")
+        found = [one for one in found if one[0] == h2.DATA]
+    assert (most_held_back >= 5, peer.floods) == (True, [])
+    assert [answers(found, n) == [bytes([n]) * size] for n in streams] == [True] * len(streams)
+    peer.lose()
+    assert memory.held_bytes == 0
 
 
 async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.MonkeyPatch) -> None:
