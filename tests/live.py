@@ -52,7 +52,7 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
 
 
 def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
-    """Waits for a condition; AssertionError when it doesn't come true."""
+    """Wait for a condition. Raise AssertionError when it doesn't come true in time."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.01
     while not condition():

@@ -40,7 +40,7 @@ class Discovery:
         self.is_ready = False
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Watch the pool and its pods until cancelled."""
         async with asyncio.TaskGroup() as group:
             if isinstance(self._followed, TargetPods):
                 self._aim(self._followed, group)

@@ -69,7 +69,7 @@ class Reflector(Generic[T]):
         self.synced = False
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """List and watch until cancelled."""
         failures = 0
         while True:
             started_at, self._has_delivered = time.monotonic(), False

@@ -28,7 +28,7 @@ def ready_pods(release: Release) -> list[str]:
     ]
 
 
-def test_another_leads_when_the_leader_goes(cluster: Cluster) -> None:
+def test_another_replica_leads_after_the_leader(cluster: Cluster) -> None:
     with installed(cluster, *ELECTED, wait=()) as release:
         until(lambda: len(release.pods) == 2 and len(ready_pods(release)) == 1)
         for _ in range(2):

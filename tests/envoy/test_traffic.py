@@ -168,7 +168,7 @@ async def test_a_body_may_come_in_pieces(rig: Rig, send: Send) -> None:
     assert only_received(rig)[1].body == REQUEST
 
 
-async def test_an_unknown_path_passes_with_whatever_body(rig: Rig, send: Send) -> None:
+async def test_a_request_on_an_unknown_path_passes_with_any_body(rig: Rig, send: Send) -> None:
     assert (await send("/v1/audio/transcriptions", body=b"\x00\xffRIFF")).body == ANSWER
     assert only_received(rig)[1].body == b"\x00\xffRIFF"
     assert (await send("/elsewhere", body=b"x")).status == 404

@@ -141,6 +141,6 @@ def header_block(headers: dict[str, str], end_of_stream: bool) -> HttpHeaders:
 
 
 def set_headers(answer: ProcessingResponse) -> dict[str, str]:
-    """The headers that an answer sets, wherever it carries them."""
+    """Return the headers that an answer sets, in either of their places."""
     field = answer.request_body if answer.HasField("request_body") else answer.request_headers
     return {o.header.key: o.header.raw_value.decode() for o in field.response.header_mutation.set_headers}

@@ -102,7 +102,7 @@ class Stream:
         self._call = method()
 
     async def pick(self, headers: Mapping[str, str] | None = None, body: bytes = CHAT) -> ProcessingResponse:
-        """The answer that names the endpoint, or refuses."""
+        """Send the request. Return the answer, which names the endpoint or refuses."""
         both = BodyMode.FULL_DUPLEX_STREAMED
         protocol = ProtocolConfiguration(request_body_mode=both, response_body_mode=both)
         block = header_block(dict(headers or {}), end_of_stream=False)

@@ -9,17 +9,17 @@ from tests.live import PATIENCE_S
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("50ms", 0.05), ("1m30s", 90.0), ("2s", 2.0), (".5h", 1800.0)])
-def test_durations_are_gos(text: str, seconds: float) -> None:
+def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["5", "", "1x", "s", "1s ", "-1s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="not a duration"):
         Duration().convert(text, None, None)
 
 
-def test_one_dash_is_as_good_as_two() -> None:
+def test_flags_may_begin_with_one_dash() -> None:
     given = ["-grpc-port", "9", "--v=3", "-v", "-1", "-enable-latency-predictor=true"]
     assert double_dashes(given) == ["--grpc-port", "9", "--v=3", "-v", "-1", "--enable-latency-predictor=true"]
 

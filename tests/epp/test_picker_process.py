@@ -95,12 +95,12 @@ async def test_every_metric_of_the_contract_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("front", ["http2", "grpcio"])
-async def test_workers_share_a_port_and_agree_on_what_is_in_flight(tmp_path: Path, front: str) -> None:
+async def test_workers_share_a_port_and_their_in_flight_counts(tmp_path: Path, front: str) -> None:
     with picker_process(tmp_path, "--workers", "2", "--grpc-front", front) as picker:
         channels = [picker.channel() for _ in range(8)]
         streams = [Stream(channels[number % len(channels)]) for number in range(40)]
         await asyncio.gather(*(stream.pick() for stream in streams))
-        # The kernel deals out connections: each of these asks whichever worker it meets.
+        # The kernel distributes connections, so each request may reach another worker.
         assert {picker.in_flight() for _ in range(10)} == {40}
         assert samples(picker.metrics())["inference_model_running_requests", "m"] == 40
         for stream in streams[:15]:
@@ -113,7 +113,7 @@ async def test_workers_share_a_port_and_agree_on_what_is_in_flight(tmp_path: Pat
         assert picker.stop() == 0
 
 
-async def test_what_a_killed_worker_held_is_given_back(tmp_path: Path) -> None:
+async def test_a_killed_workers_requests_leave_the_in_flight_counts(tmp_path: Path) -> None:
     with picker_process(tmp_path, "--workers", "2") as picker:
         channels = [picker.channel() for _ in range(8)]
         await asyncio.gather(*(Stream(channel).pick() for channel in channels))
@@ -140,7 +140,7 @@ def _answers_in_flight(picker: PickerProcess) -> int | None:
         return None
 
 
-async def test_a_signal_lets_open_streams_end(tmp_path: Path) -> None:
+async def test_open_streams_finish_after_a_signal(tmp_path: Path) -> None:
     with picker_process(tmp_path) as picker:
         async with picker.channel() as channel:
             stream = Stream(channel)
@@ -152,7 +152,7 @@ async def test_a_signal_lets_open_streams_end(tmp_path: Path) -> None:
         assert picker.process.wait(PATIENCE_S) == 0
 
 
-async def test_requests_are_taken_for_a_while_after_a_signal_and_a_second_one_ends_that(tmp_path: Path) -> None:
+async def test_requests_are_accepted_after_a_signal_until_a_second_one(tmp_path: Path) -> None:
     with picker_process(tmp_path, "--shutdown-delay", "1h") as picker:
         assert picker.is_serving()
         picker.process.send_signal(signal.SIGTERM)
@@ -166,7 +166,7 @@ async def test_requests_are_taken_for_a_while_after_a_signal_and_a_second_one_en
         assert picker.stop() == 0
 
 
-async def test_a_configuration_is_applied_when_its_file_changes_and_kept_when_it_turns_wrong(tmp_path: Path) -> None:
+async def test_a_changed_configuration_is_applied_and_an_invalid_one_ignored(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     head = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"
     config.write_text(head + "plugins:\n- type: random-picker\n")

@@ -99,7 +99,7 @@ async def test_a_pool_may_appear_disappear_and_return(client: Client, namespace:
         assert picker.discovery.is_ready
 
 
-async def test_pools_of_two_api_groups_are_told_apart(client: Client, namespace: Namespace) -> None:
+async def test_pools_of_two_api_groups_do_not_mix(client: Client, namespace: Namespace) -> None:
     namespace.set_pool(labels={"app": "vllm"})
     namespace.set_experimental_pool(labels={"app": "sglang"}, port=9000)
     namespace.add_pod("vllm", "10.0.0.1")

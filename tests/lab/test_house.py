@@ -29,7 +29,7 @@ def test_nested_and_asynchronous_functions_count_by_themselves() -> None:
     assert measure(SOURCE) == Module(lines=12, functions=(5, 2, 2), tests=1)
 
 
-def test_tests_are_told_apart_from_code_by_their_folder() -> None:
+def test_the_folder_tells_tests_from_code() -> None:
     found = figures({"epp/a.py": SOURCE, "lab/b.py": "x = 1\n" * 500, "tests/epp/test_a.py": SOURCE})
     assert found["files of code"] == "2"
     assert found["lines of code"] == "512"

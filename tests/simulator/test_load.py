@@ -86,7 +86,7 @@ def test_the_command_prints_a_line_for_all_and_one_for_each_server(url: str) -> 
     assert [line.split()[:3] for line in result.stdout.splitlines()[1:]] == [["all", "10", "0"], ["pod-a", "10", "0"]]
 
 
-def test_the_command_fails_when_nobody_answers() -> None:
+def test_the_command_fails_without_any_answer() -> None:
     result = command("http://127.0.0.1:1", "--rate=10", "--seconds=0.2")
     assert result.returncode == 1
     assert "first error: Cannot connect" in result.stderr

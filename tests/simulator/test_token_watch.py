@@ -13,7 +13,7 @@ STREAM = FRAME.role_chunk() + FRAME.token_chunk() * 3 + FRAME.token_chunk(last=T
 
 
 @given(st.sets(st.integers(0, len(STREAM))))
-def test_tokens_are_counted_however_the_stream_is_cut(cuts: set[int]) -> None:
+def test_tokens_are_counted_in_chunks_of_any_size(cuts: set[int]) -> None:
     watch = TokenWatch()
     edges = [0, *sorted(cuts), len(STREAM)]
     for start, end in itertools.pairwise(edges):

@@ -53,7 +53,7 @@ def test_the_tightest_objective_ignores_requests_without_one() -> None:
     assert math.isinf(pool.snapshot(request()).tightest_tpot_slo_ms[0])
 
 
-def test_stale_endpoints_are_left_out_while_there_are_fresh_ones() -> None:
+def test_stale_endpoints_are_no_candidates_while_others_are_fresh() -> None:
     pool = make_pool(2)
     pool.replace_endpoints([endpoint(0), endpoint(1), endpoint(2)])
     assert [e.name for e in pool.snapshot(request()).endpoints] == ["pod-0", "pod-1"]
@@ -71,7 +71,7 @@ def test_a_subset_hint_limits_the_candidates() -> None:
     assert len(make_pool(3).snapshot(request(), frozenset())) == 0
 
 
-def test_a_new_endpoint_starts_clean_in_a_slot_that_nobody_uses() -> None:
+def test_a_new_endpoint_gets_an_unused_slot_without_old_counts() -> None:
     pool = make_pool(1)
     flight = pool.dispatch(0, request(), 0)
     pool.replace_endpoints([endpoint(9)])
@@ -114,13 +114,13 @@ def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> No
     clock.now_s += 0.5
     assert pool.snapshot(request()).prefill_tokens.tolist() == [0]
     clock.now_s += 1.0
-    # A token each 20 ms, for a second.
+    # One token every 20 ms, for a second.
     assert pool.snapshot(request()).decode_tokens.tolist() == [150]
     pool.finish(flight)
     assert pool.snapshot(request()).decode_tokens.tolist() == [0]
 
 
-def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
+def test_an_observed_token_marks_the_start_of_the_endpoints_step() -> None:
     clock = Clock(1000.0)
     pool = Pool(PrefixIndex(10), 1e9, clock=clock)
     pool.replace_endpoints([endpoint(0), endpoint(1)])
@@ -138,7 +138,7 @@ def test_an_observed_token_tells_when_the_endpoints_step_began() -> None:
     assert since() == [250, None]
     pool.saw_tokens(flight, 1, clock.now_s)
     assert since() == [0, None]
-    # However long a step takes, it is one while someone awaits its token.
+    # A long step still counts as one while a response awaits its token.
     clock.now_s += 30
     assert since() == [30_000, None]
     pool.finish(flight)
@@ -169,7 +169,7 @@ def test_ipv6_endpoints_are_chosen_by_a_subset_hint() -> None:
     assert [e.name for e in pool.snapshot(request(), frozenset(["2001:db8::2"])).endpoints] == ["b"]
 
 
-def test_a_pool_of_more_endpoints_than_there_are_slots_takes_what_fits() -> None:
+def test_a_pool_larger_than_its_slots_leaves_the_rest_out() -> None:
     pool = Pool(PrefixIndex(10), 1e9)
     pool.replace_endpoints(Endpoint(f"p{i}", f"10.{i >> 8}.{i & 255}.1:1") for i in range(CAPACITY + 1))
     assert len(pool) == CAPACITY
@@ -268,7 +268,7 @@ def test_the_index_agrees_with_sets(additions: list[tuple[int, list[int]]]) -> N
         assert index.scores(wanted, np.array([slot]))[0] == leading / len(wanted)
 
 
-def test_hashes_depend_on_all_that_came_before() -> None:
+def test_a_blocks_hash_depends_on_all_earlier_blocks() -> None:
     one, other = (block_hashes("m", text + b"x" * 64, 64, 10) for text in (b"a" * 64, b"b" * 64))
     assert len(one) == 2
     assert one[1] != other[1]

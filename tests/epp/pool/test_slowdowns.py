@@ -110,7 +110,7 @@ def test_a_new_endpoint_does_not_inherit_the_factor_of_its_slot() -> None:
     rig = Rig(speeds={3: (2.0, 2.0)})
     assert rig.run(20).slowdown[3] > 1.5
     rig.pool.replace_endpoints(e for slot, e in rig.pool.endpoints.items() if slot != 3)
-    # A response of the one that has left still comes to its end.
+    # A response of the removed endpoint still ends.
     rig.pool.slowdowns.observed(3, feature_columns(REQUEST, rig.pool.snapshot_of_slot(0, REQUEST)), ttft_ms=500.0)
     rig.now_s += 10.0
     rig.pool.replace_endpoints([*rig.pool.endpoints.values(), Endpoint("new", "10.0.0.9:8000")])
@@ -120,7 +120,7 @@ def test_a_new_endpoint_does_not_inherit_the_factor_of_its_slot() -> None:
     assert rig.run(10).slowdown.tolist() == [1] * 5
 
 
-def test_while_no_endpoint_is_suspected_the_models_are_asked_nothing_about_it() -> None:
+def test_the_models_get_no_evidence_while_no_endpoint_is_suspected() -> None:
     rig = Rig()
     rig.run(10)
     rig.now_s += 1.0
@@ -134,7 +134,7 @@ LATENCIES_MS = st.tuples(st.floats(1e-3, 1e7), st.floats(1e-3, 1e7))
 
 
 @given(st.lists(LATENCIES_MS, min_size=4, max_size=4), st.floats(0.1, 1e5))
-def test_no_observations_lead_to_a_factor_out_of_bounds(observed: list[tuple[float, float]], said_ms: float) -> None:
+def test_factors_stay_within_their_bounds(observed: list[tuple[float, float]], said_ms: float) -> None:
     slowdowns = Slowdowns(lambda: 0.0)
     features = np.ones((len(ROW_NAMES), 1), dtype=np.float32)
     for slot, (ttft_ms, tpot_ms) in enumerate(observed * 5):

@@ -126,7 +126,7 @@ def test_a_file_may_be_json(file: Path) -> None:
     assert [endpoint.address for endpoint in read_endpoints(file)] == ["10.0.0.1:8000"]
 
 
-def test_an_endpoint_whose_name_can_not_be_resolved_is_left_out(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_endpoint_with_an_unresolvable_name_is_left_out(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_text("endpoints: [{address: nowhere.invalid, port: 1}, {address: localhost, port: 2, metricsPort: 3}]")
     (endpoint,) = read_endpoints(file)
     host, _ = split_address(endpoint.address)

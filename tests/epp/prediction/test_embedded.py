@@ -13,7 +13,7 @@ from tests.predictor.models import pair
 COLUMNS = np.arange(len(ROW_NAMES) * 3, dtype=np.float32).reshape(len(ROW_NAMES), 3)
 
 
-async def test_predictions_are_those_of_the_stores_models(tmp_path: Path) -> None:
+async def test_predictions_come_from_the_stores_models(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(2.0, offset=1.0))
     client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=60)
     await client.start()
@@ -25,7 +25,7 @@ async def test_predictions_are_those_of_the_stores_models(tmp_path: Path) -> Non
     assert (predictions.generation, predictions.source) == (1, "embedded")
 
 
-async def test_an_empty_store_is_said_to_be_empty_until_it_is_filled(tmp_path: Path) -> None:
+async def test_the_error_names_an_empty_store_until_models_arrive(tmp_path: Path) -> None:
     client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=0.02)
     await client.start()
     with pytest.raises(PredictionUnavailableError, match="nothing has been published"):

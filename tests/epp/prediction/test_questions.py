@@ -45,7 +45,7 @@ def test_prompt_costs_come_from_the_models_and_the_decision_gets_its_own_rows() 
     assert snapshot.unloaded_tpot_ms.tolist() == pytest.approx([10.0] * 3)
 
 
-def test_costs_are_asked_once_a_second_and_not_for_too_large_pools() -> None:
+def test_costs_are_predicted_once_a_second_and_only_for_small_pools() -> None:
     clock = Clock()
     pool = pool_of(5, clock)
     questions, request = Questions(pool, clock), Request("1", "m")
@@ -60,7 +60,7 @@ def test_costs_are_asked_once_a_second_and_not_for_too_large_pools() -> None:
     assert [rows(many), rows(few)] == [5000, 15]
 
 
-def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_costs_along() -> None:
+def test_the_least_tpot_lasts_and_a_removed_endpoints_costs_are_forgotten() -> None:
     clock = Clock()
     pool = pool_of(2, clock)
     slots = np.arange(2)
@@ -78,7 +78,7 @@ def test_the_least_tpot_stays_for_long_and_an_endpoint_that_leaves_takes_its_cos
     assert np.isnan(costs["new"])
 
 
-def test_an_endpoint_is_slower_than_the_models_say_when_the_others_are_not() -> None:
+def test_an_endpoint_has_a_bias_only_if_it_differs_from_the_others() -> None:
     clock = Clock()
     pool = pool_of(4, clock)
     slots, tpot_ms = np.arange(4), np.full(4, 10.0)
@@ -91,7 +91,7 @@ def test_an_endpoint_is_slower_than_the_models_say_when_the_others_are_not() -> 
     assert learn(1) == [1, 1, 1, 1]
     for slot in (0, 1, 2):
         pool.record_gap(slot, 12.0, 1)
-    # All differ alike: their load is not the models' fault. Of the last one nothing is known.
+    # The three observed endpoints differ from the models alike, so none has a bias. The last one was not observed.
     assert learn(5) == [1, 1, 1, 1]
     for _ in range(600):
         pool.record_gap(2, 24.0, 1)
@@ -106,7 +106,7 @@ def test_an_endpoint_is_slower_than_the_models_say_when_the_others_are_not() -> 
     assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, 1, 1])
 
 
-def test_once_the_models_know_of_an_endpoints_speed_there_is_no_bias_left() -> None:
+def test_the_bias_ends_when_the_models_know_the_endpoints_speed() -> None:
     pool = pool_of(3, Clock())
     slots, costs = np.arange(3), np.full(3, 0.02)
     for slot, gap_ms in ((0, 12.0), (1, 12.0), (2, 24.0)):
@@ -117,7 +117,7 @@ def test_once_the_models_know_of_an_endpoints_speed_there_is_no_bias_left() -> N
         assert pool.snapshot(Request("1", "m")).tpot_bias.tolist() == pytest.approx([1, 1, bias], abs=0.01)
 
 
-def test_a_decision_tells_medians_and_prices() -> None:
+def test_an_explanation_shows_medians_and_costs() -> None:
     upper = np.array([300.0, 600.0]), np.array([26.0, 52.0])
     predictions = Predictions(*upper, 1, "test", *(latency / 2 for latency in upper))
     pool = pool_of(2, Clock())
@@ -126,7 +126,7 @@ def test_a_decision_tells_medians_and_prices() -> None:
     snapshot = pool.snapshot(request).with_predictions(predictions)
     decision = load_scheduler(DEFAULT_CONFIG, {}).schedule(request, snapshot, np.random.default_rng(1))
     assert isinstance(decision, Decision)
-    told = explain(Record(decision, 1.0, None))["candidates"]
-    assert told[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
-    assert [one["prefill_ms_per_token"] for one in told] == [0.02, 0.03]
-    assert [(one["tpot_bias"], one["slowdown"]) for one in told] == [(1, 1)] * 2
+    candidates = explain(Record(decision, 1.0, None))["candidates"]
+    assert candidates[0]["predicted"] == {"ttft_ms": 300, "tpot_ms": 26, "ttft_median_ms": 150, "tpot_median_ms": 13}
+    assert [one["prefill_ms_per_token"] for one in candidates] == [0.02, 0.03]
+    assert [(one["tpot_bias"], one["slowdown"]) for one in candidates] == [(1, 1)] * 2

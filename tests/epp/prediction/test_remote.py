@@ -68,7 +68,7 @@ async def test_one_request_brings_all_predictions() -> None:
 
 
 @pytest.mark.parametrize("broken", [refuse, short])
-async def test_a_replica_that_answers_wrongly_is_passed_over(broken: Handler) -> None:
+async def test_a_replica_with_a_bad_answer_is_skipped(broken: Handler) -> None:
     async with predictor(broken) as bad, predictor(answer) as good:
         client = RemoteLatencyClient((bad, good), timeout_s=PATIENCE_S)
         for _ in range(4):
@@ -76,7 +76,7 @@ async def test_a_replica_that_answers_wrongly_is_passed_over(broken: Handler) ->
         await client.close()
 
 
-async def test_a_replica_that_is_gone_is_passed_over() -> None:
+async def test_an_unreachable_replica_is_skipped() -> None:
     async with predictor(answer) as good:
         client = RemoteLatencyClient(("http://127.0.0.1:1", good), timeout_s=PATIENCE_S)
         for _ in range(4):
@@ -84,7 +84,7 @@ async def test_a_replica_that_is_gone_is_passed_over() -> None:
         await client.close()
 
 
-async def test_a_replica_that_hangs_costs_its_deadline_once_and_is_then_left_alone() -> None:
+async def test_a_hanging_replica_costs_one_deadline_and_is_then_skipped() -> None:
     asked = 0
 
     async def hang_counted(request: web.Request) -> web.Response:
@@ -117,11 +117,11 @@ async def test_a_hung_predictor_costs_a_handful_of_many_concurrent_requests() ->
             assert all(isinstance(result, PredictionUnavailableError) for result in results)
             waited += sum("no answer within" in str(result) for result in results)
         await client.close()
-    # The first four wait together; after each pause, one alone is sent to try.
+    # The first four requests wait together. After each pause, a single request tries the replica.
     assert waited == asked <= 4 + 3
 
 
-async def test_after_its_pause_a_predictor_is_tried_by_one_request_and_then_trusted(
+async def test_one_request_tries_a_predictor_after_its_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Replica, "FIRST_PAUSE_S", 0.01)
@@ -156,7 +156,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_rows_reach_the_trainer_even_when_it_was_away() -> None:
+async def test_rows_reach_a_trainer_that_was_unreachable() -> None:
     received: list[float] = []
     keys: set[str] = set()
     failures = 2
@@ -204,7 +204,7 @@ async def test_rows_that_the_trainer_refuses_do_not_hold_up_the_rest() -> None:
     assert len(sink) == 0
 
 
-async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -> None:
+async def test_a_predictor_that_accepts_columns_gets_columns(tmp_path: Path) -> None:
     open_store(str(tmp_path)).publish(pair(1.0))
     row = np.array([[0.5], [100], [2], [3], [4], [0.25], [0], [0], [0], [0], *[[np.nan]] * 4], np.float32)
     with running_predictor(tmp_path) as url:
@@ -219,7 +219,7 @@ async def test_a_predictor_that_takes_columns_is_asked_by_them(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("has_median", [False, True])
-async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_median: bool) -> None:
+async def test_both_clients_return_medians_if_the_models_have_them(tmp_path: Path, has_median: bool) -> None:
     open_store(str(tmp_path)).publish(pair(1.0, has_median=has_median))
     embedded = EmbeddedLatencyClient(str(tmp_path), 60.0)
     await embedded.start()
@@ -239,7 +239,7 @@ async def test_both_clients_know_the_medians_that_there_are(tmp_path: Path, has_
             np.testing.assert_allclose(median, value / 2)
 
 
-async def test_an_older_predictor_that_knows_fewer_features_is_asked_by_rows() -> None:
+async def test_an_older_predictor_with_fewer_features_gets_rows() -> None:
     asked: list[str] = []
     known = set(ROW_NAMES) - {"ms_since_token"}
 
@@ -262,7 +262,7 @@ async def test_an_older_predictor_that_knows_fewer_features_is_asked_by_rows() -
 @pytest.mark.parametrize(
     "text", [b"", b"{}\n" + bytes(24), b'{"generation":1}\n' + bytes(20), b'{"generation":1}\n' + b"\xff" * 24]
 )
-async def test_an_answer_in_columns_that_is_none_counts_as_a_failure(text: bytes) -> None:
+async def test_a_malformed_answer_in_columns_counts_as_a_failure(text: bytes) -> None:
     async def nonsense(request: web.Request) -> web.Response:
         return web.Response(body=text)
 

@@ -30,7 +30,7 @@ ROWS = np.zeros((len(ROW_NAMES), 3), dtype=np.float32)
 
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[str]:
-    """A server of both APIs that shows this folder's certificate."""
+    """Run a server of both APIs with this folder's certificate. Yield its URL."""
 
     async def predict(request: web.Request) -> web.Response:
         rows = len((await request.json())["requests"])
@@ -105,7 +105,7 @@ async def test_rows_are_sent_only_to_a_trusted_trainer(tmp_path: Path, caplog: p
                 await asyncio.sleep(0.01)
             assert sink.sent == 0
             assert "certificate verify failed" in caplog.text
-            # The file is put right, and what was kept is sent.
+            # The file is corrected, and the queued rows are sent.
             authority.write_ca(ca_file)
             trust.refresh()
             while not sink.sent:
@@ -114,7 +114,7 @@ async def test_rows_are_sent_only_to_a_trusted_trainer(tmp_path: Path, caplog: p
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_the_file_is_followed_and_a_broken_one_changes_nothing(
+async def test_a_changed_ca_file_is_loaded_and_a_broken_one_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, ca_file = Authority("first"), Authority("second"), tmp_path / "ca.crt"

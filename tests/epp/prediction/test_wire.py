@@ -8,7 +8,7 @@ from model_store import ROW_NAMES, FeatureRow
 from trainer.wire import decode_batch
 
 
-def test_a_row_reaches_the_trainer_as_the_picker_knew_it() -> None:
+def test_a_row_reaches_the_trainer_unchanged() -> None:
     features = dict.fromkeys(ROW_NAMES, 3.0) | {"kv_cache_percentage": 0.25, "prefix_cache_score": 0.5, "pod_type": 2.0}
     features["recent_tpot_ms"] = math.nan
     columns = np.array([[value] for value in features.values()], dtype=np.float32)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from epp.request.budget import ObservationBudget
 
 
-def test_a_burst_is_followed_and_then_so_many_a_second() -> None:
+def test_a_burst_is_observed_and_then_the_rate_holds() -> None:
     budget = ObservationBudget(10, 1e9)
     assert sum(budget.take(0.0) for _ in range(100)) == 20
     assert sum(budget.take(1.0) for _ in range(100)) == 10
@@ -24,12 +24,12 @@ def test_a_budget_of_0_observes_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.integers(0, 300)), max_size=300))
-def test_over_time_no_more_tokens_are_followed_than_allowed(requests: list[tuple[float, int]]) -> None:
+def test_the_observed_tokens_stay_within_the_rate(requests: list[tuple[float, int]]) -> None:
     budget, now_s, followed = ObservationBudget(1e6, 500), 0.0, 0
     for pause_s, tokens in requests:
         now_s += pause_s
         if budget.take(now_s):
             budget.spend(tokens)
             followed += tokens
-    # Two seconds' room to begin with, and one response that overdraws.
+    # The budget begins with two seconds' worth, and one response may overdraw it.
     assert followed <= 1000 + 500 * now_s + 300

@@ -11,14 +11,14 @@ from tests.epp.parts import CHAT, Gateway, build_director, queued_rows
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A tokenizer to which every word is a token."""
+    """Write a tokenizer to which every word is a token. Return its folder."""
     built = Built(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     built.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     built.save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
 
-def test_an_estimate_follows_what_the_servers_count() -> None:
+def test_an_estimate_follows_the_servers_counts() -> None:
     tokens = TokenEstimator()
     assert tokens.estimate("m", 400) == 100
     for _ in range(500):
@@ -35,7 +35,7 @@ def test_model_names_of_clients_take_bounded_memory() -> None:
     assert tokens.estimate("m10", 400) < 100
 
 
-async def test_a_configured_tokenizer_counts_and_the_trainer_is_told(folder: Path) -> None:
+async def test_a_configured_tokenizers_counts_are_marked_in_training_rows(folder: Path) -> None:
     director = build_director()
     gateway = Gateway(director, tokenizer=Tokenizer(folder))
     await gateway.request_headers()
@@ -43,7 +43,7 @@ async def test_a_configured_tokenizer_counts_and_the_trainer_is_told(folder: Pat
     await gateway.response_headers()
     await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
     (record,) = director.books.decisions.newest(1)
-    # The prompt's forty words, and the template's two marks with what stands beside them.
+    # Forty words of the prompt, and two marks of the template, each joined to a word.
     assert record.decision.request.input_tokens == 42
     (row,) = queued_rows(director)
     assert (row.input_token_length, row.input_length_source) == (42, "tokenizer")

@@ -57,7 +57,7 @@ async def test_a_request_is_a_span_in_the_clients_trace(monkeypatch: pytest.Monk
     assert request.start_time_unix_nano <= decision.end_time_unix_nano <= request.end_time_unix_nano
 
 
-async def test_without_a_trace_of_the_clients_one_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_without_a_trace_begins_one(monkeypatch: pytest.MonkeyPatch) -> None:
     spans, forwarded = await collected(monkeypatch, {})
     (trace_id,) = {span.trace_id.hex() for span in spans}
     assert forwarded.split("-")[1] == trace_id

@@ -31,7 +31,7 @@ def build_snapshot(
     predicted: list[tuple[float, float]] | None = None,
     medians: list[tuple[float, float]] | None = None,
 ) -> Snapshot:
-    """A snapshot with the columns that matter to a test; the others are those of an idle pool.
+    """Build a snapshot with the columns that matter to a test. The other columns are those of an idle pool.
 
     `tpot_slos` counts requests in flight by objective, for each candidate; `so_far` is what all of them have, and since
     when: tokens, and ms.

@@ -53,7 +53,7 @@ def test_one_endpoint_with_room_is_enough() -> None:
     assert isinstance(outcome(build_snapshot(2, waiting=[9, 5], kv_usage=[0.99, 0.8])), Decision)
 
 
-def test_without_traffic_older_metrics_count_while_they_are_believed() -> None:
+def test_older_metrics_count_without_traffic_until_they_are_stale() -> None:
     assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1])), Decision)
     assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1], in_flight=[1, 0])), Decision)
     assert isinstance(outcome(build_snapshot(2, metrics_age_s=[1, 1], waiting=[9, 9])), Refusal)
@@ -192,7 +192,7 @@ def test_the_probability_of_shedding_is_k_times_a_power_of_saturation(
     assert ProbabilisticAdmitter(power=power, k=k).probability(candidates) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_probabilistic_admitter_sheds_at_random_and_only_what_can_be_shed() -> None:
+def test_the_probabilistic_admitter_sheds_only_sheddable_requests_at_random() -> None:
     candidates, rng = build_snapshot(1, waiting=[5 * (0.5 / 300) ** 0.2]), np.random.default_rng(4)
     admitter = ProbabilisticAdmitter()
     shed = [admitter.admit(SHEDDABLE, candidates, rng) is not None for _ in range(400)]

@@ -66,7 +66,7 @@ async def test_the_preset_serves_every_request_by_predictions() -> None:
         assert set_headers(answer)["x-gateway-destination-endpoint"] == "10.0.0.1:8000"
 
 
-async def test_the_explanation_has_the_headroom_that_was_decided_by() -> None:
+async def test_the_explanation_has_the_headroom_of_the_decision() -> None:
     director = build_director(endpoints=1, latency=FixedPredictions([(100.0, 30.0)]))
     asked = {"x_prediction_based_scheduling": "true", "x_slo_ttft_ms": "500"}
     await ask(Gateway(director), asked)
@@ -104,7 +104,7 @@ async def test_with_shed_all_a_request_that_costs_more_than_it_gains_is_shed() -
     for _ in range(3):
         others = await ask(Gateway(director), asked | {"x_slo_tpot_ms": "7.5"})
         assert set_headers(others)["x-gateway-destination-endpoint"]
-    # It can't be in time itself, and slows three that may be.
+    # The request can't be in time itself, and slows three others that may be.
     shed = (await ask(Gateway(director), asked | {"x_slo_tpot_ms": "1"})).immediate_response
     assert (shed.status.code, b"more requests would miss their objectives" in shed.body) == (429, True)
     assert b'headroom_epp_shed_requests_total{plugin="slo-scorer"} 1.0' in director.metrics.page()

@@ -62,7 +62,7 @@ def test_a_peer_is_measured_in_the_same_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(_TEST_S)
-def test_both_fronts_are_measured_in_one_run_and_told_in_a_page(tmp_path: Path) -> None:
+def test_both_fronts_are_measured_in_one_run_and_written_to_a_page(tmp_path: Path) -> None:
     page = tmp_path / "fronts.md"
     measured = _figures(tmp_path, "--only", "fronts", "--out", str(page))
     ratios = {f"front_{name}" for name in ("cpu_ratio_default", "cpu_ratio_slo", "pick_c32_p50_ratio")}

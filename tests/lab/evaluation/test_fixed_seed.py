@@ -88,7 +88,7 @@ run_once = cache(run)
 
 
 def advantage(workload: str, policy: str) -> float:
-    """The attainment of a policy less that of `default` on the same requests, averaged over the seeds."""
+    """Return a policy's attainment less that of `default` on the same requests, averaged over the seeds."""
     differences = [
         run_once(workload, policy, seed).attainment - run_once(workload, "default", seed).attainment
         for seed in SEEDS[workload]

@@ -48,7 +48,7 @@ def test_the_built_in_configuration_is_described() -> None:
     ]
 
 
-def test_the_preset_is_described_with_what_is_ignored() -> None:
+def test_the_presets_description_names_its_ignored_parameters() -> None:
     result = run(PRESET)
     assert result.exit_code == 0
     assert '  filter strict (prefix-cache-affinity-filter) {"affinityThreshold":0.99,' in result.output
@@ -99,14 +99,14 @@ def test_probable_mistakes_give_a_warning(text: str, warning: str | None) -> Non
         (DEFAULT_CONFIG, {"STICKY_EPSILON": "x"}, "<stdin>: environment variable STICKY_EPSILON='x': "),
     ],
 )
-def test_errors_are_placed(text: str, environ: dict[str, str], message: str) -> None:
+def test_an_error_begins_with_its_place(text: str, environ: dict[str, str], message: str) -> None:
     result = run(text, **environ)
     assert result.exit_code == 1
     assert result.stderr.startswith(message)
     assert result.stdout == ""
 
 
-def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_the_error_about_a_missing_file_names_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(check, [str(tmp_path / "none.yaml")])
     assert result.exit_code == 1
     assert "none.yaml: No such file or directory" in result.stderr
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert "not UTF-8" in CliRunner().invoke(check, [str(tmp_path / "latin")]).stderr
 
 
-def test_shedding_of_all_is_shown_and_is_nothing_of_the_reference() -> None:
+def test_shed_all_is_described_and_has_no_effect_on_the_reference() -> None:
     shedding = DEFAULT_CONFIG.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n", 1)
     assert 'admission: utilization-detector, slo-scorer {"shed":"all"}\n' in run(shedding).output
     other = run(shedding.replace("shed: all", "shed: all, strategy: reference"))

@@ -55,7 +55,7 @@ def test_the_environment_wins_over_the_built_in_configuration() -> None:
     assert not scheduler.notices
 
 
-def test_parameters_of_the_other_strategy_are_noticed() -> None:
+def test_parameters_of_the_other_strategy_give_a_notice() -> None:
     scheduler = load(DEFAULT_CONFIG, STICKY_EPSILON="0.2", NEG_HEADROOM_TTFT_WEIGHT="0.5")
     expected = "slo-scorer: negHeadroomTtftWeight, stickyEpsilon: no effect except with strategy: reference"
     assert scheduler.notices == (expected,)
@@ -306,7 +306,7 @@ def test_a_damaged_configuration_is_read_or_refused(data: st.DataObject, text: s
 
 
 @pytest.mark.parametrize("type_name", sorted(REFUSED))
-def test_a_type_that_is_known_and_not_had_is_refused_with_the_reason(type_name: str) -> None:
+def test_an_unsupported_plugin_type_is_refused_with_the_reason(type_name: str) -> None:
     assert type_name not in plugin_types()
     with pytest.raises(DocumentError) as caught:
         load(HEAD + f"plugins:\n- type: {type_name}\n")
@@ -343,11 +343,11 @@ def test_the_preset_decides_with_predictions_and_without() -> None:
 
 
 @pytest.mark.parametrize("type_name", ["latency-scorer", "slo-headroom-tier-filter", "latency-slo-admitter"])
-def test_whatever_reads_predictions_wants_them(type_name: str) -> None:
+def test_every_plugin_that_reads_predictions_requests_them(type_name: str) -> None:
     assert load(QUEUE + f"- type: {type_name}\n").wants_predictions(Request("1", "m"))
 
 
-def test_predictions_are_wanted_by_declaring_their_producer_and_not_when_it_is_off() -> None:
+def test_the_producer_requests_predictions_unless_it_is_switched_off() -> None:
     text = QUEUE + "- type: latency-scorer\n- type: predicted-latency-producer\n"
     assert load(text.replace("- type: latency-scorer\n", "")).wants_predictions(Request("1", "m"))
     assert not load(text + "  parameters: {predictInProduce: false}\n").wants_predictions(Request("1", "m"))
@@ -387,7 +387,7 @@ def test_predictions_are_wanted_by_declaring_their_producer_and_not_when_it_is_o
         ("parser: {pluginRef: queue-scorer}\n", "$.parser.pluginRef", "expected openai-parser or passthrough-parser"),
     ],
 )
-def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, problem: str) -> None:
+def test_a_section_that_asks_for_an_unsupported_feature_is_refused(text: str, path: str, problem: str) -> None:
     with pytest.raises(DocumentError) as caught:
         load(LLM_D + "plugins:\n- type: queue-scorer\n" + text)
     assert problem in caught.value.problem
@@ -414,7 +414,7 @@ def test_what_would_ask_for_more_than_there_is_is_refused(text: str, path: str, 
         ),
     ],
 )
-def test_what_is_ignored_is_said(text: str, notice: str | None) -> None:
+def test_an_ignored_setting_gives_a_notice(text: str, notice: str | None) -> None:
     notices = load(LLM_D + "plugins:\n- type: queue-scorer\n" + text).notices
     assert len(notices) == (notice is not None)
     assert notice is None or notice in notices[0]
@@ -466,7 +466,7 @@ def test_the_default_detector_reads_the_environment() -> None:
         ),
     ],
 )
-def test_the_prefix_index_has_the_size_that_is_asked_for(text: str, expected: PrefixParameters) -> None:
+def test_the_prefix_index_has_the_configured_size(text: str, expected: PrefixParameters) -> None:
     assert load(text).prefix == expected
 
 

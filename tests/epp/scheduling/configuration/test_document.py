@@ -15,7 +15,7 @@ def failure(text: str) -> DocumentError:
     return caught.value
 
 
-def test_values_know_their_lines() -> None:
+def test_each_value_has_its_line() -> None:
     text = "a: 1\nb:\n- x: {y: 2}\n\n- z:\n    deep: 3\n"
     document = read_document(text)
     assert document.value == {"a": 1, "b": [{"x": {"y": 2}}, {"z": {"deep": 3}}]}
@@ -23,7 +23,7 @@ def test_values_know_their_lines() -> None:
     assert {path: document.lines[path] for path in lines} == lines
 
 
-def test_an_error_at_what_is_missing_has_the_line_of_what_is_around_it() -> None:
+def test_an_error_about_a_missing_value_has_the_line_of_its_parent() -> None:
     document = read_document("a:\n  b:\n  - c: 1\n")
     error = document.error("missing", "$.a.b[0].d.e")
     assert (error.line, error.path, str(error)) == (3, "$.a.b[0].d.e", "line 3: $.a.b[0].d.e: missing")

@@ -75,7 +75,9 @@ async def test_a_config_map_s_symbolic_link_is_followed(tmp_path: Path) -> None:
     assert scorer(applied[0]) == "token-load-scorer"
 
 
-async def test_a_file_that_is_gone_for_a_moment_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_is_missing_for_a_moment_is_read_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, applied = tmp_path / "config.yaml", list[Scheduler]()
     path.write_text(QUEUE)
     file = SchedulerFile(path, {})
@@ -105,7 +107,7 @@ async def test_a_configuration_that_can_t_be_applied_is_counted(tmp_path: Path) 
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_the_first_load_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_first_load_raises_the_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can't read .*none: No such file"):
         SchedulerFile(tmp_path / "none", {}).load()
     (tmp_path / "latin").write_bytes(b"a: \xe9")

@@ -25,7 +25,7 @@ def scores(asked: Request, candidates: Snapshot, scorer: SloScorer = SCORER) -> 
     return found
 
 
-def test_an_endpoint_that_meets_both_is_preferred_and_the_rest_is_less_by_what_it_costs() -> None:
+def test_an_endpoint_that_meets_both_objectives_scores_far_above_the_others() -> None:
     candidates = build_snapshot(
         3, predicted=[(300, 26), (3000, 26), (300, 260)], medians=[(200, 20), (2000, 20), (200, 200)]
     )
@@ -35,7 +35,7 @@ def test_an_endpoint_that_meets_both_is_preferred_and_the_rest_is_less_by_what_i
     assert slow < 0.1
 
 
-def test_a_loose_request_keeps_off_those_that_strict_ones_would_miss_for_it() -> None:
+def test_a_loose_request_avoids_endpoints_where_strict_ones_would_miss() -> None:
     candidates = build_snapshot(
         2,
         in_flight=[20, 20],
@@ -67,7 +67,7 @@ def test_a_quick_start_leaves_a_response_room_to_be_slowed() -> None:
     assert too_late[0] == 1.0
 
 
-def test_a_request_that_nothing_can_save_goes_where_it_costs_least() -> None:
+def test_a_hopeless_request_goes_where_it_costs_least() -> None:
     candidates = build_snapshot(
         2,
         in_flight=[20, 20],
@@ -88,7 +88,7 @@ def test_a_prompt_goes_where_it_is_cached_when_reading_it_would_hold_others_up()
             unloaded_tpot_ms=[8, 8],
             prefill_ms_per_token=[ms_per_token, ms_per_token],
             prefix_score=[0.0, 1.0],
-            # The endpoint that has the prompt is the slower one by a little.
+            # The endpoint with the cached prompt is slightly slower.
             predicted=[(300, 26), (300, 26.5)],
             medians=[(200, 20), (200, 20.4)],
         )
@@ -104,16 +104,16 @@ def test_between_equal_endpoints_the_faster_is_chosen() -> None:
     assert scores(request(None, None), candidates)[1] > 0.9
 
 
-def test_an_endpoint_that_is_slower_than_predicted_is_taken_for_slower() -> None:
+def test_an_endpoint_slower_than_predicted_scores_lower() -> None:
     candidates = build_snapshot(2, predicted=EVEN, medians=EVEN_MEDIANS, tpot_bias=[1.3, 1.0])
     assert scores(request(tpot_ms=25), candidates)[0] < scores(request(tpot_ms=25), candidates)[1] == 1.0
 
 
-def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> None:
+def test_a_stalled_endpoint_is_avoided_until_its_next_token() -> None:
     def first_of(
         since_ms: list[float], prefill_tokens: list[float] | None = None, ms_per_token: float = 0.0
     ) -> list[float]:
-        # The first is the quicker one by a little.
+        # The first endpoint is slightly faster.
         candidates = build_snapshot(
             2,
             predicted=[(300, 26), (300, 26.5)],
@@ -127,10 +127,10 @@ def test_an_endpoint_that_stands_still_is_kept_off_until_its_next_token() -> Non
 
     assert first_of([15, 5])[0] == 1.0
     assert first_of([3000, 5])[0] < 0.1
-    # A step may be that long where prompts are read, and where nobody sees tokens nobody can tell.
+    # A step may be that long while prompts are read. Without observed tokens, a stall can't be detected.
     assert first_of([3000, 5], prefill_tokens=[60_000, 0], ms_per_token=0.05)[0] == 1.0
     assert first_of([np.nan, 5])[0] == 1.0
-    # When nothing comes from any, it is the picker that paused.
+    # When no endpoint sends tokens, the picker itself has paused.
     assert first_of([3000, 3000])[0] == 1.0
 
 
@@ -152,7 +152,7 @@ objective = st.one_of(st.none(), st.floats(0.1, 1e6))
 
 
 @given(latencies, latencies | st.none(), counts, objective, objective)
-def test_scores_keep_to_the_range_and_nothing_known_is_the_worst(
+def test_scores_stay_in_range_and_an_unknown_endpoint_scores_worst(
     predicted: list[tuple[float, float]],
     medians: list[tuple[float, float]] | None,
     in_flight: list[dict[float, int]],

@@ -26,7 +26,7 @@ CONFIGURATIONS = [text for language, text in FENCES if language == "yaml" and te
 
 
 def table_of_types() -> list[str]:
-    """A row for each type of the registry that ships: names, kinds, parameters with defaults, first sentence."""
+    """Return a row for each plugin type: names, kinds, parameters with defaults, first sentence."""
     classes = {cls.type_name: cls for cls in plugin_types().values() if cls.__module__.startswith("epp.")}
     rows = []
     for type_name, cls in sorted(classes.items()):

@@ -160,7 +160,7 @@ def test_a_missing_objective_is_not_an_objective_of_0() -> None:
     assert tiers.keep(request(ttft_ms=None), candidates, RNG).tolist() == [1, 0]
 
 
-def test_headroom_is_told_apart_below_a_millisecond() -> None:
+def test_headroom_differences_below_a_millisecond_count() -> None:
     candidates = build_snapshot(2, predicted=[(499.9, 20.0), (499.4, 20.0)])
     assert LatencyScorer().score(request(), candidates, RNG).tolist() == [1.0, 0.01]
     candidates = build_snapshot(2, predicted=[(500.3, 20.0), (499.9, 20.0)])

@@ -59,7 +59,9 @@ def build(type_name: str, **parameters: Any) -> Any:
     ],
     ids=lambda value: getattr(value, "type_name", None),
 )
-def test_a_scorer_of_load(scorer: Scorer, columns: dict[str, list[float]], expected: list[float]) -> None:
+def test_a_scorer_gives_the_expected_scores(
+    scorer: Scorer, columns: dict[str, list[float]], expected: list[float]
+) -> None:
     candidates = build_snapshot(3, **columns)  # type: ignore[arg-type]
     assert scorer.score(REQUEST, candidates, RNG).tolist() == pytest.approx(expected)
 
@@ -119,7 +121,7 @@ SELECTOR = "label-selector-filter"
         (build(SELECTOR, matchExpressions=[{"key": "tier", "operator": "NotIn", "values": ["tin"]}]), [1, 1, 0, 1]),
     ],
 )
-def test_a_filter_by_label(candidate_filter: Filter, expected: list[int]) -> None:
+def test_a_label_filter_keeps_matching_endpoints(candidate_filter: Filter, expected: list[int]) -> None:
     candidates = build_snapshot(4, labels=LABELS)
     assert candidate_filter.keep(REQUEST, candidates, RNG).tolist() == [bool(kept) for kept in expected]
     view = candidates.take(np.array([3, 0]))
@@ -389,7 +391,7 @@ BAD: list[Any] = [
 ]
 
 
-# Without the address in memory of object(): each worker of a parallel run must name the tests alike.
+# Test names without object()'s memory address: all workers of a parallel run must name the tests alike.
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: repr(bad).partition(" at 0x")[0])
 def test_a_plugin_that_fails_costs_no_request(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
     guard.FAULTS.clear()

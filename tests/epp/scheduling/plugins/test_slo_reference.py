@@ -41,7 +41,7 @@ class Pod:
 
 
 def reference(scorer: SloScorer, request: Request, candidates: Snapshot) -> list[float]:
-    """The probability with which each endpoint is drawn."""
+    """Return the probability with which each endpoint is drawn."""
     pods = [Pod(candidates, index, request, scorer) for index in range(len(candidates))]
     chances = [0.0] * len(pods)
     epsilon = scorer.sticky_epsilon
@@ -113,7 +113,7 @@ def blend(g: float, h: float, a: float, b: float) -> float:
 
 
 def exact(scorer: SloScorer, request: Request, candidates: Snapshot) -> list[float]:
-    """The same from the branches that the scorer's draw follows."""
+    """Return the same from the branches that the scorer's draw follows."""
     assert candidates.predictions is not None
     room = headroom(request, candidates, candidates.predictions, scorer.slo_buffer_factor)
     chances = np.zeros(len(candidates))

@@ -41,7 +41,7 @@ def test_when_all_are_busy_the_smaller_miss_is_likelier() -> None:
     assert draws(EXACT, request(), candidates)[0] > 250
 
 
-def test_a_strict_request_in_flight_limits_what_may_join_it() -> None:
+def test_a_strict_request_in_flight_repels_others_that_would_slow_it() -> None:
     candidates = build_snapshot(2, tightest_tpot_slo_ms=[15, np.inf], predicted=[(100, 20), (100, 20)])
     assert set(draws(EXACT, request(), candidates)) == {1}
 
