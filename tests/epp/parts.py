@@ -120,8 +120,8 @@ class Gateway:
         headers = {":status": str(status), "content-type": content_type}
         message = ProcessingRequest(response_headers=header_block(headers, False))
         if served:
-            told = message.metadata_context.filter_metadata[LB_NAMESPACE].fields
-            told[SERVED_KEY].string_value = served
+            fields = message.metadata_context.filter_metadata[LB_NAMESPACE].fields
+            fields[SERVED_KEY].string_value = served
         (answer,) = await self.send(message)
         return answer
 

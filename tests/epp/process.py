@@ -138,6 +138,6 @@ def token(content: str, **fields: Any) -> bytes:
 
 
 def _ready_workers(picker: PickerProcess) -> int:
-    told = picker.log.read_text()
-    assert picker.process.poll() is None, told
-    return told.count("ready: ext_proc")
+    log = picker.log.read_text()
+    assert picker.process.poll() is None, log
+    return log.count("ready: ext_proc")

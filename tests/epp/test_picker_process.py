@@ -190,9 +190,9 @@ def test_logs_can_be_json(tmp_path: Path) -> None:
         picker.stop()
         lines = [json.loads(line) for line in picker.log.read_text().splitlines()]
     assert {"ts", "level", "logger", "msg"} <= lines[0].keys()
-    told = "\n".join(line["msg"] for line in lines)
-    assert "--refresh-prometheus-metrics-interval has no effect" in told
-    assert "LATENCY_MAX_BULK_SIZE is set and not used" in told
+    messages = "\n".join(line["msg"] for line in lines)
+    assert "--refresh-prometheus-metrics-interval has no effect" in messages
+    assert "LATENCY_MAX_BULK_SIZE is set and not used" in messages
 
 
 def test_the_metrics_port_can_be_served_over_tls(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def panels() -> list[Object]:
 def asked_for() -> set[str]:
     """Return the metrics that alerts and panels use."""
     shown = [target["expr"] for panel in panels() for target in panel["targets"]]
-    told = [rule["expr"] for rule in alerts({**SIDECARS, **ELECTION}).values()]
-    return {name for expression in (*shown, *told) for name in _METRIC.findall(expression)}
+    alerting = [rule["expr"] for rule in alerts({**SIDECARS, **ELECTION}).values()]
+    return {name for expression in (*shown, *alerting) for name in _METRIC.findall(expression)}
 
 
 def families(page: str) -> set[str]:

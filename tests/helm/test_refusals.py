@@ -55,7 +55,7 @@ def test_typos_in_the_top_level_sidecars_are_named(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("inferenceExtension.replicas", "two", "got string, want integer"),
         ("inferenceExtension.replicas", -1, "minimum"),
@@ -85,15 +85,15 @@ def test_typos_in_the_top_level_sidecars_are_named(place: str) -> None:
         ("standalone.proxy.messageTimeout", "soon", "does not match pattern"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(key: str, value: object, told: str) -> None:
+def test_a_wrong_value_is_named_with_its_place(key: str, value: object, message: str) -> None:
     with pytest.raises(HelmError) as refused:
         render({key: value})
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert f"/{key.replace('.', '/')}".removesuffix("/request") in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"inferenceExtension.enableLeaderElection": True, "standalone.enabled": True}, "exclude each other"),
         (
@@ -114,8 +114,8 @@ def test_a_wrong_value_is_named_with_its_place(key: str, value: object, told: st
         ),
     ],
 )
-def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(HelmError, match=told):
+def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmError, match=message):
         render(values)
 
 

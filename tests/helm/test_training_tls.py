@@ -151,14 +151,14 @@ def test_the_picker_may_trust_other_cas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"PREDICTION_SERVER_URL": "http://a,https://b"}, "PREDICTION_SERVER_URL is https://"),
         ({"TRAINING_SERVER_URL": "http://my-slo-pool-training:8000"}, "TRAINING_SERVER_URL is http://"),
         ({"TRAINING_SERVER_URL": "http://my-slo-pool-training.inference.svc:8000"}, "leave the variable out"),
     ],
 )
-def test_contradictory_urls_are_refused(variables: dict[str, str], told: str) -> None:
-    with pytest.raises(HelmError, match=told):
+def test_contradictory_urls_are_refused(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(HelmError, match=message):
         render({**FLEET, "inferenceExtension.env": variables})
     assert render({**FLEET, f"{TLS}.enabled": False, "inferenceExtension.env": variables})

@@ -42,7 +42,7 @@ class Echo:
         if message == b"junk":
             raise DecodeError("not a message")
         if message == b"fail":
-            raise ValueError("as it was told")
+            raise ValueError("on command")
         if message == b"none":
             return []
         if message.startswith(b"twice"):
@@ -60,7 +60,7 @@ class Echo:
             await self._book.released.wait()
         await asyncio.sleep(0)
         if message == b"later fail":
-            raise ValueError("as it was told")
+            raise ValueError("on command")
         return [message]
 
     def close(self) -> None:

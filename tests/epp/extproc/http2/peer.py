@@ -1,4 +1,4 @@
-"""A client of a connection in memory: it sends any frames at all, and reads what comes back."""
+"""A client of a connection in memory. It sends any frames, and reads the frames that come back."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ REQUEST_BLOCK = write_headers(REQUEST)
 
 
 class ServerWire(asyncio.Transport):
-    """Keeps what is written. With `slow`, nothing leaves its buffer."""
+    """Keeps the bytes that are written. With `slow`, no byte leaves its buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ServerWire(asyncio.Transport):
 
 @dataclass
 class Peer:
-    """Frames that come back are (type, flags, stream, payload)."""
+    """A client of a server's connection. Frames that come back are (type, flags, stream, payload)."""
 
     book: Book = field(default_factory=Book)
     wire: ServerWire = field(default_factory=ServerWire)
@@ -102,12 +102,12 @@ class Peer:
             self.connection.take_turn()
 
     def greet(self, **settings: int) -> None:
-        """The preface and settings by name; what comes back to that is dropped."""
+        """Send the preface and settings by name. Drop the answer."""
         values = {h2.Setting[name.upper()]: value for name, value in settings.items()}
         self.send(h2.PREFACE, h2.settings_frame(values), h2.frame(h2.SETTINGS, h2.ACK, 0, b""))
 
     def take(self) -> list[tuple[int, int, int, bytes]]:
-        """What has come back since."""
+        """Return the frames that have come back since the last call."""
         data, self.wire.written = bytes(self.wire.written), bytearray()
         return read_all(data)
 
@@ -125,7 +125,7 @@ def read_all(data: bytes) -> list[tuple[int, int, int, bytes]]:
 
 
 def request(stream_id: int, *messages: bytes, end: bool = True) -> bytes:
-    """A whole stream: headers, and all messages in as few frames as take them."""
+    """Return a whole stream: headers, and all messages in as few frames as possible."""
     data = b"".join(grpc_message(message) for message in messages)
     starts = range(0, max(1, len(data)), h2.MAX_FRAME_BYTES)
     pieces = [h2.frame(h2.DATA, 0, stream_id, data[start : start + h2.MAX_FRAME_BYTES]) for start in starts[:-1]]
@@ -142,7 +142,7 @@ def grpc_message(message: bytes) -> bytes:
 
 
 def answers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) -> list[bytes]:
-    """The messages that came on a stream."""
+    """Return the messages that came on a stream."""
     data = b"".join(payload for kind, _, stream, payload in frames if (kind, stream) == (h2.DATA, stream_id))
     found = []
     while data:
@@ -153,7 +153,7 @@ def answers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) -
 
 
 def trailers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) -> dict[str, str]:
-    """The headers that ended a stream."""
+    """Return the headers that ended a stream."""
     (block,) = [
         payload
         for kind, flags, stream, payload in frames
@@ -163,7 +163,7 @@ def trailers(frames: Sequence[tuple[int, int, int, bytes]], stream_id: int = 1) 
 
 
 def fault(frames: Sequence[tuple[int, int, int, bytes]]) -> tuple[str, h2.ErrorCode] | None:
-    """What the last frame ends, `stream` or `connection`, and why; None when it ends nothing."""
+    """Return "stream" or "connection", whichever the last frame ends, and its error code. None if it ends neither."""
     kind, _, _, payload = frames[-1]
     if kind == h2.GOAWAY:
         return "connection", h2.ErrorCode(int.from_bytes(payload[4:8], "big"))

@@ -1,4 +1,4 @@
-"""What an attacker's frames cost the server, in counts: frames handled, streams opened and looked at, bytes held."""
+"""Bound the cost of an attacker's frames in counts: frames handled, streams opened and visited, bytes held."""
 
 import asyncio
 from itertools import islice
@@ -52,7 +52,7 @@ def run(attack: Attack, steps: int, peer: Peer) -> int:
         (attacks.tiny_messages, 3, 1, Flood.EMPTY_MESSAGE),
     ],
 )
-async def test_a_flood_is_cut_off_and_told(attack: Attack, steps: int, streams: int, kind: Flood) -> None:
+async def test_a_flood_is_cut_off_and_reported(attack: Attack, steps: int, streams: int, kind: Flood) -> None:
     peer = Peer()
     assert run(attack, STEPS * 5, peer) <= steps
     assert peer.wire.closed
@@ -61,7 +61,7 @@ async def test_a_flood_is_cut_off_and_told(attack: Attack, steps: int, streams: 
     assert peer.floods == [kind]
 
 
-def test_each_kind_of_flood_is_counted_and_told_once_in_a_while(
+def test_each_kind_of_flood_is_counted_and_logged_at_most_every_ten_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -102,7 +102,7 @@ async def test_a_neighbour_is_served_while_a_flood_is_cut_off() -> None:
     assert counted == [Flood.RST_STREAM]
 
 
-async def test_a_header_that_unfolds_ends_the_connection() -> None:
+async def test_a_decompression_bomb_in_headers_ends_the_connection() -> None:
     peer = Peer()
     assert run(attacks.hpack_bomb, STEPS, peer) <= 2
     assert fault(peer.take()) == ("connection", ErrorCode.COMPRESSION_ERROR)
@@ -128,7 +128,7 @@ async def test_a_settings_frame_resizes_the_windows_once(monkeypatch: pytest.Mon
     assert sum(len(data) for kind, _, _, data in found if kind == h2.DATA) == sizes[-1]
 
 
-async def test_a_size_that_overflows_a_window_is_told_wherever_it_stands() -> None:
+async def test_every_window_size_in_a_settings_frame_is_checked_for_overflow() -> None:
     peer = Peer()
     peer.greet()
     peer.send(open_stream(1), h2.window_update(1, 2**31 - 70_000))
@@ -137,7 +137,7 @@ async def test_a_size_that_overflows_a_window_is_told_wherever_it_stands() -> No
     assert fault(found) == ("connection", ErrorCode.FLOW_CONTROL_ERROR)
 
 
-async def test_streams_behind_closed_windows_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_behind_closed_windows_cost_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
     def counted(self: Outbox, *arguments: Any) -> int:
@@ -157,7 +157,7 @@ async def test_streams_behind_closed_windows_are_not_looked_at(monkeypatch: pyte
     assert looks == 1
 
 
-async def test_a_stream_whose_window_shrank_is_sent_when_it_opens() -> None:
+async def test_a_stream_with_a_negative_window_is_sent_when_it_opens() -> None:
     peer = Peer()
     peer.greet(initial_window_size=100)
     peer.send(request(1, bytes(1_000)), h2.window_update(0, 1))
@@ -170,8 +170,8 @@ def resized(size: int) -> list[bytes]:
     return [h2.settings_frame({h2.Setting.INITIAL_WINDOW_SIZE: size})]
 
 
-async def test_requests_pay_for_the_frames_that_go_with_them() -> None:
-    """As a gateway's, whose clients give up while the picker thinks, or before their body has ended."""
+async def test_requests_restore_the_budget_for_their_own_frames() -> None:
+    """A gateway's clients give up before the picker has answered, or before their body has ended."""
     peer = Peer()
     peer.greet()
     for n in range(1, 6_001, 2):
@@ -187,7 +187,7 @@ async def test_requests_pay_for_the_frames_that_go_with_them() -> None:
 
 
 async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
-    """As when the server refuses large bodies: a window of each stream may be on its way."""
+    """When the server refuses large bodies, a whole window of each stream may be under way."""
     peer = Peer()
     peer.greet()
     for n in range(1, 401, 2):
@@ -196,7 +196,7 @@ async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
     assert not peer.wire.closed
 
 
-async def test_partial_messages_occupy_no_more_than_they_may() -> None:
+async def test_partial_messages_stay_within_their_memory() -> None:
     memory, neighbour = shared_memory(8 << 20)
     attacker = Peer(memory=memory)
     for data in islice(attacks.partial_messages(b"a"), 2_000):
@@ -248,7 +248,7 @@ async def test_unread_answers_occupy_memory_until_they_are_sent() -> None:
     assert memory.held_bytes == 0
 
 
-async def test_large_messages_come_to_their_ends_though_memory_is_tight() -> None:
+async def test_large_messages_complete_with_little_memory() -> None:
     memory, peer = shared_memory(16 << 20)
     size, streams = 3_000_000, range(1, 14, 2)
     unsent = {n: grpc_message(bytes([n]) * size) for n in streams}
@@ -291,7 +291,7 @@ async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.M
     assert peer.book.closed == 2
 
 
-async def test_a_turn_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     milliseconds = iter(range(1_000_000))
     monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer(Book())

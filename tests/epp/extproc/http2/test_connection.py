@@ -1,4 +1,4 @@
-"""The HTTP/2 connection under the picker's own front: what it does with each frame, right and wrong ones."""
+"""Test the HTTP/2 connection of the picker's own front with right and wrong frames."""
 
 import asyncio
 from itertools import pairwise
@@ -53,7 +53,7 @@ payloads = st.lists(st.binary(max_size=300), max_size=6)
 
 
 @given(payloads, places)
-def test_frames_are_the_same_however_the_bytes_are_cut(contents: list[bytes], where: list[int]) -> None:
+def test_frames_are_read_from_pieces_of_any_size(contents: list[bytes], where: list[int]) -> None:
     data = h2.PREFACE + b"".join(frame(n, n, n, content) for n, content in enumerate(contents))
     reader = FrameReader()
     read = [
@@ -66,7 +66,7 @@ def test_frames_are_the_same_however_the_bytes_are_cut(contents: list[bytes], wh
 
 @settings(deadline=None)
 @given(st.lists(echoed, max_size=8), places, places)
-async def test_messages_are_the_same_however_frames_and_bytes_are_cut(
+async def test_messages_are_read_from_frames_and_pieces_of_any_size(
     messages: list[bytes], frame_cuts: list[int], byte_cuts: list[int]
 ) -> None:
     data = b"".join(map(grpc_message, messages))
@@ -86,7 +86,7 @@ async def test_messages_are_the_same_however_frames_and_bytes_are_cut(
     st.integers(0, 5_000),
     st.lists(st.tuples(st.sampled_from(["stream", "connection", "initial"]), st.integers(1, 4_000)), max_size=20),
 )
-async def test_no_more_is_sent_than_the_peer_takes(
+async def test_no_more_is_sent_than_the_windows_allow(
     sizes: list[int], initial: int, grants: list[tuple[str, int]]
 ) -> None:
     peer = Peer()
@@ -138,7 +138,7 @@ async def test_no_input_breaks_the_server_or_leaks_an_exchange(inputs: list[byte
     assert peer.book.closed == peer.book.opened
 
 
-async def test_what_is_answered_in_one_turn_is_written_at_once(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_answers_of_one_turn_go_out_in_one_write(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[bytes] = []
     monkeypatch.setattr(peer.wire, "write", writes.append)
     peer.send(request(1, b"a", b"b"), request(3, b"c"))
@@ -154,7 +154,7 @@ async def test_padding_and_priority_are_ignored(peer: Peer) -> None:
     assert answers(found) == [b"a"]
 
 
-async def test_a_header_block_may_go_on(peer: Peer) -> None:
+async def test_a_header_block_may_continue_in_further_frames(peer: Peer) -> None:
     found = peer.send(
         open_stream(1, REQUEST_BLOCK[:10], flags=h2.END_STREAM),
         frame(h2.CONTINUATION, 0, 1, REQUEST_BLOCK[10:20]),
@@ -163,7 +163,7 @@ async def test_a_header_block_may_go_on(peer: Peer) -> None:
     assert trailers(found)["grpc-status"] == "0"
 
 
-async def test_headers_may_come_by_a_dynamic_table(peer: Peer) -> None:
+async def test_headers_may_use_the_dynamic_table(peer: Peer) -> None:
     encoder = Encoder()
     blocks = [encoder.encode([*REQUEST, ("x", "y")]) for _ in range(3)]
     assert len(blocks[1]) < len(blocks[0])
@@ -188,7 +188,7 @@ async def test_pings_and_settings_are_acknowledged(peer: Peer) -> None:
     ]
 
 
-async def test_windows_are_opened_again_as_data_comes(peer: Peer) -> None:
+async def test_windows_are_reopened_as_data_arrives(peer: Peer) -> None:
     data = grpc_message(bytes(20 * STREAM_WINDOW_BYTES))
     found = peer.send(open_stream(1))
     for start in range(0, len(data), h2.MAX_FRAME_BYTES):
@@ -202,7 +202,7 @@ async def test_windows_are_opened_again_as_data_comes(peer: Peer) -> None:
     assert grants[1] >= len(data) - STREAM_WINDOW_BYTES // 2
 
 
-async def test_a_stream_that_waits_takes_no_more_than_a_window(peer: Peer) -> None:
+async def test_a_waiting_stream_accepts_no_more_than_a_window(peer: Peer) -> None:
     found = peer.send(request(1, b"wait", end=False))
     message = frame(h2.DATA, 0, 1, grpc_message(bytes(10_000)))
     for _ in range(STREAM_WINDOW_BYTES // len(message)):
@@ -213,7 +213,7 @@ async def test_a_stream_that_waits_takes_no_more_than_a_window(peer: Peer) -> No
     assert peer.book.closed == 1
 
 
-async def test_messages_behind_one_that_waits_keep_their_order(peer: Peer) -> None:
+async def test_messages_behind_a_waiting_one_keep_their_order(peer: Peer) -> None:
     assert peer.send(request(1, b"a", b"wait", b"b", b"later", b"c"), request(3, b"d"))[-1][2] == 3
     peer.book.released.set()
     await settled(peer)
@@ -222,7 +222,7 @@ async def test_messages_behind_one_that_waits_keep_their_order(peer: Peer) -> No
 
 
 async def settled(peer: Peer) -> None:
-    """Lets tasks that wait for nothing run to their end."""
+    """Let all tasks that can finish run to their end."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -244,7 +244,7 @@ async def test_a_slow_transport_is_not_overfilled(peer: Peer) -> None:
     assert answers(peer.take()) == [b"x" * 10_000]
 
 
-async def test_a_peer_that_asks_and_does_not_read_is_given_up(peer: Peer) -> None:
+async def test_a_peer_that_sends_requests_and_does_not_read_is_disconnected(peer: Peer) -> None:
     peer.wire.slow = True
     peer.connection.pause_writing()
     refused = open_stream(1, write_headers([*REQUEST[:2], (":path", "/" + "x" * 8_000), *REQUEST[3:]]))
@@ -257,7 +257,9 @@ async def test_a_peer_that_asks_and_does_not_read_is_given_up(peer: Peer) -> Non
     assert len(peer.wire.written) < 10_000_000
 
 
-async def test_a_peer_that_reads_none_of_its_answers_is_given_up(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_reads_none_of_its_answers_is_disconnected(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("epp.extproc.http2.outbox._UNREAD_BYTES", 10_000)
     peer.wire.slow = True
     peer.connection.pause_writing()
@@ -309,7 +311,7 @@ async def test_a_peer_that_reads_none_of_its_answers_is_given_up(peer: Peer, mon
         ([frame(h2.SETTINGS, 0, 1, b"")], CONNECTION, ErrorCode.PROTOCOL_ERROR),
     ],
 )  # fmt: skip
-async def test_what_breaks_the_protocol_ends_the_stream_or_the_connection(
+async def test_a_protocol_error_ends_the_stream_or_the_connection(
     peer: Peer, frames: list[bytes], ends: str, code: ErrorCode
 ) -> None:
     peer.send(open_stream(1))
@@ -341,7 +343,7 @@ async def test_a_malformed_request_ends_its_stream(peer: Peer, headers: list[tup
 @pytest.mark.parametrize(
     "start", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", h2.PREFACE + frame(h2.PING, 0, 0, bytes(8))]
 )
-async def test_another_protocol_is_told_to_go(start: bytes) -> None:
+async def test_another_protocol_gets_goaway(start: bytes) -> None:
     peer = Peer()
     assert fault(peer.send_bytes(start)) == (CONNECTION, ErrorCode.PROTOCOL_ERROR)
     assert peer.wire.closed
@@ -370,14 +372,14 @@ async def test_a_flood_without_requests_ends_the_connection(peer: Peer, annoyanc
     assert peer.book.closed == 1
 
 
-async def test_streams_that_are_opened_to_be_reset_end_the_connection(peer: Peer) -> None:
+async def test_resetting_unused_streams_ends_the_connection(peer: Peer) -> None:
     flood = [open_stream(n) + h2.rst_stream(n, ErrorCode.CANCEL) for n in range(1, 6_001, 2)]
     assert fault(peer.send(*flood)) == (CONNECTION, ErrorCode.ENHANCE_YOUR_CALM)
     assert peer.book.closed == peer.book.opened < 3_000
 
 
-async def test_streams_that_are_used_may_all_be_reset(peer: Peer) -> None:
-    """As gateways do."""
+async def test_resetting_used_streams_is_allowed(peer: Peer) -> None:
+    """Gateways reset a stream once they have its answer."""
     for n in range(1, 6_001, 2):
         peer.send(request(n, b"a", end=False), h2.rst_stream(n, ErrorCode.CANCEL), h2.window_update(0, 6))
     assert not peer.wire.closed
@@ -397,7 +399,7 @@ async def test_only_grpc_is_served(peer: Peer, headers: list[tuple[str, str]], e
     assert expected.items() <= trailers(found).items()
 
 
-async def test_a_get_is_not_grpc(peer: Peer) -> None:
+async def test_a_get_request_is_refused(peer: Peer) -> None:
     found = peer.send(open_stream(1, write_headers([(":method", "GET"), *REQUEST[1:]])))
     assert trailers(found[:1])[":status"] == "405"
     assert fault(found) == (STREAM, ErrorCode.NO_ERROR)
@@ -414,7 +416,7 @@ async def test_a_get_is_not_grpc(peer: Peer) -> None:
         (grpc_message(b"fail"), "13"),
     ],
 )
-async def test_a_message_that_cannot_be_taken_ends_the_stream(data: bytes, status: str) -> None:
+async def test_an_unacceptable_message_ends_the_stream(data: bytes, status: str) -> None:
     peer = Peer(max_message_bytes=1_000)
     peer.greet()
     found = peer.send(open_stream(1), frame(h2.DATA, h2.END_STREAM, 1, grpc_message(b"a") + data + data))
@@ -424,7 +426,7 @@ async def test_a_message_that_cannot_be_taken_ends_the_stream(data: bytes, statu
     assert peer.book.closed == 1
 
 
-async def test_a_compressed_message_is_refused_with_the_encoding_that_is_taken(peer: Peer) -> None:
+async def test_the_refusal_of_a_compressed_message_names_the_accepted_encoding(peer: Peer) -> None:
     ended = trailers(peer.send(open_stream(1), frame(h2.DATA, 0, 1, b"\x01\0\0\0\x01x")))
     assert (ended["grpc-status"], ended["grpc-accept-encoding"]) == ("12", "identity")
 
@@ -450,16 +452,16 @@ def test_a_timeout_is_read_as_grpc_writes_it(text: str, timeout_s: float | None)
     assert read_headers(REQUEST).timeout_s is None
 
 
-async def test_what_comes_after_the_end_is_ignored(peer: Peer) -> None:
+async def test_frames_after_the_end_of_a_stream_are_ignored(peer: Peer) -> None:
     peer.send(request(1, b"junk", end=False))
     assert peer.send(frame(h2.DATA, 0, 1, grpc_message(b"a")), h2.window_update(1, 9), open_stream(1)) == []
     assert peer.book.received == [b"junk"]
 
 
-async def test_no_exchange_means_an_error_of_the_stream_alone() -> None:
+async def test_a_failed_exchange_ends_its_stream_alone() -> None:
     class Full(Book):
         def new_exchange(self):  # type: ignore[no-untyped-def]
-            raise ValueError("as it was told")
+            raise ValueError("no exchange")
 
     peer = Peer(Full())
     peer.greet()
@@ -467,7 +469,7 @@ async def test_no_exchange_means_an_error_of_the_stream_alone() -> None:
     assert not peer.wire.closed
 
 
-async def test_draining_takes_streams_that_are_on_their_way(peer: Peer) -> None:
+async def test_draining_accepts_streams_already_under_way(peer: Peer) -> None:
     peer.send(request(1, b"a", end=False))
     peer.connection.drain()
     (first, ping) = peer.take()
@@ -483,7 +485,7 @@ async def test_draining_takes_streams_that_are_on_their_way(peer: Peer) -> None:
     assert peer.book.closed == 2
 
 
-async def test_a_peer_that_leaves_may_finish(peer: Peer) -> None:
+async def test_a_peer_that_sent_goaway_may_finish_its_streams(peer: Peer) -> None:
     peer.send(request(1, b"a", end=False))
     peer.send(frame(h2.GOAWAY, 0, 0, bytes(8)))
     assert not peer.wire.closed
@@ -491,7 +493,7 @@ async def test_a_peer_that_leaves_may_finish(peer: Peer) -> None:
     assert peer.wire.is_closing()
 
 
-async def test_a_block_of_headers_is_bounded(peer: Peer) -> None:
+async def test_a_header_block_over_the_limit_ends_the_connection(peer: Peer) -> None:
     block = write_headers([*REQUEST, ("x", "y" * (MAX_BLOCK_BYTES - 10))])
     frames = [frame(h2.CONTINUATION, 0, 1, block[start : start + 16_000]) for start in range(16_000, 64_000, 16_000)]
     found = peer.send(open_stream(1, block[:16_000], 0), *frames, frame(9, h2.END_HEADERS, 1, block[64_000:]))
