@@ -31,7 +31,7 @@ def create_app(
     """Return the app. With `siblings`, it answers for all workers together."""
 
     async def metrics_page(request: Request) -> Response:
-        page = metrics.page()
+        page = await metrics.page_in_turns()
         return Response(await siblings.metrics(page) if siblings else page, media_type=CONTENT_TYPE_LATEST)
 
     async def debug_decisions(request: Request) -> Response:

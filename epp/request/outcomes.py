@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from epp.metrics import LatencyMetrics, Metrics, ModelMetrics
+from epp.metrics import Metrics
+from epp.model_metrics import LatencyMetrics, ModelMetrics
 from epp.pool.slowdowns import Slowdowns
 from epp.prediction.features import FeatureColumns
 from epp.prediction.wire import LengthSource
@@ -45,7 +46,7 @@ class Outcomes:
         return self.training is not None or self.slowdowns is not None
 
     def open(self, parsed: ParsedRequest, record: Record) -> "Account":
-        return Account(self, parsed, record, self.metrics.model(parsed.incoming_model, parsed.request.model))
+        return Account(self, parsed, record, self.metrics.models.model(parsed.incoming_model, parsed.request.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Account:
     def response_started(self, status: int) -> None:
         self.record.outcome.status = status
         if status >= 400:
-            self.shared.metrics.error(self.parsed.incoming_model, self.parsed.request.model, str(status))
+            self.shared.metrics.models.error(self.parsed.incoming_model, self.parsed.request.model, str(status))
 
     def response_observed(self, is_observed: bool) -> None:
         self.shared.metrics.observed_counter(is_observed).inc()
