@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epp.prediction.features import FeatureColumns, feature_columns
@@ -61,7 +61,10 @@ class Record:
 
 
 class DecisionLog:
-    """The newest decisions, at most `capacity`. A bound on candidate rows limits the memory for a large pool."""
+    """The newest decisions, at most `capacity`. A bound on candidate rows limits the memory for a large pool.
+
+    The log keeps no headers and no block hashes, which a client can make as long as it likes.
+    """
 
     def __init__(self, capacity: int, capacity_rows: int = 200_000) -> None:
         self._records: deque[Record] = deque()
@@ -70,7 +73,9 @@ class DecisionLog:
         self._rows = 0
 
     def add(self, record: Record) -> None:
-        self._records.append(record)
+        decision = record.decision
+        slim = replace(decision, request=replace(decision.request, headers={}, block_hashes=()))
+        self._records.append(replace(record, decision=slim))
         self._rows += len(record.decision.candidates)
         while len(self._records) > self._capacity or self._rows > self._capacity_rows:
             self._rows -= len(self._records.popleft().decision.candidates)
