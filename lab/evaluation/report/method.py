@@ -42,8 +42,8 @@ same requests come with other gaps.
   the grid. On some workloads `{BASE}` attains 90% at no rate, because an endpoint is too slow for some objectives at
   any load. There, the common load is {COMMON_IF_NEVER:g} of the typical rate. Ratios over `{BASE}` are then ratios of
   bounds: the true ratios could be arbitrarily large.
-- **Intervals**, in brackets, are Student's t intervals over seeds at {CONFIDENCE:.0%}. Those of goodputs and ratios are
-  computed on logarithms. Ratios are paired by seed. A median over workloads is taken for each seed separately. Its
+- **Intervals**, in brackets, are Student's t intervals over seeds at {CONFIDENCE:.0%}. Intervals of goodputs and ratios
+  are computed on logarithms. Ratios are paired by seed. A median over workloads is taken for each seed separately. Its
   interval shows the effect of other draws of requests, and not of other workloads.
 - **Verdicts**: *met* if the whole interval lies inside the wanted range, *missed* if it lies outside, else *unsure*.
 - **One preparation for all seeds**: the models and tuned weights at the start of a run are made once per workload, from
