@@ -101,8 +101,15 @@ class Repository:
         """Poll now and wait for the loads. Do nothing unless the mode is `poll`."""
         if self.mode != POLL:
             return SyncResult(synced=False, loaded=False)
-        found = await self._poll(lambda unit: True)
+        async with self._poll_lock:
+            earlier = set(self._loading.values())
+            found = await self._poll_locked(lambda unit: True)
+            overtaken = earlier & set(self._loading.values())
         outcomes = await self._wait_for_loads()
+        if overtaken:
+            # These loads began before this call, and may be of an older generation.
+            found |= await self._poll(lambda unit: True)
+            outcomes += await self._wait_for_loads()
         return SyncResult(synced=found, loaded=found and bool(outcomes) and all(outcomes))
 
     async def load(self, name: str) -> None:

@@ -62,6 +62,8 @@ class ContainerLife:
         self._log_task: asyncio.Task[None] | None = None
         self.finished = False
         self.restarts = 0
+        # The number of the run that the status shows: the next one is started before the status says so.
+        self._newest_run = 0
         self.ready = False
         self.started = asyncio.Event()
         self.process: Process | None = None
@@ -82,7 +84,9 @@ class ContainerLife:
 
     def log(self, previous: bool = False) -> Path:
         """Return the log of this run, or of the previous one. Between two runs both are the run that ended last."""
-        number = self.restarts - (previous and "waiting" not in self._state)
+        return self._log_of_run(self._newest_run - (previous and "waiting" not in self._state))
+
+    def _log_of_run(self, number: int) -> Path:
         return self._pod.folder / "logs" / self.container.name / f"{number}.log"
 
     def status(self) -> dict[str, Any]:
@@ -145,10 +149,12 @@ class ContainerLife:
             self.spec = await self._make_spec()
             self.process = await self._start(self.spec)
         except StartError as error:
+            self._newest_run = self.restarts
             await self._record("Failed", f"Error: failed to start container: {error}", warning=True)
             return self._terminate(128, "StartError", started_at, str(error))
         if self._ending():
             self.process.send(signal.SIGKILL)
+        self._newest_run = self.restarts
         self._set({"running": {"startedAt": started_at}})
         watching = asyncio.create_task(self._watch())
         try:
@@ -195,7 +201,7 @@ class ContainerLife:
 
     async def _start(self, spec: ProcessSpec) -> Process:
         name = self.container.name
-        log = self.log()
+        log = self._log_of_run(self.restarts)
         log.parent.mkdir(parents=True, exist_ok=True)
         reader, writer = os.pipe()
         # The container's user must own the pipe, because a process may open /dev/stdout again.

@@ -1,16 +1,21 @@
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lab.ports import free_port
 from model_store import Draft, open_store
+from predictor.engine import Engine, Served
 from predictor.exceptions import ModelError
+from predictor.published import load_published
+from predictor.repository import Repository
 from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
@@ -171,6 +176,36 @@ def test_a_taken_grpc_port_is_reported_in_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{taken} for gRPC" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+async def test_a_reload_serves_the_newest_generation_even_while_an_older_one_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, engine = open_store(str(tmp_path)), Engine()
+    store.publish(pair(1.0))
+    repository = Repository(store, engine)
+    await repository.start()
+    store.publish(pair(2.0))
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def load_slowly(*arguments: Any) -> dict[str, Served]:
+        begun.set()
+        assert goes_on.wait(PATIENCE_S)
+        return load_published(*arguments)
+
+    monkeypatch.setattr("predictor.repository.load_published", load_slowly)
+    polling = asyncio.create_task(repository.run(0))
+    await asyncio.to_thread(begun.wait)
+    polling.cancel()
+    newest = store.publish(pair(3.0))
+    polls = repository.polls
+    reloading = asyncio.create_task(repository.reload())
+    while repository.polls == polls:
+        await asyncio.sleep(0)
+    goes_on.set()
+    assert (await reloading).loaded
+    assert engine.generation == newest
+    await repository.close()
 
 
 def test_a_poll_of_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) -> None:

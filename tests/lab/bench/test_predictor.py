@@ -17,7 +17,9 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_predictor.py"
 def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(SCRIPT), "--seconds", "1", "--rounds", "1", "--swaps", "20", "--starts", "1"]
-    subprocess.run([*command, "--json", str(figures)], check=True, capture_output=True, timeout=PATIENCE_S)
+    command += ["--json", str(figures)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert result.returncode == 0, result.stderr
     document = json.loads(figures.read_text())
     assert {"figures", "machine", "versions", "settings"} == set(document)
     measured = document["figures"]
