@@ -36,6 +36,7 @@ from epp.request.outcomes import Outcomes
 from epp.request.parsed import RequestReader
 from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
+from epp.request.try_timeout import TryTimeout
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.configuration.warnings import find_warnings
@@ -218,7 +219,8 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
 def _exchanges(config: Config, reader: RequestReader, director: Director) -> Callable[[], Exchange]:
     visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage, config.emit_endpoint_scores)
     heeds_subset = not config.disable_endpoint_subset_filter
-    return lambda: Exchange(reader, director, visibility, heeds_subset=heeds_subset)
+    try_timeout = TryTimeout(config.try_timeout_factor)
+    return lambda: Exchange(reader, director, visibility, try_timeout=try_timeout, heeds_subset=heeds_subset)
 
 
 async def _tell_health(health: Health, endpoints: Endpoints) -> None:

@@ -66,6 +66,7 @@ class Config:
     tokenizer: str
     predictions_in_headers: bool
     predictions_in_usage: bool
+    try_timeout_factor: float
     debug_decisions: int
     enable_pprof: bool
     tracing: bool

@@ -191,6 +191,13 @@ _OPTIONS: tuple[Any, ...] = (
         False,
         "Show predictions in the usage of streamed responses. Every streamed response is then observed.",
     ),
+    _option(
+        "try-timeout-factor",
+        0.0,
+        "Let Envoy ask another server if a streamed request has no answer after this many times its predicted TTFT. "
+        "0: never.",
+        click.FloatRange(0),
+    ),
     _option("debug-decisions", 1000, "Decisions kept for /debug/decisions.", click.IntRange(0)),
     _switch("enable-pprof", True, "Serve CPU profiles at /debug/pprof/profile."),
     _switch("tracing", False, "Send traces by OTLP over HTTP, configured by the OTEL_* variables."),

@@ -27,6 +27,7 @@ from epp.request.large_bodies import TAIL_BYTES, ReceivedBody
 from epp.request.parsed import ParsedRequest, RequestReader
 from epp.request.response import ResponseBody
 from epp.request.routed import RoutedRequest
+from epp.request.try_timeout import NO_TRY_TIMEOUT, TryTimeout
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -58,15 +59,23 @@ class Exchange:
         "_response_mode",
         "_routed",
         "_subset",
+        "_try_timeout",
         "_visibility",
     )
 
     def __init__(
-        self, reader: RequestReader, director: Director, visibility: Visibility, *, heeds_subset: bool = True
+        self,
+        reader: RequestReader,
+        director: Director,
+        visibility: Visibility,
+        *,
+        try_timeout: TryTimeout = NO_TRY_TIMEOUT,
+        heeds_subset: bool = True,
     ) -> None:
         self._reader = reader
         self._director = director
         self._visibility = visibility
+        self._try_timeout = try_timeout
         self._heeds_subset = heeds_subset
         self._arrived_s = director.clock()
         self._headers: dict[str, str] = {}
@@ -269,6 +278,7 @@ class Exchange:
         added = dict(routed.span.headers) if routed.span else {}
         if request_headers.REQUEST_ID not in headers:
             added[request_headers.REQUEST_ID] = parsed.request.id
+        added |= self._try_timeout.headers(routed)
         if parsed.rewrite:
             added["content-length"] = str(parsed.body_bytes + parsed.rewrite.added_bytes)
         removed = [name for name in request_headers.REMOVED if name in headers]

@@ -63,6 +63,7 @@ class RawBody(msgspec.Struct, frozen=True):
     prompt: msgspec.Raw = msgspec.Raw(_NULL)
     instructions: msgspec.Raw = msgspec.Raw(_NULL)
     input: msgspec.Raw = msgspec.Raw(_NULL)
+    stream: msgspec.Raw = msgspec.Raw(_NULL)
 
 
 class Span(NamedTuple):
@@ -83,6 +84,7 @@ class Prompt:
     text: str = ""
     tokens: int | None = None
     media_items: int = 0
+    is_stream: bool = False
 
 
 _decoder = msgspec.json.Decoder(Body)
@@ -145,8 +147,10 @@ def parse_token_ids(body: bytes) -> Prompt:
         instructions = msgspec.json.decode(raw.instructions, type=str | None)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Prompt(model)
+    if not ids:
+        return Prompt(model)
     head = bytes(raw.tools).decode() + (instructions or "")
-    return Prompt(model, head + ids.decode(), ids.count(b",") + 1) if ids else Prompt(model)
+    return Prompt(model, head + ids.decode(), ids.count(b",") + 1, is_stream=bytes(raw.stream) == b"true")
 
 
 def find_model_name(body: bytes) -> Span | None:
@@ -240,11 +244,11 @@ def _prompt(body: Body, model: str) -> Prompt:
     tools = bytes(body.tools).decode()
     if body.messages is not None:
         text, media_items = _conversation(body.messages)
-        return Prompt(model, tools + text, media_items=media_items)
+        return Prompt(model, tools + text, media_items=media_items, is_stream=bool(body.stream))
     source = body.prompt if body.prompt is not None else body.input
     head = tools + (body.instructions or "")
     if source is None or isinstance(source, str):
-        return Prompt(model, head + (source or ""))
+        return Prompt(model, head + (source or ""), is_stream=bool(body.stream))
     texts = [piece for piece in source if isinstance(piece, str)]
     messages = [piece for piece in source if isinstance(piece, Message)]
     ids = [piece for piece in source if isinstance(piece, int)]
@@ -254,7 +258,8 @@ def _prompt(body: Body, model: str) -> Prompt:
     text, media_items = _conversation(messages)
     # Token ids are joined as text, because equal ids are equal prefixes too.
     text = head + text + "\n".join(texts) + ",".join(map(str, ids))
-    return Prompt(model, text, len(ids) if ids and not texts and not messages else None, media_items)
+    tokens = len(ids) if ids and not texts and not messages else None
+    return Prompt(model, text, tokens, media_items, is_stream=bool(body.stream))
 
 
 def _conversation(messages: Iterable[Message]) -> tuple[str, int]:

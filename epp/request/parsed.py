@@ -29,6 +29,7 @@ class ParsedRequest:
     `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `rewrite` is the
     change of the body, None if it goes on as it came. `is_exact` says that the prompt came as token ids, so that its
     length needs no estimate. `unread` says why only a part of the body was read; it is empty if all was.
+    `is_stream` says that the client wants the answer token by token.
     """
 
     request: Request
@@ -40,6 +41,7 @@ class ParsedRequest:
     is_exact: bool = False
     length_source: LengthSource = "estimate"
     unread: Unread = ""
+    is_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class RequestReader:
             rewrite=_rewrite(body, reading, wanted) if wanted != prompt.model else None,
             is_exact=is_exact,
             unread=reading.unread,
+            is_stream=prompt.is_stream,
         )
         if self.tokenizer and text and not is_exact and not reading.unread:
             return _counted(self.tokenizer, parsed, text)

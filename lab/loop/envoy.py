@@ -8,7 +8,11 @@ from typing import Literal
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+    HeaderMutationRules,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     GrpcService,
@@ -123,7 +127,7 @@ def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> Ht
         stat_prefix="inference",
         stream_idle_timeout=_NO_TIMEOUT,
         http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
-        early_header_mutation_extensions=[_without_destination()],
+        early_header_mutation_extensions=[_without_gateways_headers()],
         route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
         local_reply_config=LocalReplyConfig(mappers=[_picker_failure()]),
         http_filters=[
@@ -147,12 +151,15 @@ def _picker_failure() -> ResponseMapper:
     )
 
 
-def _without_destination() -> TypedExtensionConfig:
-    """Return a mutation that removes a client's destination header before any filter sees it.
+def _without_gateways_headers() -> TypedExtensionConfig:
+    """Return a mutation that removes headers which only the gateway may set, before any filter sees them.
 
-    Clients must not choose their endpoint.
+    Clients must neither choose their endpoint nor, by Envoy's own headers, timeouts and retries.
     """
-    removal = EarlyHeaderMutation(mutations=[HeaderMutation(remove=clusters.DESTINATION)])
+    envoys = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
+    removal = EarlyHeaderMutation(
+        mutations=[HeaderMutation(remove=clusters.DESTINATION), HeaderMutation(remove_on_match=envoys)]
+    )
     name = "envoy.http.early_header_mutation.header_mutation"
     return TypedExtensionConfig(name=name, typed_config=Any.pack(removal))
 
@@ -183,12 +190,13 @@ def _routes(bypass: bool) -> list[Route]:
 
 
 def _retries() -> RetryPolicy:
-    """Return a policy that retries on another server if the request can't have reached the first one."""
+    """Return a policy that retries on another server until a server has begun its answer."""
     another = RetryPolicyRetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
     )
     return RetryPolicy(
-        retry_on="connect-failure,refused-stream",
+        # "reset" includes a try that timed out: the picker bounds it with a header.
+        retry_on="connect-failure,refused-stream,reset",
         num_retries=3,
         retry_host_predicate=[another],
         host_selection_retry_max_attempts=5,
@@ -202,6 +210,8 @@ def _ext_proc(full_duplex: bool, failure_mode: FailureMode, message_timeout: tim
         message_timeout=message_timeout,
         failure_mode_allow=failure_mode == "open",
         allow_mode_override=True,
+        # The picker sets Envoy's own header for the timeout of a try.
+        mutation_rules=HeaderMutationRules(allow_envoy=True),
         metadata_options=MetadataOptions(
             forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[_SUBSET_NAMESPACE, clusters.LB_NAMESPACE]),
             receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[clusters.LB_NAMESPACE]),

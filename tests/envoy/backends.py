@@ -188,7 +188,9 @@ async def _trailers(connection: Connection, backend: Backend, request: Received)
 
 
 async def _silent(connection: Connection, backend: Backend, request: Received) -> None:
-    """Send nothing until the client has gone."""
+    """Send nothing until the client has gone. An argument names the one backend that is silent."""
+    if request.argument not in ("", backend.name):
+        return await _events(connection, backend, Received("", "", {}))
     await connection.reader.read()
 
 

@@ -37,13 +37,14 @@ admin:
 stat_prefix: inference
 stream_idle_timeout: 0s
 http_protocol_options: {enable_trailers: true}
-# Clients don't choose their endpoint: their header is removed before any filter sees it.
+# Clients choose neither their endpoint nor timeouts and retries: such headers are removed before any filter sees them.
 early_header_mutation_extensions:
   - name: envoy.http.early_header_mutation.header_mutation
     typed_config:
       "@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
       mutations:
         - remove: x-gateway-destination-endpoint
+        - remove_on_match: {key_matcher: {prefix: x-envoy-}}
 local_reply_config:
   mappers:
     - filter:
@@ -64,7 +65,7 @@ route_config:
             cluster: pool
             timeout: 0s
             retry_policy:
-              retry_on: connect-failure,refused-stream
+              retry_on: connect-failure,refused-stream,reset
               num_retries: 3
               host_selection_retry_max_attempts: 5
               retry_host_predicate:
@@ -96,6 +97,7 @@ http_filters:
         response_trailer_mode: {{ .proxy.fullDuplex | ternary "SEND" "SKIP" }}
       message_timeout: {{ include "inferencepool.seconds" .proxy.messageTimeout }}s
       allow_mode_override: true
+      mutation_rules: {allow_envoy: true}
       metadata_options:
         forwarding_namespaces: {untyped: [envoy.lb.subset_hint, envoy.lb]}
         receiving_namespaces: {untyped: [envoy.lb]}

@@ -72,6 +72,7 @@ true
 {{- end }}
 {{- if .Values.standalone.enabled }}
 - [health-checking, "true"]
+- [try-timeout-factor, "3"]
 {{- end }}
 {{- end -}}
 
