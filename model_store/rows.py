@@ -12,6 +12,11 @@ from model_store.features import POD_TYPE_CODES, ROW_FEATURES, ROW_NAMES, Featur
 
 Matrix = NDArray[np.float32]
 
+# No time that a request has to do with is longer than an hour: gateways give up sooner.
+LONGEST_MS = 3_600_000.0
+# No count of tokens, requests or items on one endpoint is larger.
+_LARGEST_COUNT = 1e8
+
 _values = attrgetter(*ROW_NAMES)
 
 
@@ -26,6 +31,15 @@ def row_columns(rows: Sequence[FeatureRow]) -> Matrix:
 def row_matrix(rows: Sequence[FeatureRow]) -> Matrix:
     """Return the rows as float32 [rows, ROW_FEATURES]; see `row_columns`."""
     return np.ascontiguousarray(row_columns(rows).T)
+
+
+def is_possible(rows: Matrix) -> NDArray[np.bool_]:
+    """Return for each of `rows` [rows, ROW_FEATURES] whether all values are physically possible on an endpoint.
+
+    The fields' types allow more, so that a client's mistake in one row does not cost the batch.
+    """
+    possible: NDArray[np.bool_] = (rows > _LIMITS).sum(axis=1) == 0
+    return possible
 
 
 def row_values(columns: Matrix) -> Iterator[tuple[Any, ...]]:
@@ -81,5 +95,12 @@ def _roles(values: list[float]) -> list[str | None]:
     return [_ROLES.get(value) for value in values]
 
 
+def _limit(feature: Feature) -> float:
+    if feature.is_time:
+        return LONGEST_MS
+    return _LARGEST_COUNT if feature.is_count else math.inf
+
+
+_LIMITS = np.array([_limit(feature) for feature in ROW_FEATURES], dtype=np.float32)
 _FROM_WIRE = tuple(map(_from_wire, ROW_FEATURES))
 _TO_WIRE = tuple(map(_to_wire, ROW_FEATURES))

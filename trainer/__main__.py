@@ -121,6 +121,21 @@ _COUNT = click.IntRange(1)
     click.FloatRange(0),
     "Discount older samples when latencies change at once by more than this share.",
 )
+@_option(
+    "--allowed-outliers",
+    "LATENCY_ALLOWED_OUTLIERS",
+    1.0,
+    _POSITIVE,
+    "Multiple of the usual share of outlying rows that a fit believes. Raise it if latencies vary for reasons that no "
+    "feature shows.",
+)
+@_option(
+    "--max-source-share",
+    "LATENCY_MAX_SOURCE_SHARE",
+    0.5,
+    click.FloatRange(0, 1, min_open=True),
+    "Largest share of a minute's rows that one sender may have, once three or more senders send. 1: no limit.",
+)
 @_option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest accepted request body, in bytes.")
 @_option(
     "--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level to log."

@@ -44,7 +44,9 @@ def create_app(config: Config) -> Starlette:
     store, fitting = open_store(config.model_store), FittingProcess()
     settings = config.pass_settings()
     retraining = Retraining(window, store, metrics, settings, config.retraining_interval_sec, fitting.learn)
-    ingestion = Ingestion(window, Journal(Path(config.sample_journal)) if config.sample_journal else None)
+    journal = Journal(Path(config.sample_journal)) if config.sample_journal else None
+    ingestion = Ingestion(window, journal, config.max_source_share)
+    metrics.watch_quarantine(ingestion.quarantine.counts)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -74,7 +76,8 @@ def create_app(config: Config) -> Starlette:
             metrics.rows.labels("refused").inc()
             return unprocessable(error)
         try:
-            new = ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples)
+            source = request.client.host if request.client else ""
+            new = ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples, source)
         except JournalError as error:
             logger.error("refused samples: %s", error)
             metrics.failures.labels("journal").inc()
@@ -96,7 +99,13 @@ def create_app(config: Config) -> Starlette:
         return json(answer)
 
     async def status(request: Request) -> Response:
-        return json(_status(window, retraining))
+        return json(_status(window, retraining) | {"quarantined": ingestion.quarantine.counts})
+
+    async def quarantined(request: Request) -> Response:
+        last = retraining.last_pass
+        doubted = {name: model.doubted for name, model in last.fitted.items()} if last else {}
+        counts, newest = ingestion.quarantine.counts, ingestion.quarantine.newest()
+        return json({"quarantined": counts, "newest_quarantined": newest, "newest_doubted": doubted})
 
     async def healthz(request: Request) -> Response:
         return json({"status": "ok"})
@@ -119,6 +128,7 @@ def create_app(config: Config) -> Starlette:
             Route("/add_training_data_bulk", add, methods=["POST"]),
             Route("/flush", flush, methods=["POST"]),
             Route("/data/status", status),
+            Route("/data/quarantine", quarantined),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
@@ -197,6 +207,7 @@ def _describe_model(model: FittedModel) -> dict[str, Any]:
         "incremental": model.incremental,
         "refusal": model.refusal or None,
         "drift_score": round(model.drift_score, 2),
+        "doubted_rows": model.doubted_rows,
     }
 
 

@@ -35,6 +35,8 @@ class Config:
     threads: int
     gate_tolerance: float
     drift_tolerance: float
+    allowed_outliers: float
+    max_source_share: float
     max_body_bytes: int
     log_level: str
 
@@ -62,6 +64,7 @@ class Config:
                 trainer_id=f"{socket.gethostname()}-{os.getpid()}",
                 tolerance=self.gate_tolerance,
                 drift_tolerance=self.drift_tolerance,
+                allowed_outliers=self.allowed_outliers,
                 weigh_prefixes=self.sample_weighting_for_prefix_cache,
                 # TTFT and TPOT are fitted one after the other in one interval.
                 budget_s=self.retraining_interval_sec / 2,

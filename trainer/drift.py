@@ -8,6 +8,8 @@ may have changed. Then older rows no longer describe the system.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from trainer.window import Rows, TargetData
 from trainer.wire import Matrix
@@ -22,6 +24,10 @@ _SCORE_LIMIT = 8.0
 _OLD_ROWS_SHARE = 0.1
 # Residuals are clipped to this distance from their median, in natural logarithms: a factor of 20.
 _MAX_RESIDUAL = 3.0
+# Rows before and after a row that are its neighbours, and the distance from their median, as a multiple of the median
+# distance, beyond which a row is an outlier.
+_NEIGHBOURS = 50
+_OUTLIER = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,26 @@ def find_drift(rows: Rows, predicted: Matrix) -> Drift | None:
         return None
     residuals = np.log(rows.y / np.maximum(predicted, 1e-3))
     residuals = np.clip(residuals - np.median(residuals), -_MAX_RESIDUAL, _MAX_RESIDUAL).astype(np.float64)
+    drift = _largest_jump(rows, residuals)
+    if drift.score < _SCORE_LIMIT:
+        return drift
+    of_most = _largest_jump(rows, _without_outliers(residuals))
+    return drift if abs(np.log(of_most.factor)) > abs(np.log(drift.factor)) / 2 else of_most
+
+
+def _without_outliers(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace residuals that differ from most of their neighbours by the neighbours' median.
+
+    A change of the law moves all rows, and stays. A minority of wrong rows disappears, and so does its effect on means.
+    """
+    padded = np.pad(residuals, _NEIGHBOURS, mode="reflect")
+    medians = np.median(sliding_window_view(padded, 2 * _NEIGHBOURS + 1), axis=1)
+    distances = np.abs(residuals - medians)
+    return np.where(distances > _OUTLIER * np.median(distances), medians, residuals)
+
+
+def _largest_jump(rows: Rows, residuals: NDArray[np.float64]) -> Drift:
+    count = len(rows)
     sums, squares = np.cumsum(residuals), np.cumsum(residuals**2)
     before = np.arange(_MIN_ROWS_BEFORE, count - _MIN_ROWS_AFTER + 1)
     after = count - before

@@ -19,10 +19,23 @@ from trainer.derivation import RISING, design_columns, design_matrix, monotone, 
 from trainer.drift import find_drift, newest_rows, weights
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
-from trainer.gate import Verdict, check_not_worse, check_parity, check_rising, difference, losses, scores
+from trainer.gate import (
+    Verdict,
+    check_jump,
+    check_not_worse,
+    check_parity,
+    check_rising,
+    check_sound,
+    difference,
+    losses,
+    scores,
+)
 from trainer.graph import Graph
 from trainer.job import LENGTH, Answer, FittedModel, Job, decode_job
-from trainer.learners import Model, Training, fit
+from trainer.learners import Model, Training
+from trainer.plausible import belief, is_believed
+from trainer.quarantine import row_json
+from trainer.robust_fit import RobustFit, robust_fit
 from trainer.settings import FitSettings, JobSettings
 from trainer.window import Rows, TargetData, prefix_buckets
 from trainer.wire import Matrix
@@ -31,6 +44,8 @@ logger = logging.getLogger("headroom.trainer.fitter")
 
 # The newest_rows training rows that the gate checks in addition to the holdout.
 _PARITY_ROWS = 2_000
+# Rows that a fit did not believe and that are kept to look at.
+_DOUBTED_SHOWN = 20
 # Incremental fits extend a model up to this multiple of a whole fit's trees.
 _TREE_LIMIT_FACTOR = 2
 # Fits yield the CPU to the server that answers requests.
@@ -76,16 +91,18 @@ class Fitter:
         )
         logger.debug("stage: fit %s", name)
         started_at = time.perf_counter()
-        models, incremental = self._fit(name, data.train, began_at, settings)
-        if drift and drift.is_change(settings.drift_tolerance) and not _explains_change(models, spec, rows, settings):
+        fitted = self._fit(name, data.train, began_at, settings)
+        is_change = drift is not None and drift.is_change(settings.drift_tolerance)
+        if drift and is_change and not _explains_change(fitted.models, spec, rows, settings):
             began_at = drift.began_at
-            models, incremental = self._fit(name, data.train, began_at, settings)
+            fitted = self._fit(name, data.train, began_at, settings)
+        models = fitted.models
         fitted_at = time.perf_counter()
         logger.debug("stage: export %s", name)
         manifest = _manifest(name, outputs, data, settings)
         onnx_bytes = export(models, spec, summary(manifest))
         exported_at = time.perf_counter()
-        verdict, found = _judge(models, spec, Graph(onnx_bytes), served, _with_holdout_since(data, began_at), settings)
+        verdict, found = _judge(fitted, spec, Graph(onnx_bytes), served, _with_holdout_since(data, began_at), settings)
         if not verdict.passed:
             self._last.pop(name, None)
         return FittedModel(
@@ -96,7 +113,7 @@ class Fitter:
             fit_s=fitted_at - started_at,
             export_s=exported_at - fitted_at,
             gate_s=time.perf_counter() - exported_at,
-            incremental=incremental,
+            incremental=fitted.incremental,
             trees=models[0].trees,
             importances=models[0].importances(design_columns(name)),
             intercept=models[0].intercept(),
@@ -104,10 +121,12 @@ class Fitter:
             drift_score=drift.score if drift else 0.0,
             law_began_at=began_at or None,
             law_factor=drift.factor if drift else 1.0,
+            doubted_rows=int((~is_believed(fitted.belief)).sum()),
+            doubted=_newest_doubted(data.train, fitted.belief),
         )
 
-    def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> tuple[list[Model], bool]:
-        """Fit from scratch, or extend the previous models if that would take too long. Return (models, extended)."""
+    def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> RobustFit:
+        """Fit from scratch, or extend the previous models if that would take too long."""
         training = Training(
             design_matrix(name, _input_names(name), raw_columns(name, train.x)),
             np.log(train.y) if settings.fit.in_logarithms else train.y,
@@ -118,10 +137,11 @@ class Fitter:
         if last is not None and not last.should_extend(rows, settings):
             last = None
         started_at = time.perf_counter()
-        models = fit(training, settings.fit, last.models if last else ())
+        judged = train.arrival >= began_at
+        found = robust_fit(training, train.y, judged, settings, last.models if last else ())
         took_s = time.perf_counter() - started_at
-        self._last[name] = _PreviousFit(models, settings.fit, last.whole_s_per_row if last else took_s / rows)
-        return models, last is not None
+        self._last[name] = _PreviousFit(found.models, settings.fit, last.whole_s_per_row if last else took_s / rows)
+        return found
 
 
 def _input_names(target: str) -> tuple[str, ...]:
@@ -164,6 +184,13 @@ def _output_name(target: str, quantile: float | None, position: int) -> str:
     return f"{target}_ms" if position == 0 else f"{target}_p{100 * (quantile or 0):g}_ms".replace(".", "_")
 
 
+def _newest_doubted(train: Rows, weights: Matrix) -> list[dict[str, float | None]]:
+    """Return the newest rows that the fit did not believe, newest first, as JSON."""
+    doubted = np.flatnonzero(~is_believed(weights))
+    newest = doubted[np.argsort(train.arrival[doubted])[::-1][:_DOUBTED_SHOWN]]
+    return [row_json(x) | {"latency_ms": float(y)} for x, y in zip(train.x[newest], train.y[newest], strict=True)]
+
+
 def _manifest(name: str, outputs: tuple[Output, ...], data: TargetData, settings: JobSettings) -> Manifest:
     return Manifest(
         model=name,
@@ -180,35 +207,68 @@ def _manifest(name: str, outputs: tuple[Output, ...], data: TargetData, settings
 
 def _with_holdout_since(data: TargetData, began_at: int) -> TargetData:
     """Drop held-out rows from before the present law: how well a model predicts those does not matter."""
-    return TargetData(data.train, data.holdout.part(data.holdout.arrival >= began_at))
+    holdout, older = (rows.part(rows.arrival >= began_at) for rows in (data.holdout, data.older))
+    return TargetData(data.train, holdout, older)
 
 
 def _judge(
-    models: Sequence[Model],
+    fitted: RobustFit,
     spec: GraphSpec,
     graph: Graph,
     served: Graph | None,
     data: TargetData,
     settings: JobSettings,
 ) -> tuple[Verdict, dict[str, float]]:
-    """Return the gate's verdict, and the scores on the held-out rows."""
-    holdout, quantile = data.holdout, spec.outputs[0].quantile
-    rows = raw_columns(spec.derive, np.concatenate([holdout.x, data.train.x[-_PARITY_ROWS:]]))
-    answers = graph.outputs(spec.inputs, rows)
-    wanted = expected(models, design_matrix(spec.derive, spec.inputs, rows), spec)
-    predicted = answers[: len(holdout)]
-    found = scores(predicted[:, 0], holdout.y, quantile)
-    for output, column in zip(spec.outputs[1:], predicted.T[1:], strict=True):
-        more = scores(column, holdout.y, output.quantile)
-        found |= {f"{score}_{output.name}": value for score, value in more.items()}
-    verdict = check_parity(difference(answers, wanted))
+    """Return the gate's verdict, and the scores on the held-out rows that can be believed."""
+    rows = raw_columns(spec.derive, np.concatenate([data.holdout.x, data.train.x[-_PARITY_ROWS:]]))
+    verdict = check_parity(difference(graph.outputs(spec.inputs, rows), _expected(fitted, spec, rows)))
     if verdict.passed:
         verdict = check_rising(graph.predict, spec.inputs, rows[:_PARITY_ROWS], RISING.get(spec.derive, ()))
+    medians = _medians(data.holdout, fitted.median, spec)
+    believed = is_believed(belief(np.log(data.holdout.y / medians), settings.allowed_outliers))
+    holdout, medians = data.holdout.part(believed), medians[believed]
+    answers = graph.outputs(spec.inputs, raw_columns(spec.derive, holdout.x))
+    if verdict.passed and settings.fit.in_logarithms:
+        quantile = spec.outputs[0].quantile or 0.5
+        simple = medians * np.exp(np.quantile(fitted.residuals, quantile)).astype(np.float32)
+        verdict = check_sound(*(losses(predicted, holdout.y, quantile) for predicted in (answers[:, 0], simple)))
     if verdict.passed and served is not None:
-        before = served.predict(ROW_NAMES, holdout.x)
-        candidate, present = (losses(answer, holdout.y, quantile) for answer in (predicted[:, 0], before))
-        verdict = check_not_worse(candidate, present, settings.tolerance)
+        verdict = _compare(answers[:, 0], holdout, graph, served, data.older, spec, settings)
+    found = scores(answers[:, 0], holdout.y, spec.outputs[0].quantile)
+    for output, column in zip(spec.outputs[1:], answers.T[1:], strict=True):
+        more = scores(column, holdout.y, output.quantile)
+        found |= {f"{score}_{output.name}": value for score, value in more.items()}
     return verdict, found
+
+
+def _expected(fitted: RobustFit, spec: GraphSpec, rows: Matrix) -> Matrix:
+    return expected(fitted.models, design_matrix(spec.derive, spec.inputs, rows), spec)
+
+
+def _medians(rows: Rows, median: Model, spec: GraphSpec) -> Matrix:
+    design = design_matrix(spec.derive, spec.inputs, raw_columns(spec.derive, rows.x))
+    return np.asarray(np.exp(median.predict(design)), dtype=np.float32)
+
+
+def _compare(
+    answers: Matrix, holdout: Rows, graph: Graph, served: Graph, older: Rows, spec: GraphSpec, settings: JobSettings
+) -> Verdict:
+    """Compare a candidate with the served model, on held-out rows and on older ones."""
+    before, quantile = served.predict(ROW_NAMES, holdout.x), spec.outputs[0].quantile
+    candidate, present = (losses(predicted, holdout.y, quantile) for predicted in (answers, before))
+    verdict = check_not_worse(candidate, present, settings.tolerance)
+    if not verdict.passed:
+        return verdict
+    medians = _nearest_to_median(served.outputs(ROW_NAMES, older.x), settings.fit)
+    weights = belief(np.log(older.y / np.maximum(medians, 1e-3)), settings.allowed_outliers)
+    older = older.part(is_believed(weights))
+    return check_jump(
+        np.concatenate([answers, graph.predict(spec.inputs, raw_columns(spec.derive, older.x))]),
+        np.concatenate([before, served.predict(ROW_NAMES, older.x)]),
+        np.concatenate([holdout.y, older.y]),
+        quantile,
+        settings.tolerance,
+    )
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:

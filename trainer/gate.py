@@ -13,6 +13,11 @@ RELATIVE_LIMIT = 1e-4
 ABSOLUTE_LIMIT = 1e-3
 # Fewer held-out rows can't tell a worse model from noise.
 _MIN_ROWS = 20
+# Predictions that differ by more than this factor must be borne out by at least so many rows.
+_JUMP_FACTOR = 1.5
+_MIN_JUMPS = 5
+# The multiple of a simple model's loss that a model may have.
+_SOUND_LOSS = 2.0
 # A column is multiplied by this to see whether the prediction falls.
 _PROBE_FACTOR = np.float32(1.5)
 # Share by which the mean prediction may fall.
@@ -23,7 +28,7 @@ Predict = Callable[[Sequence[str], Matrix], Matrix]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's result; `failed` names the test that failed: parity, falling or worse."""
+    """The gate's result; `failed` names the test that failed: parity, falling, worse or jump."""
 
     passed: bool
     failed: str = ""
@@ -88,6 +93,35 @@ def check_not_worse(candidate: Matrix, served: Matrix, tolerance: float) -> Verd
         return Verdict(True)
     means = f"{candidate.mean():.4g}, the served model's is {served.mean():.4g}"
     return Verdict(False, "worse", f"its mean loss on {len(worse)} held-out rows is {means}")
+
+
+def check_sound(candidate: Matrix, simple: Matrix) -> Verdict:
+    """Require that the candidate's mean loss is at most a multiple of that of the median times a constant, plus noise.
+
+    Boosting may fail without an error: many equal wrong rows can leave no gain in any split of an upper quantile.
+    """
+    verdict = check_not_worse(candidate, simple, _SOUND_LOSS - 1)
+    if verdict.passed:
+        return verdict
+    means = f"{candidate.mean():.4g}; the median times a constant has {simple.mean():.4g}"
+    return Verdict(False, "worse", f"its mean loss on {len(candidate)} held-out rows is {means}")
+
+
+def check_jump(candidate: Matrix, served: Matrix, actual: Matrix, quantile: float | None, tolerance: float) -> Verdict:
+    """Require that rows bear out the candidate where its predictions differ from the served model's by a large factor.
+
+    A change of the law, or a new kind of load, makes the served model's loss larger on these rows, not the candidate's.
+    """
+    jumps = np.abs(np.log(np.maximum(candidate, 1e-3) / np.maximum(served, 1e-3))) > np.log(_JUMP_FACTOR)
+    if int(jumps.sum()) < _MIN_JUMPS:
+        return Verdict(True)
+    new, old = (losses(answers[jumps], actual[jumps], quantile) for answers in (candidate, served))
+    if float(new.mean()) <= (1 + tolerance) * float(old.mean()):
+        return Verdict(True)
+    found = f"{float(new.mean()):.4g} instead of {float(old.mean()):.4g}"
+    return Verdict(
+        False, "jump", f"where its predictions differ by more than {_JUMP_FACTOR:g} times, its mean loss is {found}"
+    )
 
 
 def check_rising(predict: Predict, names: Sequence[str], rows: Matrix, rising: Sequence[str]) -> Verdict:

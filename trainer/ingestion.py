@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from trainer.exceptions import JournalError
 from trainer.journal import Journal, key_digest, sync
+from trainer.quarantine import Quarantine, SourceShares
 from trainer.window import Window
 from trainer.wire import Samples, join
 
@@ -20,9 +21,10 @@ _RESTORED_AT_ONCE = 50_000
 class Ingestion:
     """Adds batches to the window and to the journal. Without a journal, samples are lost when the process ends."""
 
-    def __init__(self, window: Window, journal: Journal | None) -> None:
+    def __init__(self, window: Window, journal: Journal | None, max_source_share: float = 1.0) -> None:
         self._window = window
         self._journal = journal
+        self.quarantine = Quarantine(SourceShares(max_source_share))
         self._keys: OrderedDict[bytes, None] = OrderedDict()
 
     def restore(self) -> int:
@@ -42,15 +44,19 @@ class Ingestion:
     def _add_all(self, batches: list[Samples]) -> int:
         if not batches:
             return 0
-        samples = join(batches)
+        samples = self.quarantine.sift(join(batches), source="")
         self._window.add(samples)
         return len(samples)
 
-    def accept(self, key: str, samples: Samples) -> bool:
-        """Add a batch; return False if a batch with this key was added before. Raise JournalError if not written."""
+    def accept(self, key: str, samples: Samples, source: str = "") -> bool:
+        """Add a batch; return False if a batch with this key was added before. Raise JournalError if not written.
+
+        Rows that the quarantine sets aside reach neither the journal nor the window. `source` identifies the sender.
+        """
         digest = key_digest(key)
         if key and digest in self._keys:
             return False
+        samples = self.quarantine.sift(samples, source)
         if self._journal is not None and len(samples):
             self._journal.append(key, samples)
         self._remember(digest)

@@ -31,6 +31,7 @@ class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
     `refusal`: the reason for which the gate refused it. `refused_for`: the test that failed. Both are empty if it
     passed. `drift_score`: standard errors by which the newest rows differ. `law_began_at`: the arrival number from
     which rows follow another law, or None. `law_factor`: the ratio of that law's latencies to the earlier ones.
+    `doubted_rows`: the number of training rows that the fit did not believe; `doubted`: the newest of these.
     """
 
     manifest: Manifest
@@ -48,6 +49,8 @@ class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
     drift_score: float = 0.0
     law_began_at: int | None = None
     law_factor: float = 1.0
+    doubted_rows: int = 0
+    doubted: list[dict[str, float | None]] = []
 
 
 class _RowsOnWire(msgspec.Struct, frozen=True):
@@ -57,7 +60,7 @@ class _RowsOnWire(msgspec.Struct, frozen=True):
 
 
 class _JobOnWire(msgspec.Struct, frozen=True):
-    data: dict[str, tuple[_RowsOnWire, _RowsOnWire]]
+    data: dict[str, tuple[_RowsOnWire, _RowsOnWire, _RowsOnWire]]
     settings: JobSettings
     served: dict[str, bytes]
     law_began_at: dict[str, int]
@@ -74,13 +77,13 @@ _decoder = msgspec.msgpack.Decoder(_JobOnWire)
 
 
 def encode_job(job: Job) -> bytes:
-    data = {name: (_pack(target.train), _pack(target.holdout)) for name, target in job.data.items()}
+    data = {name: (_pack(of.train), _pack(of.holdout), _pack(of.older)) for name, of in job.data.items()}
     return msgspec.msgpack.encode(_JobOnWire(data, job.settings, dict(job.served), dict(job.law_began_at)))
 
 
 def decode_job(message: bytes) -> Job:
     wire = _decoder.decode(message)
-    data = {name: TargetData(_unpack(train), _unpack(holdout)) for name, (train, holdout) in wire.data.items()}
+    data = {name: TargetData(*map(_unpack, parts)) for name, parts in wire.data.items()}
     return Job(data, wire.settings, wire.served, wire.law_began_at)
 
 

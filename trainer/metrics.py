@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from trainer.prefixes import RANGES, PrefixSummary
+from trainer.quarantine import QUARANTINE_REASONS
 from trainer.settings import FitSettings
 from trainer.training_pass import PassResult
 from trainer.window import KV_BUCKETS, QUEUE_BUCKETS, Window
@@ -52,6 +53,12 @@ class Metrics:
             ("model",),
             registry=registry,
         )
+        self._doubted = Gauge(
+            f"{_PREFIX}_doubted_rows",
+            "Training rows that the last fit did not believe: too many rows lie too far from the median",
+            ("model",),
+            registry=registry,
+        )
         self._generation = Gauge(f"{_PREFIX}_generation", "Number of the newest generation", registry=registry)
         self._published_at = Gauge(
             f"{_PREFIX}_last_publication_timestamp_seconds",
@@ -67,6 +74,10 @@ class Metrics:
         for collector in (self._window, self._last_passes):
             registry.register(collector)
 
+    def watch_quarantine(self, counts: Mapping[str, int]) -> None:
+        """Show these counts by reason from now on."""
+        self._window.quarantined = counts
+
     def page(self) -> bytes:
         return generate_latest(self.registry)
 
@@ -81,6 +92,7 @@ class Metrics:
             self.seconds.labels(stage).observe(seconds)
         for model, fitted in result.fitted.items():
             self._drift.labels(model).set(fitted.drift_score)
+            self._doubted.labels(model).set(fitted.doubted_rows)
             if fitted.refusal:
                 self.refusals.labels(model, fitted.refused_for).inc()
             for score, value in fitted.manifest.holdout_scores.items():
@@ -111,6 +123,7 @@ class _WindowCollector(Collector):
         self._targets = window.targets
         self.prefixes: PrefixSummary | None = None
         self.waiting_since: float | None = None
+        self.quarantined: Mapping[str, int] = {}
 
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "queue_bucket", "cache_bucket", "prefix_bucket"]
@@ -124,8 +137,14 @@ class _WindowCollector(Collector):
             for bucket, count in by_bucket[model].items():
                 counts.add_metric([model, *map(str, bucket)], count)
         lag = 0.0 if self.waiting_since is None else time.monotonic() - self.waiting_since
+        aside = CounterMetricFamily(
+            f"{_PREFIX}_quarantined_rows", "Rows set aside before they reached the window", labels=["reason"]
+        )
+        for reason in QUARANTINE_REASONS:
+            aside.add_metric([reason], self.quarantined.get(reason, 0))
         yield counts
         yield held_out
+        yield aside
         yield GaugeMetricFamily(
             f"{_PREFIX}_ingestion_lag_seconds", "Age of the oldest sample that no pass has seen yet", value=lag
         )

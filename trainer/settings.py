@@ -40,11 +40,16 @@ class FitSettings(msgspec.Struct, frozen=True):
 
 
 class JobSettings(msgspec.Struct, frozen=True):
-    """Settings for every target. `budget_s`: if a whole fit would take longer, extend the previous models."""
+    """Settings for every target.
+
+    `budget_s`: if a whole fit would take longer, extend the previous models. `allowed_outliers`: believe up to this
+    multiple of the usual share of rows that lie far from the median.
+    """
 
     fit: FitSettings
     trainer_id: str
     tolerance: float = 0.1
     drift_tolerance: float = 0.2
+    allowed_outliers: float = 1.0
     weigh_prefixes: bool = False
     budget_s: float = float("inf")

@@ -5,7 +5,7 @@ quiet night does not push out the samples of a busy hour.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ _KV = ROW_NAMES.index("kv_cache_percentage")
 _PREFIX = ROW_NAMES.index("prefix_cache_score")
 # Rows for which a new ring reserves memory.
 _FIRST_CAPACITY = 64
+# One in so many held-out rows is kept so many times as long, for the gate.
+_ONE_OLDER_IN = 10
 # The resolution of the held-out share.
 _HASH_BUCKETS = 10_000
 # A row of a window: raw features, latency in ms, and arrival number, which counts all rows of the target.
@@ -50,16 +52,24 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class TargetData:
-    """A target's training rows, bucket by bucket, and held-out rows, in order of arrival."""
+    """A target's training rows, bucket by bucket, and held-out rows, in order of arrival.
+
+    `older`: one in ten of the held-out rows of a time ten times as long.
+    """
 
     train: Rows
     holdout: Rows
+    older: Rows = field(default_factory=lambda: no_rows())
 
     def in_order(self) -> Rows:
         """Return training and held-out rows together, oldest first."""
         both = (self.train, self.holdout)
         x, y, arrival = (np.concatenate([getattr(rows, name) for rows in both]) for name in ("x", "y", "arrival"))
         return Rows(x, y, arrival).part(np.argsort(arrival))
+
+
+def no_rows() -> Rows:
+    return _rows(np.empty(0, dtype=ROW))
 
 
 class Ring:
@@ -136,6 +146,7 @@ class TargetWindow:
         rows["arrival"] = self._arrivals + np.arange(len(rows))
         self._arrivals += len(rows)
         self._holdout.extend(rows[held_out])
+        self._older.extend(rows[held_out & (rows["arrival"] % _ONE_OLDER_IN == 0)])
         rows = rows[~held_out]
         numbers = bucket_numbers(rows["x"])
         for number in np.unique(numbers).tolist():
@@ -160,13 +171,13 @@ class TargetWindow:
             if copied_bytes > _COPIED_AT_ONCE_BYTES:
                 copied_bytes = 0
                 await asyncio.sleep(0)
-        holdout = self._holdout.rows()
+        holdout, older = self._holdout.rows(), self._older.rows()
         train = await asyncio.to_thread(np.concatenate, pieces)
-        return TargetData(*(_rows(part[part["arrival"] < before]) for part in (train, holdout)))
+        return TargetData(*(_rows(part[part["arrival"] < before]) for part in (train, holdout, older)))
 
     def forget_replaced(self, arrival: int) -> None:
         """Drop rows that arrived before `arrival` from each bucket that has enough newer rows."""
-        for ring in (self._holdout, *self._buckets.values()):
+        for ring in (self._holdout, self._older, *self._buckets.values()):
             if ring.count_since(arrival) >= _ENOUGH_TO_REPLACE:
                 ring.forget_before(arrival)
 
@@ -175,6 +186,7 @@ class TargetWindow:
 
     def clear_holdout(self) -> None:
         self._holdout = Ring(self._holdout_rows)
+        self._older = Ring(self._holdout_rows)
 
 
 class Window:

@@ -47,6 +47,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.features)
 
+    def part(self, index: NDArray[np.bool_]) -> "Samples":
+        """Return the samples where `index` is true."""
+        return Samples(self.features[index], self.ttft_ms[index], self.tpot_ms[index])
+
 
 def join(batches: Sequence[Samples]) -> Samples:
     """Concatenate batches in order."""

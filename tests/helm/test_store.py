@@ -303,6 +303,8 @@ _TRAINER: dict[str, Any] = {
     "threads": 2,
     "gateTolerance": 0.3,
     "driftTolerance": 0.4,
+    "allowedOutliers": 2.5,
+    "maxSourceShare": 0.7,
     "keepGenerations": 9,
     "maxBodyBytes": 33554432,
     "logLevel": "debug",

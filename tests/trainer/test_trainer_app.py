@@ -49,6 +49,8 @@ def running_trainer(
         threads=1,
         gate_tolerance=0.1,
         drift_tolerance=0.2,
+        allowed_outliers=1.0,
+        max_source_share=0.5,
         max_body_bytes=1 << 20,
         log_level="info",
     )
@@ -190,6 +192,28 @@ def test_a_bad_batch_is_refused_whole_and_the_error_names_the_field(url: str, bo
     assert status == 422
     assert location in answer["detail"][0]["loc"]
     assert call(f"{url}/data/status")[1]["training_data"]["total_samples"] == 0
+
+
+def test_impossible_rows_are_quarantined_and_can_be_looked_at(url: str) -> None:
+    impossible = entry(random.Random(1), actual_ttft_ms=1e12)
+    assert call(f"{url}/add_training_data_bulk", {"entries": [*entries(300), impossible]})[0] == 202
+    assert sample_count(url) == 300
+    assert call(f"{url}/data/status")[1]["quarantined"] == {"impossible": 1}
+    found = call(f"{url}/data/quarantine")[1]
+    assert found["newest_quarantined"][0]["actual_ttft_ms"] == pytest.approx(1e12)
+    page = call(f"{url}/metrics")[1]
+    assert 'headroom_trainer_quarantined_rows_total{reason="impossible"} 1.0' in page
+    assert 'headroom_trainer_quarantined_rows_total{reason="source"} 0.0' in page
+
+
+def test_a_fit_tells_which_rows_it_did_not_believe(url: str) -> None:
+    wrong = [made | {"actual_ttft_ms": 3e6} for made in entries(100, seed=9)]
+    call(f"{url}/add_training_data_bulk", {"entries": [*entries(400), *wrong]})
+    until(lambda: call(f"{url}/readyz")[0] == 200)
+    models = call(f"{url}/data/status")[1]["last_pass"]["models"]
+    assert 60 < models["ttft"]["doubted_rows"] < 130
+    assert all(row["latency_ms"] == 3e6 for row in call(f"{url}/data/quarantine")[1]["newest_doubted"]["ttft"])
+    assert "headroom_trainer_doubted_rows" in call(f"{url}/metrics")[1]
 
 
 def test_a_flush_counts_what_it_removed(url: str) -> None:

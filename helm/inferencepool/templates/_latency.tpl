@@ -124,6 +124,8 @@ trainer:
   threads: LATENCY_THREADS
   gateTolerance: LATENCY_GATE_TOLERANCE
   driftTolerance: LATENCY_DRIFT_TOLERANCE
+  allowedOutliers: LATENCY_ALLOWED_OUTLIERS
+  maxSourceShare: LATENCY_MAX_SOURCE_SHARE
   keepGenerations: MODEL_STORE_KEEP
   maxBodyBytes: TRAINER_MAX_BODY_BYTES
   logLevel: LOG_LEVEL
