@@ -100,6 +100,16 @@ class _PoolGauges(Collector):
         for endpoint, slowdown in zip(seen.endpoints, seen.slowdown.tolist(), strict=True):
             slowdowns.add_metric([endpoint.name], slowdown)
         yield slowdowns
+        failing = GaugeMetricFamily(
+            "headroom_epp_endpoint_left_out_seconds",
+            "Seconds for which an endpoint that fails its requests gets none",
+            labels=["endpoint"],
+        )
+        endpoints = self._pool.endpoints
+        for slot, seconds in self._pool.failures.pauses_s().items():
+            if slot in endpoints:
+                failing.add_metric([endpoints[slot].name], seconds)
+        yield failing
         info = GaugeMetricFamily(
             "inference_extension_info", "Build of the picker; the value is always 1", labels=["commit", "build_ref"]
         )

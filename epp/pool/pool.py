@@ -10,6 +10,7 @@ from itertools import count
 import numpy as np
 
 from epp.pool.addresses import host_of
+from epp.pool.failures import Failures
 from epp.pool.model_costs import ModelCosts
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.progress import Counted, Progress
@@ -127,6 +128,7 @@ class Pool:
         self._freed_at_s: dict[int, float] = {}
         self._model_costs = ModelCosts()
         self.slowdowns = Slowdowns(clock, self._log_slowdown)
+        self.failures = Failures(clock, self._log_failures)
         self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = _candidates({})
 
@@ -189,9 +191,11 @@ class Pool:
                 self.prefix_index.forget(slot)
                 self._model_costs.forget(slot)
                 self.slowdowns.forget(slot)
+                self.failures.forget(slot)
         for slot in placed.keys() - self._endpoints.keys():
             # Drop latencies that came late from the slot's previous endpoint.
             self.slowdowns.forget(slot)
+            self.failures.forget(slot)
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
         self._all = _candidates(self._endpoints)
@@ -247,7 +251,8 @@ class Pool:
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """Return the candidates for a request: the endpoints with fresh metrics, or all when none is fresh.
 
-        `subset` limits the candidates to these hosts. Requests sent since an endpoint's last scrape count as waiting.
+        Endpoints that fail their requests are left out, unless more than half of the candidates do. `subset` limits the
+        candidates to these hosts. Requests sent since an endpoint's last scrape count as waiting.
         """
         now_s = self._clock()
         self._pass_first_tokens(now_s)
@@ -259,6 +264,9 @@ class Pool:
         if stale.any() and not stale.all():
             candidates = candidates.only(~stale)
             age_s, stale = age_s[~stale], stale[~stale]
+        out = self.failures.left_out(candidates.slots)
+        if out is not None:
+            candidates, age_s, stale = candidates.only(~out), age_s[~out], stale[~out]
         return self._snapshot_of(candidates, age_s, stale, request, now_s)
 
     def tpot_slos(self, slots: Indices) -> TpotSlos:
@@ -367,6 +375,15 @@ class Pool:
             logger.info("%s: latencies are as the models predict again", endpoint.name)
         else:
             logger.info("%s: latencies are %.1f times what the models predict", endpoint.name, factor)
+
+    def _log_failures(self, slot: int, pause_s: float) -> None:
+        endpoint = self._endpoints.get(slot)
+        if endpoint is None:
+            return
+        if pause_s:
+            logger.warning("%s fails its requests; it gets none for %g s", endpoint.name, pause_s)
+        else:
+            logger.info("%s answers its requests again", endpoint.name)
 
     def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
         now_s = self._clock()

@@ -101,6 +101,9 @@ class RoutedRequest:
         slot = self.books.pool.slot_of(address)
         if slot is None or slot == self.flight.slot:
             return
+        if not self._was_moved:
+            # The gateway got no answer from the first choice.
+            self.books.pool.failures.answered(self.flight.slot, failed=True)
         self.books.pool.finish(self.flight)
         self.flight = self.books.pool.dispatch(slot, self.parsed.request, 0.0)
         self._was_moved = True
@@ -108,6 +111,7 @@ class RoutedRequest:
     def response_started(self, status: int, *, is_stream: bool, now_s: float) -> bool:
         """Return whether to observe the response token by token, which the budget decides."""
         self.account.response_started(status)
+        self.books.pool.failures.answered(self.flight.slot, failed=status >= 500)
         # A prediction for one endpoint can't be checked on another.
         if status < 400 and is_stream and not self._was_moved:
             self.is_observed = self.books.budget.take(now_s) or self.books.observes_all

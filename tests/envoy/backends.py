@@ -194,6 +194,13 @@ async def _silent(connection: Connection, backend: Backend, request: Received) -
     await connection.reader.read()
 
 
+async def _broken(connection: Connection, backend: Backend, request: Received) -> None:
+    """Fail at once. The argument names the one backend that is broken."""
+    if request.argument != backend.name:
+        return await _events(connection, backend, Received("", "", {}))
+    await connection.answer(500, b'{"error": "out of order"}')
+
+
 async def _early(connection: Connection, backend: Backend, request: Received) -> None:
     """Answer before reading the body, and let the client end the connection."""
     await connection.answer(int(request.argument), b"", [("connection", "close")])
@@ -234,6 +241,7 @@ ACTS: dict[str, Act] = {
     "early": _early,
     "gated": _gated,
     "silent": _silent,
+    "broken": _broken,
     "endless": _endless,
     "cut": _cut,
 }

@@ -48,3 +48,17 @@ async def test_clients_steer_neither_timeouts_nor_retries(tmp_path: Path) -> Non
         before = rig.received
         assert (await rig.h2.send(PATH, body=STREAMED, headers=greed)).status == 500
         assert rig.received == before + 1
+
+
+async def test_a_server_that_fails_at_once_does_not_draw_the_requests(tmp_path: Path) -> None:
+    async with running(tmp_path, backends=4) as rig:
+        broken = rig.backends[0]
+        act = {"x-act": f"broken={broken.name}"}
+        while len(broken.received) < 3:
+            await rig.h2.send(PATH, body=STREAMED, headers=act)
+        failed = 0
+        for _ in range(100):
+            failed += (await rig.h2.send(PATH, body=STREAMED, headers=act)).status != 200
+        # The endpoint is tried again when its time is over. Without the rule it fails a quarter of the requests.
+        assert failed < 10
+        assert await rig.metric("headroom_epp_endpoint_left_out_seconds", endpoint=broken.name) >= 2
