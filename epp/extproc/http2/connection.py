@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from time import monotonic
 from typing import Final, cast
 
@@ -30,6 +30,8 @@ CONNECTION_WINDOW_BYTES: Final = 16 << 20
 _ENDED_STREAMS: Final = 1_024
 # Time that one connection's frames may take from the event loop in one turn.
 _TURN_S: Final = 0.002
+# Streams of a lost connection that are ended in one turn.
+_ABORTS_AT_ONCE: Final = 64
 # Smaller steps of a window, and smaller DATA frames on ended streams, cost as much work as large ones.
 _SMALL_BYTES: Final = 1_024
 # The price of more than that on an ended stream: a window full of it may be on its way.
@@ -101,6 +103,7 @@ class Connection(asyncio.Protocol):
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
         self._closing = False
+        self._is_lost = False
         self.control_budget = ControlFrameBudget()
 
     # Called by asyncio.
@@ -115,6 +118,8 @@ class Connection(asyncio.Protocol):
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         frames = self._reader.read(data)
         if self.unfinished:
             # Some transports still deliver what they have read when reading pauses.
@@ -124,12 +129,10 @@ class Connection(asyncio.Protocol):
             self._turn()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._closing = True
+        self._closing = self._is_lost = True
+        self._unread = None
         self._timer.cancel()
-        for stream in list(self._streams.values()):
-            self._abort(stream)
-        self._memory.remove_connection(self)
-        self._on_lost(self)
+        self._abort_all()
 
     def pause_writing(self) -> None:
         self.outbox.pause()
@@ -572,9 +575,20 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, code: ErrorCode, text: str) -> None:
         self.outbox.control(h2.goaway(self._last_stream_id, code, text))
-        for stream in list(self._streams.values()):
-            self._abort(stream)
+        self.outbox.abandon()
         self._close()
+        self._abort_all()
+
+    def _abort_all(self) -> None:
+        """Abort the streams, a number in each turn of the event loop. Then a lost connection is done with."""
+        for stream in list(islice(reversed(self._streams.values()), _ABORTS_AT_ONCE)):
+            self._abort(stream)
+        if self._streams:
+            self._loop.call_soon(self._abort_all)
+        elif self._is_lost:
+            self._is_lost = False
+            self._memory.remove_connection(self)
+            self._on_lost(self)
 
     def _close(self) -> None:
         """Write the last frames and wait for the peer to close; ignore whatever the peer still sends.
@@ -582,6 +596,7 @@ class Connection(asyncio.Protocol):
         Closing while the peer sends could make TCP discard the last frames.
         """
         self._closing = True
+        self._unread = None
         self._timer.cancel()
         self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)
         self.outbox.close()

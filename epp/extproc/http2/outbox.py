@@ -68,6 +68,11 @@ class Outbox:
         self._sendable.pop(stream.id, None)
         self._blocked.pop(stream.id, None)
 
+    def abandon(self) -> None:
+        """Drop the queued data of all streams."""
+        self._sendable.clear()
+        self._blocked.clear()
+
     def flush(self) -> None:
         """Write the gathered frames, and as much queued data as the windows allow."""
         if self._sendable:

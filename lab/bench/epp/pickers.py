@@ -51,13 +51,19 @@ def has_flag(flag: str) -> bool:
 @contextmanager
 def own_picker(bench: Bench, setting: Setting, name: str = "ours") -> Iterator[MeasuredPicker]:
     """Run this project's picker. Raise RuntimeError if it doesn't start."""
+    prediction = _prediction_flags(bench.latency, setting.remote) if setting.slo else []
+    with run_picker(setting, [*prediction, *bench.flags], name) as target:
+        yield target
+
+
+@contextmanager
+def run_picker(setting: Setting, flags: Sequence[str], name: str) -> Iterator[MeasuredPicker]:
+    """Run this project's picker with these flags and the setting's. Raise RuntimeError if it doesn't start."""
     ports = {name: str(free_port()) for name in ("grpc-port", "grpc-health-port", "metrics-port")}
-    flags = [f"--{name}={port}" for name, port in ports.items()]
-    flags += ["--host=127.0.0.1", "--pool-name=bench", f"--secure-serving={str(setting.secure).lower()}"]
-    flags += [f"--refresh-metrics-interval={setting.refresh}", f"--endpoints={','.join(setting.endpoints)}"]
-    if setting.slo:
-        flags += _prediction_flags(bench.latency, setting.remote)
-    command = [sys.executable, "-m", "epp", *flags, *bench.flags, *setting.flags]
+    own_flags = [f"--{name}={port}" for name, port in ports.items()]
+    own_flags += ["--host=127.0.0.1", "--pool-name=bench", f"--secure-serving={str(setting.secure).lower()}"]
+    own_flags += [f"--refresh-metrics-interval={setting.refresh}", f"--endpoints={','.join(setting.endpoints)}"]
+    command = [sys.executable, "-m", "epp", *own_flags, *flags, *setting.flags]
     address = f"127.0.0.1:{ports['grpc-port']}"
     with _start(command, os.environ, f"http://127.0.0.1:{ports['metrics-port']}/metrics", address, name) as target:
         yield target
