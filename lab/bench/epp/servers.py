@@ -70,6 +70,8 @@ def model_servers(count: int, *, large_pages: bool, first_port: int = 0) -> Iter
     finally:
         process.terminate()
         process.wait()
+        if process.stdout:
+            process.stdout.close()
 
 
 def pages_served(address: str) -> int:
