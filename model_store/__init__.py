@@ -5,7 +5,7 @@ from model_store.features import POD_TYPE_CODES, ROW_FEATURES, ROW_NAMES, SCHEMA
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, Output
 from model_store.opening import open_store
 from model_store.rows import row_columns, row_matrix, row_values
-from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, StoredModel
+from model_store.store import KEEP_GENERATIONS, Draft, ModelStore, Repair, StoredModel
 
 __all__ = [
     "KEEP_GENERATIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "ModelStore",
     "NotFoundError",
     "Output",
+    "Repair",
     "StoreError",
     "StoreUnavailableError",
     "StoredModel",

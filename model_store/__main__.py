@@ -88,6 +88,18 @@ def rollback(store: str, generation: int) -> None:
 
 @main.command()
 @_LOCATION
+def repair(store: str) -> None:
+    """Set a damaged current.json aside, and put the newest complete generation in force. A leading trainer does so."""
+    repaired = open_store(store).repair()
+    if repaired is None:
+        click.echo("current.json is sound")
+        return
+    now = f"generation {repaired.generation.generation} is in force" if repaired.generation else "no generation is left"
+    click.echo(f"set aside as {repaired.set_aside}; {now}")
+
+
+@main.command()
+@_LOCATION
 @click.option("--keep", default=KEEP_GENERATIONS, type=click.IntRange(1), help="Number of newest generations to keep.")
 def gc(store: str, keep: int) -> None:
     """Remove older generations, and the leftovers of interrupted publications."""

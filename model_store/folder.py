@@ -15,8 +15,11 @@ from model_store.publication import (
     CURRENT,
     MANIFEST,
     MODEL,
+    SET_ASIDE,
     Version,
+    is_damaged_pointer,
     named_versions,
+    newest_complete,
     outdated_generations,
     read_verified,
     record_name,
@@ -24,7 +27,7 @@ from model_store.publication import (
     verify_generation,
     write_generation,
 )
-from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
+from model_store.store import KEEP_GENERATIONS, Draft, Repair, StoredModel
 
 # Lock files. The trainer holds the first while it runs, a writer the second while it writes.
 # The kernel releases both when the process ends.
@@ -111,6 +114,23 @@ class FolderStore:
                 (self._root / record_name(number)).unlink(missing_ok=True)
             self._remove_unnamed_versions()
         return removed
+
+    def repair(self) -> Repair | None:
+        with _store_errors(self._root), _writer_lock(self._root):
+            try:
+                data = self._read(CURRENT)
+            except NotFoundError:
+                return None
+            if not is_damaged_pointer(data):
+                return None
+            found = newest_complete(self)
+            # Readers never see a store without a pointer while there is a generation.
+            _write_atomically(self._root / SET_ASIDE, data)
+            if found:
+                _write_atomically(self._root / CURRENT, encode(found))
+            else:
+                (self._root / CURRENT).unlink()
+        return Repair(SET_ASIDE, found)
 
     def rollback(self, number: int) -> Generation:
         generation = verify_generation(self, number)

@@ -86,11 +86,23 @@ def decode(data: bytes, kind: type[T], where: str) -> T:
     """Decode and check a document; raise DamagedError that names `where` and the wrong field."""
     try:
         document = msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedError(f"{where} is not a {kind.__name__.lower()}: {error}") from error
     if document.format != FORMAT:
         raise DamagedError(f"{where} has format {document.format}, but this version reads format {FORMAT}")
     return document
+
+
+def has_other_format(data: bytes) -> bool:
+    """Return true if the data may be a whole document of another format, which another version of Headroom wrote."""
+    try:
+        return msgspec.json.decode(data, type=_Formatted).format != FORMAT
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+class _Formatted(msgspec.Struct, frozen=True):
+    format: int = FORMAT
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:

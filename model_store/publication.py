@@ -1,6 +1,7 @@
 """The parts of publishing, reading and collecting that all kinds of store share. The files of a store:
 
 current.json                  the generation in force ("the pointer")
+current.json.damaged          the latest pointer that could not be read
 generation-<n>.json           one record for each generation that can be rolled back to
 <model>/config.pbtxt
 <model>/<version>/model.onnx, manifest.json
@@ -15,11 +16,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, TooLargeError
-from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, sha256_of
+from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, has_other_format, sha256_of
 from model_store.store import Draft, ModelStore, StoredModel
 from model_store.triton import config_pbtxt
 
 CURRENT = "current.json"
+# A damaged pointer is kept under this name, until the next one.
+SET_ASIDE = f"{CURRENT}.damaged"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 CONFIG = "config.pbtxt"
@@ -93,6 +96,25 @@ def verify_generation(store: ModelStore, number: int) -> Generation:
     for model in generation.models:
         store.read(generation, model)
     return generation
+
+
+def is_damaged_pointer(data: bytes) -> bool:
+    """Return true if the pointer can't be read; raise DamagedError if only another version of Headroom can read it."""
+    try:
+        decode(data, Generation, CURRENT)
+    except DamagedError:
+        if has_other_format(data):
+            raise
+        return True
+    return False
+
+
+def newest_complete(store: ModelStore) -> Generation | None:
+    """Return the newest generation whose models are all intact, or None."""
+    for number in reversed(store.generations()):
+        with suppress(DamagedError, NotFoundError):
+            return verify_generation(store, number)
+    return None
 
 
 def record_name(number: int) -> str:

@@ -20,8 +20,11 @@ from model_store.publication import (
     CURRENT,
     MANIFEST,
     MODEL,
+    SET_ASIDE,
     Version,
+    is_damaged_pointer,
     named_versions,
+    newest_complete,
     outdated_generations,
     read_verified,
     record_name,
@@ -29,7 +32,7 @@ from model_store.publication import (
     verify_generation,
     write_generation,
 )
-from model_store.store import KEEP_GENERATIONS, Draft, StoredModel
+from model_store.store import KEEP_GENERATIONS, Draft, Repair, StoredModel
 
 # Seconds from a lease's last renewal until the lease expires.
 LEASE_S = 15.0
@@ -98,6 +101,19 @@ class S3Store:
         if current:
             self._remove_unnamed_versions(current.generation)
         return removed
+
+    def repair(self) -> Repair | None:
+        before = self._bucket.find(CURRENT)
+        if before is None or not is_damaged_pointer(before.data):
+            return None
+        found = newest_complete(self)
+        self._lease.confirm()
+        self._bucket.put(SET_ASIDE, before.data)
+        if found:
+            self._move_pointer(before, found)
+        else:
+            self._bucket.remove(CURRENT, before.etag)
+        return Repair(SET_ASIDE, found)
 
     def rollback(self, number: int) -> Generation:
         before = self._bucket.find(CURRENT)

@@ -25,6 +25,14 @@ class StoredModel:
     onnx: bytes
 
 
+@dataclass(frozen=True)
+class Repair:
+    """A repaired pointer: the name under which the damaged one was kept, and the generation in force now, if any."""
+
+    set_aside: str
+    generation: Generation | None
+
+
 class ModelStore(Protocol):
     """Generations of models. Publishing is atomic: a reader sees the whole new generation or the whole previous one."""
 
@@ -70,6 +78,12 @@ class ModelStore(Protocol):
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
         """Remove all but the newest `keep` generations and the current one; return the removed numbers."""
+
+    def repair(self) -> Repair | None:
+        """Set a damaged pointer aside, and put the newest complete generation in force. None: the pointer is sound.
+
+        Raise DamagedError if another version of Headroom wrote the pointer: it is not damaged, only unreadable here.
+        """
 
     def rollback(self, number: int) -> Generation:
         """Verify an older generation and make it current again."""

@@ -38,6 +38,9 @@ class Metrics:
         self.refusals = Counter(
             f"{_PREFIX}_refusals", "Models that the gate refused", ("model", "reason"), registry=registry
         )
+        self.store_repairs = Counter(
+            f"{_PREFIX}_store_repairs", "Damaged pointers of the model store that were replaced", registry=registry
+        )
         self.law_changes = Counter(
             f"{_PREFIX}_law_changes",
             "Detected changes of the relation between features and latency",

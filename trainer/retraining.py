@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import ParamSpec, TypeVar
 
-from model_store import ModelStore, StoreError
+from model_store import DamagedError, Generation, ModelStore, StoreError
 from trainer.graph import Graph
 from trainer.job import FittedModel
 from trainer.metrics import Metrics
@@ -103,7 +103,7 @@ class Retraining:
             stamp = await self._in_thread(self._store.stamp)
             if stamp == self._stamp:
                 return
-            generation = await self._in_thread(self._store.current)
+            generation = await self._read_pointer()
             if generation is not None and generation.generation != self.generation:
                 await self._serve(await self._in_thread(read_graphs, self._store, generation))
                 self.generation = generation.generation
@@ -114,6 +114,22 @@ class Retraining:
             if str(error) != self._last_read_error:
                 logger.error("can't read the generation in force: %s", error)
             self._last_read_error = str(error)
+
+    async def _read_pointer(self) -> Generation | None:
+        """Return the generation in force. A leading trainer first repairs a damaged pointer."""
+        try:
+            return await self._in_thread(self._store.current)
+        except DamagedError as error:
+            self._leads = await self._in_thread(self._store.lead, self._settings.job.trainer_id)
+            if not self._leads:
+                raise
+            repair = await self._in_thread(self._store.repair)
+            if repair is None:
+                return await self._in_thread(self._store.current)
+            self._metrics.store_repairs.inc()
+            now = f"generation {repair.generation.generation}" if repair.generation else "none, for lack of a whole one"
+            logger.error("%s; set it aside as %s; in force now: %s", error, repair.set_aside, now)
+            return repair.generation
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in a thread. The thread goes on if its task is cancelled; `end` waits for it."""

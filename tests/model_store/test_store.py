@@ -173,3 +173,52 @@ def test_without_boto3_the_error_names_the_package_to_install(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(StoreError, match=r"boto3: pip install 'headroom\[s3\]'"):
         open_store("s3://bucket/prefix")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"garbage", b"\xff\x00" * 100, b"[" * 100_000, b'{"generation": 2}'])
+def test_a_damaged_pointer_is_set_aside_and_replaced(store: ModelStore, place: Place, garbage: bytes) -> None:
+    store.publish([draft("ttft", b"a"), draft("tpot", b"b")])
+    second = store.publish([draft("ttft", b"c")])
+    place.write("current.json", garbage)
+    with pytest.raises(DamagedError):
+        store.publish([draft()])
+    repaired = store.repair()
+    assert repaired
+    assert repaired.generation == in_force(store) == second
+    assert place.read(repaired.set_aside) == garbage
+    assert store.publish([draft()]).generation == 3
+    assert store.repair() is None
+
+
+def test_the_newest_whole_generation_replaces_a_damaged_pointer(store: ModelStore, place: Place) -> None:
+    first = store.publish([draft("ttft", b"a")])
+    store.publish([draft("ttft", b"b")])
+    store.publish([draft("ttft", b"c")])
+    place.write("ttft/2/model.onnx", b"")
+    place.write("generation-3.json", b"{")
+    place.write("current.json", b"{")
+    repaired = store.repair()
+    assert repaired
+    assert repaired.generation == in_force(store) == first
+
+
+def test_a_damaged_pointer_to_nothing_leaves_an_empty_store(store: ModelStore, place: Place) -> None:
+    place.write("current.json", b"{")
+    repaired = store.repair()
+    assert repaired
+    assert repaired.generation is None
+    assert store.current() is None
+    assert store.publish([draft()]).generation == 1
+
+
+def test_a_pointer_of_another_version_is_left_alone(store: ModelStore, place: Place) -> None:
+    store.publish([draft()])
+    later = b'{"format": 2, "generations": []}'
+    place.write("current.json", later)
+    with pytest.raises(DamagedError):
+        store.repair()
+    assert place.read("current.json") == later
+
+
+def test_an_empty_store_needs_no_repair(store: ModelStore) -> None:
+    assert store.repair() is None

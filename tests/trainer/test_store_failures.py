@@ -150,6 +150,25 @@ def test_a_damaged_generation_is_not_served_and_the_next_replaces_it(
         assert served_generation(predictor) > current.generation
 
 
+def test_a_damaged_pointer_is_repaired_and_publication_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pointer = tmp_path / "store" / "current.json"
+    with running_trainer(tmp_path / "store") as url, running_predictor(tmp_path / "store") as predictor:
+        feed(url)
+        until(lambda: generation(url) >= 1)
+        until(lambda: call(f"{predictor}/readyz")[0] == 200)
+        before = generation(url)
+        pointer.write_bytes(b"garbage")
+        # Nothing is fed meanwhile: the repair doesn't wait for a pass.
+        until(lambda: "headroom_trainer_store_repairs_total 1.0" in call(f"{url}/metrics")[1])
+        assert pointer.with_name("current.json.damaged").read_bytes() == b"garbage"
+        assert "current.json is not a generation" in caplog.text
+        assert f"in force now: generation {before}" in caplog.text
+        feed_until(url, lambda: generation(url) > before)
+        until(lambda: served_generation(predictor) > before)
+
+
 def test_an_unavailable_s3_keeps_the_last_generation_until_it_is_back(
     bucket: BucketPlace, s3: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
