@@ -22,6 +22,8 @@ from tests.live import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
+# In prompts and as a key: nothing may keep it.
+SECRET = "tell-nobody-4711"
 SLO = {"x-prediction-based-scheduling": "true"}
 
 
@@ -70,9 +72,37 @@ async def all_serve(config: StackConfig, urls: list[str], at_least: int = 1) -> 
     return all((status["generation"] or 0) >= at_least for status in statuses)
 
 
+async def send_secrets(config: StackConfig) -> None:
+    """Send a key and a marked prompt: whole, as a stream, in bodies that are refused, and in one that is cut."""
+    url = f"{config.gateway_url}/v1/chat/completions"
+    headers = {**SLO, "authorization": f"Bearer {SECRET}", "content-type": "application/json"}
+    chat: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": SECRET}], "max_tokens": 5}
+    bodies = [chat, {**chat, "stream": True}, {**chat, "model": 7}, {**chat, "max_tokens": SECRET}]
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for data in [*(json.dumps(body) for body in bodies), f'{{"prompt": "{SECRET}']:
+            async with session.post(url, data=data) as response:
+                await response.read()
+
+
+async def places_with_secrets(config: StackConfig) -> list[str]:
+    """Return the loop's files and pages (logs, journal, models, metrics, decisions) that contain a prompt or a key."""
+    files = [file for file in config.folder.rglob("*") if file.is_file()]
+    found = [str(file) for file in files if SECRET.encode() in file.read_bytes()]
+    urls = [f"{base}/metrics" for base in (config.picker_url, config.trainer_url, config.predictor_urls[0])]
+    urls += [f"{config.picker_url}/debug/{page}" for page in ("decisions?limit=1000&candidates=false", "endpoints")]
+    async with aiohttp.ClientSession() as session:
+        for url in urls:
+            async with session.get(url) as response:
+                assert response.status == 200
+                found += [url] if SECRET in await response.text() else []
+    assert len(files) > 10
+    return found
+
+
 async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path: Path) -> None:
     config = configure(tmp_path, retraining_interval_s=0.5, model_sync_interval_s=0.2)
     async with running(config) as supervisor:
+        await send_secrets(config)
         warm_up = await send(config, 150, "warm-up", SLO)
         assert {(outcome.error, outcome.status) for outcome in warm_up} == {(None, 200)}
         status = await get(f"{config.trainer_url}/data/status")
@@ -89,6 +119,8 @@ async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path:
         assert len(predicted) > 80
         assert all(d["prediction"]["generation"] >= 1 and d["outcome"]["ttft_ms"] > 0 for d in predicted)
         assert len(decisions[0]["candidates"]) == 3
+
+        assert await places_with_secrets(config) == []
 
         supervisor.kill("trainer")
         assert {outcome.error for outcome in await send(config, 30, "later", SLO)} == {None}
