@@ -16,6 +16,8 @@ FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id
 REMOVED = (*OBJECTIVE, *REWRITE, *FAIRNESS_ID)
 # Digits of a size in bytes that is believed.
 _LONGEST_LENGTH = 12
+# Characters of a number that is believed.
+_LONGEST_NUMBER = 64
 
 # The texts that Go's strconv.ParseBool accepts, which is the documented format of the header.
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -43,14 +45,21 @@ def objective_ms(headers: Mapping[str, str], names: tuple[str, ...]) -> float | 
     """
     for name in names:
         if name in headers:
-            try:
-                value = float(headers[name])
-            except ValueError:
-                value = math.nan
+            value = _number(headers[name])
             if not math.isfinite(value) or value < 0:
                 raise BadRequestError(f"{name}: expected a number of milliseconds, got {headers[name][:100]!r}")
             return value or None
     return None
+
+
+def _number(text: str) -> float:
+    """Return the number, or NaN if the text is none. Python alone takes `1_000`, and the digits of other scripts."""
+    if not text.isascii() or "_" in text or len(text) > _LONGEST_NUMBER:
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def wants_prediction(headers: Mapping[str, str]) -> bool:

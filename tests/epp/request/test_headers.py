@@ -4,7 +4,9 @@ from epp.exceptions import BadRequestError
 from epp.request import headers as request_headers
 
 
-@pytest.mark.parametrize("value", ["NaN", "Inf", "-1", "abc", "", "1e999"])
+@pytest.mark.parametrize(
+    "value", ["NaN", "Inf", "-1", "abc", "", "1e999", "1_000", "\u0661\u0662", "\uff11\uff12", "1" * 100]
+)
 def test_an_objective_that_is_no_duration_is_refused_by_name(value: str) -> None:
     with pytest.raises(BadRequestError, match="x-slo-ttft-ms"):
         request_headers.objective_ms({"x-slo-ttft-ms": value}, request_headers.TTFT)
