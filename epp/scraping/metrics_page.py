@@ -19,6 +19,10 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _NAME_ENDS = (b"{", b" ", b"\t")
 # Bytes that a series may move from page to page, as numbers before it get longer. Farther away, search the whole page.
 _DRIFT_BYTES = 1024
+# Series of one name that are read, bytes of a line, and adapters of a line: many times what any model server reports.
+_MOST_SERIES = 1000
+_MOST_LINE_BYTES = 1 << 16
+MOST_ADAPTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,19 @@ class Gauge:
         return found
 
     def _series(self, page: bytes, start: int) -> Iterator[tuple[bytes, float, float]]:
-        """Yield the labels, value and timestamp (0 without one) of each series of this name, from the first one on."""
+        """Yield the labels, value and timestamp (0 without one) of each series of this name, from the first one on.
+
+        Overlong lines are left out, and lines beyond _MOST_SERIES.
+        """
         size = len(self.name)
-        while page.startswith(self.name, start) and page[start + size : start + size + 1] in _NAME_ENDS:
+        for _ in range(_MOST_SERIES):
+            if not page.startswith(self.name, start) or page[start + size : start + size + 1] not in _NAME_ENDS:
+                return
             end = page.find(b"\n", start)
             end = len(page) if end < 0 else end
+            if end - start > _MOST_LINE_BYTES:
+                start = end + 1
+                continue
             labels, _, numbers = page[start + size : end].rpartition(b"}")
             fields = numbers.split()
             try:
@@ -107,7 +119,10 @@ def parse_labels(text: bytes) -> dict[bytes, bytes]:
 
 
 def parse_adapters(labels: bytes) -> Adapters:
-    """Parse the LoRA adapters of vLLM's lora_requests_info: lists by commas, and the number of places."""
+    """Parse the LoRA adapters of vLLM's lora_requests_info: lists by commas, and the number of places.
+
+    Each list ends after MOST_ADAPTERS names.
+    """
     values = parse_labels(labels)
     capacity = values.get(b"max_lora", b"")
     return Adapters(
@@ -118,7 +133,8 @@ def parse_adapters(labels: bytes) -> Adapters:
 
 
 def _names(text: bytes) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.decode(errors="replace").split(",") if name.strip())
+    names = text.decode(errors="replace").split(",", MOST_ADAPTERS)[:MOST_ADAPTERS]
+    return frozenset(name.strip() for name in names if name.strip())
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

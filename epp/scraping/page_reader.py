@@ -7,7 +7,7 @@ from typing import NamedTuple
 from epp.exceptions import ScrapeError
 from epp.scheduling.snapshot import NO_ADAPTERS, Adapters
 from epp.scraping.engines import EngineMetrics, Gauges
-from epp.scraping.metrics_page import Gauge, parse_adapters
+from epp.scraping.metrics_page import MOST_ADAPTERS, Gauge, parse_adapters
 
 # Pages between two searches for a missing series, because each search reads the whole page.
 _PAGES_PER_LOOK = 20
@@ -36,6 +36,11 @@ class PageReader:
     def values(self) -> "tuple[Value, ...]":
         """The last page's waiting requests, running requests and KV cache usage."""
         return self._page.values if self._page else ()
+
+    @property
+    def cuts_adapters(self) -> bool:
+        """Whether the last page had more LoRA adapters than are read."""
+        return self._page is not None and self._page.cuts_adapters
 
     def read(self, page: bytes) -> Load:
         """Return the load. Raise ScrapeError if the page has none of the wanted series."""
@@ -84,7 +89,7 @@ class Value:
 class _EnginePage:
     """The pages of an endpoint that runs a certain engine."""
 
-    __slots__ = ("_labels", "_lora", "load", "values")
+    __slots__ = ("_labels", "_lora", "cuts_adapters", "load", "values")
 
     def __init__(self, engine: EngineMetrics) -> None:
         self.values = (
@@ -94,6 +99,7 @@ class _EnginePage:
         )
         self._lora = _Series(engine.lora)
         self._labels: bytes | None = None
+        self.cuts_adapters = False
         self.load = Load(0.0, 0.0, 0.0, NO_ADAPTERS)
 
     def read(self, page: bytes) -> bool:
@@ -110,8 +116,12 @@ class _EnginePage:
         at = self._lora.find(page) if self._lora.gauges else -1
         labels = self._lora.gauge.newest_labels(page, at) if at >= 0 else None
         adapters = self.load.adapters
+        if labels is None:
+            # The series is there, but all its lines are overlong.
+            self.cuts_adapters = at >= 0
         if labels != self._labels:
             self._labels = labels
+            self.cuts_adapters = labels is not None and labels.count(b",") > MOST_ADAPTERS
             adapters = parse_adapters(labels) if labels else NO_ADAPTERS
         return adapters
 

@@ -17,6 +17,7 @@ from epp.scraping.engines import (
     engines_to_try,
     labelled_engine,
 )
+from epp.scraping.metrics_page import MOST_ADAPTERS
 from epp.scraping.page_address import PageLocator
 from epp.scraping.page_reader import Load, PageReader, Value
 from epp.scraping.target import ScrapeCounts, ScrapeTarget, ScrapeTimeouts
@@ -207,6 +208,11 @@ class Scraper:
         for value in target.reader.values:
             if value.missing or value.rejected:
                 self._tell_value(target, value)
+        if target.reader.cuts_adapters:
+            self.counts.rejected_values += 1
+            self._log_once(
+                "adapters", "%s lists more LoRA adapters than are read: %d", target.address.url, MOST_ADAPTERS
+            )
 
     def _tell_value(self, target: ScrapeTarget, value: Value) -> None:
         self.counts.rejected_values += value.rejected

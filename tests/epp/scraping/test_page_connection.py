@@ -191,3 +191,15 @@ def test_a_closed_connection_reports_no_events() -> None:
     connection.connection_lost(None)
     assert wire.aborted
     assert events == Events()
+
+
+def test_a_header_without_end_is_given_up_early() -> None:
+    connection, wire, events = connected()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nX: ")
+    sent = 0
+    while not wire.aborted:
+        connection.data_received(b"x" * 4096)
+        sent += 4096
+    assert sent < 100_000
+    assert events.errors[0][0] == "page"
+    assert "headers are larger" in events.errors[0][1]

@@ -446,3 +446,19 @@ async def test_a_thousand_endpoints_stay_fresh() -> None:
             await until(lambda: scraper.counts.pages > 5000)
             assert scraper.counts.failed == 0
             assert scraper.counts.connections == 1000
+
+
+async def test_too_many_adapters_are_counted_and_told_once(log: pytest.LogCaptureFixture) -> None:
+    labels = (
+        'vllm:lora_requests_info{running_lora_adapters="' + ",".join(f"a{index}" for index in range(3_000)) + '"} 1\n'
+    )
+    async with serving(always(http(vllm_page() + labels.encode()))) as address:
+        pool = build_pool(address)
+        async with running(pool, engine=configured_engine("vllm")) as scraper:
+            await until(lambda: scraper.counts.pages > 5 and len(fresh(pool)) == 1)
+            assert scraper.counts.rejected_values >= scraper.counts.pages - 1
+    (adapters,) = snapshot(pool).adapters
+    assert len(adapters.active) == 1000
+    assert [record.getMessage() for record in log.records if "adapters" in record.getMessage()] == [
+        f"http://{address}/metrics lists more LoRA adapters than are read: 1000"
+    ]
