@@ -1,6 +1,7 @@
 """Starts, runs and stops the picker's servers and background tasks."""
 
 import asyncio
+import gc
 import logging
 import ssl
 from contextlib import AsyncExitStack, suppress
@@ -49,6 +50,9 @@ class PickerServer:
             await web.start()
             self._tasks.append(asyncio.create_task(web.run()))
         self._front = await front.start(settings, picker.new_exchange, picker.health, picker.count_flood)
+        # A full collection stops the event loop, for longer the more objects it looks at: leave out those made so far.
+        gc.collect()
+        gc.freeze()
         logger.info("ready: ext_proc on %d, metrics on %d", self._config.grpc_port, self._config.metrics_port)
 
     async def run(self) -> None:

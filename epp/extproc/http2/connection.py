@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from time import monotonic
 from typing import Final, cast
 
@@ -30,8 +30,6 @@ CONNECTION_WINDOW_BYTES: Final = 16 << 20
 _ENDED_STREAMS: Final = 1_024
 # Time that one connection's frames may take from the event loop in one turn.
 _TURN_S: Final = 0.002
-# Streams of a lost connection that are ended in one turn.
-_ABORTS_AT_ONCE: Final = 64
 # Smaller steps of a window, and smaller DATA frames on ended streams, cost as much work as large ones.
 _SMALL_BYTES: Final = 1_024
 # The price of more than that on an ended stream: a window full of it may be on its way.
@@ -99,6 +97,7 @@ class Connection(asyncio.Protocol):
         # True while frames or messages wait for a turn. Reading pauses until none is left.
         self.unfinished = False
         self._turn_planned = False
+        self._turn_end_s = 0.0
         self._draining = False
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
@@ -145,6 +144,7 @@ class Connection(asyncio.Protocol):
         if not self._turn_planned or self._closing:
             return
         self._turn_planned = False
+        self._turn_end_s = 0.0
         self._turn()
         if not self._turn_planned:
             self.unfinished = False
@@ -267,7 +267,11 @@ class Connection(asyncio.Protocol):
 
     def _read(self) -> bool:
         """Handle messages and frames that wait, and return True if some are left when the turn's time is over."""
-        end = monotonic() + _TURN_S
+        now = monotonic()
+        # A transport may deliver several reads in one turn of the event loop. They share the time.
+        if now > self._turn_end_s:
+            self._turn_end_s = now + _TURN_S
+        end = self._turn_end_s
         if self._backlog and not self._work_off(end):
             return True
         for kind, flags, stream_id, buffer, start, stop in self._unread or ():
@@ -580,9 +584,10 @@ class Connection(asyncio.Protocol):
         self._abort_all()
 
     def _abort_all(self) -> None:
-        """Abort the streams, a number in each turn of the event loop. Then a lost connection is done with."""
-        for stream in list(islice(reversed(self._streams.values()), _ABORTS_AT_ONCE)):
-            self._abort(stream)
+        """Abort the streams, in several turns of the event loop if need be. Then a lost connection is done with."""
+        end = monotonic() + _TURN_S
+        while self._streams and monotonic() <= end:
+            self._abort(next(reversed(self._streams.values())))
         if self._streams:
             self._loop.call_soon(self._abort_all)
         elif self._is_lost:

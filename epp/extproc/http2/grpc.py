@@ -127,7 +127,7 @@ class _MessageStream(Stream):
 
     @property
     def held_bytes(self) -> int:
-        part = 0 if self._part is None else len(self._part)
+        part = 0 if self._part is None else self._part.__alloc__()
         return part + self._waiting_bytes + self.queued_bytes
 
     def end_after(self, timeout_s: float) -> None:
@@ -244,7 +244,7 @@ class _ExchangeStream(_MessageStream):
 
     @property
     def held_bytes(self) -> int:
-        part = 0 if self._part is None else len(self._part)
+        part = 0 if self._part is None else self._part.__alloc__()
         kept = self._exchange.held_bytes if self._exchange else 0
         return part + self._waiting_bytes + self.queued_bytes + kept
 
