@@ -34,6 +34,10 @@ class TooSlowError(PredictorError):
     """A request's body did not arrive in time."""
 
 
+class OverloadedError(PredictorError):
+    """The server has no room for another request now; a later try may succeed."""
+
+
 class UnsupportedError(PredictorError):
     """A valid request for a function that this server does not have."""
 

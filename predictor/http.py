@@ -1,6 +1,5 @@
 """HTTP for routes with thousands of requests per second: plain ASGI, without a request object."""
 
-import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -9,20 +8,37 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from predictor.exceptions import InputError, TooLargeError, TooSlowError, UnsupportedError
+from predictor.exceptions import (
+    InputError,
+    OverloadedError,
+    PredictorError,
+    TooLargeError,
+    TooSlowError,
+    UnsupportedError,
+)
+from serving import bodies
+from serving.bodies import BodyError, BodyMemory
+from serving.connection import RETRY_AFTER
 
 encode = msgspec.json.Encoder().encode
 HttpHeader = tuple[bytes, bytes]
 JSON: HttpHeader = (b"content-type", b"application/json")
 BINARY: HttpHeader = (b"content-type", b"application/octet-stream")
-# Time for a client to send a whole body, of any size.
-BODY_TIMEOUT_S = 10.0
+_ERRORS: dict[int, type[PredictorError]] = {
+    400: InputError,
+    408: TooSlowError,
+    413: TooLargeError,
+    503: OverloadedError,
+}
+# Bodies that arrive at the same time may hold so much together, in bytes.
+_memory = BodyMemory(256 << 20)
 # An ASGI application that answers the requests of one path.
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def json(value: Any, status: int = 200) -> Response:
-    return Response(encode(value), status, media_type="application/json")
+    headers = {"retry-after": "1"} if status == 503 else None
+    return Response(encode(value), status, headers, media_type="application/json")
 
 
 def error(status: int, message: str) -> Response:
@@ -41,7 +57,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body, decompressed if it is gzip or deflate.
 
-    Raise TooLargeError as soon as it is known to exceed the limit, TooSlowError when it does not arrive in time.
+    Raise TooLargeError as soon as it is known to exceed the limit, TooSlowError when it does not arrive in time,
+    OverloadedError when too many bodies arrive at the same time.
     """
     length = header(scope, b"content-length")
     if length is not None and not length.isdigit():
@@ -49,32 +66,15 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     if length is not None and int(length) > limit_bytes:
         raise _too_large(limit_bytes)
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                body = await _read_rest(body, receive, limit_bytes)
-    except TimeoutError as problem:
-        raise TooSlowError(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from problem
+        body = await bodies.read_body(receive, limit_bytes, _memory)
+    except BodyError as problem:
+        raise _ERRORS[problem.status](str(problem)) from problem
     coding = header(scope, b"content-encoding")
     if coding and coding != b"identity":
         body = _inflate(body, coding, limit_bytes)
     if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
     return body
-
-
-async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
-    body = bytearray(first)
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InputError("the connection was closed before the body was complete")
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not message.get("more_body"):
-            return bytes(body)
 
 
 def _inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
@@ -103,7 +103,7 @@ async def send_bytes(send: Send, body: bytes, headers: Iterable[HttpHeader], sta
     start: Message = {
         "type": "http.response.start",
         "status": status,
-        "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        "headers": [*headers, (b"content-length", b"%d" % len(body)), *((RETRY_AFTER,) if status == 503 else ())],
     }
     await send(start)
     await send({"type": "http.response.body", "body": body})

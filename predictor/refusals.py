@@ -5,6 +5,7 @@ from predictor.exceptions import (
     InputError,
     ModelError,
     NotLoadedError,
+    OverloadedError,
     PredictorError,
     TooLargeError,
     TooSlowError,
@@ -19,6 +20,7 @@ _STATUSES: dict[type[PredictorError], int] = {
     ConflictError: 409,
     TooLargeError: 413,
     UnsupportedError: 415,
+    OverloadedError: 503,
 }
 
 

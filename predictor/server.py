@@ -6,7 +6,6 @@ from typing import Final
 
 from predictor.app import application, create_repository
 from predictor.config import Config
-from predictor.connection import HeadTimeoutProtocol
 from predictor.engine import Engine
 from predictor.workers import shared_totals
 from serving.certificates import open_certificates
@@ -45,7 +44,6 @@ class PredictorServer:
             listen(Address(config.host, config.port, self._is_shared)),
             self._certificates,
             grace_s=_GRACE_S,
-            http=HeadTimeoutProtocol,
             timeout_keep_alive=KEEP_ALIVE_S,
             server_header=False,
             date_header=False,

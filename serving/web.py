@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serving.certificates import POLL_S, CertificateFolder
+from serving.connection import MAX_CONNECTIONS, LimitedProtocol
 from serving.life import Signals
 
 
@@ -35,7 +36,7 @@ class WebServer:
             access_log=False,
             timeout_graceful_shutdown=grace_s,
             **_https(certificates),
-            **settings,
+            **{"http": LimitedProtocol, "limit_concurrency": MAX_CONNECTIONS, **settings},
         )
         self._server = uvicorn.Server(self._config)
 

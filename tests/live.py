@@ -17,9 +17,16 @@ PATIENCE_S: Final = 90.0
 
 
 @contextmanager
-def live(app: ASGIApp, http: Any = "auto") -> Iterator[str]:
+def live(app: ASGIApp, http: Any = "auto", limit_concurrency: int | None = None) -> Iterator[str]:
     """Serve an application on a free port; yield its URL."""
-    settings = uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=1)
+    settings = uvicorn.Config(
+        app,
+        port=0,
+        http=http,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        limit_concurrency=limit_concurrency,
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()

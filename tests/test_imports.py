@@ -33,6 +33,8 @@ FOREIGN_TO_SCHEDULING = {
 }  # fmt: skip
 # The packages that each module of the server kit imports beyond Python's library. Its other modules import none.
 NEEDED_BY_SERVING = {
+    "serving.bodies": {"starlette"},
+    "serving.connection": {"starlette", "uvicorn"},
     "serving.grpc_credentials": {"grpc"},
     "serving.grpc_listening": {"grpc"},
     "serving.life": {"uvloop"},

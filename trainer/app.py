@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from model_store import open_store
+from serving.bodies import BodyError, BodyMemory, read_body
 from trainer import models_api
 from trainer.config import Config
 from trainer.exceptions import EntryError, JournalError
@@ -24,7 +25,7 @@ from trainer.ingestion import Ingestion
 from trainer.job import FittedModel
 from trainer.journal import Journal
 from trainer.metrics import Metrics
-from trainer.models_api import json, unprocessable
+from trainer.models_api import SMALL_BODY_BYTES, json, unprocessable, unread
 from trainer.retraining import Retraining
 from trainer.training_pass import PassResult
 from trainer.window import Window
@@ -35,6 +36,8 @@ logger = logging.getLogger("headroom.trainer")
 # A batch that is sent twice with the same key is counted once.
 _KEY_HEADER = "idempotency-key"
 _JOURNAL_INTERVAL_S = 1.0
+# So many of the largest bodies may arrive at the same time.
+_BODIES_AT_ONCE = 4
 
 
 def create_app(config: Config) -> Starlette:
@@ -46,6 +49,7 @@ def create_app(config: Config) -> Starlette:
     retraining = Retraining(window, store, metrics, settings, config.retraining_interval_sec, fitting.learn)
     journal = Journal(Path(config.sample_journal)) if config.sample_journal else None
     ingestion = Ingestion(window, journal, config.max_source_share)
+    memory = BodyMemory(_BODIES_AT_ONCE * config.max_body_bytes)
     metrics.watch_quarantine(ingestion.quarantine.counts)
 
     @asynccontextmanager
@@ -66,10 +70,11 @@ def create_app(config: Config) -> Starlette:
 
     async def add(request: Request) -> Response:
         started_at = time.perf_counter()
-        body = await _read_body(request, config.max_body_bytes)
-        if body is None:
+        try:
+            body = await read_body(request.receive, config.max_body_bytes, memory)
+        except BodyError as error:
             metrics.rows.labels("refused").inc()
-            return json({"detail": f"the body is larger than {config.max_body_bytes} bytes"}, 413)
+            return unread(error)
         try:
             samples = decode_batch(body, request.headers.get("content-type", ""))
         except EntryError as error:
@@ -88,7 +93,9 @@ def create_app(config: Config) -> Starlette:
 
     async def flush(request: Request) -> Response:
         try:
-            asked = decode_flush(await request.body())
+            asked = decode_flush(await read_body(request.receive, SMALL_BODY_BYTES, memory))
+        except BodyError as error:
+            return unread(error)
         except EntryError as error:
             return unprocessable(error)
         answer = _flush(window, asked)
@@ -133,7 +140,7 @@ def create_app(config: Config) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
             Route("/", root),
-            *models_api.routes(config, window, store, retraining),
+            *models_api.routes(config, window, store, retraining, memory),
         ],
     )
 
@@ -209,13 +216,3 @@ def _describe_model(model: FittedModel) -> dict[str, Any]:
         "drift_score": round(model.drift_score, 2),
         "doubted_rows": model.doubted_rows,
     }
-
-
-async def _read_body(request: Request, limit_bytes: int) -> bytes | None:
-    """Return the request's body, or None if it exceeds the limit."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            return None
-    return bytes(body)

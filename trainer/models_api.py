@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from model_store import ROW_NAMES, TARGETS, Generation, ModelStore, NotFoundError, StoredModel, StoreError
+from serving.bodies import BodyError, BodyMemory, read_body
 from trainer.config import Config
 from trainer.exceptions import EntryError
 from trainer.job import FittedModel
@@ -23,12 +24,18 @@ from trainer.wire import decode_prediction
 
 # Models of llm-d's training server that this trainer never publishes. Clients may still ask for them.
 _ALWAYS_ABSENT = ("ttft_gated", "tpot_gated")
+# Largest body of a request that is not a batch of samples.
+SMALL_BODY_BYTES = 1 << 20
 
 
-def routes(config: Config, window: Window, store: ModelStore, retraining: Retraining) -> list[Route]:
+def routes(
+    config: Config, window: Window, store: ModelStore, retraining: Retraining, memory: BodyMemory
+) -> list[Route]:
     async def predict(request: Request) -> Response:
         try:
-            row = decode_prediction(await request.body())
+            row = decode_prediction(await read_body(request.receive, SMALL_BODY_BYTES, memory))
+        except BodyError as error:
+            return unread(error)
         except EntryError as error:
             return unprocessable(error)
         if not all(name in retraining.served for name in TARGETS):
@@ -139,7 +146,12 @@ def _endpoints(model_type: str) -> dict[str, Any]:
 
 
 def json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    headers = {"retry-after": "1"} if status == 503 else None
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def unread(error: BodyError) -> Response:
+    return json({"detail": str(error)}, error.status)
 
 
 def unprocessable(error: EntryError) -> Response:

@@ -331,7 +331,7 @@ async def test_a_slow_client_delays_no_other(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_does_not_arrive_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictor.http.BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("serving.bodies.BODY_TIMEOUT_S", 0.05)
     open_store(str(tmp_path)).publish(pair(1.0))
     with running_predictor(tmp_path) as url:
         host, port = url.removeprefix("http://").split(":")

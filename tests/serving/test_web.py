@@ -149,3 +149,17 @@ async def test_a_socket_file_is_served_as_well(tmp_path: object) -> None:
 def test_uvicorn_logs_only_warnings_and_errors() -> None:
     WebServer(Application().app(), uds="own.sock", grace_s=1)
     assert logging.getLogger("uvicorn.error").level == logging.WARNING
+
+
+async def test_every_web_server_limits_the_request_head() -> None:
+    listener = listen(Address("127.0.0.1", 0))
+    web = WebServer(Application().app(), listener, grace_s=1)
+    await web.start()
+    running = asyncio.create_task(web.run())
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    writer.write(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000)
+    assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).startswith(b"HTTP/1.1 431")
+    writer.close()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await web.end(Signals())

@@ -1,5 +1,6 @@
 import os
 import random
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -226,6 +227,23 @@ def test_a_flush_counts_what_it_removed(url: str) -> None:
     nothing = dict.fromkeys(("flush_training_data", "flush_test_data", "flush_metrics"), False)
     assert call(f"{url}/flush", nothing)[1]["message"] == "No data flushed"
     assert call(f"{url}/flush", b"{")[0] == 422
+
+
+@pytest.mark.parametrize("path", ["/flush", "/predict", "/add_training_data_bulk"])
+def test_a_body_above_the_limit_is_refused(url: str, path: str) -> None:
+    assert call(f"{url}{path}", b" " * (1 << 20) + b"{}")[0] == 413
+
+
+@pytest.mark.parametrize("path", ["/flush", "/predict", "/add_training_data_bulk"])
+def test_an_aborted_body_leaves_no_traceback(capfd: pytest.CaptureFixture[str], url: str, path: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as aborting:
+        aborting.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{" % path.encode())
+        # The server reads the part of the body before it answers this.
+        assert call(f"{url}/healthz")[0] == 200
+    for _ in range(5):
+        assert call(f"{url}/healthz")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_health_checks_are_answered_while_a_fit_runs(tmp_path: Path) -> None:
