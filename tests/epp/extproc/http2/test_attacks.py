@@ -337,7 +337,7 @@ async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: p
     monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(tenths_of_milliseconds) / 10_000)
     reads = 0
     while not peer.connection.unfinished:
-        peer.connection.data_received(open_stream(2 * reads + 1))
+        peer.connection.data_received(request(2 * reads + 1, b"a"))
         reads += 1
         assert reads <= 20
     assert reads > 5
