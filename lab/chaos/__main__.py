@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from lab.bench.block import Block
 from lab.bench.figures import write
 from lab.chaos.faults import Fault, Site, faults
 from lab.chaos.measuring import Seen, Times, measure
@@ -20,6 +21,7 @@ from lab.loop.stack import StackConfig, parts, unused_ports
 from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
 
+BLOCK = Block("scripts/chaos --out")
 _HARDWARE = ("fast", "fast", "slow")
 # Envoy's default, and the chart's.
 _MESSAGE_TIMEOUT_S = 0.2
@@ -36,9 +38,15 @@ _TOLD = re.compile(rb"warn|error", re.IGNORECASE)
 @click.option("--full-duplex", is_flag=True, help="Envoy drives the picker as a gateway does.")
 @click.option("--list", "is_list", is_flag=True, help="Print the names of the faults, and stop.")
 @click.option(
+    "--out",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the table into this page.",
+)
+@click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
 )
-def main(only: Sequence[str], is_list: bool, **options: Any) -> None:
+def main(only: Sequence[str], is_list: bool, page: Path | None, **options: Any) -> None:
     """Break each part of the loop and every pair of parts, and print what a client saw meanwhile.
 
     Real Envoy, picker, trainer and predictors run on this machine, in front of simulated servers. The exit status is 1
@@ -50,8 +58,10 @@ def main(only: Sequence[str], is_list: bool, **options: Any) -> None:
         return
     if not chosen:
         raise click.UsageError(f"no fault has {' or '.join(map(repr, only))} in its name: see --list")
+    if page and not BLOCK.has_place(page):
+        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
     console = Console()
-    sys.exit(asyncio.run(exit_status(_run(console, chosen, **options), console)))
+    sys.exit(asyncio.run(exit_status(_run(console, chosen, page=page, **options), console)))
 
 
 async def _run(
@@ -62,6 +72,7 @@ async def _run(
     after_s: float,
     rate: float,
     full_duplex: bool,
+    page: Path | None,
     json_file: Path | None,
 ) -> None:
     config = StackConfig(
@@ -89,6 +100,8 @@ async def _run(
         finally:
             await supervisor.stop()
     _report(console, seen)
+    if page:
+        BLOCK.write(page, _markdown(seen, times, rate))
     if json_file:
         settings = {"rate": rate, "full_duplex": full_duplex, "before_s": before_s, "during_s": during_s}
         write(json_file, dict(_figures(seen)), ("grpcio", "aiohttp"), settings)
@@ -124,13 +137,28 @@ def _figures(seen: Iterable[Seen]) -> Iterable[tuple[str, float]]:
             yield f"{name}_recovery_s", one.recovery_s
 
 
+def _markdown(seen: Iterable[Seen], times: Times, rate: float) -> str:
+    head = ("| fault | lost of all | p99 ms before | p99 ms during | recovery s |", "|---|---:|---:|---:|---:|")
+    rows = [
+        f"| {one.fault.name} | {one.lost_in_all} of {one.sent} | {one.before_p99_ms:.0f} | {one.during_p99_ms:.0f} "
+        f"| {_recovery(one)} |"
+        for one in seen
+    ]
+    return "\n".join(
+        [*head, *rows, "", f"{rate:g} requests/s; each fault lasted {times.during_s:g} s. p99 is of the TTFT."]
+    )
+
+
+def _recovery(one: Seen) -> str:
+    return "none" if one.recovery_s is None else f"{one.recovery_s:.1f}"
+
+
 def _report(console: Console, seen: Iterable[Seen]) -> None:
     table = Table("fault", "lost", "p99 ms before", "during", "recovery s", "warnings")
     for one in seen:
         lost = ", ".join(f"{count}: {error}" for error, count in one.lost.items()) or "0"
-        recovery = "none" if one.recovery_s is None else f"{one.recovery_s:.1f}"
         table.add_row(
-            one.fault.name, lost, f"{one.before_p99_ms:.0f}", f"{one.during_p99_ms:.0f}", recovery, str(one.told)
+            one.fault.name, lost, f"{one.before_p99_ms:.0f}", f"{one.during_p99_ms:.0f}", _recovery(one), str(one.told)
         )
     console.print(table)
 

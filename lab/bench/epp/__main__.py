@@ -91,8 +91,8 @@ def main(
     other = _peer(peer, peer_command)
     if markdown_file and "fronts" not in parts:
         raise click.UsageError("--out writes the table of the part fronts: name this part in --only")
-    if markdown_file and not fronts_table.has_place(markdown_file):
-        raise click.UsageError(f"{markdown_file} has no place for the table: {fronts_table.MARKS}")
+    if markdown_file and not fronts_table.BLOCK.has_place(markdown_file):
+        raise click.UsageError(f"{markdown_file} has no place for the table: {fronts_table.BLOCK.marks}")
     figures: Figures = {}
     load_average = os.getloadavg()[0]
     with latency_servers(trees, depth) as latency:
@@ -113,7 +113,7 @@ def main(
     if json_file:
         write(json_file, figures, _PACKAGES, settings)
     if markdown_file:
-        fronts_table.write(markdown_file, fronts_table.block_of(figures, settings))
+        fronts_table.BLOCK.write(markdown_file, fronts_table.text_of(figures, settings))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,22 @@
 """The comparison of the two gRPC fronts as Markdown: a table, the verdict, and how it was measured."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from lab.bench.block import Block
 from lab.bench.epp.bench import Figures
 from lab.bench.epp.fronts import QUANTITIES, Quantity
 
-_BEGIN, _END = "<!-- begin: written by scripts/bench_epp.py --only fronts --out -->", "<!-- end -->"
-_BETWEEN = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
-MARKS = f"it has to stand once between the lines {_BEGIN} and {_END}"
+BLOCK = Block("scripts/bench_epp.py --only fronts --out")
 _HEAD = ("| | own | grpcio | own / grpcio | better |", "|---|---|---|---|---|")
 # The least saving that makes up for 1,450 lines of code to maintain; a choice, not a measurement.
 _NEEDED_SAVING = 0.25
 
 
-def has_place(file: Path) -> bool:
-    """Tell whether `write` can put a block into the file."""
-    return not file.exists() or len(_BETWEEN.findall(file.read_text())) == 1
-
-
-def write(file: Path, block: str) -> None:
-    """Replace the block between its marks in a page. Make a file of the block alone where there is none."""
-    page = file.read_text() if file.exists() else f"{_BEGIN}{_END}\n"
-    file.write_text(_BETWEEN.sub(lambda _: block, page))
-
-
-def block_of(figures: Figures, settings: Mapping[str, Any]) -> str:
-    """Return the table and the sentences below it, with their marks. Leave out quantities that were not measured."""
+def text_of(figures: Figures, settings: Mapping[str, Any]) -> str:
+    """Return the table and the sentences below it. Leave out quantities that were not measured."""
     rows = [row for quantity in QUANTITIES if (row := _row(quantity, figures))]
-    parts = [_BEGIN, "\n".join([*_HEAD, *rows]), _verdict(figures), _measured(settings), _END]
+    parts = ["\n".join([*_HEAD, *rows]), _verdict(figures), _measured(settings)]
     return "\n\n".join(part for part in parts if part)
 
 

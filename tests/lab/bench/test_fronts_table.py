@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.bench.epp.fronts_table import block_of, has_place, write
+from lab.bench.epp.fronts_table import BLOCK, text_of
 
 _DOCS = Path(__file__).parents[3] / "docs"
 _SETTINGS = {"rounds": 5, "seconds": 3.0, "endpoints": 100, "load_average": {"before": 0.25, "after": 1.5}}
@@ -18,7 +18,7 @@ _FIGURES = {
 
 
 def test_a_row_has_both_fronts_the_ratio_of_the_rounds_and_which_way_is_better() -> None:
-    block = block_of(_FIGURES, _SETTINGS)
+    block = text_of(_FIGURES, _SETTINGS)
     assert "(`front_cpu_ratio_default`) | 250 | 1,000 | 0.25 (0.20 to 0.30) | lower |" in block
     assert "front_rss_ratio" not in block
     assert "load average was 0.2 before and 1.5 after" in block.replace("\n", " ")
@@ -34,26 +34,28 @@ def test_a_row_has_both_fronts_the_ratio_of_the_rounds_and_which_way_is_better()
 )
 def test_the_own_front_has_to_save_a_quarter_of_either(cpu: float, pick: float, verdict: str) -> None:
     figures = _FIGURES | {"front_cpu_ratio_default": cpu, "front_pick_c32_p50_ratio": pick}
-    assert verdict in block_of(figures, _SETTINGS)
+    assert verdict in text_of(figures, _SETTINGS)
 
 
 def test_a_page_is_renewed_between_its_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    write(page, block_of(_FIGURES, _SETTINGS))
+    older = text_of(_FIGURES, _SETTINGS)
+    BLOCK.write(page, older)
     page.write_text(f"before\n\n{page.read_text()}\nafter\n")
-    newer = block_of(_FIGURES | {"front_cpu_ratio_default": 0.5}, _SETTINGS)
-    write(page, newer)
-    assert page.read_text() == f"before\n\n{newer}\n\nafter\n"
+    newer = text_of(_FIGURES | {"front_cpu_ratio_default": 0.5}, _SETTINGS)
+    BLOCK.write(page, newer)
+    assert [newer in page.read_text(), older in page.read_text()] == [True, False]
+    assert (page.read_text()[:7], page.read_text()[-7:]) == ("before\n", "\nafter\n")
 
 
 def test_a_page_without_marks_has_no_place(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    assert has_place(page)
+    assert BLOCK.has_place(page)
     page.write_text("# A page\n")
-    assert not has_place(page)
+    assert not BLOCK.has_place(page)
 
 
 def test_the_documentation_shows_the_published_figures() -> None:
     run = json.loads((_DOCS / "fronts-bench.json").read_text())
-    block = block_of(run["figures"], run["settings"])
+    block = text_of(run["figures"], run["settings"])
     assert [page.name for page in _DOCS.glob("**/*.md") if block in page.read_text()]
