@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
 import msgspec
-from prometheus_client import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp.workers")
 
+# Lines of the workers' pages that one turn of the event loop merges, in 1 ms.
+_LINES_A_TURN = 1000
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
 # Every worker reports the same value of any other gauge, or the last value that it saw.
 _ADDED_GAUGES = (
@@ -38,7 +38,11 @@ class Siblings:
     async def metrics(self, own: bytes) -> bytes:
         """Return the pages of all workers as one."""
         pages = [own, *await self._ask_all("/metrics")]
-        return await asyncio.to_thread(merge_pages, [page.decode() for page in pages])
+        pieces = []
+        for piece in merge_in_pieces([page.decode() for page in pages]):
+            pieces.append(piece)
+            await asyncio.sleep(0)
+        return "".join(pieces).encode()
 
     async def decisions(self, own: list[dict[str, Any]], query: str, limit: int) -> list[dict[str, Any]]:
         """Return the newest decisions of all workers."""
@@ -71,39 +75,44 @@ class Siblings:
 
 def merge_pages(pages: Sequence[str]) -> bytes:
     """Merge metrics pages: add up counters and histograms, and gauges of which each worker has a part."""
-    families: dict[tuple[str, str], Metric] = {}
-    values: dict[tuple[str, str], dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    return "".join(merge_in_pieces(pages)).encode()
+
+
+def merge_in_pieces(pages: Sequence[str]) -> Iterator[str]:
+    """Yield the merged page in pieces, each after a bounded amount of work; some are empty."""
+    families: dict[str, _MergedFamily] = {}
+    family, description = _MergedFamily("", ""), ""
     for page in pages:
-        for family in text_string_to_metric_families(page):
-            key = (family.name, family.type)
-            families.setdefault(key, family)
-            known = values.setdefault(key, {})
-            for sample in family.samples:
-                place = (sample.name, tuple(sample.labels.items()))
-                known[place] = _merge_value(family, known.get(place), sample.value, sample.name)
-    return generate_latest(_MergedMetrics(_rebuild(families[key], samples) for key, samples in values.items()))
+        for number, line in enumerate(page.split("\n")):
+            if line.startswith("# HELP "):
+                description = line
+            elif line.startswith("# TYPE "):
+                family = families.setdefault(line, _MergedFamily(description, line))
+            elif line:
+                series, _, value = line.rpartition(" ")
+                family.add(series, float(value))
+            if number % _LINES_A_TURN == 0:
+                yield ""
+    for family in families.values():
+        yield family.page()
 
 
-def _merge_value(family: Metric, known: float | None, value: float, name: str) -> float:
-    if known is None:
-        return value
-    if family.type != "gauge" or family.name in _ADDED_GAUGES:
-        return min(known, value) if name.endswith("_created") else known + value
-    return max(known, value)
+class _MergedFamily:
+    """All series of one name, by name and labels as their lines have them."""
 
+    def __init__(self, description: str, kind: str) -> None:
+        self._head = f"{description}\n{kind}\n"
+        name, _, kind = kind.removeprefix("# TYPE ").partition(" ")
+        self._choose: Callable[[float, float], float] = operator.add
+        if name.endswith("_created"):
+            self._choose = min
+        elif kind == "gauge" and name not in _ADDED_GAUGES:
+            self._choose = max
+        self._values: dict[str, float] = {}
 
-def _rebuild(family: Metric, samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> Metric:
-    metric = Metric(family.name, family.documentation, family.type)
-    for (name, labels), value in samples.items():
-        metric.add_sample(name, dict(labels), value)
-    return metric
+    def add(self, series: str, value: float) -> None:
+        known = self._values.get(series)
+        self._values[series] = value if known is None else self._choose(known, value)
 
-
-class _MergedMetrics(Collector):
-    """Merged metrics, for the library to write out."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+    def page(self) -> str:
+        return self._head + "".join([f"{series} {floatToGoString(value)}\n" for series, value in self._values.items()])  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.pool.prefix_index import PrefixIndex
 from epp.workers.prefix_ring import PrefixRings, rings_bytes
-from epp.workers.siblings import merge_pages
+from epp.workers.siblings import merge_in_pieces, merge_pages
 
 hashes = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=True)
 
@@ -67,3 +67,15 @@ def test_the_workers_pages_are_merged_into_one() -> None:
     assert samples["inference_pool_ready_pods",] == 7
     assert [samples["took_seconds_bucket", le] for le in ("1.0", "2.0", "+Inf")] == [1, 2, 3]
     assert (samples["took_seconds_sum",], samples["took_seconds_count",]) == (7, 3)
+
+
+def test_pages_are_merged_in_turns() -> None:
+    """A thousand models made a page whose merging held up the event loop for seconds."""
+    registry = CollectorRegistry()
+    counter = Counter("requests_total", "r", ("model",), registry=registry)
+    for index in range(5_000):
+        counter.labels(f"m{index}").inc()
+    lines = generate_latest(registry).decode()
+    pieces = list(merge_in_pieces([lines, lines]))
+    assert len(pieces) > 20
+    assert "".join(pieces).count(" 2.0\n") == 5_000
