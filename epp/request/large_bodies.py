@@ -73,7 +73,7 @@ class LargeBodies:
     async def read(self, body: ReceivedBody) -> Reading:
         """Read a body. Raise BadRequestError if all of it is known, and it is no JSON object with a model."""
         if self._waiting >= _MOST_WAITING:
-            return _read_lead(body, JsonScan(body.lead[:_HURRIED_BYTES], MOST_ELEMENTS), "busy")
+            return _read_beginning(body)
         self._waiting += 1
         try:
             async with self._turn:
@@ -93,21 +93,27 @@ async def _read_in_turns(body: ReceivedBody) -> Reading:
     while not scan.is_done:
         scan.scan(SLICE_BYTES)
         await asyncio.sleep(0)
-    if named is None:
-        return _read_lead(body, scan, "size")
-    if not scan.is_full:
+    if named is not None and not scan.is_full:
         return Reading(openai.parse_body(body.lead))
-    reading = _read_lead(body, scan, "elements")
+    closed = scan.closed()
+    await asyncio.sleep(0)
+    if named is None:
+        return _read_lead(body, closed, "size", cuts_string=scan.cuts_string)
+    reading = _read_lead(body, closed, "elements", cuts_string=scan.cuts_string)
     return replace(reading, prompt=replace(reading.prompt, model=named.model))
 
 
-def _read_lead(body: ReceivedBody, scan: JsonScan, unread: Unread) -> Reading:
-    """Read the scanned part of a body, and look for the model at the body's end if the part doesn't name it."""
+def _read_beginning(body: ReceivedBody) -> Reading:
+    scan = JsonScan(body.lead[:_HURRIED_BYTES], MOST_ELEMENTS)
     while not scan.is_done:
         scan.scan(SLICE_BYTES)
-    closed = scan.closed()
+    return _read_lead(body, scan.closed(), "busy", cuts_string=scan.cuts_string)
+
+
+def _read_lead(body: ReceivedBody, closed: bytes, unread: Unread, *, cuts_string: bool) -> Reading:
+    """Read a part that was closed, and look for the model at the body's end if the part doesn't name it."""
     prompt, model_at = openai.parse_lead(closed)
-    if model_at and scan.cuts_string and model_at.end == len(closed) - 1:
+    if model_at and cuts_string and model_at.end == len(closed) - 1:
         # The name itself is cut.
         prompt, model_at = replace(prompt, model=""), None
     tail = body.lead[-TAIL_BYTES:] if body.is_whole else body.tail

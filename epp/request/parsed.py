@@ -75,7 +75,10 @@ class RequestReader:
     async def _read_later(
         self, headers: Mapping[str, str], body: ReceivedBody, prefix: PrefixParameters
     ) -> ParsedRequest:
-        parsed = self._parsed(headers, body, await self.large_bodies.read(body), prefix)
+        reading = await self.large_bodies.read(body)
+        # Hash the prompt and decide in a turn of their own.
+        await asyncio.sleep(0)
+        parsed = self._parsed(headers, body, reading, prefix)
         return parsed if isinstance(parsed, ParsedRequest) else await parsed
 
     def _parsed(
