@@ -27,6 +27,7 @@ class Config:
     cert_path: str
     tls_min_version: str
     tls_cipher_suites: str
+    client_ca_file: str
     health_checking: bool
     grpc_max_recv_msg_size: int
     max_inspected_body: int

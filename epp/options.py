@@ -78,6 +78,7 @@ _OPTIONS: tuple[Any, ...] = (
     ),
     _option("tls-min-version", "VersionTLS12", "Lowest TLS version: VersionTLS12 or VersionTLS13."),
     _option("tls-cipher-suites", "", "Comma-separated cipher suites of TLS 1.2. Empty: all that HTTP/2 allows."),
+    _option("client-ca-file", "", "CA file. The ext_proc port admits only clients with its certificates."),
     _switch("health-checking", False, "Serve the gRPC health service on the ext_proc port too."),
     _option(
         "grpc-max-recv-msg-size", 64 << 20, "Largest accepted gRPC message, in bytes.", click.IntRange(1, (1 << 31) - 1)

@@ -86,12 +86,14 @@ class PickerServer:
 
 
 def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
+    if config.client_ca_file and not config.secure_serving:
+        raise ConfigError("--client-ca-file: clients can present certificates only over TLS; set --secure-serving")
     return front.FrontSettings(
         host=config.host,
         port=config.grpc_port,
         health_port=config.grpc_health_port,
         certificates=(
-            Certificates(config.cert_path, config.tls_min_version, config.tls_cipher_suites)
+            Certificates(config.cert_path, config.tls_min_version, config.tls_cipher_suites, config.client_ca_file)
             if config.secure_serving
             else None
         ),

@@ -14,8 +14,11 @@ class Certificates(Protocol):
     def pair(self) -> Pair: ...
 
 
-def grpc_credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Return credentials that use the newest certificate at every handshake."""
+def grpc_credentials(certificates: Certificates, client_ca: bytes | None = None) -> grpc.ServerCredentials:
+    """Return credentials that use the newest certificate at every handshake.
+
+    With `client_ca` (PEM), clients must present a certificate of one of these CAs.
+    """
     given = certificates.pair
 
     def newest() -> grpc.ServerCertificateConfiguration | None:
@@ -23,6 +26,7 @@ def grpc_credentials(certificates: Certificates) -> grpc.ServerCredentials:
         if certificates.pair is given:
             return None
         given = certificates.pair
-        return grpc.ssl_server_certificate_configuration([given])
+        return grpc.ssl_server_certificate_configuration([given], client_ca)
 
-    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([given]), newest)
+    first = grpc.ssl_server_certificate_configuration([given], client_ca)
+    return grpc.dynamic_ssl_server_credentials(first, newest, require_client_authentication=client_ca is not None)

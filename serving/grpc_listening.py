@@ -13,10 +13,12 @@ def listen(
     handler: grpc.GenericRpcHandler,
     certificates: Certificates | None,
     max_message_bytes: int,
+    client_ca: bytes | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Return a server that is bound but not started, and its port; raise StartError if the port is taken.
 
-    With certificates it serves over TLS. `max_message_bytes` limits requests; answers have no limit.
+    With certificates it serves over TLS, and with `client_ca` (PEM) only to clients of these CAs. `max_message_bytes`
+    limits requests; answers have no limit.
     """
     options = (
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -27,7 +29,7 @@ def listen(
     server.add_generic_rpc_handlers((handler,))
     try:
         if certificates:
-            return server, server.add_secure_port(str(address), grpc_credentials(certificates))
+            return server, server.add_secure_port(str(address), grpc_credentials(certificates, client_ca))
         return server, server.add_insecure_port(str(address))
     except RuntimeError as error:
         raise StartError(f"can't listen on {address} for gRPC; choose another --grpc-port") from error

@@ -45,7 +45,9 @@ async def listen(address: Address, services: Services, certificates: Certificate
         raise ConfigError("--tls-min-version and --tls-cipher-suites: grpcio can't restrict them, the http2 front can")
     tasks: set[asyncio.Task[Any]] = set()
     handlers = _Handlers(services, tasks)
-    server, port = grpc_listening.listen(address, handlers, certificates, services.max_message_bytes)
+    server, port = grpc_listening.listen(
+        address, handlers, certificates, services.max_message_bytes, certificates.client_ca if certificates else None
+    )
     await server.start()
     return GrpcioServer(server, port, tasks)
 

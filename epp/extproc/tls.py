@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -31,14 +32,22 @@ CIPHER_SUITES: Final = {
 class Certificates:
     """A key and its certificate. `context` holds the newest usable pair, for new connections.
 
-    `cert_path` is a folder of tls.crt and tls.key. If it is empty, a self-signed pair is made. Raise ConfigError when
-    the pair can't be used at the start, or a version or cipher suite is unknown.
+    `cert_path` is a folder of tls.crt and tls.key. If it is empty, a self-signed pair is made. `client_ca_file` has the
+    CAs whose certificates clients must present; if it is empty, any client is admitted. Raise ConfigError when a file
+    can't be used at the start, or a version or cipher suite is unknown.
     """
 
-    def __init__(self, cert_path: str = "", min_version: str = _DEFAULT_VERSION, cipher_suites: str = "") -> None:
+    def __init__(
+        self,
+        cert_path: str = "",
+        min_version: str = _DEFAULT_VERSION,
+        cipher_suites: str = "",
+        client_ca_file: str = "",
+    ) -> None:
         # True if neither versions nor suites are restricted. Only `context` can restrict them, not `pair`.
         self.unrestricted = min_version == _DEFAULT_VERSION and not cipher_suites
         self.context = _context(_version(min_version), _ciphers(cipher_suites))
+        self.client_ca = _require_clients(self.context, client_ca_file) if client_ca_file else None
         self._folder, self._own = None, (b"", b"")
         if cert_path:
             try:
@@ -99,6 +108,19 @@ def _ciphers(names: str) -> str:
     if unknown := [name for name in wanted if name not in CIPHER_SUITES]:
         raise ConfigError(f"--tls-cipher-suites: {', '.join(unknown)} unknown; known are {', '.join(CIPHER_SUITES)}")
     return ":".join(CIPHER_SUITES[name] for name in wanted)
+
+
+def _require_clients(context: ssl.SSLContext, ca_file: str) -> bytes:
+    """Let the context admit only clients with a certificate of these CAs; return the CAs in PEM."""
+    try:
+        pem = Path(ca_file).read_bytes()
+        context.load_verify_locations(cadata=pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"--client-ca-file: {ca_file} holds no certificates in PEM: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--client-ca-file: can't read {ca_file}: {error.strerror}") from error
+    context.verify_mode = ssl.CERT_REQUIRED
+    return pem
 
 
 def _context(min_version: ssl.TLSVersion, ciphers: str) -> ssl.SSLContext:

@@ -58,12 +58,12 @@ async def connection_details(front: Front, context: ssl.SSLContext | None = None
     return found, connection.selected_alpn_protocol(), connection.version()
 
 
-async def echo(front: Front, certificate: bytes) -> bytes:
-    """Send a message from a client that trusts only this certificate. Return the answer."""
-    credentials = grpc.ssl_channel_credentials(certificate)
+async def echo(front: Front, certificate: bytes, client: Pair | None = None) -> bytes:
+    """Send a message from a client that trusts only this certificate, and presents `client`. Return the answer."""
+    credentials = grpc.ssl_channel_credentials(certificate, *(client or (None, None)))
     options = [("grpc.ssl_target_name_override", "localhost")]
     async with grpc.aio.secure_channel(f"127.0.0.1:{front.port}", credentials, options=options) as channel:
-        call = channel.stream_stream(PATH)(iter([b"hello"]), wait_for_ready=True, timeout=PATIENCE_S)
+        call = channel.stream_stream(PATH)(iter([b"hello"]), timeout=PATIENCE_S)
         answer: bytes = await call.read()
         return answer
 
@@ -85,6 +85,28 @@ async def test_the_fronts_use_the_certificate_in_the_folder(settings: FrontSetti
     write_pair(tmp_path, pair)
     async with served(settings, Certificates(str(tmp_path))) as front:
         assert await echo(front, pair[1]) == b"hello"
+
+
+async def test_only_clients_with_a_certificate_of_the_ca_are_admitted(settings: FrontSettings, tmp_path: Path) -> None:
+    client, stranger = self_signed(), self_signed()
+    file = tmp_path / "ca.crt"
+    file.write_bytes(client[1])
+    certificates = Certificates(client_ca_file=str(file))
+    async with served(settings, certificates) as front:
+        assert await echo(front, certificates.pair[1], client) == b"hello"
+        for pair in (None, stranger):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await echo(front, certificates.pair[1], pair)
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_ca_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    with pytest.raises(ConfigError, match="--client-ca-file: can't read"):
+        Certificates(client_ca_file=str(file))
+    file.write_text("no certificate")
+    with pytest.raises(ConfigError, match="holds no certificates in PEM"):
+        Certificates(client_ca_file=str(file))
 
 
 async def test_a_renewed_secret_is_reloaded(settings: FrontSettings, tmp_path: Path) -> None:
