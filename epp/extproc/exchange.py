@@ -18,6 +18,7 @@ from epp.exceptions import RequestError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
 from epp.extproc.protocol.external_processor_pb2 import ProcessingRequest
+from epp.extproc.rpc import Message
 from epp.extproc.visibility import Visibility
 from epp.request import body_pieces, openai
 from epp.request import headers as request_headers
@@ -90,7 +91,7 @@ class Exchange:
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
-    def receive(self, data: bytes) -> Answers | Awaitable[Answers]:
+    def receive(self, data: Message) -> Answers | Awaitable[Answers]:
         """Return the answers to one message, at once or when the endpoint is known.
 
         Return no answers while more of the request is needed.

@@ -21,6 +21,7 @@ from epp.extproc.protocol.external_processor_pb2 import (
     TrailersResponse,
 )
 from epp.extproc.protocol.processing_mode_pb2 import ProcessingMode
+from epp.extproc.rpc import Message
 from epp.pool.addresses import host_of
 from epp.request.body_pieces import Piece
 
@@ -44,12 +45,12 @@ CONTINUE_REQUEST_TRAILERS = ProcessingResponse(request_trailers=TrailersResponse
 CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(response_trailers=TrailersResponse()).SerializeToString()
 
 
-def parse(data: bytes) -> ProcessingRequest:
+def parse(data: Message) -> ProcessingRequest:
     """Parse one message from Envoy. Raise google.protobuf.message.DecodeError when it is malformed."""
-    return ProcessingRequest.FromString(data)
+    return ProcessingRequest.FromString(bytes(data))
 
 
-def large_request_body(data: bytes) -> tuple[memoryview, bool] | None:
+def large_request_body(data: Message) -> tuple[memoryview, bool] | None:
     """Return the body of a large message and whether it ends there, without copying it; None for other messages.
 
     request_body (4) > body (1), end_of_stream (2). A message with any other field goes to the general parser.
@@ -60,7 +61,7 @@ def large_request_body(data: bytes) -> tuple[memoryview, bool] | None:
     if at + size != len(data) or data[at] != 0x0A:
         return None
     size, at = _read_varint(data, at + 1)
-    end = _END_OF_STREAM.get(data[at + size :]) if len(data) - at - size <= 2 else None
+    end = _END_OF_STREAM.get(bytes(data[at + size :])) if len(data) - at - size <= 2 else None
     return None if end is None else (memoryview(data)[at : at + size], end)
 
 
@@ -197,7 +198,7 @@ def _piece(body: Piece, end_of_stream: bool, request: bool) -> bytes:
     return b"".join((*reversed(heads), *inner, end))
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: Message, at: int) -> tuple[int, int]:
     """Return the number of at most five bytes at `at`, and the place after it."""
     value = 0
     for shift in range(0, 35, 7):

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+# A large message is passed without copying it.
+Message = bytes | memoryview
+
 
 class StreamHandler(Protocol):
     """The state machine of one stream. A front passes every message in order, and calls `close` once at the end.
@@ -20,7 +23,7 @@ class StreamHandler(Protocol):
     @property
     def held_bytes(self) -> int: ...
 
-    def receive(self, message: bytes, /) -> list[bytes] | Awaitable[list[bytes]]: ...
+    def receive(self, message: Message, /) -> list[bytes] | Awaitable[list[bytes]]: ...
 
     def settle(self) -> None: ...
 

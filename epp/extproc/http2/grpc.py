@@ -19,7 +19,7 @@ from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.frames import END_HEADERS, HEADERS, frame
 from epp.extproc.http2.headers import HeaderBlock, write_headers
 from epp.extproc.http2.stream import Stream
-from epp.extproc.rpc import Method, RpcError, Services, StatusCode, StreamHandler
+from epp.extproc.rpc import Message, Method, RpcError, Services, StatusCode, StreamHandler
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -27,6 +27,8 @@ _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = _PREFIX.size
 # A stream's further messages wait while more than this much of its answers is unsent.
 _UNSENT_BYTES: Final = 1 << 20
+# Messages of this size are passed on as they were collected. A copy of 32 MiB takes 10 ms or more.
+_UNCOPIED_BYTES: Final = 1 << 18
 # Messages of one stream that are handled before other streams and connections have their turn.
 _MESSAGES_AT_ONCE: Final = 32
 _FAILED: Final = "the server failed; its log says why"
@@ -134,7 +136,7 @@ class _MessageStream(Stream):
         """End the stream when the client's deadline passes, even if the client sends nothing then."""
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._expire)
 
-    def message(self, message: bytes) -> None:
+    def message(self, message: Message) -> None:
         """Handle a whole message."""
         raise NotImplementedError
 
@@ -148,10 +150,12 @@ class _MessageStream(Stream):
     def data_received(self, buffer: bytes | bytearray, start: int, end: int) -> None:
         if self.trailers is not None:
             return
+        is_own = False
         if self._part is not None:
             self._part += memoryview(buffer)[start:end]
             if len(self._part) < self._needed:
                 return
+            is_own = True
             buffer, start, end, self._part = self._part, 0, len(self._part), None
         view, needed, count = memoryview(buffer), _PREFIX_BYTES, 0
         while end - start >= _PREFIX_BYTES:
@@ -164,7 +168,8 @@ class _MessageStream(Stream):
                 break
             if not size:
                 self._connection.control_budget.spend(Flood.EMPTY_MESSAGE)
-            self.message(view[start + _PREFIX_BYTES : start + needed].tobytes())
+            message = view[start + _PREFIX_BYTES : start + needed]
+            self.message(message if is_own and size >= _UNCOPIED_BYTES else message.tobytes())
             if self._ended:
                 self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
                 return
@@ -238,7 +243,7 @@ class _ExchangeStream(_MessageStream):
         super().__init__(connection, stream_id, services, tasks)
         self._exchange: StreamHandler | None = exchange
         self._has_request = False
-        self._inbox: deque[bytes] | None = None
+        self._inbox: deque[Message] | None = None
         self._task: asyncio.Future[list[bytes]] | None = None
         self._settling = False
 
@@ -248,7 +253,7 @@ class _ExchangeStream(_MessageStream):
         kept = self._exchange.held_bytes if self._exchange else 0
         return part + self._waiting_bytes + self.queued_bytes + kept
 
-    def message(self, message: bytes) -> None:
+    def message(self, message: Message) -> None:
         if not self.busy:
             self._receive(message)
             return
@@ -282,7 +287,7 @@ class _ExchangeStream(_MessageStream):
         super().fail(status, text)
         self._close()
 
-    def _receive(self, message: bytes) -> None:
+    def _receive(self, message: Message) -> None:
         if self._exchange is None:
             return
         try:
@@ -391,9 +396,9 @@ class _MethodStream(_MessageStream):
         self._tasks.add(self._task)
         self._task.add_done_callback(self._tasks.discard)
 
-    def message(self, message: bytes) -> None:
+    def message(self, message: Message) -> None:
         self._waiting_bytes += len(message)
-        self._messages.put_nowait(message)
+        self._messages.put_nowait(bytes(message))
         self.busy = True
 
     def messages_ended(self) -> None:

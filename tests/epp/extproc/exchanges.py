@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from epp.extproc.rpc import Message
+
 COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait")
 
 
@@ -16,6 +18,7 @@ class Book:
     opened: int = 0
     closed: int = 0
     settled: int = 0
+    uncopied: int = 0
     received: list[bytes] = field(default_factory=list)
     # Messages that begin with `wait` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -35,7 +38,9 @@ class Echo:
         self.has_request = False
         self.held_bytes = 0
 
-    def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
+    def receive(self, message: Message) -> list[bytes] | Awaitable[list[bytes]]:
+        self._book.uncopied += isinstance(message, memoryview)
+        message = bytes(message)
         assert self._open, "a message after the end"
         self._book.received.append(message)
         self.has_request = self.has_request or bool(message)
