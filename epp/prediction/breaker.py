@@ -1,8 +1,11 @@
 """A circuit breaker per predictor: a failed one is paused, then tried with a single request."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+logger = logging.getLogger("headroom.epp.latency")
 
 
 @dataclass(slots=True)
@@ -20,6 +23,8 @@ class Replica:
 
     FIRST_PAUSE_S = 0.25
     LONGEST_PAUSE_S = 10.0
+    # A few late answers are no loss; the third failure comes some 0.75 s after the first one.
+    FAILURES_OF_A_LOSS = 3
 
     def available(self) -> bool:
         return not self.failures or (not self.is_on_trial and time.monotonic() >= self.paused_until)
@@ -29,10 +34,12 @@ class Replica:
         self.is_on_trial = self.failures > 0
 
     def succeeded(self) -> None:
+        if self.failures >= self.FAILURES_OF_A_LOSS:
+            logger.info("%s predicts again", self.url)
         self.failures = 0
         self.is_on_trial = False
 
-    def failed(self) -> None:
+    def failed(self, reason: str) -> None:
         """Count a failure and begin a pause. Failures during a pause count once, since the requests overlapped."""
         now = time.monotonic()
         self.is_on_trial = False
@@ -40,6 +47,8 @@ class Replica:
         if now < self.paused_until:
             return
         self.failures += 1
+        if self.failures == self.FAILURES_OF_A_LOSS:
+            logger.warning("%s does not predict; it is tried now and then: %s", self.url, reason)
         self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
 
     def gave_up(self) -> None:

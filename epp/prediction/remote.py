@@ -54,15 +54,16 @@ class RemoteLatencyClient:
                     try:
                         predictions = await self._ask(asked, columns)
                     except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
-                        asked.failed()
-                        reason = f"{asked.url}: {error or type(error).__name__}"
+                        failure = str(error) or type(error).__name__
+                        asked.failed(failure)
+                        reason = f"{asked.url}: {failure}"
                         continue
                     asked.succeeded()
                     return predictions
         except TimeoutError:
             reason = f"no answer within {self._timeout_s * 1000:g} ms"
             if asked:
-                asked.failed()
+                asked.failed(reason)
                 reason = f"{asked.url}: {reason}"
         except asyncio.CancelledError:
             if asked:

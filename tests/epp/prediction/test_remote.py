@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -148,6 +149,32 @@ async def test_one_request_tries_a_predictor_after_its_pause(
                 await asyncio.sleep(0.01)
         assert all(await asyncio.gather(*(predicted() for _ in range(5))))
         await client.close()
+
+
+async def test_a_lost_predictor_is_logged_once_and_its_return_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Replica, "FIRST_PAUSE_S", 0.0)
+    caplog.set_level(logging.INFO)
+    is_lost = True
+
+    async def recover(request: web.Request) -> web.Response:
+        return await (refuse(request) if is_lost else answer(request))
+
+    async with predictor(recover) as url:
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
+        for _ in range(6):
+            with pytest.raises(PredictionUnavailableError):
+                await client.predict(ROWS)
+        is_lost = False
+        for _ in range(2):
+            await client.predict(ROWS)
+        await client.close()
+    said = [record.getMessage() for record in caplog.records if url in record.getMessage()]
+    assert [line for line in said if "does not predict" in line] == [
+        f'{url} does not predict; it is tried now and then: status 503: {{"detail": "Models not ready"}}'
+    ]
+    assert said[-1] == f"{url} predicts again"
 
 
 async def until(condition: Callable[[], bool]) -> None:
