@@ -19,7 +19,7 @@ from epp.extproc.http2.memory import STREAM_BYTES, Memory
 from epp.extproc.http2.outbox import Outbox
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
-from tests.epp.extproc.exchanges import Book
+from tests.epp.extproc.exchanges import Book, Echo
 from tests.epp.extproc.http2.peer import Peer, answers, fault, grpc_message, read_all, request
 
 # A step of the attacks on streams holds a hundred of them. A server that endures them endures all.
@@ -331,13 +331,19 @@ async def test_the_streams_of_a_lost_connection_end_in_several_turns(monkeypatch
 
 
 async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = Peer()
+    clock_s = [1.0]
+
+    class Slow(Book):
+        def new_exchange(self) -> Echo:
+            clock_s[0] += 0.0009
+            return super().new_exchange()
+
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    peer = Peer(Slow())
     peer.greet()
-    tenths_of_milliseconds = iter(range(10_000, 1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(tenths_of_milliseconds) / 10_000)
-    reads = 0
-    while not peer.connection.unfinished:
-        peer.connection.data_received(request(2 * reads + 1, b"a"))
-        reads += 1
-        assert reads <= 20
-    assert reads > 5
+    clock_s[0] += 1
+    unfinished = []
+    for n in (1, 3, 5):
+        peer.connection.data_received(open_stream(n))
+        unfinished.append(peer.connection.unfinished)
+    assert unfinished == [False, False, True]
