@@ -198,6 +198,8 @@ class Exchange:
         """Return the body that has come whole."""
         lead = body_pieces.leading(self._body, self._reader.most_bytes)
         if len(lead) == self._body_bytes:
+            # Keep one copy, which is also cut into fewer answers.
+            self._body = [lead]
             return ReceivedBody.whole(lead)
         return ReceivedBody(lead, self._body_bytes, body_pieces.trailing(self._body, TAIL_BYTES))
 

@@ -15,13 +15,47 @@ _IS_MARK[list(b"[]{},:")] = True
 _BEGINS_ELEMENT = np.zeros(256, dtype=bool)
 _BEGINS_ELEMENT[list(b"[{,")] = True
 _CLOSING = {"[": "]", "{": "}"}
+# Quotes that are looked at one by one, and backslashes before a quote.
+_MOST_QUOTES = 1024
+_MOST_BACKSLASHES = 64
 # Most bytes of an escape sequence: two of the form \uXXXX for one character.
 _ESCAPE_BYTES = 12
 
 
-def count_elements(document: bytes) -> int:
-    """Return an upper bound for the values in a JSON document, which also counts commas and brackets in strings."""
+def has_few_elements(document: bytes, most: int) -> bool:
+    """Return whether a JSON document surely has at most so many elements. This is quick, and may say no wrongly."""
+    if len(document) <= 2 * most:
+        # An element has a comma or a bracket, and a byte at least.
+        return True
+    count = _count_between_strings(document)
+    return (_count(document) if count is None else count) <= most
+
+
+def _count(document: bytes) -> int:
+    """Return an upper bound of the elements, which also counts commas and brackets in strings."""
     return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def _count_between_strings(document: bytes) -> int | None:
+    """Count the elements between strings, or return None if there are many strings. Long strings are skipped."""
+    at = found = 0
+    is_in_string = False
+    for _ in range(_MOST_QUOTES):
+        quote = document.find(b'"', at)
+        if not is_in_string:
+            found += _count(document[at:quote] if quote >= 0 else document[at:])
+        if quote < 0:
+            return found
+        if is_in_string and document[quote - 1] == _BACKSLASH:
+            before = document[max(quote - _MOST_BACKSLASHES, at) : quote]
+            backslashes = len(before) - len(before.rstrip(b"\\"))
+            if backslashes == _MOST_BACKSLASHES:
+                return None
+            is_in_string = backslashes % 2 == 1
+        else:
+            is_in_string = not is_in_string
+        at = quote + 1
+    return None
 
 
 class JsonScan:
@@ -35,7 +69,7 @@ class JsonScan:
         self._document: Bytes = np.frombuffer(document, dtype=np.uint8)
         self._bytes = document
         self._most = most_elements
-        self._elements = 0
+        self.elements = 0
         self._places: list[NDArray[np.intp]] = []
         self._in_string = False
         self._string_at = 0
@@ -58,10 +92,10 @@ class JsonScan:
         places = np.flatnonzero(_IS_MARK[piece] & ~in_string)
         begun = np.cumsum(_BEGINS_ELEMENT[piece[places]])
         found = int(begun[-1]) if len(begun) else 0
-        if self._elements + found > self._most:
+        if self.elements + found > self._most:
             self.is_full = True
-            places = places[: int(np.searchsorted(begun, self._most - self._elements, side="right"))]
-        self._elements += found
+            places = places[: int(np.searchsorted(begun, self._most - self.elements, side="right"))]
+        self.elements += found
         self._places.append(places + self.scanned)
         if quotes.any():
             self._string_at = self.scanned + len(quotes) - int(np.argmax(quotes[::-1]))

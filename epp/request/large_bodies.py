@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from epp.request import openai
-from epp.request.json_prefix import JsonScan, count_elements
+from epp.request.json_prefix import JsonScan, has_few_elements
 from epp.request.openai import Prompt, Span
 
 logger = logging.getLogger("headroom.epp.request")
@@ -60,7 +60,7 @@ class Reading:
 
 def is_cheap(body: bytes) -> bool:
     """Return whether one turn of the event loop can parse the body, by the count of its values."""
-    return count_elements(body) <= MOST_ELEMENTS
+    return has_few_elements(body, MOST_ELEMENTS)
 
 
 class LargeBodies:

@@ -3,7 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.request.json_prefix import JsonScan
+from epp.request.json_prefix import JsonScan, has_few_elements
 
 texts = st.text(max_size=12) | st.sampled_from(['a"b', "\\", '\\"', "[,]{:}", "\N{SNOWMAN}\N{GRINNING FACE}"])
 documents = st.dictionaries(
@@ -49,3 +49,21 @@ def test_a_scan_ends_at_its_most_elements() -> None:
     assert scan.scanned <= 1 << 16
     # The object, the list, and four lists with a comma each.
     assert scan.closed() == b'{"prompt": [[],[],[],[]]}'
+
+
+@given(documents, st.booleans())
+def test_few_elements_are_never_more(document: dict[str, object], ascii_only: bool) -> None:
+    text = json.dumps(document, ensure_ascii=ascii_only).encode()
+    scan = JsonScan(text, 1_000_000)
+    while not scan.is_done:
+        scan.scan(1 << 16)
+    for most in range(5):
+        if len(text) > 2 * most and has_few_elements(text, most):
+            assert scan.elements <= most
+
+
+def test_commas_in_strings_are_not_counted() -> None:
+    text = json.dumps({"prompt": 'a, [b], {"c": 1}' * 100, "x": "," * 50_000}).encode()
+    assert has_few_elements(text, 2)
+    assert not has_few_elements(b"[" + b"1," * 50_000 + b"1]", 8192)
+    assert not has_few_elements(b'["' + b'\\"' * 50_000 + b'", ' + b"1," * 50_000 + b"1]", 8192)
