@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, NamedTuple
 
 from epp.request import openai
 from epp.request.json_prefix import JsonScan, has_few_elements
@@ -25,8 +25,7 @@ TAIL_BYTES: Final = 1 << 14
 Unread = Literal["", "size", "elements", "busy"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedBody:
+class ReceivedBody(NamedTuple):
     """A body as far as it will be read: all of it, or its leading and its last bytes.
 
     `size` is the count of bytes of the whole body. `tail` is empty if the body is whole, or its end isn't known.
@@ -45,8 +44,7 @@ class ReceivedBody:
         return len(self.lead) == self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The prompt of a body, and the place of its model's name.
 
     `unread` says why only the leading `read_bytes` were read; it is empty if all were.
@@ -100,7 +98,7 @@ async def _read_in_turns(body: ReceivedBody) -> Reading:
     if named is None:
         return _read_lead(body, closed, "size", cuts_string=scan.cuts_string)
     reading = _read_lead(body, closed, "elements", cuts_string=scan.cuts_string)
-    return replace(reading, prompt=replace(reading.prompt, model=named.model))
+    return reading._replace(prompt=replace(reading.prompt, model=named.model))
 
 
 def _read_beginning(body: ReceivedBody) -> Reading:
