@@ -22,6 +22,8 @@ logger = logging.getLogger("headroom.epp")
 
 # Time that readers of metrics have to finish at the end, after the streams.
 _GRACE_S: Final = 1
+# New objects after which the youngest are looked at: a millisecond of work.
+_COLLECT_AFTER: Final = 10_000
 
 
 def serve(config: Config, place: Place | None = None) -> None:
@@ -50,9 +52,7 @@ class PickerServer:
             await web.start()
             self._tasks.append(asyncio.create_task(web.run()))
         self._front = await front.start(settings, picker.new_exchange, picker.health, picker.count_flood)
-        # A full collection stops the event loop, for longer the more objects it looks at: leave out those made so far.
-        gc.collect()
-        gc.freeze()
+        _relax_collector()
         logger.info("ready: ext_proc on %d, metrics on %d", self._config.grpc_port, self._config.metrics_port)
 
     async def run(self) -> None:
@@ -83,6 +83,15 @@ class PickerServer:
         with suppress(TimeoutError):
             await asyncio.wait_for(signals.get(), self._config.shutdown_delay)
         await served.stop(self._config.drain_timeout)
+
+
+def _relax_collector() -> None:
+    """Keep collections of cyclic garbage short: they stop the event loop, for longer the more objects they look at."""
+    gc.collect()
+    # Objects made so far live as long as the process.
+    gc.freeze()
+    # Thousands of new streams would otherwise be looked at again and again, for up to 100 ms each time.
+    gc.set_threshold(_COLLECT_AFTER, 10, 10)
 
 
 def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:

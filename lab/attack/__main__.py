@@ -63,7 +63,7 @@ def main(names: list[str], seconds: float, fronts: Sequence[str], json_file: Pat
     cases = [(name, front) for name in (_NONE, *names) for front in fronts]
     with model_servers(_ENDPOINTS, large_pages=False) as endpoints:
         outcomes = {case: _attack(*case, seconds, endpoints) for case in steps(cases, "attacks")}
-    Console().print(_table(outcomes, fronts))
+    Console(width=120).print(_table(outcomes, fronts))
     if json_file:
         write(json_file, _figures(outcomes, fronts), _PACKAGES, {"seconds": seconds, "attacks": names})
 
