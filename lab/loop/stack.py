@@ -1,8 +1,9 @@
 """The whole loop as processes on this machine, with their ports and flags."""
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class StackConfig:
     speed_factor: float = 1.0
     # All processes share a few cores, so the picker is slow at times.
     message_timeout_s: float = 2.0
+    picker_flags: Sequence[object] = ()
 
     @property
     def store(self) -> Path:
@@ -73,6 +75,10 @@ class StackConfig:
     @property
     def picker_file(self) -> Path:
         return self.folder / "picker.yaml"
+
+    @property
+    def endpoints_file(self) -> Path:
+        return self.folder / "endpoints.yaml"
 
     @property
     def gateway_url(self) -> str:
@@ -103,6 +109,18 @@ class StackConfig:
 def parts(config: StackConfig) -> list[Part]:
     """Return the processes of the loop in their start order."""
     return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
+
+
+def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:
+    """Put these servers into the pool: the picker watches the file, which is replaced at once."""
+    places = [server.rpartition(":") for server in config.servers]
+    listed = [
+        {"name": config.server_names[index], "address": places[index][0], "port": int(places[index][2])}
+        for index in indices
+    ]
+    draft = config.endpoints_file.with_suffix(".draft")
+    draft.write_text(json.dumps({"endpoints": listed}))
+    draft.rename(config.endpoints_file)
 
 
 def _python(
@@ -149,15 +167,15 @@ def _predictors(config: StackConfig) -> list[Part]:
 
 def _picker(config: StackConfig) -> Part:
     ports = config.ports
-    endpoints = ",".join(f"{name}={server}" for name, server in zip(config.server_names, config.servers, strict=True))
+    write_endpoints(config, range(len(config.servers)))
     flags = ["--host", "127.0.0.1", "--grpc-port", ports.picker, "--grpc-health-port", ports.picker_health]
-    flags += ["--metrics-port", ports.picker_metrics, "--pool-name", "demo", "--endpoints", endpoints]
+    flags += ["--metrics-port", ports.picker_metrics, "--pool-name", "demo", "--endpoints-file", config.endpoints_file]
     flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
     flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
     flags += ["--debug-decisions", 10_000, "--shutdown-delay", "0s", "--drain-timeout", "2s", "--health-checking"]
     flags += ["--try-timeout-factor", 3]
     config.picker_file.write_text(config.picker_config)
-    flags += ["--config-file", config.picker_file]
+    flags += ["--config-file", config.picker_file, *config.picker_flags]
     listened = [ports.picker, ports.picker_health, ports.picker_metrics]
     return _python("epp", "lab.loop.picker", listened, "/metrics", flags)
 

@@ -89,6 +89,9 @@ class Supervisor:
         """Send a part a signal; by default SIGKILL, as the kernel does when memory runs out."""
         self._processes[name].send_signal(number)
 
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
     def log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 

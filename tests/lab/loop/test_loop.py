@@ -72,6 +72,13 @@ async def all_serve(config: StackConfig, urls: list[str], at_least: int = 1) -> 
     return all((status["generation"] or 0) >= at_least for status in statuses)
 
 
+async def predicts(config: StackConfig) -> bool:
+    """Send one request; return whether a prediction server predicted it."""
+    await send(config, 1, "probe", SLO)
+    newest = (await get(f"{config.picker_url}/debug/decisions?limit=1"))["decisions"][0]
+    return bool(newest["prediction"] and newest["prediction"]["source"] == "remote")
+
+
 async def send_secrets(config: StackConfig) -> None:
     """Send a key and a marked prompt: whole, as a stream, in bodies that are refused, and in one that is cut."""
     url = f"{config.gateway_url}/v1/chat/completions"
@@ -108,6 +115,8 @@ async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path:
         status = await get(f"{config.trainer_url}/data/status")
         assert status["training_data"]["total_samples"] + status["test_data"]["total_samples"] > 100
         await until(lambda: all_serve(config, config.predictor_urls))
+        # The picker has paused prediction servers that had no model, and tries them again within 10 s.
+        await until(lambda: predicts(config))
 
         supervisor.kill("predictor-2")
         outcomes = await send(config, 100, "slo", SLO)
@@ -125,7 +134,7 @@ async def test_the_loop_learns_uses_its_models_and_survives_lost_parts(tmp_path:
         supervisor.kill("trainer")
         assert {outcome.error for outcome in await send(config, 30, "later", SLO)} == {None}
         assert await all_serve(config, [config.predictor_urls[0], config.predictor_urls[2]])
-        assert await in_flight(config) == 0
+        await until(lambda: _idle(config))
         async with aiohttp.request("GET", f"{config.predictor_urls[0]}/v1/ttft") as response:
             assert (await response.json())["generation"] >= 1
 
