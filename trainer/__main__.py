@@ -122,6 +122,14 @@ _COUNT = click.IntRange(1)
     "Discount older samples when latencies change at once by more than this share.",
 )
 @_option(
+    "--canary-rows",
+    "LATENCY_CANARY_ROWS",
+    100,
+    click.IntRange(0),
+    "Held-out samples after a publication on which a model is compared with the one before. If it is worse, the one "
+    "before is published again. 0: never.",
+)
+@_option(
     "--allowed-outliers",
     "LATENCY_ALLOWED_OUTLIERS",
     1.0,

@@ -35,6 +35,7 @@ class Config:
     threads: int
     gate_tolerance: float
     drift_tolerance: float
+    canary_rows: int
     allowed_outliers: float
     max_source_share: float
     max_body_bytes: int
@@ -72,4 +73,5 @@ class Config:
             min_samples=self.min_samples_for_retrain,
             min_samples_fresh=self.min_samples_for_retrain if fresh is None else fresh,
             keep_generations=self.keep_generations,
+            canary_rows=self.canary_rows,
         )

@@ -38,6 +38,12 @@ class Metrics:
         self.refusals = Counter(
             f"{_PREFIX}_refusals", "Models that the gate refused", ("model", "reason"), registry=registry
         )
+        self.rollbacks = Counter(
+            f"{_PREFIX}_rollbacks",
+            "Published models that were worse than their predecessors on rows that arrived since",
+            ("model",),
+            registry=registry,
+        )
         self.store_repairs = Counter(
             f"{_PREFIX}_store_repairs", "Damaged pointers of the model store that were replaced", registry=registry
         )

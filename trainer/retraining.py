@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable
 from typing import ParamSpec, TypeVar
 
 from model_store import DamagedError, Generation, ModelStore, StoreError
+from trainer.canary import Canary
 from trainer.graph import Graph
 from trainer.job import FittedModel
 from trainer.metrics import Metrics
 from trainer.prefixes import summarise
-from trainer.training_pass import Learn, PassResult, PassSettings, read_graphs, run_pass
+from trainer.training_pass import Learn, PassResult, PassSettings, publish, read_graphs, run_pass
 from trainer.window import Window
 
 P = ParamSpec("P")
@@ -52,6 +53,7 @@ class Retraining:
         self._last_read_error = ""
         self._fitted_version = 0
         self._leads = False
+        self._canary = Canary(settings.canary_rows, settings.job.tolerance)
         self._threads: set[asyncio.Task[object]] = set()
         self.served: dict[str, Graph] = {}
         self.published: dict[str, FittedModel] = {}
@@ -68,6 +70,7 @@ class Retraining:
         """Run passes until cancelled."""
         while True:
             await self._load_current()
+            await self._roll_back_worse()
             await asyncio.sleep(self._interval_s)
             version = self._window.version
             if version == self._fitted_version:
@@ -107,6 +110,7 @@ class Retraining:
             if generation is not None and generation.generation != self.generation:
                 await self._serve(await self._in_thread(read_graphs, self._store, generation))
                 self.generation = generation.generation
+                self._canary.forget()
                 logger.info("loaded generation %d as the one to compare with", self.generation)
             self._stamp, self._last_read_error = stamp, ""
         except StoreError as error:
@@ -166,8 +170,36 @@ class Retraining:
             await self._serve({name: learnt.onnx for name, learnt in result.published.items()})
             self.published |= result.published
             self.generation = result.generation.generation
+            arrivals = {name: target.arrivals for name, target in self._window.targets.items()}
+            self._canary.follow(result.published, arrivals)
         if result.reason and result.outcome not in _NOT_REFUSALS:
             self.refused.append(result)
+
+    async def _roll_back_worse(self) -> None:
+        """Publish the predecessors of models that turn out to be worse on rows that arrived since."""
+        worse, reasons = {}, {}
+        for name in list(self._canary.predecessors):
+            holdout = self._window.targets[name].holdout()
+            reason = await self._in_thread(self._canary.judge, name, holdout, self.law_began_at.get(name, 0))
+            if reason:
+                worse[name], reasons[name] = self._canary.predecessors[name].model, reason
+        if not worse:
+            return
+        try:
+            generation = await self._in_thread(
+                publish, self._store, list(worse.values()), self._settings.keep_generations
+            )
+        except StoreError as error:
+            self._metrics.failures.labels("publish").inc()
+            logger.error("can't roll back: %s", error)
+            return
+        await self._serve({name: model.onnx for name, model in worse.items()})
+        self.published |= worse
+        self.generation = generation.generation
+        self._canary.put_back(worse)
+        for name, reason in reasons.items():
+            logger.error("%s: put the model before in force again: %s", name, reason)
+            self._metrics.rollbacks.labels(name).inc()
 
     def _record_law_changes(self, result: PassResult) -> None:
         for name, learnt in result.fitted.items():

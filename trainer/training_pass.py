@@ -19,12 +19,16 @@ Learn = Callable[[Job], Sequence[FittedModel]]
 
 @dataclass(frozen=True, slots=True)
 class PassSettings:
-    """The settings of a pass. `min_samples_fresh` applies while the store is empty, `min_samples` afterwards."""
+    """The settings of a pass. `min_samples_fresh` applies while the store is empty, `min_samples` afterwards.
+
+    `canary_rows`: held-out rows on which the canary compares a published model with its predecessor; 0: never.
+    """
 
     job: JobSettings
     min_samples: int
     min_samples_fresh: int
     keep_generations: int
+    canary_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def run_pass(
         fitted = {model.manifest.model: model for model in learn(Job(ready, settings.job, served, law_began_at))}
         passed = {name: model for name, model in fitted.items() if not model.refusal}
         stage, publish_at = "publish", time.perf_counter()
-        generation = _publish(store, list(passed.values()), settings.keep_generations) if passed else None
+        generation = publish(store, list(passed.values()), settings.keep_generations) if passed else None
     except (StoreError, FitError, ExportError) as error:
         return PassResult("failed", str(error), failed_at=stage)
     ended_at = time.perf_counter()
@@ -97,7 +101,8 @@ def read_graphs(store: ModelStore, generation: Generation) -> dict[str, bytes]:
     return {name: store.read(generation, name).onnx for name in generation.models if name in SCHEMAS}
 
 
-def _publish(store: ModelStore, models: Sequence[FittedModel], keep: int) -> Generation:
+def publish(store: ModelStore, models: Sequence[FittedModel], keep: int) -> Generation:
+    """Publish models as one generation, and remove old ones."""
     logger.debug("stage: publish")
     generation = store.publish([Draft(model.manifest, model.onnx) for model in models])
     logger.debug("stage: collect")

@@ -152,6 +152,10 @@ class TargetWindow:
         for number in np.unique(numbers).tolist():
             self._buckets.setdefault(number, Ring(self._per_bucket)).extend(rows[numbers == number])
 
+    def holdout(self) -> Rows:
+        """Return a copy of the newest held-out rows, oldest first."""
+        return _rows(self._holdout.rows())
+
     @property
     def arrivals(self) -> int:
         """The number of rows that ever arrived, which is the next row's arrival number."""

@@ -303,6 +303,7 @@ _TRAINER: dict[str, Any] = {
     "threads": 2,
     "gateTolerance": 0.3,
     "driftTolerance": 0.4,
+    "canaryRows": 70,
     "allowedOutliers": 2.5,
     "maxSourceShare": 0.7,
     "keepGenerations": 9,

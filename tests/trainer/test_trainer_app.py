@@ -50,6 +50,7 @@ def running_trainer(
         threads=1,
         gate_tolerance=0.1,
         drift_tolerance=0.2,
+        canary_rows=100,
         allowed_outliers=1.0,
         max_source_share=0.5,
         max_body_bytes=1 << 20,

@@ -124,6 +124,7 @@ trainer:
   threads: LATENCY_THREADS
   gateTolerance: LATENCY_GATE_TOLERANCE
   driftTolerance: LATENCY_DRIFT_TOLERANCE
+  canaryRows: LATENCY_CANARY_ROWS
   allowedOutliers: LATENCY_ALLOWED_OUTLIERS
   maxSourceShare: LATENCY_MAX_SOURCE_SHARE
   keepGenerations: MODEL_STORE_KEEP
