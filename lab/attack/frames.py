@@ -15,6 +15,7 @@ from epp.extproc.front import PATH
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.frames import ErrorCode, Setting, frame
 from epp.extproc.http2.headers import write_headers
+from epp.extproc.protocol.external_processor_pb2 import HttpBody, ProcessingRequest
 
 Attack = Callable[[bytes], Iterator[bytes]]
 
@@ -170,6 +171,17 @@ def partial_messages(message: bytes) -> Iterator[bytes]:
             yield send(n, piece)
 
 
+def large_bodies(message: bytes) -> Iterator[bytes]:
+    """Send bodies of 300,000 objects, which are the slowest to parse, within a stream's window."""
+    body = b'{"model":"m","messages":[{"content":[' + b"{}," * 300_000 + b"{}]}]}"
+    request = ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=True))
+    yield preface()
+    data = grpc_message(message) + grpc_message(request.SerializeToString())
+    pieces = [data[start : start + h2.MAX_FRAME_BYTES] for start in range(0, len(data), h2.MAX_FRAME_BYTES)]
+    for n in count(1, 2):
+        yield open_stream(n) + b"".join(send(n, piece) for piece in pieces)
+
+
 ATTACKS: Final[Mapping[str, Attack]] = {
     "rapid reset": rapid_reset,
     "rapid reset with empty messages": rapid_reset_with_empty_messages,
@@ -185,6 +197,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "zero-window drip": zero_window_drip,
     "tiny messages": tiny_messages,
     "partial messages": partial_messages,
+    "large bodies": large_bodies,
 }
 
 
