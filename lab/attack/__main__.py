@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.attack.frames import ATTACKS
-from lab.attack.neighbour import Served, ask
+from lab.attack.neighbour import NeighbourReport, ask
 from lab.bench.epp.pickers import Setting, run_picker
 from lab.bench.epp.servers import model_servers
 from lab.bench.figures import steps, write
@@ -32,7 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 class Outcome:
     """What a neighbour noticed of an attack, and the picker's largest resident memory meanwhile."""
 
-    served: Served
+    served: NeighbourReport
     rss_mib: float
 
 

@@ -17,7 +17,7 @@ _PATIENCE_S = 10.0
 
 
 @dataclass
-class Served:
+class NeighbourReport:
     """What became of a neighbour's requests. `took_ms` has those that were answered."""
 
     sent: int = 0
@@ -33,11 +33,11 @@ class Served:
         return float(np.percentile(self.took_ms, 99)) if self.took_ms else float("nan")
 
 
-async def ask(address: str, seconds: float, watch: Callable[[], None]) -> Served:
+async def ask(address: str, seconds: float, watch: Callable[[], None]) -> NeighbourReport:
     """Send requests for so many seconds, on one connection, and call `watch` at each. Wait for all answers."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
-    served = Served()
+    served = NeighbourReport()
     _, connection = await loop.create_connection(lambda: Connection(address, METHOD), host, int(port))
     began_s = time.perf_counter()
     async with asyncio.TaskGroup() as requests:
@@ -49,7 +49,7 @@ async def ask(address: str, seconds: float, watch: Callable[[], None]) -> Served
     return served
 
 
-async def _request(connection: Connection, number: int, served: Served) -> None:
+async def _request(connection: Connection, number: int, served: NeighbourReport) -> None:
     served.sent += 1
     timing = Timing(Tally())
     try:

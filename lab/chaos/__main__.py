@@ -15,7 +15,7 @@ from rich.table import Table
 from lab.bench.block import Block
 from lab.bench.figures import write
 from lab.chaos.faults import Fault, Site, faults
-from lab.chaos.measuring import Seen, Times, measure
+from lab.chaos.measuring import FaultReport, Times, measure
 from lab.loop.running import exit_status, new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
 from lab.loop.supervisor import Supervisor
@@ -84,7 +84,7 @@ async def _run(
     )
     times = Times(before_s, during_s, after_s)
     supervisor = Supervisor(config.folder, lambda name: None)
-    seen: list[Seen] = []
+    seen: list[FaultReport] = []
     with Terminal(console) as terminal:
         try:
             # Any part may be killed here.
@@ -122,11 +122,11 @@ def _warnings(supervisor: Supervisor, names: Iterable[str]) -> int:
     return sum(len(_TOLD.findall(supervisor.log(name).read_bytes())) for name in names)
 
 
-def _is_broken(one: Seen) -> bool:
+def _is_broken(one: FaultReport) -> bool:
     return one.recovery_s is None or (one.fault.open_promise and one.lost_in_all > 0)
 
 
-def _figures(seen: Iterable[Seen]) -> Iterable[tuple[str, float]]:
+def _figures(seen: Iterable[FaultReport]) -> Iterable[tuple[str, float]]:
     for one in seen:
         name = re.sub(r"\W+", "_", one.fault.name)
         yield f"{name}_sent", one.sent
@@ -137,7 +137,7 @@ def _figures(seen: Iterable[Seen]) -> Iterable[tuple[str, float]]:
             yield f"{name}_recovery_s", one.recovery_s
 
 
-def _markdown(seen: Iterable[Seen], times: Times, rate: float) -> str:
+def _markdown(seen: Iterable[FaultReport], times: Times, rate: float) -> str:
     head = ("| fault | lost of all | p99 ms before | p99 ms during | recovery s |", "|---|---:|---:|---:|---:|")
     rows = [
         f"| {one.fault.name} | {one.lost_in_all} of {one.sent} | {one.before_p99_ms:.0f} | {one.during_p99_ms:.0f} "
@@ -149,11 +149,11 @@ def _markdown(seen: Iterable[Seen], times: Times, rate: float) -> str:
     )
 
 
-def _recovery(one: Seen) -> str:
+def _recovery(one: FaultReport) -> str:
     return "none" if one.recovery_s is None else f"{one.recovery_s:.1f}"
 
 
-def _report(console: Console, seen: Iterable[Seen]) -> None:
+def _report(console: Console, seen: Iterable[FaultReport]) -> None:
     table = Table("fault", "lost", "p99 ms before", "during", "recovery s", "warnings")
     for one in seen:
         lost = ", ".join(f"{count}: {error}" for error, count in one.lost.items()) or "0"

@@ -38,7 +38,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FaultReport:
     """The result of one fault. `recovery_s` is None if requests were still lost or late at the end of the run."""
 
     fault: Fault
@@ -54,7 +54,7 @@ class Seen:
         return sum(self.lost.values())
 
 
-async def measure(site: Site, fault: Fault, times: Times, rate: float, log_lines: Callable[[], int]) -> Seen:
+async def measure(site: Site, fault: Fault, times: Times, rate: float, log_lines: Callable[[], int]) -> FaultReport:
     """Send `rate` requests a second, let the fault happen meanwhile, and return what the client saw.
 
     `log_lines` counts the warnings and errors that an operator can read.
@@ -83,7 +83,7 @@ async def measure(site: Site, fault: Fault, times: Times, rate: float, log_lines
     return _seen(fault, outcomes, times.before_s, ended_s, log_lines() - lines)
 
 
-def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: float, told: int) -> Seen:
+def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: float, told: int) -> FaultReport:
     before = [one for one in outcomes if one.sent_s < began_s - 1]
     during = [one for one in outcomes if began_s <= one.sent_s < ended_s]
     before_p99_ms = _p99_ms(before)
@@ -98,7 +98,7 @@ def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: fl
     if recovery_s is not None and recovery_s > last_s - 1:
         recovery_s = None
     lost = Counter(str(one.error).splitlines()[0][:60] for one in outcomes if one.error)
-    return Seen(fault, len(outcomes), dict(lost), before_p99_ms, _p99_ms(during), recovery_s, told)
+    return FaultReport(fault, len(outcomes), dict(lost), before_p99_ms, _p99_ms(during), recovery_s, told)
 
 
 def _p99_ms(outcomes: Sequence[Outcome]) -> float:

@@ -22,7 +22,7 @@ from lab.loop.running import exit_status, new_folder, running_stack
 from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
-from lab.soak.clients import Seen, send
+from lab.soak.clients import ClientReport, send
 from lab.soak.unrest import change_endpoints, rewrite_configuration
 
 BLOCK: Final = Block("scripts/soak --out")
@@ -50,7 +50,7 @@ class Cell:
 
     front: str
     workers: int
-    seen: Seen
+    seen: ClientReport
     levels: Levels
     in_flight: float
 
@@ -117,7 +117,7 @@ async def _soak(console: Console, front: str, workers: int, rate: float, seconds
         ports=unused_ports(len(_HARDWARE)),
         picker_flags=["--grpc-front", front, "--workers", workers],
     )
-    seen, levels = Seen(), Levels()
+    seen, levels = ClientReport(), Levels()
     with Terminal(console) as terminal:
         async with running_stack(config, terminal) as supervisor:
             terminal.say(f"{front}, {workers} workers: {seconds:.0f} s at {rate:g} requests/s")
@@ -170,7 +170,7 @@ def _thirds(values: Sequence[float]) -> tuple[float, float]:
     return float(np.median(values[third : 2 * third] or values)), float(np.median(values[-third:]))
 
 
-def _p99s(seen: Seen) -> tuple[float, float]:
+def _p99s(seen: ClientReport) -> tuple[float, float]:
     """Return the p99 in ms of the requests in the second and in the last third."""
     last_s = max((at_s for at_s, _ in seen.took), default=0.0)
     parts = [

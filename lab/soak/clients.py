@@ -23,7 +23,7 @@ _HEADERS: Final = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "20
 
 
 @dataclass
-class Seen:
+class ClientReport:
     """What the clients saw. `took` has the time of each whole request: when it was sent, in s, and its ms."""
 
     sent: int = 0
@@ -32,7 +32,7 @@ class Seen:
     took: list[tuple[float, float]] = field(default_factory=list)
 
 
-async def send(url: str, per_s: float, seconds: float, seen: Seen) -> None:
+async def send(url: str, per_s: float, seconds: float, seen: ClientReport) -> None:
     """Send requests at a fixed rate; abort a tenth of them at a random moment. Return when all have ended."""
     rng = random.Random(1)
     began_s = time.perf_counter()
@@ -47,7 +47,9 @@ async def send(url: str, per_s: float, seconds: float, seen: Seen) -> None:
             requests.create_task(_request(session, f"{url}/v1/chat/completions", abort_s, seen, began_s))
 
 
-async def _request(session: aiohttp.ClientSession, url: str, abort_s: float | None, seen: Seen, began_s: float) -> None:
+async def _request(
+    session: aiohttp.ClientSession, url: str, abort_s: float | None, seen: ClientReport, began_s: float
+) -> None:
     seen.sent += 1
     sent_s = time.perf_counter()
     try:
