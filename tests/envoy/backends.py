@@ -107,7 +107,7 @@ class Backend:
 
     async def start(self) -> None:
         """Listen on a free port, or after a stop on the same port again."""
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 20, backlog=2048)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -38,6 +38,10 @@ class Predictors:
         self._running[port] = Supervisor(self.folder, lambda name: None)
         await self._running[port].start([self._part(port)], lambda name: None)
 
+    async def restart(self, port: int) -> None:
+        """Kill a server that may run still, and start it again once its port is free."""
+        await self._running[port].restart([f"predictor-{port}"])
+
     def signal(self, port: int, number: signal.Signals) -> None:
         self._running[port].kill(f"predictor-{port}", number)
 

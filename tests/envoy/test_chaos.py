@@ -55,7 +55,7 @@ async def kill_predictors(predictors: Predictors, killed: list[int]) -> None:
         predictors.signal(port, signal.SIGKILL)
         killed.append(port)
         await asyncio.sleep(rng.uniform(0, 1))
-        await predictors.start(port)
+        await predictors.restart(port)
 
 
 @pytest.mark.timeout(300)
@@ -87,7 +87,7 @@ async def test_no_request_is_lost_in_chaos(tmp_path: Path, full_duplex: bool) ->
         assert await rig.envoy_stat("http.inference.ext_proc.failure_mode_allowed") == 0
         assert await rig.metric("headroom_epp_refused_requests_total") == 0
         # Between the restarts some predictions came in time. Their number depends on the machine.
-        assert await rig.metric("headroom_epp_decisions_total", source="remote") > COUNT / 1000
+        assert await rig.metric("headroom_epp_decisions_total", source="remote") > 0
         await until(rig.is_idle)
         assert await rig.metric("headroom_epp_in_flight_requests") == 0
         assert await rig.metric("inference_model_running_requests") == 0
