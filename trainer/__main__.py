@@ -8,7 +8,7 @@ import click
 
 from model_store import StoreError
 from serving.exceptions import StartError
-from serving.options import option as _option
+from serving.options import option
 from serving.unused_variables import describe_unused
 from trainer.config import Config
 from trainer.environment import UNUSED
@@ -36,92 +36,92 @@ _COUNT = click.IntRange(1)
 
 
 @click.command(context_settings=_SETTINGS)
-@_option("--host", "TRAINER_HOST", "0.0.0.0", str, "Address to listen on.")
-@_option("--port", "TRAINER_PORT", 8000, click.IntRange(0, 65535), "Port to listen on.")
-@_option(
+@option("--host", "TRAINER_HOST", "0.0.0.0", str, "Address to listen on.")
+@option("--port", "TRAINER_PORT", 8000, click.IntRange(0, 65535), "Port to listen on.")
+@option(
     "--cert-path",
     "TRAINER_CERT_PATH",
     "",
     str,
     "Folder with tls.crt and tls.key, reloaded when they change: serve over TLS. Empty: plain HTTP.",
 )
-@_option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to publish models in.")
-@_option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
-@_option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")
-@_option(
+@option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to publish models in.")
+@option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
+@option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")
+@option(
     "--retraining-interval-sec",
     ["LATENCY_RETRAINING_INTERVAL_SEC", "retrainingIntervalSec"],
     1.0,
     _POSITIVE,
     "Minimum time between passes, in seconds. A fit that would take longer extends the previous model instead.",
 )
-@_option(
+@option(
     "--min-samples-for-retrain",
     ["LATENCY_MIN_SAMPLES_FOR_RETRAIN", "minSamplesForRetrain"],
     100,
     _COUNT,
     "Minimum number of samples to fit a target.",
 )
-@_option(
+@option(
     "--min-samples-for-retrain-fresh",
     "LATENCY_MIN_SAMPLES_FOR_RETRAIN_FRESH",
     None,
     _COUNT,
     "The same minimum while the store is empty; default: the value of --min-samples-for-retrain.",
 )
-@_option(
+@option(
     "--model-type", ["LATENCY_MODEL_TYPE", "modelType"], "xgboost", click.Choice(MODEL_TYPES), "Type of model to fit."
 )
-@_option(
+@option(
     "--objective-type",
     "LATENCY_OBJECTIVE_TYPE",
     "quantile",
     click.Choice(["quantile", "mean"]),
     "Statistic to predict.",
 )
-@_option("--quantile-alpha", "LATENCY_QUANTILE_ALPHA", 0.9, _SHARE, "Quantile to predict.")
-@_option(
+@option("--quantile-alpha", "LATENCY_QUANTILE_ALPHA", 0.9, _SHARE, "Quantile to predict.")
+@option(
     "--extra-quantiles",
     "LATENCY_EXTRA_QUANTILES",
     "0.5",
     _Quantiles(),
     "Further quantiles to predict, comma-separated. Each adds an output: 0.5 adds ttft_p50_ms, which the picker uses.",
 )
-@_option(
+@option(
     "--max-training-data-size-per-bucket",
     "LATENCY_MAX_TRAINING_DATA_SIZE_PER_BUCKET",
     5000,
     _COUNT,
     "Training samples to keep per bucket of queue length, KV cache use and prefix score.",
 )
-@_option("--test-train-ratio", "LATENCY_TEST_TRAIN_RATIO", 0.1, _SHARE, "Share of samples to hold out.")
-@_option("--max-test-data-size", "LATENCY_MAX_TEST_DATA_SIZE", 1000, _COUNT, "Held-out samples to keep per target.")
-@_option(
+@option("--test-train-ratio", "LATENCY_TEST_TRAIN_RATIO", 0.1, _SHARE, "Share of samples to hold out.")
+@option("--max-test-data-size", "LATENCY_MAX_TEST_DATA_SIZE", 1000, _COUNT, "Held-out samples to keep per target.")
+@option(
     "--sample-weighting-for-prefix-cache",
     "LATENCY_SAMPLE_WEIGHTING_FOR_PREFIX_CACHE",
     False,
     bool,
     "Give each quarter of the prefix scores the same weight in the TTFT model.",
 )
-@_option("--trees", "LATENCY_TREES", 60, click.IntRange(1, 2000), "Trees per model.")
-@_option("--depth", "LATENCY_DEPTH", 4, click.IntRange(1, 16), "Maximum depth of a tree.")
-@_option("--learning-rate", "LATENCY_LEARNING_RATE", 0.2, _SHARE, "Share of the remaining error that a tree corrects.")
-@_option("--threads", "LATENCY_THREADS", 1, click.IntRange(1, 256), "Threads per fit.")
-@_option(
+@option("--trees", "LATENCY_TREES", 60, click.IntRange(1, 2000), "Trees per model.")
+@option("--depth", "LATENCY_DEPTH", 4, click.IntRange(1, 16), "Maximum depth of a tree.")
+@option("--learning-rate", "LATENCY_LEARNING_RATE", 0.2, _SHARE, "Share of the remaining error that a tree corrects.")
+@option("--threads", "LATENCY_THREADS", 1, click.IntRange(1, 256), "Threads per fit.")
+@option(
     "--gate-tolerance",
     "LATENCY_GATE_TOLERANCE",
     0.1,
     click.FloatRange(0),
     "Share by which a new model's loss may exceed that of the served model.",
 )
-@_option(
+@option(
     "--drift-tolerance",
     "LATENCY_DRIFT_TOLERANCE",
     0.2,
     click.FloatRange(0),
     "Discount older samples when latencies change at once by more than this share.",
 )
-@_option(
+@option(
     "--canary-rows",
     "LATENCY_CANARY_ROWS",
     100,
@@ -129,7 +129,7 @@ _COUNT = click.IntRange(1)
     "Held-out samples after a publication on which a model is compared with the one before. If it is worse, the one "
     "before is published again. 0: never.",
 )
-@_option(
+@option(
     "--allowed-outliers",
     "LATENCY_ALLOWED_OUTLIERS",
     1.0,
@@ -137,17 +137,15 @@ _COUNT = click.IntRange(1)
     "Multiple of the usual share of outlying rows that a fit believes. Raise it if latencies vary for reasons that no "
     "feature shows.",
 )
-@_option(
+@option(
     "--max-source-share",
     "LATENCY_MAX_SOURCE_SHARE",
     0.5,
     click.FloatRange(0, 1, min_open=True),
     "Largest share of a minute's rows that one sender may have, once three or more senders send. 1: no limit.",
 )
-@_option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest accepted request body, in bytes.")
-@_option(
-    "--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level to log."
-)
+@option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest accepted request body, in bytes.")
+@option("--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level to log.")
 def main(**options: Any) -> None:
     """Headroom's training server: fits TTFT and TPOT models to routers' samples and publishes them as ONNX."""
     level = options["log_level"].upper()

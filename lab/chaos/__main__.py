@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lab.bench.block import Block
 from lab.bench.figures import write
-from lab.chaos.faults import Fault, Site, faults
+from lab.chaos.faults import NO_FAULT, Fault, Site, faults
 from lab.chaos.measuring import FaultReport, Times, measure
 from lab.loop.running import exit_status, new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
@@ -26,7 +26,7 @@ _HARDWARE = ("fast", "fast", "slow")
 # Envoy's default, and the chart's.
 _MESSAGE_TIMEOUT_S = 0.2
 _WARM_UP = Times(2.0, 2.0, 8.0)
-_TOLD = re.compile(rb"warn|error", re.IGNORECASE)
+_WARNING = re.compile(rb"warn|error", re.IGNORECASE)
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -92,7 +92,7 @@ async def _run(
             await supervisor.start(stack, lambda name: None)
             site = Site(config, supervisor)
             names = [part.name for part in stack]
-            await measure(site, Fault("warm-up", _no_fault), _WARM_UP, rate, lambda: 0)
+            await measure(site, NO_FAULT, _WARM_UP, rate, lambda: 0)
             step = terminal.begin(f"{len(chosen)} faults", len(chosen))
             for fault in chosen:
                 seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor, names)))
@@ -111,15 +111,8 @@ async def _run(
         raise SystemExit(1)
 
 
-async def _no_fault(site: Site) -> Any:
-    async def end() -> None:
-        pass
-
-    return end
-
-
 def _warnings(supervisor: Supervisor, names: Iterable[str]) -> int:
-    return sum(len(_TOLD.findall(supervisor.log(name).read_bytes())) for name in names)
+    return sum(len(_WARNING.findall(supervisor.log(name).read_bytes())) for name in names)
 
 
 def _is_broken(one: FaultReport) -> bool:
@@ -158,7 +151,12 @@ def _report(console: Console, seen: Iterable[FaultReport]) -> None:
     for one in seen:
         lost = ", ".join(f"{count}: {error}" for error, count in one.lost.items()) or "0"
         table.add_row(
-            one.fault.name, lost, f"{one.before_p99_ms:.0f}", f"{one.during_p99_ms:.0f}", _recovery(one), str(one.told)
+            one.fault.name,
+            lost,
+            f"{one.before_p99_ms:.0f}",
+            f"{one.during_p99_ms:.0f}",
+            _recovery(one),
+            str(one.warnings),
         )
     console.print(table)
 

@@ -94,6 +94,11 @@ def _store(spoil: Callable[[Path], None]) -> Callable[[Site], Awaitable[Callable
     return begin
 
 
+async def _none(site: Site) -> Callable[[], Awaitable[None]]:
+    """Begin no fault."""
+    return _nothing
+
+
 async def _nothing() -> None:
     """End a fault that is over already."""
 
@@ -133,3 +138,7 @@ def _rogue(way: str) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]
         return end
 
     return begin
+
+
+NO_FAULT: Final = Fault("none", _none)
+"""Measures the loop as it is."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -47,7 +47,7 @@ class FaultReport:
     before_p99_ms: float
     during_p99_ms: float
     recovery_s: float | None
-    told: int = field(default=0)
+    warnings: int
 
     @property
     def lost_in_all(self) -> int:
@@ -83,7 +83,7 @@ async def measure(site: Site, fault: Fault, times: Times, rate: float, log_lines
     return _seen(fault, outcomes, times.before_s, ended_s, log_lines() - lines)
 
 
-def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: float, told: int) -> FaultReport:
+def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: float, warnings: int) -> FaultReport:
     before = [one for one in outcomes if one.sent_s < began_s - 1]
     during = [one for one in outcomes if began_s <= one.sent_s < ended_s]
     before_p99_ms = _p99_ms(before)
@@ -98,7 +98,7 @@ def _seen(fault: Fault, outcomes: Sequence[Outcome], began_s: float, ended_s: fl
     if recovery_s is not None and recovery_s > last_s - 1:
         recovery_s = None
     lost = Counter(str(one.error).splitlines()[0][:60] for one in outcomes if one.error)
-    return FaultReport(fault, len(outcomes), dict(lost), before_p99_ms, _p99_ms(during), recovery_s, told)
+    return FaultReport(fault, len(outcomes), dict(lost), before_p99_ms, _p99_ms(during), recovery_s, warnings)
 
 
 def _p99_ms(outcomes: Sequence[Outcome]) -> float:

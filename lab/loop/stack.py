@@ -112,15 +112,20 @@ def parts(config: StackConfig) -> list[Part]:
 
 
 def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:
-    """Put these servers into the pool: the picker watches the file, which is replaced at once."""
+    """Put these servers into the pool, in a file that the picker watches."""
     places = [server.rpartition(":") for server in config.servers]
     listed = [
         {"name": config.server_names[index], "address": places[index][0], "port": int(places[index][2])}
         for index in indices
     ]
-    draft = config.endpoints_file.with_suffix(".draft")
-    draft.write_text(json.dumps({"endpoints": listed}))
-    draft.rename(config.endpoints_file)
+    replace_file(config.endpoints_file, json.dumps({"endpoints": listed}))
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Replace a watched file at once, so that nobody reads a part of the text."""
+    draft = file.with_suffix(".draft")
+    draft.write_text(text)
+    draft.rename(file)
 
 
 def _python(

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 
-from lab.loop.stack import StackConfig, write_endpoints
+from lab.loop.stack import StackConfig, replace_file, write_endpoints
 
 # Seconds that an endpoint stays away, and that all stay in the pool.
 _AWAY_S, _ALL_S = 1.0, 2.0
@@ -22,7 +22,5 @@ async def change_endpoints(config: StackConfig) -> None:
 async def rewrite_configuration(config: StackConfig) -> None:
     """Rewrite the picker's configuration with another comment, until cancelled: the picker reloads it."""
     for number in itertools.count():
-        draft = config.picker_file.with_suffix(".draft")
-        draft.write_text(f"{config.picker_config}\n# {number}\n")
-        draft.rename(config.picker_file)
+        replace_file(config.picker_file, f"{config.picker_config}\n# {number}\n")
         await asyncio.sleep(_RELOAD_S)

@@ -124,7 +124,7 @@ class _MessageStream(Stream):
         # The received part of an unfinished message, with its prefix, and the message's least length in bytes.
         self._part: bytearray | None = None
         self._needed = 0
-        # Of whole messages that wait to be handled.
+        # The size of whole messages that wait to be handled.
         self._waiting_bytes = 0
 
     @property
@@ -249,9 +249,7 @@ class _ExchangeStream(_MessageStream):
 
     @property
     def held_bytes(self) -> int:
-        part = 0 if self._part is None else self._part.__alloc__()
-        kept = self._exchange.held_bytes if self._exchange else 0
-        return part + self._waiting_bytes + self.queued_bytes + kept
+        return super().held_bytes + (self._exchange.held_bytes if self._exchange else 0)
 
     def message(self, message: Message) -> None:
         if not self.busy:
