@@ -56,6 +56,8 @@ class Part:
 
 def main(arguments: Sequence[str]) -> int:
     adopt_orphans()
+    # A run starts hundreds of processes. Each would compile all modules again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     with contextlib.ExitStack() as files:

@@ -16,6 +16,7 @@ TPOT, PREFILL = ROW_NAMES.index("recent_tpot_ms"), ROW_NAMES.index("recent_prefi
 ENDPOINTS, SLOWER = 4, 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["1e12 ms", "an hour", "1 us", "random", "3 times"])
 def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
     found = measure(ATTACKS[attack], 0.2)
@@ -23,18 +24,21 @@ def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
     assert found.after <= WORST_RATIO
 
 
+@pytest.mark.slow
 def test_wrong_rows_in_bursts_hardly_move_predictions() -> None:
     found = measure(ATTACKS["an hour"], 0.2, in_bursts=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
 
+@pytest.mark.slow
 def test_a_trainer_without_a_model_learns_from_poisoned_rows() -> None:
     found = measure(ATTACKS["an hour"], 0.2, from_start=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
 
+@pytest.mark.slow
 def test_wrong_rows_at_one_place_are_not_published() -> None:
     found = measure(ATTACKS["one place"], 0.2, from_start=True)
     assert "worse" in found.refusals

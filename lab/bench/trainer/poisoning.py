@@ -7,6 +7,7 @@ ingestion, window, fit and gate.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import click
 import msgspec
@@ -30,7 +31,7 @@ _PASSES_DURING, _PASSES_AFTER = 2, 2
 # Clean rows that arrive between two bursts of wrong ones.
 _BETWEEN_BURSTS = 100
 _PROBES = 1_000
-_ATTACK_SEED = 10_000
+_ATTACK_SEED, _SEED_AFTER = 10_000, 300
 # Changes clean rows to wrong ones.
 Attack = Callable[[Samples], Samples]
 
@@ -131,30 +132,42 @@ class Found:
 
 def measure(attack: Attack, share: float, *, from_start: bool = False, in_bursts: bool = False) -> Found:
     """Attack a trainer. `share`: the wrong rows' share of all new rows. `from_start`: it has no clean model before."""
-    clean, attacked = TrainerInMemory(), TrainerInMemory()
-    probes = law_samples(_PROBES, 999).features
-    if not from_start:
-        for trainer in (clean, attacked):
-            trainer.add(law_samples(_BEFORE, 500))
-            trainer.learn()
-    models = [clean.predict(probes)] if not from_start else []
-    during = []
+    clean = _clean_predictions(from_start)
+    trainer, during = _started(from_start), []
     for number in range(_PASSES_DURING):
-        rows = law_samples(_PER_PASS, number)
-        clean.add(rows)
-        attacked.add(_poisoned(rows, attack, share, _ATTACK_SEED + number, in_bursts))
-        for trainer in (clean, attacked):
-            trainer.learn()
-        models.append(clean.predict(probes))
-        during.append(attacked.predict(probes))
+        trainer.add(_poisoned(law_samples(_PER_PASS, number), attack, share, _ATTACK_SEED + number, in_bursts))
+        trainer.learn()
+        during.append(trainer.predict(_probes()))
     for number in range(_PASSES_AFTER):
-        rows = law_samples(_PER_PASS, 300 + number)
-        for trainer in (clean, attacked):
-            trainer.add(rows)
-            trainer.learn()
-        models.append(clean.predict(probes))
-    after = _worst_ratio(attacked.predict(probes), models)
-    return Found(max(_worst_ratio(one, models) for one in during), after, attacked.refusals)
+        trainer.add(law_samples(_PER_PASS, _SEED_AFTER + number))
+        trainer.learn()
+    after = _worst_ratio(trainer.predict(_probes()), clean)
+    return Found(max(_worst_ratio(one, clean) for one in during), after, trainer.refusals)
+
+
+@cache
+def _clean_predictions(from_start: bool) -> Sequence[Mapping[str, Matrix]]:
+    """Return the predictions after each pass of a trainer that is sent clean rows only. All attacks share it."""
+    trainer = _started(from_start)
+    predictions = [trainer.predict(_probes())] if not from_start else []
+    for seed in (*range(_PASSES_DURING), *range(_SEED_AFTER, _SEED_AFTER + _PASSES_AFTER)):
+        trainer.add(law_samples(_PER_PASS, seed))
+        trainer.learn()
+        predictions.append(trainer.predict(_probes()))
+    return predictions
+
+
+def _started(from_start: bool) -> TrainerInMemory:
+    trainer = TrainerInMemory()
+    if not from_start:
+        trainer.add(law_samples(_BEFORE, 500))
+        trainer.learn()
+    return trainer
+
+
+@cache
+def _probes() -> Matrix:
+    return law_samples(_PROBES, 999).features
 
 
 def _poisoned(rows: Samples, attack: Attack, share: float, seed: int, in_bursts: bool) -> Samples:
