@@ -10,6 +10,8 @@ import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_S = 10.0
+# Python keeps this process until its parent ends.
+_KEPT = "multiprocessing.resource_tracker"
 
 
 def adopt_orphans() -> None:
@@ -19,15 +21,22 @@ def adopt_orphans() -> None:
 
 
 def kill_descendants() -> list[str]:
-    """Kill all descendants of this process until none is left; return their command lines."""
+    """Kill all descendants of this process until none is left. Return the command lines of those still alive.
+
+    A process whose memory is gone has no command line any more: it ends by itself once its own children are reaped.
+    """
     killed: dict[int, str] = {}
     deadline = time.monotonic() + _LONGEST_S
-    while (running := _running()) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        _reap()
+        if not (running := _running()):
+            break
         for process in running:
             with contextlib.suppress(psutil.Error):
-                killed[process.pid] = killed.get(process.pid) or " ".join(process.cmdline())[:100] or process.name()
+                line = " ".join(process.cmdline())
+                if line and _KEPT not in line:
+                    killed.setdefault(process.pid, line[:100])
                 process.kill()
-        _reap()
         time.sleep(0.01)
     return list(killed.values())
 

@@ -103,6 +103,7 @@ PYTEST = ["-m", "pytest", "-p", "tests.run.ending", "-p", "no:cacheprovider", "-
         (signal.SIGTERM, ["-n", "1"], STUBBORN, {"stubborn"}),
         (signal.SIGINT, [], STUBBORN, {"stubborn"}),
     ],
+    ids=["TERM servers", "INT servers", "TERM stubborn", "INT stubborn alone"],
 )
 def test_a_signal_ends_all_processes_of_a_run(
     tmp_path: Path, number: signal.Signals, workers: list[str], tests: str, awaited: set[str]

@@ -147,6 +147,7 @@ async def test_many_streams_share_a_connection(settings: FrontSettings) -> None:
         (b"later fail", grpc.StatusCode.INTERNAL),
         (bytes(1001), grpc.StatusCode.RESOURCE_EXHAUSTED),
     ],
+    ids=["junk", "fail", "fail later", "too large"],
 )
 async def test_a_failing_stream_leaves_the_others_alone(
     settings: FrontSettings, message: bytes, status: grpc.StatusCode
