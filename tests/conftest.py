@@ -11,7 +11,8 @@ from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 
 from serving.parent import PARENT
-from tests.kubernetes.binaries import PARTS, NoControlPlaneError, command_of
+from tests.go_programs import NoProgramError
+from tests.kubernetes.binaries import PARTS, command_of
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
 
@@ -32,7 +33,7 @@ def control_plane_programs() -> None:
     try:
         for part in PARTS:
             command_of(part)
-    except NoControlPlaneError as error:
+    except NoProgramError as error:
         pytest.skip(str(error))
 
 

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.ports import free_port
-from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, NoControlPlaneError, command_of
+from tests.go_programs import NoProgramError
+from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, command_of
 from tests.live import PATIENCE_S, until
 
 CRDS = Path(__file__).parent / "crds.yaml"
@@ -86,7 +87,7 @@ class ControlPlane:
             self.end(part)
         try:
             command = command_of(part)
-        except NoControlPlaneError as error:
+        except NoProgramError as error:
             pytest.skip(str(error))
         with (self._folder / f"{part}.log").open("ab") as log:
             self._processes[part] = subprocess.Popen([*command, *flags], stdout=log, stderr=log)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.binaries import PARTS, BuildError, NoControlPlaneError, command_of, is_built
+from tests.epp.extproc.http2.conformance import H2SPEC
+from tests.go_programs import BuildError, NoProgramError
+from tests.kubernetes.binaries import PARTS, command_of, is_built
 
 # Session fixtures that only one worker should start, longest first.
 _SHARED = ("cluster", "plane")
@@ -46,21 +48,17 @@ class Groups:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Build the control plane before a test's time-out runs: a first build takes longer than a test may."""
-        if not self._is_built and _BUILT in _fixtures(item):
-            self._is_built = True
-            _build()
+        """Build Go's programs before a test's time-out runs: a first build takes longer than a test may.
+
+        Ignore failures here: the fixture that needs a program reports them.
+        """
+        with contextlib.suppress(NoProgramError, BuildError):
+            if _BUILT in _fixtures(item):
+                for part in PARTS:
+                    command_of(part)
+            if "h2spec" in _fixtures(item):
+                H2SPEC.build()
         return (yield)
-
-
-def _build() -> None:
-    """Build the missing programs, or wait for another process that builds them.
-
-    Ignore failures here: the fixture that needs a program reports them.
-    """
-    with contextlib.suppress(NoControlPlaneError, BuildError):
-        for part in PARTS:
-            command_of(part)
 
 
 def _group(item: pytest.Item) -> str:
