@@ -44,6 +44,7 @@ from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
 from epp.workers.supervisor import pool_state, prefix_rings
+from serving.token_file import TokenFile
 from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
@@ -112,6 +113,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
+    app = create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)
     return Assembly(
         pool=pool,
         health=health,
@@ -184,19 +186,21 @@ async def _prediction(
 ) -> tuple[LatencyClient | None, TrainingSink | None]:
     if not config.enable_latency_predictor:
         return None, None
+    token = TokenFile(config.latency_token_file, "--latency-token-file") if config.latency_token_file else None
     training = TrainingSink(
         config.training_server_url,
         config.latency_max_sample_size,
         config.latency_flush_interval_sec,
         config.latency_http_timeout_sec,
         trust,
+        token,
     )
     client: LatencyClient
     if config.latency_client == "embedded":
         client = embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
         await embedded.start()
     elif config.prediction_urls:
-        client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout, trust)
+        client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout, trust, token)
     else:
         raise ConfigError("--prediction-server-url: at least one URL is needed")
     closing.push_async_callback(client.close)

@@ -59,6 +59,7 @@ class Config:
     model_sync_interval_sec: float
     training_server_url: str
     latency_ca_file: str
+    latency_token_file: str
     latency_max_sample_size: int
     latency_flush_interval_sec: float
     latency_http_timeout_sec: float

@@ -153,6 +153,12 @@ _OPTIONS: tuple[Any, ...] = (
         variable="LATENCY_CA_FILE",
     ),
     _option(
+        "latency-token-file",
+        "",
+        "File of the bearer token for prediction and training servers, re-read when it changes. Empty: send none.",
+        variable="LATENCY_TOKEN_FILE",
+    ),
+    _option(
         "latency-max-sample-size",
         10_000,
         "Most training rows to keep until they are sent.",

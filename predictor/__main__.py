@@ -56,6 +56,13 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     "Folder with tls.crt and tls.key, reloaded when they change: serve HTTP and gRPC over TLS. Empty: no TLS.",
 )
 @option(
+    "--token-file",
+    "PREDICT_TOKEN_FILE",
+    "",
+    str,
+    "File of bearer tokens, one a line, re-read when it changes: callers must send one. Empty: none is asked for.",
+)
+@option(
     "--workers",
     "PREDICT_WORKERS",
     1,

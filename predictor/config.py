@@ -18,6 +18,7 @@ class Config:
     port: int
     grpc_port: int | None = None
     cert_path: str = ""
+    token_file: str = ""
     model_store: str
     model_sync_interval_sec: float
     model_control_mode: str = POLL

@@ -8,14 +8,18 @@ from predictor.app import application, create_repository
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.workers import shared_totals
+from serving.bearer_auth import guarded, warn_if_open
 from serving.certificates import open_certificates
 from serving.life import Signals, live
 from serving.listening import Address, listen
+from serving.token_file import open_tokens
 from serving.web import WebServer
 from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
 
+# Paths that need no token: probes and Prometheus have none, and metrics hold no prompts.
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 # Seconds that open requests have to finish at the end.
 _GRACE_S: Final = 10
 # Seconds that an idle connection stays open. Pickers keep one for less time: a request on a connection that is just
@@ -37,11 +41,16 @@ class PredictorServer:
         self._config = config
         self._is_shared = place is not None
         self._certificates = open_certificates(config.cert_path)
+        address = Address(config.host, config.port, self._is_shared)
+        self._tokens = open_tokens(config.token_file)
+        if not self._tokens and (place is None or place.is_first):
+            warn_if_open(address, logger)
         self._engine = Engine()
         self._repository = create_repository(config, self._engine)
+        app = application(config, self._engine, self._repository, shared_totals(place) if place else None)
         self._web = WebServer(
-            application(config, self._engine, self._repository, shared_totals(place) if place else None),
-            listen(Address(config.host, config.port, self._is_shared)),
+            guarded(app, self._tokens, _OPEN_PATHS, "error"),
+            listen(address),
             self._certificates,
             grace_s=_GRACE_S,
             timeout_keep_alive=KEEP_ALIVE_S,
@@ -60,6 +69,7 @@ class PredictorServer:
                 self._engine,
                 self._repository,
                 self._certificates,
+                self._tokens,
                 max_body_bytes=self._config.max_body_bytes,
                 grace_s=_GRACE_S,
             )

@@ -1,5 +1,7 @@
 """Creates grpcio's servers: their options and their port. Not every server's image has grpcio."""
 
+from collections.abc import Sequence
+
 import grpc
 import grpc.aio
 
@@ -14,6 +16,7 @@ def listen(
     certificates: Certificates | None,
     max_message_bytes: int,
     client_ca: bytes | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """Return a server that is bound but not started, and its port; raise StartError if the port is taken.
 
@@ -25,7 +28,7 @@ def listen(
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(address.is_shared)),
     )
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=options, interceptors=interceptors)
     server.add_generic_rpc_handlers((handler,))
     try:
         if certificates:

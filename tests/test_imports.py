@@ -33,8 +33,10 @@ FOREIGN_TO_SCHEDULING = {
 }  # fmt: skip
 # The packages that each module of the server kit imports beyond Python's library. Its other modules import none.
 NEEDED_BY_SERVING = {
+    "serving.bearer_auth": {"starlette"},
     "serving.bodies": {"starlette"},
     "serving.connection": {"starlette", "uvicorn"},
+    "serving.grpc_auth": {"grpc"},
     "serving.grpc_credentials": {"grpc"},
     "serving.grpc_listening": {"grpc"},
     "serving.life": {"uvloop"},

@@ -45,6 +45,13 @@ _COUNT = click.IntRange(1)
     str,
     "Folder with tls.crt and tls.key, reloaded when they change: serve over TLS. Empty: plain HTTP.",
 )
+@option(
+    "--token-file",
+    "TRAINER_TOKEN_FILE",
+    "",
+    str,
+    "File of bearer tokens, one a line, re-read when it changes: callers must send one. Empty: none is asked for.",
+)
 @option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to publish models in.")
 @option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
 @option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")

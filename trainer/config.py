@@ -15,6 +15,7 @@ class Config:
     host: str
     port: int
     cert_path: str = ""
+    token_file: str = ""
     model_store: str
     keep_generations: int
     sample_journal: str

@@ -17,6 +17,7 @@ from epp.prediction.features import FeatureColumns
 from epp.prediction.trust import Trust
 from epp.prediction.wire import columns_body, predictions_of_columns, predictions_of_rows, rows_body
 from epp.scheduling.snapshot import Predictions
+from serving.token_file import TokenFile
 
 logger = logging.getLogger("headroom.epp.latency")
 
@@ -35,9 +36,12 @@ class RemoteLatencyClient:
     When a replica refuses, the next one is asked at once. A replica that hangs uses up the deadline.
     """
 
-    def __init__(self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None) -> None:
+    def __init__(
+        self, urls: tuple[str, ...], timeout_s: float, trust: Trust | None = None, token: TokenFile | None = None
+    ) -> None:
         self._replicas = Replicas(urls)
         self._trust = trust or Trust()
+        self._token = token
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_OPEN_S),
@@ -93,6 +97,7 @@ class RemoteLatencyClient:
         return predictions_of_rows(answer, columns.shape[1])
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        headers = {**headers, **self._token.header()} if self._token else headers
         async with self._session.post(url, data=body, headers=headers, ssl=self._trust.context) as response:
             return response.status, await response.read()
 

@@ -12,6 +12,7 @@ import msgspec
 from epp.prediction.features import FeatureColumns
 from epp.prediction.trust import Trust
 from epp.prediction.wire import LengthSource, TrainingBatch, TrainingRow, training_row
+from serving.token_file import TokenFile
 
 logger = logging.getLogger("headroom.epp.training")
 
@@ -34,13 +35,20 @@ class TrainingSink:
     """
 
     def __init__(
-        self, url: str, capacity: int, interval_s: float, timeout_s: float, trust: Trust | None = None
+        self,
+        url: str,
+        capacity: int,
+        interval_s: float,
+        timeout_s: float,
+        trust: Trust | None = None,
+        token: TokenFile | None = None,
     ) -> None:
         self._url = url.rstrip("/") + _PATH
         self._rows: deque[TrainingRow] = deque(maxlen=capacity)
         self._pending: _Batch | None = None
         self._interval_s = interval_s
         self._trust = trust or Trust()
+        self._token = token
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self.sent = 0
         self.lost = {"full": 0, "refused": 0}
@@ -107,6 +115,7 @@ class TrainingSink:
     async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
         """Send a batch. Return None on success, the reason for a final refusal; raise an error to retry after."""
         headers = {"content-type": "application/json", "idempotency-key": batch.key}
+        headers |= self._token.header() if self._token else {}
         async with session.post(self._url, data=batch.body, headers=headers, ssl=self._trust.context) as response:
             if response.status == 202:
                 return None

@@ -29,9 +29,13 @@ from predictor.v2.inference import infer
 from predictor.v2.rest import parse_version, refuse_load_parameters
 from serving import grpc_listening
 from serving.certificates import CertificateFolder
+from serving.grpc_auth import GrpcTokens
 from serving.listening import Address
+from serving.token_file import TokenFile
 
 SERVICE = "inference.GRPCInferenceService"
+# Methods that need no token: probes have none.
+_OPEN_METHODS = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
 Method = Callable[[Any], Awaitable[Message]]
 
 _STATUSES: dict[type[PredictorError], grpc.StatusCode] = {
@@ -54,16 +58,19 @@ async def grpc_serving(
     engine: Engine,
     repository: Repository,
     certificates: CertificateFolder | None,
+    tokens: TokenFile | None,
     *,
     max_body_bytes: int,
     grace_s: float,
 ) -> AsyncIterator[None]:
     """Serve within the context; raise StartError if the port is taken.
 
-    With certificates, serve over TLS. At the end, running calls get `grace_s` seconds to finish.
+    With certificates, serve over TLS. With tokens, serve only callers that send one.
+    At the end, running calls get `grace_s` seconds to finish.
     """
     handlers = _handlers(_Service(engine, repository))
-    server = grpc_listening.listen(address, handlers, certificates, max_body_bytes)[0]
+    guards = [GrpcTokens(tokens, _OPEN_METHODS)] if tokens else []
+    server = grpc_listening.listen(address, handlers, certificates, max_body_bytes, interceptors=guards)[0]
     await server.start()
     try:
         yield

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 TRAINER, SECRET = "my-slo-pool-training", "my-slo-pool-training-tls"
 CA_FILE, URL = "/training-ca/ca.crt", f"{TRAINER}:8000/healthz"
+STATUS_URL, TOKEN_SECRET = f"https://{TRAINER}:8000/data/status", "my-slo-pool-latency-token"
 SIDECARS = "inferenceExtension.sidecars"
 FLEET = (
     "--set", "inferenceExtension.replicas=2",
@@ -46,9 +47,15 @@ def curl(release: Release, *words: str, check: bool = True) -> str:
     return in_picker(release, "curl", "-sS", *words, check=check)
 
 
+def token(release: Release) -> tuple[str, str]:
+    """Return curl's arguments that send the token which the chart has made."""
+    data = release.cluster.get("secret", TOKEN_SECRET, release.namespace)["data"]
+    return "-H", f"authorization: Bearer {base64.b64decode(data['token']).decode()}"
+
+
 def samples(release: Release) -> int:
     """Return the trainer's number of samples. Ask by the Service's name, and verify the certificate by the CA."""
-    status = json.loads(curl(release, "--cacert", CA_FILE, f"https://{TRAINER}:8000/data/status"))
+    status = json.loads(curl(release, "--cacert", CA_FILE, *token(release), STATUS_URL))
     return int(status["training_data"]["total_samples"] + status["test_data"]["total_samples"])
 
 

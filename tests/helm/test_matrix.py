@@ -41,6 +41,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         **BUCKET,
         "sidecars.trainingServer.ownDeployment": True,
         "sidecars.trainingServer.tls.existingSecret": "certificate",
+        "sidecars.token.existingSecret": "token",
         **MONITORING,
     },
     "embedded": {"inferenceExtension.latencyClient": "embedded", "sidecars.trainingServer.enabled": True},

@@ -15,7 +15,13 @@ from tests.helm.release import CHART, HelmError, Object, Release, arguments, env
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
 MONITORS = {"monitoring.podMonitor.enabled": True, "monitoring.serviceMonitor.enabled": True}
-FLEET = {**SIDECARS, **MONITORS, "inferenceExtension.replicas": 2, "modelStore.s3.url": "s3://models"}
+FLEET = {
+    **SIDECARS,
+    **MONITORS,
+    "inferenceExtension.replicas": 2,
+    "modelStore.s3.url": "s3://models",
+    "sidecars.token.askedBy": "none",
+}
 TLS = "sidecars.trainingServer.tls"
 SECRET = "my-slo-pool-training-tls"
 CA_MOUNT = {"name": "training-ca", "mountPath": "/training-ca", "readOnly": True}

@@ -15,6 +15,7 @@
 {{- include "inferencepool.checkPlugins" . -}}
 {{- include "inferencepool.checkStore" . -}}
 {{- include "inferencepool.checkTrainingTls" . -}}
+{{- include "inferencepool.checkToken" . -}}
 {{- include "inferencepool.checkGrace" . -}}
 {{- if and $values.autoscaling.enabled $values.enableLeaderElection -}}
 {{- fail "inferenceExtension.autoscaling.enabled and inferenceExtension.enableLeaderElection exclude each other: only the leader serves, so more replicas carry no more load. Disable one of the two" -}}

@@ -101,6 +101,9 @@ true
 {{- if include "inferencepool.trainerTls" . -}}
 {{- $own = append $own (dict "name" "LATENCY_CA_FILE" "value" (include "inferencepool.trainingCaFile" .)) -}}
 {{- end -}}
+{{- if include "inferencepool.hasToken" . -}}
+{{- $own = append $own (dict "name" "LATENCY_TOKEN_FILE" "value" (include "inferencepool.tokenFile" .)) -}}
+{{- end -}}
 {{- if include "inferencepool.isEmbedded" . -}}
 {{- $interval := (include "inferencepool.sidecars" . | fromYaml).predictionServers.config.modelSyncIntervalSec -}}
 {{- $own = append $own (dict "name" "MODEL_STORE" "value" (include "inferencepool.store" .)) -}}
@@ -157,6 +160,9 @@ volumeMounts:
   {{- end }}
   {{- if include "inferencepool.trainerTls" . }}
   - {name: training-ca, mountPath: {{ include "inferencepool.trainingCaFile" . | dir }}, readOnly: true}
+  {{- end }}
+  {{- if include "inferencepool.hasToken" . }}
+  - {{ include "inferencepool.tokenMount" . }}
   {{- end }}
   {{- if and (include "inferencepool.isEmbedded" .) (not .Values.modelStore.s3.url) }}
   - {name: model-store, mountPath: {{ .Values.modelStore.mountPath }}, readOnly: true}

@@ -12,6 +12,7 @@ envFrom:
 env:
   {{- $own := append (include "inferencepool.s3Env" . | fromYamlArray) (dict "name" "TRAINER_PORT" "value" "8000") }}
   {{- if include "inferencepool.trainerTls" . }}{{ $own = append $own (dict "name" "TRAINER_CERT_PATH" "value" "/certs") }}{{ end }}
+  {{- if include "inferencepool.trainerAsksToken" . }}{{ $own = append $own (dict "name" "TRAINER_TOKEN_FILE" "value" (include "inferencepool.tokenFile" .)) }}{{ end }}
   {{- include "inferencepool.mergedEnv" (dict "own" $own "given" $trainer.env) | nindent 2 }}
 ports:
   - {name: training, containerPort: 8000}
@@ -29,6 +30,9 @@ volumeMounts:
   {{- if include "inferencepool.trainerTls" . }}
   - {name: tls, mountPath: /certs, readOnly: true}
   {{- end }}
+  {{- if include "inferencepool.trainerAsksToken" . }}
+  - {{ include "inferencepool.tokenMount" . }}
+  {{- end }}
 {{- end -}}
 
 {{/* Arguments: root, number (1 is the first). */}}
@@ -40,6 +44,7 @@ volumeMounts:
 {{- range $name, $value := dict "PREDICT_PORT" $port "PREDICT_GRPC_PORT" $grpcPort "TRAINING_SERVER_URL" (include "inferencepool.trainingUrl" .root) -}}
 {{- $own = append $own (dict "name" $name "value" (toString $value)) -}}
 {{- end -}}
+{{- if include "inferencepool.predictorsAskToken" .root }}{{ $own = append $own (dict "name" "PREDICT_TOKEN_FILE" "value" (include "inferencepool.tokenFile" .root)) }}{{ end -}}
 {{- $own = concat (include "inferencepool.s3Env" .root | fromYamlArray) $own -}}
 name: prediction-server-{{ .number }}
 image: {{ include "inferencepool.image" $predictors.image | quote }}
@@ -67,5 +72,8 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   {{- if not .root.Values.modelStore.s3.url }}
   - {name: model-store, mountPath: {{ .root.Values.modelStore.mountPath }}, readOnly: true}
+  {{- end }}
+  {{- if include "inferencepool.predictorsAskToken" .root }}
+  - {{ include "inferencepool.tokenMount" .root }}
   {{- end }}
 {{- end -}}
