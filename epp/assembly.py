@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from epp.app import create_app
 from epp.config import Config
+from epp.debug_access import LocalDebug
 from epp.endpoints import Background, Endpoints, find_endpoints, share_with_workers
 from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
@@ -118,7 +119,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         pool=pool,
         health=health,
         new_exchange=_exchanges(config, reader, director),
-        app=endpoints.guard_metrics(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)),
+        app=_guarded(app, config, endpoints),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
         resign=endpoints.resign,
@@ -205,6 +206,13 @@ async def _prediction(
         raise ConfigError("--prediction-server-url: at least one URL is needed")
     closing.push_async_callback(client.close)
     return client, training
+
+
+def _guarded(app: ASGIApp, config: Config, endpoints: Endpoints) -> ASGIApp:
+    """Return the metrics port's app with the limits on who may read it."""
+    if endpoints.reviewer is None and config.debug_access == "local":
+        app = LocalDebug(app)
+    return endpoints.guard_metrics(app)
 
 
 def _tracing(config: Config, closing: AsyncExitStack) -> Any:

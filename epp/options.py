@@ -205,6 +205,13 @@ _OPTIONS: tuple[Any, ...] = (
         "0: never.",
         click.FloatRange(0),
     ),
+    _option(
+        "debug-access",
+        "all",
+        "Who may read /debug without --metrics-endpoint-auth. all: everyone. local: callers on this host.",
+        _CHOICE(["all", "local"]),
+        "EPP_DEBUG_ACCESS",
+    ),
     _option("debug-decisions", 1000, "Decisions kept for /debug/decisions.", click.IntRange(0)),
     _switch("enable-pprof", True, "Serve CPU profiles at /debug/pprof/profile."),
     _switch("tracing", False, "Send traces by OTLP over HTTP, configured by the OTEL_* variables."),

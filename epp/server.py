@@ -118,7 +118,9 @@ def _web_servers(config: Config, picker: Assembly, *, is_shared: bool) -> list[W
     """Return the server of the metrics port and, among several workers, the one for sibling workers."""
     tls = _metrics_tls(config) if config.metrics_cert_dir else {}
     listener = listen(Address(config.host, config.metrics_port, is_shared))
-    servers = [WebServer(picker.app, listener, grace_s=_GRACE_S, lifespan="off", **tls)]
+    # Access to /debug may depend on the caller's address, which only a proxy on this host may name.
+    proxies = "127.0.0.1"
+    servers = [WebServer(picker.app, listener, grace_s=_GRACE_S, lifespan="off", forwarded_allow_ips=proxies, **tls)]
     if picker.siblings:
         own_socket = picker.siblings.own_socket
         servers.append(WebServer(picker.own_app, grace_s=_GRACE_S, lifespan="off", uds=own_socket))

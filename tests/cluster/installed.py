@@ -58,6 +58,11 @@ class Release:
         assert status == 200, answer
         return answer
 
+    def debug(self, page: str, pod: str = "") -> Any:
+        """Return a /debug page of a picker, by default of the only one. Only its own pod may read the page."""
+        url = f"http://localhost:9090/debug/{page}"
+        return json.loads(self.kubectl("exec", pod or self.pod, "-c", "epp", "--", "curl", "-sSf", url))
+
     def objects(self) -> set[str]:
         """Return everything in the namespace that a release may leave behind, as kind/name."""
         kinds = "pods,deployments,services,configmaps,serviceaccounts,roles,rolebindings,secrets,persistentvolumeclaims"

@@ -61,7 +61,8 @@ def samples(release: Release) -> int:
 
 def serve(release: Release, address: str, count: int = 40) -> None:
     """Send requests through one picker and wait until the trainer has the observations."""
-    until(lambda: len(call(f"http://{address}:9090/debug/endpoints")[1]["endpoints"]) == 2)
+    pod = next(pod["metadata"]["name"] for pod in release.pods if pod["status"]["podIP"] == address)
+    until(lambda: len(release.debug("endpoints", pod)["endpoints"]) == 2)
     before = samples(release)
     assert [ask(f"http://{address}:8081", number) for number in range(count)] == [200] * count
     # Each request gives at least two rows: one for TTFT, one for TPOT.
@@ -93,10 +94,22 @@ def test_pickers_and_their_trainer_talk_over_tls(release: Release) -> None:
     assert in_picker(release, "ls", Path(CA_FILE).parent.as_posix()).split() == ["ca.crt"]
 
 
-def test_a_new_trainer_keeps_the_old_certificate(release: Release) -> None:
-    pods, before = addresses(release), secret(release)
+def test_the_trainer_and_debug_pages_admit_only_authorised_callers(release: Release) -> None:
+    code = ("-o", "/dev/null", "-w", "%{http_code}", "--cacert", CA_FILE)
+    assert (
+        curl(release, *code, STATUS_URL) == curl(release, *code, "-d", "{}", f"https://{TRAINER}:8000/flush") == "401"
+    )
+    assert curl(release, *code, *token(release), STATUS_URL) == "200"
+    for address in addresses(release):
+        assert call(f"http://{address}:9090/debug/endpoints")[0] == 403
+        assert call(f"http://{address}:9090/metrics")[0] == 200
+
+
+def test_a_new_trainer_keeps_the_old_certificate_and_token(release: Release) -> None:
+    pods, before, sent = addresses(release), secret(release), token(release)
     release.upgrade(*FLEET, "--set", f"{SIDECARS}.trainingServer.podAnnotations.replaced=once")
     assert secret(release) == before
+    assert token(release) == sent
     # The pickers keep running and still trust the certificate.
     assert addresses(release) == pods
     serve(release, pods[0])

@@ -55,9 +55,9 @@ def test_troubleshooting_commands_answer(release: Release) -> None:
 
 
 def test_the_picker_finds_the_model_servers_with_its_pods_rights(release: Release) -> None:
-    until(lambda: len(release.get(9090, "/debug/endpoints")["endpoints"]) == 2)
+    until(lambda: len(release.debug("endpoints")["endpoints"]) == 2)
     pods = release.cluster.pods(release.namespace, "app=my-model-server")
-    known = {endpoint["address"] for endpoint in release.get(9090, "/debug/endpoints")["endpoints"]}
+    known = {endpoint["address"] for endpoint in release.debug("endpoints")["endpoints"]}
     assert known == {f"{pod['status']['podIP']}:8000" for pod in pods}
 
 

@@ -17,7 +17,7 @@ VALUES = (
 
 
 def latest_decision(release: Release) -> dict[str, object]:
-    found: dict[str, object] = release.get(9090, "/debug/decisions?limit=1&candidates=false")["decisions"][0]
+    found: dict[str, object] = release.debug("decisions?limit=1&candidates=false")["decisions"][0]
     return found
 
 
@@ -26,7 +26,7 @@ def test_the_loop_closes(cluster: Cluster, duplex: str) -> None:
     """The picker observes requests, the trainer trains models on them, and predictions soon decide the routing."""
     with installed(cluster, *VALUES, "--set", f"standalone.proxy.fullDuplex={duplex}") as release:
         url = f"http://{release.address}:8081"
-        until(lambda: len(release.get(9090, "/debug/endpoints")["endpoints"]) == 2)
+        until(lambda: len(release.debug("endpoints")["endpoints"]) == 2)
         assert [ask(url, number, SLO) for number in range(100)] == [200] * 100
         until(lambda: generation(release, 8001) > 0)
         until(lambda: generation(release, 8002) > 0 and generation(release, 8003) > 0)
@@ -37,5 +37,5 @@ def test_the_loop_closes(cluster: Cluster, duplex: str) -> None:
         assert prediction["source"] == "remote"
         assert ask(url, 1001) == 200
         assert latest_decision(release)["profile"] == "default"
-        until(lambda: release.get(9090, "/debug/endpoints")["in_flight"] == 0)
+        until(lambda: release.debug("endpoints")["in_flight"] == 0)
         assert "Succeeded" in release.helm("test")

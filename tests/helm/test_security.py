@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.release import HelmError, Object, Release, mounts, render
+from tests.helm.release import HelmError, Object, Release, env, mounts, render
 
 EVERYTHING = {
     "sidecars.trainingServer.enabled": True,
@@ -190,3 +190,14 @@ def test_users_set_placement_and_other_fields_of_pods() -> None:
     assert all(pod["imagePullSecrets"] == [{"name": "registry"}] for pod in release.pods)
     assert release.service_ports["more"] == 9999
     assert {"name": "more", "containerPort": 9999} in release.containers["epp"]["ports"]
+
+
+def test_debug_pages_are_for_the_pickers_own_pod_unless_the_user_says_otherwise() -> None:
+    def access(values: dict[str, Any]) -> Any:
+        return env(render(values).containers["epp"])["EPP_DEBUG_ACCESS"]
+
+    assert access({}) == "local"
+    assert access({"inferenceExtension.debugAccess": "all"}) == "all"
+    assert access({"inferenceExtension.env": {"EPP_DEBUG_ACCESS": "all"}}) == "all"
+    with pytest.raises(HelmError, match="debugAccess"):
+        render({"inferenceExtension.debugAccess": "cluster"})

@@ -92,6 +92,8 @@ true
 {{- range $name, $field := dict "NAMESPACE" "metadata.namespace" "POD_NAME" "metadata.name" -}}
 {{- $own = append $own (dict "name" $name "valueFrom" (dict "fieldRef" (dict "fieldPath" $field))) -}}
 {{- end -}}
+{{- /* A variable, because pickers that don't know the flag would not start with it. */ -}}
+{{- $own = append $own (dict "name" "EPP_DEBUG_ACCESS" "value" .Values.inferenceExtension.debugAccess) -}}
 {{- if include "inferencepool.hasPredictors" . -}}
 {{- $own = append $own (dict "name" "PREDICTION_SERVER_URL" "value" (include "inferencepool.predictionUrls" .)) -}}
 {{- end -}}
