@@ -19,6 +19,7 @@ from epp.extproc.protocol.external_processor_pb2 import (
 )
 from epp.extproc.visibility import Visibility
 from epp.metrics import Metrics
+from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.prediction.client import LatencyClient
@@ -58,12 +59,14 @@ def build_director(
     latency: LatencyClient | None = None,
     config: str = "",
     observed_per_second: float = 100,
+    objectives: Objectives | None = None,
 ) -> Director:
     pool = Pool(PrefixIndex(1000), 60.0)
     pool.replace_endpoints(Endpoint(f"pod-{i}", f"10.0.0.{i}:8000") for i in range(endpoints))
     for slot in pool.endpoints:
         pool.record_metrics(slot, 0, 0, 0)
-    outcomes = Outcomes(Metrics(), TrainingSink("http://127.0.0.1:1", 100, 1, 1))
+    training = TrainingSink("http://127.0.0.1:1", 100, 1, 1)
+    outcomes = Outcomes(Metrics(), training, objective_label=(objectives or Objectives()).label_of)
     budget = ObservationBudget(observed_per_second, 1e6)
     books = Bookkeeping(pool, outcomes, DecisionLog(100), budget, TokenEstimator())
     return Director(load_scheduler(config or DEFAULT_CONFIG, {}), books, latency)
