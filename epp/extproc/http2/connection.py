@@ -1,4 +1,4 @@
-"""The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it.
+"""The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it: its beginning, turns and end.
 
 The memory that a peer can occupy here is bounded by the windows, the number of streams, the size of a header block,
 and a budget for frames that cause work and carry no request. The time that one peer's frames take from the event loop
@@ -7,8 +7,9 @@ at once is bounded too: the rest of what has arrived waits for the next turn, an
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from time import monotonic
 from typing import Final, cast
@@ -16,26 +17,17 @@ from typing import Final, cast
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget, Flood, FloodFault
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode, Frame, FrameReader, Setting, StreamFault
-from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock, HeaderDecoder
-from epp.extproc.http2.memory import STREAM_BYTES, Memory
+from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock
+from epp.extproc.http2.memory import Memory
 from epp.extproc.http2.outbox import Outbox
+from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES, MAX_CONCURRENT_STREAMS, Receiver
 from epp.extproc.http2.stream import Stream
+from epp.extproc.http2.streams import STREAM_WINDOW_BYTES, StreamTable
 
 logger = logging.getLogger("headroom.epp.http2")
 
-MAX_CONCURRENT_STREAMS: Final = 16_384
-STREAM_WINDOW_BYTES: Final = 1 << 20
-CONNECTION_WINDOW_BYTES: Final = 16 << 20
-# Streams ended by this side that are remembered: the peer may still send frames before it learns of the end.
-_ENDED_STREAMS: Final = 1_024
 # Time that one connection's frames may take from the event loop in one turn.
 _TURN_S: Final = 0.002
-# Smaller steps of a window, and smaller DATA frames on ended streams, cost as much work as large ones.
-_SMALL_BYTES: Final = 1_024
-# The price of more than that on an ended stream: a window full of it may be on its way.
-_LATE_DATA_COST: Final = 1 / 16
-# A new INITIAL_WINDOW_SIZE costs as much as one frame for so many open streams.
-_STREAMS_PER_COST: Final = 100
 # Time in which a new client must send the HTTP/2 preface and SETTINGS.
 _PREFACE_S: Final = 10.0
 # Time that a peer has to answer the PING, and to close its end, after GOAWAY.
@@ -55,10 +47,11 @@ class Connection(asyncio.Protocol):
     """One connection. `new_stream` makes the stream of a well-formed request.
 
     `on_made` and `on_lost` are called when the connection begins and ends, `on_flood` with the kind and
-    the address of a peer that is cut off.
+    the address of a peer that is cut off. Streams answer through `outbox`, and tell `streams` what they keep.
     """
 
     outbox: Outbox
+    streams: StreamTable
 
     def __init__(
         self,
@@ -75,24 +68,9 @@ class Connection(asyncio.Protocol):
         self._on_flood = on_flood
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
-        self._headers = HeaderDecoder()
-        # An unfinished header block: its stream, the flags of its first frame, and the bytes received so far.
-        self._block: tuple[int, int, bytearray] | None = None
-        self._streams: dict[int, Stream] = {}
-        # What the streams occupy, the streams with buffers in the order of their first byte, and those of them that
-        # may not send more until there is room.
-        self.held_bytes = 0
-        self._buffering: OrderedDict[int, Stream] = OrderedDict()
-        self._held_back: dict[int, Stream] = {}
-        # In the order of their ends.
-        self._ended: OrderedDict[int, None] = OrderedDict()
-        self._last_stream_id = 0
-        self._newest_allowed_id = h2.LAST_STREAM_ID
-        self._receive_window = CONNECTION_WINDOW_BYTES
-        self._settled = False
-        self._settings_acknowledged = False
-        # Frames that have arrived and wait for the next turn, and streams with such messages.
+        # Frames that have arrived and wait for the next turn, their bytes, and streams with such messages.
         self._unread: Iterator[Frame] | None = None
+        self._unread_bytes = 0
         self._backlog: deque[Stream] = deque()
         # True while frames or messages wait for a turn. Reading pauses until none is left.
         self.unfinished = False
@@ -110,10 +88,21 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._timer = self._loop.call_later(_PREFACE_S, self._transport.abort)
-        self.outbox = Outbox(self._transport, self._answered)
+        self._share = self._memory.join(self)
+        self.outbox = Outbox(self._transport, self._share, self._answered)
+        self.streams = StreamTable(self._share, self.outbox)
+        self._receiver = Receiver(
+            self.streams,
+            self.outbox,
+            self._share,
+            self.control_budget,
+            partial(self._new_stream, self),
+            on_settled=self._timer.cancel,
+            on_leaving=self._leave,
+            on_pong=self._take_pong,
+        )
         self.outbox.control(_PREFACE)
         self.outbox.flush()
-        self._memory.add_connection(self)
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -126,6 +115,9 @@ class Connection(asyncio.Protocol):
         else:
             self._unread = frames
             self._turn()
+        if self.unfinished and not self._closing:
+            self._unread_bytes += len(data)
+            self._share.change(len(data))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._is_lost = True
@@ -148,34 +140,11 @@ class Connection(asyncio.Protocol):
         self._turn()
         if not self._turn_planned:
             self.unfinished = False
+            self._forget_unread()
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    # Called by streams, which use the outbox too.
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream from this side, without a call of its `aborted`."""
-        self._drop(stream)
-        self._remember_end(stream.id)
-        self.outbox.control(h2.rst_stream(stream.id, code))
-
-    def credit(self, stream: Stream) -> None:
-        """Let the peer send more on a stream, if at least half of the stream's window is used up."""
-        if stream.receive_window > STREAM_WINDOW_BYTES // 2 or stream.busy or stream.peer_done:
-            return
-        if stream.id in self._streams:
-            if self._memory.is_tight and stream.accounted_bytes and stream is not next(iter(self._buffering.values())):
-                self._held_back[stream.id] = stream
-                self._memory.wait(self)
-                return
-            self.outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
-            stream.receive_window = STREAM_WINDOW_BYTES
-
-    def account(self, stream: Stream) -> None:
-        """Take in what is kept for a stream. The stream may be reset if there is no room for it."""
-        held = stream.held_bytes
-        if held != stream.accounted_bytes and stream.id in self._streams:
-            self._account(stream, held)
+    # Called by streams.
 
     def go_on_later(self, stream: Stream) -> None:
         """Call the stream's `go_on` in a later turn. Nothing more is read from the peer until then."""
@@ -188,25 +157,16 @@ class Connection(asyncio.Protocol):
 
     # Called by the memory.
 
-    def reset_one(self) -> bool:
-        """Reset the newest of the streams with buffers, because the older are nearer to their ends."""
-        streams = self._buffering or self._streams
-        if not streams:
-            return False
-        stream = next(reversed(streams.values()))
-        self._on_flood(Flood.MEMORY, self._peer())
-        self._remember_end(stream.id)
-        self.outbox.control(h2.rst_stream(stream.id, ErrorCode.ENHANCE_YOUR_CALM))
-        self._abort(stream)
-        self.outbox.flush_soon()
-        return True
+    def make_room(self) -> bool:
+        """Reset a stream. Without streams, the peer leaves too much unread, or sends too much at once: cut it off."""
+        if self.streams.reset_newest():
+            self._on_flood(Flood.MEMORY, self._peer())
+            return True
+        self._transport.abort()
+        return False
 
     def open_windows(self) -> None:
-        """Credit the streams that were held back."""
-        held_back, self._held_back = self._held_back, {}
-        for stream in held_back.values():
-            self.credit(stream)
-        self.outbox.flush_soon()
+        self.streams.credit_held_back()
 
     # Called by the front.
 
@@ -215,7 +175,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._draining:
             return
         self._draining = True
-        if not self._settled:
+        if not self._receiver.settled:
             self._close()
             return
         # Accept streams that are already on their way: the peer's answer to the PING comes after them.
@@ -227,12 +187,12 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End every stream and the connection."""
-        for stream in list(self._streams.values()):
-            self.outbox.control(h2.rst_stream(stream.id, ErrorCode.CANCEL))
-            self._abort(stream)
+        for stream in list(self.streams.open.values()):
+            self.streams.reset(stream, ErrorCode.CANCEL)
+            stream.aborted()
         self._close()
 
-    # Received frames.
+    # Turns.
 
     def _turn(self) -> None:
         """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""
@@ -250,6 +210,8 @@ class Connection(asyncio.Protocol):
         else:
             if unfinished:
                 self._plan_turn()
+            if self._leaving:
+                self._close_when_idle()
         self.outbox.flush()
 
     def _peer(self) -> str:
@@ -274,14 +236,15 @@ class Connection(asyncio.Protocol):
         end = self._turn_end_s
         if self._backlog and not self._work_off(end):
             return True
+        receiver = self._receiver
         for kind, flags, stream_id, buffer, start, stop in self._unread or ():
             try:
-                if kind == h2.DATA and self._settled and self._block is None:
-                    self._data(flags, stream_id, buffer, start, stop)
+                if kind == h2.DATA:
+                    receiver.data(flags, stream_id, buffer, start, stop)
                 else:
-                    self._other(kind, flags, stream_id, buffer, start, stop)
+                    receiver.other(kind, flags, stream_id, buffer, start, stop)
             except StreamFault as fault:
-                self._stream_fault(fault)
+                receiver.reset_faulty(fault)
             if self._closing:
                 return False
             if monotonic() > end:
@@ -297,270 +260,31 @@ class Connection(asyncio.Protocol):
                 return False
         return True
 
-    def _data(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
-        size = end - start
-        self._take_from_window(size)
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.peer_done:
-            self._unwanted_data(stream_id, size)
-            return
-        stream.receive_window -= size
-        if stream.receive_window < 0:
-            raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
-        start, end = h2.strip_padding(flags, buffer, start, end)
-        last = flags & h2.END_STREAM
-        if start == end and not last:
-            self.control_budget.spend(Flood.EMPTY_DATA)
-        stream.count(end - start, last=bool(last))
-        stream.data_received(buffer, start, end)
-        if stream.held_bytes != stream.accounted_bytes:
-            self.account(stream)
-        if last:
-            self._peer_ended(stream)
-        elif stream.receive_window <= STREAM_WINDOW_BYTES // 2:
-            self.credit(stream)
+    def _forget_unread(self) -> None:
+        unread, self._unread_bytes = self._unread_bytes, 0
+        if unread:
+            self._share.change(-unread)
 
-    def _take_from_window(self, size: int) -> None:
-        self._receive_window -= size
-        if self._receive_window > CONNECTION_WINDOW_BYTES // 2:
-            return
-        if self._receive_window < 0:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        self.outbox.control(h2.window_update(0, CONNECTION_WINDOW_BYTES - self._receive_window))
-        self._receive_window = CONNECTION_WINDOW_BYTES
-
-    def _unwanted_data(self, stream_id: int, size: int) -> None:
-        if stream_id == 0 or stream_id > self._last_stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
-        if stream_id not in self._ended:
-            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED)
-        self.control_budget.spend(Flood.ENDED_STREAM, 1.0 if size < _SMALL_BYTES else _LATE_DATA_COST)
-
-    def _other(self, kind: int, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
-        if not self._settled and kind != h2.SETTINGS:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if self._block and (kind != h2.CONTINUATION or stream_id != self._block[0]):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
-        match kind:
-            case h2.HEADERS:
-                self._header_frame(flags, stream_id, buffer, start, end)
-            case h2.CONTINUATION:
-                self._continuation(flags, buffer[start:end])
-            case h2.WINDOW_UPDATE:
-                self._window_update(stream_id, buffer[start:end])
-            case h2.RST_STREAM:
-                self._rst_stream(stream_id, end - start)
-            case h2.SETTINGS:
-                self._settings(flags, stream_id, buffer[start:end])
-            case h2.PING:
-                self._ping(flags, stream_id, buffer[start:end])
-            case h2.GOAWAY:
-                _expect(stream_id == 0, "GOAWAY")
-                self.control_budget.spend(Flood.GOAWAY)
-                self._leaving = True
-                self._close_when_idle()
-            case h2.PUSH_PROMISE:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
-            case h2.PRIORITY:
-                self._priority(stream_id, buffer[start:end])
-            case _:
-                self.control_budget.spend(Flood.UNKNOWN_FRAME)
-
-    def _header_frame(self, flags: int, stream_id: int, buffer: bytes, start: int, end: int) -> None:
-        if stream_id % 2 == 0:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
-        start, end = h2.strip_padding(flags, buffer, start, end)
-        if flags & h2.WITH_PRIORITY:
-            if end - start < 5:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame lacks its announced priority")
-            self._check_dependency(stream_id, buffer, start)
-            start += 5
-        if flags & h2.END_HEADERS:
-            self._headers_complete(stream_id, flags, buffer[start:end])
-        else:
-            self._block = stream_id, flags, bytearray(buffer[start:end])
-
-    def _continuation(self, flags: int, fragment: bytes) -> None:
-        if not self._block:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without an open header block")
-        self.control_budget.spend(Flood.CONTINUATION)
-        stream_id, first_flags, block = self._block
-        block += fragment
-        if len(block) > MAX_BLOCK_BYTES:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block of more than {MAX_BLOCK_BYTES} bytes")
-        if flags & h2.END_HEADERS:
-            self._block = None
-            self._headers_complete(stream_id, first_flags, bytes(block))
-
-    def _headers_complete(self, stream_id: int, flags: int, block: bytes) -> None:
-        if len(block) > _SMALL_BYTES:
-            self.control_budget.spend(Flood.LARGE_HEADERS, len(block) / _SMALL_BYTES)
-        headers = self._headers.decode(block)
-        stream = self._streams.get(stream_id)
-        if stream:
-            self._trailers(stream, flags, headers)
-        elif stream_id > self._last_stream_id:
-            self._open(stream_id, flags, headers)
-        elif stream_id not in self._ended:
-            raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that has ended")
-        else:
-            self.control_budget.spend(Flood.ENDED_STREAM)
-
-    def _open(self, stream_id: int, flags: int, headers: HeaderBlock) -> None:
-        self._last_stream_id = stream_id
-        if stream_id > self._newest_allowed_id or len(self._streams) >= MAX_CONCURRENT_STREAMS:
-            raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
-        if headers.fault:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
-        stream = self._new_stream(self, stream_id, headers)
-        stream.send_window = self.outbox.stream_window
-        stream.receive_window = STREAM_WINDOW_BYTES
-        stream.declare(headers.content_length)
-        self._streams[stream_id] = stream
-        self.held_bytes += STREAM_BYTES
-        self._memory.change(STREAM_BYTES)
-        if stream_id not in self._streams:
-            return
-        if flags & h2.END_STREAM:
-            stream.peer_done = True
-            stream.count(0, last=True)
-        stream.opened()
-        if flags & h2.END_STREAM and stream_id in self._streams:
-            stream.peer_ended()
-
-    def _trailers(self, stream: Stream, flags: int, headers: HeaderBlock) -> None:
-        if stream.peer_done:
-            raise StreamFault(stream.id, ErrorCode.STREAM_CLOSED)
-        if headers.trailers_fault or not flags & h2.END_STREAM:
-            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR)
-        stream.count(0, last=True)
-        self._peer_ended(stream)
-
-    def _window_update(self, stream_id: int, payload: bytes) -> None:
-        _expect(len(payload) == 4, "WINDOW_UPDATE", ErrorCode.FRAME_SIZE_ERROR)
-        increment = h2.uint31(payload, 0)
-        if stream_id == 0:
-            self.outbox.widen(increment)
-        elif stream := self._streams.get(stream_id):
-            self.outbox.widen_stream(stream, increment)
-        else:
-            self._expect_known(stream_id)
-            self.control_budget.spend(Flood.ENDED_STREAM)
-        if increment < _SMALL_BYTES:
-            self.control_budget.spend(Flood.WINDOW_UPDATE)
-
-    def _rst_stream(self, stream_id: int, size: int) -> None:
-        _expect(size == 4, "RST_STREAM", ErrorCode.FRAME_SIZE_ERROR)
-        self._expect_known(stream_id)
-        # Gateways often reset streams that carried requests, which restore the budget. A flood carries none.
-        self.control_budget.spend(Flood.RST_STREAM)
-        if stream := self._streams.get(stream_id):
-            self._abort(stream)
-            self._close_when_idle()
-
-    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _expect(stream_id == 0, "SETTINGS")
-        if flags & h2.ACK:
-            _expect(not payload, "SETTINGS", ErrorCode.FRAME_SIZE_ERROR)
-            if self._settings_acknowledged:
-                self.control_budget.spend(Flood.SETTINGS)
-            self._settings_acknowledged = True
-            self._headers.forbid_table()
-            return
-        if not self._settled:
-            self._settled = True
-            self._timer.cancel()
-        settings = h2.read_settings(payload)
-        self.control_budget.spend(Flood.SETTINGS, max(1, len(settings)))
-        for identifier, value in settings:
-            if identifier == Setting.MAX_FRAME_SIZE:
-                self.outbox.limit_frames(value)
-        if sizes := [value for identifier, value in settings if identifier == Setting.INITIAL_WINDOW_SIZE]:
-            self.control_budget.spend(Flood.SETTINGS, len(self._streams) / _STREAMS_PER_COST)
-            self.outbox.resize_windows(sizes, self._streams.values())
-        self.outbox.control(h2.frame(h2.SETTINGS, h2.ACK, 0, b""))
-
-    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _expect(stream_id == 0, "PING")
-        _expect(len(payload) == 8, "PING", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & h2.ACK and payload == _DRAIN_PING and self._draining:
-            self._take_no_more()
-            return
-        self.control_budget.spend(Flood.PING)
-        if not flags & h2.ACK:
-            self.outbox.control(h2.frame(h2.PING, h2.ACK, 0, payload))
-
-    def _priority(self, stream_id: int, payload: bytes) -> None:
-        _expect(stream_id != 0, "PRIORITY")
-        self.control_budget.spend(Flood.PRIORITY)
-        if len(payload) != 5:
-            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
-        self._check_dependency(stream_id, payload, 0)
-
-    def _check_dependency(self, stream_id: int, buffer: bytes, start: int) -> None:
-        if h2.uint31(buffer, start) == stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
-
-    def _expect_known(self, stream_id: int) -> None:
-        if stream_id == 0 or stream_id > self._last_stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame for a stream that was never opened")
-
-    # Ends of streams and of the connection.
-
-    def _peer_ended(self, stream: Stream) -> None:
-        stream.peer_done = True
-        # The last data may have made the stream end itself.
-        if stream.id in self._streams:
-            stream.peer_ended()
+    # The connection's end.
 
     def _answered(self, stream: Stream) -> None:
         """Forget a stream whose last frame is written, and reset it if the peer still sends."""
         if stream.peer_done:
-            self._drop(stream)
+            self.streams.drop(stream)
         else:
-            self.reset(stream, ErrorCode.NO_ERROR)
-        self._close_when_idle()
-
-    def _stream_fault(self, fault: StreamFault) -> None:
-        self.control_budget.spend(Flood.FAULTY_FRAME)
-        self._remember_end(fault.stream_id)
-        self.outbox.control(h2.rst_stream(fault.stream_id, fault.code))
-        if stream := self._streams.get(fault.stream_id):
-            self._abort(stream)
+            self.streams.reset(stream, ErrorCode.NO_ERROR)
+        if self._leaving:
             self._close_when_idle()
 
-    def _remember_end(self, stream_id: int) -> None:
-        self._ended[stream_id] = None
-        if len(self._ended) > _ENDED_STREAMS:
-            self._ended.popitem(last=False)
+    def _leave(self) -> None:
+        self._leaving = True
 
-    def _abort(self, stream: Stream) -> None:
-        self._drop(stream)
-        stream.aborted()
-
-    def _drop(self, stream: Stream) -> None:
-        if self._streams.pop(stream.id, None):
-            self._account(stream, -STREAM_BYTES)
-            self._held_back.pop(stream.id, None)
-            self.outbox.forget(stream)
-
-    def _account(self, stream: Stream, held: int) -> None:
-        difference = held - stream.accounted_bytes
-        stream.accounted_bytes = held
-        self.held_bytes += difference
-        if held > 0:
-            self._buffering[stream.id] = stream
-        elif self._buffering.pop(stream.id, None) and self._held_back:
-            self._credit_oldest()
-        self._memory.change(difference)
-
-    def _credit_oldest(self) -> None:
-        """Let the oldest of the streams with buffers send on, so that at least this one comes to its end."""
-        for stream_id in self._buffering:
-            if stream := self._held_back.pop(stream_id, None):
-                self.credit(stream)
-                self.outbox.flush_soon()
-            return
+    def _take_pong(self, payload: bytes) -> bool:
+        """Tell whether this answers the PING of a drain. Everything that the peer sent before it has arrived then."""
+        if not self._draining or payload != _DRAIN_PING:
+            return False
+        self._take_no_more()
+        return True
 
     def _take_no_more(self) -> None:
         """Refuse streams newer than those received so far. This is the second step of draining."""
@@ -568,17 +292,17 @@ class Connection(asyncio.Protocol):
             return
         self._leaving = True
         self._timer.cancel()
-        self._newest_allowed_id = self._last_stream_id
-        self.outbox.control(h2.goaway(self._last_stream_id, ErrorCode.NO_ERROR, "draining"))
+        last = self._receiver.newest_allowed_id = self._receiver.last_stream_id
+        self.outbox.control(h2.goaway(last, ErrorCode.NO_ERROR, "draining"))
         self.outbox.flush()
         self._close_when_idle()
 
     def _close_when_idle(self) -> None:
-        if self._leaving and not self._streams and not self._closing:
+        if not self.streams.open and not self._closing:
             self._close()
 
     def _fail(self, code: ErrorCode, text: str) -> None:
-        self.outbox.control(h2.goaway(self._last_stream_id, code, text))
+        self.outbox.control(h2.goaway(self._receiver.last_stream_id, code, text))
         self.outbox.abandon()
         self._close()
         self._abort_all()
@@ -586,13 +310,14 @@ class Connection(asyncio.Protocol):
     def _abort_all(self) -> None:
         """Abort the streams, in several turns of the event loop if need be. Then a lost connection is done with."""
         end = monotonic() + _TURN_S
-        while self._streams and monotonic() <= end:
-            self._abort(next(reversed(self._streams.values())))
-        if self._streams:
+        streams = self.streams.open
+        while streams and monotonic() <= end:
+            self.streams.abort(next(reversed(streams.values())))
+        if streams:
             self._loop.call_soon(self._abort_all)
         elif self._is_lost:
             self._is_lost = False
-            self._memory.remove_connection(self)
+            self._memory.leave(self._share)
             self._on_lost(self)
 
     def _close(self) -> None:
@@ -602,11 +327,7 @@ class Connection(asyncio.Protocol):
         """
         self._closing = True
         self._unread = None
+        self._forget_unread()
         self._timer.cancel()
         self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)
         self.outbox.close()
-
-
-def _expect(condition: bool, kind: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
-    if not condition:
-        raise ConnectionFault(code, f"a malformed {kind} frame")

@@ -160,10 +160,8 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     return settings
 
 
-def strip_padding(flags: int, buffer: bytes, start: int, end: int) -> tuple[int, int]:
-    """Return the start and end of the payload of a DATA or HEADERS frame without its padding."""
-    if not flags & PADDED:
-        return start, end
+def strip_padding(buffer: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return the start and end of the payload of a padded DATA or HEADERS frame without its padding."""
     if start == end:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a padded frame lacks the length of its padding")
     padding = buffer[start]

@@ -1,4 +1,4 @@
-"""The bytes that the streams of all connections of a server occupy, and the limit of that."""
+"""The bytes that the connections of a server occupy, and the limit of that."""
 
 from typing import Final, Protocol
 
@@ -7,61 +7,80 @@ STREAM_BYTES: Final = 4_096
 
 
 class Holder(Protocol):
-    """A connection, as far as its memory matters. `held_bytes` is what its streams occupy."""
+    """A connection, as far as its memory matters."""
 
-    held_bytes: int
-
-    def reset_one(self) -> bool:
-        """Reset a stream to make room. Return False if the connection has none."""
+    def make_room(self) -> bool:
+        """Give up some memory. Return False if the connection has none that it can give up at once."""
 
     def open_windows(self) -> None:
         """Let the peer send what it was kept from sending."""
 
 
 class Memory:
-    """Counts the bytes that connections occupy.
+    """The memory of all connections of a server.
 
     From half of the limit on, connections stop opening windows to all but one of the streams that occupy memory. Beyond
-    the limit, the connection that occupies most has its newest streams reset, whichever connection needs the room.
+    the limit, the connection that occupies most makes room, whichever connection needs it.
     """
 
-    __slots__ = ("_connections", "_limit", "_tight", "_waiting", "held_bytes")
+    __slots__ = ("_settling", "_shares", "_tight_bytes", "held_bytes", "limit_bytes", "waiting")
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._tight = limit_bytes // 2
-        self._connections: set[Holder] = set()
-        # Connections that have kept windows closed.
-        self._waiting: set[Holder] = set()
+        self.limit_bytes = limit_bytes
+        self._tight_bytes = limit_bytes // 2
         self.held_bytes = 0
+        self._settling = False
+        self._shares: set[Share] = set()
+        # Connections that have kept windows closed.
+        self.waiting: set[Holder] = set()
 
     @property
     def is_tight(self) -> bool:
-        return self.held_bytes > self._tight
+        return self.held_bytes > self._tight_bytes
 
-    def add_connection(self, connection: Holder) -> None:
-        self._connections.add(connection)
+    def join(self, connection: Holder) -> "Share":
+        """Return the share of a new connection."""
+        share = Share(self, connection)
+        self._shares.add(share)
+        return share
 
-    def remove_connection(self, connection: Holder) -> None:
-        self._connections.discard(connection)
-        self._waiting.discard(connection)
+    def leave(self, share: "Share") -> None:
+        """Forget a lost connection, and all that it occupied."""
+        self._shares.discard(share)
+        self.waiting.discard(share.holder)
+        share.change(-share.held_bytes)
 
-    def change(self, difference: int) -> None:
-        """Take in that a connection occupies so many bytes more or less."""
-        self.held_bytes += difference
-        if self.held_bytes > self._limit:
-            self._make_room()
-        elif self._waiting and not self.is_tight:
-            waiting, self._waiting = self._waiting, set()
+    def settle(self) -> None:
+        """Make room if the limit is exceeded. Open the windows that wait if there is room."""
+        if self._settling:
+            # A connection that makes room tells of every stream that it gives up.
+            return
+        self._settling = True
+        while self.held_bytes > self.limit_bytes and self._shares:
+            largest = max(self._shares, key=lambda share: share.held_bytes)
+            if not largest.holder.make_room():
+                break
+        self._settling = False
+        if self.waiting and not self.is_tight:
+            waiting, self.waiting = self.waiting, set()
             for connection in waiting:
                 connection.open_windows()
 
-    def wait(self, connection: Holder) -> None:
-        """Call the connection's `open_windows` when memory is no longer tight."""
-        self._waiting.add(connection)
 
-    def _make_room(self) -> None:
-        while self.held_bytes > self._limit:
-            largest = max(self._connections, key=lambda connection: connection.held_bytes)
-            if not largest.reset_one():
-                return
+class Share:
+    """What one connection occupies of the memory."""
+
+    __slots__ = ("held_bytes", "holder", "memory")
+
+    def __init__(self, memory: Memory, holder: Holder) -> None:
+        self.memory = memory
+        self.holder = holder
+        self.held_bytes = 0
+
+    def change(self, difference: int) -> None:
+        """Take in that the connection occupies so many bytes more or less. A connection may have to make room."""
+        self.held_bytes += difference
+        memory = self.memory
+        memory.held_bytes += difference
+        if memory.held_bytes > memory.limit_bytes or memory.waiting:
+            memory.settle()

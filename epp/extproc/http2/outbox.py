@@ -7,6 +7,7 @@ from typing import Final
 
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from epp.extproc.http2.memory import Share
 from epp.extproc.http2.stream import Stream
 
 # Largest DATA frame: one piece of a body from ext_proc fits, and no stream delays the others for long.
@@ -21,9 +22,10 @@ _UNREAD_BYTES: Final = 8 << 20
 class Outbox:
     """The queue of frames to send. It calls `on_end` with a stream when the stream's last frame is written."""
 
-    def __init__(self, transport: asyncio.Transport, on_end: Callable[[Stream], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, share: Share, on_end: Callable[[Stream], None]) -> None:
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._transport = transport
+        self._share = share
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes | memoryview] = []
@@ -33,6 +35,8 @@ class Outbox:
         self._window = h2.DEFAULT_WINDOW_BYTES
         self._frame_bytes = h2.MAX_FRAME_BYTES
         self._paused = False
+        # What the transport keeps because the peer doesn't read, while writing is paused.
+        self._unread_bytes = 0
         self._closed = False
         self._flush_planned = False
         self.stream_window = h2.DEFAULT_WINDOW_BYTES
@@ -107,6 +111,7 @@ class Outbox:
 
     def resume(self) -> None:
         self._paused = False
+        self._hold(0)
         self.flush()
 
     def limit_frames(self, size: int) -> None:
@@ -197,5 +202,12 @@ class Outbox:
         if self._closed or self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._paused and self._transport.get_write_buffer_size() > _UNREAD_BYTES:
-            self._transport.abort()
+        if self._paused:
+            self._hold(self._transport.get_write_buffer_size())
+            if self._unread_bytes > _UNREAD_BYTES:
+                self._transport.abort()
+
+    def _hold(self, unread_bytes: int) -> None:
+        difference, self._unread_bytes = unread_bytes - self._unread_bytes, unread_bytes
+        if difference:
+            self._share.change(difference)

@@ -10,12 +10,11 @@ class Stream:
     """The base class of streams. A subclass implements the callbacks, and answers through its connection.
 
     While `busy` is True the peer's window is not opened further, which bounds the data that the peer can still send.
-    To go on, set `busy` to False and call the connection's `credit(stream)`.
+    To go on, set `busy` to False and call `credit(stream)` of the connection's streams.
     """
 
     __slots__ = (
         "_queue",
-        "_undeclared_bytes",
         "accounted_bytes",
         "busy",
         "id",
@@ -24,6 +23,7 @@ class Stream:
         "receive_window",
         "send_window",
         "trailers",
+        "undeclared_bytes",
     )
 
     def __init__(self, stream_id: int) -> None:
@@ -37,7 +37,8 @@ class Stream:
         self.queued_bytes = 0
         self.trailers: bytes | None = None
         self._queue: deque[memoryview] | None = None
-        self._undeclared_bytes = -1
+        # What is left of the length that the request's headers announced, or -1 if they announced none.
+        self.undeclared_bytes = -1
 
     @property
     def held_bytes(self) -> int:
@@ -62,15 +63,11 @@ class Stream:
     def aborted(self) -> None:
         """Called when the stream is reset, or lost with its connection. Nothing can be sent any more."""
 
-    def declare(self, content_length: int) -> None:
-        """Set the number of bytes that the request's headers announce, or -1 for none."""
-        self._undeclared_bytes = content_length
-
     def count(self, size: int, *, last: bool) -> None:
         """Count received bytes. Raise StreamFault when they don't match the announced number."""
-        if self._undeclared_bytes >= 0:
-            self._undeclared_bytes -= size
-            if self._undeclared_bytes < 0 or (last and self._undeclared_bytes):
+        if self.undeclared_bytes >= 0:
+            self.undeclared_bytes -= size
+            if self.undeclared_bytes < 0 or (last and self.undeclared_bytes):
                 raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR)
 
     def enqueue(self, *pieces: bytes) -> None:

@@ -1,6 +1,7 @@
 """Bound the cost of an attacker's frames in counts: frames handled, streams opened and visited, bytes held."""
 
 import asyncio
+import tracemalloc
 from itertools import islice
 from struct import pack
 from typing import Any
@@ -12,11 +13,11 @@ from epp.extproc.front import PATH, FrontSettings, start
 from epp.extproc.health import Health
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import Flood
-from epp.extproc.http2.connection import STREAM_WINDOW_BYTES
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.frames import ErrorCode, frame
 from epp.extproc.http2.memory import STREAM_BYTES, Memory
 from epp.extproc.http2.outbox import Outbox
+from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
 from tests.epp.extproc.exchanges import Book, Echo
@@ -194,7 +195,7 @@ async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
     """When the server refuses large bodies, a whole window of each stream may be under way."""
     peer = Peer()
     peer.greet()
-    for n in range(1, 401, 2):
+    for n in range(1, 361, 2):
         peer.send(open_stream(n), send(n, grpc_message(b"junk")))
         peer.send(*[send(n, bytes(h2.MAX_FRAME_BYTES))] * 64)
     assert not peer.wire.closed
@@ -206,7 +207,7 @@ async def test_partial_messages_stay_within_their_memory() -> None:
     for data in islice(attacks.partial_messages(b"a"), 2_000):
         attacker.receive(data)
         assert memory.held_bytes <= 8 << 20
-        assert sum(stream.held_bytes for stream in attacker.connection._streams.values()) <= memory.held_bytes
+        assert sum(stream.held_bytes for stream in attacker.connection.streams.open.values()) <= memory.held_bytes
     assert set(attacker.floods) == {Flood.MEMORY}
     assert answers(neighbour.send(request(1, b"b" * 300_000))) == [b"b" * 300_000]
     attacker.lose()
@@ -214,6 +215,73 @@ async def test_partial_messages_stay_within_their_memory() -> None:
         await asyncio.sleep(0)
     assert attacker.book.closed == attacker.book.opened
     assert memory.held_bytes == 0
+
+
+async def test_partial_messages_leave_no_gaps_in_the_heap() -> None:
+    """Large incomplete messages have pages of their own, so the heap does not grow by them."""
+    tracemalloc.start()
+    try:
+        attacker = Peer(memory=Memory(8 << 20))
+        for data in islice(attacks.partial_messages(b"a"), 1_500):
+            attacker.receive(data)
+            attacker.wire.written.clear()
+        in_messages = sum(stream.held_bytes for stream in attacker.connection.streams.open.values())
+        assert in_messages > 6 << 20
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_partial_message_occupies_what_has_arrived_of_it() -> None:
+    peer = Peer()
+    peer.greet()
+    announced = [(1, 1_000), (3, 16_000), (5, 70_000), (7, 60 << 20)]
+    for n, size in announced:
+        peer.send(open_stream(n), send(n, pack(">BI", 0, size) + b"a"))
+    assert [peer.connection.streams.open[n].held_bytes for n, _ in announced] == [1_000, 16_000, 65_536, 65_536]
+    peer.send(*[send(7, bytes(h2.MAX_FRAME_BYTES))] * 10)
+    assert peer.connection.streams.open[7].held_bytes == 10 * h2.MAX_FRAME_BYTES + 1
+    assert answers(peer.send(send(3, b"b" * 15_999)), 3) == [b"a" + b"b" * 15_999]
+
+
+async def test_what_a_peer_does_not_read_occupies_memory_and_ends_its_connection() -> None:
+    memory, neighbour = shared_memory(1 << 20)
+    neighbour.send(open_stream(1))
+    deaf = Peer(memory=memory)
+    deaf.greet()
+    deaf.wire.slow = True
+    deaf.connection.pause_writing()
+    pings = frame(h2.PING, 0, 0, bytes(8)) * 100
+    deaf.receive(pings)
+    assert memory.held_bytes == STREAM_BYTES + len(deaf.wire.written) == STREAM_BYTES + len(pings)
+    deaf.connection.resume_writing()
+    assert memory.held_bytes == STREAM_BYTES
+    deaf.connection.pause_writing()
+    deaf.wire.written += bytes(1 << 20)
+    deaf.receive(pings)
+    assert (deaf.wire.closed, neighbour.wire.closed, neighbour.book.closed) == (True, False, 0)
+    deaf.lose()
+    assert memory.held_bytes == STREAM_BYTES
+
+
+async def test_frames_that_wait_for_a_turn_occupy_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1_000_000))
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(seconds))
+    memory, peer = shared_memory(1 << 20)
+    data = frame(h2.PING, 0, 0, bytes(8)) * 100
+    peer.connection.data_received(data)
+    peer.connection.data_received(data)
+    assert memory.held_bytes == 2 * len(data)
+    peer.receive(b"")
+    assert memory.held_bytes == 0
+
+
+async def test_a_connection_can_be_made_to_reset_many_streams_at_once() -> None:
+    memory, peer = shared_memory(4_000 * STREAM_BYTES)
+    peer.send(*[open_stream(n) for n in range(1, 6_000, 2)])
+    assert peer.floods == []
+    memory.join(peer.connection).change(3_000 * STREAM_BYTES)
+    assert peer.floods == [Flood.MEMORY] * 2_000
 
 
 def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
@@ -225,7 +293,9 @@ def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
     return memory, peer
 
 
-async def test_streams_that_do_nothing_occupy_memory_too() -> None:
+async def test_streams_that_do_nothing_occupy_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Frames that wait for a turn occupy memory as well.
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
     memory, neighbour = shared_memory(100 * STREAM_BYTES)
     neighbour.send(open_stream(1))
     attackers = [Peer(memory=memory) for _ in range(3)]
@@ -264,7 +334,7 @@ async def test_large_messages_complete_with_little_memory() -> None:
     while any(unsent.values()):
         sendable = [n for n in streams if unsent[n] and windows[n]]
         assert sendable
-        most_held_back = max(most_held_back, len(peer.connection._held_back))
+        most_held_back = max(most_held_back, len(peer.connection.streams.held_back))
         for n in sendable:
             piece = unsent[n][: min(windows[n], h2.MAX_FRAME_BYTES)]
             unsent[n] = unsent[n][len(piece) :]

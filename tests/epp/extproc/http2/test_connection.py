@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget
-from epp.extproc.http2.connection import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
+from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES
+from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
 from tests.epp.extproc.exchanges import COMMANDS, Book
 from tests.epp.extproc.http2.peer import (
     REQUEST,
