@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -34,6 +35,7 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
+from epp.request.overload import Overload
 from epp.request.parsed import RequestReader
 from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
@@ -103,14 +105,15 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         TokenEstimator(),
         observes_all=config.predictions_in_usage,
     )
-    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
+    overload = Overload(config.degrade_after or math.inf)
+    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand, overload=overload)
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
     reader = RequestReader(books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body)
     if training is not None:
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    register_gauges(config.pool_name, metrics, pool, endpoints, training, latency, file)
+    register_gauges(config.pool_name, metrics, pool, endpoints, overload, training, latency, file)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None

@@ -69,6 +69,7 @@ class Config:
     predictions_in_headers: bool
     predictions_in_usage: bool
     try_timeout_factor: float
+    degrade_after: float
     debug_access: Literal["all", "local"]
     debug_decisions: int
     enable_pprof: bool

@@ -15,6 +15,7 @@ from epp.prediction.client import LatencyClient
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
+from epp.request.overload import Overload
 from epp.scheduling import guard
 from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.request import Request
@@ -30,6 +31,7 @@ def register_gauges(
     metrics: Metrics,
     pool: Pool,
     endpoints: Endpoints,
+    overload: Overload,
     training: TrainingSink | None,
     latency: LatencyClient | None,
     file: SchedulerFile | None,
@@ -39,6 +41,21 @@ def register_gauges(
     metrics.register_value("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
     metrics.register_value(
         "inference_extension_prefix_indexer_size", "Blocks in the prefix index", lambda: len(pool.prefix_index)
+    )
+    metrics.register_value(
+        "headroom_epp_overload_level", "Level of picks: 0 normal, 1 default, 2 random", lambda: overload.level
+    )
+    picks = "Picks by level: normal, default (without predictions), random"
+    metrics.register_values(
+        "headroom_epp_overload_picks_total",
+        picks,
+        "level",
+        lambda: {level.label: count for level, count in overload.picks.items()},
+    )
+    metrics.register_value(
+        "headroom_epp_overload_given_up_total",
+        "Requests that went back to the gateway without a pick, because they had waited too long",
+        lambda: overload.given_up,
     )
     if training is not None:
         _register_training(metrics, training)

@@ -206,6 +206,12 @@ _OPTIONS: tuple[Any, ...] = (
         click.FloatRange(0),
     ),
     _option(
+        "degrade-after",
+        "50ms",
+        "Wait of requests from which picks are made without predictions, and if need be at random. 0s: never.",
+        _DURATION,
+    ),
+    _option(
         "debug-access",
         "all",
         "Who may read /debug without --metrics-endpoint-auth. all: everyone. local: callers on this host.",

@@ -18,7 +18,7 @@ from epp.exceptions import RequestError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
 from epp.extproc.protocol.external_processor_pb2 import ProcessingRequest
-from epp.extproc.rpc import Message
+from epp.extproc.rpc import Message, RpcError, StatusCode
 from epp.extproc.visibility import Visibility
 from epp.request import body_pieces, openai
 from epp.request import headers as request_headers
@@ -62,6 +62,7 @@ class Exchange:
         "_subset",
         "_try_timeout",
         "_visibility",
+        "_waited_s",
     )
 
     def __init__(
@@ -86,17 +87,21 @@ class Exchange:
         self._routed: RoutedRequest | None = None
         self._response: ResponseBody | None = None
         self._closed = False
+        # How long the present message waited to be looked at.
+        self._waited_s = 0.0
         # The accounting of the last answer, until `settle` does it.
         self._later: Callable[[], None] | None = None
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
 
-    def receive(self, data: Message) -> Answers | Awaitable[Answers]:
+    def receive(self, data: Message, waited_s: float = 0.0) -> Answers | Awaitable[Answers]:
         """Return the answers to one message, at once or when the endpoint is known.
 
-        Return no answers while more of the request is needed.
+        Return no answers while more of the request is needed. `waited_s` is how long the message waited in the front.
+        RpcError gives the request back to the gateway, which goes on as if there were no picker.
         """
         self.settle()
+        self._waited_s = waited_s
         if body := messages.large_request_body(data):
             return self._request_body(*body)
         message = messages.parse(data)
@@ -151,7 +156,12 @@ class Exchange:
     def _is_full_duplex(self) -> bool:
         return self._request_mode == BodyMode.FULL_DUPLEX_STREAMED
 
+    def _give_up_if_late(self) -> None:
+        if self._director.overload.gives_up(self._waited_s, holds_body=self._is_full_duplex):
+            raise RpcError(StatusCode.UNAVAILABLE, "the picker is overloaded")
+
     def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
+        self._give_up_if_late()
         self._headers = messages.headers_of(message.request_headers)
         self._subset = messages.subset_of(message) if self._heeds_subset else None
         if message.request_headers.end_of_stream or self._request_mode in (BodyMode.NONE, BodyMode.STREAMED):
@@ -216,6 +226,7 @@ class Exchange:
 
     def _pick(self, body: ReceivedBody, answer: Callable[[RoutedRequest], Answers]) -> Answers | Awaitable[Answers]:
         """Have the director pick an endpoint, and answer with it."""
+        self._give_up_if_late()
         try:
             parsed = self._reader.read(self._headers, body, self._director.scheduler.prefix)
             found = self._route(parsed) if isinstance(parsed, ParsedRequest) else self._route_later(parsed)
@@ -224,7 +235,7 @@ class Exchange:
         return self._answer(found, answer) if isinstance(found, RoutedRequest) else self._answer_later(found, answer)
 
     def _route(self, parsed: ParsedRequest) -> RoutedRequest | Awaitable[RoutedRequest]:
-        return self._director.route(parsed, self._subset, self._arrived_s)
+        return self._director.route(parsed, self._subset, self._arrived_s, self._waited_s)
 
     async def _route_later(self, parsed: Awaitable[ParsedRequest]) -> RoutedRequest:
         found = self._route(await parsed)

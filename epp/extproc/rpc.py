@@ -14,7 +14,8 @@ class StreamHandler(Protocol):
 
     A front calls `settle` when it has sent the answers, for work that they need not wait for. `settle` raises nothing.
     `has_request` is True once the messages carried an HTTP request. Other streams are no use to anybody. `held_bytes`
-    is what is kept of the messages so far.
+    is what is kept of the messages so far. `waited_s` is how long a message waited in the front, if the front knows.
+    `receive` may raise RpcError to end the stream with a status.
     """
 
     @property
@@ -23,7 +24,7 @@ class StreamHandler(Protocol):
     @property
     def held_bytes(self) -> int: ...
 
-    def receive(self, message: Message, /) -> list[bytes] | Awaitable[list[bytes]]: ...
+    def receive(self, message: Message, waited_s: float = 0.0, /) -> list[bytes] | Awaitable[list[bytes]]: ...
 
     def settle(self) -> None: ...
 

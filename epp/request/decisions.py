@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epp.prediction.features import FeatureColumns, feature_columns
+from epp.request.overload import Level
 from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
@@ -30,7 +31,8 @@ class Outcome:
 class Record:
     """A decision and, later, its outcome.
 
-    `prediction_error` says why there is no prediction; `prediction_ms` is how long the prediction took.
+    `prediction_error` says why there is no prediction; `prediction_ms` is how long the prediction took. `level` is how
+    much work an overloaded picker spent on the pick.
     """
 
     decision: Decision
@@ -39,6 +41,7 @@ class Record:
     prediction_ms: float = 0.0
     decided_at: float = field(default_factory=time.time)
     outcome: Outcome = field(default_factory=Outcome)
+    level: Level = Level.NORMAL
 
     @property
     def predicted(self) -> tuple[float, float] | None:
@@ -113,6 +116,7 @@ def _without_long_parts(record: Record) -> Record:
         record.prediction_ms,
         record.decided_at,
         record.outcome,
+        record.level,
     )
 
 
@@ -135,6 +139,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "decision_ms": round(record.decision_ms, 3),
         "prediction": predictions and {"source": predictions.source, "generation": predictions.generation},
         "prediction_error": record.prediction_error,
+        "overload": record.level.label,
         "predicted": predictions and _latencies(predictions.at(slice(decision.chosen, decision.chosen + 1))),
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
     }

@@ -13,8 +13,10 @@ from epp.prediction.client import LatencyClient
 from epp.prediction.features import feature_columns
 from epp.prediction.questions import Question, Questions
 from epp.request.decisions import Record
+from epp.request.overload import Level, Overload
 from epp.request.parsed import ParsedRequest
 from epp.request.routed import Bookkeeping, RoutedRequest
+from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision, Refusal, Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
 from epp.scheduling.watch import PluginWatch
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 # One of this many decisions measures the time of its plugins.
 _TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
+_OVERLOADED = "the picker is overloaded"
+# Random picks of so many seconds share one snapshot, because a snapshot is a third of a pick's work.
+_SHARED_S = 0.05
+_ANY_REQUEST = Request("", "")
 
 
 @dataclass(slots=True)
@@ -32,7 +38,8 @@ class Director:
     """Routes requests, with the parts that all requests share.
 
     Without a latency client, every decision is made without predictions. `scheduler` may be replaced at any time; a
-    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock.
+    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock. `overload` says how
+    much work a pick may be.
     """
 
     scheduler: Scheduler
@@ -42,8 +49,11 @@ class Director:
     on_decision: Callable[[], None] = lambda: None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.monotonic
+    overload: Overload = field(default_factory=Overload)
     decided: int = 0
     questions: Questions = field(init=False)
+    _shared: Snapshot | None = field(default=None, init=False)
+    _shared_at_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.questions = Questions(self.books.pool, self.clock)
@@ -53,21 +63,31 @@ class Director:
         return self.books.outcomes.metrics
 
     def route(
-        self, parsed: ParsedRequest, subset: frozenset[str] | None, arrived_s: float
+        self, parsed: ParsedRequest, subset: frozenset[str] | None, arrived_s: float, waited_s: float = 0.0
     ) -> RoutedRequest | Awaitable[RoutedRequest]:
         """Pick the endpoint and count the request as in flight there, at once unless a prediction must be awaited.
 
-        `subset` limits the choice to these hosts. A RequestError carries the answer to the client. Call the routed
-        request's `record_decision` later, when the client needn't wait.
+        `subset` limits the choice to these hosts. `waited_s` is how long the request waited to be looked at. A
+        RequestError carries the answer to the client. Call the routed request's `record_decision` later, when the
+        client needn't wait.
         """
         self.on_decision()
         read_s = self.clock()
-        candidates = self.books.pool.snapshot(parsed.request, subset)
+        level = self.overload.pick(waited_s)
+        candidates = self._candidates(parsed.request, subset, level)
         if not len(candidates):
             raise NoEndpointError
         self.metrics.observe_stage("read", read_s - arrived_s)
         self.metrics.observe_stage("snapshot", self.clock() - read_s)
-        return _ArrivedRequest(self, self.scheduler, parsed, candidates, arrived_s).route()
+        return _ArrivedRequest(self, self.scheduler, parsed, candidates, arrived_s, level).route()
+
+    def _candidates(self, request: Request, subset: frozenset[str] | None, level: Level) -> Snapshot:
+        if level != Level.RANDOM or subset is not None:
+            return self.books.pool.snapshot(request, subset)
+        now_s = self.clock()
+        if self._shared is None or now_s - self._shared_at_s >= _SHARED_S:
+            self._shared, self._shared_at_s = self.books.pool.snapshot(_ANY_REQUEST), now_s
+        return self._shared
 
 
 @dataclass(slots=True)
@@ -79,6 +99,7 @@ class _ArrivedRequest:
     parsed: ParsedRequest
     candidates: Snapshot
     arrived_s: float
+    level: Level
     prediction_error: str | None = None
     prediction_ms: float = 0.0
 
@@ -89,6 +110,9 @@ class _ArrivedRequest:
             return self._dispatch(self._decide())
         if director.latency is None:
             self.prediction_error = _NOT_ENABLED
+            return self._dispatch(self._decide())
+        if self.level:
+            self.prediction_error = _OVERLOADED
             return self._dispatch(self._decide())
         asked_s = director.clock()
         columns = feature_columns(request, self.candidates)
@@ -133,7 +157,10 @@ class _ArrivedRequest:
         began_s = director.clock()
         director.decided += 1
         watch = PluginWatch(director.metrics.observe_plugin) if director.decided % _TIMED_EVERY == 1 else None
-        decision = self.scheduler.schedule(self.parsed.request, self.candidates, director.rng, watch)
+        at_random = self.level == Level.RANDOM
+        decision = self.scheduler.schedule(
+            self.parsed.request, self.candidates, director.rng, watch, at_random=at_random
+        )
         if isinstance(decision, Refusal):
             if decision.kind == "shed":
                 director.metrics.shed.labels(decision.plugin).inc()
@@ -144,7 +171,8 @@ class _ArrivedRequest:
     def _dispatch(self, decision: Decision) -> RoutedRequest:
         director, parsed = self.director, self.parsed
         now_s = director.clock()
-        record = Record(decision, (now_s - self.arrived_s) * 1000, self.prediction_error, self.prediction_ms)
+        decision_ms = (now_s - self.arrived_s) * 1000
+        record = Record(decision, decision_ms, self.prediction_error, self.prediction_ms, level=self.level)
         slot = int(decision.candidates.slots[decision.chosen])
         flight = director.books.pool.dispatch(slot, parsed.request, record.prefix_score)
         account = director.books.outcomes.open(parsed, record)

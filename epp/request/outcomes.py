@@ -10,6 +10,7 @@ from epp.pool.slowdowns import Slowdowns
 from epp.prediction.features import FeatureColumns
 from epp.prediction.wire import LengthSource
 from epp.request.decisions import Record
+from epp.request.overload import Level
 from epp.request.parsed import ParsedRequest
 
 
@@ -123,6 +124,9 @@ class Account:
             metrics.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
 
     def _teach(self, slot: int, features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
+        if self.record.level == Level.RANDOM:
+            # The pick looked at a snapshot of another moment, without this request's prefix.
+            return
         if self.shared.slowdowns is not None:
             self.shared.slowdowns.observed(slot, features, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
         if self.shared.training is not None:

@@ -114,7 +114,8 @@ class RoutedRequest:
         self.books.pool.failures.answered(self.flight.slot, failed=status >= 500)
         # A prediction for one endpoint can't be checked on another.
         if status < 400 and is_stream and not self._was_moved:
-            self.is_observed = self.books.budget.take(now_s) or self.books.observes_all
+            # An overloaded picker has no time for observations.
+            self.is_observed = (not self.record.level and self.books.budget.take(now_s)) or self.books.observes_all
             self.account.response_observed(self.is_observed)
         if not self.is_observed:
             self._expect_first_token(now_s)

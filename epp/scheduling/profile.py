@@ -55,14 +55,9 @@ def run_profile(
     profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
 ) -> ProfileResult | None:
     """Return the profile's choice, or None when the filters leave no candidate."""
-    for candidate_filter in profile.filters:
-        mask = guard.keep(candidate_filter, request, candidates, rng)
-        if watch:
-            watch.lap("Filter", candidate_filter)
-        if not mask.all():
-            candidates = candidates.take(mask.nonzero()[0])
-            if not len(candidates):
-                return None
+    candidates = _filtered(profile, request, candidates, rng, watch)
+    if not len(candidates):
+        return None
     total = np.zeros(len(candidates))
     by_plugin: dict[str, Floats] = {}
     for weighted in profile.scorers:
@@ -78,6 +73,33 @@ def run_profile(
     for weighted in profile.scorers:
         if type(weighted.scorer).decided is not Scorer.decided:
             guard.decided(weighted.scorer, request, candidates, int(picked[0]))
+    return _result(candidates, picked, total, by_plugin)
+
+
+def run_at_random(
+    profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+) -> ProfileResult | None:
+    """Return one candidate that the filters leave, drawn at random, or None when they leave none."""
+    candidates = _filtered(profile, request, candidates, rng, watch)
+    count = len(candidates)
+    return _result(candidates, np.array([int(rng.random() * count)]), np.zeros(count), {}) if count else None
+
+
+def _filtered(
+    profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None
+) -> Snapshot:
+    for candidate_filter in profile.filters:
+        if not len(candidates):
+            break
+        mask = guard.keep(candidate_filter, request, candidates, rng)
+        if watch:
+            watch.lap("Filter", candidate_filter)
+        if not mask.all():
+            candidates = candidates.take(mask.nonzero()[0])
+    return candidates
+
+
+def _result(candidates: Snapshot, picked: Indices, total: Floats, by_plugin: Mapping[str, Floats]) -> ProfileResult:
     kept = candidates.positions
     if kept is None:
         return ProfileResult(picked, np.arange(len(candidates)), total, by_plugin)

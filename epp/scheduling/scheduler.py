@@ -11,7 +11,7 @@ from epp.scheduling import guard
 from epp.scheduling.plugin import Admitter, Plugin, ProfileHandler
 from epp.scheduling.plugins.headroom import Headroom, headroom
 from epp.scheduling.plugins.prefix import PrefixParameters
-from epp.scheduling.profile import Profile, ProfileResult, run_profile
+from epp.scheduling.profile import Profile, ProfileResult, run_at_random, run_profile
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, Predictions, Snapshot
 from epp.scheduling.watch import PluginWatch
@@ -80,9 +80,18 @@ class Scheduler:
         return self.predict if self.predict is not None else self._wanted(request) in self.predicted_profiles
 
     def schedule(
-        self, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+        self,
+        request: Request,
+        candidates: Snapshot,
+        rng: np.random.Generator,
+        watch: PluginWatch | None = None,
+        *,
+        at_random: bool = False,
     ) -> Decision | Refusal:
-        """Return the decision, or a refusal with the reason. Without predictions, the fallback profile decides."""
+        """Return the decision, or a refusal with the reason. Without predictions, the fallback profile decides.
+
+        `at_random` draws among the candidates that the profile's filters leave, and asks no scorer.
+        """
         if not len(candidates):
             return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
         wanted = self._wanted(request)
@@ -99,7 +108,8 @@ class Scheduler:
         name = wanted
         if candidates.predictions is None and wanted in self.predicted_profiles:
             name = guard.fallback(self.handler, wanted, self._names)
-        result = run_profile(self.profiles[name], request, candidates, rng, watch)
+        run = run_at_random if at_random else run_profile
+        result = run(self.profiles[name], request, candidates, rng, watch)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
         headers = self._response_headers(name, candidates.endpoints[int(result.picked[0])])

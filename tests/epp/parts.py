@@ -96,6 +96,8 @@ class Gateway:
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self.exchange = Exchange(RequestReader(director.books.tokens, tokenizer), director, visibility)
+        # How long each message waits in the front.
+        self.waited_s = 0.0
         both = BodyMode.FULL_DUPLEX_STREAMED
         self._protocol = ProtocolConfiguration(
             request_body_mode=both if full_duplex else BodyMode.BUFFERED,
@@ -132,7 +134,7 @@ class Gateway:
         return await self.send(ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end_of_stream)))
 
     async def send(self, message: ProcessingRequest) -> list[ProcessingResponse]:
-        answers = self.exchange.receive(message.SerializeToString())
+        answers = self.exchange.receive(message.SerializeToString(), self.waited_s)
         found = answers if isinstance(answers, list) else await answers
         self.exchange.settle()
         return [ProcessingResponse.FromString(answer) for answer in found]

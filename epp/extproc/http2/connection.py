@@ -28,6 +28,8 @@ logger = logging.getLogger("headroom.epp.http2")
 
 # Time that one connection's frames may take from the event loop in one turn.
 _TURN_S: Final = 0.002
+# A read of this size may have left more in the socket: transports read at most some 256 KB at once.
+_FULL_READ_BYTES: Final = 128 << 10
 # Time in which a new client must send the HTTP/2 preface and SETTINGS.
 _PREFACE_S: Final = 10.0
 # Time that a peer has to answer the PING, and to close its end, after GOAWAY.
@@ -76,6 +78,11 @@ class Connection(asyncio.Protocol):
         self.unfinished = False
         self._turn_planned = False
         self._turn_end_s = 0.0
+        # The earliest time when the frames being handled may have arrived, the time of the newest read, and whether the
+        # next read gets what came during a pause.
+        self._arrived_s = 0.0
+        self._read_s = 0.0
+        self._paused = False
         self._draining = False
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
@@ -114,10 +121,16 @@ class Connection(asyncio.Protocol):
             self._unread = chain(self._unread or (), frames)
         else:
             self._unread = frames
+            self._note_arrival(monotonic(), len(data))
             self._turn()
         if self.unfinished and not self._closing:
             self._unread_bytes += len(data)
             self._share.change(len(data))
+
+    @property
+    def waited_s(self) -> float:
+        """How long the frames that are being handled may have waited, in the socket and here."""
+        return monotonic() - self._arrived_s
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._is_lost = True
@@ -143,6 +156,9 @@ class Connection(asyncio.Protocol):
             self._forget_unread()
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+                self._paused = True
+                # Whatever waits in the socket is read before the second of two further turns.
+                self._loop.call_soon(self._loop.call_soon, self._socket_is_empty)
 
     # Called by streams.
 
@@ -193,6 +209,18 @@ class Connection(asyncio.Protocol):
         self._close()
 
     # Turns.
+
+    def _note_arrival(self, now_s: float, size: int) -> None:
+        if not self._paused:
+            self._arrived_s = now_s
+        elif size < _FULL_READ_BYTES:
+            # The read before this one emptied the socket.
+            self._arrived_s = self._read_s
+        self._paused = False
+        self._read_s = now_s
+
+    def _socket_is_empty(self) -> None:
+        self._paused = False
 
     def _turn(self) -> None:
         """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.message_stream import MESSAGES_AT_ONCE, UNSENT_BYTES, MessageStream
 from epp.extproc.http2.statuses import FAILED
-from epp.extproc.rpc import Message, Services, StatusCode, StreamHandler
+from epp.extproc.rpc import Message, RpcError, Services, StatusCode, StreamHandler
 
 logger = logging.getLogger("headroom.epp.extproc")
 
@@ -78,7 +78,7 @@ class ExchangeStream(MessageStream):
         if self._exchange is None:
             return
         try:
-            answers = self._exchange.receive(message)
+            answers = self._exchange.receive(message, self._connection.waited_s)
         except Exception as error:
             self._failed(error)
             return
@@ -141,7 +141,11 @@ class ExchangeStream(MessageStream):
             self._connection.streams.credit(self)
 
     def _failed(self, error: BaseException) -> None:
-        if isinstance(error, DecodeError):
+        if isinstance(error, RpcError):
+            # What the client sends before it learns of this is no flood.
+            self._connection.control_budget.restore()
+            self.fail(error.status, str(error))
+        elif isinstance(error, DecodeError):
             self.fail(StatusCode.INVALID_ARGUMENT, f"not a message of this method: {error}")
         else:
             logger.error("an exchange failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""Measure the endpoint picker: decisions, ext_proc, chunks, scraping, behind Envoy, workers; and ratios to a peer."""
+"""Measure the endpoint picker: decisions, ext_proc, chunks, scraping, Envoy, workers, fronts, overload; and a peer."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lab.bench.epp import chunks, decide, extproc, fronts, fronts_table, scraping, through_envoy, workers
+from lab.bench.epp import chunks, decide, extproc, fronts, fronts_table, overload, scraping, through_envoy, workers
 from lab.bench.epp.bench import Bench, Figures, Peer, latency_servers
 from lab.bench.figures import report, rounded, write
 from trainer.settings import FitSettings
@@ -21,6 +21,7 @@ _PARTS: dict[str, Callable[[Bench], Figures]] = {
     "envoy": through_envoy.measure,
     "workers": workers.measure,
     "fronts": fronts.measure,
+    "overload": overload.measure,
 }
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -81,7 +81,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def call(self, script: Script) -> "asyncio.Future[None]":
-        """Start a call. Its future is done when the server ends the call with success; else it has CallFailedError."""
+        """Start a call. Its future is done when the server ends the call with success; else it has CallFailedError.
+
+        Cancelling the future resets the call.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stream = self._next_stream
         if stream > _LARGEST_STREAM or not self._transport or self._transport.is_closing():
@@ -89,10 +92,16 @@ class Connection(asyncio.Protocol):
             return done
         self._next_stream += 2
         call = self._calls[stream] = _Call(script, self._stream_window, done)
+        done.add_done_callback(lambda _: self._cancelled(stream) if done.cancelled() else None)
         self._frame(_HEADERS, _END_HEADERS, stream, self._encoder.encode(self._request_headers))
         self._print_line(stream, call, next(script))
         self._flush()
         return done
+
+    def _cancelled(self, stream: int) -> None:
+        if self._calls.pop(stream, None):
+            self._frame(_RST_STREAM, 0, stream, struct.pack(">I", 8))
+            self._flush()
 
     def data_received(self, data: bytes) -> None:
         data = self._received + data if self._received else data

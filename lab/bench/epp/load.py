@@ -26,7 +26,10 @@ _PATIENCE_S = 20.0
 
 
 class LoadPlan(msgspec.Struct, frozen=True):
-    """The load: `at_once` concurrent requests in a closed loop, or `per_s` requests per second at random times."""
+    """The load: `at_once` concurrent requests in a closed loop, or `per_s` requests per second at random times.
+
+    A request that hasn't ended after `patience_s` is given up.
+    """
 
     address: str
     shape: Shape
@@ -34,6 +37,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
     at_once: int = 1
     per_s: float = 0.0
     connections: int = 1
+    patience_s: float = _PATIENCE_S
 
 
 class LoadResult(msgspec.Struct, frozen=True):
@@ -85,6 +89,17 @@ def load(target: MeasuredPicker, plan: LoadPlan, watch: Callable[[], float] = la
 
     Raise RuntimeError if no request, or fewer than 99 of 100, succeeded.
     """
+    measured = measure(target, plan, watch)
+    counted = measured.counted
+    well = len(counted.took_ms)
+    if not well or counted.failed > well / 100:
+        reason = counted.reason or "none ended in time"
+        raise RuntimeError(f"{target.name}: {well} requests succeeded, {counted.failed} failed: {reason}")
+    return measured
+
+
+def measure(target: MeasuredPicker, plan: LoadPlan, watch: Callable[[], float] = lambda: 0.0) -> PickerMeasurement:
+    """Do the same, however many requests fail."""
     command = [sys.executable, "-m", __name__, msgspec.json.encode(plan).decode()]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdin
@@ -99,19 +114,15 @@ def load(target: MeasuredPicker, plan: LoadPlan, watch: Callable[[], float] = la
         result = client.stdout.readline()
     if not result:
         raise RuntimeError(f"the load client ended early: run `{' '.join(command)}`")
-    counted = msgspec.json.decode(result, type=LoadResult)
-    well = len(counted.took_ms)
-    if not well or counted.failed > well / 100:
-        reason = counted.reason or "none ended in time"
-        raise RuntimeError(f"{target.name}: {well} requests succeeded, {counted.failed} failed: {reason}")
-    return PickerMeasurement(plan, counted, spent_s, watched)
+    return PickerMeasurement(plan, msgspec.json.decode(result, type=LoadResult), spent_s, watched)
 
 
 class _Client:
     """Sends requests on a few connections in turn, and records those that ended since the last `forget`."""
 
-    def __init__(self, shape: Shape, connections: list[Connection]) -> None:
+    def __init__(self, shape: Shape, connections: list[Connection], patience_s: float) -> None:
         self._shape = shape
+        self._patience_s = patience_s
         self._connections = connections
         self._sent = 0
         self.tally = Tally()
@@ -135,11 +146,11 @@ class _Client:
         self._sent += 1
         connection = self._connections[index % len(self._connections)]
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 await connection.call(script(self._shape, str(uuid.uuid4()), index, timing))
         except (CallFailedError, TimeoutError) as error:
             self.failed += 1
-            self.reason = self.reason or str(error) or f"no end within {_PATIENCE_S:g} s"
+            self.reason = self.reason or str(error) or f"no end within {self._patience_s:g} s"
             # Without a pause, a picker that refuses at once would be asked in a tight loop.
             await asyncio.sleep(0.01)
             return
@@ -174,7 +185,7 @@ async def _run(plan: LoadPlan) -> None:
     # Build and cache all messages before the first one is sent.
     for variant in range(VARIANTS):
         next(script(plan.shape, "", variant, Timing(Tally())))
-    client, stopped = _Client(plan.shape, connections), asyncio.Event()
+    client, stopped = _Client(plan.shape, connections, plan.patience_s), asyncio.Event()
     asking = client.open(plan.per_s, stopped) if plan.per_s else client.closed(plan.at_once, stopped)
     task = asyncio.create_task(asking)
     await asyncio.sleep(min(_WARM_UP_S, plan.seconds))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from epp.extproc.rpc import Message
+from epp.extproc.rpc import Message, RpcError, StatusCode
 
-COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait")
+COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait", b"give up")
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Book:
     settled: int = 0
     uncopied: int = 0
     received: list[bytes] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
     # Messages that begin with `wait` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -38,16 +39,19 @@ class Echo:
         self.has_request = False
         self.held_bytes = 0
 
-    def receive(self, message: Message) -> list[bytes] | Awaitable[list[bytes]]:
+    def receive(self, message: Message, waited_s: float = 0.0) -> list[bytes] | Awaitable[list[bytes]]:
         self._book.uncopied += isinstance(message, memoryview)
         message = bytes(message)
         assert self._open, "a message after the end"
         self._book.received.append(message)
+        self._book.waits_s.append(waited_s)
         self.has_request = self.has_request or bool(message)
         if message == b"junk":
             raise DecodeError("not a message")
         if message == b"fail":
             raise ValueError("on command")
+        if message == b"give up":
+            raise RpcError(StatusCode.UNAVAILABLE, "overloaded")
         if message == b"none":
             return []
         if message.startswith(b"twice"):

@@ -15,7 +15,7 @@ from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES
 from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
-from tests.epp.extproc.exchanges import COMMANDS, Book
+from tests.epp.extproc.exchanges import COMMANDS, Book, Echo
 from tests.epp.extproc.http2.peer import (
     REQUEST,
     REQUEST_BLOCK,
@@ -499,3 +499,52 @@ async def test_a_header_block_over_the_limit_ends_the_connection(peer: Peer) -> 
     frames = [frame(h2.CONTINUATION, 0, 1, block[start : start + 16_000]) for start in range(16_000, 64_000, 16_000)]
     found = peer.send(open_stream(1, block[:16_000], 0), *frames, frame(9, h2.END_HEADERS, 1, block[64_000:]))
     assert fault(found) == (CONNECTION, ErrorCode.ENHANCE_YOUR_CALM)
+
+
+async def test_messages_know_how_long_they_have_waited_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = [1.0]
+
+    class Slow(Book):
+        def new_exchange(self) -> Echo:
+            clock_s[0] += 0.01
+            return super().new_exchange()
+
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    peer = Peer(Slow())
+    peer.greet()
+    peer.receive(b"".join(request(n, b"a") for n in (1, 3, 5)))
+    assert [round(waited_s, 3) for waited_s in peer.book.waits_s] == [0.01, 0.02, 0.03]
+    # This came while the three were handled, or later.
+    peer.receive(request(7, b"b"))
+    assert round(peer.book.waits_s[-1], 3) == 0.04
+    for _ in range(3):
+        await asyncio.sleep(0)
+    clock_s[0] += 60
+    # This came just now: the socket was empty before.
+    peer.receive(request(9, b"c"))
+    assert round(peer.book.waits_s[-1], 3) == 0.01
+
+
+async def test_a_socket_that_is_never_emptied_makes_messages_wait_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = [1.0]
+
+    class Slow(Book):
+        def new_exchange(self) -> Echo:
+            clock_s[0] += 0.01
+            return super().new_exchange()
+
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    peer = Peer(Slow())
+    peer.greet()
+    for n in range(1, 9, 2):
+        peer.receive(request(n, b"a" * (200 << 10)))
+    assert [round(waited_s, 3) for waited_s in peer.book.waits_s] == [0.01, 0.02, 0.03, 0.04]
+
+
+async def test_requests_that_are_given_up_are_no_flood(peer: Peer) -> None:
+    """A gateway sends on and resets until it learns that a request was given up."""
+    for n in range(1, 10_001, 2):
+        sent = request(n, b"give up", end=False)
+        found = peer.send(sent, frame(h2.DATA, 0, n, grpc_message(b"body")), frame(h2.RST_STREAM, 0, n, pack(">I", 8)))
+        assert trailers(found, n)["grpc-status"] == "14"
+    assert (peer.floods, peer.book.closed) == ([], 5_000)
