@@ -2,10 +2,12 @@
 
 A broken server answers at once, so its queue looks empty and every policy prefers it. A few failures in a row leave it
 out, unless requests fail on the other endpoints too: then the requests are to blame, or all servers are.
+
+A server fails a request by its status, by no answer, or by the end of a stream within the answer.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,35 +28,55 @@ _MOST_LEFT_OUT: Final = 0.5
 
 
 @dataclass(slots=True)
+class _Fault:
+    """One way in which endpoints fail, the failures in a row of each slot, and the pool's latest results."""
+
+    text: str
+    in_a_row: dict[int, int] = field(default_factory=dict)
+    latest: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_LATEST))
+
+    def add(self, slot: int, *, failed: bool) -> None:
+        self.latest.append((slot, failed))
+        if failed:
+            self.in_a_row[slot] = self.in_a_row.get(slot, 0) + 1
+        else:
+            self.in_a_row.pop(slot, None)
+
+    def is_lasting(self, slot: int) -> bool:
+        return self.in_a_row.get(slot, 0) >= _IN_A_ROW
+
+    def is_elsewhere(self, slot: int, known: Container[int]) -> bool:
+        """Return whether other endpoints fail as well, without those that are known to."""
+        others = [failed for other, failed in self.latest if other != slot and other not in known]
+        return bool(others) and sum(others) > _BLAMELESS_SHARE * len(others)
+
+
+@dataclass(slots=True)
 class Failures:
     """The endpoints that are left out, by slot.
 
-    `on_turn` is called with the slot and the seconds when an endpoint is left out, and with 0 when it answers again.
+    `on_turn` is called with the slot, the seconds and the fault when an endpoint is left out, and with 0 seconds when
+    it answers again.
     """
 
     clock: Callable[[], float]
-    on_turn: Callable[[int, float], None] = lambda slot, seconds: None
-    _in_a_row: dict[int, int] = field(default_factory=dict)
+    on_turn: Callable[[int, float, str], None] = lambda slot, seconds, fault: None
+    _refusing: _Fault = field(default_factory=lambda: _Fault("fails its requests"))
+    # Counted apart: the headers of a stream that will be cut off are as good as any.
+    _cutting: _Fault = field(default_factory=lambda: _Fault("ends its streams within the answer"))
     _pause_s: dict[int, float] = field(default_factory=dict)
     _until_s: Floats = field(default_factory=lambda: np.full(CAPACITY, -np.inf))
-    _latest: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_LATEST))
 
     def answered(self, slot: int, *, failed: bool) -> None:
-        """Take in whether the endpoint failed a request."""
-        self._latest.append((slot, failed))
-        if not failed:
-            if slot in self._in_a_row:
-                self._recover(slot)
-            return
-        in_a_row = self._in_a_row[slot] = self._in_a_row.get(slot, 0) + 1
-        now_s = self.clock()
-        # Failures of requests that were sent earlier add nothing.
-        if in_a_row < _IN_A_ROW or now_s < self._until_s[slot] or self._fails_elsewhere(slot):
-            return
-        pause_s = min(2 * self._pause_s.get(slot, _FIRST_S / 2), _LONGEST_S)
-        self._pause_s[slot] = pause_s
-        self._until_s[slot] = now_s + pause_s
-        self.on_turn(slot, pause_s)
+        """Take in whether the endpoint failed a request at once."""
+        self._take_in(self._refusing, slot, failed=failed)
+
+    def stream_ended(self, slot: int, *, is_complete: bool) -> None:
+        """Take in whether the endpoint had sent a whole answer when it ended a stream.
+
+        Don't call this for a stream that broke: a client that hangs up looks like a server that does.
+        """
+        self._take_in(self._cutting, slot, failed=not is_complete)
 
     def left_out(self, slots: Indices) -> Bools | None:
         """Return which of the candidates to leave out; None if all stay, as they do when more than half fail."""
@@ -69,16 +91,26 @@ class Failures:
 
     def forget(self, slot: int) -> None:
         """Forget a slot whose endpoint has left the pool."""
-        self._in_a_row.pop(slot, None)
+        for fault in (self._refusing, self._cutting):
+            fault.in_a_row.pop(slot, None)
+        self._end_pause(slot)
+
+    def _take_in(self, fault: _Fault, slot: int, *, failed: bool) -> None:
+        fault.add(slot, failed=failed)
+        if not failed:
+            if slot in self._pause_s and not (self._refusing.is_lasting(slot) or self._cutting.is_lasting(slot)):
+                self._end_pause(slot)
+                self.on_turn(slot, 0.0, "")
+            return
+        now_s = self.clock()
+        # Failures of requests that were sent earlier add nothing.
+        if not fault.is_lasting(slot) or now_s < self._until_s[slot] or fault.is_elsewhere(slot, self._pause_s):
+            return
+        pause_s = min(2 * self._pause_s.get(slot, _FIRST_S / 2), _LONGEST_S)
+        self._pause_s[slot] = pause_s
+        self._until_s[slot] = now_s + pause_s
+        self.on_turn(slot, pause_s, fault.text)
+
+    def _end_pause(self, slot: int) -> None:
         self._pause_s.pop(slot, None)
         self._until_s[slot] = -np.inf
-
-    def _recover(self, slot: int) -> None:
-        was_left_out = slot in self._pause_s
-        self.forget(slot)
-        if was_left_out:
-            self.on_turn(slot, 0.0)
-
-    def _fails_elsewhere(self, slot: int) -> bool:
-        others = [failed for other, failed in self._latest if other != slot and other not in self._pause_s]
-        return bool(others) and sum(others) > _BLAMELESS_SHARE * len(others)

@@ -376,12 +376,12 @@ class Pool:
         else:
             logger.info("%s: latencies are %.1f times what the models predict", endpoint.name, factor)
 
-    def _log_failures(self, slot: int, pause_s: float) -> None:
+    def _log_failures(self, slot: int, pause_s: float, fault: str) -> None:
         endpoint = self._endpoints.get(slot)
         if endpoint is None:
             return
         if pause_s:
-            logger.warning("%s fails its requests; it gets none for %g s", endpoint.name, pause_s)
+            logger.warning("%s %s; it gets none for %g s", endpoint.name, fault, pause_s)
         else:
             logger.info("%s answers its requests again", endpoint.name)
 

@@ -29,6 +29,11 @@ class ResponseBody:
         return 0
 
     @property
+    def is_complete(self) -> bool | None:
+        """Whether a body that has ended is a whole answer. None if that can't be told, or isn't over yet."""
+        return self._stream.is_complete if self._stream is not None and self.is_whole else None
+
+    @property
     def usage(self) -> Usage | None:
         """The server's token counts: those so far of an observed stream, else those of the whole body."""
         if self._stream is not None:

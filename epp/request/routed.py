@@ -135,6 +135,10 @@ class RoutedRequest:
         if self.stretches.is_due:
             self.stretches.begin(self._features_now(), self.tokens, now_s)
 
+    def stream_ended(self, *, is_complete: bool) -> None:
+        """Take in that the server has ended the stream of an observed response, after a whole answer or within it."""
+        self.books.pool.failures.stream_ended(self.flight.slot, is_complete=is_complete)
+
     def tokens_counted(self, prompt: int | None, output: int | None) -> None:
         """Take in the server's own counts; None leaves what was known before."""
         self._prompt_count = prompt if prompt is not None else self._prompt_count

@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 
 _MAX_EVENT_BYTES = 1 << 20
+_DONE = b"[DONE]"
+# The last events of the Responses API, by their type.
+_LAST_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -16,6 +19,7 @@ class Delta(msgspec.Struct, frozen=True):
 class Choice(msgspec.Struct, frozen=True):
     delta: Delta | None = None
     text: str | None = None
+    finish_reason: Any = None
 
     @property
     def has_token(self) -> bool:
@@ -57,12 +61,27 @@ class Event(msgspec.Struct, frozen=True):
     choices: list[Choice] = []
     usage: Usage | None = None
     response: ResponseObject | None = None
+    error: Any = None
 
     @property
     def has_token(self) -> bool:
         if self.type:
             return self.type.endswith(".delta") and bool(self.delta)
         return any(choice.has_token for choice in self.choices)
+
+    @property
+    def is_known(self) -> bool:
+        """True if the event is one of the APIs whose last events are known."""
+        return bool(self.choices) or self.type.startswith("response.")
+
+    @property
+    def is_last(self) -> bool:
+        """True if the answer may end with this event: its usage, the reason why it is over, or an error."""
+        if self.type:
+            return self.type in _LAST_TYPES
+        if not self.choices:
+            return self.usage is not None or self.error is not None
+        return any(choice.finish_reason for choice in self.choices)
 
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -83,12 +102,20 @@ class EventStream:
     An event counts with the chunk that completes it.
     """
 
-    __slots__ = ("_partial", "_skipping", "usage")
+    __slots__ = ("_has_begun", "_has_ended", "_partial", "_skipping", "usage")
 
     def __init__(self) -> None:
         self._partial = b""
         self._skipping = False
+        self._has_begun = self._has_ended = False
         self.usage: Usage | None = None
+
+    @property
+    def is_complete(self) -> bool | None:
+        """Whether the events so far are a whole answer. None if no event is of a known API."""
+        if self._has_ended or _DONE in self._partial:
+            return True
+        return False if self._has_begun and not self._skipping else None
 
     def feed(self, chunk: bytes) -> int:
         """Take in the stream's next bytes; return how many of the completed events carry output."""
@@ -108,7 +135,10 @@ class EventStream:
         """Return how many of the event's data lines carry output; keep the usage in it."""
         found = 0
         for line in event.split(b"\n"):
-            if not line.startswith(b"data:") or line.endswith(b"[DONE]"):
+            if not line.startswith(b"data:"):
+                continue
+            if line.endswith(_DONE):
+                self._has_ended = True
                 continue
             try:
                 parsed = _event_decoder.decode(line[5:])
@@ -117,5 +147,7 @@ class EventStream:
             usage = parsed.usage or (parsed.response and parsed.response.usage)
             if usage:
                 self.usage = usage.filled_from(self.usage)
+            self._has_begun = self._has_begun or parsed.is_known
+            self._has_ended = self._has_ended or parsed.is_last
             found += parsed.has_token
         return found

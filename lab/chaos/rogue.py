@@ -7,8 +7,10 @@ from typing import Final
 
 _ADAPTERS: Final = 300_000
 _PIECE: Final = 1 << 16
+_BREAK_S: Final = 0.1
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
 _STREAM: Final = _HEAD % b"text/event-stream"
+_CHUNKED: Final = _STREAM.removesuffix(b"\r\n") + b"transfer-encoding: chunked\r\n\r\n"
 _PAGE: Final = _HEAD % b"text/plain; version=0.0.4"
 _EVENT: Final = b'data: {"choices": [{"index": 0, "text": "word", "delta": {"content": "word"}}]}\n\n'
 _IDLE: Final = b"vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n"
@@ -32,6 +34,13 @@ async def _garbage(path: str) -> AsyncIterator[bytes]:
 
 async def _half_a_stream(path: str) -> AsyncIterator[bytes]:
     yield _PAGE + _IDLE if path == "/metrics" else _STREAM + _EVENT
+
+
+async def _broken_stream(path: str) -> AsyncIterator[bytes]:
+    # In chunks, and without the last one. Otherwise the end of the connection is that of the answer.
+    yield _PAGE + _IDLE if path == "/metrics" else _CHUNKED + b"%x\r\n%s\r\n" % (len(_EVENT), _EVENT)
+    # The client has got this event when the stream breaks.
+    await asyncio.sleep(_BREAK_S)
 
 
 async def _adapters(path: str) -> AsyncIterator[bytes]:
@@ -66,6 +75,7 @@ ANSWERS: Final[dict[str, Callable[[str], AsyncIterator[bytes]]]] = {
     "resets every connection": _resets,
     "garbage in place of HTTP": _garbage,
     "half a stream": _half_a_stream,
+    "a stream that breaks": _broken_stream,
     "300,000 adapters": _adapters,
     "metrics without end": _endless_metrics,
     "a header without end": _endless_header,

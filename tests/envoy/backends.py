@@ -74,6 +74,11 @@ class Connection:
         headers = [("content-type", kind), ("transfer-encoding", "chunked")]
         await self.send(h11.Response(status_code=200, headers=headers))
 
+    async def send_until_close(self, body: bytes) -> None:
+        """Begin a stream whose end is that of the connection. h11 would send it in chunks."""
+        self._writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + body)
+        await self._writer.drain()
+
     def cut(self) -> None:
         self._writer.transport.abort()
 
@@ -201,6 +206,13 @@ async def _broken(connection: Connection, backend: Backend, request: Received) -
     await connection.answer(500, b'{"error": "out of order"}')
 
 
+async def _half(connection: Connection, backend: Backend, request: Received) -> None:
+    """End the stream after an event, by the end of the connection. The argument names the one backend that does."""
+    if request.argument != backend.name:
+        return await _events(connection, backend, Received("", "", {}))
+    await connection.send_until_close(EVENT)
+
+
 async def _early(connection: Connection, backend: Backend, request: Received) -> None:
     """Answer before reading the body, and let the client end the connection."""
     await connection.answer(int(request.argument), b"", [("connection", "close")])
@@ -242,6 +254,7 @@ ACTS: dict[str, Act] = {
     "gated": _gated,
     "silent": _silent,
     "broken": _broken,
+    "half": _half,
     "endless": _endless,
     "cut": _cut,
 }

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.envoy.clients import Answer
 from tests.envoy.load import PATH
 from tests.envoy.predictors import predicting
 from tests.envoy.rig import Rig, running, until
 
 pytestmark = pytest.mark.slow
 
+DONE = b"data: [DONE]\n\n"
 STREAMED = b'{"model": "m", "prompt": "hello", "stream": true}'
 SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "2000", "x-slo-tpot-ms": "100"}
 TRIES_TIMED_OUT = "cluster.pool.upstream_rq_per_try_timeout"
@@ -23,7 +25,7 @@ async def served_beside_a_silent_server(rig: Rig, act: str) -> None:
         sent = [rig.h2.send(PATH, body=STREAMED, headers={**SLO, "x-act": act}) for _ in range(8)]
         answers = await asyncio.gather(*sent)
         assert {answer.status for answer in answers} == {200}
-        assert all(answer.body.endswith(b"data: [DONE]\n\n") for answer in answers)
+        assert all(answer.body.endswith(DONE) for answer in answers)
     await until(rig.is_idle)
     assert await rig.metric("headroom_epp_in_flight_requests") == 0
 
@@ -50,15 +52,25 @@ async def test_clients_steer_neither_timeouts_nor_retries(tmp_path: Path) -> Non
         assert rig.received == before + 1
 
 
-async def test_a_server_that_fails_at_once_does_not_draw_the_requests(tmp_path: Path) -> None:
-    async with running(tmp_path, backends=4) as rig:
-        broken = rig.backends[0]
-        act = {"x-act": f"broken={broken.name}"}
-        while len(broken.received) < 3:
-            await rig.h2.send(PATH, body=STREAMED, headers=act)
-        failed = 0
-        for _ in range(100):
-            failed += (await rig.h2.send(PATH, body=STREAMED, headers=act)).status != 200
-        # The endpoint is tried again when its time is over. Without the rule it fails a quarter of the requests.
-        assert failed < 10
-        assert await rig.metric("headroom_epp_endpoint_left_out_seconds", endpoint=broken.name) >= 2
+async def test_a_server_that_fails_or_ends_its_streams_early_does_not_draw_the_requests(tmp_path: Path) -> None:
+    async with running(tmp_path, backends=4, picker_flags=["--observed-responses-per-second", "1000"]) as rig:
+        for broken, way in ((rig.backends[0], "broken"), (rig.backends[1], "half")):
+            act, before = {"x-act": f"{way}={broken.name}"}, len(broken.received)
+            while len(broken.received) < before + 3:
+                await rig.h2.send(PATH, body=STREAMED, headers=act)
+            failed = 0
+            for _ in range(100):
+                failed += not (await rig.h2.send(PATH, body=STREAMED, headers=act)).body.endswith(DONE)
+            # The endpoint is tried again when its time is over. Without the rule it fails a quarter of the requests.
+            assert failed < 10
+            assert await rig.metric("headroom_epp_endpoint_left_out_seconds", endpoint=broken.name) >= 2
+        # A client that hangs up costs nobody an endpoint.
+        left_out = await rig.metric("headroom_epp_endpoint_left_out_seconds")
+        for _ in range(20):
+            await rig.h2.send(PATH, body=STREAMED, headers={"x-act": "endless"}, abort_when=has_begun)
+        await until(rig.is_idle)
+        assert await rig.metric("headroom_epp_endpoint_left_out_seconds") <= left_out
+
+
+def has_begun(answer: Answer) -> bool:
+    return answer.status == 200

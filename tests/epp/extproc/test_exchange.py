@@ -310,6 +310,30 @@ async def test_the_endpoint_of_a_list_that_served_is_charged() -> None:
     assert director.books.pool.in_flight_total == 0
 
 
+@pytest.mark.parametrize(
+    ("end", "is_left_out"), [("by the server, early", True), ("by the server", False), ("by anybody", False)]
+)
+@pytest.mark.parametrize("full_duplex", [False, True])
+async def test_only_streams_that_a_server_ends_early_count_against_it(
+    end: str, is_left_out: bool, full_duplex: bool
+) -> None:
+    director = build_director()
+    suspect = next(iter(director.books.pool.endpoints.values())).address
+    for number in range(40):
+        gateway = Gateway(director, full_duplex=full_duplex)
+        await gateway.request_headers()
+        answer = (await gateway.request_body(b'{"model":"m","prompt":"%d"}' % number))[0]
+        is_suspect = set_headers(answer)[DESTINATION] == suspect
+        await gateway.response_headers()
+        await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+        if not (is_suspect and end == "by anybody"):
+            is_early = is_suspect and end == "by the server, early"
+            await gateway.response_body(b"" if is_early else b"data: [DONE]\n\n", end_of_stream=True)
+        gateway.exchange.close()
+    left_out = [director.books.pool.endpoints[slot].address for slot in director.books.pool.failures.pauses_s()]
+    assert left_out == ([suspect] if is_left_out else [])
+
+
 async def test_response_headers_show_predictions_if_configured() -> None:
     director = build_director(latency=FixedPredictions([(100.5, 10), (100.5, 10)]))
     gateway = Gateway(director, visibility=Visibility(in_headers=True))

@@ -42,6 +42,43 @@ def test_the_cuts_between_chunks_do_not_matter(cuts: list[int]) -> None:
     assert sum(stream.feed(STREAM[start:end]) for start, end in itertools.pairwise(edges)) == 3
 
 
+@pytest.mark.parametrize(
+    ("end", "is_complete"),
+    [
+        (b"", False),
+        (event("b"), False),
+        (event("b")[:-9], False),
+        (b"data: [DONE]\n\n", True),
+        (b"data: [DONE]", True),
+        (event(None, usage={"completion_tokens": 1}), True),
+        (event("b", usage={"completion_tokens": 1}), False),
+        (b'data: {"error": {"message": "out of memory"}}\n\n', True),
+        (b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n', True),
+        (b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": null}]}\n\n', False),
+    ],
+)
+def test_an_answer_is_complete_if_an_event_may_end_it(end: bytes, is_complete: bool) -> None:
+    stream = EventStream()
+    stream.feed(event("a") + end)
+    assert stream.is_complete is is_complete
+
+
+@pytest.mark.parametrize(
+    ("events", "is_complete"),
+    [
+        (b'data: {"type": "response.output_text.delta", "delta": "a"}\n\n', False),
+        (b'data: {"type": "response.completed", "response": {}}\n\n', True),
+        (b'data: {"type": "content_block_delta", "delta": {"text": "a"}}\n\n', None),
+        (b'data: {"progress": 0.5}\n\n', None),
+        (b"", None),
+    ],
+)
+def test_only_streams_of_known_apis_are_judged(events: bytes, is_complete: bool | None) -> None:
+    stream = EventStream()
+    stream.feed(events)
+    assert stream.is_complete is is_complete
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_accepted(data: bytes) -> None:
     EventStream().feed(data + b"\n\n")
