@@ -3,7 +3,7 @@
 import asyncio
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from rich.table import Table
 
 from lab.bench.block import Block
 from lab.bench.figures import write
+from lab.chaos.bucket import LOCATION, BucketServer
 from lab.chaos.faults import NO_FAULT, Fault, Site, faults
 from lab.chaos.measuring import FaultReport, Times, measure
+from lab.chaos.store_faults import isolate_mounts, mount_volume
 from lab.loop.running import exit_status, new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
 from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
+from lab.ports import free_port
 
 BLOCK = Block("scripts/chaos --out")
 _HARDWARE = ("fast", "fast", "slow")
@@ -61,6 +64,13 @@ def main(only: Sequence[str], is_list: bool, page: Path | None, **options: Any) 
     if page and not BLOCK.has_place(page):
         raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
     console = Console()
+    if any(fault.needs_mounts for fault in chosen):
+        # Where mounting is allowed, the store lies on a volume of its own, which ends with this process.
+        options["has_mounts"] = not (reason := isolate_mounts())
+        if reason:
+            left_out = [fault.name for fault in chosen if fault.needs_mounts]
+            console.print(f"left out, since {reason}: {', '.join(left_out)}", soft_wrap=True)
+            chosen = [fault for fault in chosen if not fault.needs_mounts]
     sys.exit(asyncio.run(exit_status(_run(console, chosen, page=page, **options), console)))
 
 
@@ -74,31 +84,19 @@ async def _run(
     full_duplex: bool,
     page: Path | None,
     json_file: Path | None,
+    has_mounts: bool = False,
 ) -> None:
-    config = StackConfig(
-        folder=new_folder(),
-        hardware=_HARDWARE,
-        ports=unused_ports(len(_HARDWARE)),
-        full_duplex=full_duplex,
-        message_timeout_s=_MESSAGE_TIMEOUT_S,
-    )
-    times = Times(before_s, during_s, after_s)
-    supervisor = Supervisor(config.folder, lambda name: None)
+    folder, times = new_folder(), Times(before_s, during_s, after_s)
     seen: list[FaultReport] = []
     with Terminal(console) as terminal:
-        try:
-            # Any part may be killed here.
-            stack = [replace(part, redundant=True) for part in parts(config)]
-            await supervisor.start(stack, lambda name: None)
-            site = Site(config, supervisor)
-            names = [part.name for part in stack]
-            await measure(site, NO_FAULT, _WARM_UP, rate, lambda: 0)
-            step = terminal.begin(f"{len(chosen)} faults", len(chosen))
-            for fault in chosen:
-                seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor, names)))
-                step()
-        finally:
-            await supervisor.stop()
+        step = terminal.begin(f"{len(chosen)} faults", len(chosen))
+        for kind, is_in_bucket in (("folder", False), ("bucket", True)):
+            faults_here = [fault for fault in chosen if fault.in_bucket == is_in_bucket]
+            if faults_here:
+                config = _config(folder / kind, full_duplex, is_in_bucket)
+                if has_mounts and not is_in_bucket:
+                    mount_volume(config.store)
+                seen += await _measure_loop(config, faults_here, times, rate, step)
     _report(console, seen)
     if page:
         BLOCK.write(page, _markdown(seen, times, rate))
@@ -107,8 +105,47 @@ async def _run(
         write(json_file, dict(_figures(seen)), ("grpcio", "aiohttp"), settings)
     broken = [one.fault.name for one in seen if _is_broken(one)]
     if broken:
-        console.print(f"[red]broken promises:[/] {', '.join(broken)}; logs are in {config.folder}", soft_wrap=True)
+        console.print(f"[red]broken promises:[/] {', '.join(broken)}; logs are in {folder}", soft_wrap=True)
         raise SystemExit(1)
+
+
+def _config(folder: Path, full_duplex: bool, is_in_bucket: bool) -> StackConfig:
+    folder.mkdir()
+    return StackConfig(
+        folder=folder,
+        hardware=_HARDWARE,
+        ports=unused_ports(len(_HARDWARE)),
+        full_duplex=full_duplex,
+        message_timeout_s=_MESSAGE_TIMEOUT_S,
+        bucket=LOCATION if is_in_bucket else "",
+    )
+
+
+async def _measure_loop(
+    config: StackConfig, chosen: Sequence[Fault], times: Times, rate: float, step: Callable[[], None]
+) -> list[FaultReport]:
+    """Run one loop, and measure the faults in it one after the other."""
+    supervisor = Supervisor(config.folder, lambda name: None)
+    bucket = BucketServer(free_port()) if config.bucket else None
+    extra = bucket.environment if bucket else {}
+    # Any part may be killed here.
+    stack = [replace(part, redundant=True, env={**part.env, **extra}) for part in parts(config)]
+    names = [part.name for part in stack]
+    seen = []
+    try:
+        if bucket:
+            await bucket.start()
+        await supervisor.start(stack, lambda name: None)
+        site = Site(config, supervisor, bucket)
+        await measure(site, NO_FAULT, _WARM_UP, rate, lambda: 0)
+        for fault in chosen:
+            seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor, names)))
+            step()
+    finally:
+        await supervisor.stop()
+        if bucket:
+            await bucket.stop()
+    return seen
 
 
 def _warnings(supervisor: Supervisor, names: Iterable[str]) -> int:

@@ -7,7 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+from lab.chaos.bucket import WAYS, BucketServer
 from lab.chaos.rogue import ANSWERS, Rogue
+from lab.chaos.store_faults import STORE_FAULTS, VOLUME_FAULTS, End
 from lab.loop.stack import StackConfig
 from lab.loop.supervisor import Supervisor
 
@@ -17,10 +19,11 @@ _VERBS: Final = {"freeze": _FROZEN, "kill": _KILLED}
 
 @dataclass(frozen=True)
 class Site:
-    """The running loop that a fault breaks."""
+    """The running loop that a fault breaks. `bucket` is the server of its model store, None for a store in a folder."""
 
     config: StackConfig
     supervisor: Supervisor
+    bucket: BucketServer | None = None
 
     def processes(self, part: str) -> Sequence[str]:
         """Return the names of the processes that a part of the table stands for."""
@@ -34,12 +37,15 @@ class Fault:
     """A fault. `begin` causes it and returns what ends it.
 
     `open_promise`: no request may be lost through it, when Envoy fails open. The loss of a proxy or a model server is
-    not the picker's.
+    not the picker's. `in_bucket`: the loop's models must lie in a bucket. `needs_mounts`: the loop must have mounts of
+    its own.
     """
 
     name: str
     begin: Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]
     open_promise: bool = True
+    in_bucket: bool = False
+    needs_mounts: bool = False
 
 
 def faults() -> list[Fault]:
@@ -79,17 +85,31 @@ def _loss(verb: str, broken: Sequence[str]) -> Callable[[Site], Awaitable[Callab
 
 
 def _stores() -> Iterator[Fault]:
-    yield Fault("store: garbage in current.json", _store(_spoil_pointer))
-    yield Fault("store: garbage in every manifest", _store(_spoil_manifests))
-    yield Fault("store: all files deleted", _store(_delete_files))
+    for name, spoil in STORE_FAULTS.items():
+        yield Fault(f"store: {name}", _store(spoil))
+    for name, spoil in VOLUME_FAULTS.items():
+        yield Fault(f"store: {name}", _store(spoil), needs_mounts=True)
+    for way in WAYS:
+        yield Fault(f"S3: {way}", _bucket(way), in_bucket=True)
 
 
-def _store(spoil: Callable[[Path], None]) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
-    """Return a fault that nobody mends: the loop itself must."""
-
+def _store(spoil: Callable[[Path], End]) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
     async def begin(site: Site) -> Callable[[], Awaitable[None]]:
-        spoil(site.config.store)
-        return _nothing
+        mend = spoil(site.config.store)
+
+        async def end() -> None:
+            mend()
+
+        return end
+
+    return begin
+
+
+def _bucket(way: str) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        assert site.bucket
+        await site.bucket.misbehave(way)
+        return site.bucket.behave
 
     return begin
 
@@ -101,21 +121,6 @@ async def _none(site: Site) -> Callable[[], Awaitable[None]]:
 
 async def _nothing() -> None:
     """End a fault that is over already."""
-
-
-def _spoil_pointer(store: Path) -> None:
-    (store / "current.json").write_bytes(b"\x00garbage")
-
-
-def _spoil_manifests(store: Path) -> None:
-    for file in store.glob("*/*/manifest.json"):
-        file.write_bytes(b"\x00garbage")
-
-
-def _delete_files(store: Path) -> None:
-    for file in store.rglob("*"):
-        if file.is_file():
-            file.unlink(missing_ok=True)
 
 
 def _rogues() -> Iterator[Fault]:

@@ -51,6 +51,7 @@ class StackConfig:
 
     `hardware` names each replica's hardware. `picker_config` is the first content of the configuration file that the
     picker watches. By default, models predict only the median, so that a prediction's error is a plain percentage.
+    `bucket` is the s3:// location of the models; without one, they lie in `folder`.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class StackConfig:
     # All processes share a few cores, so the picker is slow at times.
     message_timeout_s: float = 2.0
     picker_flags: Sequence[object] = ()
+    bucket: str = ""
 
     @property
     def store(self) -> Path:
@@ -154,7 +156,8 @@ def _server(config: StackConfig, index: int) -> Part:
 
 
 def _trainer(config: StackConfig) -> Part:
-    flags = ["--host", "127.0.0.1", "--port", config.ports.trainer, "--model-store", config.store]
+    flags: list[object] = ["--host", "127.0.0.1", "--port", config.ports.trainer]
+    flags += ["--model-store", config.bucket or config.store]
     flags += ["--retraining-interval-sec", config.retraining_interval_s, "--quantile-alpha", config.quantiles[0]]
     flags += ["--extra-quantiles", ",".join(map(str, config.quantiles[1:]))]
     flags += ["--min-samples-for-retrain", config.min_samples]
@@ -162,8 +165,9 @@ def _trainer(config: StackConfig) -> Part:
 
 
 def _predictors(config: StackConfig) -> list[Part]:
-    flags = ["--host", "127.0.0.1", "--model-store", config.store, "--training-server-url", config.trainer_url]
-    flags += ["--model-sync-interval-sec", config.model_sync_interval_s, "--grpc-port", 0]
+    flags: list[object] = ["--host", "127.0.0.1", "--model-store", config.bucket or config.store]
+    flags += ["--training-server-url", config.trainer_url, "--grpc-port", 0]
+    flags += ["--model-sync-interval-sec", config.model_sync_interval_s]
     return [
         _python(f"predictor-{n}", "predictor", [port], "/healthz", [*flags, "--port", port], redundant=True)
         for n, port in enumerate(config.ports.predictors, start=1)
