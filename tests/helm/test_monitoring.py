@@ -53,6 +53,15 @@ def families(page: str) -> set[str]:
     return set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
 
 
+def test_a_damaged_store_raises_an_alert_where_there_is_a_trainer() -> None:
+    rule = alerts(SIDECARS)["HeadroomStoreDamaged"]
+    assert set(_METRIC.findall(rule["expr"])) == {
+        "headroom_trainer_store_repairs_total",
+        "headroom_trainer_store_replacements_total",
+    }
+    assert "HeadroomStoreDamaged" not in alerts({"sidecars.predictionServers.enabled": True})
+
+
 @pytest.mark.slow
 def test_every_metric_in_alerts_and_panels_is_served(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
