@@ -15,7 +15,8 @@ from model_store.exceptions import ConflictError, NotFoundError, StoreUnavailabl
 
 _CONFIG = Config(
     connect_timeout=3,
-    read_timeout=10,
+    # Of one read. A server that went silent is given up in time for the next poll.
+    read_timeout=5,
     retries={"mode": "standard", "total_max_attempts": 3},
     # The store verifies sha256 itself, and some S3-compatible servers don't know the checksums that boto3 would add.
     request_checksum_calculation="when_required",

@@ -77,6 +77,9 @@ class FolderStore:
         return read_verified(generation, model, self._read, limit_bytes)
 
     def lead(self, owner: str) -> bool:
+        if self._leadership is not None and not _is_file(self._leadership, self._root / _LEADER):
+            # The folder was replaced, so this lock keeps nobody from leading.
+            self.resign()
         if self._leadership is None:
             with _store_errors(self._root):
                 self._root.mkdir(parents=True, exist_ok=True)
@@ -158,10 +161,15 @@ class FolderStore:
         # Triton ignores folders whose names are not numbers, so the rename shows it the whole version at once.
         partial = folder / f".partial-{version.ref.version}-{secrets.token_hex(4)}"
         partial.mkdir()
-        _write_synced(partial / MODEL, version.onnx)
-        _write_synced(partial / MANIFEST, version.manifest)
-        _sync_folder(partial)
-        os.rename(partial, folder / str(version.ref.version))
+        try:
+            _write_synced(partial / MODEL, version.onnx)
+            _write_synced(partial / MANIFEST, version.manifest)
+            _sync_folder(partial)
+            os.rename(partial, folder / str(version.ref.version))
+        except OSError:
+            # On a full volume each pass would leave such a folder.
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         _sync_folder(folder)
 
     def _remove_unnamed_versions(self) -> None:
@@ -206,6 +214,14 @@ def _lock(path: Path, wait: bool) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Return true if the descriptor is of the file that has this path now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
 
 
 def _write_synced(path: Path, data: bytes) -> None:

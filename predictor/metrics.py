@@ -89,6 +89,11 @@ class _EngineCollector(Collector):
     def _store_families(self) -> Iterator[Metric]:
         repository = self._repository
         yield CounterMetricFamily("headroom_predictor_polls", "Polls of the model store", value=repository.polls)
+        yield GaugeMetricFamily(
+            "headroom_predictor_last_poll_age_seconds",
+            "Seconds since the model store was last read",
+            value=repository.poll_age_s,
+        )
         loads = CounterMetricFamily(
             "headroom_predictor_loads", "Attempts to load new models, by outcome", labels=["outcome"]
         )

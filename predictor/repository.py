@@ -7,6 +7,7 @@ the unit loads.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger("headroom.predictor")
 POLL, EXPLICIT, NONE = "poll", "explicit", "none"
 CONTROL_MODES = (POLL, EXPLICIT, NONE)
 Names = tuple[str, ...]
+# A poll that takes longer is told in the log, until one takes less than the second time. In seconds.
+_SLOW_POLL_S, _FAST_POLL_S = 3.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Repository:
         self.mode = mode
         self.polls = 0
         self.loads = {"ok": 0, "failed": 0}
+        self._read_at = time.monotonic()
+        self._is_slow = False
         self._store = store
         self._engine = engine
         self._policies = policies
@@ -151,6 +156,11 @@ class Repository:
             return self._store_error
         return "; ".join(str(error) for error in self._failed.values()) or None
 
+    @property
+    def poll_age_s(self) -> float:
+        """Seconds since the store was last read."""
+        return time.monotonic() - self._read_at
+
     async def close(self) -> None:
         """Cancel loads that are still running."""
         tasks = set(self._loading.values())
@@ -187,7 +197,7 @@ class Repository:
     async def _poll_locked(self, is_wanted: Callable[[_Unit], bool]) -> bool:
         self.polls += 1
         try:
-            units = await asyncio.to_thread(self._units)
+            units = await self._read_units()
         except (StoreError, OSError) as error:
             if str(error) != self._store_error:
                 logger.error("can't read the model store; the loaded models keep serving: %s", error)
@@ -203,6 +213,26 @@ class Repository:
         for unit in fresh:
             self._begin(unit)
         return bool(fresh)
+
+    async def _read_units(self) -> list[_Unit]:
+        """Read the store's units in a thread. Log once that the store is slow, already while it is."""
+        began_at = time.monotonic()
+        reading = asyncio.create_task(asyncio.to_thread(self._units))
+        try:
+            await asyncio.wait({reading}, timeout=_SLOW_POLL_S)
+            if not reading.done() and not self._is_slow:
+                self._is_slow = True
+                logger.warning(
+                    "the model store is slow: no answer in %g s; the loaded models keep serving", _SLOW_POLL_S
+                )
+            units = await reading
+        finally:
+            reading.cancel()
+        self._read_at = time.monotonic()
+        if self._is_slow and self._read_at - began_at < _FAST_POLL_S:
+            self._is_slow = False
+            logger.info("the model store is fast again")
+        return units
 
     def _units(self) -> list[_Unit]:
         """Read the store's units. The stamp is read first, so the next poll finds what is published meanwhile."""

@@ -51,6 +51,7 @@ def create_app(config: Config) -> Starlette:
     ingestion = Ingestion(window, journal, config.max_source_share)
     memory = BodyMemory(_BODIES_AT_ONCE * config.max_body_bytes)
     metrics.watch_quarantine(ingestion.quarantine.counts)
+    last_journal_error = ""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -69,6 +70,7 @@ def create_app(config: Config) -> Starlette:
         await ingestion.maintain_journal()
 
     async def add(request: Request) -> Response:
+        nonlocal last_journal_error
         started_at = time.perf_counter()
         try:
             body = await read_body(request.receive, config.max_body_bytes, memory)
@@ -84,10 +86,13 @@ def create_app(config: Config) -> Starlette:
             source = request.client.host if request.client else ""
             new = ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples, source)
         except JournalError as error:
-            logger.error("refused samples: %s", error)
+            if str(error) != last_journal_error:
+                logger.error("refused samples: %s", error)
+            last_journal_error = str(error)
             metrics.failures.labels("journal").inc()
             metrics.rows.labels("not_kept").inc(len(samples))
             return json({"detail": str(error)}, 503)
+        last_journal_error = ""
         metrics.record_batch(len(samples), new, time.perf_counter() - started_at)
         return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 

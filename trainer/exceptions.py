@@ -17,5 +17,9 @@ class ExportError(Exception):
     """A model can't be exported as a graph that gives the same answers; the text says why."""
 
 
+class GraphError(Exception):
+    """A graph of the store can't be run; the text says why."""
+
+
 class FitError(Exception):
     """A model can't be fitted; the text says why."""

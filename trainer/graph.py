@@ -5,17 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
+from trainer.exceptions import GraphError
 from trainer.wire import Matrix
 
 
 class Graph:
-    """An onnxruntime session of a graph whose inputs are named columns."""
+    """An onnxruntime session of a graph whose inputs are named columns. The constructor raises GraphError."""
 
     def __init__(self, onnx_bytes: bytes) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception class, derived from Exception, for each status code
+            raise GraphError(str(error)) from error
 
     def outputs(self, names: Sequence[str], rows: Matrix) -> Matrix:
         """Return all outputs [rows, outputs] for `rows` [rows, names]. Columns that are not inputs are ignored."""

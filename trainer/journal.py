@@ -115,9 +115,15 @@ class Journal:
             self._size = os.write(self._descriptor, _header(snapshot=False))
 
     def _cut_off_partial_record(self) -> None:
-        """Truncate the segment after its last whole record: a partial record would hide all that follow."""
+        """Truncate the segment after its last whole record: a partial record would hide all that follow.
+
+        Where even that fails, later records go to a new segment.
+        """
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, self._size)
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError:
+                self.rotate()
 
     def _path(self, number: int) -> Path:
         return self._folder / f"samples-{number:08d}.journal"

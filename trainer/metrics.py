@@ -47,6 +47,11 @@ class Metrics:
         self.store_repairs = Counter(
             f"{_PREFIX}_store_repairs", "Damaged pointers of the model store that were replaced", registry=registry
         )
+        self.store_replacements = Counter(
+            f"{_PREFIX}_store_replacements",
+            "Times that the model store lost the generation that this trainer published last",
+            registry=registry,
+        )
         self.law_changes = Counter(
             f"{_PREFIX}_law_changes",
             "Detected changes of the relation between features and latency",

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
-from model_store import DamagedError, Generation, ModelStore, StoreError
+from model_store import DamagedError, Generation, ModelStore, NotFoundError, StoreError
 from trainer.canary import Canary
+from trainer.exceptions import GraphError
 from trainer.graph import Graph
 from trainer.job import FittedModel
 from trainer.metrics import Metrics
@@ -24,6 +26,8 @@ logger = logging.getLogger("headroom.trainer")
 _KEPT_REFUSALS = 10
 # Seconds between renewals of the lead; on S3 a lease runs out after 15 s.
 _RENEWAL_S = 5.0
+# A publication that takes longer is told in the log, until one takes less.
+_SLOW_PUBLICATION_S = 5.0
 # Outcomes after which a pass is tried again without new samples.
 _RETRIED_OUTCOMES = ("failed", "standby")
 # Outcomes that have a reason but judge no model.
@@ -51,6 +55,9 @@ class Retraining:
         self._served_onnx: dict[str, bytes] = {}
         self._stamp: Hashable = None
         self._last_read_error = ""
+        self._last_lead_error = ""
+        self._is_slow = False
+        self._current: Generation | None = None
         self._fitted_version = 0
         self._leads = False
         self._canary = Canary(settings.canary_rows, settings.job.tolerance)
@@ -88,8 +95,12 @@ class Retraining:
                 continue
             try:
                 self._leads = await self._in_thread(self._store.lead, self._settings.job.trainer_id)
+                self._last_lead_error = ""
             except StoreError as error:
-                logger.warning("can't renew the lead of the model store: %s", error)
+                self._metrics.failures.labels("lead").inc()
+                if str(error) != self._last_lead_error:
+                    logger.warning("can't renew the lead of the model store: %s", error)
+                self._last_lead_error = str(error)
 
     async def end(self) -> None:
         """Wait for work in threads, then give up the lead. Call this after cancelling the tasks."""
@@ -99,25 +110,50 @@ class Retraining:
     async def _load_current(self) -> None:
         """Load the generation in force, if it has changed, as the one that new models are compared with.
 
-        It changes by another trainer's publication or by a rollback. If it can't be read, the next pass compares with
-        the generation loaded before.
+        It changes by another trainer's publication, by a rollback, or with the whole store. If it can't be read, the
+        next pass compares with the generation loaded before.
         """
         try:
             stamp = await self._in_thread(self._store.stamp)
             if stamp == self._stamp:
                 return
             generation = await self._read_pointer()
-            if generation is not None and generation.generation != self.generation:
+            if generation != self._current:
+                await self._tell_replacement(generation)
+            if generation is not None and generation != self._current:
                 await self._serve(await self._in_thread(read_graphs, self._store, generation))
-                self.generation = generation.generation
+                self._follow(generation)
                 self._canary.forget()
-                logger.info("loaded generation %d as the one to compare with", self.generation)
+                logger.info("loaded generation %d as the one to compare with", generation.generation)
             self._stamp, self._last_read_error = stamp, ""
-        except StoreError as error:
+        except (StoreError, GraphError) as error:
             self._metrics.failures.labels("read").inc()
             if str(error) != self._last_read_error:
                 logger.error("can't read the generation in force: %s", error)
             self._last_read_error = str(error)
+
+    def _follow(self, generation: Generation) -> None:
+        self._current, self.generation = generation, generation.generation
+
+    async def _tell_replacement(self, found: Generation | None) -> None:
+        """Tell that the store has another history now. A rollback leaves the record of the newest generation."""
+        before = self._current
+        # With one generation to keep, every publication removes the record of the one before.
+        if before is None or not self._leads or self._settings.keep_generations < 2:
+            return
+        try:
+            if await self._in_thread(self._store.generation, before.generation) == before:
+                return
+        except (NotFoundError, DamagedError):
+            pass
+        self._metrics.store_replacements.inc()
+        logger.error(
+            "the model store was replaced: it no longer has the published generation %d; in force now: %s",
+            before.generation,
+            f"generation {found.generation}" if found else "none",
+        )
+        if found is None:
+            self._current = None
 
     async def _read_pointer(self) -> Generation | None:
         """Return the generation in force. A leading trainer first repairs a damaged pointer."""
@@ -167,9 +203,12 @@ class Retraining:
         self._record_law_changes(result)
         self._metrics.record_pass(result)
         if result.generation is not None:
+            with suppress(StoreError):
+                await self._tell_replacement(result.generation)
+            self._warn_if_slow(result.seconds.get("publish", 0.0))
             await self._serve({name: learnt.onnx for name, learnt in result.published.items()})
             self.published |= result.published
-            self.generation = result.generation.generation
+            self._follow(result.generation)
             arrivals = {name: target.arrivals for name, target in self._window.targets.items()}
             self._canary.follow(result.published, arrivals)
         if result.reason and result.outcome not in _NOT_REFUSALS:
@@ -195,11 +234,17 @@ class Retraining:
             return
         await self._serve({name: model.onnx for name, model in worse.items()})
         self.published |= worse
-        self.generation = generation.generation
+        self._follow(generation)
         self._canary.put_back(worse)
         for name, reason in reasons.items():
             logger.error("%s: put the model before in force again: %s", name, reason)
             self._metrics.rollbacks.labels(name).inc()
+
+    def _warn_if_slow(self, publication_s: float) -> None:
+        is_slow = publication_s > _SLOW_PUBLICATION_S
+        if is_slow and not self._is_slow:
+            logger.warning("the model store is slow: the last publication took %.1f s", publication_s)
+        self._is_slow = is_slow
 
     def _record_law_changes(self, result: PassResult) -> None:
         for name, learnt in result.fitted.items():
@@ -216,6 +261,6 @@ class Retraining:
             )
 
     async def _serve(self, graphs: dict[str, bytes]) -> None:
+        loaded = {name: await self._in_thread(Graph, onnx) for name, onnx in graphs.items()}
         self._served_onnx = self._served_onnx | graphs
-        for name, onnx in graphs.items():
-            self.served[name] = await self._in_thread(Graph, onnx)
+        self.served |= loaded

@@ -1,5 +1,7 @@
 """Tests that apply only to a store in a folder."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -37,6 +39,31 @@ def test_an_interrupted_publication_is_collected(tmp_path: Path) -> None:
         (tmp_path / "ttft" / leftover).mkdir()
     store.collect()
     assert sorted(path.name for path in (tmp_path / "ttft").iterdir()) == ["1", "config.pbtxt"]
+
+
+def test_a_publication_on_a_full_volume_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    store.publish([draft()])
+    before = sorted(tmp_path.rglob("*"))
+
+    def refuse(descriptor: int) -> None:
+        if b"model.onnx" in os.readlink(f"/proc/self/fd/{descriptor}").encode():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(StoreUnavailableError, match="No space left"):
+        store.publish([draft()])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_leader_leads_the_store_that_took_the_place_of_its_own(tmp_path: Path) -> None:
+    store, other = open_store(str(tmp_path / "store")), open_store(str(tmp_path / "store"))
+    assert store.lead("first")
+    (tmp_path / "store").rename(tmp_path / "lost")
+    assert other.lead("second")
+    assert not store.lead("first")
+    other.resign()
+    assert store.lead("first")
 
 
 def test_concurrent_writers_lose_no_generation(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -63,6 +65,24 @@ def test_a_torn_tail_loses_no_record_before_it(cut: int, garbage: bytes) -> None
         again.append("", batch(3, 9))
         again.close()
         assert len(replayed(folder)) == survivors + 1
+
+
+def test_a_volume_that_turns_read_only_refuses_batches_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    journal.append("", batch(10, 0))
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", refuse)
+        patch.setattr("os.ftruncate", refuse)
+        with pytest.raises(JournalError, match="Read-only file system"):
+            journal.append("", batch(10, 1))
+    journal.append("", batch(10, 2))
+    assert replayed(tmp_path) == [batch(10, seed).features.tobytes() for seed in (0, 2)]
 
 
 def test_a_record_with_a_flipped_byte_is_not_replayed(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
 """Tests of a trainer and a predictor while their store is damaged, full, read-only or unreachable."""
 
+import logging
 import re
 import resource
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from model_store import open_store
-from tests.live import call, until
+from model_store import Draft, open_store
+from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
-from tests.predictor.models import running_predictor
+from tests.predictor.models import pair, running_predictor
 from tests.predictor.test_v1 import ROW
 from tests.trainer.process import TrainerProcess, started
 from tests.trainer.test_trainer_app import entries, running_trainer
@@ -167,6 +169,84 @@ def test_a_damaged_pointer_is_repaired_and_publication_goes_on(
         assert f"in force now: generation {before}" in caplog.text
         feed_until(url, lambda: generation(url) > before)
         until(lambda: served_generation(predictor) > before)
+
+
+def metric(url: str, name: str) -> float:
+    match = re.search(rf"^{name} (\S+)", call(f"{url}/metrics")[1], re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 1000])
+def test_a_replaced_store_is_told_and_followed(tmp_path: Path, first: int, caplog: pytest.LogCaptureFixture) -> None:
+    place, other = tmp_path / "store", tmp_path / "other"
+    with running_trainer(place) as url, running_predictor(place) as predictor:
+        feed(url)
+        until(lambda: generation(url) >= 1)
+        feed_until(url, lambda: generation(url) >= 3)
+        until(lambda: call(f"{url}/data/status")[1]["last_pass"]["outcome"] == "published")
+        (other / "ttft" / str(first - 1)).mkdir(parents=True)
+        assert open_store(str(other)).publish(pair(5.0)).generation == first
+        place.rename(tmp_path / "lost")
+        other.rename(place)
+        until(lambda: metric(url, "headroom_trainer_store_replacements_total") == 1)
+        assert caplog.text.count("the model store was replaced") == 1
+        # The first of these may have begun before.
+        feed_until(url, lambda: generation(url) > first + 1)
+        until(lambda: served_generation(predictor) == generation(url))
+        assert not open_store(str(place)).lead("another")
+
+
+def test_a_graph_that_can_not_run_is_replaced_by_the_next_pass(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_trainer(tmp_path) as url:
+        feed(url)
+        until(lambda: generation(url) >= 1)
+        broken = open_store(str(tmp_path)).publish([Draft(one.manifest, b"no graph") for one in pair(1.0)])
+        until(lambda: failures(url, "read") >= 1)
+        assert "can't read the generation in force" in caplog.text
+        feed_until(url, lambda: generation(url) > broken.generation)
+
+
+def test_a_slow_s3_is_told_once_and_recovers(
+    bucket: BucketPlace, s3: S3Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("predictor.repository._SLOW_POLL_S", 0.5)
+    caplog.set_level(logging.INFO)
+    store = open_store(bucket.location)
+    store.publish(pair(1.0))
+    with running_predictor(bucket.location) as predictor:
+        goes_on = threading.Event()
+
+        def wait(method: str, path: str) -> None:
+            goes_on.wait(PATIENCE_S)
+
+        s3.before = wait
+        until(lambda: metric(predictor, "headroom_predictor_last_poll_age_seconds") > 0.5)
+        assert call(f"{predictor}/v1/ttft", ROW)[0] == 200
+        until(lambda: "the model store is slow" in caplog.text)
+        goes_on.set()
+        s3.remove_hooks()
+        newest = store.publish(pair(2.0))
+        until(lambda: served_generation(predictor) == newest.generation)
+        until(lambda: "the model store is fast again" in caplog.text)
+    assert caplog.text.count("the model store is slow") == 1
+
+
+def test_a_stale_pointer_of_s3_publishes_nothing_twice(bucket: BucketPlace, s3: S3Server) -> None:
+    store = open_store(bucket.location)
+    store.publish(pair(1.0))
+    old = bucket.read("current.json")
+    second = store.publish(pair(2.0))
+    newest = bucket.read("current.json")
+    with running_predictor(bucket.location) as predictor:
+        until(lambda: served_generation(predictor) == second.generation)
+        bucket.write("current.json", old)
+        until(lambda: served_generation(predictor) == 1)
+        bucket.write("current.json", newest)
+        until(lambda: served_generation(predictor) == second.generation)
+        assert metric(predictor, "headroom_predictor_load_failing") == 0
 
 
 def test_an_unavailable_s3_keeps_the_last_generation_until_it_is_back(
