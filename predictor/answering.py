@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from predictor.engine import Engine
+from predictor.exceptions import OverloadedError
 from predictor.model import Model
 from predictor.statistics import Timing
 
@@ -18,6 +19,9 @@ T = TypeVar("T")
 _INLINE_BYTES = 16 << 10
 # Separate from the event loop's default threads: those read models, and a store may hang.
 _threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="predict")
+# Large requests that wait for a thread or are in one. Each takes some ms, so the last waits some tenths of a second.
+_MOST_IN_THREADS = 64
+_in_threads = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +36,26 @@ class Run:
 
 
 async def run_inline_or_in_thread(size_bytes: int, answer: Callable[..., T], *arguments: object) -> tuple[T, int]:
-    """Call `answer`, in a thread if the body is large. Return its result and the nanoseconds it waited for a thread."""
+    """Call `answer`, in a thread if the body is large. Return its result and the nanoseconds it waited for a thread.
+
+    Raise OverloadedError if too many large requests wait.
+    """
+    global _in_threads
     if size_bytes <= _INLINE_BYTES:
         return answer(*arguments), 0
+    if _in_threads >= _MOST_IN_THREADS:
+        raise OverloadedError("too many large requests wait for their turn")
     asked_ns = time.perf_counter_ns()
 
     def timed() -> tuple[T, int]:
         queue_ns = time.perf_counter_ns() - asked_ns
         return answer(*arguments), queue_ns
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, timed)
+    _in_threads += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads, timed)
+    finally:
+        _in_threads -= 1
 
 
 def count(engine: Engine, run: Run, queue_ns: int = 0) -> None:

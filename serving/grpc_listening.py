@@ -17,18 +17,19 @@ def listen(
     max_message_bytes: int,
     client_ca: bytes | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    most_calls: int | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Return a server that is bound but not started, and its port; raise StartError if the port is taken.
 
     With certificates it serves over TLS, and with `client_ca` (PEM) only to clients of these CAs. `max_message_bytes`
-    limits requests; answers have no limit.
+    limits requests; answers have no limit. More than `most_calls` calls at the same time are refused.
     """
     options = (
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(address.is_shared)),
     )
-    server = grpc.aio.server(options=options, interceptors=interceptors)
+    server = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=most_calls)
     server.add_generic_rpc_handlers((handler,))
     try:
         if certificates:

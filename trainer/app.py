@@ -19,17 +19,18 @@ from model_store import open_store
 from serving.bodies import BodyError, BodyMemory, read_body
 from trainer import models_api
 from trainer.config import Config
-from trainer.exceptions import EntryError, JournalError
+from trainer.exceptions import BusyError, EntryError, JournalError
 from trainer.fitting_process import FittingProcess
 from trainer.ingestion import Ingestion
 from trainer.job import FittedModel
 from trainer.journal import Journal
+from trainer.large_batches import LargeBatches
 from trainer.metrics import Metrics
 from trainer.models_api import SMALL_BODY_BYTES, json, unprocessable, unread
 from trainer.retraining import Retraining
 from trainer.training_pass import PassResult
 from trainer.window import Window
-from trainer.wire import FlushRequest, decode_batch, decode_flush
+from trainer.wire import FlushRequest, decode_flush
 
 logger = logging.getLogger("headroom.trainer")
 
@@ -49,6 +50,7 @@ def create_app(config: Config) -> Starlette:
     retraining = Retraining(window, store, metrics, settings, config.retraining_interval_sec, fitting.learn)
     journal = Journal(Path(config.sample_journal)) if config.sample_journal else None
     ingestion = Ingestion(window, journal, config.max_source_share)
+    large_batches = LargeBatches()
     memory = BodyMemory(_BODIES_AT_ONCE * config.max_body_bytes)
     metrics.watch_quarantine(ingestion.quarantine.counts)
     last_journal_error = ""
@@ -78,13 +80,16 @@ def create_app(config: Config) -> Starlette:
             metrics.rows.labels("refused").inc()
             return unread(error)
         try:
-            samples = decode_batch(body, request.headers.get("content-type", ""))
+            samples = await large_batches.decode(body, request.headers.get("content-type", ""))
         except EntryError as error:
             metrics.rows.labels("refused").inc()
             return unprocessable(error)
+        except BusyError as error:
+            metrics.failures.labels("busy").inc()
+            return json({"detail": str(error)}, 429)
         try:
             source = request.client.host if request.client else ""
-            new = ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples, source)
+            new = await ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples, source)
         except JournalError as error:
             if str(error) != last_journal_error:
                 logger.error("refused samples: %s", error)

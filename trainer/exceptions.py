@@ -9,6 +9,10 @@ class EntryError(Exception):
         self.location = location
 
 
+class BusyError(Exception):
+    """There is no room for another request now; a later try may succeed."""
+
+
 class JournalError(Exception):
     """The sample journal can't be read or written; the text says why."""
 

@@ -146,7 +146,7 @@ def _endpoints(model_type: str) -> dict[str, Any]:
 
 
 def json(value: Any, status: int = 200) -> Response:
-    headers = {"retry-after": "1"} if status == 503 else None
+    headers = {"retry-after": "1"} if status in (429, 503) else None
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
 
 

@@ -47,8 +47,8 @@ class Samples:
     def __len__(self) -> int:
         return len(self.features)
 
-    def part(self, index: NDArray[np.bool_]) -> "Samples":
-        """Return the samples where `index` is true."""
+    def part(self, index: NDArray[np.bool_] | slice) -> "Samples":
+        """Return the samples where `index` is true, or those of a slice."""
         return Samples(self.features[index], self.ttft_ms[index], self.tpot_ms[index])
 
 

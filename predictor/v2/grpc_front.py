@@ -17,6 +17,7 @@ from predictor.exceptions import (
     InputError,
     ModelError,
     NotLoadedError,
+    OverloadedError,
     PredictorError,
     UnsupportedError,
 )
@@ -36,6 +37,8 @@ from serving.token_file import TokenFile
 SERVICE = "inference.GRPCInferenceService"
 # Methods that need no token: probes have none.
 _OPEN_METHODS = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+# Calls at the same time. grpcio refuses others with RESOURCE_EXHAUSTED.
+_MOST_CALLS = 1_000
 Method = Callable[[Any], Awaitable[Message]]
 
 _STATUSES: dict[type[PredictorError], grpc.StatusCode] = {
@@ -43,6 +46,7 @@ _STATUSES: dict[type[PredictorError], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelError: grpc.StatusCode.INVALID_ARGUMENT,
     NotLoadedError: grpc.StatusCode.NOT_FOUND,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 _UNSERVED = (
@@ -70,7 +74,9 @@ async def grpc_serving(
     """
     handlers = _handlers(_Service(engine, repository))
     guards = [GrpcTokens(tokens, _OPEN_METHODS)] if tokens else []
-    server = grpc_listening.listen(address, handlers, certificates, max_body_bytes, interceptors=guards)[0]
+    server = grpc_listening.listen(
+        address, handlers, certificates, max_body_bytes, interceptors=guards, most_calls=_MOST_CALLS
+    )[0]
     await server.start()
     try:
         yield

@@ -140,20 +140,20 @@ async def test_the_window_is_the_same_after_a_restart(tmp_path: Path) -> None:
     ingestion = Ingestion(before, Journal(tmp_path))
     ingestion.restore()
     for seed in range(5):
-        ingestion.accept("", batch(100, seed))
+        await ingestion.accept("", batch(100, seed))
     assert Ingestion(after, Journal(tmp_path)).restore() == 500
     np.testing.assert_array_equal((await after.samples()).features, (await before.samples()).features)
 
 
-def test_a_repeated_batch_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:
+async def test_a_repeated_batch_is_counted_once_even_after_a_restart(tmp_path: Path) -> None:
     first = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
     first.restore()
-    assert first.accept("key", batch(10))
-    assert not first.accept("key", batch(10))
+    assert await first.accept("key", batch(10))
+    assert not await first.accept("key", batch(10))
     again = Ingestion(Window(100, 0.2, 100), Journal(tmp_path))
     assert again.restore() == 10
-    assert not again.accept("key", batch(10))
-    assert again.accept("other", batch(10))
+    assert not await again.accept("key", batch(10))
+    assert await again.accept("other", batch(10))
 
 
 def test_a_journal_that_can_not_be_written_refuses_and_recovers(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class TrainerInMemory:
         self.refusals: list[str] = []
 
     def add(self, samples: Samples) -> None:
-        self._ingestion.accept("", samples)
+        asyncio.run(self._ingestion.accept("", samples))
 
     def learn(self) -> None:
         """Make a pass, by the trainer's steps and rules."""
