@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from lab.bench.figures import write
 from lab.chaos.bucket import LOCATION, BucketServer
 from lab.chaos.faults import NO_FAULT, Fault, Site, faults
 from lab.chaos.measuring import FaultReport, Times, measure
-from lab.chaos.store_faults import isolate_mounts, mount_volume
+from lab.chaos.store_faults import isolate_mounts, volume
 from lab.loop.running import exit_status, new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
 from lab.loop.supervisor import Supervisor
@@ -94,9 +96,8 @@ async def _run(
             faults_here = [fault for fault in chosen if fault.in_bucket == is_in_bucket]
             if faults_here:
                 config = _config(folder / kind, full_duplex, is_in_bucket)
-                if has_mounts and not is_in_bucket:
-                    mount_volume(config.store)
-                seen += await _measure_loop(config, faults_here, times, rate, step)
+                with volume(config.store) if has_mounts and not is_in_bucket else nullcontext():
+                    seen += await _measure_loop(config, faults_here, times, rate, step)
     _report(console, seen)
     if page:
         BLOCK.write(page, _markdown(seen, times, rate))
@@ -107,6 +108,7 @@ async def _run(
     if broken:
         console.print(f"[red]broken promises:[/] {', '.join(broken)}; logs are in {folder}", soft_wrap=True)
         raise SystemExit(1)
+    shutil.rmtree(folder)
 
 
 def _config(folder: Path, full_duplex: bool, is_in_bucket: bool) -> StackConfig:
@@ -130,7 +132,6 @@ async def _measure_loop(
     extra = bucket.environment if bucket else {}
     # Any part may be killed here.
     stack = [replace(part, redundant=True, env={**part.env, **extra}) for part in parts(config)]
-    names = [part.name for part in stack]
     seen = []
     try:
         if bucket:
@@ -139,7 +140,7 @@ async def _measure_loop(
         site = Site(config, supervisor, bucket)
         await measure(site, NO_FAULT, _WARM_UP, rate, lambda: 0)
         for fault in chosen:
-            seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor, names)))
+            seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor)))
             step()
     finally:
         await supervisor.stop()
@@ -148,8 +149,8 @@ async def _measure_loop(
     return seen
 
 
-def _warnings(supervisor: Supervisor, names: Iterable[str]) -> int:
-    return sum(len(_WARNING.findall(supervisor.log(name).read_bytes())) for name in names)
+def _warnings(supervisor: Supervisor) -> int:
+    return sum(len(_WARNING.findall(log.read_bytes())) for log in supervisor.logs())
 
 
 def _is_broken(one: FaultReport) -> bool:

@@ -4,8 +4,8 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +36,15 @@ def isolate_mounts() -> str:
     return ""
 
 
-def mount_volume(store: Path) -> None:
+@contextmanager
+def volume(store: Path) -> Iterator[None]:
     """Put the store on a small volume of its own, which a fault can fill."""
     store.mkdir(parents=True, exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", _VOLUME, "chaos", store)
+    try:
+        yield
+    finally:
+        _run("umount", "--lazy", store)
 
 
 def _spoil_pointer(store: Path) -> End:

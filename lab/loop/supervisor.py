@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from lab.loop.exceptions import LoopError
+from lab.ports import is_free
 from serving.parent import PARENT
 
 T = TypeVar("T")
@@ -52,7 +52,9 @@ class Supervisor:
     async def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
         """Start all parts, and return when all are ready. Raise LoopError if a port is taken or a part isn't ready."""
         for part in parts:
-            _check_ports(part)
+            for port in part.ports:
+                if not is_free(port):
+                    raise LoopError(f"port {port}, which {part.name} needs, is taken")
         for part in parts:
             await self._start(part)
         await self._until_all_ready(parts, on_ready)
@@ -94,6 +96,10 @@ class Supervisor:
 
     def log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
+
+    def logs(self) -> list[Path]:
+        """Return the logs of all parts."""
+        return [self.log(name) for name in self._parts]
 
     async def stop(self) -> None:
         """Stop every part: first by SIGTERM, then by SIGKILL."""
@@ -160,11 +166,3 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False
-
-
-def _check_ports(part: Part) -> None:
-    for port in part.ports:
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError as error:
-            raise LoopError(f"port {port}, which {part.name} needs, is taken: {error.strerror}") from error

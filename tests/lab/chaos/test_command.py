@@ -1,6 +1,7 @@
 """The command that breaks the running loop. Each fault here is a real one, of a real process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,14 @@ def test_a_frozen_picker_and_a_garbage_pointer_cost_no_request(tmp_path: Path) -
     figures = tmp_path / "figures.json"
     command = [*COMMAND, "--only", "freeze picker and predictor", "--only", "current.json", "--json", str(figures)]
     command += ["--before", "2", "--during", "1", "--after", "4"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE_S)
+    (tmp_path / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=3 * PATIENCE_S)
     measured = json.loads(figures.read_text())["figures"]
     assert {value for name, value in measured.items() if name.endswith("_lost")} == {0}, result.stdout
     assert "freeze_picker_and_predictors_sent" in measured
     assert "store_garbage_in_current_json_sent" in measured
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_the_table_has_every_pair_of_parts_and_a_fault_that_no_name_matches_is_refused() -> None:
