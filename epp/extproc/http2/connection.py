@@ -34,6 +34,8 @@ _FULL_READ_BYTES: Final = 128 << 10
 _PREFACE_S: Final = 10.0
 # Time that a peer has to answer the PING, and to close its end, after GOAWAY.
 _FAREWELL_S: Final = 1.0
+# What a peer may send on after this side has closed, before it is cut off: what may be on its way when all is well.
+_LATE_BYTES: Final = 1 << 20
 _DRAIN_PING: Final = b"draining"
 _PREFACE: Final = h2.settings_frame(
     {
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
         self._closing = False
+        self._late_bytes = 0
         self._is_lost = False
         self.control_budget = ControlFrameBudget()
 
@@ -114,6 +117,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._late_bytes += len(data)
+            if self._late_bytes > _LATE_BYTES:
+                self._transport.abort()
             return
         frames = self._reader.read(data)
         if self.unfinished:
@@ -349,12 +355,14 @@ class Connection(asyncio.Protocol):
             self._on_lost(self)
 
     def _close(self) -> None:
-        """Write the last frames and wait for the peer to close; ignore whatever the peer still sends.
+        """Write the last frames and wait for the peer to close; ignore what the peer still sends, up to a bound.
 
         Closing while the peer sends could make TCP discard the last frames.
         """
         self._closing = True
         self._unread = None
+        if self.unfinished and not self._transport.is_closing():
+            self._transport.resume_reading()
         self._forget_unread()
         self._timer.cancel()
         self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)

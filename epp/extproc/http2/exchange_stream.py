@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from epp.extproc.http2.connection import Connection
-from epp.extproc.http2.message_stream import MESSAGES_AT_ONCE, UNSENT_BYTES, MessageStream
+from epp.extproc.http2.message_stream import UNSENT_BYTES, MessageStream
 from epp.extproc.http2.statuses import FAILED
 from epp.extproc.rpc import Message, RpcError, Services, StatusCode, StreamHandler
 
@@ -18,7 +17,7 @@ logger = logging.getLogger("headroom.epp.extproc")
 class ExchangeStream(MessageStream):
     """Passes messages to an exchange one after the other, and waits for each answer."""
 
-    __slots__ = ("_exchange", "_has_request", "_inbox", "_settling", "_task")
+    __slots__ = ("_exchange", "_has_request", "_settling", "_task")
 
     def __init__(
         self,
@@ -31,50 +30,18 @@ class ExchangeStream(MessageStream):
         super().__init__(connection, stream_id, services, tasks)
         self._exchange: StreamHandler | None = exchange
         self._has_request = False
-        self._inbox: deque[Message] | None = None
         self._task: asyncio.Future[list[bytes]] | None = None
         self._settling = False
 
     @property
     def held_bytes(self) -> int:
-        held = self._part_bytes + self._waiting_bytes + self.queued_bytes
+        held = self._kept_bytes + self.queued_bytes
         return held + self._exchange.held_bytes if self._exchange else held
 
+    def must_wait(self) -> bool:
+        return self._task is not None or self.queued_bytes > UNSENT_BYTES
+
     def message(self, message: Message) -> None:
-        if not self.busy:
-            self._receive(message)
-            return
-        self._waiting_bytes += len(message)
-        if self._inbox is None:
-            self._inbox = deque((message,))
-        else:
-            self._inbox.append(message)
-
-    def messages_ended(self) -> None:
-        if not (self._task or self._inbox):
-            self.end(StatusCode.OK)
-            self._close()
-
-    def rest(self) -> None:
-        if not self.busy:
-            self.busy = True
-            self._connection.go_on_later(self)
-
-    def go_on(self) -> None:
-        self._go_on()
-
-    def drained(self) -> None:
-        self._go_on()
-
-    def aborted(self) -> None:
-        self._stop()
-        self._close()
-
-    def fail(self, status: StatusCode, text: str) -> None:
-        super().fail(status, text)
-        self._close()
-
-    def _receive(self, message: Message) -> None:
         if self._exchange is None:
             return
         try:
@@ -93,6 +60,22 @@ class ExchangeStream(MessageStream):
             self._task = asyncio.ensure_future(answers)
             self._tasks.add(self._task)
             self._task.add_done_callback(self._awaited)
+
+    def messages_ended(self) -> None:
+        if not self._task:
+            self.end(StatusCode.OK)
+            self._close()
+
+    def drained(self) -> None:
+        self.read_on()
+
+    def aborted(self) -> None:
+        self._stop()
+        self._close()
+
+    def fail(self, status: StatusCode, text: str) -> None:
+        super().fail(status, text)
+        self._close()
 
     def _answers(self, answers: list[bytes]) -> None:
         for answer in answers:
@@ -119,26 +102,7 @@ class ExchangeStream(MessageStream):
             self._failed(error)
         else:
             self._answers(task.result())
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Process the waiting messages until one has to wait again."""
-        self.busy = self._ended or self._task is not None or self.queued_bytes > UNSENT_BYTES
-        count = 0
-        while self._inbox and not self.busy:
-            message = self._inbox.popleft()
-            self._waiting_bytes -= len(message)
-            self._receive(message)
-            count += 1
-            if count == MESSAGES_AT_ONCE:
-                self.rest()
-        if self._ended:
-            return
-        self._connection.streams.account(self)
-        if self.peer_done and self.is_between_messages:
-            self.messages_ended()
-        elif not self.busy:
-            self._connection.streams.credit(self)
+            self.read_on()
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, RpcError):

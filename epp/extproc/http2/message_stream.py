@@ -18,7 +18,9 @@ from epp.extproc.rpc import Message, Services, StatusCode
 # A stream's further messages wait while more than this much of its answers is unsent.
 UNSENT_BYTES: Final = 1 << 20
 # Messages of one stream that are handled before other streams and connections have their turn.
-MESSAGES_AT_ONCE: Final = 32
+_MESSAGES_AT_ONCE: Final = 32
+# Waiting data is read in pieces of this size, that of a client's largest frame.
+_PIECE_BYTES: Final = 1 << 14
 _PREFIX: Final = Struct(">BI")
 _PREFIX_BYTES: Final = _PREFIX.size
 # An incomplete message of more than this size has pages of its own. They are occupied as the message arrives, and
@@ -36,13 +38,12 @@ class MessageStream(Stream):
         "_deadline",
         "_ended",
         "_headers_sent",
+        "_kept_bytes",
         "_part",
-        "_part_bytes",
-        "_prefix",
         "_received_bytes",
         "_services",
         "_tasks",
-        "_waiting_bytes",
+        "_unread",
     )
 
     def __init__(
@@ -55,77 +56,76 @@ class MessageStream(Stream):
         self._ended = False
         self._deadline: asyncio.TimerHandle | None = None
         self._headers_sent = False
-        # The received part of a message's prefix.
-        self._prefix = b""
-        # Room for an incomplete message, how much of the message has arrived, and what the room occupies.
+        # Room for an incomplete message, and how much of the message has arrived.
         self._part: bytearray | mmap | None = None
         self._received_bytes = 0
-        self._part_bytes = 0
-        # The size of whole messages that wait to be handled.
-        self._waiting_bytes = 0
+        # Data that waits while the stream is busy, or a part of a message's prefix. Waiting data is not split into
+        # messages: small ones would occupy ten times their size.
+        self._unread: bytearray | None = None
+        # What the part and the waiting data occupy.
+        self._kept_bytes = 0
 
     @property
     def held_bytes(self) -> int:
-        return self._part_bytes + self._waiting_bytes + self.queued_bytes
-
-    @property
-    def is_between_messages(self) -> bool:
-        return self._part is None and not self._prefix
+        return self._kept_bytes + self.queued_bytes
 
     def end_after(self, timeout_s: float) -> None:
         """End the stream when the client's deadline passes, even if the client sends nothing then."""
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._expire)
 
+    def must_wait(self) -> bool:
+        """Tell whether the next message has to wait."""
+        raise NotImplementedError
+
     def message(self, message: Message) -> None:
-        """Handle a whole message."""
+        """Handle a whole message. If this makes the stream busy, further messages wait until `read_on`."""
         raise NotImplementedError
 
     def messages_ended(self) -> None:
         """Handle the end of the messages."""
         raise NotImplementedError
 
-    def rest(self) -> None:
-        """Let further messages wait until other streams and connections have had their turn."""
-
     def data_received(self, buffer: bytes, start: int, end: int) -> None:
         if self.trailers is not None:
             return
-        if self._part is not None:
-            start += self._fill(self._part, buffer, start, end)
-            if self._ended:
+        if self._unread is None and not self.busy:
+            start = self._read(buffer, start, end)
+            if start == end:
                 return
-        elif self._prefix:
-            buffer = self._prefix + buffer[start:end]
-            start, end, self._prefix = 0, len(buffer), b""
-        count = 0
-        while end - start >= _PREFIX_BYTES:
-            compressed, size = _PREFIX.unpack_from(buffer, start)
-            if compressed or size > self._services.max_message_bytes:
-                self._refuse(compressed, size)
-                return
-            start += _PREFIX_BYTES
-            if size > end - start:
-                self._begin(size, buffer, start, end)
-                return
-            if not size:
-                self._connection.control_budget.spend(Flood.EMPTY_MESSAGE)
-            self.message(buffer[start : start + size])
-            if self._ended:
-                self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
-                return
-            start, count = start + size, count + 1
-            if count == MESSAGES_AT_ONCE:
-                self.rest()
-        self._prefix = buffer[start:end]
+        if self._unread is None:
+            self._unread = bytearray()
+        self._unread += buffer[start:end]
+        self._read_unread()
 
     def peer_ended(self) -> None:
-        if self.trailers is not None:
+        if self.trailers is not None or (self._unread is not None and self.busy):
             return
-        if self.is_between_messages:
+        if self._part is None and self._unread is None:
             self.messages_ended()
         else:
             self.fail(StatusCode.INTERNAL, "the last message is incomplete")
             self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
+
+    def read_on(self) -> None:
+        """Handle waiting messages, now that there is no more reason to wait: in a turn, which may end in a fault."""
+        if self._unread is None:
+            self.go_on()
+        else:
+            self.busy = True
+            self._connection.go_on_later(self)
+
+    def go_on(self) -> None:
+        if self._ended:
+            return
+        self.busy = self.must_wait()
+        self._read_unread()
+        self._connection.streams.account(self)
+        if self.busy:
+            return
+        if self.peer_done:
+            self.peer_ended()
+        else:
+            self._connection.streams.credit(self)
 
     def answer(self, message: bytes) -> None:
         if not self._headers_sent:
@@ -145,32 +145,71 @@ class MessageStream(Stream):
         self.busy = True
         self.end(status, text)
 
-    def _begin(self, size: int, buffer: bytes, start: int, end: int) -> None:
-        """Make room for a message of this size, of which a part has arrived."""
-        if size > _OWN_PAGES_BYTES:
-            self._part = mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
-        else:
-            self._part = bytearray(size)
-        self._received_bytes = 0
-        self._fill(self._part, buffer, start, end)
+    def _read_unread(self) -> None:
+        """Read waiting data until the stream is busy, or nothing of it is left but a part of a message's prefix."""
+        while self._unread and not self.busy:
+            piece = bytes(self._unread[:_PIECE_BYTES])
+            read = self._read(piece, 0, len(piece))
+            if not read or self._ended:
+                break
+            del self._unread[:read]
+        if not self._unread:
+            self._unread = None
+        self._count_kept()
+
+    def _read(self, buffer: bytes, start: int, end: int) -> int:
+        """Handle messages, and keep an incomplete one. Return where the data begins that has to wait."""
+        if self._part is not None:
+            start += self._fill(self._part, buffer, start, end)
+        count = 0
+        while end - start >= _PREFIX_BYTES and not self.busy:
+            compressed, size = _PREFIX.unpack_from(buffer, start)
+            if compressed or size > self._services.max_message_bytes:
+                self._refuse(compressed, size)
+                return end
+            start += _PREFIX_BYTES
+            if size > end - start:
+                part = bytearray(size) if size <= _OWN_PAGES_BYTES else mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
+                self._part, self._received_bytes = part, 0
+                return start + self._fill(part, buffer, start, end)
+            if not size:
+                self._connection.control_budget.spend(Flood.EMPTY_MESSAGE)
+            self.message(buffer[start : start + size])
+            start, count = start + size, count + 1
+            if self._ended:
+                self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
+                return end
+            if count == _MESSAGES_AT_ONCE and not self.busy:
+                self.busy = True
+                self._connection.go_on_later(self)
+        return end if self._ended else start
 
     def _fill(self, part: bytearray | mmap, buffer: bytes, start: int, end: int) -> int:
-        """Take what belongs to the incomplete message, handle the message when it is complete, and return the size."""
+        """Take what belongs to the incomplete message, and return its size. Handle the message if it is complete."""
         before, size = self._received_bytes, len(part)
         after = min(size, before + end - start)
         part[before:after] = buffer[start : start + after - before]
         self._received_bytes = after
-        if after < size:
-            self._part_bytes = max(_OWN_PAGES_BYTES, after) if size > _OWN_PAGES_BYTES else size
-            return after - before
-        self._part, self._part_bytes = None, 0
-        self.message(memoryview(part) if size >= _UNCOPIED_BYTES else bytes(part))
-        if self._ended:
-            self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
+        if after == size:
+            self._part = None
+        self._count_kept()
+        if after == size:
+            self.message(memoryview(part) if size >= _UNCOPIED_BYTES else bytes(part))
+            if self._ended:
+                self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
         return after - before
+
+    def _count_kept(self) -> None:
+        kept = 0 if self._unread is None else self._unread.__alloc__()
+        if self._part is not None:
+            size = len(self._part)
+            kept += max(_OWN_PAGES_BYTES, self._received_bytes) if size > _OWN_PAGES_BYTES else size
+        self._kept_bytes = kept
 
     def _stop(self) -> None:
         self._ended = True
+        self._part = self._unread = None
+        self._kept_bytes = 0
         if self._deadline:
             self._deadline.cancel()
 

@@ -19,7 +19,7 @@ logger = logging.getLogger("headroom.epp.extproc")
 class MethodStream(MessageStream):
     """Runs a method in its own task."""
 
-    __slots__ = ("_drained", "_messages", "_method", "_task")
+    __slots__ = ("_drained", "_messages", "_method", "_task", "_waiting_bytes")
 
     def __init__(
         self,
@@ -34,14 +34,23 @@ class MethodStream(MessageStream):
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._drained = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        # The size of the message that waits for the method.
+        self._waiting_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        return super().held_bytes + self._waiting_bytes
 
     def opened(self) -> None:
         self._task = asyncio.create_task(self._run())
         self._tasks.add(self._task)
         self._task.add_done_callback(self._tasks.discard)
 
+    def must_wait(self) -> bool:
+        return not self._messages.empty()
+
     def message(self, message: Message) -> None:
-        self._waiting_bytes += len(message)
+        self._waiting_bytes = len(message)
         self._messages.put_nowait(bytes(message))
         self.busy = True
 
@@ -78,13 +87,9 @@ class MethodStream(MessageStream):
 
     async def _requests(self) -> AsyncIterator[bytes]:
         while (message := await self._messages.get()) is not None:
-            self._waiting_bytes -= len(message)
+            self._waiting_bytes = 0
             yield message
-            if not self._messages.empty():
-                await asyncio.sleep(0)
-            self.busy = not self._messages.empty()
-            self._connection.streams.account(self)
-            self._connection.streams.credit(self)
+            self.read_on()
 
     async def _send(self, message: bytes) -> None:
         self._connection.control_budget.restore()

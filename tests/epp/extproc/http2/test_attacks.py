@@ -12,7 +12,7 @@ import pytest
 from epp.extproc.front import PATH, FrontSettings, start
 from epp.extproc.health import Health
 from epp.extproc.http2 import frames as h2
-from epp.extproc.http2.budget import Flood
+from epp.extproc.http2.budget import ControlFrameBudget, Flood
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.frames import ErrorCode, frame
 from epp.extproc.http2.memory import STREAM_BYTES, Memory
@@ -365,6 +365,66 @@ async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.M
     found = peer.take()
     assert (answers(found), answers(found, 3)) == (messages, [b"neighbour"])
     assert peer.book.closed == 2
+
+
+async def test_empty_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of 3,276 empty messages would take as long as a turn, whatever the clock says."""
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    charged = []
+    monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charged.append(kind))
+    peer = Peer()
+    opening, messages = islice(attacks.tiny_messages(b"a"), 2)
+    peer.receive(opening)
+    charged.clear()
+    peer.connection.data_received(messages * 2)
+    turns = 1
+    while peer.connection.unfinished:
+        assert len(charged) <= turns * 32
+        peer.connection.take_turn()
+        turns += 1
+    assert len(charged) == len(peer.book.received) == 2 * (h2.MAX_FRAME_BYTES // 5)
+
+
+async def test_messages_that_wait_occupy_no_more_than_their_bytes() -> None:
+    """As objects, messages of two bytes would occupy ten times as much."""
+    peer = Peer()
+    peer.greet()
+    peer.receive(request(1, b"wait", end=False))
+    tracemalloc.start()
+    try:
+        peer.receive(b"".join(send(1, grpc_message(b"ab") * 2_340) for _ in range(30)))
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    held = peer.connection.streams.open[1].held_bytes
+    assert 30 * 2_340 * 7 <= held < 700_000
+    assert grown < 1_000_000
+    peer.book.released.set()
+    while len(peer.book.received) <= 30 * 2_340:
+        await asyncio.sleep(0)
+    assert set(peer.book.received[1:]) == {b"ab"}
+
+
+async def test_a_peer_that_sends_on_after_it_was_cut_off_is_disconnected() -> None:
+    peer = Peer()
+    aborted = []
+    peer.wire.abort = lambda: aborted.append(True)  # type: ignore[method-assign]
+    peer.receive(b"no preface")
+    peer.connection.data_received(bytes(1 << 20))
+    assert (peer.wire.closed, aborted) == (True, [])
+    peer.connection.data_received(b"more")
+    assert aborted == [True]
+
+
+async def test_a_connection_that_is_cut_off_while_reading_pauses_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise its end would go unnoticed, and ended connections would gather."""
+    peer = Peer()
+    reading = []
+    monkeypatch.setattr(peer.wire, "pause_reading", lambda: reading.append(False))
+    monkeypatch.setattr(peer.wire, "resume_reading", lambda: reading.append(True))
+    run(attacks.tiny_messages, STEPS, peer)
+    assert peer.wire.closed
+    assert reading[-1]
 
 
 async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
