@@ -32,6 +32,7 @@ class Config:
     grpc_max_recv_msg_size: int
     max_inspected_body: int
     max_buffered_bytes: int
+    max_connections: int
     metrics_endpoint_auth: bool
     metrics_cert_dir: str
     metrics_client_ca_file: str

@@ -95,6 +95,7 @@ _OPTIONS: tuple[Any, ...] = (
         "Most memory of a process's gRPC streams, in bytes.",
         click.IntRange(1 << 20, 1 << 40),
     ),
+    _option("max-connections", 1_000, "Most connections to a process's ext_proc port.", click.IntRange(1, 1 << 20)),
     _switch("metrics-endpoint-auth", False, "Admit readers of the metrics port only if Kubernetes allows them."),
     _option("metrics-cert-dir", "", "Folder of tls.crt and tls.key to serve the metrics port over TLS."),
     _option("metrics-client-ca-file", "", "CA file. The metrics port admits only clients with its certificates."),

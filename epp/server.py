@@ -110,6 +110,7 @@ def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
         front=config.grpc_front,
         max_message_bytes=config.grpc_max_recv_msg_size,
         max_buffered_bytes=config.max_buffered_bytes,
+        max_connections=config.max_connections,
         reuse_port=is_shared,
     )
 

@@ -37,6 +37,7 @@ class FrontSettings:
     front: Literal["http2", "grpcio"] = "http2"
     max_message_bytes: int = 64 << 20
     max_buffered_bytes: int = 512 << 20
+    max_connections: int = 1_000
     reuse_port: bool = False
 
 
@@ -83,6 +84,7 @@ async def start(
         methods=methods if settings.health_checking else {},
         max_message_bytes=settings.max_message_bytes,
         max_buffered_bytes=settings.max_buffered_bytes,
+        max_connections=settings.max_connections,
         count_flood=count_flood,
     )
     listen = http2_front.listen if settings.front == "http2" else grpc_front.listen

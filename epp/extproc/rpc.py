@@ -40,13 +40,14 @@ class Services:
     """The services of a port, by path: `/package.Service/Method`.
 
     `count_flood` is called with the kind of a flood for which a connection was closed. `max_buffered_bytes` is what all
-    streams of the port may occupy.
+    streams of the port may occupy, `max_connections` how many clients it admits at once.
     """
 
     exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
     max_buffered_bytes: int = 512 << 20
+    max_connections: int = 1_000
     count_flood: Callable[[str], None] = lambda kind: None
 
 

@@ -10,6 +10,8 @@ from epp.extproc.http2.frames import ConnectionFault, ErrorCode
 class Flood(StrEnum):
     """What a peer sends too much of. The values are those of the metric's label."""
 
+    # Connections that are refused because too many are open.
+    CONNECTIONS = "connections"
     CONTINUATION = "continuation"
     EMPTY_DATA = "empty_data"
     EMPTY_MESSAGE = "empty_message"

@@ -192,6 +192,15 @@ class Connection(asyncio.Protocol):
 
     # Called by the front.
 
+    def refuse(self, *, says_why: bool) -> None:
+        """Close a new connection, because too many are open."""
+        self._on_flood(Flood.CONNECTIONS, self._peer())
+        if says_why:
+            self._fail(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+        else:
+            self._closing = True
+            self._transport.abort()
+
     def drain(self) -> None:
         """Refuse new streams, let the open ones end, then close the connection (RFC 9113, 6.8)."""
         if self._closing or self._draining:

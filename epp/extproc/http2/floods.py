@@ -23,7 +23,7 @@ class FloodReport:
         self._unlogged: Counter[Flood] = Counter()
 
     def add(self, kind: Flood, peer: str) -> None:
-        """Report that the connection of `peer` is closed for a flood, or has a stream reset for lack of memory."""
+        """Report that the connection of `peer` is closed for a flood or refused, or has a stream reset."""
         self._count(kind)
         now = monotonic()
         if now < self._next_line_s.get(kind, now):
@@ -32,7 +32,10 @@ class FloodReport:
         self._next_line_s[kind] = now + _LOG_PAUSE_S
         more = self._unlogged.pop(kind, 0)
         since = f"; {more} others since the last line about this" if more else ""
-        if kind == Flood.MEMORY:
-            logger.warning("reset a stream from %s: streams hold more than --max-buffered-bytes%s", peer, since)
-        else:
-            logger.warning("closed the connection from %s: it sent a flood of %s%s", peer, kind, since)
+        match kind:
+            case Flood.MEMORY:
+                logger.warning("reset a stream from %s: streams hold more than --max-buffered-bytes%s", peer, since)
+            case Flood.CONNECTIONS:
+                logger.warning("refused a connection from %s: --max-connections are open%s", peer, since)
+            case _:
+                logger.warning("closed the connection from %s: it sent a flood of %s%s", peer, kind, since)

@@ -18,6 +18,8 @@ from serving.listening import Address
 _BACKLOG: Final = 1_024
 _HANDSHAKE_S: Final = 10.0
 _TLS_FAREWELL_S: Final = 1.0
+# Refused clients that are told why, and may take a second to close. More are cut off at once.
+_TOLD_AT_ONCE: Final = 100
 # Detect a vanished peer after one minute (30 + 3 * 10 s), and end its streams. Connections inherit these options.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
@@ -30,6 +32,9 @@ class Http2Server:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._new_stream = functools.partial(new_stream, services, self._tasks)
         self._connections: set[Connection] = set()
+        # Those of them that are refused, until they have closed.
+        self._refused: set[Connection] = set()
+        self._max_connections = services.max_connections
         self._memory = Memory(services.max_buffered_bytes)
         self._floods = FloodReport(services.count_flood)
         self._stopping = False
@@ -69,9 +74,13 @@ class Http2Server:
         self._idle.clear()
         if self._stopping:
             connection.drain()
+        elif len(self._connections) - len(self._refused) > self._max_connections:
+            connection.refuse(says_why=len(self._refused) < _TOLD_AT_ONCE)
+            self._refused.add(connection)
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._refused.discard(connection)
         if not self._connections:
             self._idle.set()
 

@@ -14,7 +14,7 @@ from hpack import Decoder, HPACKError
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode
 
 MAX_BLOCK_BYTES: Final = 65_536
-_REMEMBERED_BLOCKS: Final = 512
+_REMEMBERED_BLOCKS: Final = 32
 _REMEMBERED_BYTES: Final = 1_024
 _PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path"))
 # Headers of an HTTP/1 connection, which HTTP/2 forbids (RFC 9113, 8.2.2).

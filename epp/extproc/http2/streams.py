@@ -12,6 +12,9 @@ from epp.extproc.http2.stream import Stream
 STREAM_WINDOW_BYTES: Final = 1 << 20
 # Streams ended by this side that are remembered: the peer may still send frames before it learns of the end.
 _ENDED_STREAMS: Final = 1_024
+# What so many of them occupy, roughly.
+_ENDED_AT_ONCE: Final = 128
+_ENDED_BYTES: Final = 16_384
 
 
 class StreamTable:
@@ -62,9 +65,13 @@ class StreamTable:
 
     def remember_end(self, stream_id: int) -> None:
         """Remember a stream that this side has ended."""
+        if stream_id in self._ended:
+            return
         self._ended[stream_id] = None
         if len(self._ended) > _ENDED_STREAMS:
             self._ended.popitem(last=False)
+        elif len(self._ended) % _ENDED_AT_ONCE == 0:
+            self._share.change(_ENDED_BYTES)
 
     def was_ended(self, stream_id: int) -> bool:
         """Tell whether this side has ended the stream of late."""

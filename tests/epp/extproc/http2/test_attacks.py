@@ -281,7 +281,8 @@ async def test_a_connection_can_be_made_to_reset_many_streams_at_once() -> None:
     peer.send(*[open_stream(n) for n in range(1, 6_000, 2)])
     assert peer.floods == []
     memory.join(peer.connection).change(3_000 * STREAM_BYTES)
-    assert peer.floods == [Flood.MEMORY] * 2_000
+    # Those that are remembered as ended occupy as much as 32 streams.
+    assert peer.floods == [Flood.MEMORY] * (2_000 + 32)
 
 
 def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
