@@ -18,7 +18,7 @@ from predictor.exceptions import (
 )
 from serving import bodies
 from serving.bodies import BodyError, BodyMemory
-from serving.connection import RETRY_AFTER
+from serving.retry_after import RETRY_AFTER, retry_after
 
 encode = msgspec.json.Encoder().encode
 HttpHeader = tuple[bytes, bytes]
@@ -37,8 +37,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def json(value: Any, status: int = 200) -> Response:
-    headers = {"retry-after": "1"} if status == 503 else None
-    return Response(encode(value), status, headers, media_type="application/json")
+    return Response(encode(value), status, retry_after(status), media_type="application/json")
 
 
 def error(status: int, message: str) -> Response:

@@ -10,6 +10,8 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.retry_after import RETRY_AFTER
+
 # Time for a client to send a whole request head.
 HEAD_TIMEOUT_S = 10.0
 # Time for a client to send a whole body. The application answers 408 after `serving.bodies.BODY_TIMEOUT_S`; this is
@@ -20,7 +22,6 @@ MAX_HEAD_BYTES = 64 << 10
 # Connections of one process that are served. Some more are answered 503, and all beyond these are closed unanswered.
 MAX_CONNECTIONS: Final = 4_000
 _MORE_CONNECTIONS = 1.25
-RETRY_AFTER: Final = (b"retry-after", b"1")
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 

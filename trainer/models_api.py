@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from model_store import ROW_NAMES, TARGETS, Generation, ModelStore, NotFoundError, StoredModel, StoreError
 from serving.bodies import BodyError, BodyMemory, read_body
+from serving.retry_after import retry_after
 from trainer.config import Config
 from trainer.exceptions import EntryError
 from trainer.job import FittedModel
@@ -146,8 +147,7 @@ def _endpoints(model_type: str) -> dict[str, Any]:
 
 
 def json(value: Any, status: int = 200) -> Response:
-    headers = {"retry-after": "1"} if status in (429, 503) else None
-    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+    return Response(msgspec.json.encode(value), status, retry_after(status), media_type="application/json")
 
 
 def unread(error: BodyError) -> Response:
