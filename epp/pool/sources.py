@@ -21,14 +21,46 @@ _MAX_FILE_BYTES = 16 << 20
 _RESOLVE_EVERY_S = 10.0
 
 
+class _HostNames:
+    """Looks up host names. While DNS doesn't answer, a name keeps its last address."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._is_away = False
+
+    def endpoints(self, listed: tuple[ListedEndpoint, ...]) -> tuple[Endpoint, ...]:
+        """Return the endpoints whose host has an IP address."""
+        before, self._known, is_away, found = self._known, {}, False, []
+        for one in listed:
+            try:
+                ip = self._known.get(one.host) or _ip(one.host)
+            except _NoAnswerError:
+                ip, is_away = before.get(one.host), True
+            if ip is None:
+                logger.warning("endpoint %s is left out: its host name can't be resolved", one.address)
+            else:
+                self._known[one.host] = ip
+                found.append(_placed(one, ip))
+        if is_away != self._is_away:
+            self._is_away = is_away
+            if is_away:
+                logger.warning("DNS doesn't answer; host names that were known keep their addresses")
+            else:
+                logger.info("DNS answers again")
+        return tuple(found)
+
+
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     """Parse `[name=]host:port,...` and resolve host names once; ConfigError names the wrong part."""
     endpoints = []
     for listed in parse_list(text):
-        endpoint = _resolve(listed)
-        if endpoint is None:
+        try:
+            ip = _ip(listed.host)
+        except _NoAnswerError:
+            ip = None
+        if ip is None:
             raise ConfigError(f"endpoint {listed.address}: the host name can't be resolved")
-        endpoints.append(endpoint)
+        endpoints.append(_placed(listed, ip))
     return tuple(endpoints)
 
 
@@ -37,7 +69,7 @@ def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
 
     Host names are resolved. An endpoint whose host name can't be resolved is left out.
     """
-    return _resolve_all(_read(path))
+    return _HostNames().endpoints(_read(path))
 
 
 class EndpointsFlag:
@@ -67,7 +99,8 @@ class EndpointsFile:
         self._pool = pool
         self._interval_s = interval_s
         self._resolve_every_s = resolve_every_s
-        pool.replace_endpoints(read_endpoints(path))
+        self._names = _HostNames()
+        pool.replace_endpoints(self._names.endpoints(_read(path)))
 
     async def run(self) -> None:
         """Keep the pool equal to the file until cancelled. A wrong file changes nothing."""
@@ -87,7 +120,7 @@ class EndpointsFile:
                     logger.error("endpoints unchanged: %s", error)
             seen = stamp
             if changed or (time.monotonic() >= resolve_at and not all(is_ip(one.host) for one in listed)):
-                self._pool.replace_endpoints(await asyncio.to_thread(_resolve_all, listed))
+                self._pool.replace_endpoints(await asyncio.to_thread(self._names.endpoints, listed))
                 resolve_at = time.monotonic() + self._resolve_every_s
             await asyncio.sleep(self._interval_s)
 
@@ -106,23 +139,8 @@ def _read(path: Path) -> tuple[ListedEndpoint, ...]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _resolve_all(listed: tuple[ListedEndpoint, ...]) -> tuple[Endpoint, ...]:
-    """Return the endpoints whose host can be resolved, with IP addresses."""
-    endpoints = []
-    for one in listed:
-        endpoint = _resolve(one)
-        if endpoint is None:
-            logger.warning("endpoint %s is left out: its host name can't be resolved", one.address)
-        else:
-            endpoints.append(endpoint)
-    return tuple(endpoints)
-
-
-def _resolve(listed: ListedEndpoint) -> Endpoint | None:
-    """Return the endpoint with an IP address, which Envoy needs; None when the host name can't be resolved."""
-    ip = _ip(listed.host)
-    if ip is None:
-        return None
+def _placed(listed: ListedEndpoint, ip: str) -> Endpoint:
+    """Return the endpoint with an IP address, which Envoy needs."""
     metrics = ""
     if listed.metrics is not None:
         host, port = listed.metrics
@@ -132,9 +150,16 @@ def _resolve(listed: ListedEndpoint) -> Endpoint | None:
 
 
 def _ip(host: str) -> str | None:
+    """Return the host's address, None if there is none. Raise _NoAnswerError if nobody knows."""
     if is_ip(host):
         return host
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+            raise _NoAnswerError from error
         return None
+
+
+class _NoAnswerError(Exception):
+    """DNS doesn't answer."""

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +236,34 @@ async def test_names_in_a_watched_file_are_resolved_again(file: Path, monkeypatc
     del stands_for["vllm"]
     await until(lambda: addresses() == {"10.0.0.9:80"})
     task.cancel()
+
+
+async def test_names_keep_their_addresses_while_dns_is_away(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"vllm": 0, "new": 0}
+    is_away = False
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        asked[host] += 1
+        if is_away:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(2, 1, 6, "", ("10.0.0.1" if host == "vllm" else "10.0.0.2", 0))]
+
+    monkeypatch.setattr("epp.pool.sources.socket.getaddrinfo", getaddrinfo)
+    pool = Pool(PrefixIndex(10), 60.0)
+    write(file, "endpoints: [{address: vllm, port: 80}]")
+    source = EndpointsFile(file, pool, interval_s=0.001, resolve_every_s=0.001)
+    is_away = True
+    write(file, "endpoints: [{address: vllm, port: 80}, {address: new, port: 80}]")
+    with caplog.at_level(logging.INFO):
+        task = asyncio.create_task(source.run())
+        await until(lambda: asked["new"] > 5)
+        assert [endpoint.address for endpoint in pool.endpoints.values()] == ["10.0.0.1:80"]
+        is_away = False
+        await until(lambda: len(pool) == 2)
+    task.cancel()
+    assert [line for line in caplog.messages if "DNS" in line] == [
+        "DNS doesn't answer; host names that were known keep their addresses",
+        "DNS answers again",
+    ]
