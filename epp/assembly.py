@@ -201,7 +201,9 @@ async def _prediction(
     )
     client: LatencyClient
     if config.latency_client == "embedded":
-        client = embedded = EmbeddedLatencyClient(config.model_store, config.model_sync_interval_sec)
+        client = embedded = EmbeddedLatencyClient(
+            config.model_store, config.model_sync_interval_sec, config.verify_key_file
+        )
         await embedded.start()
     elif config.prediction_urls:
         client = RemoteLatencyClient(config.prediction_urls, config.prediction_timeout, trust, token)

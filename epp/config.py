@@ -57,6 +57,7 @@ class Config:
     prediction_server_url: str
     prediction_timeout: float
     model_store: str
+    verify_key_file: str
     model_sync_interval_sec: float
     training_server_url: str
     latency_ca_file: str

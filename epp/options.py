@@ -138,6 +138,12 @@ _OPTIONS: tuple[Any, ...] = (
     ),
     _option("model-store", "/models", "Models of the embedded client: folder or s3:// URL.", variable="MODEL_STORE"),
     _option(
+        "verify-key-file",
+        "",
+        "PEM file of public keys. The embedded client loads only what one of them has signed. Empty: all.",
+        variable="MODEL_VERIFY_KEY_FILE",
+    ),
+    _option(
         "model-sync-interval-sec",
         10.0,
         "Seconds between checks of --model-store for new models.",

@@ -1,17 +1,32 @@
 """`python -m model_store`: commands that list, verify, roll back, clean up and copy a model store."""
 
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from model_store.exceptions import StoreError
+from model_store.exceptions import StoreError, UntrustedError
 from model_store.manifest import Generation, Manifest
 from model_store.opening import open_store
+from model_store.signing import Trust, make_keys
 from model_store.store import KEEP_GENERATIONS, Draft, ModelStore
 
 _SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"]}
 _LOCATION = click.argument("store")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _verify_key(function: _F) -> _F:
+    text = "PEM file of public keys. Refuse what none of them has signed."
+    return click.option("--verify-key-file", envvar="MODEL_VERIFY_KEY_FILE", default="", help=text)(function)
+
+
+def _signing_key(function: _F) -> _F:
+    text = "PEM file of an Ed25519 key that signs what is published."
+    return click.option("--signing-key-file", envvar="MODEL_SIGNING_KEY_FILE", default="", help=text)(function)
 
 
 class _Commands(click.Group):
@@ -59,12 +74,21 @@ def show(store: str, model: str, generation: int | None) -> None:
 
 @main.command()
 @_LOCATION
-def verify(store: str) -> None:
-    """Read every model of every generation and check its size and hash. Exit with status 1 if any is damaged."""
-    opened = open_store(store)
+@_verify_key
+def verify(store: str, verify_key_file: str) -> None:
+    """Read every model of every generation and check its size and hash. Exit with status 1 if any is damaged.
+
+    With --verify-key-file, check the signature of every generation too.
+    """
+    opened = open_store(store, Trust(verify_key_file=verify_key_file))
     damaged = 0
     for number in opened.generations():
-        generation = opened.generation(number)
+        try:
+            generation = opened.generation(number)
+        except UntrustedError as error:
+            damaged += 1
+            click.echo(f"{number:>6}  NOT TRUSTED: {error}")
+            continue
         for model in sorted(generation.models):
             try:
                 size = len(opened.read(generation, model).onnx)
@@ -73,24 +97,28 @@ def verify(store: str) -> None:
                 damaged += 1
                 click.echo(f"{number:>6}  {model}/{generation.models[model].version}  DAMAGED: {error}")
     if damaged:
-        raise click.ClickException(f"{damaged} damaged; roll back only to a generation that names none of them")
+        raise click.ClickException(
+            f"{damaged} damaged or not trusted; roll back only to a generation that names none of them"
+        )
 
 
 @main.command()
 @_LOCATION
 @click.argument("generation", type=int)
-def rollback(store: str, generation: int) -> None:
-    """Verify an older generation and put it in force again."""
-    opened = open_store(store)
+@_verify_key
+def rollback(store: str, generation: int, verify_key_file: str) -> None:
+    """Verify an older generation and put it in force again. It keeps its number and its signature."""
+    opened = open_store(store, Trust(verify_key_file=verify_key_file))
     opened.rollback(generation)
     click.echo(f"generation {generation} is in force")
 
 
 @main.command()
 @_LOCATION
-def repair(store: str) -> None:
+@_verify_key
+def repair(store: str, verify_key_file: str) -> None:
     """Set a damaged current.json aside, and put the newest complete generation in force. A leading trainer does so."""
-    repaired = open_store(store).repair()
+    repaired = open_store(store, Trust(verify_key_file=verify_key_file)).repair()
     if repaired is None:
         click.echo("current.json is sound")
         return
@@ -111,25 +139,38 @@ def gc(store: str, keep: int) -> None:
 @_LOCATION
 @click.argument("destination")
 @click.option("--generation", type=int, help="Generation number; default: the one in force.")
-def push(store: str, destination: str, generation: int | None) -> None:
+@_signing_key
+@_verify_key
+def push(store: str, destination: str, generation: int | None, signing_key_file: str, verify_key_file: str) -> None:
     """Publish a generation of STORE in DESTINATION, where it becomes the newest."""
-    _copy(store, destination, generation)
+    _copy(store, destination, generation, Trust(signing_key_file, verify_key_file))
 
 
 @main.command()
 @_LOCATION
 @click.argument("source")
 @click.option("--generation", type=int, help="Generation number; default: the one in force.")
-def pull(store: str, source: str, generation: int | None) -> None:
+@_signing_key
+@_verify_key
+def pull(store: str, source: str, generation: int | None, signing_key_file: str, verify_key_file: str) -> None:
     """Publish a generation of SOURCE in STORE, where it becomes the newest."""
-    _copy(source, store, generation)
+    _copy(source, store, generation, Trust(signing_key_file, verify_key_file))
 
 
-def _copy(source: str, destination: str, number: int | None) -> None:
-    opened = open_store(source)
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def keygen(folder: Path) -> None:
+    """Write a pair of keys to FOLDER: signing.key for the trainer, verify.pem for all who load models."""
+    made = make_keys(folder / "signing.key", folder / "verify.pem")
+    click.echo(f"wrote signing.key and verify.pem of key {made} to {folder}")
+
+
+def _copy(source: str, destination: str, number: int | None, trust: Trust) -> None:
+    """Copy a generation. Only the verify key counts for the source: another's signature says nothing here."""
+    opened = open_store(source, Trust(verify_key_file=trust.verify_key_file))
     wanted = _generation(opened, number)
     stored = [opened.read(wanted, model) for model in sorted(wanted.models)]
-    published = open_store(destination).publish(
+    published = open_store(destination, trust).publish(
         [Draft(_without_version(model.manifest), model.onnx) for model in stored]
     )
     click.echo(f"generation {wanted.generation} of {source} is generation {published.generation} of {destination}")

@@ -13,6 +13,10 @@ class DamagedError(StoreError):
     """A file of the store differs from its manifest: truncated, altered or of an unknown format."""
 
 
+class UntrustedError(StoreError):
+    """A generation is not signed by a key that the reader trusts."""
+
+
 class NotFoundError(StoreError):
     """The store has no such model, version or generation."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model_store.exceptions import NotFoundError, StoreError, StoreUnavailableError
-from model_store.manifest import Generation, decode, encode
+from model_store.manifest import Generation, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
@@ -17,6 +17,8 @@ from model_store.publication import (
     MODEL,
     SET_ASIDE,
     Version,
+    check_record,
+    decode_record,
     is_damaged_pointer,
     named_versions,
     newest_complete,
@@ -24,9 +26,12 @@ from model_store.publication import (
     read_verified,
     record_name,
     record_numbers,
+    signature_name,
+    trusted_current,
     verify_generation,
     write_generation,
 )
+from model_store.signing import NO_TRUST, Trust
 from model_store.store import KEEP_GENERATIONS, Draft, Repair, StoredModel
 
 # Lock files. The trainer holds the first while it runs, a writer the second while it writes.
@@ -37,8 +42,9 @@ _LEADER, _WRITER = ".leader", ".writer"
 class FolderStore:
     """A store in a local or shared folder. Writers wait for each other; readers never wait."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trust: Trust = NO_TRUST) -> None:
         self._root = root
+        self._trust = trust
         self._leadership: int | None = None
 
     @property
@@ -55,15 +61,32 @@ class FolderStore:
             raise _unavailable(self._root, error) from error
         return status.st_mtime_ns, status.st_ino, status.st_size
 
+    @property
+    def verifies(self) -> bool:
+        return self._trust.verifies
+
     def current(self) -> Generation | None:
         try:
-            return decode(self._read(CURRENT), Generation, CURRENT)
+            return self._checked(CURRENT, None)
         except NotFoundError:
             return None
 
     def generation(self, number: int) -> Generation:
-        name = record_name(number)
-        return decode(self._read(name), Generation, name)
+        return self._checked(record_name(number), number)
+
+    def unchecked(self, number: int | None) -> Generation | None:
+        try:
+            return decode_record(self._read(name := CURRENT if number is None else record_name(number)), name, number)
+        except NotFoundError:
+            if number is None:
+                return None
+            raise
+
+    def _checked(self, name: str, number: int | None) -> Generation:
+        data = self._read(name)
+        generation = decode_record(data, name, number)
+        check_record(generation, data, name, self._trust, self._read)
+        return generation
 
     def generations(self) -> list[int]:
         try:
@@ -104,17 +127,22 @@ class FolderStore:
         if not drafts:
             raise StoreError("nothing to publish")
         with _store_errors(self._root), _writer_lock(self._root):
-            before = self.current()
+            before = trusted_current(self)
             generation = write_generation(self._next_number(), drafts, before, self._write_version)
-            _write_atomically(self._root / record_name(generation.generation), encode(generation))
-            _write_atomically(self._root / CURRENT, encode(generation))
+            record = encode(generation)
+            signature = self._trust.sign(record)
+            _write_atomically(self._root / record_name(generation.generation), record)
+            if signature:
+                _write_atomically(self._root / signature_name(generation.generation), signature)
+            _write_atomically(self._root / CURRENT, record)
         return generation
 
     def collect(self, keep: int = KEEP_GENERATIONS) -> list[int]:
         with _store_errors(self._root), _writer_lock(self._root):
             removed = outdated_generations(self, keep)
             for number in removed:
-                (self._root / record_name(number)).unlink(missing_ok=True)
+                for name in (record_name(number), signature_name(number)):
+                    (self._root / name).unlink(missing_ok=True)
             self._remove_unnamed_versions()
         return removed
 
@@ -124,13 +152,16 @@ class FolderStore:
                 data = self._read(CURRENT)
             except NotFoundError:
                 return None
-            if not is_damaged_pointer(data):
+            is_damaged = is_damaged_pointer(data)
+            if not is_damaged and (not self.verifies or trusted_current(self)):
                 return None
             found = newest_complete(self)
+            if not is_damaged and not found:
+                return None
             # Readers never see a store without a pointer while there is a generation.
             _write_atomically(self._root / SET_ASIDE, data)
             if found:
-                _write_atomically(self._root / CURRENT, encode(found))
+                _write_atomically(self._root / CURRENT, self._read(record_name(found.generation)))
             else:
                 (self._root / CURRENT).unlink()
         return Repair(SET_ASIDE, found)
@@ -138,7 +169,8 @@ class FolderStore:
     def rollback(self, number: int) -> Generation:
         generation = verify_generation(self, number)
         with _store_errors(self._root), _writer_lock(self._root):
-            _write_atomically(self._root / CURRENT, encode(generation))
+            # The record's own bytes: its signature is of these.
+            _write_atomically(self._root / CURRENT, self._read(record_name(number)))
         return generation
 
     def _read(self, name: str) -> bytes:

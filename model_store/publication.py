@@ -3,6 +3,7 @@
 current.json                  the generation in force ("the pointer")
 current.json.damaged          the latest pointer that could not be read
 generation-<n>.json           one record for each generation that can be rolled back to
+generation-<n>.sig            the record's signature, if the writer has a key
 <model>/config.pbtxt
 <model>/<version>/model.onnx, manifest.json
 """
@@ -15,8 +16,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from model_store.exceptions import DamagedError, NotFoundError, StoreError, TooLargeError
+from model_store.exceptions import DamagedError, NotFoundError, StoreError, TooLargeError, UntrustedError
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, has_other_format, sha256_of
+from model_store.signing import Trust
 from model_store.store import Draft, ModelStore, StoredModel
 from model_store.triton import config_pbtxt
 
@@ -90,6 +92,32 @@ def read_verified(
     return StoredModel(manifest, onnx)
 
 
+def decode_record(data: bytes, where: str, number: int | None = None) -> Generation:
+    """Decode the record of a generation, or the pointer for no number; raise DamagedError."""
+    generation = decode(data, Generation, where)
+    if number is not None and generation.generation != number:
+        raise DamagedError(f"{where} is the record of generation {generation.generation}")
+    return generation
+
+
+def check_record(generation: Generation, data: bytes, where: str, trust: Trust, read: Callable[[str], bytes]) -> None:
+    """Raise UntrustedError if the trust demands a signature and `data`, the generation's record, has no valid one."""
+    if not trust.verifies:
+        return
+    try:
+        signature = read(signature_name(generation.generation))
+    except NotFoundError:
+        signature = None
+    trust.check(data, signature, where)
+
+
+def trusted_current(store: ModelStore) -> Generation | None:
+    """Return the generation in force, or None if there is none or it is not trusted."""
+    with suppress(UntrustedError):
+        return store.current()
+    return None
+
+
 def verify_generation(store: ModelStore, number: int) -> Generation:
     """Read every model of a generation and return it; raise NotFoundError or DamagedError if one fails."""
     generation = store.generation(number)
@@ -112,13 +140,17 @@ def is_damaged_pointer(data: bytes) -> bool:
 def newest_complete(store: ModelStore) -> Generation | None:
     """Return the newest generation whose models are all intact, or None."""
     for number in reversed(store.generations()):
-        with suppress(DamagedError, NotFoundError):
+        with suppress(DamagedError, NotFoundError, UntrustedError):
             return verify_generation(store, number)
     return None
 
 
 def record_name(number: int) -> str:
     return f"generation-{number}.json"
+
+
+def signature_name(number: int) -> str:
+    return f"generation-{number}.sig"
 
 
 def record_numbers(names: Iterable[str]) -> list[int]:
@@ -128,7 +160,7 @@ def record_numbers(names: Iterable[str]) -> list[int]:
 
 def outdated_generations(store: ModelStore, keep: int) -> list[int]:
     """Return all generations except the newest `keep` and the current one."""
-    current = store.current()
+    current = store.unchecked(None)
     numbers = store.generations()
     kept = set(numbers[-keep:]) | ({current.generation} if current else set())
     return [number for number in numbers if number not in kept]
@@ -136,10 +168,9 @@ def outdated_generations(store: ModelStore, keep: int) -> list[int]:
 
 def named_versions(store: ModelStore) -> set[tuple[str, int]]:
     """Return the (model, version) pairs that the current generation or any recorded one names."""
-    current = store.current()
-    named = [current] if current else []
+    named = [store.unchecked(None)]
     for number in store.generations():
         # Nobody can roll back to a damaged record, so its versions need not be kept.
         with suppress(DamagedError, NotFoundError):
-            named.append(store.generation(number))
-    return {(model, ref.version) for generation in named for model, ref in generation.models.items()}
+            named.append(store.unchecked(number))
+    return {(model, ref.version) for generation in named if generation for model, ref in generation.models.items()}

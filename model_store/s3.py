@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 
 from model_store.bucket import Bucket, S3Object
-from model_store.exceptions import ConflictError, StoreError
+from model_store.exceptions import ConflictError, StoreError, UntrustedError
 from model_store.lease import Lease
-from model_store.manifest import Generation, decode, encode
+from model_store.manifest import Generation, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
@@ -22,6 +22,8 @@ from model_store.publication import (
     MODEL,
     SET_ASIDE,
     Version,
+    check_record,
+    decode_record,
     is_damaged_pointer,
     named_versions,
     newest_complete,
@@ -29,9 +31,12 @@ from model_store.publication import (
     read_verified,
     record_name,
     record_numbers,
+    signature_name,
+    trusted_current,
     verify_generation,
     write_generation,
 )
+from model_store.signing import NO_TRUST, Trust
 from model_store.store import KEEP_GENERATIONS, Draft, Repair, StoredModel
 
 # Seconds from a lease's last renewal until the lease expires.
@@ -47,9 +52,15 @@ class S3Store:
     """A store under a prefix of a bucket. Neither readers nor writers wait for each other."""
 
     def __init__(
-        self, bucket: str, prefix: str, lease_s: float = LEASE_S, monotonic: Callable[[], float] = time.monotonic
+        self,
+        bucket: str,
+        prefix: str,
+        lease_s: float = LEASE_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        trust: Trust = NO_TRUST,
     ) -> None:
         self._bucket = Bucket(bucket, prefix)
+        self._trust = trust
         self._lease = Lease(self._bucket, lease_s, monotonic)
 
     @property
@@ -59,12 +70,27 @@ class S3Store:
     def stamp(self) -> Hashable:
         return self._bucket.etag(CURRENT)
 
+    @property
+    def verifies(self) -> bool:
+        return self._trust.verifies
+
     def current(self) -> Generation | None:
-        return _decode_pointer(self._bucket.find(CURRENT))
+        found = self._bucket.find(CURRENT)
+        return self._checked(found.data, CURRENT, None) if found else None
 
     def generation(self, number: int) -> Generation:
         name = record_name(number)
-        return decode(self._read(name), Generation, name)
+        return self._checked(self._read(name), name, number)
+
+    def unchecked(self, number: int | None) -> Generation | None:
+        if number is None:
+            return _decode_pointer(self._bucket.find(CURRENT))
+        return decode_record(self._read(record_name(number)), record_name(number), number)
+
+    def _checked(self, data: bytes, name: str, number: int | None) -> Generation:
+        generation = decode_record(data, name, number)
+        check_record(generation, data, name, self._trust, self._read)
+        return generation
 
     def generations(self) -> list[int]:
         return record_numbers(self._bucket.listing())
@@ -95,22 +121,28 @@ class S3Store:
         removed = outdated_generations(self, keep)
         for number in removed:
             self._bucket.remove(record_name(number))
+            self._bucket.remove(signature_name(number))
         # Another writer may be writing versions above the current generation. Read the current one before the named
         # versions: a version published in between is then above the limit, and stays.
-        current = self.current()
+        current = self.unchecked(None)
         if current:
             self._remove_unnamed_versions(current.generation)
         return removed
 
     def repair(self) -> Repair | None:
         before = self._bucket.find(CURRENT)
-        if before is None or not is_damaged_pointer(before.data):
+        if before is None:
+            return None
+        is_damaged = is_damaged_pointer(before.data)
+        if not is_damaged and (not self.verifies or trusted_current(self)):
             return None
         found = newest_complete(self)
+        if not is_damaged and not found:
+            return None
         self._lease.confirm()
         self._bucket.put(SET_ASIDE, before.data)
         if found:
-            self._move_pointer(before, found)
+            self._move_pointer(before, self._read(record_name(found.generation)))
         else:
             self._bucket.remove(CURRENT, before.etag)
         return Repair(SET_ASIDE, found)
@@ -118,7 +150,8 @@ class S3Store:
     def rollback(self, number: int) -> Generation:
         before = self._bucket.find(CURRENT)
         generation = verify_generation(self, number)
-        self._move_pointer(before, generation)
+        # The record's own bytes: its signature is of these.
+        self._move_pointer(before, self._read(record_name(number)))
         return generation
 
     def _publish_once(self, drafts: Sequence[Draft]) -> Generation:
@@ -126,20 +159,32 @@ class S3Store:
         before = self._bucket.find(CURRENT)
         current = _decode_pointer(before)
         number = self._next_number(current)
-        generation = write_generation(number, drafts, current, self._write_version)
+        generation = write_generation(number, drafts, self._carried_over(before), self._write_version)
+        record = encode(generation)
+        signature = self._trust.sign(record)
         self._lease.confirm()
-        self._bucket.create(record_name(number), encode(generation))
+        self._bucket.create(record_name(number), record)
+        if signature:
+            self._bucket.put(signature_name(number), signature)
         try:
-            self._move_pointer(before, generation)
+            self._move_pointer(before, record)
         except ConflictError:
             # The generation was never in force. `collect` removes its versions later.
             self._bucket.remove(record_name(number))
+            if signature:
+                self._bucket.remove(signature_name(number))
             raise
         return generation
 
-    def _move_pointer(self, before: S3Object | None, generation: Generation) -> None:
-        """Point to a generation; raise ConflictError when the pointer is no longer the object `before`."""
-        document = encode(generation)
+    def _carried_over(self, before: S3Object | None) -> Generation | None:
+        """Return the generation whose models are carried over: the one in force, if it is trusted."""
+        try:
+            return self._checked(before.data, CURRENT, None) if before else None
+        except UntrustedError:
+            return None
+
+    def _move_pointer(self, before: S3Object | None, document: bytes) -> None:
+        """Point to a generation by its record; raise ConflictError when the pointer is no longer `before`."""
         try:
             if before:
                 self._bucket.replace(CURRENT, document, before.etag)
@@ -147,7 +192,8 @@ class S3Store:
                 self._bucket.create(CURRENT, document)
         except ConflictError:
             # If the answer to a successful write is lost, boto3 writes again and conflicts with its own first write.
-            if self.current() != generation:
+            found = self._bucket.find(CURRENT)
+            if found is None or found.data != document:
                 raise
 
     def _next_number(self, current: Generation | None) -> int:
@@ -173,4 +219,4 @@ class S3Store:
 
 
 def _decode_pointer(pointer: S3Object | None) -> Generation | None:
-    return decode(pointer.data, Generation, CURRENT) if pointer else None
+    return decode_record(pointer.data, CURRENT) if pointer else None

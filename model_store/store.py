@@ -43,11 +43,21 @@ class ModelStore(Protocol):
     def stamp(self) -> Hashable:
         """Return a cheap value that changes whenever another generation becomes current; None in an empty store."""
 
+    @property
+    def verifies(self) -> bool:
+        """True if only generations that a known key has signed are read."""
+
     def current(self) -> Generation | None:
-        """Return the generation in force, or None in an empty store."""
+        """Return the generation in force, or None in an empty store. Raise UntrustedError if a signature is lacking."""
 
     def generation(self, number: int) -> Generation:
-        """Return a published generation; raise NotFoundError if it does not exist or was collected."""
+        """Return a published generation; raise NotFoundError if it does not exist or was collected.
+
+        Raise UntrustedError if a signature is lacking.
+        """
+
+    def unchecked(self, number: int | None) -> Generation | None:
+        """Return a published generation, or for None the one in force, without checking its signature."""
 
     def generations(self) -> list[int]:
         """Return the numbers of the generations that can be rolled back to, oldest first."""
@@ -73,6 +83,7 @@ class ModelStore(Protocol):
     def publish(self, drafts: Sequence[Draft]) -> Generation:
         """Make the drafts current together. Models of the current generation without a draft are carried over.
 
+        Models of a current generation that is not trusted are not carried over: this store would sign for them.
         Raise StoreError if this store object led once and no longer does. One that never led may publish.
         """
 
@@ -81,6 +92,8 @@ class ModelStore(Protocol):
 
     def repair(self) -> Repair | None:
         """Set a damaged pointer aside, and put the newest complete generation in force. None: the pointer is sound.
+
+        A pointer to a generation that is not trusted is set aside too, if there is a trusted one to put in force.
 
         Raise DamagedError if another version of Headroom wrote the pointer: it is not damaged, only unreadable here.
         """

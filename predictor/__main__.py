@@ -71,6 +71,13 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
 )
 @option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to read models from.")
 @option(
+    "--verify-key-file",
+    "MODEL_VERIFY_KEY_FILE",
+    "",
+    str,
+    "PEM file of one or several public keys. Only generations that one of them has signed are loaded. Empty: all are.",
+)
+@option(
     "--model-sync-interval-sec",
     "MODEL_SYNC_INTERVAL_SEC",
     10.0,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from model_store import open_store
+from model_store import Trust, open_store
 from predictor import sidecar, sidecar_status, v1
 from predictor.config import Config
 from predictor.engine import Engine
@@ -70,7 +70,7 @@ def create_app(config: Config) -> Application:
 
 
 def create_repository(config: Config, engine: Engine) -> Repository:
-    store = open_store(config.model_store)
+    store = open_store(config.model_store, Trust(verify_key_file=config.verify_key_file))
     return Repository(store, engine, config.model_control_mode, config.version_policy, config.limits)
 
 

@@ -29,6 +29,7 @@ class Config:
     max_body_bytes: int
     max_rows: int
     max_model_bytes: int = LIMITS.model_bytes
+    verify_key_file: str = ""
 
     @property
     def limits(self) -> Limits:

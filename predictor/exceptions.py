@@ -1,17 +1,22 @@
 """The predictor's errors."""
 
+# Why models are refused: the store can't be read, no known key has signed the generation, a file is damaged or too
+# large, the graph is not allowed, or the model fails its trial.
+REFUSALS = ("store", "signature", "files", "graph", "trial")
+
 
 class PredictorError(Exception):
     """The base of the predictor's errors."""
 
 
 class ModelError(PredictorError):
-    """A version of a model can't be served."""
+    """A version of a model can't be served. `kind` says in metrics what refused it; see REFUSALS."""
 
-    def __init__(self, model: str, version: int | None, reason: str) -> None:
+    def __init__(self, model: str, version: int | None, reason: str, kind: str = "files") -> None:
         super().__init__(f"{model}/{version}: {reason}" if version else f"{model}: {reason}")
         self.model = model
         self.version = version
+        self.kind = kind
 
 
 class NotLoadedError(PredictorError):

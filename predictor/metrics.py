@@ -100,6 +100,12 @@ class _EngineCollector(Collector):
         for outcome, count in repository.loads.items():
             loads.add_metric([outcome], count)
         yield loads
+        refusals = CounterMetricFamily(
+            "headroom_predictor_refusals", "Failed attempts to load new models, by what refused them", labels=["reason"]
+        )
+        for reason, count in repository.refusals.items():
+            refusals.add_metric([reason], count)
+        yield refusals
         wrong = float(repository.last_error is not None)
         yield GaugeMetricFamily(
             "headroom_predictor_load_failing", "1 while the store or its newest models can't be loaded", value=wrong

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_store import Generation, ModelStore, StoreError
+from model_store import Generation, ModelStore, StoreError, UntrustedError
 from predictor.engine import Engine, Served
-from predictor.exceptions import ConflictError, ModelError, NotLoadedError
+from predictor.exceptions import REFUSALS, ConflictError, ModelError, NotLoadedError
 from predictor.loading import LIMITS, Limits
 from predictor.published import load_published, publications
 from predictor.triton_folders import folder_stamps, load_folder
@@ -68,13 +68,15 @@ class Repository:
         self.mode = mode
         self.polls = 0
         self.loads = {"ok": 0, "failed": 0}
+        self.refusals = dict.fromkeys(REFUSALS, 0)
         self._read_at = time.monotonic()
         self._is_slow = False
         self._store = store
         self._engine = engine
         self._policies = policies
         self._limits = limits
-        self._root = Path(store.location) if "://" not in store.location else None
+        # Plain Triton folders have no signature.
+        self._root = Path(store.location) if "://" not in store.location and not store.verifies else None
         self._stamp: Hashable = None
         self._generation: Generation | None = None
         self._store_error: str | None = None
@@ -203,6 +205,7 @@ class Repository:
                 logger.error("can't read the model store; the loaded models keep serving: %s", error)
             self._store_error = str(error)
             self.loads["failed"] += 1
+            self.refusals["signature" if isinstance(error, UntrustedError) else "store"] += 1
             return True
         if self._store_error:
             logger.info("the model store is readable again")
@@ -318,6 +321,7 @@ class Repository:
 
     def _report(self, unit: _Unit, error: ModelError) -> None:
         self.loads["failed"] += 1
+        self.refusals[error.kind] += 1
         if str(error) != str(self._failed.get(unit.names)):
             logger.error("can't load %s; the loaded models keep serving: %s", ", ".join(unit.names), error)
         self._failed[unit.names] = error

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import xgboost as xgb
 
-from model_store import ROW_FEATURES, Draft, Feature, Manifest, Output, StoreError, open_store
+from model_store import ROW_FEATURES, Draft, Feature, Manifest, Output, StoreError, Trust, open_store
 from model_store.manifest import summary
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, expected, export
@@ -30,6 +30,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 @click.argument("model", type=_FILE)
 @click.option("--features", default="", help="The model's columns in order, comma-separated; default: the saved names.")
 @click.option("--store", "location", default="", help="Model store to publish in.")
+@click.option("--signing-key-file", default="", help="PEM file of an Ed25519 key that signs the generation.")
+@click.option(
+    "--verify-key-file", default="", help="PEM file of public keys that may have signed the models beside this one."
+)
 @click.option("--name", default="ttft", help="Name of the model in the store.")
 @click.option("--output-name", default="", help="Name of the output column; default: NAME_ms.")
 @click.option("--unit", default="ms", help="Unit of the output.")
@@ -51,6 +55,8 @@ def main(
     model: Path,
     features: str,
     location: str,
+    signing_key_file: str,
+    verify_key_file: str,
     name: str,
     output_name: str,
     unit: str,
@@ -85,7 +91,9 @@ def main(
             out.write_bytes(onnx_bytes)
             click.echo(f"written     {out} ({len(onnx_bytes)} bytes)")
         if location:
-            generation = open_store(location).publish([Draft(manifest, onnx_bytes)])
+            generation = open_store(location, Trust(signing_key_file, verify_key_file)).publish(
+                [Draft(manifest, onnx_bytes)]
+            )
             version = generation.models[name].version
             click.echo(f"published   generation {generation.generation} of {location}: {name}/{version}")
     except (ExportError, StoreError, OSError) as error:

@@ -21,8 +21,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # --model-store s3://, --tokenizer and --tracing.
 IMAGES: Final = {
     "epp": ("epp", "predictor", "s3", "tokenizer", "tracing"),
-    "latency-training": ("trainer", "s3"),
-    "latency-prediction": ("predictor", "s3"),
+    "latency-training": ("trainer", "s3", "signing"),
+    "latency-prediction": ("predictor", "s3", "signing"),
 }
 PROJECT: Final = "headroom"
 _HEADER: Final = "# Made by scripts/image_locks.py from requirements.lock: headroom[{extras}].\n"

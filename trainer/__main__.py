@@ -53,6 +53,20 @@ _COUNT = click.IntRange(1)
     "File of bearer tokens, one a line, re-read when it changes: callers must send one. Empty: none is asked for.",
 )
 @option("--model-store", "MODEL_STORE", "/models", str, "Folder, or s3://bucket/prefix, to publish models in.")
+@option(
+    "--signing-key-file",
+    "MODEL_SIGNING_KEY_FILE",
+    "",
+    str,
+    "PEM file of an Ed25519 key that signs each generation. Empty: generations are not signed.",
+)
+@option(
+    "--verify-key-file",
+    "MODEL_VERIFY_KEY_FILE",
+    "",
+    str,
+    "PEM file of public keys. Only generations that one of them or the signing key has signed are read.",
+)
 @option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
 @option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")
 @option(

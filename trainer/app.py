@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_store import open_store
+from model_store import Trust, open_store
 from serving.bodies import BodyError, BodyMemory, read_body
 from trainer import models_api
 from trainer.config import Config
@@ -45,7 +45,8 @@ def create_app(config: Config) -> Starlette:
     """Create the application of one model store. It trains while it runs. Raise StoreError for an unusable location."""
     window = Window(config.max_training_data_size_per_bucket, config.test_train_ratio, config.max_test_data_size)
     metrics = Metrics(window, config.fit)
-    store, fitting = open_store(config.model_store), FittingProcess()
+    store = open_store(config.model_store, Trust(config.signing_key_file, config.verify_key_file))
+    fitting = FittingProcess()
     settings = config.pass_settings()
     retraining = Retraining(window, store, metrics, settings, config.retraining_interval_sec, fitting.learn)
     journal = Journal(Path(config.sample_journal)) if config.sample_journal else None

@@ -17,6 +17,8 @@ class Config:
     cert_path: str = ""
     token_file: str = ""
     model_store: str
+    signing_key_file: str = ""
+    verify_key_file: str = ""
     keep_generations: int
     sample_journal: str
     retraining_interval_sec: float

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
-from model_store import DamagedError, Generation, ModelStore, NotFoundError, StoreError
+from model_store import DamagedError, Generation, ModelStore, NotFoundError, StoreError, UntrustedError
 from trainer.canary import Canary
 from trainer.exceptions import GraphError
 from trainer.graph import Graph
@@ -144,7 +144,7 @@ class Retraining:
         try:
             if await self._in_thread(self._store.generation, before.generation) == before:
                 return
-        except (NotFoundError, DamagedError):
+        except (NotFoundError, DamagedError, UntrustedError):
             pass
         self._metrics.store_replacements.inc()
         logger.error(
@@ -156,10 +156,10 @@ class Retraining:
             self._current = None
 
     async def _read_pointer(self) -> Generation | None:
-        """Return the generation in force. A leading trainer first repairs a damaged pointer."""
+        """Return the generation in force. A leading trainer first repairs a damaged or untrusted pointer."""
         try:
             return await self._in_thread(self._store.current)
-        except DamagedError as error:
+        except (DamagedError, UntrustedError) as error:
             self._leads = await self._in_thread(self._store.lead, self._settings.job.trainer_id)
             if not self._leads:
                 raise

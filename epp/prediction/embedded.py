@@ -7,7 +7,7 @@ import numpy as np
 from epp.exceptions import PredictionUnavailableError
 from epp.prediction.features import FeatureColumns
 from epp.scheduling.snapshot import Predictions
-from model_store import open_store
+from model_store import Trust, open_store
 from predictor.engine import Engine
 from predictor.latency_pair import LatencyPair
 from predictor.repository import Repository
@@ -16,10 +16,10 @@ from predictor.repository import Repository
 class EmbeddedLatencyClient:
     """Predicts in process, without waiting. Other threads load new models from the store and swap them in."""
 
-    def __init__(self, location: str, sync_interval_s: float) -> None:
+    def __init__(self, location: str, sync_interval_s: float, verify_key_file: str = "") -> None:
         self._engine = Engine()
         self._pair = LatencyPair(self._engine)
-        self._repository = Repository(open_store(location), self._engine)
+        self._repository = Repository(open_store(location, Trust(verify_key_file=verify_key_file)), self._engine)
         self._location = location
         self._sync_interval_s = sync_interval_s
         self._polling: asyncio.Task[None] | None = None

@@ -285,6 +285,7 @@ def test_pods_restart_only_when_their_settings_change() -> None:
 # Settings of the two programs that the chart itself decides.
 _DECIDED = {"TRAINER_HOST", "TRAINER_PORT", "MODEL_STORE", "SAMPLE_JOURNAL", "PREDICT_HOST", "PREDICT_PORT"}
 _DECIDED |= {"PREDICT_GRPC_PORT", "TRAINING_SERVER_URL", "TRAINER_CERT_PATH", "PREDICT_CERT_PATH"}
+_DECIDED |= {"MODEL_SIGNING_KEY_FILE", "MODEL_VERIFY_KEY_FILE"}
 _DECIDED |= {"TRAINER_TOKEN_FILE", "PREDICT_TOKEN_FILE"}
 _TRAINER: dict[str, Any] = {
     "retrainingIntervalSec": 2,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lab.ports import free_port
-from model_store import Draft, open_store
+from model_store import Draft, Trust, open_store
+from model_store.signing import make_keys
 from predictor.engine import Engine, Served
 from predictor.exceptions import ModelError
 from predictor.published import load_published
@@ -206,6 +207,27 @@ async def test_a_reload_serves_the_newest_generation_even_while_an_older_one_loa
     assert (await reloading).loaded
     assert engine.generation == newest
     await repository.close()
+
+
+def test_with_a_verify_key_only_signed_generations_are_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    signing, verify, place = tmp_path / "signing.key", tmp_path / "verify.pem", tmp_path / "store"
+    make_keys(signing, verify)
+    store = open_store(str(place), Trust(str(signing)))
+    store.publish(pair(1.0))
+    # A plain Triton folder has no signature.
+    (place / "plain" / "1").mkdir(parents=True)
+    (place / "plain" / "1" / "model.onnx").write_bytes(pair(1.0)[0].onnx)
+    with running_predictor(place, verify_key_file=str(verify)) as url:
+        assert ttft(url) == SUM
+        assert call(f"{url}/v1/plain", ROW)[0] == 404
+        open_store(str(place)).publish(pair(9.0))
+        refused = 'headroom_predictor_refusals_total{reason="signature"}'
+        until(lambda: float(call(f"{url}/metrics")[1].split(refused)[1].split()[0]) > 2)
+        assert "current.json is not signed" in call(f"{url}/status")[1]["last_error"]
+        assert caplog.text.count("is not signed") == 1
+        assert ttft(url) == SUM
+        store.publish(pair(2.0))
+        until(lambda: ttft(url) == 2 * SUM)
 
 
 def test_a_poll_of_a_bucket_is_one_request(bucket: BucketPlace, s3: S3Server) -> None:

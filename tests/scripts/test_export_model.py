@@ -7,7 +7,8 @@ import pytest
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from model_store import open_store
+from model_store import Trust, open_store
+from model_store.signing import make_keys
 from tests.live import PATIENCE_S
 from trainer.graph import Graph
 
@@ -67,11 +68,14 @@ def test_the_scikit_learn_interface_and_saved_names_work(tmp_path: Path) -> None
     assert "compared    2 rows" in result.stdout
 
 
-def test_a_second_export_keeps_the_models_of_the_first(tmp_path: Path) -> None:
+def test_a_second_export_keeps_the_models_of_the_first_and_signs_both(tmp_path: Path) -> None:
     train(tmp_path / "m.json", names=NAMES)
+    make_keys(tmp_path / "signing.key", tmp_path / "verify.pem")
+    key = ("--signing-key-file", tmp_path / "signing.key")
     for name in ("ttft", "tpot"):
-        assert export(tmp_path / "m.json", "--store", tmp_path / "store", "--name", name).returncode == 0
-    generation = open_store(str(tmp_path / "store")).current()
+        assert export(tmp_path / "m.json", "--store", tmp_path / "store", "--name", name, *key).returncode == 0
+    trust = Trust(verify_key_file=str(tmp_path / "verify.pem"))
+    generation = open_store(str(tmp_path / "store"), trust).current()
     assert generation
     assert set(generation.models) == {"ttft", "tpot"}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from model_store import Draft, open_store
+from model_store import Draft, Trust, open_store
+from model_store.signing import make_keys
 from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
@@ -207,6 +208,25 @@ def test_a_graph_that_can_not_run_is_replaced_by_the_next_pass(
         until(lambda: failures(url, "read") >= 1)
         assert "can't read the generation in force" in caplog.text
         feed_until(url, lambda: generation(url) > broken.generation)
+
+
+def test_a_signing_trainer_replaces_a_generation_that_another_wrote(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    signing, verify, place = tmp_path / "signing.key", tmp_path / "verify.pem", tmp_path / "store"
+    make_keys(signing, verify)
+    with running_trainer(place, signing_key_file=str(signing)) as url:
+        feed(url)
+        until(lambda: generation(url) >= 1)
+        until(lambda: call(f"{url}/data/status")[1]["last_pass"]["outcome"] == "published")
+        before = generation(url)
+        open_store(str(place)).publish(pair(9.0))
+        until(lambda: metric(url, "headroom_trainer_store_repairs_total") == 1)
+        assert "current.json is not signed" in caplog.text
+        reader = open_store(str(place), Trust(verify_key_file=str(verify)))
+        current = reader.current()
+        assert current
+        assert current.generation == before
 
 
 def test_a_slow_s3_is_told_once_and_recovers(

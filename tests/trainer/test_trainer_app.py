@@ -25,12 +25,17 @@ from trainer.graph import Graph
 
 @contextmanager
 def running_trainer(
-    store: Path | str, min_samples: int = 100, journal: str = "", model_type: str = "xgboost"
+    store: Path | str,
+    min_samples: int = 100,
+    journal: str = "",
+    model_type: str = "xgboost",
+    signing_key_file: str = "",
 ) -> Iterator[str]:
     config = Config(
         host="127.0.0.1",
         port=0,
         model_store=str(store),
+        signing_key_file=signing_key_file,
         keep_generations=3,
         sample_journal=journal,
         retraining_interval_sec=0.05,

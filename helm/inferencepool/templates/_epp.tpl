@@ -109,6 +109,7 @@ true
 {{- if include "inferencepool.isEmbedded" . -}}
 {{- $interval := (include "inferencepool.sidecars" . | fromYaml).predictionServers.config.modelSyncIntervalSec -}}
 {{- $own = append $own (dict "name" "MODEL_STORE" "value" (include "inferencepool.store" .)) -}}
+{{- if include "inferencepool.isSigned" . }}{{ $own = append $own (dict "name" "MODEL_VERIFY_KEY_FILE" "value" (include "inferencepool.verifyKeyFile" .)) }}{{ end -}}
 {{- $own = append $own (dict "name" "MODEL_SYNC_INTERVAL_SEC" "value" (include "inferencepool.text" $interval)) -}}
 {{- $own = concat $own (include "inferencepool.s3Env" . | fromYamlArray) -}}
 {{- end -}}
@@ -168,6 +169,9 @@ volumeMounts:
   {{- end }}
   {{- if and (include "inferencepool.isEmbedded" .) (not .Values.modelStore.s3.url) }}
   - {name: model-store, mountPath: {{ .Values.modelStore.mountPath }}, readOnly: true}
+  {{- end }}
+  {{- if and (include "inferencepool.isEmbedded" .) (include "inferencepool.isSigned" .) }}
+  - {{ include "inferencepool.verifyMount" . }}
   {{- end }}
   {{- with $values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}

@@ -12,6 +12,8 @@ envFrom:
 env:
   {{- $own := append (include "inferencepool.s3Env" . | fromYamlArray) (dict "name" "TRAINER_PORT" "value" "8000") }}
   {{- if include "inferencepool.trainerTls" . }}{{ $own = append $own (dict "name" "TRAINER_CERT_PATH" "value" "/certs") }}{{ end }}
+  {{- if include "inferencepool.isSigned" . }}{{ $own = append $own (dict "name" "MODEL_SIGNING_KEY_FILE" "value" (include "inferencepool.signingKeyFile" .)) }}{{ end }}
+  {{- if include "inferencepool.isSigned" . }}{{ $own = append $own (dict "name" "MODEL_VERIFY_KEY_FILE" "value" (include "inferencepool.verifyKeyFile" .)) }}{{ end }}
   {{- if include "inferencepool.trainerAsksToken" . }}{{ $own = append $own (dict "name" "TRAINER_TOKEN_FILE" "value" (include "inferencepool.tokenFile" .)) }}{{ end }}
   {{- include "inferencepool.mergedEnv" (dict "own" $own "given" $trainer.env) | nindent 2 }}
 ports:
@@ -30,6 +32,10 @@ volumeMounts:
   {{- if include "inferencepool.trainerTls" . }}
   - {name: tls, mountPath: /certs, readOnly: true}
   {{- end }}
+  {{- if include "inferencepool.isSigned" . }}
+  - {{ include "inferencepool.signingMount" . }}
+  - {{ include "inferencepool.verifyMount" . }}
+  {{- end }}
   {{- if include "inferencepool.trainerAsksToken" . }}
   - {{ include "inferencepool.tokenMount" . }}
   {{- end }}
@@ -44,6 +50,7 @@ volumeMounts:
 {{- range $name, $value := dict "PREDICT_PORT" $port "PREDICT_GRPC_PORT" $grpcPort "TRAINING_SERVER_URL" (include "inferencepool.trainingUrl" .root) -}}
 {{- $own = append $own (dict "name" $name "value" (toString $value)) -}}
 {{- end -}}
+{{- if include "inferencepool.isSigned" .root }}{{ $own = append $own (dict "name" "MODEL_VERIFY_KEY_FILE" "value" (include "inferencepool.verifyKeyFile" .root)) }}{{ end -}}
 {{- if include "inferencepool.predictorsAskToken" .root }}{{ $own = append $own (dict "name" "PREDICT_TOKEN_FILE" "value" (include "inferencepool.tokenFile" .root)) }}{{ end -}}
 {{- $own = concat (include "inferencepool.s3Env" .root | fromYamlArray) $own -}}
 name: prediction-server-{{ .number }}
@@ -72,6 +79,9 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
   {{- if not .root.Values.modelStore.s3.url }}
   - {name: model-store, mountPath: {{ .root.Values.modelStore.mountPath }}, readOnly: true}
+  {{- end }}
+  {{- if include "inferencepool.isSigned" .root }}
+  - {{ include "inferencepool.verifyMount" .root }}
   {{- end }}
   {{- if include "inferencepool.predictorsAskToken" .root }}
   - {{ include "inferencepool.tokenMount" .root }}
