@@ -6,8 +6,9 @@ the end of the run.
 """
 
 import contextlib
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator
+from functools import cache
+from typing import Any, Final
 
 import pytest
 
@@ -48,17 +49,28 @@ class Groups:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Build Go's programs before a test's time-out runs: a first build takes longer than a test may.
-
-        Ignore failures here: the fixture that needs a program reports them.
-        """
-        with contextlib.suppress(NoProgramError, BuildError):
-            if _BUILT in _fixtures(item):
-                for part in PARTS:
-                    command_of(part)
-            if "h2spec" in _fixtures(item):
-                H2SPEC.build()
+        """Build Go's programs before a test's time-out runs: a first build takes longer than a test may."""
+        for fixture in _BUILDERS.keys() & _fixtures(item).keys():
+            _build(fixture)
         return (yield)
+
+
+@cache
+def _build(fixture: str) -> None:
+    """Build what a fixture needs, or wait for another process that builds it.
+
+    Ignore failures here: the fixture reports them.
+    """
+    with contextlib.suppress(NoProgramError, BuildError):
+        _BUILDERS[fixture]()
+
+
+def _build_control_plane() -> None:
+    for part in PARTS:
+        command_of(part)
+
+
+_BUILDERS: Final[dict[str, Callable[[], object]]] = {_BUILT: _build_control_plane, "h2spec": H2SPEC.build}
 
 
 def _group(item: pytest.Item) -> str:
