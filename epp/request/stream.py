@@ -7,7 +7,7 @@ import msgspec
 _MAX_EVENT_BYTES = 1 << 20
 _DONE = b"[DONE]"
 # The last events of the Responses API, by their type.
-_LAST_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
+_LAST_TYPES = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "error")
 
 
 class Delta(msgspec.Struct, frozen=True):
