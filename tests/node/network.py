@@ -5,15 +5,14 @@ stays; the next cluster that takes the subnet removes it.
 """
 
 import asyncio
-import fcntl
 import os
 import shutil
+import socket
 import subprocess
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 _NUMBERS = range(16, 250)
 # As with containerd, every user in a pod may bind ports below 1024.
@@ -74,13 +73,12 @@ class PodNetwork:
 @contextmanager
 def free_subnet() -> Iterator[Subnet]:
     """Reserve a subnet that no other cluster on this machine uses. Raise NetworkError if none is free."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
-    folder.mkdir(parents=True, exist_ok=True)
     for number in _NUMBERS:
-        with (folder / f"subnet-{number}.lock").open("w") as lock:
+        # A name that the kernel keeps for this network namespace, as it does the bridge's, while the socket is open.
+        with socket.socket(socket.AF_UNIX) as taken:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                taken.bind(f"\0headroom-subnet-{number}")
+            except OSError:
                 continue
             yield Subnet(number)
             return
