@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model_store.exceptions import ConflictError, NotFoundError, StoreUnavailableError
+from model_store.exceptions import ConflictError, DamagedError, NotFoundError, StoreUnavailableError
 
 _CONFIG = Config(
     connect_timeout=3,
@@ -22,6 +22,8 @@ _CONFIG = Config(
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
+# The largest lease or pointer.
+_SMALL_BYTES = 1 << 20
 _REFUSALS = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 
 
@@ -49,17 +51,22 @@ class Bucket:
     def location(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def get(self, key: str) -> S3Object:
-        """Return the object; raise NotFoundError when it does not exist."""
+    def get(self, key: str, limit_bytes: int, is_cut_off: bool = False) -> S3Object:
+        """Return the object; raise NotFoundError when it does not exist.
+
+        Raise DamagedError when it is larger than the limit, or return what is one byte longer than the limit.
+        """
         with self._store_errors(key):
             answer = self._client().get_object(Bucket=self._bucket, Key=self._prefix + key)
             with answer["Body"] as body:
-                return S3Object(body.read(), answer["ETag"])
+                if answer["ContentLength"] > limit_bytes and not is_cut_off:
+                    raise DamagedError(f"{self.location}/{key} has more than {limit_bytes} bytes")
+                return S3Object(body.read(limit_bytes + 1), answer["ETag"])
 
-    def find(self, key: str) -> S3Object | None:
-        """Return the object, or None when it does not exist."""
+    def find(self, key: str, is_cut_off: bool = False) -> S3Object | None:
+        """Return a small object as `get` does, or None when it does not exist."""
         try:
-            return self.get(key)
+            return self.get(key, _SMALL_BYTES, is_cut_off)
         except NotFoundError:
             return None
 

@@ -8,11 +8,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from model_store.exceptions import NotFoundError, StoreError, StoreUnavailableError
+from model_store.exceptions import DamagedError, NotFoundError, StoreError, StoreUnavailableError
 from model_store.manifest import Generation, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
+    DOCUMENT_BYTES,
     MANIFEST,
     MODEL,
     SET_ASIDE,
@@ -149,7 +150,7 @@ class FolderStore:
     def repair(self) -> Repair | None:
         with _store_errors(self._root), _writer_lock(self._root):
             try:
-                data = self._read(CURRENT)
+                data = self._read(CURRENT, is_cut_off=True)
             except NotFoundError:
                 return None
             is_damaged = is_damaged_pointer(data)
@@ -173,10 +174,14 @@ class FolderStore:
             _write_atomically(self._root / CURRENT, self._read(record_name(number)))
         return generation
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, limit_bytes: int = DOCUMENT_BYTES, is_cut_off: bool = False) -> bytes:
+        """Return a file's bytes. A longer file is damage, or is cut off at one byte more than the limit."""
         path = self._root / name
         try:
-            return path.read_bytes()
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size > limit_bytes and not is_cut_off:
+                    raise DamagedError(f"{path} has more than {limit_bytes} bytes")
+                return file.read(limit_bytes + 1)
         except FileNotFoundError as error:
             raise NotFoundError(f"{path} does not exist") from error
         except OSError as error:

@@ -28,6 +28,8 @@ SET_ASIDE = f"{CURRENT}.damaged"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 CONFIG = "config.pbtxt"
+# The largest record, manifest or signature that is read. Real ones have some KB.
+DOCUMENT_BYTES = 1 << 20
 _RECORD = re.compile(r"generation-(\d+)\.json")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -72,21 +74,26 @@ def write_generation(
 
 
 def read_verified(
-    generation: Generation, model: str, read: Callable[[str], bytes], limit_bytes: int | None
+    generation: Generation, model: str, read: Callable[[str, int], bytes], limit_bytes: int | None
 ) -> StoredModel:
-    """Read a model and check its hashes; raise NotFoundError, or DamagedError when its bytes have changed."""
+    """Read a model and check its hashes; raise NotFoundError, or DamagedError when its bytes have changed.
+
+    `read` takes a name and the largest size. No file is read beyond the size that its manifest tells.
+    """
     ref = generation.models.get(model)
     if ref is None:
         raise NotFoundError(f"generation {generation.generation} has no model {model!r}")
     where = f"{model}/{ref.version}/{MANIFEST}"
-    document = read(where)
+    document = read(where, DOCUMENT_BYTES)
     if sha256_of(document) != ref.manifest_sha256:
         raise DamagedError(f"{where} is not the manifest that generation {generation.generation} names")
     manifest = decode(document, Manifest, where)
     path = f"{model}/{ref.version}/{manifest.file.name}"
+    if "/" in manifest.file.name:
+        raise DamagedError(f"{where} names a file elsewhere: {manifest.file.name!r}")
     if limit_bytes is not None and manifest.file.size_bytes > limit_bytes:
         raise TooLargeError(f"{path} has {manifest.file.size_bytes} bytes, but the limit is {limit_bytes}")
-    onnx = read(path)
+    onnx = read(path, manifest.file.size_bytes)
     if len(onnx) != manifest.file.size_bytes or sha256_of(onnx) != manifest.file.sha256:
         raise DamagedError(f"{path} differs from its manifest's size or sha256")
     return StoredModel(manifest, onnx)
@@ -100,12 +107,14 @@ def decode_record(data: bytes, where: str, number: int | None = None) -> Generat
     return generation
 
 
-def check_record(generation: Generation, data: bytes, where: str, trust: Trust, read: Callable[[str], bytes]) -> None:
+def check_record(
+    generation: Generation, data: bytes, where: str, trust: Trust, read: Callable[[str, int], bytes]
+) -> None:
     """Raise UntrustedError if the trust demands a signature and `data`, the generation's record, has no valid one."""
     if not trust.verifies:
         return
     try:
-        signature = read(signature_name(generation.generation))
+        signature = read(signature_name(generation.generation), DOCUMENT_BYTES)
     except NotFoundError:
         signature = None
     trust.check(data, signature, where)
@@ -128,6 +137,8 @@ def verify_generation(store: ModelStore, number: int) -> Generation:
 
 def is_damaged_pointer(data: bytes) -> bool:
     """Return true if the pointer can't be read; raise DamagedError if only another version of Headroom can read it."""
+    if len(data) > DOCUMENT_BYTES:
+        return True
     try:
         decode(data, Generation, CURRENT)
     except DamagedError:

@@ -18,6 +18,7 @@ from model_store.manifest import Generation, encode
 from model_store.publication import (
     CONFIG,
     CURRENT,
+    DOCUMENT_BYTES,
     MANIFEST,
     MODEL,
     SET_ASIDE,
@@ -130,7 +131,7 @@ class S3Store:
         return removed
 
     def repair(self) -> Repair | None:
-        before = self._bucket.find(CURRENT)
+        before = self._bucket.find(CURRENT, is_cut_off=True)
         if before is None:
             return None
         is_damaged = is_damaged_pointer(before.data)
@@ -214,8 +215,8 @@ class S3Store:
             if match and int(match[2]) <= up_to and (match[1], int(match[2])) not in named:
                 self._bucket.remove(key)
 
-    def _read(self, key: str) -> bytes:
-        return self._bucket.get(key).data
+    def _read(self, key: str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
+        return self._bucket.get(key, limit_bytes).data
 
 
 def _decode_pointer(pointer: S3Object | None) -> Generation | None:

@@ -56,7 +56,7 @@ class BucketPlace:
         return f"s3://{self._name}/{self._prefix}"
 
     def read(self, name: str) -> bytes:
-        return self._bucket.get(name).data
+        return self._bucket.get(name, 1 << 30).data
 
     def write(self, name: str, data: bytes) -> None:
         self._bucket.put(name, data)

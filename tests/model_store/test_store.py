@@ -220,5 +220,22 @@ def test_a_pointer_of_another_version_is_left_alone(store: ModelStore, place: Pl
     assert place.read("current.json") == later
 
 
+@pytest.mark.parametrize("file", ["ttft/1/model.onnx", "ttft/1/manifest.json", "generation-1.json"])
+def test_no_file_is_read_beyond_what_it_may_have(store: ModelStore, place: Place, file: str) -> None:
+    store.publish([draft()])
+    place.write(file, place.read(file) + b" " * (2 << 20))
+    with pytest.raises(DamagedError, match=rf"{file} has more than \d+ bytes"):
+        store.rollback(1)
+
+
+def test_an_endless_pointer_is_set_aside_by_its_beginning(store: ModelStore, place: Place) -> None:
+    store.publish([draft()])
+    place.write("current.json", b" " * (2 << 20))
+    with pytest.raises(DamagedError, match=r"current.json has more than"):
+        store.current()
+    assert store.repair()
+    assert in_force(store).generation == 1
+
+
 def test_an_empty_store_needs_no_repair(store: ModelStore) -> None:
     assert store.repair() is None
