@@ -15,16 +15,19 @@ from rich.table import Table
 
 from lab.attack.frames import ATTACKS
 from lab.attack.neighbour import NeighbourReport, ask
+from lab.bench.block import Block
 from lab.bench.epp.pickers import Setting, run_picker
 from lab.bench.epp.servers import model_servers
 from lab.bench.figures import steps, write
 
+BLOCK = Block("scripts/attack --out")
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("grpcio", "hpack", "protobuf", "uvloop")
 _FRONTS = {"own": "http2", "grpcio": "grpcio"}
 _NONE = "none"
 _ENDPOINTS = 4
 _WARM_UP_S = 1.0
+_COLUMNS = ("p99 ms", "answered", "MiB")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -53,17 +56,22 @@ def _names(context: click.Context, parameter: click.Parameter, text: str) -> lis
 @click.option(
     "--front", "fronts", multiple=True, default=list(_FRONTS), type=click.Choice(list(_FRONTS)), help="Fronts."
 )
+@click.option("--out", "page", type=_FILE, help="Write the table into this page.")
 @click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")
-def main(names: list[str], seconds: float, fronts: Sequence[str], json_file: Path | None) -> None:
+def main(names: list[str], seconds: float, fronts: Sequence[str], page: Path | None, json_file: Path | None) -> None:
     """Run one attacker at a time against a picker, beside a neighbour that sends 20 requests/s.
 
     The table has the neighbour's 99th percentile in ms, the requests that were answered within 10 s of those sent, and
     the picker's largest resident memory in MiB. The first row is without an attack.
     """
+    if page and not BLOCK.has_place(page):
+        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
     cases = [(name, front) for name in (_NONE, *names) for front in fronts]
     with model_servers(_ENDPOINTS, large_pages=False) as endpoints:
         outcomes = {case: _attack(*case, seconds, endpoints) for case in steps(cases, "attacks")}
     Console(width=120).print(_table(outcomes, fronts))
+    if page:
+        BLOCK.write(page, _markdown(outcomes, fronts, seconds))
     if json_file:
         write(json_file, _figures(outcomes, fronts), _PACKAGES, {"seconds": seconds, "attacks": names})
 
@@ -91,19 +99,34 @@ def _attacker(name: str, address: str) -> Iterator[None]:
 
 
 def _table(outcomes: Outcomes, fronts: Sequence[str]) -> Table:
-    table = Table("attack")
-    for front in fronts:
-        for column in ("p99 ms", "answered", "MiB"):
-            table.add_column(f"{front}: {column}", justify="right")
-    for name in dict.fromkeys(name for name, _ in outcomes):
-        cells = (cell for front in fronts for cell in _cells(outcomes[name, front]))
-        table.add_row(name, *cells)
+    head, rows = _rows(outcomes, fronts)
+    table = Table(head[0])
+    for column in head[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _markdown(outcomes: Outcomes, fronts: Sequence[str], seconds: float) -> str:
+    head, rows = _rows(outcomes, fronts)
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    lines.insert(1, "|---|" + "---:|" * (len(head) - 1))
+    return "\n".join([*lines, "", f"Each attack lasted {seconds:g} s."])
+
+
+def _rows(outcomes: Outcomes, fronts: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the table's head, and a row for each attack."""
+    head = ["attack", *(f"{front}: {column}" for front in fronts for column in _COLUMNS)]
+    names = dict.fromkeys(name for name, _ in outcomes)
+    rows = [[name, *(cell for front in fronts for cell in _cells(outcomes[name, front]))] for name in names]
+    return head, rows
 
 
 def _cells(outcome: Outcome) -> tuple[str, str, str]:
     served = outcome.served
-    return f"{served.p99_ms:,.0f}", f"{served.answered}/{served.sent}", f"{outcome.rss_mib:,.0f}"
+    p99 = f"{served.p99_ms:,.0f}" if served.answered else "-"
+    return p99, f"{served.answered}/{served.sent}", f"{outcome.rss_mib:,.0f}"
 
 
 def _figures(outcomes: Outcomes, fronts: Sequence[str]) -> dict[str, float]:
