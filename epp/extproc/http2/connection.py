@@ -79,7 +79,10 @@ class Connection(asyncio.Protocol):
         # True while frames or messages wait for a turn. Reading pauses until none is left.
         self.unfinished = False
         self._turn_planned = False
+        # A transport may deliver several reads in one turn of the event loop, and the connection may end in it, too.
+        # They share the time.
         self._turn_end_s = 0.0
+        self._now_s = 0.0
         # The earliest time when the frames being handled may have arrived, the time of the newest read, and whether the
         # next read gets what came during a pause.
         self._arrived_s = 0.0
@@ -127,8 +130,13 @@ class Connection(asyncio.Protocol):
             self._unread = chain(self._unread or (), frames)
         else:
             self._unread = frames
-            self._note_arrival(monotonic(), len(data))
-            self._turn()
+            now_s = monotonic()
+            if self._paused:
+                self._read_after_pause(now_s, len(data))
+            else:
+                self._arrived_s = now_s
+            self._read_s = now_s
+            self._turn(now_s)
         if self.unfinished and not self._closing:
             self._unread_bytes += len(data)
             self._share.change(len(data))
@@ -136,11 +144,12 @@ class Connection(asyncio.Protocol):
     @property
     def waited_s(self) -> float:
         """How long the frames that are being handled may have waited, in the socket and here."""
-        return monotonic() - self._arrived_s
+        return self._now_s - self._arrived_s
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._is_lost = True
         self._unread = None
+        self._turn_end_s = 0.0
         self._timer.cancel()
         self._abort_all()
 
@@ -156,7 +165,7 @@ class Connection(asyncio.Protocol):
             return
         self._turn_planned = False
         self._turn_end_s = 0.0
-        self._turn()
+        self._turn(monotonic())
         if not self._turn_planned:
             self.unfinished = False
             self._forget_unread()
@@ -225,22 +234,19 @@ class Connection(asyncio.Protocol):
 
     # Turns.
 
-    def _note_arrival(self, now_s: float, size: int) -> None:
-        if not self._paused:
-            self._arrived_s = now_s
-        elif size < _FULL_READ_BYTES:
-            # The read before this one emptied the socket.
+    def _read_after_pause(self, now_s: float, size: int) -> None:
+        # If the read before the pause emptied the socket, this came since. Else it may be as old as what came before.
+        if size < _FULL_READ_BYTES:
             self._arrived_s = self._read_s
         self._paused = False
-        self._read_s = now_s
 
     def _socket_is_empty(self) -> None:
         self._paused = False
 
-    def _turn(self) -> None:
+    def _turn(self, now_s: float) -> None:
         """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""
         try:
-            unfinished = not self._closing and self._read()
+            unfinished = not self._closing and self._read(now_s)
         except FloodFault as fault:
             self._on_flood(fault.kind, self._peer())
             self._fail(fault.code, str(fault))
@@ -270,14 +276,13 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._loop.call_soon(self.take_turn)
 
-    def _read(self) -> bool:
+    def _read(self, now_s: float) -> bool:
         """Handle messages and frames that wait, and return True if some are left when the turn's time is over."""
-        now = monotonic()
-        # A transport may deliver several reads in one turn of the event loop. They share the time.
-        if now > self._turn_end_s:
-            self._turn_end_s = now + _TURN_S
-        end = self._turn_end_s
-        if self._backlog and not self._work_off(end):
+        self._now_s = now_s
+        if now_s > self._turn_end_s:
+            self._turn_end_s = now_s + _TURN_S
+        end_s = self._turn_end_s
+        if self._backlog and not self._work_off(end_s):
             return True
         receiver = self._receiver
         for kind, flags, stream_id, buffer, start, stop in self._unread or ():
@@ -290,7 +295,8 @@ class Connection(asyncio.Protocol):
                 receiver.reset_faulty(fault)
             if self._closing:
                 return False
-            if monotonic() > end:
+            self._now_s = now_s = monotonic()
+            if now_s > end_s:
                 return True
         self._unread = None
         return bool(self._backlog)
@@ -299,7 +305,8 @@ class Connection(asyncio.Protocol):
         """Let each stream with waiting messages go on. Return False if the turn's time is over before."""
         for _ in range(len(self._backlog)):
             self._backlog.popleft().go_on()
-            if monotonic() > end_s:
+            self._now_s = monotonic()
+            if self._now_s > end_s:
                 return False
         return True
 
@@ -352,9 +359,11 @@ class Connection(asyncio.Protocol):
 
     def _abort_all(self) -> None:
         """Abort the streams, in several turns of the event loop if need be. Then a lost connection is done with."""
-        end = monotonic() + _TURN_S
+        now_s = monotonic()
+        if now_s > self._turn_end_s:
+            self._turn_end_s = now_s + _TURN_S
         streams = self.streams.open
-        while streams and monotonic() <= end:
+        while streams and monotonic() <= self._turn_end_s:
             self.streams.abort(next(reversed(streams.values())))
         if streams:
             self._loop.call_soon(self._abort_all)

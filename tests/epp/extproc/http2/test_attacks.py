@@ -2,7 +2,9 @@
 
 import asyncio
 import tracemalloc
-from itertools import islice
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count, islice
 from struct import pack
 from typing import Any
 
@@ -25,6 +27,13 @@ from tests.epp.extproc.http2.peer import Peer, answers, fault, grpc_message, rea
 
 # A step of the attacks on streams holds a hundred of them. A server that endures them endures all.
 STEPS = 60
+# What an attack may cost in one turn of the event loop: 2 ms by the test's clock, and as many messages as one stream
+# may send at once beside one of each frame.
+FRAMES_OF_A_TURN = 24
+MESSAGES_OF_A_TURN = FRAMES_OF_A_TURN + 32
+LIMIT_BYTES = 8 << 20
+# What uvloop reads at once.
+READ_BYTES = 256_000
 CUT_OFF = ("connection", ErrorCode.ENHANCE_YOUR_CALM)
 
 
@@ -64,6 +73,41 @@ async def test_a_flood_is_cut_off_and_reported(attack: Attack, steps: int, strea
         assert peer.book.closed > before
     assert peer.book.closed == peer.book.opened <= streams
     assert peer.floods == [kind]
+
+
+@pytest.mark.parametrize("attack", attacks.ATTACKS.values(), ids=list(attacks.ATTACKS))
+async def test_a_neighbour_has_its_turn_after_little_work_of_any_attack(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each frame takes a tenth of a millisecond."""
+    monkeypatch.setattr(attacks, "STREAMS", 500)
+    clock = count()
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(clock) / 10_000)
+    memory, neighbour = shared_memory(LIMIT_BYTES)
+    attacker = Peer(memory=memory)
+    stream_ids = count(1, 2)
+    for number, turn in enumerate(turns(attack, attacker)):
+        frames, messages = next(clock), len(attacker.book.received)
+        turn()
+        assert next(clock) - frames <= FRAMES_OF_A_TURN
+        assert len(attacker.book.received) - messages <= MESSAGES_OF_A_TURN
+        assert memory.held_bytes <= LIMIT_BYTES
+        if number % 10 == 0:
+            n = next(stream_ids)
+            assert answers(neighbour.send(request(n, b"b")), n) == [b"b"]
+    assert (neighbour.floods, neighbour.wire.closed) == ([], False)
+
+
+def turns(attack: Attack, peer: Peer) -> Iterator[Callable[[], None]]:
+    """Yield what the event loop calls in turn while the attack's first steps arrive."""
+    for data in islice(attack(b"a"), 3):
+        for at in range(0, len(data), READ_BYTES):
+            yield partial(peer.connection.data_received, data[at : at + READ_BYTES])
+            while peer.connection.unfinished and not peer.wire.closed:
+                yield peer.connection.take_turn
+            if peer.wire.closed:
+                return
+            peer.wire.written.clear()
 
 
 def test_each_kind_of_flood_is_counted_and_logged_at_most_every_ten_seconds(
@@ -447,11 +491,11 @@ async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.M
 
 
 async def test_the_streams_of_a_lost_connection_end_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = iter(range(1_000_000))
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer()
     peer.greet()
     peer.send(*[open_stream(n) for n in range(1, 100, 2)])
-    milliseconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
     peer.lose()
     closed = [0]
     while peer.book.closed < peer.book.opened:
