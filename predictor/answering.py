@@ -1,6 +1,7 @@
 """Computing answers, on the event loop for small requests and in a thread for large ones, and counting them."""
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -12,13 +13,15 @@ from predictor.engine import Engine
 from predictor.exceptions import OverloadedError
 from predictor.model import Model
 from predictor.statistics import Timing
+from serving.threads import start_threads
 
 T = TypeVar("T")
 # Largest body that is answered on the event loop: about 50 rows of JSON. They take about 50 microseconds, as long as a
 # switch to a thread.
 _INLINE_BYTES = 16 << 10
 # Separate from the event loop's default threads: those read models, and a store may hang.
-_threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="predict")
+_THREADS = os.cpu_count() or 1
+_threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="predict")
 # Large requests that wait for a thread or are in one. Each takes some ms, so the last waits some tenths of a second.
 _MOST_IN_THREADS = 64
 _in_threads = 0
@@ -33,6 +36,12 @@ class Run:
     input_ns: int
     infer_ns: int
     output_ns: int
+
+
+@functools.cache
+def start() -> None:
+    """Start the threads, once in a process."""
+    start_threads(_threads, _THREADS)
 
 
 async def run_inline_or_in_thread(size_bytes: int, answer: Callable[..., T], *arguments: object) -> tuple[T, int]:

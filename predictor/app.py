@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_store import Trust, open_store
-from predictor import sidecar, sidecar_status, v1
+from predictor import answering, sidecar, sidecar_status, v1
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.exceptions import PredictorError
@@ -82,6 +82,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        answering.start()
         await repository.start(config.load_model)
         async with _background(_tasks(config, engine, repository, shared)):
             yield

@@ -14,7 +14,9 @@ from typing import Protocol
 
 import uvloop
 
+from serving.descriptors import watch_descriptors
 from serving.parent import watched_parent
+from serving.threads import default_threads
 
 logger = logging.getLogger("headroom.life")
 
@@ -42,11 +44,14 @@ def live(server: Server) -> None:
 
 async def _live(server: Server) -> None:
     signals = Signals()
+    asyncio.get_running_loop().set_default_executor(default_threads())
+    watching = asyncio.create_task(watch_descriptors())
     with _catch_signals(signals):
         try:
             await _serve(server, signals)
         finally:
             await server.end(signals)
+            watching.cancel()
 
 
 async def _serve(server: Server, signals: Signals) -> None:

@@ -17,7 +17,8 @@ from rich.table import Table
 from lab.bench.block import Block
 from lab.bench.figures import write
 from lab.chaos.bucket import LOCATION, BucketServer
-from lab.chaos.faults import NO_FAULT, Fault, Site, faults
+from lab.chaos.faults import KINDS, NO_FAULT, Fault, LoopKind, Site, faults
+from lab.chaos.links import Links
 from lab.chaos.measuring import FaultReport, Times, measure
 from lab.chaos.store_faults import isolate_mounts, volume
 from lab.loop.running import exit_status, new_folder
@@ -92,12 +93,13 @@ async def _run(
     seen: list[FaultReport] = []
     with Terminal(console) as terminal:
         step = terminal.begin(f"{len(chosen)} faults", len(chosen))
-        for kind, is_in_bucket in (("folder", False), ("bucket", True)):
-            faults_here = [fault for fault in chosen if fault.in_bucket == is_in_bucket]
+        for kind in KINDS:
+            faults_here = [fault for fault in chosen if fault.kind == kind]
             if faults_here:
-                config = _config(folder / kind, full_duplex, is_in_bucket)
-                with volume(config.store) if has_mounts and not is_in_bucket else nullcontext():
-                    seen += await _measure_loop(config, faults_here, times, rate, step)
+                config = _config(folder / kind, full_duplex, kind)
+                links = Links(config) if kind == "relayed" else None
+                with volume(config.store) if has_mounts and kind == "folder" else nullcontext():
+                    seen += await _measure_loop(config, links, faults_here, times, rate, step)
     _report(console, seen)
     if page:
         BLOCK.write(page, _markdown(seen, times, rate))
@@ -111,7 +113,7 @@ async def _run(
     shutil.rmtree(folder)
 
 
-def _config(folder: Path, full_duplex: bool, is_in_bucket: bool) -> StackConfig:
+def _config(folder: Path, full_duplex: bool, kind: LoopKind) -> StackConfig:
     folder.mkdir()
     return StackConfig(
         folder=folder,
@@ -119,25 +121,34 @@ def _config(folder: Path, full_duplex: bool, is_in_bucket: bool) -> StackConfig:
         ports=unused_ports(len(_HARDWARE)),
         full_duplex=full_duplex,
         message_timeout_s=_MESSAGE_TIMEOUT_S,
-        bucket=LOCATION if is_in_bucket else "",
+        bucket=LOCATION if kind == "bucket" else "",
     )
 
 
 async def _measure_loop(
-    config: StackConfig, chosen: Sequence[Fault], times: Times, rate: float, step: Callable[[], None]
+    config: StackConfig,
+    links: Links | None,
+    chosen: Sequence[Fault],
+    times: Times,
+    rate: float,
+    step: Callable[[], None],
 ) -> list[FaultReport]:
     """Run one loop, and measure the faults in it one after the other."""
     supervisor = Supervisor(config.folder, lambda name: None)
     bucket = BucketServer(free_port()) if config.bucket else None
     extra = bucket.environment if bucket else {}
+    if links:
+        config = replace(config, picker_sees=links.picker, envoy_sees=links.envoy, metrics_ports=links.metrics_ports)
     # Any part may be killed here.
     stack = [replace(part, redundant=True, env={**part.env, **extra}) for part in parts(config)]
     seen = []
     try:
         if bucket:
             await bucket.start()
+        if links:
+            await links.start()
         await supervisor.start(stack, lambda name: None)
-        site = Site(config, supervisor, bucket)
+        site = Site(config, supervisor, bucket, links)
         await measure(site, NO_FAULT, _WARM_UP, rate, lambda: 0)
         for fault in chosen:
             seen.append(await measure(site, fault, times, rate, lambda: _warnings(supervisor)))
@@ -146,6 +157,8 @@ async def _measure_loop(
         await supervisor.stop()
         if bucket:
             await bucket.stop()
+        if links:
+            await links.stop()
     return seen
 
 

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+from lab.chaos import limits, relay
 from lab.chaos.bucket import WAYS, BucketServer
+from lab.chaos.links import LINKS, Links
 from lab.chaos.rogue import ANSWERS, Rogue
 from lab.chaos.store_faults import STORE_FAULTS, VOLUME_FAULTS, End
 from lab.loop.stack import StackConfig
@@ -17,13 +19,22 @@ _FROZEN, _KILLED = signal.SIGSTOP, signal.SIGKILL
 _VERBS: Final = {"freeze": _FROZEN, "kill": _KILLED}
 
 
+# The loop's models lie in a folder or in a bucket. `relayed`: in a folder, with relays between the parts.
+LoopKind = Literal["folder", "bucket", "relayed"]
+KINDS: Final[tuple[LoopKind, ...]] = ("folder", "bucket", "relayed")
+
+
 @dataclass(frozen=True)
 class Site:
-    """The running loop that a fault breaks. `bucket` is the server of its model store, None for a store in a folder."""
+    """The running loop that a fault breaks. `bucket` is the server of its model store, None for a store in a folder.
+
+    `links` are the relays between its parts, None if they reach each other directly.
+    """
 
     config: StackConfig
     supervisor: Supervisor
     bucket: BucketServer | None = None
+    links: Links | None = None
 
     def processes(self, part: str) -> Sequence[str]:
         """Return the names of the processes that a part of the table stands for."""
@@ -37,20 +48,20 @@ class Fault:
     """A fault. `begin` causes it and returns what ends it.
 
     `open_promise`: no request may be lost through it, when Envoy fails open. The loss of a proxy or a model server is
-    not the picker's. `in_bucket`: the loop's models must lie in a bucket. `needs_mounts`: the loop must have mounts of
-    its own.
+    not the picker's. `kind` is the kind of loop that the fault needs. `needs_mounts`: the loop must have mounts of its
+    own.
     """
 
     name: str
     begin: Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]
     open_promise: bool = True
-    in_bucket: bool = False
+    kind: LoopKind = "folder"
     needs_mounts: bool = False
 
 
 def faults() -> list[Fault]:
     """Return every fault, in the order of the table."""
-    return [*_losses(), *_stores(), *_rogues()]
+    return [*_losses(), *_stores(), *_rogues(), *_networks(), *_limits()]
 
 
 def _losses() -> Iterator[Fault]:
@@ -90,7 +101,7 @@ def _stores() -> Iterator[Fault]:
     for name, spoil in VOLUME_FAULTS.items():
         yield Fault(f"store: {name}", _store(spoil), needs_mounts=True)
     for way in WAYS:
-        yield Fault(f"S3: {way}", _bucket(way), in_bucket=True)
+        yield Fault(f"S3: {way}", _bucket(way), kind="bucket")
 
 
 def _store(spoil: Callable[[Path], End]) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
@@ -139,6 +150,52 @@ def _rogue(way: str) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]
         async def end() -> None:
             await rogue.stop()
             await site.supervisor.restart(names)
+
+        return end
+
+    return begin
+
+
+def _networks() -> Iterator[Fault]:
+    """Yield a disturbed network between any two parts."""
+    for link in LINKS:
+        for way in relay.WAYS:
+            yield Fault(
+                f"network: {link} {way}", _network(link, way), open_promise=link != "Envoy and server", kind="relayed"
+            )
+
+
+def _network(link: str, way: str) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        links = site.links
+        assert links
+        links.breaks(link, way)
+
+        async def end() -> None:
+            links.mend(link)
+
+        return end
+
+    return begin
+
+
+def _limits() -> Iterator[Fault]:
+    """Yield processes at the limits of descriptors and of memory."""
+    for part in ("picker", "trainer", "predictor", "predictors"):
+        yield Fault(f"descriptors: none left for the {part}", _limit(part, limits.exhaust_descriptors))
+    for part in ("trainer", "predictors"):
+        yield Fault(f"memory: none left for the {part}", _limit(part, limits.exhaust_memory))
+
+
+def _limit(
+    part: str, exhaust: Callable[[Sequence[int]], Callable[[], None]]
+) -> Callable[[Site], Awaitable[Callable[[], Awaitable[None]]]]:
+    async def begin(site: Site) -> Callable[[], Awaitable[None]]:
+        pids = [site.supervisor.pid(name) for name in site.processes(part)]
+        lift = exhaust([one for pid in pids for one in (pid, *limits.children_of(pid))])
+
+        async def end() -> None:
+            lift()
 
         return end
 

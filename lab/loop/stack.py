@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
@@ -51,7 +51,9 @@ class StackConfig:
 
     `hardware` names each replica's hardware. `picker_config` is the first content of the configuration file that the
     picker watches. By default, models predict only the median, so that a prediction's error is a plain percentage.
-    `bucket` is the s3:// location of the models; without one, they lie in `folder`.
+    `bucket` is the s3:// location of the models; without one, they lie in `folder`. `picker_sees` and `envoy_sees` are
+    the ports of the other parts as these two reach them, and `metrics_ports` those of the servers' metrics, if relays
+    stand in between.
     """
 
     folder: Path
@@ -69,6 +71,9 @@ class StackConfig:
     message_timeout_s: float = 2.0
     picker_flags: Sequence[object] = ()
     bucket: str = ""
+    picker_sees: Ports | None = None
+    envoy_sees: Ports | None = None
+    metrics_ports: Sequence[int] = ()
 
     @property
     def store(self) -> Path:
@@ -110,7 +115,8 @@ class StackConfig:
 
 def parts(config: StackConfig) -> list[Part]:
     """Return the processes of the loop in their start order."""
-    return [*_servers(config), _trainer(config), *_predictors(config), _picker(config), _envoy(config)]
+    picker, envoy = (replace(config, ports=sees or config.ports) for sees in (config.picker_sees, config.envoy_sees))
+    return [*_servers(config), _trainer(config), *_predictors(config), _picker(picker), _envoy(envoy)]
 
 
 def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:
@@ -118,6 +124,7 @@ def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:
     places = [server.rpartition(":") for server in config.servers]
     listed = [
         {"name": config.server_names[index], "address": places[index][0], "port": int(places[index][2])}
+        | ({"metricsPort": config.metrics_ports[index]} if config.metrics_ports else {})
         for index in indices
     ]
     replace_file(config.endpoints_file, json.dumps({"endpoints": listed}))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -122,3 +123,25 @@ def test_a_parent_that_is_not_a_process_id_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv(PARENT, "init")
     with pytest.raises(StartError, match="HEADROOM_PARENT='init': expected the id of a process"):
         live(Recorded())
+
+
+class Counted:
+    """A server that counts its process's threads before and after it has used some."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    async def start(self) -> None:
+        self.counts.append(threading.active_count())
+
+    async def run(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(int) for _ in range(100)))
+        self.counts.append(threading.active_count())
+
+    async def end(self, signals: Signals) -> None: ...
+
+
+def test_a_server_starts_no_threads_while_it_runs() -> None:
+    server = Counted()
+    live(server)
+    assert server.counts[0] == server.counts[1] > 1
