@@ -415,19 +415,33 @@ async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.M
 async def test_empty_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of 3,276 empty messages would take as long as a turn, whatever the clock says."""
     monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
-    charged = []
-    monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charged.append(kind))
+    charges = []
+    monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charges.append(cost))
     peer = Peer()
     opening, messages = islice(attacks.tiny_messages(b"a"), 2)
     peer.receive(opening)
-    charged.clear()
+    charges.clear()
     peer.connection.data_received(messages * 2)
     turns = 1
     while peer.connection.unfinished:
-        assert len(charged) <= turns * 32
+        assert len(peer.book.received) <= turns * 32
         peer.connection.take_turn()
         turns += 1
-    assert len(charged) == len(peer.book.received) == 2 * (h2.MAX_FRAME_BYTES // 5)
+    assert len(peer.book.received) == 2 * (h2.MAX_FRAME_BYTES // 5)
+
+
+async def test_empty_messages_are_paid_for_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    charges = []
+    monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charges.append((kind, cost)))
+    peer = Peer()
+    peer.greet()
+    charges.clear()
+    none, some = grpc_message(b""), grpc_message(b"\0" * 20)
+    peer.send(open_stream(1), send(1, none * 7 + some + none + some + none * 2 + none[:4]))
+    assert charges == [(Flood.EMPTY_MESSAGE, 7), (Flood.EMPTY_MESSAGE, 1), (Flood.EMPTY_MESSAGE, 2)]
+    peer.send(send(1, none[4:] + some))
+    assert charges[3:] == [(Flood.EMPTY_MESSAGE, 1)]
+    assert [len(message) for message in peer.book.received] == [0] * 7 + [20, 0, 20, 0, 0, 0, 20]
 
 
 async def test_messages_that_wait_occupy_no_more_than_their_bytes() -> None:
@@ -463,13 +477,14 @@ async def test_a_peer_that_sends_on_after_it_was_cut_off_is_disconnected() -> No
 
 async def test_a_connection_that_is_cut_off_while_reading_pauses_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise its end would go unnoticed, and ended connections would gather."""
+    milliseconds = count()
+    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer()
     reading = []
     monkeypatch.setattr(peer.wire, "pause_reading", lambda: reading.append(False))
     monkeypatch.setattr(peer.wire, "resume_reading", lambda: reading.append(True))
-    run(attacks.tiny_messages, STEPS, peer)
-    assert peer.wire.closed
-    assert reading[-1]
+    run(attacks.rapid_reset, STEPS, peer)
+    assert (peer.wire.closed, reading[-2:]) == (True, [False, True])
 
 
 async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
