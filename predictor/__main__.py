@@ -111,6 +111,13 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
     "--max-model-bytes", "PREDICT_MAX_MODEL_BYTES", LIMITS.model_bytes, _COUNT, "Largest model file to load, in bytes."
 )
 @option(
+    "--try-models",
+    "PREDICT_TRY_MODELS",
+    True,
+    bool,
+    "Load and run each new model in a process of its own first, with limits of memory and time.",
+)
+@option(
     "--training-server-url",
     "TRAINING_SERVER_URL",
     "http://localhost:8000",

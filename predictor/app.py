@@ -23,9 +23,11 @@ from predictor.exceptions import PredictorError
 from predictor.http import Handler, encode, error
 from predictor.metrics import Metrics
 from predictor.openapi import document
+from predictor.opener import Opener
 from predictor.refusals import http_status
 from predictor.repository import POLL, Repository
 from predictor.shared_totals import SharedTotals
+from predictor.trial import Trials
 from predictor.v2 import rest
 
 # The page contains its script and style, and requests data only from this server.
@@ -70,8 +72,9 @@ def create_app(config: Config) -> Application:
 
 
 def create_repository(config: Config, engine: Engine) -> Repository:
+    opener = Opener(config.limits, Trials() if config.try_models else None)
     store = open_store(config.model_store, Trust(verify_key_file=config.verify_key_file))
-    return Repository(store, engine, config.model_control_mode, config.version_policy, config.limits)
+    return Repository(store, engine, config.model_control_mode, config.version_policy, opener)
 
 
 def application(

@@ -30,6 +30,7 @@ class Config:
     max_rows: int
     max_model_bytes: int = LIMITS.model_bytes
     verify_key_file: str = ""
+    try_models: bool = True
 
     @property
     def limits(self) -> Limits:

@@ -1,5 +1,6 @@
 """Loading a model from its bytes. The bytes are untrusted, so the model is checked and probed before it may serve."""
 
+import math
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from predictor.single_row import SingleRow, can_bind
 
 # Batch sizes to probe a model with. A router usually sends such sizes, so the probe also warms the model up.
 _PROBE_ROWS = (1, 10, 100)
+# The most memory of one probe's inputs.
+_LARGEST_PROBE_BYTES = 16 << 20
 # Time for a model to answer all probes.
 _PROBE_LIMIT_S = 10.0
 _ORT_DATATYPES = {
@@ -55,11 +58,17 @@ class Limits:
 LIMITS = Limits()
 
 
-def open_model(source: Source, limits: Limits) -> Model:
-    """Load a model and probe it with batches of the usual sizes; raise ModelError with the reason if it fails."""
+def open_model(source: Source, limits: Limits, is_tried: bool = False, is_whole_batch: bool = False) -> Model:
+    """Load a model and probe it with batches of the usual sizes; raise ModelError with the reason if it fails.
+
+    `is_tried`: the graph has been checked already, which for a large one would hold up other threads.
+    `is_whole_batch`: probe with the largest batch too.
+    """
     if len(source.onnx) > limits.model_bytes:
-        raise _model_error(source, f"the file has {len(source.onnx)} bytes, but the limit is {limits.model_bytes}")
-    reason = refusal(source.onnx)
+        raise _model_error(
+            source, f"the file has {len(source.onnx)} bytes, but the limit is {limits.model_bytes}", "files"
+        )
+    reason = None if is_tried else refusal(source.onnx)
     if reason:
         raise _model_error(source, reason)
     session = _session(source)
@@ -68,12 +77,18 @@ def open_model(source: Source, limits: Limits) -> Model:
     bindable = can_bind(signature.inputs, signature.outputs)
     bound = SingleRow(session, signature.inputs, signature.outputs) if bindable else None
     model = Model(source.name, source.version, signature, source.manifest, source.identity, session, bound)
-    _probe(model, source)
+    _probe(model, source, (*_PROBE_ROWS, _largest_batch(signature)) if is_whole_batch else _PROBE_ROWS)
     return model
 
 
-def _model_error(source: Source, reason: str) -> ModelError:
-    return ModelError(source.name, source.version, reason)
+def _largest_batch(signature: Signature) -> int:
+    """Return the most rows that a request may have, or fewer if they took much memory by themselves."""
+    row_bytes = sum(tensor.dtype.itemsize * math.prod(map(abs, tensor.shape)) for tensor in signature.inputs)
+    return max(1, min(signature.max_rows, _LARGEST_PROBE_BYTES // row_bytes))
+
+
+def _model_error(source: Source, reason: str, kind: str = "graph") -> ModelError:
+    return ModelError(source.name, source.version, reason, kind)
 
 
 def _session(source: Source) -> ort.InferenceSession:
@@ -135,14 +150,14 @@ def _describe(tensors: Sequence[Tensor]) -> list[str]:
     return sorted(f"{tensor.name} {tensor.datatype}{list(tensor.shape)}" for tensor in tensors)
 
 
-def _probe(model: Model, source: Source) -> None:
+def _probe(model: Model, source: Source, batches: Sequence[int]) -> None:
     """Require that the model answers valid batches, in time, with finite numbers of the right shape."""
     names = [output.name for output in model.signature.outputs]
     options = ort.RunOptions()
     alarm = threading.Timer(_PROBE_LIMIT_S, lambda: setattr(options, "terminate", True))
     alarm.start()
     try:
-        for rows in (rows for rows in _PROBE_ROWS if rows <= model.signature.max_rows):
+        for rows in (rows for rows in batches if rows <= model.signature.max_rows):
             _check_answer(source, model.signature, rows, _ask(source, model, names, rows, options))
     finally:
         alarm.cancel()
@@ -152,16 +167,20 @@ def _ask(source: Source, model: Model, names: list[str], rows: int, options: ort
     try:
         answer: list[Array] = model.session.run(names, _example_batch(model.signature, rows), options)
     except Exception as error:  # onnxruntime's classes, as in `_session`
-        raise _model_error(source, f"does not answer a batch of {rows} rows: {error}") from error
+        raise _model_error(source, f"does not answer a batch of {rows} rows: {error}", "trial") from error
     return answer
 
 
 def _check_answer(source: Source, signature: Signature, rows: int, answer: list[Array]) -> None:
     for output, values in zip(signature.outputs, answer, strict=True):
         if len(values) != rows or not output.fits(values.shape):
-            raise _model_error(source, f"answers a batch of {rows} rows with {output.name} of shape {values.shape}")
+            raise _model_error(
+                source, f"answers a batch of {rows} rows with {output.name} of shape {values.shape}", "trial"
+            )
         if not np.isfinite(values).all():
-            raise _model_error(source, f"answers a batch of {rows} rows with non-finite numbers in {output.name}")
+            raise _model_error(
+                source, f"answers a batch of {rows} rows with non-finite numbers in {output.name}", "trial"
+            )
 
 
 def _example_batch(signature: Signature, rows: int) -> dict[str, Array]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from model_store import Generation, ModelStore, StoreError
 from predictor.engine import Served
 from predictor.exceptions import ModelError
-from predictor.loading import Limits, Source, open_model
+from predictor.loading import Source
 from predictor.model import Model
+from predictor.opener import Opener
 from predictor.versions import VersionPolicies, VersionPolicy
 
 
@@ -24,13 +25,13 @@ def load_published(
     names: Iterable[str],
     before: Mapping[str, Served],
     policies: VersionPolicies,
-    limits: Limits,
+    opener: Opener,
 ) -> dict[str, Served]:
     """Read, verify and probe the named models; versions that are served already are reused from `before`.
 
     Raise ModelError for the first that can't be served; then none of them is.
     """
-    return {name: _load(store, generation, name, before.get(name), policies.policy_of(name), limits) for name in names}
+    return {name: _load(store, generation, name, before.get(name), policies.policy_of(name), opener) for name in names}
 
 
 def _load(
@@ -39,14 +40,14 @@ def _load(
     name: str,
     before: Served | None,
     policy: VersionPolicy,
-    limits: Limits,
+    opener: Opener,
 ) -> Served:
     models = {}
     for holder in _choose(store, generation, name, policy):
         ref = holder.models[name]
         known = before.versions.get(ref.version) if before else None
         is_same = known is not None and known.identity == ref.manifest_sha256
-        models[ref.version] = known if known and is_same else _open(store, holder, name, limits)
+        models[ref.version] = known if known and is_same else _open(store, holder, name, opener)
     in_force = generation.models[name].version
     return Served(models.get(in_force, models[max(models)]), models, generation, policy)
 
@@ -71,10 +72,10 @@ def _choose(store: ModelStore, generation: Generation, name: str, policy: Versio
     return chosen
 
 
-def _open(store: ModelStore, generation: Generation, name: str, limits: Limits) -> Model:
+def _open(store: ModelStore, generation: Generation, name: str, opener: Opener) -> Model:
     ref = generation.models[name]
     try:
-        stored = store.read(generation, name, limits.model_bytes)
+        stored = store.read(generation, name, opener.limits.model_bytes)
     except StoreError as error:
         raise ModelError(name, ref.version, str(error)) from error
-    return open_model(Source(name, ref.version, stored.onnx, stored.manifest, ref.manifest_sha256), limits)
+    return opener.open(Source(name, ref.version, stored.onnx, stored.manifest, ref.manifest_sha256))

@@ -15,7 +15,7 @@ from pathlib import Path
 from model_store import Generation, ModelStore, StoreError, UntrustedError
 from predictor.engine import Engine, Served
 from predictor.exceptions import REFUSALS, ConflictError, ModelError, NotLoadedError
-from predictor.loading import LIMITS, Limits
+from predictor.opener import Opener
 from predictor.published import load_published, publications
 from predictor.triton_folders import folder_stamps, load_folder
 from predictor.versions import AS_CONFIGURED, VersionPolicies
@@ -63,7 +63,7 @@ class Repository:
         engine: Engine,
         mode: str = POLL,
         policies: VersionPolicies = AS_CONFIGURED,
-        limits: Limits = LIMITS,
+        opener: Opener | None = None,
     ) -> None:
         self.mode = mode
         self.polls = 0
@@ -74,7 +74,7 @@ class Repository:
         self._store = store
         self._engine = engine
         self._policies = policies
-        self._limits = limits
+        self._opener = opener or Opener()
         # Plain Triton folders have no signature.
         self._root = Path(store.location) if "://" not in store.location and not store.verifies else None
         self._stamp: Hashable = None
@@ -164,11 +164,12 @@ class Repository:
         return time.monotonic() - self._read_at
 
     async def close(self) -> None:
-        """Cancel loads that are still running."""
+        """Cancel loads that are still running, and end the processes that try models."""
         tasks = set(self._loading.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._opener.close)
 
     def _refuse_unless_explicit(self) -> None:
         if self.mode == POLL:
@@ -314,10 +315,10 @@ class Repository:
 
     def _read(self, unit: _Unit, before: Mapping[str, Served]) -> dict[str, Served]:
         if unit.generation:
-            return load_published(self._store, unit.generation, unit.names, before, self._policies, self._limits)
+            return load_published(self._store, unit.generation, unit.names, before, self._policies, self._opener)
         assert self._root  # noqa: S101 (only a folder store has plain Triton folders)
         (name,) = unit.names
-        return {name: load_folder(self._root, name, before.get(name), self._policies, self._limits)}
+        return {name: load_folder(self._root, name, before.get(name), self._policies, self._opener)}
 
     def _report(self, unit: _Unit, error: ModelError) -> None:
         self.loads["failed"] += 1

@@ -13,7 +13,8 @@ from google.protobuf import text_format
 from model_store.publication import CONFIG, MANIFEST, MODEL
 from predictor.engine import Served
 from predictor.exceptions import ModelError
-from predictor.loading import Limits, Source, open_model
+from predictor.loading import Source
+from predictor.opener import Opener
 from predictor.protocol.inference_pb2 import ModelConfig
 from predictor.versions import LATEST, VersionPolicies, VersionPolicy
 from serving.watched_file import file_stamp
@@ -64,15 +65,15 @@ def _list_files(folder: Path) -> list[str]:
         return []
 
 
-def load_folder(root: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
+def load_folder(root: Path, name: str, before: Served | None, policies: VersionPolicies, opener: Opener) -> Served:
     """Load the versions to serve from a model's folder; raise ModelError if one of them can't be served."""
     try:
-        return _load(root / name, name, before, policies, limits)
+        return _load(root / name, name, before, policies, opener)
     except OSError as error:
         raise ModelError(name, None, f"can't read {error.filename}: {error.strerror}") from error
 
 
-def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, limits: Limits) -> Served:
+def _load(folder: Path, name: str, before: Served | None, policies: VersionPolicies, opener: Opener) -> Served:
     config = _config(folder, name)
     policy = policies.policy_of(name, _policy(config))
     found = list(_versions(folder))
@@ -87,8 +88,8 @@ def _load(folder: Path, name: str, before: Served | None, policies: VersionPolic
         if known and known.identity == identity:
             models[version] = known
         else:
-            onnx = _read(path, name, version, limits.model_bytes)
-            models[version] = open_model(Source(name, version, onnx, None, identity, config.max_batch_size), limits)
+            onnx = _read(path, name, version, opener.limits.model_bytes)
+            models[version] = opener.open(Source(name, version, onnx, None, identity, config.max_batch_size))
             _check_config(config, name, version, {t.name for t in models[version].signature.inputs})
     return Served(models[chosen[0]], models, None, policy)
 

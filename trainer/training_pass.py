@@ -14,6 +14,8 @@ from trainer.window import TargetData
 
 logger = logging.getLogger("headroom.trainer")
 
+# The largest model of another writer to compare with. It is the predictor's limit.
+_LARGEST_GRAPH_BYTES = 64 << 20
 Learn = Callable[[Job], Sequence[FittedModel]]
 
 
@@ -98,7 +100,8 @@ def run_pass(
 
 def read_graphs(store: ModelStore, generation: Generation) -> dict[str, bytes]:
     """Read the graphs of a generation, with which the next pass compares its models."""
-    return {name: store.read(generation, name).onnx for name in generation.models if name in SCHEMAS}
+    names = (name for name in generation.models if name in SCHEMAS)
+    return {name: store.read(generation, name, _LARGEST_GRAPH_BYTES).onnx for name in names}
 
 
 def publish(store: ModelStore, models: Sequence[FittedModel], keep: int) -> Generation:

@@ -10,7 +10,9 @@ from epp.scheduling.snapshot import Predictions
 from model_store import Trust, open_store
 from predictor.engine import Engine
 from predictor.latency_pair import LatencyPair
+from predictor.opener import Opener
 from predictor.repository import Repository
+from predictor.trial import Trials
 
 
 class EmbeddedLatencyClient:
@@ -19,7 +21,8 @@ class EmbeddedLatencyClient:
     def __init__(self, location: str, sync_interval_s: float, verify_key_file: str = "") -> None:
         self._engine = Engine()
         self._pair = LatencyPair(self._engine)
-        self._repository = Repository(open_store(location, Trust(verify_key_file=verify_key_file)), self._engine)
+        store = open_store(location, Trust(verify_key_file=verify_key_file))
+        self._repository = Repository(store, self._engine, opener=Opener(trials=Trials()))
         self._location = location
         self._sync_interval_s = sync_interval_s
         self._polling: asyncio.Task[None] | None = None

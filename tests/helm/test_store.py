@@ -319,6 +319,7 @@ _PREDICTOR: dict[str, Any] = {
     "versionPolicy": "latest:2",
     "workers": 2,
     "maxModelBytes": 33554432,
+    "tryModels": False,
     "maxBodyBytes": 1048576,
     "maxRows": 100,
 }

@@ -80,7 +80,7 @@ def open_draft(draft: Draft) -> Model:
     return open_model(Source(draft.manifest.model, 1, draft.onnx, draft.manifest), LIMITS)
 
 
-def configuration(store: Path | str, interval_s: float = 0.02, **settings: Any) -> Config:
+def configuration(store: Path | str, interval_s: float = 0.02, try_models: bool = False, **settings: Any) -> Config:
     return Config(
         host="127.0.0.1",
         port=0,
@@ -90,6 +90,7 @@ def configuration(store: Path | str, interval_s: float = 0.02, **settings: Any) 
         model_type="xgboost",
         max_body_bytes=1 << 20,
         max_rows=1000,
+        try_models=try_models,
         **settings,
     )
 

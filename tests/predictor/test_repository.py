@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from predictor.repository import Repository
 from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
+from tests.predictor import bombs
 from tests.predictor.models import draft, linear_onnx, open_draft, pair, running_predictor
 from tests.predictor.test_v1 import ROW, SUM
 
@@ -226,6 +228,31 @@ def test_with_a_verify_key_only_signed_generations_are_served(tmp_path: Path, ca
         assert "current.json is not signed" in call(f"{url}/status")[1]["last_error"]
         assert caplog.text.count("is not signed") == 1
         assert ttft(url) == SUM
+        store.publish(pair(2.0))
+        until(lambda: ttft(url) == 2 * SUM)
+
+
+@pytest.mark.parametrize(
+    ("bomb", "kind", "reason"),
+    [
+        (bombs.doubled_columns, "trial", "MiB of memory"),
+        (bombs.huge_constant, "graph", "ConstantOfShape"),
+        (bombs.endless_loop, "graph", "Loop"),
+        (bombs.deep, "graph", "nodes"),
+    ],
+)
+def test_a_harmful_model_leaves_the_old_one_in_service(
+    tmp_path: Path, bomb: Callable[[], bytes], kind: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(str(tmp_path))
+    store.publish(pair(1.0))
+    with running_predictor(tmp_path, try_models=True) as url:
+        assert ttft(url) == SUM
+        store.publish([draft("ttft", 1.0, onnx_bytes=bomb())])
+        until(lambda: reason in (call(f"{url}/status")[1]["last_error"] or ""))
+        assert ttft(url) == SUM
+        assert f'headroom_predictor_refusals_total{{reason="{kind}"}} 0.0' not in call(f"{url}/metrics")[1]
+        assert caplog.text.count("can't load ttft; the loaded models keep serving") == 1
         store.publish(pair(2.0))
         until(lambda: ttft(url) == 2 * SUM)
 

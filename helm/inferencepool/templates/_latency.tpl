@@ -137,6 +137,7 @@ predictor:
   versionPolicy: MODEL_VERSION_POLICY
   workers: PREDICT_WORKERS
   maxModelBytes: PREDICT_MAX_MODEL_BYTES
+  tryModels: PREDICT_TRY_MODELS
   maxBodyBytes: PREDICT_MAX_BODY_BYTES
   maxRows: PREDICT_MAX_ROWS
 {{- end -}}
