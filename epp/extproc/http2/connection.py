@@ -1,35 +1,29 @@
-"""The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it: its beginning, turns and end.
+"""The server's side of an HTTP/2 connection (RFC 9113), as far as gRPC needs it: its beginning and its end.
 
 The memory that a peer can occupy here is bounded by the windows, the number of streams, the size of a header block,
 and a budget for frames that cause work and carry no request. The time that one peer's frames take from the event loop
-at once is bounded too: the rest of what has arrived waits for the next turn, and reading pauses until then.
+at once is bounded by turns.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import chain
-from time import monotonic
 from typing import Final, cast
 
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget, Flood, FloodFault
-from epp.extproc.http2.frames import ConnectionFault, ErrorCode, Frame, FrameReader, Setting, StreamFault
+from epp.extproc.http2.frames import ConnectionFault, ErrorCode, FrameReader, Setting
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock
 from epp.extproc.http2.memory import Memory
 from epp.extproc.http2.outbox import Outbox
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES, MAX_CONCURRENT_STREAMS, Receiver
 from epp.extproc.http2.stream import Stream
 from epp.extproc.http2.streams import STREAM_WINDOW_BYTES, StreamTable
+from epp.extproc.http2.turns import Turns
 
 logger = logging.getLogger("headroom.epp.http2")
 
-# Time that one connection's frames may take from the event loop in one turn.
-_TURN_S: Final = 0.002
-# A read of this size may have left more in the socket: transports read at most some 256 KB at once.
-_FULL_READ_BYTES: Final = 128 << 10
 # Time in which a new client must send the HTTP/2 preface and SETTINGS.
 _PREFACE_S: Final = 10.0
 # Time that a peer has to answer the PING, and to close its end, after GOAWAY.
@@ -56,6 +50,7 @@ class Connection(asyncio.Protocol):
 
     outbox: Outbox
     streams: StreamTable
+    turns: Turns
 
     def __init__(
         self,
@@ -71,23 +66,9 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_flood = on_flood
         self._loop = asyncio.get_running_loop()
+        # Calls back after this turn's answers are written, at the turn's end or by a planned flush.
+        self.after_flush: Callable[[Callable[[], None]], object] = self._loop.call_soon
         self._reader = FrameReader()
-        # Frames that have arrived and wait for the next turn, their bytes, and streams with such messages.
-        self._unread: Iterator[Frame] | None = None
-        self._unread_bytes = 0
-        self._backlog: deque[Stream] = deque()
-        # True while frames or messages wait for a turn. Reading pauses until none is left.
-        self.unfinished = False
-        self._turn_planned = False
-        # A transport may deliver several reads in one turn of the event loop, and the connection may end in it, too.
-        # They share the time.
-        self._turn_end_s = 0.0
-        self._now_s = 0.0
-        # The earliest time when the frames being handled may have arrived, the time of the newest read, and whether the
-        # next read gets what came during a pause.
-        self._arrived_s = 0.0
-        self._read_s = 0.0
-        self._paused = False
         self._draining = False
         # True once the peer or this side ends new streams: the connection closes with the last open stream.
         self._leaving = False
@@ -114,6 +95,7 @@ class Connection(asyncio.Protocol):
             on_leaving=self._leave,
             on_pong=self._take_pong,
         )
+        self.turns = Turns(self._transport, self._share, self._receiver, self._turn)
         self.outbox.control(_PREFACE)
         self.outbox.flush()
         self._on_made(self)
@@ -124,67 +106,20 @@ class Connection(asyncio.Protocol):
             if self._late_bytes > _LATE_BYTES:
                 self._transport.abort()
             return
-        frames = self._reader.read(data)
-        if self.unfinished:
-            # Some transports still deliver what they have read when reading pauses.
-            self._unread = chain(self._unread or (), frames)
-        else:
-            self._unread = frames
-            now_s = monotonic()
-            if self._paused:
-                self._read_after_pause(now_s, len(data))
-            else:
-                self._arrived_s = now_s
-            self._read_s = now_s
-            self._turn(now_s)
-        if self.unfinished and not self._closing:
-            self._unread_bytes += len(data)
-            self._share.change(len(data))
-
-    @property
-    def waited_s(self) -> float:
-        """How long the frames that are being handled may have waited, in the socket and here."""
-        return self._now_s - self._arrived_s
+        self.turns.arrive(self._reader.read(data), len(data))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._is_lost = True
-        self._unread = None
-        self._turn_end_s = 0.0
         self._timer.cancel()
-        self._abort_all()
+        self.turns.stop()
+        self.turns.begin()
+        self.turns.abort_all(self.streams, self._all_aborted)
 
     def pause_writing(self) -> None:
         self.outbox.pause()
 
     def resume_writing(self) -> None:
         self.outbox.resume()
-
-    def take_turn(self) -> None:
-        """Go on with what has arrived before, and read on when nothing of it is left."""
-        if not self._turn_planned or self._closing:
-            return
-        self._turn_planned = False
-        self._turn_end_s = 0.0
-        self._turn(monotonic())
-        if not self._turn_planned:
-            self.unfinished = False
-            self._forget_unread()
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-                self._paused = True
-                # Whatever waits in the socket is read before the second of two further turns.
-                self._loop.call_soon(self._loop.call_soon, self._socket_is_empty)
-
-    # Called by streams.
-
-    def go_on_later(self, stream: Stream) -> None:
-        """Call the stream's `go_on` in a later turn. Nothing more is read from the peer until then."""
-        self._backlog.append(stream)
-        self._plan_turn()
-
-    def after_flush(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after this turn's answers are written, at the turn's end or by a planned flush."""
-        self._loop.call_soon(callback)
 
     # Called by the memory.
 
@@ -208,6 +143,7 @@ class Connection(asyncio.Protocol):
             self._fail(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
         else:
             self._closing = True
+            self.turns.stop()
             self._transport.abort()
 
     def drain(self) -> None:
@@ -232,21 +168,10 @@ class Connection(asyncio.Protocol):
             stream.aborted()
         self._close()
 
-    # Turns.
-
-    def _read_after_pause(self, now_s: float, size: int) -> None:
-        # If the read before the pause emptied the socket, this came since. Else it may be as old as what came before.
-        if size < _FULL_READ_BYTES:
-            self._arrived_s = self._read_s
-        self._paused = False
-
-    def _socket_is_empty(self) -> None:
-        self._paused = False
-
     def _turn(self, now_s: float) -> None:
-        """Handle what has arrived for a bounded time. Leave the rest to the next turn of the event loop."""
+        """Handle what has arrived, for a bounded time, and write the answers."""
         try:
-            unfinished = not self._closing and self._read(now_s)
+            self.turns.read(now_s)
         except FloodFault as fault:
             self._on_flood(fault.kind, self._peer())
             self._fail(fault.code, str(fault))
@@ -256,64 +181,13 @@ class Connection(asyncio.Protocol):
         except Exception:
             logger.exception("closing a connection after an error of this server")
             self._fail(ErrorCode.INTERNAL_ERROR, "the server failed")
-        else:
-            if unfinished:
-                self._plan_turn()
-            if self._leaving:
-                self._close_when_idle()
+        if self._leaving:
+            self._close_when_idle()
         self.outbox.flush()
 
     def _peer(self) -> str:
         address = self._transport.get_extra_info("peername")
         return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "an unknown address"
-
-    def _plan_turn(self) -> None:
-        if self._turn_planned or self._closing:
-            return
-        self._turn_planned = True
-        if not self.unfinished:
-            self.unfinished = True
-            self._transport.pause_reading()
-        self._loop.call_soon(self.take_turn)
-
-    def _read(self, now_s: float) -> bool:
-        """Handle messages and frames that wait, and return True if some are left when the turn's time is over."""
-        self._now_s = now_s
-        if now_s > self._turn_end_s:
-            self._turn_end_s = now_s + _TURN_S
-        end_s = self._turn_end_s
-        if self._backlog and not self._work_off(end_s):
-            return True
-        receiver = self._receiver
-        for kind, flags, stream_id, buffer, start, stop in self._unread or ():
-            try:
-                if kind == h2.DATA:
-                    receiver.data(flags, stream_id, buffer, start, stop)
-                else:
-                    receiver.other(kind, flags, stream_id, buffer, start, stop)
-            except StreamFault as fault:
-                receiver.reset_faulty(fault)
-            if self._closing:
-                return False
-            self._now_s = now_s = monotonic()
-            if now_s > end_s:
-                return True
-        self._unread = None
-        return bool(self._backlog)
-
-    def _work_off(self, end_s: float) -> bool:
-        """Let each stream with waiting messages go on. Return False if the turn's time is over before."""
-        for _ in range(len(self._backlog)):
-            self._backlog.popleft().go_on()
-            self._now_s = monotonic()
-            if self._now_s > end_s:
-                return False
-        return True
-
-    def _forget_unread(self) -> None:
-        unread, self._unread_bytes = self._unread_bytes, 0
-        if unread:
-            self._share.change(-unread)
 
     # The connection's end.
 
@@ -355,19 +229,11 @@ class Connection(asyncio.Protocol):
         self.outbox.control(h2.goaway(self._receiver.last_stream_id, code, text))
         self.outbox.abandon()
         self._close()
-        self._abort_all()
+        self.turns.abort_all(self.streams, self._all_aborted)
 
-    def _abort_all(self) -> None:
-        """Abort the streams, in several turns of the event loop if need be. Then a lost connection is done with."""
-        now_s = monotonic()
-        if now_s > self._turn_end_s:
-            self._turn_end_s = now_s + _TURN_S
-        streams = self.streams.open
-        while streams and monotonic() <= self._turn_end_s:
-            self.streams.abort(next(reversed(streams.values())))
-        if streams:
-            self._loop.call_soon(self._abort_all)
-        elif self._is_lost:
+    def _all_aborted(self) -> None:
+        """Take leave of a lost connection."""
+        if self._is_lost:
             self._is_lost = False
             self._memory.leave(self._share)
             self._on_lost(self)
@@ -378,10 +244,7 @@ class Connection(asyncio.Protocol):
         Closing while the peer sends could make TCP discard the last frames.
         """
         self._closing = True
-        self._unread = None
-        if self.unfinished and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._forget_unread()
+        self.turns.stop()
         self._timer.cancel()
         self._timer = self._loop.call_later(_FAREWELL_S, self._transport.abort)
         self.outbox.close()

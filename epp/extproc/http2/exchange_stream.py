@@ -44,8 +44,9 @@ class ExchangeStream(MessageStream):
     def message(self, message: Message) -> None:
         if self._exchange is None:
             return
+        turns = self._connection.turns
         try:
-            answers = self._exchange.receive(message, self._connection.waited_s)
+            answers = self._exchange.receive(message, turns.now_s - turns.arrived_s)
         except Exception as error:
             self._failed(error)
             return

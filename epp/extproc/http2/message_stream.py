@@ -112,7 +112,7 @@ class MessageStream(Stream):
             self.go_on()
         else:
             self.busy = True
-            self._connection.go_on_later(self)
+            self._connection.turns.go_on_later(self)
 
     def go_on(self) -> None:
         if self._ended:
@@ -185,7 +185,7 @@ class MessageStream(Stream):
                 return end
             if count == _MESSAGES_AT_ONCE and not self.busy:
                 self.busy = True
-                self._connection.go_on_later(self)
+                self._connection.turns.go_on_later(self)
         return end if self._ended else start
 
     def _fill(self, part: bytearray | mmap, buffer: bytes, start: int, end: int) -> int:

@@ -98,8 +98,8 @@ class Peer:
     def receive(self, data: bytes) -> None:
         """Have the server read and handle all of `data`. What it writes stays on the wire."""
         self.connection.data_received(data)
-        while self.connection.unfinished and not self.wire.closed:
-            self.connection.take_turn()
+        while self.connection.turns.unfinished and not self.wire.closed:
+            self.connection.turns.take()
 
     def greet(self, **settings: int) -> None:
         """Send the preface and settings by name. Drop the answer."""

@@ -82,7 +82,7 @@ async def test_a_neighbour_has_its_turn_after_little_work_of_any_attack(
     """By a clock on which each frame takes a tenth of a millisecond."""
     monkeypatch.setattr(attacks, "STREAMS", 500)
     clock = count()
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(clock) / 10_000)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(clock) / 10_000)
     memory, neighbour = shared_memory(LIMIT_BYTES)
     attacker = Peer(memory=memory)
     stream_ids = count(1, 2)
@@ -103,8 +103,8 @@ def turns(attack: Attack, peer: Peer) -> Iterator[Callable[[], None]]:
     for data in islice(attack(b"a"), 3):
         for at in range(0, len(data), READ_BYTES):
             yield partial(peer.connection.data_received, data[at : at + READ_BYTES])
-            while peer.connection.unfinished and not peer.wire.closed:
-                yield peer.connection.take_turn
+            while peer.connection.turns.unfinished and not peer.wire.closed:
+                yield peer.connection.turns.take
             if peer.wire.closed:
                 return
             peer.wire.written.clear()
@@ -310,7 +310,7 @@ async def test_what_a_peer_does_not_read_occupies_memory_and_ends_its_connection
 
 async def test_frames_that_wait_for_a_turn_occupy_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(seconds))
     memory, peer = shared_memory(1 << 20)
     data = frame(h2.PING, 0, 0, bytes(8)) * 100
     peer.connection.data_received(data)
@@ -340,7 +340,7 @@ def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
 
 async def test_streams_that_do_nothing_occupy_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # Frames that wait for a turn occupy memory as well.
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
     memory, neighbour = shared_memory(100 * STREAM_BYTES)
     neighbour.send(open_stream(1))
     attackers = [Peer(memory=memory) for _ in range(3)]
@@ -399,7 +399,7 @@ async def test_large_messages_complete_with_little_memory() -> None:
 
 
 async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
     peer = Peer()
     peer.greet()
     messages = [b"%d" % n for n in range(1_000)]
@@ -414,7 +414,7 @@ async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.M
 
 async def test_empty_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of 3,276 empty messages would take as long as a turn, whatever the clock says."""
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
     charges = []
     monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charges.append(cost))
     peer = Peer()
@@ -423,9 +423,9 @@ async def test_empty_messages_are_read_a_few_at_a_time(monkeypatch: pytest.Monke
     charges.clear()
     peer.connection.data_received(messages * 2)
     turns = 1
-    while peer.connection.unfinished:
+    while peer.connection.turns.unfinished:
         assert len(peer.book.received) <= turns * 32
-        peer.connection.take_turn()
+        peer.connection.turns.take()
         turns += 1
     assert len(peer.book.received) == 2 * (h2.MAX_FRAME_BYTES // 5)
 
@@ -478,7 +478,7 @@ async def test_a_peer_that_sends_on_after_it_was_cut_off_is_disconnected() -> No
 async def test_a_connection_that_is_cut_off_while_reading_pauses_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise its end would go unnoticed, and ended connections would gather."""
     milliseconds = count()
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer()
     reading = []
     monkeypatch.setattr(peer.wire, "pause_reading", lambda: reading.append(False))
@@ -489,7 +489,7 @@ async def test_a_connection_that_is_cut_off_while_reading_pauses_reads_on(monkey
 
 async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     milliseconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer(Book())
     peer.greet()
     reading = []
@@ -507,7 +507,7 @@ async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.M
 
 async def test_the_streams_of_a_lost_connection_end_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     milliseconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: next(milliseconds) / 1_000)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(milliseconds) / 1_000)
     peer = Peer()
     peer.greet()
     peer.send(*[open_stream(n) for n in range(1, 100, 2)])
@@ -528,12 +528,12 @@ async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: p
             clock_s[0] += 0.0009
             return super().new_exchange()
 
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
     peer = Peer(Slow())
     peer.greet()
     clock_s[0] += 1
     unfinished = []
     for n in (1, 3, 5):
         peer.connection.data_received(open_stream(n))
-        unfinished.append(peer.connection.unfinished)
+        unfinished.append(peer.connection.turns.unfinished)
     assert unfinished == [False, False, True]

@@ -36,7 +36,7 @@ PRIORITY = pack(">IB", 0, 15)
 @pytest.fixture
 async def peer(monkeypatch: pytest.MonkeyPatch) -> Peer:
     # The clock stands still, so that all frames are handled in the turn in which they come.
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: 0.0)
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
     peer = Peer()
     peer.greet()
     return peer
@@ -509,7 +509,7 @@ async def test_messages_know_how_long_they_have_waited_at_most(monkeypatch: pyte
             clock_s[0] += 0.01
             return super().new_exchange()
 
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
     peer = Peer(Slow())
     peer.greet()
     peer.receive(b"".join(request(n, b"a") for n in (1, 3, 5)))
@@ -533,7 +533,7 @@ async def test_a_socket_that_is_never_emptied_makes_messages_wait_ever_longer(mo
             clock_s[0] += 0.01
             return super().new_exchange()
 
-    monkeypatch.setattr("epp.extproc.http2.connection.monotonic", lambda: clock_s[0])
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
     peer = Peer(Slow())
     peer.greet()
     for n in range(1, 9, 2):
