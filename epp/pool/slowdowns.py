@@ -124,7 +124,7 @@ class Slowdowns:
         off = np.log(evidence.observed_ms / np.maximum((plain_ms, slowed_ms), 1e-3))
         rows = {
             slot: [(evidence.slots == slot) & (evidence.is_tpot == is_tpot) for is_tpot in (False, True)]
-            for slot in np.unique(evidence.slots).tolist()
+            for slot in sorted(set(evidence.slots.tolist()))
         }
         ttft, tpot = (
             median_nearest_none(np.array([np.median(off[0, kinds[kind]]) for kinds in rows.values()]))

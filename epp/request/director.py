@@ -1,5 +1,6 @@
 """Route a parsed request to an endpoint: predict, decide, dispatch."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,10 +25,14 @@ from epp.scheduling.watch import PluginWatch
 if TYPE_CHECKING:
     from epp.request.tracing import Tracing
 
+logger = logging.getLogger("headroom.epp.latency")
+
 # One of this many decisions measures the time of its plugins.
 _TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
 _OVERLOADED = "the picker is overloaded"
+# Pause between lines of the log about unexpected errors.
+_LOG_PAUSE_S = 60.0
 # Random picks of so many seconds share one snapshot, because a snapshot is a third of a pick's work.
 _SHARED_S = 0.05
 _ANY_REQUEST = Request("", "")
@@ -54,6 +59,7 @@ class Director:
     questions: Questions = field(init=False)
     _shared: Snapshot | None = field(default=None, init=False)
     _shared_at_s: float = field(default=0.0, init=False)
+    _next_log_s: float = field(default=-np.inf, init=False)
 
     def __post_init__(self) -> None:
         self.questions = Questions(self.books.pool, self.clock)
@@ -80,6 +86,13 @@ class Director:
         self.metrics.observe_stage("read", read_s - arrived_s)
         self.metrics.observe_stage("snapshot", self.clock() - read_s)
         return _ArrivedRequest(self, self.scheduler, parsed, candidates, arrived_s, level).route()
+
+    def log_failure(self, error: Exception) -> None:
+        """Log an unexpected error of a prediction, at most once a minute."""
+        now_s = self.clock()
+        if now_s >= self._next_log_s:
+            self._next_log_s = now_s + _LOG_PAUSE_S
+            logger.error("predictions fail unexpectedly; requests are routed without them", exc_info=error)
 
     def _candidates(self, request: Request, subset: frozenset[str] | None, level: Level) -> Snapshot:
         if level != Level.RANDOM or subset is not None:
@@ -115,16 +128,15 @@ class _ArrivedRequest:
             self.prediction_error = _OVERLOADED
             return self._dispatch(self._decide())
         asked_s = director.clock()
-        columns = feature_columns(request, self.candidates)
-        question = director.questions.build(columns, self.candidates, wants_costs=self.scheduler.wants_costs)
         try:
+            columns = feature_columns(request, self.candidates)
+            question = director.questions.build(columns, self.candidates, wants_costs=self.scheduler.wants_costs)
             predictions = director.latency.predict(question.columns)
-        except PredictionUnavailableError as error:
-            self._note_unavailable(error, asked_s)
-        else:
             if not isinstance(predictions, Predictions):
                 return self._route_later(question, predictions, asked_s)
             self._take(question, predictions, asked_s)
+        except Exception as error:
+            self._note_failure(error, asked_s)
         return self._dispatch(self._decide())
 
     async def _route_later(
@@ -132,20 +144,23 @@ class _ArrivedRequest:
     ) -> RoutedRequest:
         try:
             self._take(question, await predictions, asked_s)
-        except PredictionUnavailableError as error:
-            self._note_unavailable(error, asked_s)
+        except Exception as error:
+            self._note_failure(error, asked_s)
         except BaseException:
             self._note_prediction("cancelled", asked_s)
             raise
         return self._dispatch(self._decide())
 
     def _take(self, question: Question, predictions: Predictions, asked_s: float) -> None:
-        self._note_prediction("ok", asked_s)
         self.candidates = self.director.questions.add_predictions(question, self.candidates, predictions)
+        self._note_prediction("ok", asked_s)
 
-    def _note_unavailable(self, error: PredictionUnavailableError, asked_s: float) -> None:
-        self.prediction_error = str(error)
+    def _note_failure(self, error: Exception, asked_s: float) -> None:
+        """Go on without predictions, whatever has failed: no request is lost to them."""
+        self.prediction_error = str(error) or type(error).__name__
         self._note_prediction("unavailable", asked_s)
+        if not isinstance(error, PredictionUnavailableError):
+            self.director.log_failure(error)
 
     def _note_prediction(self, outcome: str, asked_s: float) -> None:
         duration_s = self.director.clock() - asked_s

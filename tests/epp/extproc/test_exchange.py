@@ -13,10 +13,11 @@ from epp.app import describe_endpoints
 from epp.extproc.messages import CHUNK_BYTES, SCORES_KEY, BodyMode
 from epp.extproc.protocol.external_processor_pb2 import HttpTrailers, ProcessingRequest
 from epp.extproc.visibility import Visibility
+from epp.pool.pool import Pool
 from epp.prediction.features import FeatureColumns
 from epp.request.decisions import explain
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
-from epp.scheduling.snapshot import Predictions
+from epp.scheduling.snapshot import Predictions, Snapshot
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, queued_rows, set_headers
 
 DESTINATION = "x-gateway-destination-endpoint"
@@ -403,12 +404,12 @@ async def test_an_exchange_closed_during_its_prediction_leaves_nothing_in_flight
     assert director.books.pool.in_flight_total == 0
 
 
-async def test_an_unexpected_error_is_a_500_and_leaves_nothing_in_flight() -> None:
-    class Broken(FixedPredictions):
-        def predict(self, columns: FeatureColumns) -> Predictions:
-            raise ZeroDivisionError
+async def test_an_unexpected_error_is_a_500_and_leaves_nothing_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Snapshot:
+        raise ZeroDivisionError
 
-    director = build_director(latency=Broken([]))
+    monkeypatch.setattr(Pool, "snapshot", broken)
+    director = build_director()
     gateway = Gateway(director)
     await gateway.request_headers(**SLO_HEADERS)
     (answer,) = await gateway.request_body(CHAT)
