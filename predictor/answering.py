@@ -22,8 +22,8 @@ _INLINE_BYTES = 16 << 10
 # Separate from the event loop's default threads: those read models, and a store may hang.
 _THREADS = os.cpu_count() or 1
 _threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="predict")
-# Large requests that wait for a thread or are in one. Each takes some ms, so the last waits some tenths of a second.
-_MOST_IN_THREADS = 64
+# Large requests that wait for a thread or are in one. Each takes some ms, so the last waits about a second.
+_MOST_IN_THREADS = 256
 _in_threads = 0
 
 
