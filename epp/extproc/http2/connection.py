@@ -128,7 +128,9 @@ class Connection(asyncio.Protocol):
         if self.streams.reset_newest():
             self._on_flood(Flood.MEMORY, self._peer())
             return True
-        self._transport.abort()
+        if not self._transport.is_closing():
+            self._on_flood(Flood.MEMORY, self._peer())
+            self._transport.abort()
         return False
 
     def open_windows(self) -> None:

@@ -34,7 +34,8 @@ class FloodReport:
         since = f"; {more} others since the last line about this" if more else ""
         match kind:
             case Flood.MEMORY:
-                logger.warning("reset a stream from %s: streams hold more than --max-buffered-bytes%s", peer, since)
+                text = "ended a stream or the connection of %s: all together hold more than --max-buffered-bytes%s"
+                logger.warning(text, peer, since)
             case Flood.CONNECTIONS:
                 logger.warning("refused a connection from %s: --max-connections are open%s", peer, since)
             case _:
