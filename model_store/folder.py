@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ class FolderStore:
     def __init__(self, root: Path, trust: Trust = NO_TRUST) -> None:
         self._root = root
         self._trust = trust
+        self._leading = threading.Lock()
         self._leadership: int | None = None
 
     @property
@@ -101,17 +103,19 @@ class FolderStore:
         return read_verified(generation, model, self._read, limit_bytes)
 
     def lead(self, owner: str) -> bool:
-        if self._leadership is not None and not _is_file(self._leadership, self._root / _LEADER):
-            # The folder was replaced, so this lock keeps nobody from leading.
-            self.resign()
-        if self._leadership is None:
-            with _store_errors(self._root):
-                self._root.mkdir(parents=True, exist_ok=True)
-                self._leadership = _lock(self._root / _LEADER, wait=False)
-                if self._leadership is not None:
-                    os.ftruncate(self._leadership, 0)
-                    os.pwrite(self._leadership, owner.encode(), 0)
-        return self._leadership is not None
+        # A training pass and the renewal of the lead may call this at the same time.
+        with self._leading:
+            if self._leadership is not None and not _is_file(self._leadership, self._root / _LEADER):
+                # The folder was replaced, so this lock keeps nobody from leading.
+                self._give_up()
+            if self._leadership is None:
+                with _store_errors(self._root):
+                    self._root.mkdir(parents=True, exist_ok=True)
+                    self._leadership = _lock(self._root / _LEADER, wait=False)
+                    if self._leadership is not None:
+                        os.ftruncate(self._leadership, 0)
+                        os.pwrite(self._leadership, owner.encode(), 0)
+            return self._leadership is not None
 
     def leader(self) -> str:
         try:
@@ -120,6 +124,10 @@ class FolderStore:
             return ""
 
     def resign(self) -> None:
+        with self._leading:
+            self._give_up()
+
+    def _give_up(self) -> None:
         if self._leadership is not None:
             os.close(self._leadership)
             self._leadership = None

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 
 from model_store import Feature, Manifest
+from model_store.graph_check import refusal
 from predictor.exceptions import ModelError
-from predictor.graph_check import refusal
 from predictor.model import Array, Model
 from predictor.signature import DATATYPES, Signature, Tensor
 from predictor.single_row import SingleRow, can_bind

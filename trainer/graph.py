@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
+from model_store.graph_check import refusal
 from trainer.exceptions import GraphError
 from trainer.wire import Matrix
 
@@ -13,6 +14,9 @@ class Graph:
     """An onnxruntime session of a graph whose inputs are named columns. The constructor raises GraphError."""
 
     def __init__(self, onnx_bytes: bytes) -> None:
+        reason = refusal(onnx_bytes)
+        if reason:
+            raise GraphError(reason)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

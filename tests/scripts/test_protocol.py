@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("predictor/protocol", "epp/extproc/protocol")
+FOLDERS = ("model_store/protocol", "predictor/protocol", "epp/extproc/protocol")
 PROTOS = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.proto"))]
 
 

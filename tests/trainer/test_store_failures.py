@@ -15,6 +15,7 @@ from model_store.signing import make_keys
 from tests.live import PATIENCE_S, call, until
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server
+from tests.predictor.bombs import endless_loop
 from tests.predictor.models import pair, running_predictor
 from tests.predictor.test_v1 import ROW
 from tests.trainer.process import TrainerProcess, started
@@ -192,21 +193,24 @@ def test_a_replaced_store_is_told_and_followed(tmp_path: Path, first: int, caplo
         other.rename(place)
         until(lambda: metric(url, "headroom_trainer_store_replacements_total") == 1)
         assert caplog.text.count("the model store was replaced") == 1
+        replaced = open_store(str(place))
         # The first of these may have begun before.
-        feed_until(url, lambda: generation(url) > first + 1)
-        until(lambda: served_generation(predictor) == generation(url))
-        assert not open_store(str(place)).lead("another")
+        feed_until(url, lambda: replaced.generations()[-1] > first + 1)
+        until(lambda: served_generation(predictor) == generation(url) == replaced.generations()[-1])
+        assert not replaced.lead("another")
 
 
-def test_a_graph_that_can_not_run_is_replaced_by_the_next_pass(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("graph", "reason"), [(lambda: b"no graph", "not an ONNX model"), (endless_loop, "Loop")])
+def test_a_graph_that_can_not_run_or_hangs_is_replaced_by_the_next_pass(
+    tmp_path: Path, graph: Callable[[], bytes], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running_trainer(tmp_path) as url:
         feed(url)
         until(lambda: generation(url) >= 1)
-        broken = open_store(str(tmp_path)).publish([Draft(one.manifest, b"no graph") for one in pair(1.0)])
+        broken = open_store(str(tmp_path)).publish([Draft(one.manifest, graph()) for one in pair(1.0)])
         until(lambda: failures(url, "read") >= 1)
         assert "can't read the generation in force" in caplog.text
+        assert reason in caplog.text
         feed_until(url, lambda: generation(url) > broken.generation)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
-from predictor.protocol.onnx_pb2 import GraphProto, ModelProto, NodeProto, TensorProto
+from model_store.protocol.onnx_pb2 import GraphProto, ModelProto, NodeProto, TensorProto
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 # The most nodes of a graph. The trainer's graphs have some 20: all trees of a model are one node.
