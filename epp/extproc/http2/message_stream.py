@@ -169,9 +169,7 @@ class MessageStream(Stream):
                 return end
             start += _PREFIX_BYTES
             if size > end - start:
-                part = bytearray(size) if size <= _OWN_PAGES_BYTES else mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
-                self._part, self._received_bytes = part, 0
-                return start + self._fill(part, buffer, start, end)
+                return start + self._begin(size, buffer, start, end)
             if not size:
                 if not paid:
                     # A run of empty messages, which are zeros, is paid for at once: a flood ends before it costs work.
@@ -187,6 +185,16 @@ class MessageStream(Stream):
                 self.busy = True
                 self._connection.turns.go_on_later(self)
         return end if self._ended else start
+
+    def _begin(self, size: int, buffer: bytes, start: int, end: int) -> int:
+        """Make room for a message of which a part has arrived, and return the part's size."""
+        try:
+            part = bytearray(size) if size <= _OWN_PAGES_BYTES else mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
+        except (MemoryError, OSError):
+            self.fail(StatusCode.RESOURCE_EXHAUSTED, f"no memory for a message of {size} bytes")
+            return end - start
+        self._part, self._received_bytes = part, 0
+        return self._fill(part, buffer, start, end)
 
     def _fill(self, part: bytearray | mmap, buffer: bytes, start: int, end: int) -> int:
         """Take what belongs to the incomplete message, and return its size. Handle the message if it is complete."""

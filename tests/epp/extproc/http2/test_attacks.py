@@ -3,6 +3,7 @@
 import asyncio
 import tracemalloc
 from collections.abc import Callable, Iterator
+from errno import ENOMEM
 from functools import partial
 from itertools import count, islice
 from struct import pack
@@ -23,7 +24,7 @@ from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
 from tests.epp.extproc.exchanges import Book, Echo
-from tests.epp.extproc.http2.peer import Peer, answers, fault, grpc_message, read_all, request
+from tests.epp.extproc.http2.peer import Peer, answers, fault, grpc_message, read_all, request, trailers
 
 # A step of the attacks on streams holds a hundred of them. A server that endures them endures all.
 STEPS = 60
@@ -287,6 +288,19 @@ async def test_a_partial_message_occupies_what_has_arrived_of_it() -> None:
     peer.send(*[send(7, bytes(h2.MAX_FRAME_BYTES))] * 10)
     assert peer.connection.streams.open[7].held_bytes == 10 * h2.MAX_FRAME_BYTES + 1
     assert answers(peer.send(send(3, b"b" * 15_999)), 3) == [b"a" + b"b" * 15_999]
+
+
+async def test_a_system_without_memory_ends_the_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*arguments: int) -> None:
+        raise OSError(ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("epp.extproc.http2.message_stream.mmap", no_memory)
+    peer = Peer()
+    peer.greet()
+    found = peer.send(open_stream(1), send(1, pack(">BI", 0, 70_000) + b"a"))
+    assert trailers(found)["grpc-status"] == "8"
+    assert answers(peer.send(request(3, b"a" * 20_000)), 3) == [b"a" * 20_000]
+    assert peer.book.closed == 2
 
 
 async def test_what_a_peer_does_not_read_occupies_memory_and_ends_its_connection() -> None:
