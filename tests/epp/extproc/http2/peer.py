@@ -168,3 +168,16 @@ def fault(frames: Sequence[tuple[int, int, int, bytes]]) -> tuple[str, h2.ErrorC
     if kind == h2.GOAWAY:
         return "connection", h2.ErrorCode(int.from_bytes(payload[4:8], "big"))
     return ("stream", h2.ErrorCode(int.from_bytes(payload, "big"))) if kind == h2.RST_STREAM else None
+
+
+def shared_memory(limit_bytes: int) -> tuple[Memory, Peer]:
+    """Return the memory of a server, and a peer with large windows that uses it."""
+    memory = Memory(limit_bytes)
+    peer = Peer(memory=memory)
+    peer.greet(initial_window_size=h2.LARGEST_WINDOW_BYTES)
+    peer.send(h2.window_update(0, 1 << 30))
+    return memory, peer
+
+
+def resized(size: int) -> list[bytes]:
+    return [h2.settings_frame({h2.Setting.INITIAL_WINDOW_SIZE: size})]
