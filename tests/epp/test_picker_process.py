@@ -6,6 +6,7 @@ import os
 import signal
 import ssl
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.extproc.messages import DESTINATION_HEADER
 from epp.extproc.tls import self_signed
+from lab.chaos.limits import exhaust_descriptors
 from tests.epp.parts import set_headers
 from tests.epp.process import PickerProcess, Stream, picker_process, token
 from tests.live import PATIENCE_S, until
@@ -208,3 +210,25 @@ def test_the_metrics_port_can_be_served_over_tls(tmp_path: Path) -> None:
         trusting.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
         with urllib.request.urlopen(url, context=trusting) as response:
             assert b"inference_pool_ready_pods" in response.read()
+
+
+async def test_a_picker_without_descriptors_says_so_and_goes_on_with_what_it_has(tmp_path: Path) -> None:
+    with picker_process(tmp_path) as picker:
+        async with picker.channel() as channel:
+            assert set_headers(await Stream(channel).pick())[DESTINATION_HEADER]
+            lift = exhaust_descriptors([picker.process.pid])
+            try:
+                for _ in range(20):
+                    # The kernel connects. The picker can't accept, and ends the connection.
+                    reader, writer = await asyncio.open_connection("127.0.0.1", picker.grpc_port)
+                    with suppress(ConnectionError):
+                        assert await asyncio.wait_for(reader.read(1), PATIENCE_S) == b""
+                    writer.close()
+                await asyncio.to_thread(until, lambda: "no descriptors are left" in picker.log.read_text())
+                assert set_headers(await Stream(channel).pick())[DESTINATION_HEADER]
+            finally:
+                lift()
+            await asyncio.to_thread(until, lambda: "descriptors are free again" in picker.log.read_text())
+        async with picker.channel() as channel:
+            assert set_headers(await Stream(channel).pick())[DESTINATION_HEADER]
+        assert picker.log.read_text().count("no descriptors") == 1
