@@ -24,6 +24,8 @@ from lab.soak.unrest import change_endpoints, rewrite_configuration
 
 BLOCK: Final = Block("scripts/soak --out")
 _HARDWARE: Final = ("fast", "fast", "fast", "slow")
+# The picker's default. The loop's other commands keep more, which fill memory for as long as a soak may last.
+_DECISIONS: Final = 1_000
 _FRONTS: Final = ("http2", "grpcio")
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _PLOT: Final = "soak.png"
@@ -81,7 +83,7 @@ async def _soak(console: Console, front: str, workers: int, rate: float, seconds
         folder=new_folder(),
         hardware=_HARDWARE,
         ports=unused_ports(len(_HARDWARE)),
-        picker_flags=["--grpc-front", front, "--workers", workers],
+        picker_flags=["--grpc-front", front, "--workers", workers, "--debug-decisions", _DECISIONS],
     )
     seen, levels = ClientReport(), Levels()
     with Terminal(console) as terminal:
