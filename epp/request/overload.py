@@ -15,7 +15,7 @@ _LONGEST_CALM_S: Final = 16.0
 # A request is given up after so many times `degrade_after_s`. By default, Envoy waits four times as long. If it has
 # given the body away, the request is lost with the pick: then Envoy waits until a PING is 3 s late.
 _TOO_LATE: Final = 3
-_TOO_LATE_TO_LOSE: Final = 20
+_TOO_LATE_TO_LOSE: Final = 40
 
 
 class Level(IntEnum):

@@ -203,6 +203,11 @@ def _retries() -> RetryPolicy:
     )
 
 
+def degrade_after(message_timeout_s: float) -> str:
+    """Return the picker's `--degrade-after` that suits an Envoy which waits so long for it: a quarter."""
+    return f"{round(1000 * message_timeout_s / 4)}ms"
+
+
 def _ext_proc(full_duplex: bool, failure_mode: FailureMode, message_timeout: timedelta) -> ExternalProcessor:
     return ExternalProcessor(
         grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=clusters.PICKER), timeout=_NO_TIMEOUT),

@@ -189,7 +189,7 @@ def _picker(config: StackConfig) -> Part:
     flags += ["--enable-latency-predictor", "true", "--prediction-server-url", ",".join(config.predictor_urls)]
     flags += ["--training-server-url", config.trainer_url, "--prediction-timeout", config.prediction_timeout]
     flags += ["--debug-decisions", 10_000, "--shutdown-delay", "0s", "--drain-timeout", "2s", "--health-checking"]
-    flags += ["--try-timeout-factor", 3]
+    flags += ["--try-timeout-factor", 3, "--degrade-after", envoy.degrade_after(config.message_timeout_s)]
     config.picker_file.write_text(config.picker_config)
     flags += ["--config-file", config.picker_file, *config.picker_flags]
     listened = [ports.picker, ports.picker_health, ports.picker_metrics]

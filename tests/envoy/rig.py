@@ -116,7 +116,8 @@ async def running(
     servers = [Backend(f"backend-{index}", f"127.0.0.{index + 1}") for index in range(backends)]
     for server in servers:
         await server.start()
-    part = _picker(folder, grpc_port, health_port, metrics_port, picker_flags)
+    flags = ["--degrade-after", envoy.degrade_after(message_timeout_s), *picker_flags]
+    part = _picker(folder, grpc_port, health_port, metrics_port, flags)
     rig = Rig(folder, full_duplex, envoy_port, admin_port, metrics_port, servers, part)
     rig.set_endpoints(servers)
     config = json.loads(
