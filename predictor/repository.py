@@ -26,7 +26,7 @@ POLL, EXPLICIT, NONE = "poll", "explicit", "none"
 CONTROL_MODES = (POLL, EXPLICIT, NONE)
 Names = tuple[str, ...]
 # A poll that takes longer is told in the log, until one takes less than the second time. In seconds.
-_SLOW_POLL_S, _FAST_POLL_S = 3.0, 1.0
+_SLOW_POLL_S, _FAST_POLL_S = 1.5, 0.75
 
 
 @dataclass(frozen=True, slots=True)
