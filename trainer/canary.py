@@ -67,7 +67,8 @@ class Canary:
         served, earlier = (
             Graph(model.onnx).predict(ROW_NAMES, rows.x) for model in (self._in_force[name], before.model)
         )
-        believed = is_believed(belief(np.log(rows.y / np.maximum(earlier, 1e-3))))
+        expected = np.log(np.maximum(earlier, 1e-3))
+        believed = is_believed(belief(np.log(rows.y) - expected, expected))
         quantile = before.model.manifest.outputs[0].quantile
         present, past = (losses(answers[believed], rows.y[believed], quantile) for answers in (served, earlier))
         verdict = check_not_worse(present, past, self._tolerance)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
@@ -138,7 +139,7 @@ class Fitter:
             last = None
         started_at = time.perf_counter()
         judged = train.arrival >= began_at
-        found = robust_fit(training, train.y, judged, settings, last.models if last else ())
+        found = robust_fit(training, train, judged, settings, last.models if last else ())
         took_s = time.perf_counter() - started_at
         self._last[name] = _PreviousFit(found.models, settings.fit, last.whole_s_per_row if last else took_s / rows)
         return found
@@ -225,7 +226,7 @@ def _judge(
     if verdict.passed:
         verdict = check_rising(graph.predict, spec.inputs, rows[:_PARITY_ROWS], RISING.get(spec.derive, ()))
     medians = _medians(data.holdout, fitted.median, spec)
-    believed = is_believed(belief(np.log(data.holdout.y / medians), settings.allowed_outliers))
+    believed = _believed(data.holdout, medians, settings)
     holdout, medians = data.holdout.part(believed), medians[believed]
     answers = graph.outputs(spec.inputs, raw_columns(spec.derive, holdout.x))
     if verdict.passed and settings.fit.in_logarithms:
@@ -239,6 +240,11 @@ def _judge(
         more = scores(column, holdout.y, output.quantile)
         found |= {f"{score}_{output.name}": value for score, value in more.items()}
     return verdict, found
+
+
+def _believed(rows: Rows, medians: Matrix, settings: JobSettings) -> NDArray[np.bool_]:
+    logarithms = np.log(np.maximum(medians, 1e-3))
+    return is_believed(belief(np.log(rows.y) - logarithms, logarithms, settings.allowed_outliers))
 
 
 def _expected(fitted: RobustFit, spec: GraphSpec, rows: Matrix) -> Matrix:
@@ -260,8 +266,7 @@ def _compare(
     if not verdict.passed:
         return verdict
     medians = _nearest_to_median(served.outputs(ROW_NAMES, older.x), settings.fit)
-    weights = belief(np.log(older.y / np.maximum(medians, 1e-3)), settings.allowed_outliers)
-    older = older.part(is_believed(weights))
+    older = older.part(_believed(older, medians, settings))
     return check_jump(
         np.concatenate([answers, graph.predict(spec.inputs, raw_columns(spec.derive, older.x))]),
         np.concatenate([before, served.predict(ROW_NAMES, older.x)]),

@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.learners import Model, Training, fit
+from trainer.places import representative
 from trainer.plausible import belief, is_believed
 from trainer.settings import FitSettings, JobSettings
+from trainer.window import Rows
 from trainer.wire import Matrix
 
 # The second round's medians are fitted without most of the wrong rows.
 _ROUNDS = 2
 # Half of the rows judge the other half.
 _PARTS = 2
+# More steps that are smaller. The rows of the simulated engines then lie a tenth closer to the median of others.
+_JUDGE = FitSettings(quantiles=(0.5,), trees=100, depth=3, learning_rate=0.1)
 # Shifts equal latencies apart, in natural logarithms. XGBoost counts a row that equals its prediction as one below it,
 # so among equal rows it finds no gain in any split.
 _TIE_BREAK = 1e-3
@@ -36,21 +41,27 @@ class RobustFit:
 
 
 def robust_fit(
-    training: Training, latency_ms: Matrix, judged: NDArray[np.bool_], settings: JobSettings, previous: Sequence[Model]
+    training: Training, rows: Rows, judged: NDArray[np.bool_], settings: JobSettings, previous: Sequence[Model]
 ) -> RobustFit:
     """Fit models to the rows that can be believed. Rows that are not `judged` keep their weights.
 
     Clean rows are fitted once. If rows are doubted, the models are fitted again with lower weights for these.
     """
-    logarithms, allowance = np.log(latency_ms), settings.allowed_outliers
+    logarithms = np.log(rows.y)
     models = fit(training, settings.fit, previous)
     median = _median(models, training, logarithms, settings.fit)
-    found = np.ones(len(latency_ms), dtype=np.float32)
+    found = np.ones(len(rows), dtype=np.float32)
+    in_order = np.flatnonzero(judged)[np.argsort(rows.arrival[judged])]
     residuals = logarithms - median.predict(training.x)
-    if (belief(residuals[judged], allowance) < 1).any():
+    judges = representative(rows.x[in_order])
+    if not judges.all() or (_belief(residuals, logarithms, in_order, judges, settings) < 1).any():
+        judging = np.ones(len(rows), dtype=np.float32)
+        judging[in_order] = judges
         for _ in range(_ROUNDS):
-            apart = _residuals(_weighted(training, found), logarithms, settings.fit)
-            found[judged] = belief(apart[judged], allowance)
+            apart = _residuals(_weighted(training, found * judging), logarithms, settings.fit)
+            found[in_order] = _belief(apart, logarithms, in_order, judges, settings)
+            if is_believed(found).all():
+                break
     if (found == 1).all():
         return RobustFit(models, median, found, residuals, bool(previous))
     believed = _weighted(training, found)
@@ -58,6 +69,17 @@ def robust_fit(
     median = _median(models, believed, logarithms, settings.fit)
     residuals = (logarithms - median.predict(training.x))[is_believed(found)]
     return RobustFit(models, median, found, residuals, bool(previous))
+
+
+def _belief(
+    residuals: Matrix,
+    logarithms: Matrix,
+    in_order: NDArray[np.int64],
+    judges: NDArray[np.bool_],
+    settings: JobSettings,
+) -> Matrix:
+    medians = logarithms - residuals
+    return belief(residuals[in_order], medians[in_order], settings.allowed_outliers, judges)
 
 
 def _weighted(training: Training, factors: Matrix) -> Training:
@@ -88,4 +110,4 @@ def _median(models: Sequence[Model], training: Training, logarithms: Matrix, set
 
 def _fit_median(training: Training, logarithms: Matrix, settings: FitSettings) -> Model:
     apart = (_TIE_BREAK * (np.arange(len(logarithms)) // _PARTS % 2)).astype(np.float32)
-    return fit(replace(training, y=logarithms + apart), FitSettings(quantiles=(0.5,), threads=settings.threads))[0]
+    return fit(replace(training, y=logarithms + apart), msgspec.structs.replace(_JUDGE, threads=settings.threads))[0]

@@ -1,23 +1,28 @@
 """Wrong rows among clean ones: how far they move predictions, and that genuine changes are learnt nevertheless."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lab.bench.trainer.law import make_entries
 from lab.bench.trainer.poisoning import ATTACKS, SETTINGS, TrainerInMemory, law_samples, measure
 from model_store import ROW_NAMES
+from trainer.places import representative
 from trainer.plausible import belief
-from trainer.wire import Samples, decode_batch
+from trainer.wire import Matrix, Samples, decode_batch
 
 # Predictions are compared at the 99th percentile of situations, with the range of what clean models predict.
-WORST_RATIO = 1.3
+WORST_RATIO = 1.25
+TOKENS = ROW_NAMES.index("input_token_length")
 TPOT, PREFILL = ROW_NAMES.index("recent_tpot_ms"), ROW_NAMES.index("recent_prefill_ms_per_token")
 ENDPOINTS, SLOWER = 4, 3.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", ["1e12 ms", "an hour", "1 us", "random", "3 times"])
+@pytest.mark.parametrize("attack", ["random", "1.5 times", "one place"])
 def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
     found = measure(ATTACKS[attack], 0.2)
     assert found.during <= WORST_RATIO
@@ -26,7 +31,7 @@ def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
 
 @pytest.mark.slow
 def test_wrong_rows_in_bursts_hardly_move_predictions() -> None:
-    found = measure(ATTACKS["an hour"], 0.2, in_bursts=True)
+    found = measure(ATTACKS["1 us"], 0.2, in_bursts=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
@@ -39,9 +44,9 @@ def test_a_trainer_without_a_model_learns_from_poisoned_rows() -> None:
 
 
 @pytest.mark.slow
-def test_wrong_rows_at_one_place_are_not_published() -> None:
+def test_wrong_rows_at_one_place_hardly_move_the_first_model() -> None:
     found = measure(ATTACKS["one place"], 0.2, from_start=True)
-    assert "worse" in found.refusals
+    assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
 
@@ -93,23 +98,68 @@ def _long_prompts(count: int, seed: int) -> Samples:
     return decode_batch(msgspec.json.encode({"entries": entries}))
 
 
+def believe(residuals: NDArray[np.floating[Any]], allowance: float = 1.0) -> Matrix:
+    """Return the weights of rows with equal medians."""
+    return belief(residuals.astype(np.float32), np.zeros(len(residuals), dtype=np.float32), allowance)
+
+
 def test_clean_rows_are_all_believed() -> None:
     rng = np.random.default_rng(0)
     for spread in (0.02, 0.1, 0.4):
-        assert (belief(rng.normal(0, spread, 2000).astype(np.float32)) == 1).all()
+        assert (believe(rng.normal(0, spread, 2000)) == 1).all()
     heavy_tailed = (0.1 * rng.standard_t(3, 2000)).astype(np.float32)
-    assert (belief(heavy_tailed) == 1).mean() > 0.99
+    assert (believe(heavy_tailed) == 1).mean() > 0.99
 
 
 @pytest.mark.parametrize("distance", [0.7, 3.0, 20.0, -0.7, -20.0])
 def test_too_many_rows_far_from_the_median_are_not_believed(distance: float) -> None:
     residuals = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
     residuals[:200] += np.float32(distance)
-    weights = belief(residuals)
+    weights = believe(residuals)
     assert (weights[:200] < 0.5).mean() > 0.9
     assert (weights[200:] == 1).mean() > 0.95
-    assert (belief(residuals, allowance=1e9) == 1).mean() > 0.79
+    assert (believe(residuals, allowance=1e9) == 1).mean() > 0.79
+
+
+def test_new_wrong_rows_are_not_hidden_by_older_clean_ones() -> None:
+    residuals = np.random.default_rng(0).normal(0, 0.1, 5000)
+    residuals[-200:] += np.log(1.7)
+    assert (believe(residuals)[-200:] < 0.5).mean() > 0.9
+
+
+def test_a_system_that_becomes_a_little_slower_is_believed() -> None:
+    residuals = np.random.default_rng(0).normal(0, 0.02, 2000)
+    residuals[-300:] += np.log(1.15)
+    assert (believe(residuals) == 1).all()
+
+
+def test_distances_are_measured_by_the_spread_of_rows_with_similar_medians() -> None:
+    medians = np.repeat(np.arange(4, dtype=np.float32), 250)
+    residuals = np.random.default_rng(0).normal(0, np.where(medians == 0, 0.4, 0.06)).astype(np.float32)
+    residuals[medians > 0] += np.where(np.arange(750) % 4 == 0, np.float32(0.5), np.float32(0))
+    weights = belief(residuals, medians)
+    assert (weights[(medians > 0) & (residuals > 0.4)] < 0.5).all()
+    assert (weights[(medians == 0) & (residuals < 0.5)] == 1).all()
+
+
+def test_rows_of_one_place_are_few_of_the_judges() -> None:
+    clean, wrong = law_samples(3000, 0).features, law_samples(1, 1).features.repeat(250, axis=0)
+    similar = wrong.copy()
+    similar[:, TOKENS] += np.arange(250)
+    for attack, most in ((wrong, 5), (similar, 30)):
+        rows = np.concatenate([clean, attack])
+        judges = representative(rows)
+        assert judges[:3000].mean() > 0.98
+        assert judges[3000:].sum() <= most
+
+
+def test_all_rows_judge_when_the_load_becomes_another_one() -> None:
+    rows = np.concatenate([law_samples(3000, 0).features, law_samples(1, 1).features.repeat(2000, axis=0)])
+    assert representative(rows[3000:]).all()
+    rows[3000:, TOKENS] += np.arange(2000)
+    assert representative(rows)[3000:].mean() > 0.7
+    assert not len(representative(rows[:0]))
 
 
 def test_no_rows_are_believed_without_an_error() -> None:
-    assert len(belief(np.empty(0, dtype=np.float32))) == 0
+    assert len(believe(np.empty(0))) == 0
