@@ -66,6 +66,8 @@ def register_gauges(
         metrics.register_value(
             "headroom_epp_model_generation", "Model generation in use for predictions", lambda: latency.generation
         )
+        refused = "Failed attempts to load new models, by what refused them"
+        metrics.register_values("headroom_epp_model_refusals_total", refused, "reason", lambda: latency.refusals)
     metrics.register_values("headroom_epp_plugin_faults_total", "Plugin failures", "type", lambda: guard.FAULTS)
     if endpoints.scraper is not None:
         _register_scraping(metrics, endpoints.scraper)

@@ -1,6 +1,7 @@
 """Predictions in the picker's own process: the predictor's engine, following the same model store."""
 
 import asyncio
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class EmbeddedLatencyClient:
         """The generation of the loaded models; 0 while none are loaded."""
         loaded = self._pair.loaded()
         return loaded.generation if loaded else 0
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """The number of failed attempts to load new models, by what refused them."""
+        return self._repository.refusals
 
     def predict(self, columns: FeatureColumns) -> Predictions:
         loaded = self._pair.loaded()

@@ -258,7 +258,7 @@ def test_a_slow_s3_is_told_once_and_recovers(
     assert caplog.text.count("the model store is slow") == 1
 
 
-def test_a_stale_pointer_of_s3_publishes_nothing_twice(bucket: BucketPlace, s3: S3Server) -> None:
+def test_a_stale_pointer_of_s3_is_followed_without_an_error(bucket: BucketPlace, s3: S3Server) -> None:
     store = open_store(bucket.location)
     store.publish(pair(1.0))
     old = bucket.read("current.json")

@@ -1,4 +1,5 @@
 import asyncio
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from epp.exceptions import PredictionUnavailableError
 from epp.prediction.embedded import EmbeddedLatencyClient
 from model_store import ROW_NAMES, SCHEMAS, open_store
+from model_store.signing import make_keys
+from tests.epp.process import picker_process
 from tests.live import PATIENCE_S
 from tests.predictor.models import pair
 
@@ -55,3 +58,16 @@ async def test_a_prediction_that_is_not_finite_is_refused(tmp_path: Path) -> Non
     with pytest.raises(PredictionUnavailableError, match="finite"):
         client.predict(COLUMNS * 100)
     await client.close()
+
+
+@pytest.mark.slow
+def test_a_picker_tells_that_nobody_has_signed_its_models(tmp_path: Path) -> None:
+    make_keys(tmp_path / "signing.key", tmp_path / "verify.pem")
+    open_store(str(tmp_path / "store")).publish(pair(1.0))
+    flags = ["--enable-latency-predictor", "--latency-client=embedded", f"--model-store={tmp_path / 'store'}"]
+    with picker_process(tmp_path, *flags, f"--verify-key-file={tmp_path / 'verify.pem'}") as picker:
+        page = picker.metrics()
+        refusals = re.search(r'^headroom_epp_model_refusals_total\{reason="signature"\} (\S+)', page, re.MULTILINE)
+        assert refusals
+        assert float(refusals[1]) >= 1
+        assert "headroom_epp_model_generation 0.0" in page
