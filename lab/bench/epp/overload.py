@@ -1,7 +1,7 @@
 """Ten times the load that a picker can decide: the share of requests picked in time, and how late the picks are.
 
 Two pickers that differ in `--degrade-after` alone are measured in turn. Each request waits as long for its pick as
-Envoy does by default. Many endpoints make decisions slow, so that one load client can send ten times as many.
+a buffering Envoy does by default. Many endpoints make decisions slow, so that one load client can send ten times as many.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from lab.bench.figures import steps
 _TIMES = 10
 # Envoy's default `message_timeout`.
 _PATIENCE_S = 0.2
-_SHAPE = Shape(slo=True, tokens=1)
+_SHAPE = Shape(slo=True, tokens=1, full_duplex=False)
 _WAYS = {"fixed": (), "degrading": ("--degrade-after=50ms",)}
 
 
