@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.budget import ControlFrameBudget, Flood, FloodFault
+from epp.extproc.http2.delay import DELAY_PING, Delay
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode, FrameReader, Setting
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock
 from epp.extproc.http2.memory import Memory
@@ -95,7 +96,8 @@ class Connection(asyncio.Protocol):
             on_leaving=self._leave,
             on_pong=self._take_pong,
         )
-        self.turns = Turns(self._transport, self._share, self._receiver, self._turn)
+        self._delay = Delay(partial(self.outbox.control, h2.frame(h2.PING, 0, 0, DELAY_PING)))
+        self.turns = Turns(self._transport, self._share, self._receiver, self._delay, self._turn)
         self.outbox.control(_PREFACE)
         self.outbox.flush()
         self._on_made(self)
@@ -206,7 +208,9 @@ class Connection(asyncio.Protocol):
         self._leaving = True
 
     def _take_pong(self, payload: bytes) -> bool:
-        """Tell whether this answers the PING of a drain. Everything that the peer sent before it has arrived then."""
+        """Tell whether this answers a PING of this side. Everything that the peer sent before it has arrived then."""
+        if payload == DELAY_PING:
+            return self._delay.answered(self.turns.now_s)
         if not self._draining or payload != _DRAIN_PING:
             return False
         self._take_no_more()

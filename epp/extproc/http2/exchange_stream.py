@@ -46,7 +46,7 @@ class ExchangeStream(MessageStream):
             return
         turns = self._connection.turns
         try:
-            answers = self._exchange.receive(message, turns.now_s - turns.arrived_s)
+            answers = self._exchange.receive(message, turns.waited_s)
         except Exception as error:
             self._failed(error)
             return

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final
 
 from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.delay import Delay
 from epp.extproc.http2.frames import Frame, StreamFault
 from epp.extproc.http2.memory import Share
 from epp.extproc.http2.receiver import Receiver
@@ -19,19 +20,23 @@ from epp.extproc.http2.streams import StreamTable
 
 # Time that one connection's frames may take from the event loop in one turn.
 _TURN_S: Final = 0.002
-# A read of this size may have left more in the socket: transports read at most some 256 KB at once.
-_FULL_READ_BYTES: Final = 128 << 10
 
 
 class Turns:
     """The turns of one connection. `on_turn` is called in each with the time, and calls `read` with it."""
 
     def __init__(
-        self, transport: asyncio.Transport, share: Share, receiver: Receiver, on_turn: Callable[[float], None]
+        self,
+        transport: asyncio.Transport,
+        share: Share,
+        receiver: Receiver,
+        delay: Delay,
+        on_turn: Callable[[float], None],
     ) -> None:
         self._transport = transport
         self._share = share
         self._receiver = receiver
+        self._delay = delay
         self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         # Frames that have arrived and wait for the next turn, their bytes, and streams with such messages.
@@ -45,12 +50,14 @@ class Turns:
         # A transport may deliver several reads in one turn of the event loop, and the connection may end in it, too.
         # They share the time.
         self._end_s = 0.0
-        # The time when the present frame's turn came, and the earliest time when it may have arrived in the socket.
+        # The time when the present frame's turn came, and whether the next read gets what came during a pause.
         self.now_s = 0.0
-        self.arrived_s = 0.0
-        # The time of the newest read, and whether the next one gets what came during a pause.
-        self._read_s = 0.0
         self._paused = False
+
+    @property
+    def waited_s(self) -> float:
+        """How long the present frame has waited for its turn."""
+        return self._delay.waited_s(self.now_s)
 
     def arrive(self, frames: Iterator[Frame], size: int) -> None:
         """Handle frames of so many bytes, after those that wait."""
@@ -59,11 +66,8 @@ class Turns:
             self._unread = chain(self._unread or (), frames)
         else:
             now_s = monotonic()
-            if self._paused:
-                self._read_after_pause(size)
-            else:
-                self.arrived_s = now_s
-            self._read_s = now_s
+            self._delay.read(now_s, was_idle=not self._paused)
+            self._paused = False
             self._unread = frames
             self._on_turn(now_s)
         if self.unfinished and not self._stopped:
@@ -150,6 +154,7 @@ class Turns:
         if self._planned or self._stopped:
             return
         self._planned = True
+        self._delay.left_over(self.now_s)
         if not self.unfinished:
             self.unfinished = True
             self._transport.pause_reading()
@@ -163,12 +168,6 @@ class Turns:
             if self.now_s > end_s:
                 return False
         return True
-
-    def _read_after_pause(self, size: int) -> None:
-        # If the read before the pause emptied the socket, this came since. Else it may be as old as what came before.
-        if size < _FULL_READ_BYTES:
-            self.arrived_s = self._read_s
-        self._paused = False
 
     def _socket_is_empty(self) -> None:
         self._paused = False

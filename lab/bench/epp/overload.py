@@ -1,7 +1,7 @@
 """Ten times the load that a picker can decide: the share of requests picked in time, and how late the picks are.
 
 Two pickers that differ in `--degrade-after` alone are measured in turn. Each request waits as long for its pick as
-a buffering Envoy does by default. Many endpoints make decisions slow, so that one load client can send ten times as many.
+a buffering Envoy does by default. Many endpoints make decisions slow, so that one load client can send so many.
 """
 
 from collections import defaultdict

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.extproc.http2 import frames as h2
-from epp.extproc.http2.budget import ControlFrameBudget
+from epp.extproc.http2.budget import ControlFrameBudget, Flood
+from epp.extproc.http2.delay import DELAY_PING
 from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES
@@ -501,44 +502,73 @@ async def test_a_header_block_over_the_limit_ends_the_connection(peer: Peer) -> 
     assert fault(found) == (CONNECTION, ErrorCode.ENHANCE_YOUR_CALM)
 
 
-async def test_messages_know_how_long_they_have_waited_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock_s = [1.0]
+class Slow(Book):
+    """Takes 10 ms for each exchange, on a clock of its own."""
 
-    class Slow(Book):
-        def new_exchange(self) -> Echo:
-            clock_s[0] += 0.01
-            return super().new_exchange()
+    now_s = 1.0
 
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
-    peer = Peer(Slow())
+    def new_exchange(self) -> Echo:
+        self.now_s += 0.01
+        return super().new_exchange()
+
+    @property
+    def last_wait_ms(self) -> int:
+        return round(1000 * self.waits_s[-1])
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    book = Slow()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: book.now_s)
+    return book
+
+
+PONG = frame(h2.PING, h2.ACK, 0, DELAY_PING)
+
+
+async def test_messages_know_how_long_they_have_waited_since_they_were_read(slow: Slow) -> None:
+    peer = Peer(slow)
     peer.greet()
     peer.receive(b"".join(request(n, b"a") for n in (1, 3, 5)))
-    assert [round(waited_s, 3) for waited_s in peer.book.waits_s] == [0.01, 0.02, 0.03]
-    # This came while the three were handled, or later.
-    peer.receive(request(7, b"b"))
-    assert round(peer.book.waits_s[-1], 3) == 0.04
+    assert [round(1000 * waited_s) for waited_s in slow.waits_s] == [10, 20, 30]
     for _ in range(3):
         await asyncio.sleep(0)
-    clock_s[0] += 60
-    # This came just now: the socket was empty before.
+    slow.now_s += 60
     peer.receive(request(9, b"c"))
-    assert round(peer.book.waits_s[-1], 3) == 0.01
+    assert slow.last_wait_ms == 10
 
 
-async def test_a_socket_that_is_never_emptied_makes_messages_wait_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock_s = [1.0]
-
-    class Slow(Book):
-        def new_exchange(self) -> Echo:
-            clock_s[0] += 0.01
-            return super().new_exchange()
-
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
-    peer = Peer(Slow())
+async def test_a_busy_connection_learns_from_a_ping_how_long_the_peer_waits(slow: Slow) -> None:
+    peer = Peer(slow)
     peer.greet()
-    for n in range(1, 9, 2):
-        peer.receive(request(n, b"a" * (200 << 10)))
-    assert [round(waited_s, 3) for waited_s in peer.book.waits_s] == [0.01, 0.02, 0.03, 0.04]
+    found = peer.send(*(request(n, b"a") for n in range(1, 11, 2)))
+    assert [payload for kind, _, _, payload in found if kind == h2.PING] == [DELAY_PING]
+    # Sent before the peer has seen the PING, which is 50 ms old when this is handled.
+    peer.receive(request(11, b"a"))
+    assert slow.last_wait_ms == 50
+    # The peer's answer has waited for 50 ms, and what comes just after it as well.
+    found = peer.send(PONG, request(13, b"a"))
+    assert slow.last_wait_ms == 50
+    assert [payload for kind, _, _, payload in found if kind == h2.PING] == [DELAY_PING]
+    found = peer.send(PONG, request(15, b"a"))
+    assert slow.last_wait_ms == 10
+    assert peer.floods == []
+
+
+async def test_a_peer_that_never_answers_the_ping_is_not_late_for_ever(slow: Slow) -> None:
+    peer = Peer(slow)
+    peer.greet()
+    peer.receive(b"".join(request(n, b"a") for n in range(1, 11, 2)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    slow.now_s += 60
+    peer.receive(request(11, b"a"))
+    assert slow.last_wait_ms == 10
+
+
+async def test_answers_to_no_ping_are_a_flood(peer: Peer) -> None:
+    peer.send(PONG * 1_100)
+    assert peer.floods == [Flood.PING]
 
 
 async def test_requests_that_are_given_up_are_no_flood(peer: Peer) -> None:
