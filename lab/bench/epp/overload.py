@@ -4,6 +4,7 @@ Two pickers that differ in `--degrade-after` alone are measured in turn. Each re
 a buffering Envoy does by default. Many endpoints make decisions slow, so that one load client can send so many.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +12,6 @@ from contextlib import ExitStack
 import numpy as np
 
 from lab.bench.epp.bench import Bench, Figures
-from lab.bench.epp.extproc import REFRESH
 from lab.bench.epp.gateway import Shape
 from lab.bench.epp.load import LoadPlan, PickerMeasurement, load
 from lab.bench.epp.load import measure as measure_load
@@ -24,16 +24,24 @@ _TIMES = 10
 _PATIENCE_S = 0.2
 _SHAPE = Shape(slo=True, tokens=1, full_duplex=False)
 _WAYS = {"fixed": (), "degrading": ("--degrade-after=50ms",)}
+# Scraping so many endpoints twice would take much of the machine.
+_REFRESH = "10s"
+_SELDOM = (f"--idle-metrics-interval={_REFRESH}", "--metrics-staleness-threshold=60s")
 
 
 def measure(bench: Bench) -> Figures:
     found: dict[str, list[Figures]] = defaultdict(list)
-    with model_servers(bench.large_endpoints, large_pages=False) as endpoints, ExitStack() as stack:
+    with model_servers(3 * bench.large_endpoints, large_pages=False) as endpoints, ExitStack() as stack:
         targets = {
-            way: stack.enter_context(own_picker(bench, Setting(endpoints, slo=True, refresh=REFRESH, flags=flags), way))
+            way: stack.enter_context(
+                own_picker(bench, Setting(endpoints, slo=True, refresh=_REFRESH, flags=(*_SELDOM, *flags)), way)
+            )
             for way, flags in _WAYS.items()
         }
-        capacity = load(targets["fixed"], LoadPlan(targets["fixed"].address, _SHAPE, bench.seconds, at_once=8)).per_s
+        time.sleep(bench.settle_s)
+        closed = LoadPlan(targets["fixed"].address, _SHAPE, bench.seconds, at_once=8)
+        # The first load warms the picker up.
+        capacity = max(load(targets["fixed"], closed).per_s for _ in range(2))
         for _ in steps(range(bench.rounds), "overload"):
             for way, target in targets.items():
                 plan = LoadPlan(
