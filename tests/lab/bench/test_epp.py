@@ -36,12 +36,15 @@ def _figures(folder: Path, *flags: str, env: Mapping[str, str] | None = None) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(_TEST_S)
-def test_decisions_chunks_scraping_and_envoy_are_measured(tmp_path: Path) -> None:
-    measured = _figures(tmp_path, "--only", "decide,chunks,scrape,envoy")
+def test_decisions_chunks_scraping_envoy_and_overload_are_measured(tmp_path: Path) -> None:
+    measured = _figures(tmp_path, "--only", "decide,chunks,scrape,envoy,overload")
     wanted = {"decide_default_100_p50_ms", "decide_slo_remote_100_p50_ms", "cpu_ratio_1000_to_1_tokens"}
     wanted |= {f"decide_slo_embedded_{n}_{p}_ms" for n in (10, 100, 1000) for p in ("p50", "p99")}
     wanted |= {"extproc_cpu_us_per_request_slo_200_chunks", "observed_chunk_cpu_us", "scrape_cores_20_endpoints"}
     assert wanted | {"envoy_added_p50_ms", "envoy_added_p99_ms"} <= set(measured)
+    assert {"overload_capacity_per_s", "overload_fixed_picked_share", "overload_degrading_picked_share"} <= set(
+        measured
+    )
     # Pages can't be fresher than the scrape interval allows: a smaller value would mean a wrong count of pages.
     assert measured["scrape_freshness_ms_20_endpoints"] > 40
 
