@@ -20,9 +20,10 @@ pytest_plugins = ["tests.node.fixtures", "tests.run.ending", "tests.run.groups",
 
 # Servers that tests start end with this process, even when it is killed.
 os.environ[PARENT] = str(os.getpid())
-# Hypothesis tries the same examples in every run. `--hypothesis-profile=long` tries more and different ones.
-settings.register_profile("steady", derandomize=True, print_blob=True)
-settings.register_profile("long", max_examples=2000, print_blob=True)
+# Hypothesis tries the same examples in every run, and lets a busy machine take its time for each.
+# `--hypothesis-profile=long` tries more and different ones.
+settings.register_profile("steady", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("long", max_examples=2000, print_blob=True, deadline=None)
 settings.load_profile("steady")
 _NUMBERS = itertools.count(1)
 

@@ -100,7 +100,7 @@ def _ports(release: Release) -> Iterator[str]:
         yield from asked - set().union(*pods.values())
 
 
-@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(VALUES)
 def test_a_release_is_whole_or_refused_for_a_reason(values: dict[str, Any]) -> None:
     try:

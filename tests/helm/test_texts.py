@@ -21,7 +21,7 @@ NUMBERS = (
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(max_examples=15, deadline=None, phases=PHASES, derandomize=True)
+@settings(max_examples=15, phases=PHASES, derandomize=True)
 @example({"A": "ends the list\n", "B": "=", "C": "<<"}, {"a.yaml": "line\n\n", "b.yaml": "="}, ["x: y", "=", "<<"])
 @given(
     st.dictionaries(VARIABLES, TEXTS, min_size=3, max_size=20),
@@ -42,7 +42,7 @@ def test_texts_arrive_unchanged(variables: dict[str, str], files: dict[str, str]
     assert {f"--x-{index}={text}" for index, text in enumerate(flags)} <= set(release.args)
 
 
-@settings(max_examples=10, deadline=None, phases=PHASES, derandomize=True)
+@settings(max_examples=10, phases=PHASES, derandomize=True)
 @given(st.lists(NUMBERS, min_size=20, max_size=40))
 def test_numbers_arrive_unchanged(values: list[int | bool | float]) -> None:
     given_values = {f"V{index}": value for index, value in enumerate(values)}

@@ -59,7 +59,7 @@ async def watched(client: Client) -> list[WatchEvent[Pod]]:
 @given(
     st.lists(st.integers(1, 40), min_size=1), st.lists(st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]))
 )
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_events_are_read_from_chunks_of_any_size(tmp_path: Path, sizes: list[int], kinds: list[str]) -> None:
     text = b"".join(change(kind, f"pod-{i}", str(i)) + b"\n" for i, kind in enumerate(kinds))
     chunks, start = [], 0

@@ -32,7 +32,6 @@ def only(**fields: object) -> Container:
     return to_pod(pod("pod", {**container("busybox", "given"), **fields})).spec.containers[0]
 
 
-@settings(deadline=None)
 @given(st.lists(PARTS), st.dictionaries(NAMES, st.text(max_size=3)))
 def test_references_become_values(parts: list[tuple[str, str | None]], values: dict[str, str]) -> None:
     text = "".join(part for part, _ in parts)
@@ -98,7 +97,7 @@ def test_other_images_are_unknown() -> None:
         find_image("docker.io/library/nginx:1")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(FILES, min_size=1, max_size=4))
 def test_a_volumes_files_are_always_the_last_written(
     tmp_path_factory: pytest.TempPathFactory, versions: list[dict[str, File]]

@@ -5,7 +5,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.live import call, until
@@ -74,7 +74,6 @@ def refuses(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) == errno.ECONNREFUSED
 
 
-@settings(deadline=None)
 @given(LABELS, st.integers(0, 0xFFFF), st.lists(st.ip_addresses(v=4).map(str), max_size=4), st.sampled_from([1, 28]))
 def test_the_dns_server_answers_with_a_services_addresses(
     labels: list[str], identity: int, addresses: list[str], kind: int
@@ -91,7 +90,6 @@ def test_the_dns_server_answers_with_a_services_addresses(
     assert struct.unpack_from(">6H", answer(query, lambda _: None))[1] & 0xF == 3
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_malformed_queries_raise_or_are_echoed(data: bytes) -> None:
     try:

@@ -62,7 +62,7 @@ def test_allowed_and_forbidden_requests_get_documented_answers(api: Any, method:
     allowed = operation.definition.raw.get("requestBody", {"content": {}})["content"]
     for mode in GenerationMode if "application/json" in allowed else [GenerationMode.POSITIVE]:
         strategy = operation.as_strategy(generation_mode=mode)
-        bounded = settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        bounded = settings(max_examples=25, database=None, suppress_health_check=list(HealthCheck))
         bounded(given(strategy)(ask))()  # type: ignore[no-untyped-call]
 
 

@@ -19,7 +19,7 @@ from tests.predictor.triton_models import doubling, put, two_by_two
 
 TWO = "/v2/models/two/infer"
 DOUBLING = "/v2/models/doubling/infer"
-BOUNDED = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDED = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

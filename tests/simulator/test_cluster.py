@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.arrival import Arrival, Change
@@ -101,7 +101,6 @@ def from_gaps(asked: list[tuple[float, int, int]]) -> list[Arrival]:
     return arrivals
 
 
-@settings(deadline=None)
 @given(gaps)
 def test_planned_steps_end_at_the_same_times_as_single_steps(asked: list[tuple[float, int, int]]) -> None:
     arrivals = from_gaps(asked)
@@ -111,7 +110,6 @@ def test_planned_steps_end_at_the_same_times_as_single_steps(asked: list[tuple[f
         assert times == pytest.approx(expected[flight.arrival.index], rel=1e-6)
 
 
-@settings(deadline=None)
 @given(gaps)
 def test_step_at_finds_the_step_of_a_moment(asked: list[tuple[float, int, int]]) -> None:
     arrivals, looking, every = from_gaps(asked), Looking(), list[float]()
@@ -124,7 +122,6 @@ def test_step_at_finds_the_step_of_a_moment(asked: list[tuple[float, int, int]])
         assert step == sum(one < began_s + 1e-4 for one in every)
 
 
-@settings(deadline=None)
 @given(gaps, st.integers(1, 3))
 def test_marks_change_no_latency(asked: list[tuple[float, int, int]], endpoints: int) -> None:
     arrivals = from_gaps(asked)

@@ -2,7 +2,7 @@ import dataclasses
 from collections.abc import Hashable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.engine import Engine
@@ -38,7 +38,6 @@ def run(engine: Engine) -> tuple[dict[Hashable, int], list[Hashable], float]:
 requests = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 60), st.integers(0, 2)), min_size=1, max_size=25)
 
 
-@settings(deadline=None)
 @given(requests)
 def test_every_request_gets_its_tokens_and_returns_its_blocks(asked: list[tuple[int, int, int]]) -> None:
     engine = Engine(SMALL)
@@ -51,7 +50,6 @@ def test_every_request_gets_its_tokens_and_returns_its_blocks(asked: list[tuple[
     assert (engine.blocks.used, engine.running, engine.waiting) == (0, 0, 0)
 
 
-@settings(deadline=None)
 @given(requests, st.lists(st.integers(0, 24), max_size=25))
 def test_an_abort_at_any_time_frees_the_blocks(asked: list[tuple[int, int, int]], aborted: list[int]) -> None:
     engine = Engine(SMALL)
@@ -64,7 +62,6 @@ def test_an_abort_at_any_time_frees_the_blocks(asked: list[tuple[int, int, int]]
     assert engine.blocks.used == 0
 
 
-@settings(deadline=None)
 @given(requests)
 def test_first_tokens_come_in_order_of_arrival(asked: list[tuple[int, int, int]]) -> None:
     engine = Engine(dataclasses.replace(SMALL, num_blocks=1000))
@@ -87,7 +84,6 @@ def test_a_step_takes_as_long_as_the_hardwares_cost() -> None:
     assert decode.duration_ms == cost.dense_ms(1) + cost.decode_attention_ms(1, 32)
 
 
-@settings(deadline=None)
 @given(requests, st.sampled_from([40, 60, 1000]))
 @example([(167, 55, 1), (171, 33, 2), (157, 11, 3), (158, 24, 0)], 40)
 def test_steps_planned_together_equal_single_steps(asked: list[tuple[int, int, int]], num_blocks: int) -> None:

@@ -254,7 +254,7 @@ def test_a_search_begins_at_a_rate_that_the_pool_can_almost_take(workload: Workl
     seed=st.integers(0, 2**40),
     seconds=st.floats(0.5, 20),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_rate_seed_and_time_give_a_scenario(name: str, requests_per_s: float, seed: int, seconds: float) -> None:
     scenario = WORKLOADS[name].scenario(requests_per_s, seed, seconds)
     times = _times(scenario)

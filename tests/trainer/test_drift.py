@@ -27,7 +27,7 @@ def learn(rows: Rows, served: dict[str, bytes], began_at: int = 0) -> FittedMode
     return learnt
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     before=st.integers(200, 1500),
     after=st.integers(30, 400),
@@ -44,7 +44,7 @@ def test_a_change_is_found_at_its_row(before: int, after: int, factor: float, se
 
 
 @given(st.integers(0, 1000), st.sampled_from([0, 1]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_noise_is_not_a_change(seed: int, after: int) -> None:
     rows = changing(2000, after, 3.0, seed)
     drift = find_drift(rows, law(rows.x))

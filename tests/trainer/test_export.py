@@ -26,7 +26,7 @@ def as_fitted(y: Matrix, fit_settings: FitSettings) -> Matrix:
     return np.asarray(np.log(y), dtype=np.float32) if fit_settings.in_logarithms else y
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     model_type=st.sampled_from(MODEL_TYPES),
     trees=st.integers(1, 40),

@@ -41,7 +41,7 @@ def test_appended_batches_are_replayed_in_order(tmp_path: Path) -> None:
     assert replayed(tmp_path) == [batch(10, seed).features.tobytes() for seed in range(5)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 5000), garbage=st.binary(max_size=40))
 def test_a_torn_tail_loses_no_record_before_it(cut: int, garbage: bytes) -> None:
     import tempfile

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.app import describe_endpoints
@@ -243,7 +243,6 @@ async def test_a_model_servers_error_gives_no_training_rows() -> None:
 acts = st.sampled_from(["headers", "body", "part", "trailers", "response", "chunk", "junk"])
 
 
-@settings(deadline=None)
 @given(st.lists(acts, max_size=12), st.booleans())
 async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_duplex: bool) -> None:
     director = build_director()

@@ -15,7 +15,7 @@ from epp.workers.siblings import merge_in_pieces, merge_pages
 hashes = st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=40, unique=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), hashes), max_size=30))
 def test_a_worker_learns_the_prefixes_that_another_worker_dispatched(sent: list[tuple[int, list[int]]]) -> None:
     memory = mmap.mmap(-1, rings_bytes(2))

@@ -66,7 +66,6 @@ def test_frames_are_read_from_pieces_of_any_size(contents: list[bytes], where: l
     assert read == [(n, n, n, content) for n, content in enumerate(contents)]
 
 
-@settings(deadline=None)
 @given(st.lists(echoed, max_size=8), places, places)
 async def test_messages_are_read_from_frames_and_pieces_of_any_size(
     messages: list[bytes], frame_cuts: list[int], byte_cuts: list[int]
@@ -82,7 +81,6 @@ async def test_messages_are_read_from_frames_and_pieces_of_any_size(
     assert peer.book.closed == 1
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 3_000), min_size=1, max_size=6),
     st.integers(0, 5_000),
@@ -124,7 +122,7 @@ valid = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(valid, max_size=10), st.booleans())
 async def test_no_input_breaks_the_server_or_leaks_an_exchange(inputs: list[bytes], lost: bool) -> None:
     peer = Peer()

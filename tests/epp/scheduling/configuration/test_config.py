@@ -293,7 +293,7 @@ schedulingProfiles:
 LINES = PRESET.splitlines(keepends=True) + DEFAULT_CONFIG.splitlines(keepends=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), text=st.sampled_from([DEFAULT_CONFIG, PRESET]))
 def test_a_damaged_configuration_is_read_or_refused(data: st.DataObject, text: str) -> None:
     lines = text.splitlines(keepends=True)

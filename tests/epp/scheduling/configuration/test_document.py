@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.scheduling.configuration.document import DocumentError, read_document
@@ -94,7 +94,6 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(tree=trees, flow=st.booleans())
 def test_every_written_value_is_read_with_its_line(tree: Any, flow: bool) -> None:
     text = yaml.safe_dump(tree, default_flow_style=flow, allow_unicode=True)
@@ -103,7 +102,6 @@ def test_every_written_value_is_read_with_its_line(tree: Any, flow: bool) -> Non
     assert all(1 <= line <= text.count("\n") + 1 for line in document.lines.values())
 
 
-@settings(deadline=None)
 @given(text=st.text(max_size=40) | st.from_regex(r"([-?:,\[\]{}#&*!|>'\"% \na1]){0,25}", fullmatch=True))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -90,7 +90,7 @@ scorers = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_latency_scores_are_those_of_the_formulas(
     scorer: LatencyScorer, candidates: Snapshot, ttft: float | None, tpot: float | None
@@ -103,7 +103,7 @@ def test_latency_scores_are_those_of_the_formulas(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_the_tier_filter_keeps_endpoints_that_meet_the_objectives_unless_it_explores(
     candidates: Snapshot, ttft: float | None, tpot: float | None
@@ -117,7 +117,7 @@ def test_the_tier_filter_keeps_endpoints_that_meet_the_objectives_unless_it_expl
     assert explored == ([True] * len(candidates) if alike else [not meets for meets in meeting])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     data=st.lists(
         st.tuples(st.sampled_from([0.0, 0.5, 0.8, 1.0]), latencies, st.floats(0, 1e6)), min_size=1, max_size=9

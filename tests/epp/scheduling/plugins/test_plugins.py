@@ -275,7 +275,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("type_name", every(Scorer))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_every_scorer_keeps_to_the_range(
     type_name: str, candidates: Snapshot, ttft: float | None, tpot: float | None
@@ -288,7 +288,7 @@ def test_every_scorer_keeps_to_the_range(
 
 
 @pytest.mark.parametrize("type_name", every(Filter))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_every_filter_gives_a_mask(
     type_name: str, candidates: Snapshot, ttft: float | None, tpot: float | None
@@ -299,7 +299,6 @@ def test_every_filter_gives_a_mask(
     assert (mask.dtype, mask.shape) == (bool, (len(candidates),))
 
 
-@settings(deadline=None)
 @given(candidates=snapshots(), data=st.data())
 def test_a_view_of_a_view_has_the_columns_of_the_candidates_it_took(candidates: Snapshot, data: st.DataObject) -> None:
     positions = st.lists(st.integers(0, len(candidates) - 1), min_size=1, max_size=6)

@@ -163,7 +163,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_every_endpoint_is_drawn_as_often_as_the_formulas_say(
     scorer: SloScorer, candidates: Snapshot, ttft: float | None, tpot: float | None
@@ -174,7 +174,7 @@ def test_every_endpoint_is_drawn_as_often_as_the_formulas_say(
     assert sum(expected) == pytest.approx(1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives, seed=st.integers(0, 1000))
 def test_the_draw_gives_score_1_to_one_endpoint_that_can_be_drawn(
     scorer: SloScorer, candidates: Snapshot, ttft: float | None, tpot: float | None, seed: int

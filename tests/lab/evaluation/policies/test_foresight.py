@@ -89,14 +89,14 @@ def check(endpoint: Hardware, arrivals: list[Arrival], changes: tuple[Change, ..
 
 
 @given(asked, st.sampled_from([1.0, 2.5]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_predicted_futures_match_the_engine(asked: list[tuple[float, int, int]], slowdown: float) -> None:
     """With linear costs, nothing is approximated."""
     check(SMALL, arrivals_of(asked), (Change(0.0, 0, slowdown),), 1e-6)
 
 
 @given(asked)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_futures_with_measured_costs_are_within_one_percent(asked: list[tuple[float, int, int]]) -> None:
     check(NARROW, arrivals_of(asked), (), 0.01)
     check(H100, arrivals_of(asked), (), 0.01)
@@ -127,7 +127,7 @@ def asking(endpoint: Hardware, arrivals: list[Arrival], after_s: tuple[float, ..
 
 
 @given(asked, st.floats(0.001, 10))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_begins_later_is_never_wrong(asked: list[tuple[float, int, int]], after_s: float) -> None:
     (later,), waited_s = asking(SMALL, arrivals_of(asked), (after_s,))
     assert not later or waited_s > after_s

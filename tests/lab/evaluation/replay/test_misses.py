@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.evaluation.replay.misses import LEAST_ATTAINMENT
@@ -22,7 +22,6 @@ requests = st.lists(st.tuples(st.floats(0.001, 0.2), st.integers(1, 4000), st.in
 
 
 @given(requests, st.frozensets(st.integers(0, 20)))
-@settings(deadline=None)
 def test_a_run_is_cut_only_if_its_attainment_would_be_too_low(
     asked: list[tuple[float, int, int, tuple[float, float]]], shed: frozenset[int]
 ) -> None:
