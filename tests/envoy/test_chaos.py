@@ -17,7 +17,7 @@ from tests.envoy.rig import Rig, running, until
 pytestmark = pytest.mark.slow
 
 SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "2000", "x-slo-tpot-ms": "100"}
-COUNT = 10_000
+COUNT = 6_000
 ABORTED_SHARE = 0.05
 
 
