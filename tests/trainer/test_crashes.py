@@ -23,7 +23,7 @@ from tests.trainer.test_trainer_app import entries, sample_count
 
 # In each folder a trainer is killed once in every stage, in an order of its own, and once at any moment. The crashes
 # per folder are few, so that a folder's samples stay few enough for one whole fit.
-FOLDERS, AT_ONCE = 6, 2
+FOLDERS, AT_ONCE = 4, 2
 FLAGS = ["--trees", "20", "--max-training-data-size-per-bucket", "100000", "--max-test-data-size", "100000"]
 STAGES = (*FITTERS_STAGES, "ingest", "publish", "collect")
 ANY = "any moment"
