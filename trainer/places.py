@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from trainer.window import bucket_numbers, row_hashes
 from trainer.wire import Matrix
 
-# New rows, whose shares are compared with those of all earlier rows.
+# New rows, whose shares are compared with those of the earlier judges.
 _NEW_ROWS = 1_000
-# A place may have so many times its share of the earlier rows. Load seldom rises or falls faster.
-_GROWTH = 3.0
+# A place may have so many times its share of the earlier judges. Load seldom rises or falls faster.
+_GROWTH = 2.0
 # The share of new rows that any place may have.
 _FREE_SHARE = 0.02
 # The share of all rows that rows with the same features may have. A tree finds rows apart that are a few in a thousand.
 _SAME_SHARE = 0.002
 # If fewer rows remain, most rows are of places that became frequent: the load is another one, and all rows judge.
-_FEWEST_LEFT = 0.5
+_FEWEST_LEFT = 0.6
 
 
 def representative(features: Matrix) -> NDArray[np.bool_]:
@@ -32,9 +32,9 @@ def representative(features: Matrix) -> NDArray[np.bool_]:
         np.unique(keys, return_inverse=True)[1] for keys in (row_hashes(features), bucket_numbers(features))
     )
     found = _within_limits(same, np.full(int(same.max()) + 1, _SAME_SHARE))
-    parts = np.array_split(np.arange(_NEW_ROWS, count), max(1, count // _NEW_ROWS - 1)) if count > _NEW_ROWS else []
-    for new in parts:
-        earlier = np.bincount(places[: new[0]], minlength=int(places.max()) + 1) / new[0]
+    for new in np.array_split(np.arange(count), max(1, count // _NEW_ROWS)):
+        judges = places[: new[0]][found[: new[0]]]
+        earlier = np.bincount(judges, minlength=int(places.max()) + 1) / max(1, len(judges))
         found[new] &= _within_limits(places[new], np.maximum(_GROWTH * earlier, _FREE_SHARE))
     return found
 

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.bench.trainer.law import make_entries
-from lab.bench.trainer.poisoning import ATTACKS, SETTINGS, TrainerInMemory, law_samples, measure
+from lab.bench.trainer.poisoning import SETTINGS, TrainerInMemory, measure
+from lab.bench.trainer.wrong_rows import ATTACKS, law_samples
 from model_store import ROW_NAMES
 from trainer.places import representative
 from trainer.plausible import belief
@@ -22,7 +23,7 @@ ENDPOINTS, SLOWER = 4, 3.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", ["random", "1.5 times", "one place"])
+@pytest.mark.parametrize("attack", ["1.5 times", "one region"])
 def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
     found = measure(ATTACKS[attack], 0.2)
     assert found.during <= WORST_RATIO
@@ -31,7 +32,7 @@ def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
 
 @pytest.mark.slow
 def test_wrong_rows_in_bursts_hardly_move_predictions() -> None:
-    found = measure(ATTACKS["1 us"], 0.2, in_bursts=True)
+    found = measure(ATTACKS["random"], 0.2, in_bursts=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
@@ -39,6 +40,13 @@ def test_wrong_rows_in_bursts_hardly_move_predictions() -> None:
 @pytest.mark.slow
 def test_a_trainer_without_a_model_learns_from_poisoned_rows() -> None:
     found = measure(ATTACKS["an hour"], 0.2, from_start=True)
+    assert found.during <= WORST_RATIO
+    assert found.after <= WORST_RATIO
+
+
+@pytest.mark.slow
+def test_a_model_server_that_lies_hardly_moves_predictions_for_others() -> None:
+    found = measure(ATTACKS["one endpoint"], 0.2)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lab.bench.trainer.poisoning import law_samples
+from lab.bench.trainer.wrong_rows import law_samples
 from model_store import ROW_NAMES
 from model_store.rows import LONGEST_MS
 from trainer.quarantine import Quarantine, SourceShares

@@ -6,14 +6,17 @@ ingestion, window, fit and gate.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 
-from lab.bench.trainer.law import make_entries
+from lab.bench.block import Block
+from lab.bench.figures import steps, write
+from lab.bench.trainer.wrong_rows import ATTACKS, Attack
 from model_store import ROW_NAMES
 from trainer.fitter import Fitter
 from trainer.graph import Graph
@@ -21,7 +24,7 @@ from trainer.ingestion import Ingestion
 from trainer.job import Job
 from trainer.settings import FitSettings, JobSettings
 from trainer.window import Window
-from trainer.wire import Matrix, Samples, decode_batch, join
+from trainer.wire import Matrix, Samples, join
 
 SETTINGS = JobSettings(FitSettings(quantiles=(0.9, 0.5)), trainer_id="poisoning")
 SHARES = (0.05, 0.12, 0.2)
@@ -31,58 +34,13 @@ _PASSES_DURING, _PASSES_AFTER = 2, 2
 # Clean rows that arrive between two bursts of wrong ones.
 _BETWEEN_BURSTS = 100
 _PROBES = 1_000
-_ATTACK_SEED, _SEED_AFTER = 10_000, 300
-# Changes clean rows to wrong ones.
-Attack = Callable[[Samples], Samples]
-
-
-def law_samples(rows: int, seed: int, factor: float = 1.0) -> Samples:
-    """Return clean rows of the benchmark's law. `factor` multiplies the latencies."""
-    return decode_batch(msgspec.json.encode({"entries": make_entries(rows, seed, factor)}))
-
-
-def _constant(latency_ms: float) -> Attack:
-    def change(rows: Samples) -> Samples:
-        same = np.full(len(rows), latency_ms, dtype=np.float32)
-        return Samples(rows.features, same, same)
-
-    return change
-
-
-def _scaled(factor: float) -> Attack:
-    def change(rows: Samples) -> Samples:
-        return Samples(rows.features, rows.ttft_ms * np.float32(factor), rows.tpot_ms * np.float32(factor))
-
-    return change
-
-
-def _random(rows: Samples) -> Samples:
-    """Any latency from a microsecond to an hour."""
-    rng = np.random.default_rng(len(rows))
-    any_ms = np.exp(rng.uniform(np.log(1e-3), np.log(3.6e6), (2, len(rows)))).astype(np.float32)
-    return Samples(rows.features, *any_ms)
-
-
-def _one_place(rows: Samples) -> Samples:
-    """Repeat one row with five times its latency, so that wrong rows are the majority at one place."""
-    only = rows.part(np.arange(len(rows)) == 0)
-    return _scaled(5.0)(join([only] * len(rows)))
-
-
-ATTACKS: dict[str, Attack] = {
-    "1e12 ms": _constant(1e12),
-    "an hour": _constant(3.6e6),
-    "zero": _constant(0.0),
-    "1 us": _constant(1e-3),
-    "random": _random,
-    "0.3 times": _scaled(0.3),
-    "1.3 times": _scaled(1.3),
-    "1.5 times": _scaled(1.5),
-    "2 times": _scaled(2.0),
-    "3 times": _scaled(3.0),
-    "10 times": _scaled(10.0),
-    "one place": _one_place,
-}
+_ATTACK_SEED, _SEED_AFTER, _SEEDS_APART = 10_000, 300, 100_000
+BLOCK = Block("python -m lab.bench.trainer.poisoning --out")
+_HEAD = (
+    "| latency of the wrong rows | share | during | after | worst during | worst after |"
+    " first model: during | after | worst during | worst after | refused |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+)
 
 
 class TrainerInMemory:
@@ -120,91 +78,177 @@ class TrainerInMemory:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The ratio between predictions and those of clean models, at the 99th percentile of situations: the worst target.
+    """Ratios between predictions and those of clean models: of the worst target, in the worst pass.
 
-    `during`: the worst pass of the attack. `after`: two passes after it. `refusals`: what the gate refused.
+    `during` and `after`, two passes after the attack, are the 99th percentile of situations. `worst_during` and
+    `worst_after` are the worst situation. `refusals`: what the gate refused.
     """
 
     during: float
     after: float
+    worst_during: float
+    worst_after: float
     refusals: Sequence[str]
 
 
-def measure(attack: Attack, share: float, *, from_start: bool = False, in_bursts: bool = False) -> Found:
+def measure(attack: Attack, share: float, *, from_start: bool = False, in_bursts: bool = False, seed: int = 0) -> Found:
     """Attack a trainer. `share`: the wrong rows' share of all new rows. `from_start`: it has no clean model before."""
-    clean = _clean_predictions(from_start)
-    trainer, during = _started(from_start), []
+    clean, rows = _clean_predictions(attack.clean, from_start, seed), _Rows(attack.clean, seed)
+    trainer, during = _started(rows, from_start), []
     for number in range(_PASSES_DURING):
-        trainer.add(_poisoned(law_samples(_PER_PASS, number), attack, share, _ATTACK_SEED + number, in_bursts))
+        trainer.add(_poisoned(rows.of(_PER_PASS, number), rows, attack, share, _ATTACK_SEED + number, in_bursts))
         trainer.learn()
-        during.append(trainer.predict(_probes()))
+        during.append(_ratios(trainer.predict(rows.probes()), clean))
     for number in range(_PASSES_AFTER):
-        trainer.add(law_samples(_PER_PASS, _SEED_AFTER + number))
+        trainer.add(rows.of(_PER_PASS, _SEED_AFTER + number))
         trainer.learn()
-    after = _worst_ratio(trainer.predict(_probes()), clean)
-    return Found(max(_worst_ratio(one, clean) for one in during), after, trainer.refusals)
+    after = _ratios(trainer.predict(rows.probes()), clean)
+    worst = np.max(during, axis=0).tolist()
+    return Found(worst[0], after[0], worst[1], after[1], trainer.refusals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A source of clean rows. Each seed gives other rows, and the same probes."""
+
+    clean: Callable[[int, int], Samples]
+    seed: int
+
+    def of(self, count: int, number: int) -> Samples:
+        return self.clean(count, number + _SEEDS_APART * self.seed)
+
+    def probes(self) -> Matrix:
+        return self.clean(_PROBES, 999).features
 
 
 @cache
-def _clean_predictions(from_start: bool) -> Sequence[Mapping[str, Matrix]]:
+def _clean_predictions(
+    clean: Callable[[int, int], Samples], from_start: bool, seed: int
+) -> Sequence[Mapping[str, Matrix]]:
     """Return the predictions after each pass of a trainer that is sent clean rows only. All attacks share it."""
-    trainer = _started(from_start)
-    predictions = [trainer.predict(_probes())] if not from_start else []
-    for seed in (*range(_PASSES_DURING), *range(_SEED_AFTER, _SEED_AFTER + _PASSES_AFTER)):
-        trainer.add(law_samples(_PER_PASS, seed))
+    rows = _Rows(clean, seed)
+    trainer = _started(rows, from_start)
+    predictions = [trainer.predict(rows.probes())] if not from_start else []
+    for number in (*range(_PASSES_DURING), *range(_SEED_AFTER, _SEED_AFTER + _PASSES_AFTER)):
+        trainer.add(rows.of(_PER_PASS, number))
         trainer.learn()
-        predictions.append(trainer.predict(_probes()))
+        predictions.append(trainer.predict(rows.probes()))
     return predictions
 
 
-def _started(from_start: bool) -> TrainerInMemory:
+def _started(rows: _Rows, from_start: bool) -> TrainerInMemory:
+    return deepcopy(_first_trainer(rows, from_start))
+
+
+@cache
+def _first_trainer(rows: _Rows, from_start: bool) -> TrainerInMemory:
     trainer = TrainerInMemory()
     if not from_start:
-        trainer.add(law_samples(_BEFORE, 500))
+        trainer.add(rows.of(_BEFORE, 500))
         trainer.learn()
     return trainer
 
 
-@cache
-def _probes() -> Matrix:
-    return law_samples(_PROBES, 999).features
-
-
-def _poisoned(rows: Samples, attack: Attack, share: float, seed: int, in_bursts: bool) -> Samples:
-    wrong = attack(law_samples(round(len(rows) * share / (1 - share)), seed))
-    both = join([rows, wrong])
-    order = np.random.default_rng(seed).permutation(len(both))
+def _poisoned(clean: Samples, rows: _Rows, attack: Attack, share: float, number: int, in_bursts: bool) -> Samples:
+    wrong = attack.change(rows.of(round(len(clean) * share / (1 - share)), number))
+    both = join([clean, wrong])
+    order = np.random.default_rng(number).permutation(len(both))
     if in_bursts:
-        bursts = len(rows) // _BETWEEN_BURSTS
-        at = np.concatenate([np.arange(len(rows)) / len(rows), np.arange(len(wrong)) * bursts // len(wrong) / bursts])
+        bursts = len(clean) // _BETWEEN_BURSTS
+        at = np.concatenate([np.arange(len(clean)) / len(clean), np.arange(len(wrong)) * bursts // len(wrong) / bursts])
         order = np.argsort(at, kind="stable")
     return Samples(both.features[order], both.ttft_ms[order], both.tpot_ms[order])
 
 
-def _worst_ratio(predicted: Mapping[str, Matrix], clean: Sequence[Mapping[str, Matrix]]) -> float:
-    """Return how far predictions lie outside the range of the clean models' predictions, as a factor."""
-    found = []
+def _ratios(predicted: Mapping[str, Matrix], clean: Sequence[Mapping[str, Matrix]]) -> tuple[float, float]:
+    """Return how far predictions lie outside the range of the clean models' predictions, as factors.
+
+    The first is the 99th percentile of situations, the second the worst situation.
+    """
+    found, worst = [1.0], [1.0]
     for name, answers in predicted.items():
         each = np.stack([models[name] for models in clean])
         ratios = np.maximum(answers / each.max(axis=0), each.min(axis=0) / answers)
         found.append(float(np.quantile(ratios, 0.99)))
-    return max([1.0, *found])
+        worst.append(float(ratios.max()))
+    return max(found), max(worst)
+
+
+def worst_of(found: Sequence[Found]) -> Found:
+    """Return the worst figures of several seeds."""
+    refusals = sorted({reason for one in found for reason in one.refusals})
+    return Found(
+        during=max(one.during for one in found),
+        after=max(one.after for one in found),
+        worst_during=max(one.worst_during for one in found),
+        worst_after=max(one.worst_after for one in found),
+        refusals=refusals,
+    )
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--from-start", is_flag=True, help="Attack a trainer that has no clean model yet.")
+@click.option("--from-start", is_flag=True, help="Attack only a trainer that has no clean model yet.")
 @click.option("--in-bursts", is_flag=True, help="Send the wrong rows in bursts, as one client would.")
 @click.option("--attack", "names", multiple=True, type=click.Choice(list(ATTACKS)), help="Only this one; repeatable.")
 @click.option("--share", "shares", multiple=True, type=float, default=SHARES, help="Share of wrong rows; repeatable.")
-def main(from_start: bool, in_bursts: bool, names: tuple[str, ...], shares: tuple[float, ...]) -> None:
-    """Print how far wrong rows move a trainer's predictions."""
-    click.echo("| latencies of the wrong rows | share | ratio during | ratio after | refused |")
-    click.echo("|---|---:|---:|---:|---|")
-    for name in names or ATTACKS:
-        for share in shares:
-            found = measure(ATTACKS[name], share, from_start=from_start, in_bursts=in_bursts)
-            refused = ", ".join(sorted(set(found.refusals)))
-            click.echo(f"| {name} | {share:.0%} | {found.during:.3g} | {found.after:.3g} | {refused} |")
+@click.option("--seeds", default=1, type=click.IntRange(1), help="Times with other rows; the worst is shown.")
+@click.option("--out", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
+def main(
+    from_start: bool,
+    in_bursts: bool,
+    names: tuple[str, ...],
+    shares: tuple[float, ...],
+    seeds: int,
+    page: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Print how far wrong rows move a trainer's predictions, with a clean model before the attack and without."""
+    if page and not BLOCK.has_place(page):
+        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
+    lines, figures = list(_HEAD), dict[str, float]()
+    for name, share in steps([(name, share) for name in names or ATTACKS for share in shares], "attacks"):
+        found = {
+            start: worst_of(
+                [
+                    measure(ATTACKS[name], share, from_start=start, in_bursts=in_bursts, seed=seed)
+                    for seed in range(seeds)
+                ]
+            )
+            for start in ((True,) if from_start else (False, True))
+        }
+        lines.append(_line(name, share, found))
+        figures |= _figures(name, share, found)
+    click.echo("\n".join(lines))
+    if page:
+        BLOCK.write(page, "\n".join(lines))
+    if json_file:
+        write(json_file, figures, ("xgboost",), {"seeds": seeds, "in_bursts": in_bursts})
+
+
+def _line(name: str, share: float, found: Mapping[bool, Found]) -> str:
+    cells = [f"{name} | {share:.0%}"]
+    for start in (False, True):
+        one = found.get(start)
+        cells += (
+            [f"{one.during:.3g} | {one.after:.3g} | {one.worst_during:.3g} | {one.worst_after:.3g}"]
+            if one
+            else ["- | - | - | -"]
+        )
+    refused = sorted({reason for one in found.values() for reason in one.refusals})
+    return f"| {' | '.join(cells)} | {', '.join(refused)} |"
+
+
+def _figures(name: str, share: float, found: Mapping[bool, Found]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for start, one in found.items():
+        prefix = f"{'without' if start else 'with'}_model.{name}.{share:g}"
+        figures |= {
+            f"{prefix}.{column}": getattr(one, column) for column in ("during", "after", "worst_during", "worst_after")
+        }
+    return figures
 
 
 if __name__ == "__main__":
