@@ -225,7 +225,7 @@ def main(
     if page:
         BLOCK.write(page, "\n".join(lines))
     if json_file:
-        write(json_file, figures, ("xgboost",), {"seeds": seeds, "in_bursts": in_bursts})
+        write(json_file, figures, ("onnxruntime", "numpy"), {"seeds": seeds, "in_bursts": in_bursts})
 
 
 def _line(name: str, share: float, found: Mapping[bool, Found]) -> str:
