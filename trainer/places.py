@@ -14,9 +14,9 @@ from trainer.wire import Matrix
 # New rows, whose shares are compared with those of the earlier judges.
 _NEW_ROWS = 1_000
 # A place may have so many times its share of the earlier judges. Load seldom rises or falls faster.
-_GROWTH = 2.0
+_GROWTH = 1.5
 # The share of new rows that any place may have.
-_FREE_SHARE = 0.02
+_FREE_SHARE = 0.01
 # The share of all rows that rows with the same features may have. A tree finds rows apart that are a few in a thousand.
 _SAME_SHARE = 0.002
 # If fewer rows remain, most rows are of places that became frequent: the load is another one, and all rows judge.

@@ -31,15 +31,8 @@ def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
 
 
 @pytest.mark.slow
-def test_wrong_rows_in_bursts_hardly_move_predictions() -> None:
-    found = measure(ATTACKS["random"], 0.2, in_bursts=True)
-    assert found.during <= WORST_RATIO
-    assert found.after <= WORST_RATIO
-
-
-@pytest.mark.slow
-def test_a_trainer_without_a_model_learns_from_poisoned_rows() -> None:
-    found = measure(ATTACKS["an hour"], 0.2, from_start=True)
+def test_a_trainer_without_a_model_learns_from_rows_with_bursts_of_wrong_ones() -> None:
+    found = measure(ATTACKS["an hour"], 0.2, from_start=True, in_bursts=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
