@@ -28,6 +28,7 @@ async def test_predictions_come_from_the_stores_models(tmp_path: Path) -> None:
     assert (predictions.generation, predictions.source) == (1, "embedded")
 
 
+@pytest.mark.slow
 async def test_the_error_names_an_empty_store_until_models_arrive(tmp_path: Path) -> None:
     client = EmbeddedLatencyClient(str(tmp_path), sync_interval_s=0.02)
     await client.start()
