@@ -18,7 +18,7 @@ from predictor.exceptions import (
 )
 from serving import bodies
 from serving.bodies import BodyError, BodyMemory
-from serving.retry_after import RETRY_AFTER, retry_after
+from serving.retry_after import BUSY, RETRY_AFTER, retry_after
 
 encode = msgspec.json.Encoder().encode
 HttpHeader = tuple[bytes, bytes]
@@ -102,7 +102,7 @@ async def send_bytes(send: Send, body: bytes, headers: Iterable[HttpHeader], sta
     start: Message = {
         "type": "http.response.start",
         "status": status,
-        "headers": [*headers, (b"content-length", b"%d" % len(body)), *((RETRY_AFTER,) if status == 503 else ())],
+        "headers": [*headers, (b"content-length", b"%d" % len(body)), *((RETRY_AFTER,) if status in BUSY else ())],
     }
     await send(start)
     await send({"type": "http.response.body", "body": body})

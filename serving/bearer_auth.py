@@ -4,6 +4,7 @@ import ipaddress
 import json
 import logging
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.listening import Address
@@ -44,13 +45,8 @@ class BearerTokens:
         if scope["type"] != "http" or scope["path"] in self._open_paths or self._admits(scope):
             await self._app(scope, receive, send)
             return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(self._body)),
-            (b"www-authenticate", b"Bearer"),
-        ]
-        await send({"type": "http.response.start", "status": 401, "headers": headers})
-        await send({"type": "http.response.body", "body": self._body})
+        refusal = Response(self._body, 401, {"www-authenticate": "Bearer"}, media_type="application/json")
+        await refusal(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
