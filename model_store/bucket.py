@@ -15,7 +15,7 @@ from model_store.exceptions import ConflictError, DamagedError, NotFoundError, S
 
 _CONFIG = Config(
     connect_timeout=3,
-    # Of one read. A server that went silent is given up in time for the next poll.
+    # The longest wait for data. Then the next poll is not late when the server has become silent.
     read_timeout=5,
     retries={"mode": "standard", "total_max_attempts": 3},
     # The store verifies sha256 itself, and some S3-compatible servers don't know the checksums that boto3 would add.

@@ -22,7 +22,7 @@ from model_store.manifest import sha256_of
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-# What is signed begins with this, so that no other use of the key yields a signature of a generation.
+# Every signed text begins with this line. If the key signs other things too, those are no signatures of generations.
 _CONTEXT = b"headroom model generation\n"
 _KEY_ID_DIGITS = 16
 _PEM_END = b"-----END PUBLIC KEY-----"

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("epp", "trainer", "predictor", "serving", "model_store")
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-# What is shown or written down, and not compared with anything.
+# These times are only shown or stored. No code compares them with other times.
 SHOWN = {
     "epp/extproc/tls.py": "the validity of a certificate that the picker makes",
     "epp/kubernetes/leader.py": "the times in the Lease; whether it has run out is measured here",

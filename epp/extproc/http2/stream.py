@@ -37,7 +37,7 @@ class Stream:
         self.queued_bytes = 0
         self.trailers: bytes | None = None
         self._queue: deque[memoryview] | None = None
-        # What is left of the length that the request's headers announced, or -1 if they announced none.
+        # The bytes still to come of the announced content-length; -1 if the headers announced none.
         self.undeclared_bytes = -1
 
     @property
