@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from lab import markdown
 from lab.attack.frames import ATTACKS
 from lab.attack.neighbour import NeighbourReport, ask
 from lab.bench.block import Block
@@ -110,9 +111,7 @@ def _table(outcomes: Outcomes, fronts: Sequence[str]) -> Table:
 
 def _markdown(outcomes: Outcomes, fronts: Sequence[str], seconds: float) -> str:
     head, rows = _rows(outcomes, fronts)
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    lines.insert(1, "|---|" + "---:|" * (len(head) - 1))
-    return "\n".join([*lines, "", f"Each attack lasted {seconds:g} s."])
+    return f"{markdown.table(head, rows)}\n\nEach attack lasted {seconds:g} s."
 
 
 def _rows(outcomes: Outcomes, fronts: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from lab import markdown
 from lab.bench.block import Block
 from lab.bench.figures import write
 from lab.chaos.bucket import LOCATION, BucketServer
@@ -182,15 +183,19 @@ def _figures(seen: Iterable[FaultReport]) -> Iterable[tuple[str, float]]:
 
 
 def _markdown(seen: Iterable[FaultReport], times: Times, rate: float) -> str:
-    head = ("| fault | lost of all | p99 ms before | p99 ms during | recovery s |", "|---|---:|---:|---:|---:|")
+    head = ("fault", "lost of all", "p99 ms before", "p99 ms during", "recovery s")
     rows = [
-        f"| {one.fault.name} | {one.lost_in_all} of {one.sent} | {one.before_p99_ms:.0f} | {one.during_p99_ms:.0f} "
-        f"| {_recovery(one)} |"
+        (
+            one.fault.name,
+            f"{one.lost_in_all} of {one.sent}",
+            f"{one.before_p99_ms:.0f}",
+            f"{one.during_p99_ms:.0f}",
+            _recovery(one),
+        )
         for one in seen
     ]
-    return "\n".join(
-        [*head, *rows, "", f"{rate:g} requests/s; each fault lasted {times.during_s:g} s. p99 is of the TTFT."]
-    )
+    below = f"{rate:g} requests/s; each fault lasted {times.during_s:g} s. p99 is of the TTFT."
+    return f"{markdown.table(head, rows)}\n\n{below}"
 
 
 def _recovery(one: FaultReport) -> str:

@@ -7,8 +7,8 @@ import msgspec
 
 from lab.clocks.comparing import Order, PhaseComparison, Side
 from lab.clocks.predicting import Prediction
-from lab.evaluation.report.tables import table
 from lab.loop.report import count_names
+from lab.markdown import table
 
 _HEAD = (
     "policy",

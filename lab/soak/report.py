@@ -5,6 +5,7 @@ from typing import Final
 
 from rich.table import Table
 
+from lab import markdown as tables
 from lab.soak.figures import SoakRun, p99_thirds_ms, thirds
 
 _HEAD: Final = (
@@ -32,11 +33,10 @@ def table(runs: Sequence[SoakRun]) -> Table:
 
 def markdown(runs: Sequence[SoakRun], rate: float, seconds: float, plot: str) -> str:
     """Return the table and the link to the plot. `seconds` is the time of each run."""
-    lines = [_HEAD, ("---", *("---:",) * (len(_HEAD) - 1)), *map(_row, runs)]
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        f"{rows}\n\n{rate:g} requests/s, {seconds / 60:g} minutes a row. Pairs are of the second and of the last third "
-        f"of the time.\n\n![The picker's memory, p99 and descriptors over time]({plot})"
+        f"{tables.table(_HEAD, map(_row, runs))}\n\n"
+        f"{rate:g} requests/s, {seconds / 60:g} minutes a row. Pairs are of the second and of the last third of the "
+        f"time.\n\n![The picker's memory, p99 and descriptors over time]({plot})"
     )
 
 

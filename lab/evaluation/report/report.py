@@ -27,10 +27,10 @@ from lab.evaluation.report.tables import (
     latency_table,
     load_table,
     quality_table,
-    table,
     targets_table,
 )
 from lab.evaluation.studies.bounds import LatencyBound, goodput_bounds_table, recovery_table, tpot_bounds_table
+from lab.markdown import table
 from simulator.workloads.objectives import SloMultiple
 
 NAME = "evaluation"

@@ -1,6 +1,6 @@
 """The evaluation's tables in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lab.evaluation.plan import BASE, COMMON, OURS
 from lab.evaluation.replay.point import PointResult
@@ -9,15 +9,10 @@ from lab.evaluation.report.statistics import Interval, mean_interval
 from lab.evaluation.report.summary import Summary
 from lab.evaluation.report.targets import verdicts
 from lab.evaluation.search import SHARES
+from lab.markdown import table
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 _SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table. The first column is left-aligned, all others are right-aligned."""
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
 
 
 def targets_table(summary: Summary) -> str:

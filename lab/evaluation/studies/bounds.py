@@ -12,7 +12,7 @@ from lab.evaluation.report.recovery import over_seeds, periods
 from lab.evaluation.report.results import WorkloadResult
 from lab.evaluation.report.statistics import Interval, median_interval, ratio_interval, ratios
 from lab.evaluation.report.summary import OVER, SHARED_PREFIX, TUNED, halving_bins
-from lab.evaluation.report.tables import table
+from lab.markdown import table
 from simulator.arrival import Scenario
 from simulator.workloads.objectives import unloaded_tpot_ms
 
