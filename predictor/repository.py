@@ -19,6 +19,7 @@ from predictor.opener import Opener
 from predictor.published import load_published, publications
 from predictor.triton_folders import folder_stamps, load_folder
 from predictor.versions import AS_CONFIGURED, VersionPolicies
+from serving.error_log import ErrorLog
 
 logger = logging.getLogger("headroom.predictor")
 
@@ -79,7 +80,7 @@ class Repository:
         self._root = Path(store.location) if "://" not in store.location and not store.verifies else None
         self._stamp: Hashable = None
         self._generation: Generation | None = None
-        self._store_error: str | None = None
+        self._store_errors = ErrorLog(logger)
         self._loaded: dict[str, Hashable] = {}
         self._failed: dict[Names, ModelError] = {}
         self._loading: dict[str, asyncio.Task[bool]] = {}
@@ -154,8 +155,8 @@ class Repository:
     @property
     def last_error(self) -> str | None:
         """The reasons why newest models of the store are not served, or None if all are."""
-        if self._store_error:
-            return self._store_error
+        if self._store_errors.last is not None:
+            return self._store_errors.last
         return "; ".join(str(error) for error in self._failed.values()) or None
 
     @property
@@ -202,15 +203,12 @@ class Repository:
         try:
             units = await self._read_units()
         except (StoreError, OSError) as error:
-            if str(error) != self._store_error:
-                logger.error("can't read the model store; the loaded models keep serving: %s", error)
-            self._store_error = str(error)
+            self._store_errors.failed(error, "can't read the model store; the loaded models keep serving: %s", error)
             self.loads["failed"] += 1
             self.refusals["signature" if isinstance(error, UntrustedError) else "store"] += 1
             return True
-        if self._store_error:
+        if self._store_errors.succeeded():
             logger.info("the model store is readable again")
-        self._store_error = None
         self._seen = {name: unit for unit in units for name in unit.names}
         self._forget_removed()
         fresh = [unit for unit in units if is_wanted(unit) and self._is_new(unit)]

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from model_store import Trust, open_store
 from serving.bodies import BodyError, BodyMemory, read_body
+from serving.error_log import ErrorLog
 from trainer import models_api
 from trainer.config import Config
 from trainer.exceptions import BusyError, EntryError, JournalError
@@ -54,7 +55,7 @@ def create_app(config: Config) -> Starlette:
     large_batches = LargeBatches()
     memory = BodyMemory(_BODIES_AT_ONCE * config.max_body_bytes)
     metrics.watch_quarantine(ingestion.quarantine.counts)
-    last_journal_error = ""
+    journal_errors = ErrorLog(logger)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -73,7 +74,6 @@ def create_app(config: Config) -> Starlette:
         await ingestion.maintain_journal()
 
     async def add(request: Request) -> Response:
-        nonlocal last_journal_error
         started_at = time.perf_counter()
         try:
             body = await read_body(request.receive, config.max_body_bytes, memory)
@@ -92,13 +92,11 @@ def create_app(config: Config) -> Starlette:
             source = request.client.host if request.client else ""
             new = await ingestion.accept(request.headers.get(_KEY_HEADER, ""), samples, source)
         except JournalError as error:
-            if str(error) != last_journal_error:
-                logger.error("refused samples: %s", error)
-            last_journal_error = str(error)
+            journal_errors.failed(error, "refused samples: %s", error)
             metrics.failures.labels("journal").inc()
             metrics.rows.labels("not_kept").inc(len(samples))
             return json({"detail": str(error)}, 503)
-        last_journal_error = ""
+        journal_errors.succeeded()
         metrics.record_batch(len(samples), new, time.perf_counter() - started_at)
         return json({"message": f"Accepted {len(samples)} training samples."}, 202)
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from model_store import DamagedError, Generation, ModelStore, NotFoundError, StoreError, UntrustedError
+from serving.error_log import ErrorLog
 from trainer.canary import Canary
 from trainer.exceptions import GraphError
 from trainer.graph import Graph
@@ -54,8 +55,8 @@ class Retraining:
         self._learn = learn
         self._served_onnx: dict[str, bytes] = {}
         self._stamp: Hashable = None
-        self._last_read_error = ""
-        self._last_lead_error = ""
+        self._read_errors = ErrorLog(logger)
+        self._lead_errors = ErrorLog(logger, logging.WARNING)
         self._is_slow = False
         self._current: Generation | None = None
         self._fitted_version = 0
@@ -95,12 +96,10 @@ class Retraining:
                 continue
             try:
                 self._leads = await self._in_thread(self._store.lead, self._settings.job.trainer_id)
-                self._last_lead_error = ""
+                self._lead_errors.succeeded()
             except StoreError as error:
                 self._metrics.failures.labels("lead").inc()
-                if str(error) != self._last_lead_error:
-                    logger.warning("can't renew the lead of the model store: %s", error)
-                self._last_lead_error = str(error)
+                self._lead_errors.failed(error, "can't renew the lead of the model store: %s", error)
 
     async def end(self) -> None:
         """Wait for work in threads, then give up the lead. Call this after cancelling the tasks."""
@@ -125,12 +124,11 @@ class Retraining:
                 self._follow(generation)
                 self._canary.forget()
                 logger.info("loaded generation %d as the one to compare with", generation.generation)
-            self._stamp, self._last_read_error = stamp, ""
+            self._stamp = stamp
+            self._read_errors.succeeded()
         except (StoreError, GraphError) as error:
             self._metrics.failures.labels("read").inc()
-            if str(error) != self._last_read_error:
-                logger.error("can't read the generation in force: %s", error)
-            self._last_read_error = str(error)
+            self._read_errors.failed(error, "can't read the generation in force: %s", error)
 
     def _follow(self, generation: Generation) -> None:
         self._current, self.generation = generation, generation.generation

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from epp.kubernetes.client import Client, Selection
 from epp.kubernetes.exceptions import ApiError, ExpiredError, KubernetesError
 from epp.kubernetes.objects import Resource
+from serving.error_log import ErrorLog
 
 logger = logging.getLogger("headroom.epp.kubernetes")
 
@@ -63,7 +64,7 @@ class Reflector(Generic[T]):
         self._changed = changed
         self._counts = counts
         self._version = ""
-        self._trouble = ""
+        self._errors = ErrorLog(logger, logging.WARNING)
         self._has_delivered = False
         self.items: dict[str, T] = {}
         self.synced = False
@@ -122,15 +123,12 @@ class Reflector(Generic[T]):
         if isinstance(error, ApiError) and error.status not in _PASSING:
             self._version = ""
         self._counts.failures += 1
-        if str(error) != self._trouble:
-            self._trouble = str(error)
-            advice = _ADVICE.get(error.status, "") if isinstance(error, ApiError) else ""
-            where = f"{self._resource.plural}.{self._resource.group}".rstrip(".")
-            logger.warning("%s in %s: %s; trying again%s", where, self._selection.namespace, error, advice)
+        advice = _ADVICE.get(error.status, "") if isinstance(error, ApiError) else ""
+        where = f"{self._resource.plural}.{self._resource.group}".rstrip(".")
+        self._errors.failed(error, "%s in %s: %s; trying again%s", where, self._selection.namespace, error, advice)
 
     def _recover(self) -> None:
-        if self._trouble:
-            self._trouble = ""
+        if self._errors.succeeded():
             logger.info("%s in %s: the API server answers again", self._resource.plural, self._selection.namespace)
 
 
