@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 
+from serving.error_log import ErrorLog
 from trainer.exceptions import JournalError
 from trainer.journal import Journal, key_digest, sync
 from trainer.quarantine import Quarantine, SourceShares
@@ -28,6 +29,7 @@ class Ingestion:
         self._journal = journal
         self.quarantine = Quarantine(SourceShares(max_source_share))
         self._keys: OrderedDict[bytes, None] = OrderedDict()
+        self._journal_errors = ErrorLog(logger)
 
     def restore(self) -> int:
         """Add the journal's samples to the window; return their number."""
@@ -79,8 +81,9 @@ class Ingestion:
                 await asyncio.to_thread(sync, descriptor)
             if self._journal.is_full:
                 await self._compact(self._journal)
+            self._journal_errors.succeeded()
         except OSError as error:
-            logger.error("can't sync or compact the sample journal: %s", error)
+            self._journal_errors.failed(error, "can't sync or compact the sample journal: %s", error)
 
     async def rewrite_journal(self) -> None:
         """Rewrite the journal from the window, after samples were flushed from the window."""
