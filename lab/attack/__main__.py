@@ -65,8 +65,7 @@ def main(names: list[str], seconds: float, fronts: Sequence[str], page: Path | N
     The table has the neighbour's 99th percentile in ms, the requests that were answered within 10 s of those sent, and
     the picker's largest resident memory in MiB. The first row is without an attack.
     """
-    if page and not BLOCK.has_place(page):
-        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
+    BLOCK.require_place(page)
     cases = [(name, front) for name in (_NONE, *names) for front in fronts]
     with model_servers(_ENDPOINTS, large_pages=False) as endpoints:
         outcomes = {case: _attack(*case, seconds, endpoints) for case in steps(cases, "attacks")}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import click
+
 _END: Final = "<!-- end -->"
 
 
@@ -14,10 +16,12 @@ class Block:
 
     command: str
 
-    @property
-    def marks(self) -> str:
-        """What a page needs, for an error message."""
-        return f"it has to stand once between the lines {self._begin} and {_END}"
+    def require_place(self, file: Path | None) -> None:
+        """Raise click.UsageError if `write` can't put the block into the file. None: nothing is to be written."""
+        if file and not self.has_place(file):
+            raise click.UsageError(
+                f"{file} has no place for the table: it has to stand once between the lines {self._begin} and {_END}"
+            )
 
     def has_place(self, file: Path) -> bool:
         """Tell whether `write` can put the block into the file."""

@@ -65,8 +65,7 @@ def main(only: Sequence[str], is_list: bool, page: Path | None, **options: Any) 
         return
     if not chosen:
         raise click.UsageError(f"no fault has {' or '.join(map(repr, only))} in its name: see --list")
-    if page and not BLOCK.has_place(page):
-        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
+    BLOCK.require_place(page)
     console = Console()
     if any(fault.needs_mounts for fault in chosen):
         # Where mounting is allowed, the store lies on a volume of its own, which ends with this process.

@@ -50,8 +50,7 @@ def main(page: Path | None, **options: Any) -> None:
     Each front runs with each number of workers, for an equal share of the time. The exit status is 1 if a request was
     lost, or if one stayed in flight.
     """
-    if page and not BLOCK.has_place(page):
-        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
+    BLOCK.require_place(page)
     console = Console()
     sys.exit(asyncio.run(exit_status(_run(console, page=page, **options), console)))
 

@@ -92,8 +92,7 @@ def main(
     other = _peer(peer, peer_command)
     if markdown_file and "fronts" not in parts:
         raise click.UsageError("--out writes the table of the part fronts: name this part in --only")
-    if markdown_file and not fronts_table.BLOCK.has_place(markdown_file):
-        raise click.UsageError(f"{markdown_file} has no place for the table: {fronts_table.BLOCK.marks}")
+    fronts_table.BLOCK.require_place(markdown_file)
     figures: Figures = {}
     load_average = os.getloadavg()[0]
     with latency_servers(trees, depth) as latency:

@@ -206,8 +206,7 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Print how far wrong rows move a trainer's predictions, with a clean model before the attack and without."""
-    if page and not BLOCK.has_place(page):
-        raise click.UsageError(f"{page} has no place for the table: {BLOCK.marks}")
+    BLOCK.require_place(page)
     lines, figures = list(_HEAD), dict[str, float]()
     for name, share in steps([(name, share) for name in names or ATTACKS for share in shares], "attacks"):
         found = {

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 
 from lab.bench.epp.fronts_table import BLOCK, text_of
@@ -53,6 +54,9 @@ def test_a_page_without_marks_has_no_place(tmp_path: Path) -> None:
     assert BLOCK.has_place(page)
     page.write_text("# A page\n")
     assert not BLOCK.has_place(page)
+    with pytest.raises(click.UsageError, match="has no place for the table"):
+        BLOCK.require_place(page)
+    BLOCK.require_place(None)
 
 
 def test_the_documentation_shows_the_published_figures() -> None:
