@@ -17,11 +17,13 @@ from statistics import median
 import click
 import numpy as np
 
+from lab import markdown
+
 REPOSITORY = Path(__file__).parents[1]
 # Written by a program: classes of protocol buffers.
 _GENERATED = "_pb2.py"
-# The table's head, by which its place in a page is found.
-_HEAD = "| figure |"
+# The head of the first column, by which the table's place in a page is found.
+_FIRST = "figure"
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,17 @@ def _middle(values: Iterable[int]) -> str:
 
 def table(columns: Mapping[str, Mapping[str, str]]) -> str:
     """Lay the figures of several commits out as a Markdown table, a column for each."""
-    names = list(next(iter(columns.values())))
-    head = [f"{_HEAD} {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    rows = [f"| {name} | {' | '.join(column[name] for column in columns.values())} |" for name in names]
-    return "\n".join([*head, *rows]) + "\n"
+    names = next(iter(columns.values()))
+    rows = [(name, *(column[name] for column in columns.values())) for name in names]
+    return markdown.table((_FIRST, *columns), rows) + "\n"
 
 
 def replace(page: str, new: str) -> str:
     """Put the table in the place of the one in a page."""
-    place = re.compile(rf"^{re.escape(_HEAD)}.*\n(?:\|.*\n)*", re.MULTILINE)
+    begin = f"| {_FIRST} |"
+    place = re.compile(rf"^{re.escape(begin)}.*\n(?:\|.*\n)*", re.MULTILINE)
     if not place.search(page):
-        raise click.ClickException(f"The page has no table that begins with {_HEAD!r}.")
+        raise click.ClickException(f"The page has no table that begins with {begin!r}.")
     return place.sub(lambda _: new, page, count=1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from lab import markdown
 from lab.bench.block import Block
 from lab.bench.figures import steps, write
 from lab.bench.trainer.wrong_rows import ATTACKS, Attack
@@ -36,11 +37,8 @@ _BETWEEN_BURSTS = 100
 _PROBES = 1_000
 _ATTACK_SEED, _SEED_AFTER, _SEEDS_APART = 10_000, 300, 100_000
 BLOCK = Block("python -m lab.bench.trainer.poisoning --out")
-_HEAD = (
-    "| latency of the wrong rows | share | during | after | worst during | worst after |"
-    " first model: during | after | worst during | worst after | refused |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-)
+_COLUMNS = ("during", "after", "worst during", "worst after")
+_HEAD = ("latency of the wrong rows", "share", *_COLUMNS, f"first model: {_COLUMNS[0]}", *_COLUMNS[1:], "refused")
 
 
 class TrainerInMemory:
@@ -207,7 +205,7 @@ def main(
 ) -> None:
     """Print how far wrong rows move a trainer's predictions, with a clean model before the attack and without."""
     BLOCK.require_place(page)
-    lines, figures = list(_HEAD), dict[str, float]()
+    rows, figures = list[tuple[str, ...]](), dict[str, float]()
     for name, share in steps([(name, share) for name in names or ATTACKS for share in shares], "attacks"):
         found = {
             start: worst_of(
@@ -218,26 +216,25 @@ def main(
             )
             for start in ((True,) if from_start else (False, True))
         }
-        lines.append(_line(name, share, found))
+        rows.append(_row(name, share, found))
         figures |= _figures(name, share, found)
-    click.echo("\n".join(lines))
+    table = markdown.table(_HEAD, rows)
+    click.echo(table)
     if page:
-        BLOCK.write(page, "\n".join(lines))
+        BLOCK.write(page, table)
     if json_file:
         write(json_file, figures, ("onnxruntime", "numpy"), {"seeds": seeds, "in_bursts": in_bursts})
 
 
-def _line(name: str, share: float, found: Mapping[bool, Found]) -> str:
-    cells = [f"{name} | {share:.0%}"]
-    for start in (False, True):
-        one = found.get(start)
-        cells += (
-            [f"{one.during:.3g} | {one.after:.3g} | {one.worst_during:.3g} | {one.worst_after:.3g}"]
-            if one
-            else ["- | - | - | -"]
-        )
+def _row(name: str, share: float, found: Mapping[bool, Found]) -> tuple[str, ...]:
     refused = sorted({reason for one in found.values() for reason in one.refusals})
-    return f"| {' | '.join(cells)} | {', '.join(refused)} |"
+    return (name, f"{share:.0%}", *_ratio_cells(found.get(False)), *_ratio_cells(found.get(True)), ", ".join(refused))
+
+
+def _ratio_cells(found: Found | None) -> Sequence[str]:
+    if found is None:
+        return ["-"] * len(_COLUMNS)
+    return [f"{ratio:.3g}" for ratio in (found.during, found.after, found.worst_during, found.worst_after)]
 
 
 def _figures(name: str, share: float, found: Mapping[bool, Found]) -> dict[str, float]:
