@@ -3,7 +3,9 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from epp.prediction.loss import Loss
 
 logger = logging.getLogger("headroom.epp.latency")
 
@@ -20,6 +22,7 @@ class Replica:
     paused_until: float = 0.0
     is_on_trial: bool = False
     takes_columns: bool = True
+    loss: Loss = field(default_factory=lambda: Loss(logger))
 
     FIRST_PAUSE_S = 0.25
     LONGEST_PAUSE_S = 10.0
@@ -34,10 +37,9 @@ class Replica:
         self.is_on_trial = self.failures > 0
 
     def succeeded(self) -> None:
-        if self.failures >= self.FAILURES_OF_A_LOSS:
-            logger.info("%s predicts again", self.url)
         self.failures = 0
         self.is_on_trial = False
+        self.loss.end("%s predicts again", self.url)
 
     def failed(self, reason: str) -> None:
         """Count a failure and begin a pause. Failures during a pause count once, since the requests overlapped."""
@@ -47,8 +49,8 @@ class Replica:
         if now < self.paused_until:
             return
         self.failures += 1
-        if self.failures == self.FAILURES_OF_A_LOSS:
-            logger.warning("%s does not predict; it is tried now and then: %s", self.url, reason)
+        if self.failures >= self.FAILURES_OF_A_LOSS:
+            self.loss.begin("%s does not predict; it is tried now and then: %s", self.url, reason)
         self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
 
     def gave_up(self) -> None:

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from epp.prediction.features import FeatureColumns
+from epp.prediction.loss import Loss
 from epp.prediction.trust import Trust
 from epp.prediction.wire import LengthSource, TrainingBatch, TrainingRow, training_row
 from serving.token_file import TokenFile
@@ -18,6 +19,9 @@ logger = logging.getLogger("headroom.epp.training")
 
 _PATH = "/add_training_data_bulk"
 _REFUSED = (400, 413, 422)
+# Wait for an answer after which the trainer counts as lost, though it may still answer. The time-out is longer, because
+# a busy trainer is no reason to send rows again.
+_LATE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class TrainingSink:
     """A queue of at most `capacity` rows. A full queue drops its oldest row for each new one.
 
     A batch that may have arrived is sent again unchanged under the same key, so that the trainer counts it once.
-    `lost` counts dropped rows by reason. `failures` counts the failed sends since the last success.
+    `lost` counts dropped rows by reason.
     """
 
     def __init__(
@@ -50,10 +54,12 @@ class TrainingSink:
         self._trust = trust or Trust()
         self._token = token
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._loss = Loss(logger)
         self.sent = 0
         self.lost = {"full": 0, "refused": 0}
-        self.failures = 0
         self.failed_sends = 0
+        # The rows that a full queue had dropped when the trainer last took some.
+        self._dropped_before = 0
 
     def __len__(self) -> int:
         return len(self._rows) + (self._pending.rows if self._pending else 0)
@@ -83,6 +89,8 @@ class TrainingSink:
                     await self._flush(session)
             except asyncio.CancelledError:
                 await self._flush(session)
+                if len(self):
+                    logger.warning("%d rows are lost: the picker ends, and has not sent them to the trainer", len(self))
                 raise
 
     async def _flush(self, session: aiohttp.ClientSession) -> None:
@@ -93,24 +101,34 @@ class TrainingSink:
         batch = self._pending
         if batch is None:
             return
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(_LATE_S, self._tell_loss, batch, f"no answer for {_LATE_S:g} s")
         try:
             refusal = await self._post(session, batch)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            if not self.failures:
-                logger.warning("can't send %d rows to the trainer, will retry: %s", batch.rows, error or type(error))
-            self.failures += 1
+            self._tell_loss(batch, str(error) or type(error).__name__)
             self.failed_sends += 1
             return
+        finally:
+            late.cancel()
         self._pending = None
         if refusal:
             # Drop the batch: the trainer would refuse the same rows again, and they would block later rows.
             self.lost["refused"] += batch.rows
             logger.error("the trainer refused %d rows, dropped: %s", batch.rows, refusal)
-            return
-        if self.failures:
-            logger.info("the trainer accepts rows again")
-        self.failures = 0
-        self.sent += batch.rows
+        else:
+            self.sent += batch.rows
+        self._tell_return(0 if refusal else batch.rows)
+
+    def _tell_loss(self, batch: _Batch, reason: str) -> None:
+        text = "can't send %d rows to %s: %s; they are sent again, and up to %d newer rows are kept"
+        self._loss.begin(text, batch.rows, self._url, reason, self._rows.maxlen)
+
+    def _tell_return(self, taken: int) -> None:
+        dropped = self.lost["full"] - self._dropped_before
+        self._dropped_before = self.lost["full"]
+        text = "the trainer takes rows again: %d were kept, and %d were dropped meanwhile"
+        self._loss.end(text, taken + len(self._rows), dropped)
 
     async def _post(self, session: aiohttp.ClientSession, batch: _Batch) -> str | None:
         """Send a batch. Return None on success, the reason for a final refusal; raise an error to retry after."""

@@ -210,6 +210,70 @@ async def test_rows_reach_a_trainer_that_was_unreachable() -> None:
     assert (sink.sent, sink.lost) == (3, {"full": 0, "refused": 0})
 
 
+async def test_a_lost_trainer_is_logged_once_and_its_return_once_with_the_rows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headroom.epp.training")
+    is_lost = True
+
+    async def recover(request: web.Request) -> web.Response:
+        return web.Response(status=503, text="away") if is_lost else web.Response(status=202)
+
+    async with server("/add_training_data_bulk", recover) as url:
+        sink = TrainingSink(url, 2, 0.01, 1)
+        sink.add(ROWS[:, :1], ttft_ms=1)
+        task = asyncio.create_task(sink.run())
+        await until(lambda: sink.failed_sends == 3)
+        for number in range(5):
+            sink.add(ROWS[:, :1], ttft_ms=number)
+        is_lost = False
+        await until(lambda: sink.sent == 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"can't send 1 rows to {url}/add_training_data_bulk: status 503: away;"
+        " they are sent again, and up to 2 newer rows are kept",
+        "the trainer takes rows again: 3 were kept, and 3 were dropped meanwhile",
+    ]
+
+
+async def test_a_trainer_that_answers_late_counts_as_lost_before_the_time_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("epp.prediction.training._LATE_S", 0.02)
+    caplog.set_level(logging.INFO, "headroom.epp.training")
+    mended = asyncio.Event()
+
+    async def hold(request: web.Request) -> web.Response:
+        await mended.wait()
+        return web.Response(status=202)
+
+    async with server("/add_training_data_bulk", hold) as url:
+        sink = TrainingSink(url, 2, 0.01, PATIENCE_S)
+        sink.add(ROWS[:, :1], ttft_ms=1)
+        task = asyncio.create_task(sink.run())
+        await until(lambda: len(caplog.records) == 1)
+        mended.set()
+        await until(lambda: sink.sent == 1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    lost, back = [record.getMessage() for record in caplog.records]
+    assert ": no answer for 0.02 s; " in lost
+    assert back == "the trainer takes rows again: 1 were kept, and 0 were dropped meanwhile"
+    assert sink.failed_sends == 0
+
+
+async def test_rows_that_are_lost_when_the_picker_ends_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    sink = TrainingSink("http://127.0.0.1:1", 10, 0.01, 1)
+    task = asyncio.create_task(sink.run())
+    await asyncio.sleep(0)
+    for number in range(3):
+        sink.add(ROWS[:, :1], ttft_ms=number)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert caplog.messages[-1] == "3 rows are lost: the picker ends, and has not sent them to the trainer"
+
+
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     sink = TrainingSink("http://127.0.0.1:1", 2, 0.01, 1)
     for number in range(5):

@@ -101,7 +101,7 @@ async def test_rows_are_sent_only_to_a_trusted_trainer(tmp_path: Path, caplog: p
         sink.add(ROWS[:, :1], ttft_ms=100.0)
         sending = asyncio.create_task(sink.run())
         async with asyncio.timeout(PATIENCE_S):
-            while not sink.failures:
+            while not sink.failed_sends:
                 await asyncio.sleep(0.01)
             assert sink.sent == 0
             assert "certificate verify failed" in caplog.text
