@@ -17,14 +17,12 @@ from model_store.publication import (
     DOCUMENT_BYTES,
     MANIFEST,
     MODEL,
-    SET_ASIDE,
     Version,
     check_record,
     decode_record,
-    is_damaged_pointer,
     named_versions,
-    newest_complete,
     outdated_generations,
+    plan_repair,
     read_verified,
     record_name,
     record_numbers,
@@ -161,19 +159,16 @@ class FolderStore:
                 data = self._read(CURRENT, is_cut_off=True)
             except NotFoundError:
                 return None
-            is_damaged = is_damaged_pointer(data)
-            if not is_damaged and (not self.verifies or trusted_current(self)):
-                return None
-            found = newest_complete(self)
-            if not is_damaged and not found:
+            planned = plan_repair(self, data)
+            if planned is None:
                 return None
             # Readers never see a store without a pointer while there is a generation.
-            _write_atomically(self._root / SET_ASIDE, data)
-            if found:
-                _write_atomically(self._root / CURRENT, self._read(record_name(found.generation)))
+            _write_atomically(self._root / planned.set_aside, data)
+            if planned.generation:
+                _write_atomically(self._root / CURRENT, self._read(record_name(planned.generation.generation)))
             else:
                 (self._root / CURRENT).unlink()
-        return Repair(SET_ASIDE, found)
+        return planned
 
     def rollback(self, number: int) -> Generation:
         generation = verify_generation(self, number)

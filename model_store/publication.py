@@ -19,7 +19,7 @@ import msgspec
 from model_store.exceptions import DamagedError, NotFoundError, StoreError, TooLargeError, UntrustedError
 from model_store.manifest import Generation, Manifest, ModelFile, ModelRef, decode, encode, has_other_format, sha256_of
 from model_store.signing import Trust
-from model_store.store import Draft, ModelStore, StoredModel
+from model_store.store import Draft, ModelStore, Repair, StoredModel
 from model_store.triton import config_pbtxt
 
 CURRENT = "current.json"
@@ -154,6 +154,16 @@ def newest_complete(store: ModelStore) -> Generation | None:
         with suppress(DamagedError, NotFoundError, UntrustedError):
             return verify_generation(store, number)
     return None
+
+
+def plan_repair(store: ModelStore, pointer: bytes) -> Repair | None:
+    """Return how to repair the pointer, or None if it is to stay; raise DamagedError as `is_damaged_pointer` does."""
+    is_damaged = is_damaged_pointer(pointer)
+    if not is_damaged and (not store.verifies or trusted_current(store)):
+        return None
+    found = newest_complete(store)
+    # Nothing can replace an untrusted pointer where no generation is trusted.
+    return Repair(SET_ASIDE, found) if is_damaged or found else None
 
 
 def record_name(number: int) -> str:

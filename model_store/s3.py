@@ -21,19 +21,16 @@ from model_store.publication import (
     DOCUMENT_BYTES,
     MANIFEST,
     MODEL,
-    SET_ASIDE,
     Version,
     check_record,
     decode_record,
-    is_damaged_pointer,
     named_versions,
-    newest_complete,
     outdated_generations,
+    plan_repair,
     read_verified,
     record_name,
     record_numbers,
     signature_name,
-    trusted_current,
     verify_generation,
     write_generation,
 )
@@ -134,19 +131,16 @@ class S3Store:
         before = self._bucket.find(CURRENT, is_cut_off=True)
         if before is None:
             return None
-        is_damaged = is_damaged_pointer(before.data)
-        if not is_damaged and (not self.verifies or trusted_current(self)):
-            return None
-        found = newest_complete(self)
-        if not is_damaged and not found:
+        planned = plan_repair(self, before.data)
+        if planned is None:
             return None
         self._lease.confirm()
-        self._bucket.put(SET_ASIDE, before.data)
-        if found:
-            self._move_pointer(before, self._read(record_name(found.generation)))
+        self._bucket.put(planned.set_aside, before.data)
+        if planned.generation:
+            self._move_pointer(before, self._read(record_name(planned.generation.generation)))
         else:
             self._bucket.remove(CURRENT, before.etag)
-        return Repair(SET_ASIDE, found)
+        return planned
 
     def rollback(self, number: int) -> Generation:
         before = self._bucket.find(CURRENT)
