@@ -8,7 +8,7 @@ from predictor.app import application, create_repository
 from predictor.config import Config
 from predictor.engine import Engine
 from predictor.workers import shared_totals
-from serving.bearer_auth import guarded, warn_if_open
+from serving.bearer_auth import OPEN_PATHS, guarded, warn_if_open
 from serving.certificates import open_certificates
 from serving.life import Signals, live
 from serving.listening import Address, listen
@@ -18,8 +18,8 @@ from serving.workers import own_place
 
 logger = logging.getLogger("headroom.predictor")
 
-# Paths that need no token: probes and Prometheus have none, and metrics hold no prompts.
-_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+# The paths of the Open Inference Protocol that need no token, as other probes.
+_OPEN_PATHS: Final = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}
 # Seconds that open requests have to finish at the end.
 _GRACE_S: Final = 10
 # Seconds that an idle connection stays open. Pickers keep one for less time: a request on a connection that is just

@@ -3,12 +3,16 @@
 import ipaddress
 import json
 import logging
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.listening import Address
 from serving.token_file import REFUSAL, TokenFile
+
+# Paths that need no token: probes and Prometheus have none, and metrics hold no prompts.
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def warn_if_open(address: Address, logger: logging.Logger) -> None:

@@ -17,8 +17,6 @@ logger = logging.getLogger("headroom.certificates")
 
 # A key and its certificate, in PEM.
 Pair = tuple[bytes, bytes]
-# Seconds between checks whether the files have changed.
-POLL_S: Final = 1
 _FILES: Final = ("tls.key", "tls.crt")
 
 

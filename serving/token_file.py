@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from serving.exceptions import StartError
-from serving.watched_file import file_stamp
+from serving.watched_file import POLL_S, file_stamp
 
 logger = logging.getLogger("headroom.tokens")
 
-# Seconds between checks whether the file has changed.
-_POLL_S: Final = 1.0
 REFUSAL: Final = "a bearer token is needed: send the header 'authorization: Bearer TOKEN'"
 
 
@@ -26,7 +24,7 @@ class TokenFile:
     While an old and a new token are both in the file, callers may use either. The constructor raises TokenError.
     """
 
-    def __init__(self, path: str | Path, flag: str = "--token-file", poll_s: float = _POLL_S) -> None:
+    def __init__(self, path: str | Path, flag: str = "--token-file", poll_s: float = POLL_S) -> None:
         self._path = Path(path)
         self._flag = flag
         self._poll_s = poll_s

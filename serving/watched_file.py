@@ -2,8 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 Stamp = tuple[int, int, int]
+# Seconds between checks whether a key, a certificate or a token has changed.
+POLL_S: Final = 1
 
 
 def file_stamp(path: str | Path) -> Stamp | None:

@@ -8,9 +8,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from serving.certificates import POLL_S, CertificateFolder
+from serving.certificates import CertificateFolder
 from serving.connection import MAX_CONNECTIONS, LimitedProtocol
 from serving.life import Signals
+from serving.watched_file import POLL_S
 
 
 class WebServer:

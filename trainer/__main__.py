@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from model_store import StoreError
+from model_store import KEEP_GENERATIONS, StoreError
 from serving.exceptions import StartError
 from serving.options import option
 from serving.unused_variables import describe_unused
@@ -67,7 +67,9 @@ _COUNT = click.IntRange(1)
     str,
     "PEM file of public keys. Only generations that one of them or the signing key has signed are read.",
 )
-@option("--keep-generations", "MODEL_STORE_KEEP", 5, _COUNT, "Number of generations to keep for rollback.")
+@option(
+    "--keep-generations", "MODEL_STORE_KEEP", KEEP_GENERATIONS, _COUNT, "Number of generations to keep for rollback."
+)
 @option("--sample-journal", "SAMPLE_JOURNAL", "", str, "Folder that keeps samples over restarts. Empty: keep none.")
 @option(
     "--retraining-interval-sec",

@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from serving.bearer_auth import guarded, warn_if_open
+from serving.bearer_auth import OPEN_PATHS, guarded, warn_if_open
 from serving.certificates import open_certificates
 from serving.life import live
 from serving.listening import Address, listen
@@ -14,8 +14,6 @@ from trainer.config import Config
 
 logger = logging.getLogger("headroom.trainer")
 
-# Paths that need no token: probes and Prometheus have none, and metrics hold no prompts.
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 # Seconds that open requests have to finish at the end.
 _GRACE_S: Final = 10
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from epp.exceptions import ConfigError
-from serving.certificates import POLL_S, CertificateError, CertificateFolder, Pair, load_pair
+from serving.certificates import CertificateError, CertificateFolder, Pair, load_pair
+from serving.watched_file import POLL_S
 
 _LIFETIME: Final = timedelta(days=3650)
 _DEFAULT_VERSION: Final = "VersionTLS12"

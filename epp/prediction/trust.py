@@ -4,14 +4,11 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
-from typing import Final
 
 from epp.exceptions import ConfigError
-from serving.watched_file import file_stamp
+from serving.watched_file import POLL_S, file_stamp
 
 logger = logging.getLogger("headroom.epp.trust")
-
-_POLL_S: Final = 1.0
 
 
 class Trust:
@@ -26,7 +23,7 @@ class Trust:
         self._seen = file_stamp(self._file) if self._file else None
         self.context = self._read()
 
-    async def watch(self, poll_s: float = _POLL_S) -> None:
+    async def watch(self, poll_s: float = POLL_S) -> None:
         """Follow the file for ever; Kubernetes moves a symbolic link when it replaces a mounted secret."""
         while self._file:
             await asyncio.sleep(poll_s)
