@@ -46,7 +46,12 @@ async def listen(address: Address, services: Services, certificates: Certificate
     tasks: set[asyncio.Task[Any]] = set()
     handlers = _Handlers(services, tasks)
     server, port = grpc_listening.listen(
-        address, handlers, certificates, services.max_message_bytes, certificates.client_ca if certificates else None
+        address,
+        handlers,
+        certificates,
+        services.max_message_bytes,
+        certificates.client_ca if certificates else None,
+        most_connections=services.max_connections,
     )
     await server.start()
     return GrpcioServer(server, port, tasks)

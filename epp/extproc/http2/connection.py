@@ -42,6 +42,11 @@ _PREFACE: Final = h2.settings_frame(
 ) + h2.window_update(0, CONNECTION_WINDOW_BYTES - h2.DEFAULT_WINDOW_BYTES)
 
 
+def peer_text(address: object) -> str:
+    """Return a client's address as the log has it."""
+    return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "an unknown address"
+
+
 class Connection(asyncio.Protocol):
     """One connection. `new_stream` makes the stream of a well-formed request.
 
@@ -190,8 +195,7 @@ class Connection(asyncio.Protocol):
         self.outbox.flush()
 
     def _peer(self) -> str:
-        address = self._transport.get_extra_info("peername")
-        return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "an unknown address"
+        return peer_text(self._transport.get_extra_info("peername"))
 
     # The connection's end.
 

@@ -6,6 +6,8 @@ import socket
 import ssl
 from typing import Any, Final
 
+from epp.extproc.http2.acceptor import Acceptor
+from epp.extproc.http2.budget import Flood
 from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.grpc import new_stream
@@ -15,9 +17,6 @@ from epp.extproc.tls import Certificates
 from serving import listening
 from serving.listening import Address
 
-_BACKLOG: Final = 1_024
-_HANDSHAKE_S: Final = 10.0
-_TLS_FAREWELL_S: Final = 1.0
 # Refused clients that are told why, and may take a second to close. More are cut off at once.
 _TOLD_AT_ONCE: Final = 100
 # Detect a vanished peer after one minute (30 + 3 * 10 s), and end its streams. Connections inherit these options.
@@ -42,22 +41,21 @@ class Http2Server:
         self._idle.set()
         self.port = 0
 
-    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         memory, floods = self._memory, self._floods
-        self._listening = await asyncio.get_running_loop().create_server(
+        self._acceptor = Acceptor(
+            listener,
+            tls,
             lambda: Connection(self._new_stream, memory, self._connected, self._lost, floods.add),
-            sock=listener,
-            ssl=tls,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
-            ssl_shutdown_timeout=_TLS_FAREWELL_S if tls else None,
+            count_room=lambda: self._max_connections + _TOLD_AT_ONCE - len(self._connections),
+            on_refused=functools.partial(floods.add, Flood.CONNECTIONS),
         )
         self.port = listener.getsockname()[1]
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new streams and let open ones end within `grace_s` seconds. Return when all are closed."""
         self._stopping = True
-        self._listening.close()
+        self._acceptor.close()
         for connection in list(self._connections):
             connection.drain()
         try:
@@ -67,6 +65,7 @@ class Http2Server:
             for connection in list(self._connections):
                 connection.abort()
             await self._idle.wait()
+        await self._acceptor.end_handshakes()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _connected(self, connection: Connection) -> None:
@@ -88,7 +87,7 @@ class Http2Server:
 async def listen(address: Address, services: Services, certificates: Certificates | None) -> Http2Server:
     """Start serving. Raise StartError when the port is taken."""
     server = Http2Server(services)
-    await server.start(_bind(address), certificates.context if certificates else None)
+    server.start(_bind(address), certificates.context if certificates else None)
     return server
 
 

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from epp.extproc import grpc_front
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.front import Http2Server, listen
 from epp.extproc.rpc import Services
+from epp.extproc.tls import Certificates
 from serving.listening import Address
 from tests.epp.extproc.http2.peer import fault, read_all
+from tests.live import PATIENCE_S
 
 GREETING = h2.PREFACE + h2.settings_frame({})
 PING = h2.frame(h2.PING, 0, 0, bytes(8))
@@ -79,3 +82,15 @@ async def test_refused_connections_do_not_gather(
     assert len(server._connections) <= 2 + 3
     for _, writer in open_ones:
         writer.close()
+
+
+async def test_grpcio_bounds_connections_with_those_in_handshake() -> None:
+    server = await grpc_front.listen(Address("127.0.0.1", 0), Services(max_connections=2), Certificates())
+    silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+    reading = [asyncio.create_task(reader.read()) for reader, _ in silent]
+    done, _ = await asyncio.wait(reading, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in done] == [b""]
+    for _, writer in silent:
+        writer.close()
+    await server.stop(0)
+    await asyncio.gather(*reading, return_exceptions=True)
