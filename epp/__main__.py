@@ -27,7 +27,8 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
     """Headroom's endpoint picker: an Envoy ext_proc service that sends each request to the replica with headroom.
 
     Endpoints come from the InferencePool --pool-name, unless --endpoint-selector, --endpoints or --endpoints-file is
-    given. `python -m epp check FILE` checks an EndpointPickerConfig and describes it.
+    given. `python -m epp check FILE` checks an EndpointPickerConfig and describes it. A BOOLEAN flag without a value
+    means true.
     """
     place = own_place("epp")
     try:

@@ -66,7 +66,9 @@ _OPTIONS: tuple[Any, ...] = (
     _option("endpoint-target-ports", "", "Comma-separated ports of the pods of --endpoint-selector."),
     _option("endpoints", "", "[name=]host:port,...: endpoints without Kubernetes.", variable="EPP_ENDPOINTS"),
     _option("endpoints-file", "", "YAML or JSON file of endpoints, watched for changes."),
-    _option("kubeconfig", "", "Kubeconfig file. Without it, the pod's service account is used."),
+    _option(
+        "kubeconfig", "", "Kubeconfig file. Without it: $KUBECONFIG, the pod's service account, or ~/.kube/config."
+    ),
     _switch(
         "ha-enable-leader-election", False, "Be ready only while leading. Replicas elect the leader by a shared Lease."
     ),
@@ -99,7 +101,11 @@ _OPTIONS: tuple[Any, ...] = (
     _switch("metrics-endpoint-auth", False, "Admit readers of the metrics port only if Kubernetes allows them."),
     _option("metrics-cert-dir", "", "Folder of tls.crt and tls.key to serve the metrics port over TLS."),
     _option("metrics-client-ca-file", "", "CA file. The metrics port admits only clients with its certificates."),
-    _option("model-server-type", "vllm", "Sets the metric names: vllm, sglang, triton-tensorrt-llm or trtllm-serve."),
+    _option(
+        "model-server-type",
+        "vllm",
+        "Model server whose metric names are read: vllm, sglang, triton-tensorrt-llm or trtllm-serve.",
+    ),
     _option(
         "total-queued-requests-metric",
         None,
@@ -110,7 +116,12 @@ _OPTIONS: tuple[Any, ...] = (
     _option("lora-info-metric", None, "Gauge of LoRA adapters.  [default: the type's]"),
     _option("refresh-metrics-interval", "50ms", "Pause between scrapes while there is traffic.", _DURATION),
     _option("idle-metrics-interval", "1s", "Pause between scrapes while there is no traffic.", _DURATION),
-    _option("metrics-staleness-threshold", "2s", "Age from which metrics are stale.", _DURATION),
+    _option(
+        "metrics-staleness-threshold",
+        "2s",
+        "Age from which metrics are stale. Endpoints with stale metrics are left out, unless all are stale.",
+        _DURATION,
+    ),
     _option("model-server-metrics-port", 0, "Port to scrape. 0: the endpoint's own.", _PORT),
     _option("model-server-metrics-path", "/metrics", "Path to scrape."),
     _option("model-server-metrics-scheme", "http", "Scheme to scrape.", _CHOICE(["http", "https"])),
@@ -215,7 +226,7 @@ _OPTIONS: tuple[Any, ...] = (
     _option(
         "degrade-after",
         "50ms",
-        "Wait of requests from which picks are made without predictions, and if need be at random. 0s: never.",
+        "If every request waits this long, picks are made without predictions, and then at random. 0s: never.",
         _DURATION,
     ),
     _option(

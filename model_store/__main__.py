@@ -117,7 +117,10 @@ def rollback(store: str, generation: int, verify_key_file: str) -> None:
 @_LOCATION
 @_verify_key
 def repair(store: str, verify_key_file: str) -> None:
-    """Set a damaged current.json aside, and put the newest complete generation in force. A leading trainer does so."""
+    """Set a damaged current.json aside, and put the newest complete generation in force.
+
+    A leading trainer does this by itself.
+    """
     repaired = open_store(store, Trust(verify_key_file=verify_key_file)).repair()
     if repaired is None:
         click.echo("current.json is sound")

@@ -72,7 +72,7 @@ def audit(lock: Path, service: str) -> tuple[int, list[str]]:
 @click.argument("locks", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--service", default="pypi", type=click.Choice(["pypi", "osv"]), help="Advisory service to ask.")
 def main(locks: tuple[Path, ...], service: str) -> None:
-    """Look up known weaknesses of the packages in LOCKS, by default those of the images.
+    """Look up known weaknesses of the packages in the lock files LOCKS, by default those of the images.
 
     Exit with 1 if there is one, and with 2 if a package could not be looked up.
     """

@@ -65,7 +65,8 @@ _COUNT = click.IntRange(1)
     "MODEL_VERIFY_KEY_FILE",
     "",
     str,
-    "PEM file of public keys. Only generations that one of them or the signing key has signed are read.",
+    "PEM file of public keys. Only generations that one of them or the signing key has signed are read. "
+    "Empty, without a signing key: all are.",
 )
 @option(
     "--keep-generations", "MODEL_STORE_KEEP", KEEP_GENERATIONS, _COUNT, "Number of generations to keep for rollback."
@@ -170,7 +171,7 @@ _COUNT = click.IntRange(1)
 @option("--max-body-bytes", "TRAINER_MAX_BODY_BYTES", 64 << 20, _COUNT, "Largest accepted request body, in bytes.")
 @option("--log-level", "LOG_LEVEL", "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level to log.")
 def main(**options: Any) -> None:
-    """Headroom's training server: fits TTFT and TPOT models to routers' samples and publishes them as ONNX."""
+    """Headroom's training server: fits models to the TTFT and TPOT that pickers observe, and publishes them as ONNX."""
     level = options["log_level"].upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for line in describe_unused(UNUSED, os.environ):

@@ -52,10 +52,15 @@ def _names(context: click.Context, parameter: click.Parameter, text: str) -> lis
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--only", "names", default=",".join(ATTACKS), callback=_names, help="Attacks, comma-separated.")
+@click.option("--only", "names", default=",".join(ATTACKS), callback=_names, help="Attacks to run, comma-separated.")
 @click.option("--seconds", default=7.0, type=click.FloatRange(0.1), help="Time of each attack.")
 @click.option(
-    "--front", "fronts", multiple=True, default=list(_FRONTS), type=click.Choice(list(_FRONTS)), help="Fronts."
+    "--front",
+    "fronts",
+    multiple=True,
+    default=list(_FRONTS),
+    type=click.Choice(list(_FRONTS)),
+    help="gRPC front to attack: the picker's own or grpcio's; repeatable.",
 )
 @click.option("--out", "page", type=_FILE, help="Write the table into this page.")
 @click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")

@@ -36,7 +36,9 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--workload", default="azure-conversation", type=click.Choice(_STEADY_WORKLOADS))
+@click.option(
+    "--workload", default="azure-conversation", type=click.Choice(_STEADY_WORKLOADS), help="Workload to send."
+)
 @hardware_option
 @click.option("--replicas", default=4, type=click.IntRange(1, 64), help="Number of simulated servers.")
 @speed_option

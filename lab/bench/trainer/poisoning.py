@@ -187,9 +187,16 @@ def worst_of(found: Sequence[Found]) -> Found:
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--from-start", is_flag=True, help="Attack only a trainer that has no clean model yet.")
 @click.option("--in-bursts", is_flag=True, help="Send the wrong rows in bursts, as one client would.")
-@click.option("--attack", "names", multiple=True, type=click.Choice(list(ATTACKS)), help="Only this one; repeatable.")
+@click.option(
+    "--attack", "names", multiple=True, type=click.Choice(list(ATTACKS)), help="Measure only this attack; repeatable."
+)
 @click.option("--share", "shares", multiple=True, type=float, default=SHARES, help="Share of wrong rows; repeatable.")
-@click.option("--seeds", default=1, type=click.IntRange(1), help="Times with other rows; the worst is shown.")
+@click.option(
+    "--seeds",
+    default=1,
+    type=click.IntRange(1),
+    help="Number of measurements, each with other rows. The worst is shown.",
+)
 @click.option("--out", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
