@@ -21,6 +21,7 @@ from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
 from epp.extproc.health import Health
+from epp.extproc.rpc import Client
 from epp.extproc.visibility import Visibility
 from epp.gauges import register_gauges
 from epp.metrics import Metrics
@@ -35,7 +36,7 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
-from epp.request.overload import Overload
+from epp.request.overload_by_client import OverloadByClient
 from epp.request.parsed import RequestReader
 from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
@@ -68,7 +69,7 @@ class Assembly:
 
     pool: Pool
     health: Health
-    new_exchange: Callable[[], Exchange]
+    new_exchange: Callable[[Client], Exchange]
     app: ASGIApp
     own_app: ASGIApp
     siblings: Siblings | None
@@ -105,8 +106,8 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         TokenEstimator(),
         observes_all=config.predictions_in_usage,
     )
-    overload = Overload(config.degrade_after or math.inf)
-    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand, overload=overload)
+    overload = OverloadByClient(config.degrade_after or math.inf)
+    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
     reader = RequestReader(books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body)
     if training is not None:
@@ -121,7 +122,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     return Assembly(
         pool=pool,
         health=health,
-        new_exchange=_exchanges(config, reader, director),
+        new_exchange=_exchanges(config, reader, director, overload),
         app=_guarded(app, config, endpoints),
         own_app=create_app(pool, metrics, decisions),
         siblings=siblings,
@@ -233,11 +234,20 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
     return tracing
 
 
-def _exchanges(config: Config, reader: RequestReader, director: Director) -> Callable[[], Exchange]:
+def _exchanges(
+    config: Config, reader: RequestReader, director: Director, overload: OverloadByClient
+) -> Callable[[Client], Exchange]:
     visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage, config.emit_endpoint_scores)
     heeds_subset = not config.disable_endpoint_subset_filter
     try_timeout = TryTimeout(config.try_timeout_factor)
-    return lambda: Exchange(reader, director, visibility, try_timeout=try_timeout, heeds_subset=heeds_subset)
+    return lambda client: Exchange(
+        reader,
+        director,
+        visibility,
+        overload.of(client, client.address),
+        try_timeout=try_timeout,
+        heeds_subset=heeds_subset,
+    )
 
 
 async def _tell_health(health: Health, endpoints: Endpoints) -> None:

@@ -15,7 +15,7 @@ from epp.prediction.client import LatencyClient
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
-from epp.request.overload import Overload
+from epp.request.overload_by_client import OverloadByClient
 from epp.scheduling import guard
 from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.request import Request
@@ -31,7 +31,7 @@ def register_gauges(
     metrics: Metrics,
     pool: Pool,
     endpoints: Endpoints,
-    overload: Overload,
+    overload: OverloadByClient,
     training: TrainingSink | None,
     latency: LatencyClient | None,
     file: SchedulerFile | None,
@@ -43,7 +43,9 @@ def register_gauges(
         "inference_extension_prefix_indexer_size", "Blocks in the prefix index", lambda: len(pool.prefix_index)
     )
     metrics.register_value(
-        "headroom_epp_overload_level", "Level of picks: 0 normal, 1 default, 2 random", lambda: overload.level
+        "headroom_epp_overload_level",
+        "Highest level of picks of all clients: 0 normal, 1 default, 2 random",
+        lambda: overload.level,
     )
     picks = "Picks by level: normal, default (without predictions), random"
     metrics.register_values(

@@ -25,6 +25,7 @@ from epp.request import headers as request_headers
 from epp.request.body_pieces import Piece
 from epp.request.director import Director
 from epp.request.large_bodies import TAIL_BYTES, ReceivedBody
+from epp.request.overload import Overload
 from epp.request.parsed import ParsedRequest, RequestReader
 from epp.request.response import ResponseBody
 from epp.request.routed import RoutedRequest
@@ -39,7 +40,7 @@ _NO_BODY: Final = ReceivedBody(b"", 0)
 
 
 class Exchange:
-    """The state machine of one stream, which carries one request.
+    """The state machine of one stream, which carries one request. `overload` is that of its client.
 
     Pass every message of a stream to `receive` in order. Call `settle` when the answers are sent, and `close` when the
     stream ends, however it ends.
@@ -54,6 +55,7 @@ class Exchange:
         "_headers",
         "_heeds_subset",
         "_later",
+        "_overload",
         "_reader",
         "_request_mode",
         "_response",
@@ -70,6 +72,7 @@ class Exchange:
         reader: RequestReader,
         director: Director,
         visibility: Visibility,
+        overload: Overload,
         *,
         try_timeout: TryTimeout = NO_TRY_TIMEOUT,
         heeds_subset: bool = True,
@@ -77,6 +80,7 @@ class Exchange:
         self._reader = reader
         self._director = director
         self._visibility = visibility
+        self._overload = overload
         self._try_timeout = try_timeout
         self._heeds_subset = heeds_subset
         self._arrived_s = director.clock()
@@ -157,7 +161,7 @@ class Exchange:
         return self._request_mode == BodyMode.FULL_DUPLEX_STREAMED
 
     def _give_up_if_late(self) -> None:
-        if self._director.overload.gives_up(self._waited_s, holds_body=self._is_full_duplex):
+        if self._overload.gives_up(self._waited_s, holds_body=self._is_full_duplex):
             raise RpcError(StatusCode.UNAVAILABLE, "the picker is overloaded")
 
     def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
@@ -235,7 +239,8 @@ class Exchange:
         return self._answer(found, answer) if isinstance(found, RoutedRequest) else self._answer_later(found, answer)
 
     def _route(self, parsed: ParsedRequest) -> RoutedRequest | Awaitable[RoutedRequest]:
-        return self._director.route(parsed, self._subset, self._arrived_s, self._waited_s)
+        level = self._overload.pick(self._waited_s)
+        return self._director.route(parsed, self._subset, self._arrived_s, level)
 
     async def _route_later(self, parsed: Awaitable[ParsedRequest]) -> RoutedRequest:
         found = self._route(await parsed)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -11,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from epp.exceptions import ConfigError
-from epp.extproc.rpc import Method, RpcError, Services, StreamHandler
+from epp.extproc.rpc import Client, Method, RpcError, Services, StreamHandler
 from epp.extproc.tls import Certificates
 from serving import grpc_listening
 from serving.listening import Address
@@ -57,11 +58,23 @@ async def listen(address: Address, services: Services, certificates: Certificate
     return GrpcioServer(server, port, tasks)
 
 
+@dataclass(frozen=True, eq=False)
+class _AllClients:
+    """Stands for every client: grpcio doesn't tell connections apart."""
+
+    address: str = "a client of grpcio"
+
+
+_ALL_CLIENTS = _AllClients()
+
+
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no types
     """Handlers of every method as a stream of bytes in and out. A unary method is the same on the wire."""
 
     def __init__(self, services: Services, tasks: set[asyncio.Task[Any]]) -> None:
-        methods = {path: _exchanging(new) for path, new in services.exchanges.items()} | dict(services.methods)
+        methods = {path: _exchanging(new, _ALL_CLIENTS) for path, new in services.exchanges.items()} | dict(
+            services.methods
+        )
         self._handlers = {
             path: grpc.stream_stream_rpc_method_handler(_handler(method, tasks)) for path, method in methods.items()
         }
@@ -70,9 +83,9 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no t
         return self._handlers.get(details.method)
 
 
-def _exchanging(new_exchange: Callable[[], StreamHandler]) -> Method:
+def _exchanging(new_exchange: Callable[[Client], StreamHandler], client: Client) -> Method:
     async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        exchange = new_exchange()
+        exchange = new_exchange(client)
         try:
             async for message in requests:
                 answers = exchange.receive(message)

@@ -31,19 +31,26 @@ class StreamHandler(Protocol):
     def close(self) -> None: ...
 
 
+class Client(Protocol):
+    """Stands for a client while its connection is open. What belongs to the client can be kept by this object."""
+
+    @property
+    def address(self) -> str: ...
+
+
 # Takes the requests (one if unary) and yields the answers. RpcError ends the method with a status.
 Method = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """The services of a port, by path: `/package.Service/Method`.
+    """The services of a port, by path: `/package.Service/Method`. `exchanges` make the handler of a client's stream.
 
     `count_flood` is called with the kind of a flood for which a connection was closed. `max_buffered_bytes` is what all
     streams of the port may occupy, `max_connections` how many clients it admits at once.
     """
 
-    exchanges: Mapping[str, Callable[[], StreamHandler]] = field(default_factory=dict)
+    exchanges: Mapping[str, Callable[[Client], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
     max_buffered_bytes: int = 512 << 20

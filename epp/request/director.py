@@ -14,7 +14,7 @@ from epp.prediction.client import LatencyClient
 from epp.prediction.features import feature_columns
 from epp.prediction.questions import Question, Questions
 from epp.request.decisions import Record
-from epp.request.overload import Level, Overload
+from epp.request.overload import Level
 from epp.request.parsed import ParsedRequest
 from epp.request.routed import Bookkeeping, RoutedRequest
 from epp.scheduling.request import Request
@@ -43,8 +43,7 @@ class Director:
     """Routes requests, with the parts that all requests share.
 
     Without a latency client, every decision is made without predictions. `scheduler` may be replaced at any time; a
-    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock. `overload` says how
-    much work a pick may be.
+    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock.
     """
 
     scheduler: Scheduler
@@ -54,7 +53,6 @@ class Director:
     on_decision: Callable[[], None] = lambda: None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.monotonic
-    overload: Overload = field(default_factory=Overload)
     decided: int = 0
     questions: Questions = field(init=False)
     _shared: Snapshot | None = field(default=None, init=False)
@@ -69,17 +67,15 @@ class Director:
         return self.books.outcomes.metrics
 
     def route(
-        self, parsed: ParsedRequest, subset: frozenset[str] | None, arrived_s: float, waited_s: float = 0.0
+        self, parsed: ParsedRequest, subset: frozenset[str] | None, arrived_s: float, level: Level = Level.NORMAL
     ) -> RoutedRequest | Awaitable[RoutedRequest]:
         """Pick the endpoint and count the request as in flight there, at once unless a prediction must be awaited.
 
-        `subset` limits the choice to these hosts. `waited_s` is how long the request waited to be looked at. A
-        RequestError carries the answer to the client. Call the routed request's `record_decision` later, when the
-        client needn't wait.
+        `subset` limits the choice to these hosts. `level` says how much work the pick may be. A RequestError carries
+        the answer to the client. Call the routed request's `record_decision` later, when the client needn't wait.
         """
         self.on_decision()
         read_s = self.clock()
-        level = self.overload.pick(waited_s)
         candidates = self._candidates(parsed.request, subset, level)
         if not len(candidates):
             raise NoEndpointError

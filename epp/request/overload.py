@@ -1,13 +1,11 @@
 """Decide how much work a pick may be, by how long requests wait before the picker looks at them."""
 
-import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
-
-logger = logging.getLogger("headroom.epp.overload")
 
 # Calm after which decisions become one level better, and the longest such time. It doubles with each relapse.
 _FIRST_CALM_S: Final = 1.0
@@ -32,35 +30,45 @@ class Level(IntEnum):
         return self.name.lower()
 
 
-_NOW: Final = {
-    Level.NORMAL: "requests wait no more; picks are as configured again",
-    Level.DEFAULT: "picks are made without predictions",
-    Level.RANDOM: "picks are made at random among the ready endpoints",
-}
+@dataclass(slots=True)
+class Tally:
+    """Counts of picks by their level, and of requests that were given up."""
+
+    picks: dict[Level, int] = field(default_factory=lambda: dict.fromkeys(Level, 0))
+    given_up: int = 0
 
 
 class Overload:
-    """The level of picks, which follows the waits of requests. A wait ends when the picker looks at the request.
+    """The level of one client's picks, which follows the waits of its requests. A wait ends when the picker looks.
 
     When no request has waited less than `degrade_after_s` for as long as that, picks get one level cheaper. One slow
     request among prompt ones changes nothing. When no request has waited half of it for a second, picks get one level
     better. If they must get cheaper again soon after that, the next return takes twice as long, up to a bound.
 
     Where even random picks come too late, some requests are given up, so that the others are in time.
+
+    `on_change` is called with the level before and the present one at each change. `address` is the client's.
     """
 
-    def __init__(self, degrade_after_s: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        degrade_after_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        tally: Tally | None = None,
+        on_change: Callable[[Level, Level], None] = lambda before, level: None,
+        address: str = "",
+    ) -> None:
         self._most_s = degrade_after_s
         self._clock = clock
+        self.address = address
+        self._tally = tally or Tally()
+        self._on_change = on_change
         self._level = Level.NORMAL
         # Since when no request waited less than `_most_s`, and since when none waited half of that.
         self._slow_since_s: float | None = None
         self._calm_since_s = -math.inf
         self._calm_s = _FIRST_CALM_S
         self._bettered_at_s = -math.inf
-        self._has_given_up = False
-        self.picks = dict.fromkeys(Level, 0)
-        self.given_up = 0
 
     @property
     def level(self) -> Level:
@@ -75,7 +83,7 @@ class Overload:
             self._note(waited_s, self._clock())
         else:
             self._slow_since_s = None
-        self.picks[self._level] += 1
+        self._tally.picks[self._level] += 1
         return self._level
 
     def gives_up(self, waited_s: float, *, holds_body: bool = False) -> bool:
@@ -86,11 +94,8 @@ class Overload:
         most_s = self._most_s * (_TOO_LATE_TO_LOSE if holds_body else _TOO_LATE)
         if self._level != Level.RANDOM or waited_s <= most_s:
             return False
-        self.given_up += 1
+        self._tally.given_up += 1
         self._note(waited_s, self._clock())
-        if not self._has_given_up:
-            self._has_given_up = True
-            logger.warning("overloaded: requests that have waited too long go back to the gateway without a pick")
         return True
 
     def _note(self, waited_s: float, now_s: float) -> None:
@@ -113,13 +118,14 @@ class Overload:
             self._bettered_at_s = -math.inf
         elif self._level == Level.NORMAL:
             self._calm_s = _FIRST_CALM_S
-        self._level = Level(self._level + 1)
-        self._has_given_up = False
-        logger.warning("overloaded: requests wait for more than %g ms; %s", self._most_s * 1000, _NOW[self._level])
+        self._change(Level(self._level + 1))
 
     def _recover(self, now_s: float) -> None:
         while self._level and now_s - self._calm_since_s >= self._calm_s:
             self._calm_since_s += self._calm_s
             self._bettered_at_s = now_s
-            self._level = Level(self._level - 1)
-            logger.info("less load: %s", _NOW[self._level])
+            self._change(Level(self._level - 1))
+
+    def _change(self, level: Level) -> None:
+        before, self._level = self._level, level
+        self._on_change(before, level)

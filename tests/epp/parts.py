@@ -30,6 +30,7 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
+from epp.request.overload import Overload
 from epp.request.parsed import RequestReader
 from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
@@ -94,8 +95,10 @@ class Gateway:
         response_mode: "BodyMode" = BodyMode.NONE,
         visibility: Visibility = NOTHING_SHOWN,
         tokenizer: Tokenizer | None = None,
+        overload: Overload | None = None,
     ) -> None:
-        self.exchange = Exchange(RequestReader(director.books.tokens, tokenizer), director, visibility)
+        reader = RequestReader(director.books.tokens, tokenizer)
+        self.exchange = Exchange(reader, director, visibility, overload or Overload())
         # How long each message waits in the front.
         self.waited_s = 0.0
         both = BodyMode.FULL_DUPLEX_STREAMED

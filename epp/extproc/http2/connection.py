@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
     the address of a peer that is cut off. Streams answer through `outbox`, and tell `streams` what they keep.
     """
 
+    address: str
     outbox: Outbox
     streams: StreamTable
     turns: Turns
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.address = peer_text(transport.get_extra_info("peername"))
         self._timer = self._loop.call_later(_PREFACE_S, self._transport.abort)
         self._share = self._memory.join(self)
         self.outbox = Outbox(self._transport, self._share, self._answered)
@@ -133,10 +135,10 @@ class Connection(asyncio.Protocol):
     def make_room(self) -> bool:
         """Reset a stream. Without streams, the peer leaves too much unread, or sends too much at once: cut it off."""
         if self.streams.reset_newest():
-            self._on_flood(Flood.MEMORY, self._peer())
+            self._on_flood(Flood.MEMORY, self.address)
             return True
         if not self._transport.is_closing():
-            self._on_flood(Flood.MEMORY, self._peer())
+            self._on_flood(Flood.MEMORY, self.address)
             self._transport.abort()
         return False
 
@@ -147,7 +149,7 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, *, says_why: bool) -> None:
         """Close a new connection, because too many are open."""
-        self._on_flood(Flood.CONNECTIONS, self._peer())
+        self._on_flood(Flood.CONNECTIONS, self.address)
         if says_why:
             self._fail(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
         else:
@@ -182,7 +184,7 @@ class Connection(asyncio.Protocol):
         try:
             self.turns.read(now_s)
         except FloodFault as fault:
-            self._on_flood(fault.kind, self._peer())
+            self._on_flood(fault.kind, self.address)
             self._fail(fault.code, str(fault))
         except ConnectionFault as fault:
             logger.debug("closing a connection: %s", fault)
@@ -193,9 +195,6 @@ class Connection(asyncio.Protocol):
         if self._leaving:
             self._close_when_idle()
         self.outbox.flush()
-
-    def _peer(self) -> str:
-        return peer_text(self._transport.get_extra_info("peername"))
 
     # The connection's end.
 

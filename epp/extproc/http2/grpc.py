@@ -33,7 +33,7 @@ def new_stream(
         return RefusedStream(connection, stream_id, _WRONG_CONTENT)
     if new_exchange := services.exchanges.get(headers.path):
         try:
-            exchange = new_exchange()
+            exchange = new_exchange(connection)
         except Exception:
             logger.exception("can't create an exchange")
             return RefusedStream(connection, stream_id, trailers_only(StatusCode.INTERNAL, FAILED))

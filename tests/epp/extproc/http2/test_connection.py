@@ -1,6 +1,7 @@
 """Test the HTTP/2 connection of the picker's own front with right and wrong frames."""
 
 import asyncio
+from collections.abc import Awaitable
 from itertools import pairwise
 from struct import pack
 
@@ -16,6 +17,9 @@ from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES
 from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
+from epp.extproc.rpc import Client, Message
+from epp.request.overload import Level, Overload
+from epp.request.overload_by_client import OverloadByClient
 from tests.epp.extproc.exchanges import COMMANDS, Book, Echo
 from tests.epp.extproc.http2.peer import (
     REQUEST,
@@ -460,7 +464,7 @@ async def test_frames_after_the_end_of_a_stream_are_ignored(peer: Peer) -> None:
 
 async def test_a_failed_exchange_ends_its_stream_alone() -> None:
     class Full(Book):
-        def new_exchange(self):  # type: ignore[no-untyped-def]
+        def new_exchange(self, client):  # type: ignore[no-untyped-def]
             raise ValueError("no exchange")
 
     peer = Peer(Full())
@@ -505,9 +509,9 @@ class Slow(Book):
 
     now_s = 1.0
 
-    def new_exchange(self) -> Echo:
+    def new_exchange(self, client: Client) -> Echo:
         self.now_s += 0.01
-        return super().new_exchange()
+        return super().new_exchange(client)
 
     @property
     def last_wait_ms(self) -> int:
@@ -562,6 +566,42 @@ async def test_a_peer_that_never_answers_the_ping_is_not_late_for_ever(slow: Slo
     slow.now_s += 60
     peer.receive(request(11, b"a"))
     assert slow.last_wait_ms == 10
+
+
+class Picking(Slow):
+    """Keeps the level of each message's pick. The message names its client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overload = OverloadByClient(0.05, lambda: self.now_s)
+        self.levels: dict[bytes, list[Level]] = {b"late": [], b"neighbour": []}
+
+    def new_exchange(self, client: Client) -> Echo:
+        super().new_exchange(client)
+        return Picked(self, self.overload.of(client, client.address))
+
+
+class Picked(Echo):
+    def __init__(self, book: Picking, overload: Overload) -> None:
+        super().__init__(book)
+        self._levels, self._overload = book.levels, overload
+
+    def receive(self, message: Message, waited_s: float = 0.0) -> list[bytes] | Awaitable[list[bytes]]:
+        self._levels[bytes(message)].append(self._overload.pick(waited_s))
+        return super().receive(message, waited_s)
+
+
+async def test_a_client_that_answers_no_ping_degrades_its_own_picks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Picking()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: book.now_s)
+    late, neighbour = Peer(book), Peer(book)
+    late.greet()
+    neighbour.greet()
+    for n in range(1, 101, 10):
+        late.receive(b"".join(request(m, b"late") for m in range(n, n + 10, 2)))
+    neighbour.receive(request(1, b"neighbour"))
+    assert book.levels[b"late"][-1] == Level.RANDOM
+    assert book.levels[b"neighbour"] == [Level.NORMAL]
 
 
 async def test_answers_to_no_ping_are_a_flood(peer: Peer) -> None:
