@@ -21,7 +21,7 @@ from epp.exceptions import ConfigError
 from epp.extproc.exchange import Exchange
 from epp.extproc.front import HEALTH_SERVICES
 from epp.extproc.health import Health
-from epp.extproc.rpc import Client
+from epp.extproc.rpc import RpcClient
 from epp.extproc.visibility import Visibility
 from epp.gauges import register_gauges
 from epp.metrics import Metrics
@@ -69,7 +69,7 @@ class Assembly:
 
     pool: Pool
     health: Health
-    new_exchange: Callable[[Client], Exchange]
+    new_exchange: Callable[[RpcClient], Exchange]
     app: ASGIApp
     own_app: ASGIApp
     siblings: Siblings | None
@@ -236,7 +236,7 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
 
 def _exchanges(
     config: Config, reader: RequestReader, director: Director, overload: OverloadByClient
-) -> Callable[[Client], Exchange]:
+) -> Callable[[RpcClient], Exchange]:
     visibility = Visibility(config.predictions_in_headers, config.predictions_in_usage, config.emit_endpoint_scores)
     heeds_subset = not config.disable_endpoint_subset_filter
     try_timeout = TryTimeout(config.try_timeout_factor)

@@ -10,7 +10,7 @@ from epp.extproc.health import LIVENESS, READINESS, Health
 from epp.extproc.health import SERVICE as HEALTH_SERVICE
 from epp.extproc.http2 import front as http2_front
 from epp.extproc.reflection import reflection_methods
-from epp.extproc.rpc import Client, Services, StreamHandler
+from epp.extproc.rpc import RpcClient, Services, StreamHandler
 from epp.extproc.tls import Certificates
 from serving.listening import Address
 
@@ -70,7 +70,7 @@ class Front:
 
 async def start(
     settings: FrontSettings,
-    new_exchange: Callable[[Client], StreamHandler],
+    new_exchange: Callable[[RpcClient], StreamHandler],
     health: Health,
     count_flood: Callable[[str], None] = lambda kind: None,
 ) -> Front:

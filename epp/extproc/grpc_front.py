@@ -12,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from epp.exceptions import ConfigError
-from epp.extproc.rpc import Client, Method, RpcError, Services, StreamHandler
+from epp.extproc.rpc import Method, RpcClient, RpcError, Services, StreamHandler
 from epp.extproc.tls import Certificates
 from serving import grpc_listening
 from serving.listening import Address
@@ -83,7 +83,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no t
         return self._handlers.get(details.method)
 
 
-def _exchanging(new_exchange: Callable[[Client], StreamHandler], client: Client) -> Method:
+def _exchanging(new_exchange: Callable[[RpcClient], StreamHandler], client: RpcClient) -> Method:
     async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         exchange = new_exchange(client)
         try:

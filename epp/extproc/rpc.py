@@ -31,7 +31,7 @@ class StreamHandler(Protocol):
     def close(self) -> None: ...
 
 
-class Client(Protocol):
+class RpcClient(Protocol):
     """Stands for a client while its connection is open. What belongs to the client can be kept by this object."""
 
     @property
@@ -50,7 +50,7 @@ class Services:
     streams of the port may occupy, `max_connections` how many clients it admits at once.
     """
 
-    exchanges: Mapping[str, Callable[[Client], StreamHandler]] = field(default_factory=dict)
+    exchanges: Mapping[str, Callable[[RpcClient], StreamHandler]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     max_message_bytes: int = 64 << 20
     max_buffered_bytes: int = 512 << 20

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from epp.extproc.rpc import Client, Message, RpcError, StatusCode
+from epp.extproc.rpc import Message, RpcClient, RpcError, StatusCode
 
 COMMANDS = (b"junk", b"fail", b"none", b"twice", b"later", b"wait", b"give up")
 
@@ -24,7 +24,7 @@ class Book:
     # Messages that begin with `wait` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def new_exchange(self, client: Client) -> "Echo":
+    def new_exchange(self, client: RpcClient) -> "Echo":
         self.opened += 1
         return Echo(self)
 

@@ -17,7 +17,7 @@ from epp.extproc.http2.budget import ControlFrameBudget, Flood
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.frames import ErrorCode, frame
 from epp.extproc.http2.outbox import Outbox
-from epp.extproc.rpc import Client
+from epp.extproc.rpc import RpcClient
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
 from tests.epp.extproc.exchanges import Book, Echo
@@ -355,7 +355,7 @@ async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: p
     clock_s = [1.0]
 
     class Slow(Book):
-        def new_exchange(self, client: Client) -> Echo:
+        def new_exchange(self, client: RpcClient) -> Echo:
             clock_s[0] += 0.0009
             return super().new_exchange(client)
 

@@ -17,7 +17,7 @@ from epp.extproc.http2.frames import ErrorCode, FrameReader, frame
 from epp.extproc.http2.headers import MAX_BLOCK_BYTES, read_headers, write_headers
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES
 from epp.extproc.http2.streams import STREAM_WINDOW_BYTES
-from epp.extproc.rpc import Client, Message
+from epp.extproc.rpc import Message, RpcClient
 from epp.request.overload import Level, Overload
 from epp.request.overload_by_client import OverloadByClient
 from tests.epp.extproc.exchanges import COMMANDS, Book, Echo
@@ -509,7 +509,7 @@ class Slow(Book):
 
     now_s = 1.0
 
-    def new_exchange(self, client: Client) -> Echo:
+    def new_exchange(self, client: RpcClient) -> Echo:
         self.now_s += 0.01
         return super().new_exchange(client)
 
@@ -576,7 +576,7 @@ class Picking(Slow):
         self.overload = OverloadByClient(0.05, lambda: self.now_s)
         self.levels: dict[bytes, list[Level]] = {b"late": [], b"neighbour": []}
 
-    def new_exchange(self, client: Client) -> Echo:
+    def new_exchange(self, client: RpcClient) -> Echo:
         super().new_exchange(client)
         return Picked(self, self.overload.of(client, client.address))
 
