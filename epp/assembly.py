@@ -227,7 +227,7 @@ def _tracing(config: Config, closing: AsyncExitStack) -> Any:
     try:
         from epp.request.tracing import Tracing
     except ImportError as error:
-        message = f"--tracing needs OpenTelemetry's packages: pip install 'headroom[tracing]' ({error})"
+        message = f"--tracing needs OpenTelemetry's packages: install Headroom with its extra tracing ({error})"
         raise ConfigError(message) from error
     tracing = Tracing()
     closing.callback(tracing.close)

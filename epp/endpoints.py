@@ -148,7 +148,7 @@ async def _from_kubernetes(config: Config, pool: Pool, scraper: Scraper, closing
         from epp.kubernetes.metrics_auth import TokenReviewer
         from epp.kubernetes.targets import PoolName, parse_target
     except ImportError as error:
-        raise ConfigError(f"Kubernetes needs the package {error.name}: pip install 'headroom[epp]'") from error
+        raise ConfigError(f"Kubernetes needs the package {error.name}: install Headroom with its extra epp") from error
     selected = config.endpoint_selector or config.endpoint_target_ports
     target = parse_target(config.endpoint_selector, config.endpoint_target_ports) if selected else None
     client = await closing.enter_async_context(connect(config.kubeconfig))

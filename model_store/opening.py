@@ -27,6 +27,6 @@ def _open_s3(path: str, trust: Trust) -> ModelStore:
         # boto3 is installed only with the extra `s3`.
         from model_store.s3 import S3Store
     except ModuleNotFoundError as error:
-        raise StoreError(f"model store s3://{path} needs {error.name}: pip install 'headroom[s3]'") from error
+        raise StoreError(f"model store s3://{path} needs {error.name}: install Headroom with its extra s3") from error
     bucket, _, prefix = path.partition("/")
     return S3Store(bucket, prefix.strip("/"), trust=trust)

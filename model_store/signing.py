@@ -169,4 +169,4 @@ def _require_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ModuleNotFoundError as error:
-        raise StoreError("signatures need cryptography: pip install 'headroom[signing]'") from error
+        raise StoreError("signatures need cryptography: install Headroom with its extra signing") from error

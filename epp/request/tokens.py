@@ -40,7 +40,9 @@ class Tokenizer:
         try:
             from tokenizers import Tokenizer as Loaded
         except ImportError as error:
-            raise ConfigError("--tokenizer needs the package tokenizers: pip install 'headroom[tokenizer]'") from error
+            raise ConfigError(
+                "--tokenizer needs the package tokenizers: install Headroom with its extra tokenizer"
+            ) from error
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
             self._tokenizer: Any = Loaded.from_file(str(file))

@@ -26,6 +26,6 @@ def fit(training: Training, settings: FitSettings, previous: Sequence[Model] = (
         learner: Learner = importlib.import_module(_MODULES[settings.model_type])
     except ImportError as error:
         raise FitError(
-            f"model type {settings.model_type} needs the package {error.name}: pip install 'headroom[trainer]'"
+            f"model type {settings.model_type} needs the package {error.name}: install Headroom with its extra trainer"
         ) from error
     return list(learner.fit(training, settings, previous))
