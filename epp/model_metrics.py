@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client.registry import CollectorRegistry
 
 from epp.model_series import Family, HistogramSeries, ValueSeries, counters, gauges, histograms
+from epp.request.names import LONGEST_NAME
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
@@ -17,11 +18,9 @@ _TOKEN_COUNT_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
 _ERROR_BUCKETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5)
 _LABELS = ("model_name", "target_model_name")
 # Models whose requests are counted by name, and those that have all other series, about 250 each. Further models share
-# the name `other`.
+# the name `other`, and so do models with names of more than LONGEST_NAME characters.
 MOST_MODELS = 1000
 MOST_DETAILED = 50
-# Characters of a model name; longer names become `other` too.
-_LONGEST_NAME = 256
 # Error codes that are counted by model; further ones are counted under `other`.
 _MOST_ERRORS = 2000
 # Seconds without a request after which a model's series go, and after which they make room for another model.
@@ -92,7 +91,7 @@ class ModelTable:
         key, now_s = (incoming, target), self._clock()
         found = self._models.get(key)
         if found is None:
-            key = key if max(len(incoming), len(target)) <= _LONGEST_NAME and self._has_room(now_s) else _OTHERS
+            key = key if max(len(incoming), len(target)) <= LONGEST_NAME and self._has_room(now_s) else _OTHERS
             found = self._models.get(key) or self._add(key, now_s)
         found.used_s = now_s
         found.recent += 1
