@@ -4,7 +4,6 @@ One defect of the sidecar is not copied: with no model loaded, /predict/bulk ans
 and not 200 with nulls.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,11 +24,11 @@ from predictor.latency_pair import LatencyPair
 from predictor.model import Array
 from predictor.refusals import http_status
 from predictor.wire import BulkRequest, PredictionResponse
+from serving.wrong_field import locate
 
 T = TypeVar("T")
 _one = msgspec.json.Decoder(FeatureRow)
 _many = msgspec.json.Decoder(BulkRequest)
-_PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 _FIELDS = b'{"ttft_ms":%b,"tpot_ms":%b'
 
 
@@ -123,11 +122,7 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        match = _PATH.match(str(error))
-        message, path = (match[1], match[2]) if match else (str(error), "")
-        missing = re.search(r"missing required field `(\w+)`", message)
-        location = [*filter(None, re.split(r"[.\[\]]+", path)), *([missing[1]] if missing else [])]
-        raise _RefusedError(422, [_problem(["body", *location], message)]) from error
+        raise _RefusedError(422, [_problem(*locate(error))]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _RefusedError(422, [_problem(["body"], f"not JSON: {error}")]) from error
 

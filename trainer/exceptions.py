@@ -4,7 +4,7 @@
 class EntryError(Exception):
     """A request body is invalid; `location` is the path to the wrong field."""
 
-    def __init__(self, location: list[str | int], message: str) -> None:
+    def __init__(self, location: list[str], message: str) -> None:
         super().__init__(message)
         self.location = location
 

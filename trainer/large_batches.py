@@ -85,6 +85,6 @@ def _decode_piece(body: bytes, start: int, end: int, rows: int) -> tuple[Samples
     raise EntryError(["body", "entries", str(rows)], f"no row ends within {look_to - start} bytes")
 
 
-def _moved(location: list[str | int], rows: int) -> list[str | int]:
+def _moved(location: list[str], rows: int) -> list[str]:
     """Return the location with the number of its row among all rows."""
     return [str(int(part) + rows) if index == 2 else part for index, part in enumerate(location)]

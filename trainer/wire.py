@@ -1,6 +1,5 @@
 """Decoding of request bodies: JSON or MessagePack from clients becomes columns for the window."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from model_store import FeatureRow, row_matrix
 from model_store.features import Milliseconds
+from serving.wrong_field import locate
 from trainer.exceptions import EntryError
 
 Matrix = NDArray[np.float32]
@@ -68,8 +68,6 @@ _BATCHES: dict[str, msgspec.json.Decoder[TrainingBatch] | msgspec.msgpack.Decode
 _flush = msgspec.json.Decoder(FlushRequest)
 _latencies = attrgetter("actual_ttft_ms", "actual_tpot_ms")
 _request = msgspec.json.Decoder(FeatureRow)
-_AT = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
-_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def decode_batch(body: bytes, content_type: str = "application/json") -> Samples:
@@ -92,10 +90,6 @@ def _decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], body:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        match = _AT.match(str(error))
-        message, path = (match[1], match[2]) if match else (str(error), "")
-        missing = _MISSING.search(message)
-        named = [part for part in re.split(r"[.\[\]]+", path) if part] + ([missing[1]] if missing else [])
-        raise EntryError(["body", *named], message) from error
+        raise EntryError(*locate(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EntryError(["body"], f"can't be decoded: {error}") from error
