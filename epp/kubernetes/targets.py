@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from epp.exceptions import ConfigError
 from epp.kubernetes.objects import POOLS, AnyPool, Objective, Pod
+from epp.pool.addresses import join_address
 from epp.scheduling.snapshot import Endpoint
 
 # The annotation by which a pod names the ports of the pool that it serves now, by commas.
@@ -84,7 +85,7 @@ def endpoints_of(pods: Iterable[Pod], ports: tuple[int, ...]) -> tuple[Endpoint,
     return tuple(
         Endpoint(
             pod.metadata.name if len(ports) == 1 else f"{pod.metadata.name}-rank-{rank}",
-            _address(pod.status.podIP, port),
+            join_address(pod.status.podIP, port),
             pod.metadata.labels or {},
         )
         for pod in sorted(pods, key=lambda pod: pod.metadata.name)
@@ -113,7 +114,3 @@ def _is_active(pod: Pod, port: int) -> bool:
     annotations = pod.metadata.annotations or {}
     said = next((annotations[key] for key in _ACTIVE_PORTS if key in annotations), None)
     return said is None or str(port) in (part.strip() for part in said.split(","))
-
-
-def _address(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
