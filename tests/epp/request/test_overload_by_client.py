@@ -45,6 +45,16 @@ def test_a_client_that_waits_degrades_its_own_picks_alone(clock: Clock, everyone
     assert everyone.picks[Level.RANDOM] == 1
 
 
+def test_prompt_neighbours_keep_no_late_client_at_its_level(clock: Clock, everyone: OverloadByClient) -> None:
+    """One busy connection beside quiet ones would otherwise be late for ever."""
+    late, prompt = Connection(), Connection()
+    for _ in range(20):
+        everyone.of(late, "192.0.2.1:5").pick(0.06)
+        everyone.of(prompt, "192.0.2.2:6").pick(0.0)
+        clock.now_s += 0.01
+    assert everyone.of(late, "192.0.2.1:5").level == Level.RANDOM
+
+
 def test_each_change_of_the_highest_level_is_one_line(
     clock: Clock, everyone: OverloadByClient, caplog: pytest.LogCaptureFixture
 ) -> None:
