@@ -18,7 +18,7 @@ def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(SCRIPT), "--seconds", "1", "--rounds", "1", "--swaps", "20", "--starts", "1"]
     command += ["--json", str(figures)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE_S)
     assert result.returncode == 0, result.stderr
     document = json.loads(figures.read_text())
     assert {"figures", "machine", "versions", "settings"} == set(document)

@@ -27,7 +27,8 @@ def test_a_frozen_picker_and_a_garbage_pointer_cost_no_request(tmp_path: Path) -
     assert {value for name, value in measured.items() if name.endswith("_lost")} == {0}, result.stdout
     assert "freeze_picker_and_predictors_sent" in measured
     assert "store_garbage_in_current_json_sent" in measured
-    assert not list((tmp_path / "tmp").iterdir())
+    # The folder with the logs stays if a promise was broken: on a busy machine, a recovery may come too late.
+    assert bool(result.returncode) == bool(list((tmp_path / "tmp").iterdir())), result.stdout
 
 
 def test_the_table_has_every_pair_of_parts_and_a_fault_that_no_name_matches_is_refused() -> None:
