@@ -15,6 +15,8 @@ _IS_MARK[list(b"[]{},:")] = True
 _BEGINS_ELEMENT = np.zeros(256, dtype=bool)
 _BEGINS_ELEMENT[list(b"[{,")] = True
 _CLOSING = {"[": "]", "{": "}"}
+# Bytes of a document's beginning that are looked at first, for each element that it may have.
+_PEEK_FACTOR = 8
 # Quotes that are looked at one by one, and backslashes before a quote.
 _MOST_QUOTES = 1024
 _MOST_BACKSLASHES = 64
@@ -27,8 +29,12 @@ def has_few_elements(document: bytes, most: int) -> bool:
     if len(document) <= 2 * most:
         # An element has a comma or a bracket, and a byte at least.
         return True
-    count = _count_between_strings(document)
-    return (_count(document) if count is None else count) <= most
+    # Many elements usually show soon.
+    for part in (document[: _PEEK_FACTOR * most], document):
+        count = _count_between_strings(part)
+        if (_count(part) if count is None else count) > most:
+            return False
+    return True
 
 
 def _count(document: bytes) -> int:
