@@ -22,8 +22,9 @@ logger = logging.getLogger("headroom.epp")
 
 # Time that readers of metrics have to finish at the end, after the streams.
 _GRACE_S: Final = 1
-# New objects after which the youngest are looked at: a millisecond of work.
-_COLLECT_AFTER: Final = 10_000
+# New objects after which the youngest are looked at, how often that is done until the next older ones are looked at as
+# well, and how often that, until all are. The first two take one and three milliseconds.
+_COLLECT_AFTER: Final = (5_000, 2, 50)
 
 
 def serve(config: Config, place: Place | None = None) -> None:
@@ -91,7 +92,7 @@ def _relax_collector() -> None:
     # Objects made so far live as long as the process.
     gc.freeze()
     # Thousands of new streams would otherwise be looked at again and again, for up to 100 ms each time.
-    gc.set_threshold(_COLLECT_AFTER, 10, 10)
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _front_settings(config: Config, *, is_shared: bool) -> front.FrontSettings:
