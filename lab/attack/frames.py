@@ -14,7 +14,7 @@ from hpack import Encoder
 from epp.extproc.front import PATH
 from epp.extproc.http2 import frames as h2
 from epp.extproc.http2.frames import ErrorCode, Setting, frame
-from epp.extproc.http2.headers import write_headers
+from epp.extproc.http2.headers import MAX_BLOCK_BYTES, write_headers
 from epp.extproc.protocol.external_processor_pb2 import HttpBody, ProcessingRequest
 
 Attack = Callable[[bytes], Iterator[bytes]]
@@ -93,8 +93,8 @@ def huffman_flood(message: bytes) -> Iterator[bytes]:
     yield preface()
     encoder = Encoder()
     encoder.header_table_size = 0
-    # Zeros have one of the shortest codes.
-    size = h2.MAX_FRAME_BYTES
+    # Zeros have one of the shortest codes, of 5 bits. The block is nearly as large as the server takes.
+    size = (MAX_BLOCK_BYTES - 500) * 8 // 5
     for n in count(1, 2):
         block = encoder.encode([*request_headers(), ("x", f"{n:0{size}}")], huffman=True)
         yield open_stream(n, block, h2.END_HEADERS | h2.END_STREAM)

@@ -1,7 +1,7 @@
 """A connection's budget for frames that cause work and carry no request."""
 
-import time
 from enum import StrEnum
+from time import monotonic
 from typing import Final
 
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode
@@ -51,6 +51,7 @@ class ControlFrameBudget:
     """
 
     BURST: Final = 1_000.0
+    STRAINED: Final = 950.0
     PER_SECOND: Final = 50.0
     # What an honest client spends for a message at most: a PING, two small WINDOW_UPDATE, and the stream's RST_STREAM.
     PER_MESSAGE: Final = 4.0
@@ -59,9 +60,14 @@ class ControlFrameBudget:
 
     def __init__(self) -> None:
         self._left = self.BURST
-        self._at = time.monotonic()
+        self._at = monotonic()
         # By kind of frame, since the budget was last full.
         self._spent: dict[Flood, float] = {}
+
+    @property
+    def is_strained(self) -> bool:
+        """Tell whether the peer has spent as much as honest clients hardly do."""
+        return self._left < self.STRAINED
 
     def restore(self) -> None:
         """Give back a little of what was spent, for a message that does a request's work."""
@@ -70,7 +76,7 @@ class ControlFrameBudget:
 
     def spend(self, kind: Flood, cost: float = 1.0) -> None:
         """Pay for a frame. Raise FloodFault when the budget is used up."""
-        now = time.monotonic()
+        now = monotonic()
         self._left += (now - self._at) * self.PER_SECOND
         self._at = now
         if self._left >= self.BURST:

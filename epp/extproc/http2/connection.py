@@ -19,6 +19,7 @@ from epp.extproc.http2.headers import MAX_BLOCK_BYTES, HeaderBlock
 from epp.extproc.http2.memory import Memory
 from epp.extproc.http2.outbox import Outbox
 from epp.extproc.http2.receiver import CONNECTION_WINDOW_BYTES, MAX_CONCURRENT_STREAMS, Receiver
+from epp.extproc.http2.rota import Rota
 from epp.extproc.http2.stream import Stream
 from epp.extproc.http2.streams import STREAM_WINDOW_BYTES, StreamTable
 from epp.extproc.http2.turns import Turns
@@ -63,12 +64,14 @@ class Connection(asyncio.Protocol):
         self,
         new_stream: Callable[["Connection", int, HeaderBlock], Stream],
         memory: Memory,
+        rota: Rota,
         on_made: Callable[["Connection"], None],
         on_lost: Callable[["Connection"], None],
         on_flood: Callable[[Flood, str], None],
     ) -> None:
         self._new_stream = new_stream
         self._memory = memory
+        self._rota = rota
         self._on_made = on_made
         self._on_lost = on_lost
         self._on_flood = on_flood
@@ -104,7 +107,9 @@ class Connection(asyncio.Protocol):
             on_pong=self._take_pong,
         )
         self._delay = Delay(partial(self.outbox.control, h2.frame(h2.PING, 0, 0, DELAY_PING)))
-        self.turns = Turns(self._transport, self._share, self._receiver, self._delay, self._turn)
+        self.turns = Turns(
+            self._transport, self._share, self._receiver, self._delay, self._rota, self.control_budget, self._turn
+        )
         self.outbox.control(_PREFACE)
         self.outbox.flush()
         self._on_made(self)

@@ -12,6 +12,7 @@ from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.grpc import new_stream
 from epp.extproc.http2.memory import Memory
+from epp.extproc.http2.rota import Rota
 from epp.extproc.rpc import Services
 from epp.extproc.tls import Certificates
 from serving import listening
@@ -42,11 +43,11 @@ class Http2Server:
         self.port = 0
 
     def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        memory, floods = self._memory, self._floods
+        memory, rota, floods = self._memory, Rota(), self._floods
         self._acceptor = Acceptor(
             listener,
             tls,
-            lambda: Connection(self._new_stream, memory, self._connected, self._lost, floods.add),
+            lambda: Connection(self._new_stream, memory, rota, self._connected, self._lost, floods.add),
             count_room=lambda: self._max_connections + _TOLD_AT_ONCE - len(self._connections),
             on_refused=functools.partial(floods.add, Flood.CONNECTIONS),
         )

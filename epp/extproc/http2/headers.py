@@ -13,7 +13,10 @@ from hpack import Decoder, HPACKError
 
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode
 
-MAX_BLOCK_BYTES: Final = 65_536
+# As much as gRPC's own servers take by default. To decode such a block takes up to a millisecond.
+MAX_BLOCK_BYTES: Final = 8_192
+# More than Huffman's code makes of such a block: only a bomb of references to tables exceeds it.
+_DECODED_BYTES: Final = 2 * MAX_BLOCK_BYTES
 _REMEMBERED_BLOCKS: Final = 32
 _REMEMBERED_BYTES: Final = 1_024
 _PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path"))
@@ -51,9 +54,14 @@ class HeaderDecoder:
     """Decodes the header blocks of one connection in order."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
+        self._decoder = Decoder(max_header_list_size=_DECODED_BYTES)
         self._known: dict[bytes, HeaderBlock] = {}
         self._table_forbidden = False
+
+    @property
+    def is_stateless(self) -> bool:
+        """Tell whether a block may be left undecoded, since later ones don't depend on it."""
+        return self._decoder.header_table_size == 0
 
     def forbid_table(self) -> None:
         """Note that the peer has acknowledged the setting that forbids a dynamic table."""
@@ -61,7 +69,7 @@ class HeaderDecoder:
 
     def decode(self, block: bytes) -> HeaderBlock:
         """Decode a block. Raise ConnectionFault if that fails, because the peer's compression state is then lost."""
-        stateless = self._decoder.header_table_size == 0
+        stateless = self.is_stateless
         if stateless and (known := self._known.get(block)):
             return known
         if self._table_forbidden and block and block[0] & _RESIZE_MASK == _RESIZE:
@@ -71,7 +79,7 @@ class HeaderDecoder:
         except HPACKError as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"a header block can't be decoded: {error}") from error
         headers = read_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
-        if stateless and self._decoder.header_table_size == 0 and len(block) <= _REMEMBERED_BYTES:
+        if stateless and self.is_stateless and len(block) <= _REMEMBERED_BYTES:
             if len(self._known) >= _REMEMBERED_BLOCKS:
                 self._known.clear()
             self._known[block] = headers

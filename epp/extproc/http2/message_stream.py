@@ -181,7 +181,7 @@ class MessageStream(Stream):
             if self._ended:
                 self._connection.control_budget.spend(Flood.FAULTY_MESSAGE)
                 return end
-            if count == _MESSAGES_AT_ONCE and not self.busy:
+            if start < end and not self.busy and (count == _MESSAGES_AT_ONCE or self._connection.turns.is_over()):
                 self.busy = True
                 self._connection.turns.go_on_later(self)
         return end if self._ended else start

@@ -14,6 +14,8 @@ from epp.extproc.http2.streams import STREAM_WINDOW_BYTES, StreamTable
 
 MAX_CONCURRENT_STREAMS: Final = 16_384
 CONNECTION_WINDOW_BYTES: Final = 16 << 20
+# The largest header block that is gathered of several frames.
+_GATHERED_BYTES: Final = 2 * MAX_BLOCK_BYTES
 # Smaller steps of a window, and smaller DATA frames on ended streams, cost as much work as large ones.
 _SMALL_BYTES: Final = 1_024
 # The price of more than that on an ended stream: a window full of it may be on its way.
@@ -169,8 +171,8 @@ class Receiver:
         self._budget.spend(Flood.CONTINUATION)
         stream_id, first_flags, block = self._block
         block += fragment
-        if len(block) > MAX_BLOCK_BYTES:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block of more than {MAX_BLOCK_BYTES} bytes")
+        if len(block) > _GATHERED_BYTES:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block of more than {_GATHERED_BYTES} bytes")
         self._share.change(len(fragment))
         if flags & h2.END_HEADERS:
             self._block = None
@@ -180,6 +182,9 @@ class Receiver:
     def _headers_complete(self, stream_id: int, flags: int, block: bytes) -> None:
         if len(block) > _SMALL_BYTES:
             self._budget.spend(Flood.LARGE_HEADERS, len(block) / _SMALL_BYTES)
+        if len(block) > MAX_BLOCK_BYTES and self._headers.is_stateless:
+            self.last_stream_id = max(self.last_stream_id, stream_id)
+            raise StreamFault(stream_id, ErrorCode.ENHANCE_YOUR_CALM)
         headers = self._headers.decode(block)
         if stream_id > self.last_stream_id:
             self._begin(stream_id, flags, headers)

@@ -6,20 +6,26 @@ The rest of what has arrived waits for the connection's next turn, and reading p
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from time import monotonic
 from typing import Final
 
 from epp.extproc.http2 import frames as h2
+from epp.extproc.http2.budget import ControlFrameBudget
 from epp.extproc.http2.delay import Delay
 from epp.extproc.http2.frames import Frame, StreamFault
 from epp.extproc.http2.memory import Share
 from epp.extproc.http2.receiver import Receiver
+from epp.extproc.http2.rota import Rota
 from epp.extproc.http2.stream import Stream
 from epp.extproc.http2.streams import StreamTable
 
-# Time that one connection's frames may take from the event loop in one turn.
-_TURN_S: Final = 0.002
+# Time that one connection's frames may take from the event loop in one turn. A request of a neighbour needs several
+# turns, and waits so long in each.
+_TURN_S: Final = 0.0005
+# Time between the turns of a connection that looks like a flood.
+_PAUSE_S: Final = 0.002
 
 
 class Turns:
@@ -31,12 +37,16 @@ class Turns:
         share: Share,
         receiver: Receiver,
         delay: Delay,
+        rota: Rota,
+        budget: ControlFrameBudget,
         on_turn: Callable[[float], None],
     ) -> None:
         self._transport = transport
         self._share = share
         self._receiver = receiver
         self._delay = delay
+        self._rota = rota
+        self._budget = budget
         self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         # Frames that have arrived and wait for the next turn, their bytes, and streams with such messages.
@@ -106,6 +116,10 @@ class Turns:
         if self._backlog:
             self._plan()
 
+    def is_over(self) -> bool:
+        """Tell whether this turn's time is over."""
+        return monotonic() > self._end_s
+
     def go_on_later(self, stream: Stream) -> None:
         """Call the stream's `go_on` in a later turn. Nothing more is read from the peer until then."""
         self._backlog.append(stream)
@@ -143,10 +157,12 @@ class Turns:
         now_s = monotonic()
         if now_s > self._end_s:
             self._end_s = now_s + _TURN_S
-        while streams.open and monotonic() <= self._end_s:
+        while streams.open:
             streams.abort(next(reversed(streams.open.values())))
+            if self.is_over():
+                break
         if streams.open:
-            self._loop.call_soon(self.abort_all, streams, then)
+            self._rota.add(partial(self.abort_all, streams, then))
         else:
             then()
 
@@ -158,7 +174,10 @@ class Turns:
         if not self.unfinished:
             self.unfinished = True
             self._transport.pause_reading()
-        self._loop.call_soon(self.take)
+        if self._budget.is_strained:
+            self._loop.call_later(_PAUSE_S, self._rota.add, self.take)
+        else:
+            self._rota.add(self.take)
 
     def _work_off(self, end_s: float) -> bool:
         """Let each stream with waiting messages go on. Return False if the turn's time is over before."""

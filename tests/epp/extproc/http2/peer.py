@@ -16,6 +16,7 @@ from epp.extproc.http2.connection import Connection
 from epp.extproc.http2.grpc import new_stream
 from epp.extproc.http2.headers import write_headers
 from epp.extproc.http2.memory import Memory
+from epp.extproc.http2.rota import Rota
 from epp.extproc.rpc import Services
 from tests.epp.extproc.exchanges import Book
 
@@ -75,6 +76,7 @@ class Peer:
     wire: ServerWire = field(default_factory=ServerWire)
     max_message_bytes: int = 64 << 20
     memory: Memory = field(default_factory=lambda: Memory(512 << 20))
+    rota: Rota = field(default_factory=Rota)
     floods: list[Flood] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ class Peer:
         self.connection = Connection(
             partial(new_stream, services, set()),
             self.memory,
+            self.rota,
             on_made=lambda _: None,
             on_lost=lambda _: None,
             on_flood=lambda kind, _: self.floods.append(kind),

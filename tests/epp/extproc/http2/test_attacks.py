@@ -17,6 +17,7 @@ from epp.extproc.http2.budget import ControlFrameBudget, Flood
 from epp.extproc.http2.floods import FloodReport
 from epp.extproc.http2.frames import ErrorCode, frame
 from epp.extproc.http2.outbox import Outbox
+from epp.extproc.http2.rota import Rota
 from epp.extproc.rpc import RpcClient
 from lab.attack import frames as attacks
 from lab.attack.frames import Attack, open_stream, send
@@ -34,14 +35,20 @@ from tests.epp.extproc.http2.peer import (
 
 # A step of the attacks on streams holds a hundred of them. A server that endures them endures all.
 STEPS = 60
-# What an attack may cost in one turn of the event loop: 2 ms by the test's clock, and as many messages as one stream
-# may send at once beside one of each frame.
-FRAMES_OF_A_TURN = 24
+# What an attack may cost in one turn of the event loop: half a millisecond by the test's clock, and as many messages as
+# one stream may send at once beside one of each frame.
+FRAMES_OF_A_TURN = 9
 MESSAGES_OF_A_TURN = FRAMES_OF_A_TURN + 32
 LIMIT_BYTES = 8 << 20
 # What uvloop reads at once.
 READ_BYTES = 256_000
 CUT_OFF = ("connection", ErrorCode.ENHANCE_YOUR_CALM)
+
+
+async def next_round() -> None:
+    """Let unfinished work have its next turn."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def run(attack: Attack, steps: int, peer: Peer) -> int:
@@ -69,14 +76,18 @@ def run(attack: Attack, steps: int, peer: Peer) -> int:
         (attacks.tiny_messages, 3, 1, Flood.EMPTY_MESSAGE),
     ],
 )
-async def test_a_flood_is_cut_off_and_reported(attack: Attack, steps: int, streams: int, kind: Flood) -> None:
+async def test_a_flood_is_cut_off_and_reported(
+    attack: Attack, steps: int, streams: int, kind: Flood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a slow machine, the budget would refill meanwhile.
+    monkeypatch.setattr("epp.extproc.http2.budget.monotonic", lambda: 0.0)
     peer = Peer()
     assert run(attack, STEPS * 5, peer) <= steps
     assert peer.wire.closed
     assert fault(peer.take()) == CUT_OFF
     while peer.book.closed < peer.book.opened:
         before = peer.book.closed
-        await asyncio.sleep(0)
+        await next_round()
         assert peer.book.closed > before
     assert peer.book.closed == peer.book.opened <= streams
     assert peer.floods == [kind]
@@ -319,15 +330,15 @@ async def test_a_connection_that_is_cut_off_while_reading_pauses_reads_on(monkey
 
 
 async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    milliseconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(milliseconds) / 1_000)
+    ticks = count()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(ticks) / 10_000)
     peer = Peer(Book())
     peer.greet()
     reading = []
     monkeypatch.setattr(peer.wire, "pause_reading", lambda: reading.append(False))
     monkeypatch.setattr(peer.wire, "resume_reading", lambda: reading.append(True))
     for _ in range(10):
-        next(milliseconds)
+        next(ticks)
     peer.connection.data_received(b"".join(request(n, b"a") for n in range(1, 100, 2)))
     assert 1 <= len(peer.book.received) <= 5
     assert reading == [False]
@@ -337,18 +348,53 @@ async def test_a_turn_of_the_event_loop_is_bounded_in_time(monkeypatch: pytest.M
 
 
 async def test_the_streams_of_a_lost_connection_end_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    milliseconds = iter(range(1_000_000))
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(milliseconds) / 1_000)
+    ticks = count()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(ticks) / 10_000)
     peer = Peer()
     peer.greet()
     peer.send(*[open_stream(n) for n in range(1, 100, 2)])
     peer.lose()
     closed = [0]
     while peer.book.closed < peer.book.opened:
-        assert 1 <= peer.book.closed - closed[-1] <= 5
+        assert 1 <= peer.book.closed - closed[-1] <= FRAMES_OF_A_TURN
         closed.append(peer.book.closed)
-        await asyncio.sleep(0)
-    assert len(closed) > 10
+        await next_round()
+    assert len(closed) > 5
+
+
+async def test_many_connections_with_unfinished_work_take_no_more_time_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = count()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(ticks) / 10_000)
+    monkeypatch.setattr("epp.extproc.http2.rota.monotonic", lambda: next(ticks) / 10_000)
+    book, rota = Book(), Rota()
+    attackers = [Peer(book, rota=rota) for _ in range(20)]
+    for attacker in attackers:
+        attacker.greet()
+        attacker.connection.data_received(b"".join(request(n, b"a") for n in range(1, 100, 2)))
+        assert attacker.connection.turns.unfinished
+    handled = []
+    while any(attacker.connection.turns.unfinished for attacker in attackers):
+        before = len(book.received)
+        await next_round()
+        handled.append(len(book.received) - before)
+    assert len(book.received) == 20 * 50
+    assert max(handled) <= FRAMES_OF_A_TURN
+
+
+async def test_a_connection_that_looks_like_a_flood_pauses_between_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count()
+    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: next(ticks) / 10_000)
+    honest, flood = Peer(), Peer()
+    for peer in (honest, flood):
+        peer.greet()
+    pauses: list[float] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda pause_s, *_: pauses.append(pause_s))
+    honest.receive(b"".join(request(n, b"a") for n in range(1, 300, 2)))
+    assert pauses == []
+    flood.receive(frame(h2.PING, 0, 0, bytes(8)) * 300)
+    assert len(pauses) > 20
 
 
 async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +402,7 @@ async def test_reads_of_one_turn_of_the_event_loop_share_its_time(monkeypatch: p
 
     class Slow(Book):
         def new_exchange(self, client: RpcClient) -> Echo:
-            clock_s[0] += 0.0009
+            clock_s[0] += 0.0002
             return super().new_exchange(client)
 
     monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: clock_s[0])
