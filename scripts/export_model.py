@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import numpy as np
-import xgboost as xgb
 
 from model_store import ROW_FEATURES, Draft, Feature, Manifest, Output, StoreError, Trust, open_store
 from model_store.manifest import summary
@@ -18,8 +17,12 @@ from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import check_parity, difference
 from trainer.graph import Graph
+from trainer.learners.sklearn_block import without_sklearn
 from trainer.learners.xgboost_trees import XgboostModel, quantile_of
 from trainer.wire import Matrix
+
+with without_sklearn():
+    import xgboost as xgb
 
 _KNOWN = {feature.name: feature for feature in ROW_FEATURES}
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -6,11 +6,14 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
-import xgboost as xgb
 
 from lab.evaluation.studies.experiment_model import ExperimentPlan, TargetPlan, fit_target, target_matrix
 from trainer.derivation import RISING, design_columns
+from trainer.learners.sklearn_block import without_sklearn
 from trainer.wire import Matrix
+
+with without_sklearn():
+    import xgboost as xgb
 
 REFERENCE_COLUMNS = {
     "ttft": (
