@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lab.clocks.__main__ import main
 from tests.live import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "compare_clocks.py"
@@ -15,17 +17,15 @@ MARGIN = 0.15
 TPOT_PERCENT, TTFT_LATER_MS, ATTAINMENT = 10.0, 60.0, 0.15
 
 
-def compare_clocks(*flags: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=PATIENCE_S)
-
-
 @pytest.mark.slow
 def test_envoy_and_virtual_time_agree_on_policies_and_latencies(tmp_path: Path) -> None:
     figures, page = tmp_path / "clocks.json", tmp_path / "clocks.md"
     chosen = [flag for policy in POLICIES for flag in ("--policy", policy)]
     # At this low speed, the time that a busy machine adds misses no objectives. Short answers keep the test short.
     flags = ["--seconds", "10", "--speed-factor", "0.25", "--max-output-tokens", "40", "--chances", "1"]
-    result = compare_clocks(*flags, *chosen, "--margin", str(MARGIN), "--json", str(figures), "--out", str(page))
+    flags += [*chosen, "--margin", str(MARGIN), "--json", str(figures), "--out", str(page)]
+    command = [sys.executable, str(SCRIPT), *flags]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 0, result.stdout + result.stderr
     document = json.loads(figures.read_text())
     assert tuple(document["policies"]) == POLICIES
@@ -60,7 +60,6 @@ def test_envoy_and_virtual_time_agree_on_policies_and_latencies(tmp_path: Path) 
     ],
 )
 def test_bad_options_are_refused(flags: list[str], said: str) -> None:
-    result = compare_clocks(*flags)
-    assert result.returncode == 2
+    result = CliRunner().invoke(main, flags, catch_exceptions=False)
+    assert result.exit_code == 2
     assert said in result.stderr
-    assert "Traceback" not in result.stderr

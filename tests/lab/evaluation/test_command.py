@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lab.evaluation.__main__ import main
 from tests.live import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "evaluate.py"
@@ -47,13 +49,13 @@ def test_an_evaluation_is_resumed_with_another_policy(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_names_and_bad_numbers_are_refused(flags: list[str], said: str) -> None:
-    result = _evaluate(*flags)
-    assert result.returncode == 2
+    result = CliRunner().invoke(main, flags, catch_exceptions=False)
+    assert result.exit_code == 2
     assert said in result.stderr
 
 
 def test_help_names_every_option() -> None:
-    text = _evaluate("--help").stdout
+    text = CliRunner().invoke(main, ["--help"], catch_exceptions=False).stdout
     for option in (
         "quick",
         "json",
