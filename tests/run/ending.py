@@ -1,7 +1,7 @@
 """A pytest plugin that ends a run on SIGTERM or SIGINT, and leaves no process behind however the run ends.
 
 The first signal raises KeyboardInterrupt, so that fixtures end the processes they have started. When pytest is done,
-the plugin kills all processes that still run. It kills them at once if the fixtures take longer than GRACE_S, or at a
+the plugin kills all processes that still run. It kills them at once if the fixtures take longer than `--grace`, or at a
 second Ctrl-C. This process adopts orphans, so the plugin also finds processes whose parents are gone. Each worker of
 pytest-xdist has its own instance of the plugin.
 """
@@ -18,9 +18,10 @@ import pytest
 
 from tests.run.processes import adopt_orphans, kill_descendants
 
-# Time for a worker's fixtures to end. The process that waits for the workers gets a little more.
-GRACE_S = 6.0
-_WAITING_GRACE_S = 10.0
+# Time for a worker's fixtures to end, unless `--grace` sets another.
+_GRACE_S = 6.0
+# The process that waits for the workers gets a little more.
+_MORE_FOR_WAITING_S = 4.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -70,10 +71,15 @@ class Ending:
             sys.stderr.write(f"Processes that the tests left behind: {', '.join(left)}\n")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "time that fixtures have to end after a signal"
+    parser.addoption("--grace", type=float, default=_GRACE_S, metavar="SECONDS", help=text)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     adopt_orphans()
     is_waiting = config.getoption("numprocesses", None) is not None and not hasattr(config, "workerinput")
-    ending = Ending(_WAITING_GRACE_S if is_waiting else GRACE_S)
+    ending = Ending(config.getoption("grace") + is_waiting * _MORE_FOR_WAITING_S)
     ending.arm()
     config.pluginmanager.register(ending, "ending")
 

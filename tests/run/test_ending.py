@@ -93,22 +93,24 @@ def processes(mark: str) -> list[str]:
 
 
 PYTEST = ["-m", "pytest", "-p", "tests.run.ending", "-p", "no:cacheprovider", "-c", os.devnull]
+# The stubborn test never ends by itself: each run waits for the whole of this time.
+SHORT_GRACE = "--grace=1"
 
 
 @pytest.mark.parametrize(
-    ("number", "workers", "tests", "awaited"),
+    ("number", "options", "tests", "awaited"),
     [
         (signal.SIGTERM, ["-n", "2"], SERVERS, {"picker", "control-plane"}),
         (signal.SIGINT, ["-n", "2"], SERVERS, {"picker", "control-plane"}),
-        (signal.SIGTERM, ["-n", "1"], STUBBORN, {"stubborn"}),
-        (signal.SIGINT, [], STUBBORN, {"stubborn"}),
+        (signal.SIGTERM, ["-n", "1", SHORT_GRACE], STUBBORN, {"stubborn"}),
+        (signal.SIGINT, [SHORT_GRACE], STUBBORN, {"stubborn"}),
     ],
     ids=["TERM servers", "INT servers", "TERM stubborn", "INT stubborn alone"],
 )
 def test_a_signal_ends_all_processes_of_a_run(
-    tmp_path: Path, number: signal.Signals, workers: list[str], tests: str, awaited: set[str]
+    tmp_path: Path, number: signal.Signals, options: list[str], tests: str, awaited: set[str]
 ) -> None:
-    with run(tmp_path, tests, awaited, [*PYTEST, *workers]) as (process, mark):
+    with run(tmp_path, tests, awaited, [*PYTEST, *options]) as (process, mark):
         before = processes(mark)
         assert len(before) > len(awaited), before
         # A terminal sends Ctrl-C to all processes of the group; `kill` sends a signal to one process.
@@ -122,7 +124,7 @@ def test_a_signal_ends_all_processes_of_a_run(
 
 
 def test_the_command_ends_all_its_parts(tmp_path: Path) -> None:
-    with run(tmp_path, STUBBORN, {"stubborn"}, ["-m", "tests.run", *PYTEST[2:]]) as (process, mark):
+    with run(tmp_path, STUBBORN, {"stubborn"}, ["-m", "tests.run", *PYTEST[2:], SHORT_GRACE]) as (process, mark):
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
         until(lambda: not processes(mark))
