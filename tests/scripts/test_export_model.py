@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xgboost as xgb
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from model_store import Trust, open_store
 from model_store.signing import make_keys
+from scripts.export_model import main
 from tests.live import PATIENCE_S
 from trainer.graph import Graph
 
@@ -34,6 +36,11 @@ def train(path: Path, names: list[str] | None = None, **parameters: object) -> x
 def export(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def refused(*arguments: object) -> Result:
+    """Run the command in this process, because it ends before the model is converted."""
+    return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
 
 
 def published(store: Path, name: str) -> Graph:
@@ -82,8 +89,8 @@ def test_a_second_export_keeps_the_models_of_the_first_and_signs_both(tmp_path: 
 
 def test_several_quantiles_are_refused_and_nothing_is_published(tmp_path: Path) -> None:
     train(tmp_path / "m.json", NAMES, objective="reg:quantileerror", quantile_alpha=[0.5, 0.9])
-    result = export(tmp_path / "m.json", "--store", tmp_path / "store")
-    assert result.returncode == 1
+    result = refused(tmp_path / "m.json", "--store", tmp_path / "store")
+    assert result.exit_code == 1
     assert "quantiles" in result.stderr
     assert not (tmp_path / "store").exists()
 
@@ -100,22 +107,20 @@ def test_several_quantiles_are_refused_and_nothing_is_published(tmp_path: Path) 
 )
 def test_an_export_error_is_reported_in_one_line(tmp_path: Path, arguments: list[str], expected: str) -> None:
     train(tmp_path / "m.json")
-    result = export(tmp_path / "m.json", *[str(tmp_path / "s") if a == "s" else a for a in arguments])
-    assert result.returncode != 0
+    result = refused(tmp_path / "m.json", *[str(tmp_path / "s") if a == "s" else a for a in arguments])
+    assert result.exit_code != 0
     assert expected in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"a": 1}')
-    result = export(tmp_path / "m.json", "--features", "a", "--store", tmp_path / "s")
-    assert result.returncode == 1
+    result = refused(tmp_path / "m.json", "--features", "a", "--store", tmp_path / "s")
+    assert result.exit_code == 1
     assert "is not an XGBoost model" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_a_linear_booster_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "m.json", NAMES, booster="gblinear", verbosity=0)
-    result = export(tmp_path / "m.json", "--store", tmp_path / "s")
-    assert result.returncode == 1
+    result = refused(tmp_path / "m.json", "--store", tmp_path / "s")
+    assert result.exit_code == 1
     assert "gblinear" in result.stderr
