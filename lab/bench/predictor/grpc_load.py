@@ -48,11 +48,10 @@ def _request() -> bytes:
 
 async def _ask(address: str, connections: int, seconds: float) -> list[float]:
     request, took_ms = _request(), []
-    end_s = time.perf_counter() + seconds
-
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.unary_unary(_METHOD)
         await call(request)
+        end_s = time.perf_counter() + seconds
 
         async def repeat() -> None:
             while (began_s := time.perf_counter()) < end_s:

@@ -108,18 +108,21 @@ def load(target: MeasuredServer, rows: int | None, connections: int, seconds: fl
         spent_s = target.cpu_s - before_s
         _settle(target)
     match = _RESULT.search(output)
-    if not match:
+    if output and not match:
         raise RuntimeError(f"wrk printed no result: {output}")
-    requests, took_s, p50_ms, p99_ms, failed = match.groups()
-    if not int(requests):
+    if not match or not int(match[1]):
         if seconds > _PATIENCE_S:
             raise RuntimeError(f"{target.url}{path} did not answer within {seconds:g} s")
         return load(target, rows, connections, 2 * seconds)
+    requests, took_s, p50_ms, p99_ms, failed = match.groups()
     return ServerMeasurement(int(requests), float(took_s), float(p50_ms), float(p99_ms), int(failed), spent_s)
 
 
 def _run(command: list[str], seconds: float) -> str:
-    """Run wrk, and return its output. wrk knows only whole seconds, but it also reports when it is interrupted."""
+    """Run wrk, and return its output. wrk knows only whole seconds, but it also reports when it is interrupted.
+
+    The output is empty if wrk was interrupted before it began, as may happen on a busy machine.
+    """
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             return process.communicate(timeout=None if seconds == int(seconds) else seconds)[0]
