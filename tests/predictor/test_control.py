@@ -307,13 +307,14 @@ def test_memory_stays_flat_over_swaps(tmp_path: Path) -> None:
     with predictor_process(tmp_path) as running:
         process = psutil.Process(running.process.pid)
         resident = []
-        for factor in range(1, 301):
+        for factor in range(1, 151):
             store.publish(pair(float(factor)))
             store.collect()
             assert call(f"{running.url}/reload", b"")[1]["last_error"] is None
-            if factor % 100 == 0:
+            if factor % 50 == 0:
                 resident.append(process.memory_info().rss)
-    assert resident[2] - resident[0] < 8 << 20
+    # 40 KiB a swap. Measured are 11 KiB, and less than 2 from the hundredth swap on.
+    assert resident[2] - resident[0] < 4 << 20
 
 
 async def test_a_slow_client_delays_no_other(tmp_path: Path) -> None:
