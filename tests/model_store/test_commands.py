@@ -4,17 +4,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from model_store import open_store
+from model_store.__main__ import main
 from tests.live import PATIENCE_S
 from tests.model_store.drafts import draft, flipped, in_force
 from tests.model_store.places import BucketPlace, Place
 from tests.model_store.s3_server import S3Server
 
 
-def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: object) -> Result:
+    """Run the command in this process. A process of its own would import boto3 anew."""
+    return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+
+
+def printed(*arguments: object) -> str:
+    """Return what the command prints in a process of its own."""
     command = [sys.executable, "-m", "model_store", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
 
 def damage(place: Place, name: str) -> None:
@@ -31,7 +39,7 @@ def store(place: Place) -> str:
 
 
 def test_ls_marks_the_generation_in_force(store: str) -> None:
-    lines = run("ls", store).stdout.splitlines()
+    lines = printed("ls", store).splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "*"]
     assert "ttft/3" in lines[-1]
 
@@ -42,19 +50,19 @@ def test_show_prints_a_manifest(store: str) -> None:
 
 
 def test_verify_finds_a_damaged_model(store: str, place: Place) -> None:
-    assert run("verify", store).returncode == 0
+    assert run("verify", store).exit_code == 0
     damage(place, "tpot/2/model.onnx")
     result = run("verify", store)
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert [line.split()[1] for line in result.stdout.splitlines() if "DAMAGED" in line] == ["tpot/2"]
 
 
 def test_rollback_moves_the_pointer_unless_the_target_is_damaged(store: str, place: Place) -> None:
-    assert run("rollback", store, 1).returncode == 0
+    assert run("rollback", store, 1).exit_code == 0
     assert in_force(open_store(store)).generation == 1
     damage(place, "tpot/2/model.onnx")
     result = run("rollback", store, 2)
-    assert (result.returncode, "tpot/2" in result.stderr) == (1, True)
+    assert (result.exit_code, "tpot/2" in result.stderr) == (1, True)
 
 
 def test_gc_removes_the_oldest(store: str) -> None:
@@ -69,7 +77,7 @@ def test_a_generation_is_copied_to_another_store(
 ) -> None:
     other = place.another() if to == "the same kind" else str(tmp_path / "other")
     ends = (store, other) if command == "push" else (other, store)
-    assert run(command, *ends, "--generation", 2).returncode == 0
+    assert run(command, *ends, "--generation", 2).exit_code == 0
     opened = open_store(other)
     assert opened.read(in_force(opened), "ttft").onnx == b"two"
 
@@ -92,9 +100,8 @@ def test_push_copies_a_folders_generation_to_a_bucket(bucket: BucketPlace, tmp_p
 )
 def test_an_error_is_reported_in_one_line(store: str, arguments: list[str], expected: str) -> None:
     result = run(*(argument.format(store) for argument in arguments))
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert expected in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,9 @@ def test_an_error_is_reported_in_one_line(store: str, arguments: list[str], expe
 def test_a_missing_bucket_is_reported_in_one_line(s3: S3Server, arguments: tuple[object, ...]) -> None:
     command, *rest = arguments
     result = run(command, "s3://absent/models", *rest)
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: model store s3://absent/models: there is no bucket 'absent'; create it\n"
 
 
 def test_the_help_says_what_a_store_is() -> None:
-    assert "STORE is a folder, or s3://bucket/prefix" in run("--help").stdout
+    assert "STORE is a folder, or s3://bucket/prefix" in printed("--help")
