@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import markdown
-from lab.attack.frames import ATTACKS
+from lab.attack import frames
+from lab.attack.bodies import BODY_ATTACKS
 from lab.attack.neighbour import NeighbourReport, ask
 from lab.bench.block import Block
 from lab.bench.epp.pickers import Setting, run_picker
 from lab.bench.epp.servers import model_servers
+from lab.bench.epp.target import MeasuredPicker
 from lab.bench.figures import steps, write
 
 BLOCK = Block("scripts/attack --out")
@@ -26,6 +28,7 @@ _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("grpcio", "hpack", "protobuf", "uvloop")
 _FRONTS = {"own": "http2", "grpcio": "grpcio"}
 _NONE = "none"
+ATTACKS = (*frames.ATTACKS, *BODY_ATTACKS)
 _ENDPOINTS = 4
 _WARM_UP_S = 1.0
 _COLUMNS = ("p99 ms", "answered", "MiB")
@@ -85,17 +88,18 @@ def _attack(name: str, front: str, seconds: float, endpoints: Sequence[str]) -> 
     with run_picker(Setting(endpoints), [f"--grpc-front={_FRONTS[front]}"], front) as target:
         rss_mib = [target.rss_mib]
         asyncio.run(ask(target.address, _WARM_UP_S, lambda: None))
-        with _attacker(name, target.address):
+        with _attacker(name, target):
             served = asyncio.run(ask(target.address, seconds, lambda: rss_mib.append(target.rss_mib)))
     return Outcome(served, max(rss_mib))
 
 
 @contextmanager
-def _attacker(name: str, address: str) -> Iterator[None]:
+def _attacker(name: str, target: MeasuredPicker) -> Iterator[None]:
     if name == _NONE:
         yield
         return
-    process = subprocess.Popen([sys.executable, "-m", "lab.attack.attacker", name, address], cwd=_ROOT)
+    command = [sys.executable, "-m", "lab.attack.attacker", name, target.address, target.metrics_url]
+    process = subprocess.Popen(command, cwd=_ROOT)
     try:
         yield
     finally:

@@ -1,28 +1,20 @@
 """A process that sends one attack to a picker, on one connection after the other, until it is ended.
 
-It reads and drops whatever comes back, and connects again when it is cut off.
+It drops whatever comes back, and connects again when it is cut off.
 """
 
+import asyncio
 import selectors
 import socket
 import sys
 from collections.abc import Iterator
 
-from epp.extproc.protocol.base_pb2 import HeaderMap, HeaderValue
-from epp.extproc.protocol.external_processor_pb2 import HttpHeaders, ProcessingRequest, ProtocolConfiguration
 from epp.extproc.protocol.processing_mode_pb2 import ProcessingMode
+from lab.attack import bodies
 from lab.attack.frames import ATTACKS
 
 _READ_BYTES = 1 << 20
 _CONNECT_S = 5.0
-
-
-def request_headers() -> bytes:
-    """Return the headers of a request whose body is to be sent buffered. The picker answers them at once."""
-    names = {":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json"}
-    headers = HeaderMap(headers=[HeaderValue(key=key, raw_value=value.encode()) for key, value in names.items()])
-    mode = ProtocolConfiguration(request_body_mode=ProcessingMode.BUFFERED)
-    return ProcessingRequest(request_headers=HttpHeaders(headers=headers), protocol_config=mode).SerializeToString()
 
 
 def send(connection: socket.socket, steps: Iterator[bytes]) -> None:
@@ -42,7 +34,8 @@ def send(connection: socket.socket, steps: Iterator[bytes]) -> None:
 
 def attack(name: str, host: str, port: int) -> None:
     """Attack without end."""
-    message = request_headers()
+    # The picker answers these headers at once.
+    message = bodies.request_headers(ProcessingMode.BUFFERED)
     while True:
         try:
             with socket.create_connection((host, port), timeout=_CONNECT_S) as connection:
@@ -53,6 +46,9 @@ def attack(name: str, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    _, name, address = sys.argv
+    _, name, address, metrics_url = sys.argv
     host, _, port = address.rpartition(":")
-    attack(name, host, int(port))
+    if name in ATTACKS:
+        attack(name, host, int(port))
+    else:
+        asyncio.run(bodies.attack(name, host, int(port), metrics_url))

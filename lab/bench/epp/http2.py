@@ -76,6 +76,10 @@ class Connection(asyncio.Protocol):
         for stream in list(self._calls):
             self._end(stream, f"connection lost: {exc or 'closed by the server'}")
 
+    @property
+    def is_closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
     def close(self) -> None:
         if self._transport:
             self._transport.close()
