@@ -99,10 +99,10 @@ class StreamTable:
             return
         if stream.id not in self.open:
             return
-        memory = self._share.memory
-        if memory.is_tight and stream.accounted_bytes and stream is not next(iter(self._buffering.values())):
+        share = self._share
+        if share.is_tight and stream.accounted_bytes and stream is not next(iter(self._buffering.values())):
             self.held_back[stream.id] = stream
-            memory.waiting.add(self._share.holder)
+            share.memory.waiting.add(share)
             return
         self._outbox.control(h2.window_update(stream.id, STREAM_WINDOW_BYTES - stream.receive_window))
         stream.receive_window = STREAM_WINDOW_BYTES

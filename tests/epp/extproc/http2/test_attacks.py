@@ -85,10 +85,8 @@ async def test_a_flood_is_cut_off_and_reported(
     assert run(attack, STEPS * 5, peer) <= steps
     assert peer.wire.closed
     assert fault(peer.take()) == CUT_OFF
-    while peer.book.closed < peer.book.opened:
-        before = peer.book.closed
+    for _ in range(2 * peer.book.opened + 10):
         await next_round()
-        assert peer.book.closed > before
     assert peer.book.closed == peer.book.opened <= streams
     assert peer.floods == [kind]
 
@@ -260,8 +258,7 @@ async def test_large_data_on_its_way_to_an_ended_stream_costs_little() -> None:
     assert not peer.wire.closed
 
 
-async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
+async def test_many_messages_take_turns_with_other_streams() -> None:
     peer = Peer()
     peer.greet()
     messages = [b"%d" % n for n in range(1_000)]
@@ -276,7 +273,6 @@ async def test_many_messages_take_turns_with_other_streams(monkeypatch: pytest.M
 
 async def test_empty_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of 3,276 empty messages would take as long as a turn, whatever the clock says."""
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
     charges = []
     monkeypatch.setattr(ControlFrameBudget, "spend", lambda self, kind, cost=1.0: charges.append(cost))
     peer = Peer()

@@ -28,7 +28,7 @@ async def test_partial_messages_stay_within_their_memory() -> None:
     assert set(attacker.floods) == {Flood.MEMORY}
     assert answers(neighbour.send(request(1, b"b" * 300_000))) == [b"b" * 300_000]
     attacker.lose()
-    for _ in range(20):
+    while attacker.connection.streams.open:
         await asyncio.sleep(0)
     assert attacker.book.closed == attacker.book.opened
     assert memory.held_bytes == 0
@@ -38,7 +38,7 @@ async def test_partial_messages_leave_no_gaps_in_the_heap() -> None:
     """Large incomplete messages have pages of their own, so the heap does not grow by them."""
     tracemalloc.start()
     try:
-        attacker = Peer(memory=Memory(8 << 20))
+        attacker = Peer(memory=Memory(22 << 20))
         for data in islice(attacks.partial_messages(b"a"), 800):
             attacker.receive(data)
             attacker.wire.written.clear()
@@ -108,17 +108,31 @@ async def test_frames_that_wait_for_a_turn_occupy_memory(monkeypatch: pytest.Mon
 
 
 async def test_a_connection_can_be_made_to_reset_many_streams_at_once() -> None:
-    memory, peer = shared_memory(4_000 * STREAM_BYTES)
-    peer.send(*[open_stream(n) for n in range(1, 6_000, 2)])
-    assert peer.floods == []
-    memory.join(peer.connection).change(3_000 * STREAM_BYTES)
-    # Those that are remembered as ended occupy as much as 32 streams.
-    assert peer.floods == [Flood.MEMORY] * (2_000 + 32)
+    memory, peer = shared_memory(8_000 * STREAM_BYTES)
+    peer.send(*[open_stream(n) for n in range(1, 5_700, 2)])
+    for _ in range(2):
+        assert peer.floods == []
+        memory.join(peer.connection).change(2_950 * STREAM_BYTES)
+    # Those that are remembered as ended occupy as much as 24 streams.
+    assert peer.floods == [Flood.MEMORY] * (750 + 24)
 
 
-async def test_streams_that_do_nothing_occupy_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Frames that wait for a turn occupy memory as well.
-    monkeypatch.setattr("epp.extproc.http2.turns.monotonic", lambda: 0.0)
+async def test_a_connection_alone_neither_takes_all_memory_nor_closes_the_windows_of_others() -> None:
+    memory, neighbour = shared_memory(64 << 20)
+    attacker = Peer(memory=memory)
+    for data in islice(attacks.partial_messages(b"a"), 3_000):
+        attacker.receive(data)
+        attacker.wire.written.clear()
+    assert set(attacker.floods) == {Flood.MEMORY}
+    assert memory.share_limit_bytes - (1 << 20) < memory.held_bytes <= memory.share_limit_bytes
+    half = grpc_message(bytes(2_000_000))[:600_000]
+    pieces = [half[at : at + h2.MAX_FRAME_BYTES] for at in range(0, len(half), h2.MAX_FRAME_BYTES)]
+    for n in (1, 3):
+        found = neighbour.send(open_stream(n), *[send(n, piece) for piece in pieces])
+        assert (h2.WINDOW_UPDATE, n) in [(kind, stream) for kind, _, stream, _ in found]
+
+
+async def test_streams_that_do_nothing_occupy_memory_too() -> None:
     memory, neighbour = shared_memory(100 * STREAM_BYTES)
     neighbour.send(open_stream(1))
     attackers = [Peer(memory=memory) for _ in range(3)]
@@ -148,7 +162,7 @@ async def test_unread_answers_occupy_memory_until_they_are_sent() -> None:
 
 
 async def test_large_messages_complete_with_little_memory() -> None:
-    memory, peer = shared_memory(16 << 20)
+    memory, peer = shared_memory(32 << 20)
     size, streams = 3_000_000, range(1, 14, 2)
     unsent = {n: grpc_message(bytes([n]) * size) for n in streams}
     windows = dict.fromkeys(streams, STREAM_WINDOW_BYTES)
@@ -163,7 +177,7 @@ async def test_large_messages_complete_with_little_memory() -> None:
             unsent[n] = unsent[n][len(piece) :]
             windows[n] -= len(piece)
             found += peer.send(send(n, piece))
-            assert memory.held_bytes <= 16 << 20
+            assert memory.held_bytes <= memory.share_limit_bytes
         await asyncio.sleep(0)
         found += peer.take()
         for kind, _, n, payload in found:
@@ -173,6 +187,8 @@ async def test_large_messages_complete_with_little_memory() -> None:
     assert (most_held_back >= 5, peer.floods) == (True, [])
     assert [answers(found, n) == [bytes([n]) * size] for n in streams] == [True] * len(streams)
     peer.lose()
+    while peer.connection.streams.open:
+        await asyncio.sleep(0)
     assert memory.held_bytes == 0
 
 
