@@ -10,7 +10,8 @@ from typing import Final
 logger = logging.getLogger("headroom.life")
 
 _EVERY_S: Final = 1.0
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
+# Errors of a process or a system that can open nothing more.
+EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
 
 
 def is_exhausted() -> bool:
@@ -18,7 +19,7 @@ def is_exhausted() -> bool:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno in _EXHAUSTED
+        return error.errno in EXHAUSTED
     return False
 
 

@@ -4,7 +4,6 @@ The event loop's own server would accept any number of them, and tell of none be
 """
 
 import asyncio
-import errno
 import os
 import socket
 import ssl
@@ -13,12 +12,12 @@ from contextlib import suppress
 from typing import Final
 
 from epp.extproc.http2.connection import Connection, peer_text
+from serving.descriptors import EXHAUSTED
 
 _HANDSHAKE_S: Final = 10.0
 _TLS_FAREWELL_S: Final = 1.0
 # Connections that are accepted in one turn of the event loop: a new one costs some 100 µs over TLS.
 _AT_ONCE: Final = 32
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
 # Pause after an error of accept(2), which would otherwise be tried in each turn.
 _PAUSE_S: Final = 1.0
 
@@ -78,7 +77,7 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if error.errno not in _EXHAUSTED or not self._turn_away():
+                if error.errno not in EXHAUSTED or not self._turn_away():
                     self._pause()
                     return
             else:
