@@ -30,11 +30,15 @@ class Ask:
 
 @dataclass
 class Outcomes:
-    """Counts of results. `wrong` describes every answer that differs from the backend's complete answer."""
+    """Counts of results. `wrong` describes every answer that differs from the backend's complete answer.
+
+    `pause_s` may be changed at any time: seconds that each worker waits between two requests.
+    """
 
     right: int = 0
     aborted: int = 0
     wrong: list[str] = field(default_factory=list)
+    pause_s: float = 0.0
 
     @property
     def total(self) -> int:
@@ -63,6 +67,7 @@ async def send_all(
         async def work() -> None:
             for ask in plan:
                 await _send(session, url + PATH, ask, outcomes)
+                await asyncio.sleep(outcomes.pause_s)
 
         await asyncio.gather(*(work() for _ in range(workers)))
 

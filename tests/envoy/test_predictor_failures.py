@@ -47,6 +47,8 @@ async def test_hung_predictors_delay_few_requests_and_lose_none(tmp_path: Path) 
             assert fallback > asked / 2
             for port in predictors.ports:
                 predictors.signal(port, signal.SIGCONT)
+            # The picker may try the servers again only after some seconds. Until then a small load is enough.
+            outcomes.pause_s = 0.05
             await until(partial(has_predicted, rig, await predicted(rig) + 50))
         assert outcomes.wrong == []
         await until(rig.is_idle)

@@ -56,6 +56,7 @@ async def _run(plan: HttpPlan) -> HttpLoad:
     random = np.random.default_rng(2)
     took_ms: list[float] = []
     reasons: list[str] = []
+    warm_up_s = min(_WARM_UP_S, plan.seconds)
     timeout = aiohttp.ClientTimeout(total=_PATIENCE_S)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         began_s = due_s = time.perf_counter()
@@ -65,12 +66,12 @@ async def _run(plan: HttpPlan) -> HttpLoad:
             reason = await _ask(session, plan, body)
             if reason:
                 reasons.append(reason)
-            elif due_s > began_s + _WARM_UP_S:
+            elif due_s > began_s + warm_up_s:
                 took_ms.append((time.perf_counter() - due_s) * 1000)
 
         async with asyncio.TaskGroup() as requests:
             index = 0
-            while due_s < began_s + _WARM_UP_S + plan.seconds:
+            while due_s < began_s + warm_up_s + plan.seconds:
                 due_s, index = due_s + random.exponential(1 / plan.per_s), index + 1
                 await asyncio.sleep(due_s - time.perf_counter())
                 requests.create_task(ask(index, due_s))
