@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.helm.binaries import tool
+from tests.helm.binaries import RARE_COLLECTION, tool
 from tests.live import PATIENCE_S
 
 CHART = Path(__file__).parents[2] / "helm" / "inferencepool"
@@ -116,7 +116,8 @@ def mounts(container: Object) -> dict[str, Object]:
 
 def helm(*arguments: str | Path) -> str:
     """Run helm without a cluster and without repositories. Return its output, or raise HelmError with it."""
-    environment = {**os.environ, "KUBECONFIG": os.devnull, "HELM_REPOSITORY_CONFIG": os.devnull}
+    nowhere = {"KUBECONFIG": os.devnull, "HELM_REPOSITORY_CONFIG": os.devnull}
+    environment = {**os.environ, **RARE_COLLECTION, **nowhere}
     done = subprocess.run(
         [str(tool("helm")), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=PATIENCE_S
     )

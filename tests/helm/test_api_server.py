@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.binaries import tool
+from tests.helm.binaries import RARE_COLLECTION, tool
 from tests.helm.release import CHART, arguments
 from tests.helm.test_matrix import MATRIX
 from tests.kubernetes.control_plane import ControlPlane
@@ -28,7 +28,8 @@ class Cluster:
     """An API server with controllers, used through helm and kubectl."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._environment = {"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent), "PATH": ""}
+        home = {"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent), "PATH": ""}
+        self._environment = {**home, **RARE_COLLECTION}
 
     def helm(self, *words: str | Path) -> str:
         return self._run("helm", *words)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.helm.binaries import tool
+from tests.helm.binaries import RARE_COLLECTION, tool
 from tests.kubernetes.control_plane import ApiError, ControlPlane
 from tests.live import PATIENCE_S, until
 from tests.node.certificates import write_certificate
@@ -75,7 +75,8 @@ class Cluster:
         """Return the environment for a tool that talks to this cluster."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
-        return {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
+        places = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
+        return {**places, **RARE_COLLECTION}
 
     def apply(self, *manifests: dict[str, Any], namespace: str = "default") -> None:
         self.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(manifests))
