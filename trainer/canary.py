@@ -7,13 +7,11 @@ canary keeps the models that were in force before, until enough new rows have ju
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from model_store import ROW_NAMES
 from trainer.gate import check_not_worse, losses
 from trainer.graph import Graph
 from trainer.job import FittedModel
-from trainer.plausible import belief, is_believed
+from trainer.plausible import as_counted, limits_of
 from trainer.window import Rows
 
 
@@ -67,10 +65,9 @@ class Canary:
         served, earlier = (
             Graph(model.onnx).predict(ROW_NAMES, rows.x) for model in (self._in_force[name], before.model)
         )
-        expected = np.log(np.maximum(earlier, 1e-3))
-        believed = is_believed(belief(np.log(rows.y) - expected, expected))
+        believed, counted_ms = as_counted(rows.y, earlier, limits_of(name))
         quantile = before.model.manifest.outputs[0].quantile
-        present, past = (losses(answers[believed], rows.y[believed], quantile) for answers in (served, earlier))
+        present, past = (losses(answers[believed], counted_ms[believed], quantile) for answers in (served, earlier))
         verdict = check_not_worse(present, past, self._tolerance)
         if verdict.passed:
             del self.predecessors[name]

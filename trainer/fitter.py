@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -34,7 +34,7 @@ from trainer.gate import (
 from trainer.graph import Graph
 from trainer.job import LENGTH, Answer, FittedModel, Job, decode_job
 from trainer.learners import Model, Training
-from trainer.plausible import belief, is_believed
+from trainer.plausible import as_counted, limits_of
 from trainer.quarantine import row_json
 from trainer.robust_fit import RobustFit, robust_fit
 from trainer.settings import FitSettings, JobSettings
@@ -45,7 +45,7 @@ logger = logging.getLogger("headroom.trainer.fitter")
 
 # The newest_rows training rows that the gate checks in addition to the holdout.
 _PARITY_ROWS = 2_000
-# Rows that a fit did not believe and that are kept to look at.
+# Rows that a fit doubted and that are kept to look at.
 _DOUBTED_SHOWN = 20
 # Incremental fits extend a model up to this multiple of a whole fit's trees.
 _TREE_LIMIT_FACTOR = 2
@@ -122,8 +122,8 @@ class Fitter:
             drift_score=drift.score if drift else 0.0,
             law_began_at=began_at or None,
             law_factor=drift.factor if drift else 1.0,
-            doubted_rows=int((~is_believed(fitted.belief)).sum()),
-            doubted=_newest_doubted(data.train, fitted.belief),
+            doubted_rows=int(fitted.doubted.sum()),
+            doubted=_newest_doubted(data.train, fitted.doubted),
         )
 
     def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> RobustFit:
@@ -139,7 +139,8 @@ class Fitter:
             last = None
         started_at = time.perf_counter()
         judged = train.arrival >= began_at
-        found = robust_fit(training, train, judged, settings, last.models if last else ())
+        limits = limits_of(name, settings.allowed_outliers)
+        found = robust_fit(training, train, judged, settings.fit, limits, last.models if last else ())
         took_s = time.perf_counter() - started_at
         self._last[name] = _PreviousFit(found.models, settings.fit, last.whole_s_per_row if last else took_s / rows)
         return found
@@ -185,9 +186,9 @@ def _output_name(target: str, quantile: float | None, position: int) -> str:
     return f"{target}_ms" if position == 0 else f"{target}_p{100 * (quantile or 0):g}_ms".replace(".", "_")
 
 
-def _newest_doubted(train: Rows, weights: Matrix) -> list[dict[str, float | None]]:
-    """Return the newest rows that the fit did not believe, newest first, as JSON."""
-    doubted = np.flatnonzero(~is_believed(weights))
+def _newest_doubted(train: Rows, is_doubted: NDArray[np.bool_]) -> list[dict[str, float | None]]:
+    """Return the newest rows that the fit doubted, newest first, as JSON."""
+    doubted = np.flatnonzero(is_doubted)
     newest = doubted[np.argsort(train.arrival[doubted])[::-1][:_DOUBTED_SHOWN]]
     return [row_json(x) | {"latency_ms": float(y)} for x, y in zip(train.x[newest], train.y[newest], strict=True)]
 
@@ -220,31 +221,29 @@ def _judge(
     data: TargetData,
     settings: JobSettings,
 ) -> tuple[Verdict, dict[str, float]]:
-    """Return the gate's verdict, and the scores on the held-out rows that can be believed."""
+    """Return the gate's verdict, and the scores on the held-out rows that can be believed.
+
+    The verdict counts held-out rows as the fit would. The scores take their latencies as they were observed.
+    """
     rows = raw_columns(spec.derive, np.concatenate([data.holdout.x, data.train.x[-_PARITY_ROWS:]]))
     verdict = check_parity(difference(graph.outputs(spec.inputs, rows), _expected(fitted, spec, rows)))
     if verdict.passed:
         verdict = check_rising(graph.predict, spec.inputs, rows[:_PARITY_ROWS], RISING.get(spec.derive, ()))
     medians = _medians(data.holdout, fitted.median, spec)
-    believed = _believed(data.holdout, medians, settings)
-    holdout, medians = data.holdout.part(believed), medians[believed]
+    believed, counted_ms = as_counted(data.holdout.y, medians, limits_of(spec.derive, settings.allowed_outliers))
+    holdout, medians, counted_ms = data.holdout.part(believed), medians[believed], counted_ms[believed]
     answers = graph.outputs(spec.inputs, raw_columns(spec.derive, holdout.x))
     if verdict.passed and settings.fit.in_logarithms:
         quantile = spec.outputs[0].quantile or 0.5
         simple = medians * np.exp(np.quantile(fitted.residuals, quantile)).astype(np.float32)
-        verdict = check_sound(*(losses(predicted, holdout.y, quantile) for predicted in (answers[:, 0], simple)))
+        verdict = check_sound(*(losses(predicted, counted_ms, quantile) for predicted in (answers[:, 0], simple)))
     if verdict.passed and served is not None:
-        verdict = _compare(answers[:, 0], holdout, graph, served, data.older, spec, settings)
+        verdict = _compare(answers[:, 0], replace(holdout, y=counted_ms), graph, served, data.older, spec, settings)
     found = scores(answers[:, 0], holdout.y, spec.outputs[0].quantile)
     for output, column in zip(spec.outputs[1:], answers.T[1:], strict=True):
         more = scores(column, holdout.y, output.quantile)
         found |= {f"{score}_{output.name}": value for score, value in more.items()}
     return verdict, found
-
-
-def _believed(rows: Rows, medians: Matrix, settings: JobSettings) -> NDArray[np.bool_]:
-    logarithms = np.log(np.maximum(medians, 1e-3))
-    return is_believed(belief(np.log(rows.y) - logarithms, logarithms, settings.allowed_outliers))
 
 
 def _expected(fitted: RobustFit, spec: GraphSpec, rows: Matrix) -> Matrix:
@@ -266,7 +265,8 @@ def _compare(
     if not verdict.passed:
         return verdict
     medians = _nearest_to_median(served.outputs(ROW_NAMES, older.x), settings.fit)
-    older = older.part(_believed(older, medians, settings))
+    believed, counted_ms = as_counted(older.y, medians, limits_of(spec.derive, settings.allowed_outliers))
+    older = replace(older, y=counted_ms).part(believed)
     return check_jump(
         np.concatenate([answers, graph.predict(spec.inputs, raw_columns(spec.derive, older.x))]),
         np.concatenate([before, served.predict(ROW_NAMES, older.x)]),

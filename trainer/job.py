@@ -31,7 +31,7 @@ class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
     `refusal`: the reason for which the gate refused it. `refused_for`: the test that failed. Both are empty if it
     passed. `drift_score`: standard errors by which the newest rows differ. `law_began_at`: the arrival number from
     which rows follow another law, or None. `law_factor`: the ratio of that law's latencies to the earlier ones.
-    `doubted_rows`: the number of training rows that the fit did not believe; `doubted`: the newest of these.
+    `doubted_rows`: the number of training rows that the fit counts less or shorter; `doubted`: the newest of these.
     """
 
     manifest: Manifest

@@ -69,7 +69,7 @@ class Metrics:
         )
         self._doubted = Gauge(
             f"{_PREFIX}_doubted_rows",
-            "Training rows that the last fit did not believe: too many rows lie too far from the median",
+            "Training rows that the last fit counted less or shorter: too many rows lie too far from the median",
             ("model",),
             registry=registry,
         )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from trainer.learners import Model, Training, fit
 from trainer.places import representative
-from trainer.plausible import belief, is_believed
-from trainer.settings import FitSettings, JobSettings
+from trainer.plausible import Limits, is_believed, judge
+from trainer.settings import FitSettings
 from trainer.window import Rows
 from trainer.wire import Matrix
 
@@ -29,65 +29,108 @@ _TIE_BREAK = 1e-3
 class RobustFit:
     """Fitted models, and a model of the logarithm's median.
 
-    `belief`: each training row's weight by its plausibility. `residuals`: the logarithms of the believed training rows'
-    latencies over the median.
+    `doubted`: true for training rows that are not believed, or count with a shorter latency. `residuals`: the
+    logarithms of the believed training rows' latencies, as they count, over the median.
     """
 
     models: list[Model]
     median: Model
-    belief: Matrix
+    doubted: NDArray[np.bool_]
     residuals: Matrix
     incremental: bool
 
 
-def robust_fit(
-    training: Training, rows: Rows, judged: NDArray[np.bool_], settings: JobSettings, previous: Sequence[Model]
-) -> RobustFit:
-    """Fit models to the rows that can be believed. Rows that are not `judged` keep their weights.
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """How rows count in a fit: their weights by plausibility, and their logarithms, of which some are shortened."""
 
-    Clean rows are fitted once. If rows are doubted, the models are fitted again with lower weights for these.
+    weights: Matrix
+    logarithms: Matrix
+    is_shortened: NDArray[np.bool_]
+
+    @property
+    def doubted(self) -> NDArray[np.bool_]:
+        return ~is_believed(self.weights) | self.is_shortened
+
+    @property
+    def are_all_as_observed(self) -> bool:
+        return bool((self.weights == 1).all() and not self.is_shortened.any())
+
+
+@dataclass(frozen=True, slots=True)
+class _ToJudge:
+    """The rows that are judged: all logarithms, the judged rows' indices in order of arrival, and who may judge."""
+
+    logarithms: Matrix
+    in_order: NDArray[np.int64]
+    judges: NDArray[np.bool_]
+    limits: Limits
+
+    def judge(self, medians: Matrix) -> _Counted:
+        """Compare each row with its median, a logarithm. Rows that are not judged count as they are."""
+        residuals, log_medians = (values[self.in_order] for values in (self.logarithms - medians, medians))
+        weights, counted = np.ones(len(medians), dtype=np.float32), self.logarithms.copy()
+        found = judge(residuals, log_medians, self.limits, self.judges)
+        weights[self.in_order] = found.weights
+        counted[self.in_order] -= residuals - found.residuals
+        return _Counted(weights, counted, counted < self.logarithms)
+
+
+def robust_fit(
+    training: Training,
+    rows: Rows,
+    judged: NDArray[np.bool_],
+    settings: FitSettings,
+    limits: Limits,
+    previous: Sequence[Model],
+) -> RobustFit:
+    """Fit models to the rows that can be believed. Rows that are not `judged` count as they are.
+
+    Clean rows are fitted once. If rows are doubted, the models are fitted again with lower weights and shorter
+    latencies for these.
     """
     logarithms = np.log(rows.y)
-    models = fit(training, settings.fit, previous)
-    median = _median(models, training, logarithms, settings.fit)
-    found = np.ones(len(rows), dtype=np.float32)
     in_order = np.flatnonzero(judged)[np.argsort(rows.arrival[judged])]
-    residuals = logarithms - median.predict(training.x)
-    judges = representative(rows.x[in_order])
-    if not judges.all() or (_belief(residuals, logarithms, in_order, judges, settings) < 1).any():
-        judging = np.ones(len(rows), dtype=np.float32)
-        judging[in_order] = judges
-        for _ in range(_ROUNDS):
-            apart = _residuals(_weighted(training, found * judging), logarithms, settings.fit)
-            found[in_order] = _belief(apart, logarithms, in_order, judges, settings)
-            if is_believed(found).all():
-                break
-    if (found == 1).all():
-        return RobustFit(models, median, found, residuals, bool(previous))
-    believed = _weighted(training, found)
-    models = fit(believed, settings.fit, previous)
-    median = _median(models, believed, logarithms, settings.fit)
-    residuals = (logarithms - median.predict(training.x))[is_believed(found)]
-    return RobustFit(models, median, found, residuals, bool(previous))
+    to_judge = _ToJudge(logarithms, in_order, representative(rows.x[in_order]), limits)
+    models = fit(training, settings, previous)
+    median = _median(models, training, logarithms, settings)
+    medians = median.predict(training.x)
+    found = to_judge.judge(medians)
+    if not (to_judge.judges.all() and found.are_all_as_observed):
+        found = _judge_by_others(training, to_judge, settings)
+    if not found.are_all_as_observed:
+        believed = _as_counted(training, found, settings)
+        models = fit(believed, settings, previous)
+        median = _median(models, believed, found.logarithms, settings)
+        medians = median.predict(training.x)
+    residuals = (found.logarithms - medians)[is_believed(found.weights)]
+    return RobustFit(models, median, found.doubted, residuals, bool(previous))
 
 
-def _belief(
-    residuals: Matrix,
-    logarithms: Matrix,
-    in_order: NDArray[np.int64],
-    judges: NDArray[np.bool_],
-    settings: JobSettings,
-) -> Matrix:
-    medians = logarithms - residuals
-    return belief(residuals[in_order], medians[in_order], settings.allowed_outliers, judges)
+def _judge_by_others(training: Training, to_judge: _ToJudge, settings: FitSettings) -> _Counted:
+    """Judge rows by medians that were fitted to others, and again by medians without most of the wrong rows."""
+    judging = np.ones(len(to_judge.logarithms), dtype=np.float32)
+    judging[to_judge.in_order] = to_judge.judges
+    weights, logarithms = judging, to_judge.logarithms
+    for _ in range(_ROUNDS):
+        found = to_judge.judge(_medians_by_others(_weighted(training, weights), logarithms, settings))
+        if not found.doubted.any():
+            break
+        weights, logarithms = found.weights * judging, found.logarithms
+    return found
+
+
+def _as_counted(training: Training, found: _Counted, settings: FitSettings) -> Training:
+    y = found.logarithms if settings.in_logarithms else np.exp(found.logarithms)
+    return replace(_weighted(training, found.weights), y=np.where(found.is_shortened, y, training.y))
 
 
 def _weighted(training: Training, factors: Matrix) -> Training:
     return replace(training, weights=factors if training.weights is None else training.weights * factors)
 
 
-def _residuals(training: Training, logarithms: Matrix, settings: FitSettings) -> Matrix:
-    """Return each row's distance from a median that was fitted to other rows.
+def _medians_by_others(training: Training, logarithms: Matrix, settings: FitSettings) -> Matrix:
+    """Return each row's median, a logarithm, by a model that was fitted to other rows.
 
     A median fitted to the row itself follows wrong rows where a few of them happen to lie together.
     """
@@ -97,7 +140,7 @@ def _residuals(training: Training, logarithms: Matrix, settings: FitSettings) ->
         own = part == number
         weights = None if training.weights is None else training.weights[~own]
         others = replace(training, x=training.x[~own], weights=weights)
-        found[own] = logarithms[own] - _fit_median(others, logarithms[~own], settings).predict(training.x[own])
+        found[own] = _fit_median(others, logarithms[~own], settings).predict(training.x[own])
     return found
 
 

@@ -12,7 +12,7 @@ from lab.bench.trainer.poisoning import SETTINGS, TrainerInMemory, measure
 from lab.bench.trainer.wrong_rows import ATTACKS, law_samples
 from model_store import ROW_NAMES
 from trainer.places import representative
-from trainer.plausible import belief
+from trainer.plausible import Limits, judge, limits_of
 from trainer.wire import Matrix, Samples, decode_batch
 
 # Predictions are compared at the 99th percentile of situations, with the range of what clean models predict.
@@ -26,6 +26,13 @@ ENDPOINTS, SLOWER = 4, 3.0
 @pytest.mark.parametrize("attack", ["1.5 times", "one region"])
 def test_a_fifth_of_wrong_rows_hardly_moves_predictions(attack: str) -> None:
     found = measure(ATTACKS[attack], 0.2)
+    assert found.during <= WORST_RATIO
+    assert found.after <= WORST_RATIO
+
+
+@pytest.mark.slow
+def test_wrong_rows_near_the_median_hardly_move_the_first_model() -> None:
+    found = measure(ATTACKS["1.5 times"], 0.2, from_start=True)
     assert found.during <= WORST_RATIO
     assert found.after <= WORST_RATIO
 
@@ -101,7 +108,7 @@ def _long_prompts(count: int, seed: int) -> Samples:
 
 def believe(residuals: NDArray[np.floating[Any]], allowance: float = 1.0) -> Matrix:
     """Return the weights of rows with equal medians."""
-    return belief(residuals.astype(np.float32), np.zeros(len(residuals), dtype=np.float32), allowance)
+    return judge(residuals.astype(np.float32), np.zeros(len(residuals), dtype=np.float32), Limits(allowance)).weights
 
 
 def test_clean_rows_are_all_believed() -> None:
@@ -122,6 +129,26 @@ def test_too_many_rows_far_from_the_median_are_not_believed(distance: float) -> 
     assert (believe(residuals, allowance=1e9) == 1).mean() > 0.79
 
 
+def test_rows_above_the_median_are_measured_by_the_spread_below_it() -> None:
+    residuals = np.random.default_rng(0).normal(0, 0.12, 1000)
+    residuals[:200] += np.log(1.5)
+    weights = believe(residuals)
+    assert (weights[:200] < 0.5).mean() > 0.9
+    assert (weights[200:] == 1).mean() > 0.95
+
+
+def test_rows_that_are_believed_but_might_be_wrong_count_with_shorter_latencies() -> None:
+    residuals = np.random.default_rng(0).normal(0, 0.12, 1000).astype(np.float32)
+    residuals[:120] += np.float32(np.log(1.5))
+    medians = np.zeros_like(residuals)
+    assert (judge(residuals, medians, limits_of("tpot")).residuals == residuals).all()
+    found = judge(residuals, medians, limits_of("ttft"))
+    assert (found.weights == 1).all()
+    assert np.exp(found.residuals.max()) < 1.3
+    assert (found.residuals[120:] == residuals[120:]).mean() > 0.97
+    assert (found.residuals[residuals < 0.2] == residuals[residuals < 0.2]).all()
+
+
 def test_new_wrong_rows_are_not_hidden_by_older_clean_ones() -> None:
     residuals = np.random.default_rng(0).normal(0, 0.1, 5000)
     residuals[-200:] += np.log(1.7)
@@ -138,7 +165,7 @@ def test_distances_are_measured_by_the_spread_of_rows_with_similar_medians() -> 
     medians = np.repeat(np.arange(4, dtype=np.float32), 250)
     residuals = np.random.default_rng(0).normal(0, np.where(medians == 0, 0.4, 0.06)).astype(np.float32)
     residuals[medians > 0] += np.where(np.arange(750) % 4 == 0, np.float32(0.5), np.float32(0))
-    weights = belief(residuals, medians)
+    weights = judge(residuals, medians, Limits()).weights
     assert (weights[(medians > 0) & (residuals > 0.4)] < 0.5).all()
     assert (weights[(medians == 0) & (residuals < 0.5)] == 1).all()
 
