@@ -26,7 +26,7 @@ class HelmError(Exception):
     """Helm failed; the text is its output."""
 
 
-class StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.CSafeLoader):
     """A YAML loader that refuses duplicate keys, because a duplicate key is a mistake in a template."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
