@@ -4,18 +4,18 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 
-from epp.pool.addresses import host_of
+from epp.pool.candidates import Candidates, adapters_of, candidates_of
 from epp.pool.failures import Failures
+from epp.pool.in_flight import InFlight, ms_since_token, uncounted_tokens
 from epp.pool.model_costs import ModelCosts
 from epp.pool.prefix_index import PrefixIndex
-from epp.pool.progress import Counted, Progress
+from epp.pool.progress import Progress
 from epp.pool.slowdowns import Slowdowns
-from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState, selection
+from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import (
     NO_ADAPTERS,
@@ -28,7 +28,6 @@ from epp.scheduling.snapshot import (
     Snapshot,
     TpotSlos,
 )
-from model_store import POD_TYPE_CODES
 
 logger = logging.getLogger("headroom.epp.pool")
 
@@ -56,45 +55,6 @@ _GAP_WEIGHT = 0.02
 _OUTPUT_WEIGHT = 0.02
 # Seconds before the slot of a removed endpoint is reused; other workers learn of the removal a little later.
 _REST_S = 2.0
-_ROLE_LABEL = "llm-d.ai/role"
-
-
-@dataclass(slots=True, eq=False)
-class InFlight:
-    """A request's share of its endpoint's load. Pool.finish gives back whatever is left of the share.
-
-    `counted` is set for a request with a TPOT objective.
-    `decoding_since_s` is set for an unobserved response, whose tokens are estimated from the time passed.
-    `is_observed` is set at the first token of an observed response.
-    """
-
-    slot: int
-    request: Request
-    prefill_tokens: int
-    tokens_ahead: int
-    decode_tokens: int = 0
-    decoding_since_s: float | None = None
-    counted: Counted | None = None
-    has_first_token: bool = False
-    is_observed: bool = False
-    done: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Endpoints in the order of their slots; `taken` selects the endpoints from the arrays."""
-
-    slots: Indices
-    taken: slice | Indices
-    endpoints: tuple[Endpoint, ...]
-    hosts: tuple[str, ...]
-    roles: Floats
-
-    def only(self, keep: Bools) -> "_Candidates":
-        indices = np.flatnonzero(keep)
-        slots = self.slots[indices]
-        endpoints = tuple(self.endpoints[i] for i in indices)
-        return _Candidates(slots, slots, endpoints, tuple(self.hosts[i] for i in indices), self.roles[indices])
 
 
 class Pool:
@@ -130,7 +90,7 @@ class Pool:
         self.slowdowns = Slowdowns(clock, self._log_slowdown)
         self.failures = Failures(clock, self._log_failures)
         self._output_tokens = TYPICAL_OUTPUT_TOKENS
-        self._all = _candidates({})
+        self._all = candidates_of({})
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -198,7 +158,7 @@ class Pool:
             self.failures.forget(slot)
         self._endpoints = {slot: placed[slot] for slot in sorted(placed)}
         self._slot_by_address = {endpoint.address: slot for slot, endpoint in self._endpoints.items()}
-        self._all = _candidates(self._endpoints)
+        self._all = candidates_of(self._endpoints)
 
     def adopt_adapters(self, adapters: Mapping[int, Adapters]) -> None:
         """Take over the adapters that another process has scraped."""
@@ -281,10 +241,8 @@ class Pool:
 
     def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
         """Return one endpoint's present state, even if the endpoint has left the pool."""
-        taken = np.array([slot], dtype=np.intp)
         endpoint = self._endpoints.get(slot) or Endpoint("", "")
-        candidates = _Candidates(taken, taken, (endpoint,), ("",), _roles([endpoint]))
-        return self._as_they_are(candidates, request)
+        return self._as_they_are(candidates_of({slot: endpoint}), request)
 
     def snapshot_beside(self, flight: InFlight, prefix_score: float) -> Snapshot:
         """Return the state of a request's endpoint without the request's own share of the load."""
@@ -385,14 +343,14 @@ class Pool:
         else:
             logger.info("%s answers its requests again", endpoint.name)
 
-    def _as_they_are(self, candidates: _Candidates, request: Request) -> Snapshot:
+    def _as_they_are(self, candidates: Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
         self._pass_first_tokens(now_s)
         age_s = now_s - self._state.scraped[_UPDATED_AT, candidates.taken]
         return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
 
     def _snapshot_of(
-        self, candidates: _Candidates, age_s: Floats, stale: Bools, request: Request, now_s: float
+        self, candidates: Candidates, age_s: Floats, stale: Bools, request: Request, now_s: float
     ) -> Snapshot:
         waiting, running, kv_usage, _, dispatched_before = self._state.scraped[:, candidates.taken]
         own = self._state.own_rows(candidates.taken)
@@ -407,12 +365,12 @@ class Pool:
             stale=stale,
             in_flight=own[_IN_FLIGHT],
             prefill_tokens=own[_PREFILL_TOKENS],
-            decode_tokens=own[_DECODE_TOKENS] + _uncounted_tokens(own, now_s),
+            decode_tokens=own[_DECODE_TOKENS] + uncounted_tokens(own, now_s),
             tightest_tpot_slo_ms=own[_TIGHTEST_TPOT_SLO],
             # Divide the mean time by the mean tokens: a mean of ratios would be dominated by short prompts.
             recent_prefill_ms_per_token=own[_RECENT_TTFT] / own[_RECENT_TOKENS_AHEAD],
             recent_tpot_ms=own[_RECENT_TPOT],
-            ms_since_token=_ms_since_token(own, now_s),
+            ms_since_token=ms_since_token(own, now_s),
             prefix_score=self.prefix_index.scores(request.block_hashes, candidates.slots),
             role=candidates.roles,
             prefill_ms_per_token=self._model_costs.prefill_ms_per_token[candidates.taken],
@@ -420,15 +378,9 @@ class Pool:
             tpot_bias=self._model_costs.tpot_bias[candidates.taken],
             slowdown=slowdown,
             endpoints=candidates.endpoints,
-            adapters=self._adapters_of(candidates.slots),
+            adapters=adapters_of(candidates.slots, self._adapters),
             output_tokens=self._output_tokens,
         )
-
-    def _adapters_of(self, slots: Indices) -> tuple[Adapters, ...]:
-        adapters = self._adapters
-        if not adapters:
-            return (NO_ADAPTERS,) * len(slots)
-        return tuple([adapters.get(slot, NO_ADAPTERS) for slot in slots.tolist()])
 
     def _pass_first_tokens(self, now_s: float) -> None:
         expected = self._expected
@@ -444,34 +396,3 @@ class Pool:
     def _average(self, row: int, slot: int, value: float, weight: float) -> None:
         known = self._own[row, slot]
         self._own[row, slot] = value if np.isnan(known) else known + weight * (value - known)
-
-
-def _candidates(endpoints: Mapping[int, Endpoint]) -> _Candidates:
-    """Build the candidates from `endpoints`, which are in the order of their slots."""
-    slots = np.array(list(endpoints), dtype=np.intp)
-    listed = tuple(endpoints.values())
-    hosts = tuple(host_of(endpoint.address) for endpoint in listed)
-    return _Candidates(slots, selection(slots), listed, hosts, _roles(listed))
-
-
-def _roles(endpoints: Sequence[Endpoint]) -> Floats:
-    return np.array([POD_TYPE_CODES.get(endpoint.labels.get(_ROLE_LABEL, ""), np.nan) for endpoint in endpoints])
-
-
-def _ms_since_token(own: Floats, now_s: float) -> Floats:
-    """Return ms since the last output token; NaN unless a response on the endpoint is being observed.
-
-    The result is never negative, although another worker may have seen a token after `now_s`.
-    """
-    since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
-    since[own[_OBSERVED] == 0] = np.nan
-    return since
-
-
-def _uncounted_tokens(own: Floats, now_s: float) -> Floats:
-    """Estimate the output tokens of unobserved responses from the time since their first token and the recent TPOT."""
-    decoding_s = own[_DECODING] * now_s - own[_DECODING_SINCE]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tokens = decoding_s * 1000 / own[_RECENT_TPOT]
-    estimate: Floats = np.where(np.isfinite(tokens), tokens, 0.0)
-    return estimate

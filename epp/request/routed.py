@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epp.pool.pool import InFlight, Pool
+from epp.pool.in_flight import InFlight
+from epp.pool.pool import Pool
 from epp.prediction.features import FeatureColumns, feature_columns
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog, Record

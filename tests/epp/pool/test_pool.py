@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.pool.pool import InFlight, Pool
+from epp.pool.in_flight import InFlight
+from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex, block_hashes
 from epp.pool.state import CAPACITY, PoolState
 from epp.scheduling.request import Request

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.pool.pool import InFlight, Pool
+from epp.pool.in_flight import InFlight
+from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.state import PoolState
 from epp.scheduling.request import Request

@@ -1,0 +1,54 @@
+"""A request in flight, and what is known of the progress of all that are on an endpoint."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from epp.pool.progress import Counted
+from epp.pool.state import OWN
+from epp.scheduling.request import Request
+from epp.scheduling.snapshot import Floats
+
+_DECODING, _DECODING_SINCE, _OBSERVED, _TOKEN_AT, _RECENT_TPOT = (
+    OWN.index(name) for name in ("decoding", "decoding_since_s", "observed", "token_at_s", "recent_tpot_ms")
+)
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """A request's share of its endpoint's load. Pool.finish gives back whatever is left of the share.
+
+    `counted` is set for a request with a TPOT objective.
+    `decoding_since_s` is set for an unobserved response, whose tokens are estimated from the time passed.
+    `is_observed` is set at the first token of an observed response.
+    """
+
+    slot: int
+    request: Request
+    prefill_tokens: int
+    tokens_ahead: int
+    decode_tokens: int = 0
+    decoding_since_s: float | None = None
+    counted: Counted | None = None
+    has_first_token: bool = False
+    is_observed: bool = False
+    done: bool = False
+
+
+def ms_since_token(own: Floats, now_s: float) -> Floats:
+    """Return ms since the last output token; NaN unless a response on the endpoint is being observed.
+
+    The result is never negative, although another worker may have seen a token after `now_s`.
+    """
+    since: Floats = np.maximum(now_s - own[_TOKEN_AT], 0.0) * 1000
+    since[own[_OBSERVED] == 0] = np.nan
+    return since
+
+
+def uncounted_tokens(own: Floats, now_s: float) -> Floats:
+    """Estimate the output tokens of unobserved responses from the time since their first token and the recent TPOT."""
+    decoding_s = own[_DECODING] * now_s - own[_DECODING_SINCE]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tokens = decoding_s * 1000 / own[_RECENT_TPOT]
+    estimate: Floats = np.where(np.isfinite(tokens), tokens, 0.0)
+    return estimate
