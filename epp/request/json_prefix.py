@@ -29,12 +29,17 @@ def has_few_elements(document: bytes, most: int) -> bool:
     if len(document) <= 2 * most:
         # An element has a comma or a bracket, and a byte at least.
         return True
-    # Many elements usually show soon.
-    for part in (document[: _PEEK_FACTOR * most], document):
-        count = _count_between_strings(part)
-        if (_count(part) if count is None else count) > most:
-            return False
-    return True
+    peek_bytes = _PEEK_FACTOR * most
+    if len(document) > peek_bytes and _most_elements(document[:peek_bytes]) > most:
+        # Where there are many, the beginning usually shows it.
+        return False
+    return _most_elements(document) <= most
+
+
+def _most_elements(document: bytes) -> int:
+    """Return an upper bound of the elements, which is near if there are few strings."""
+    count = _count_between_strings(document)
+    return _count(document) if count is None else count
 
 
 def _count(document: bytes) -> int:
