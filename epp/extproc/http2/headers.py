@@ -13,7 +13,7 @@ from hpack import Decoder, HPACKError
 
 from epp.extproc.http2.frames import ConnectionFault, ErrorCode
 
-# As much as gRPC's own servers take by default. To decode such a block takes up to a millisecond.
+# gRPC's own servers have this limit by default. A block of this size takes up to a millisecond to decode.
 MAX_BLOCK_BYTES: Final = 8_192
 # More than Huffman's code makes of such a block: only a bomb of references to tables exceeds it.
 _DECODED_BYTES: Final = 2 * MAX_BLOCK_BYTES

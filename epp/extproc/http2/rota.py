@@ -32,14 +32,14 @@ class Rota:
     def _plan(self) -> None:
         if not self._planned:
             self._planned = True
-            # Whoever has no unfinished work has two turns of the event loop for each round.
+            # One turn of the event loop between two rounds is free for connections without unfinished work.
             self._loop.call_soon(self._loop.call_soon, self._round)
 
     def _round(self) -> None:
         self._planned = False
         end_s = monotonic() + _ROUND_S
         try:
-            # What is added meanwhile waits for the next round.
+            # Work that is added during this round waits for the next one.
             for _ in range(len(self._waiting)):
                 self._waiting.popleft()()
                 if monotonic() > end_s:
