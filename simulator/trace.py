@@ -10,8 +10,10 @@ from importlib.resources.abc import Traversable
 from simulator.trace_formats import TraceRequest, parse_trace, read_text
 
 __all__ = [
+    "AZURE_CODE",
     "AZURE_CONVERSATION",
     "MOONCAKE_CONVERSATION",
+    "MOONCAKE_SYNTHETIC",
     "TraceRequest",
     "cap_lengths",
     "load_trace",
@@ -20,8 +22,11 @@ __all__ = [
 ]
 
 # The shipped samples. Their sources and licences are in the same directory.
-AZURE_CONVERSATION = resources.files("simulator") / "traces" / "azure-2023-conversation.csv"
-MOONCAKE_CONVERSATION = resources.files("simulator") / "traces" / "mooncake-fast25-conversation.jsonl.gz"
+_TRACES = resources.files("simulator") / "traces"
+AZURE_CONVERSATION = _TRACES / "azure-2023-conversation.csv"
+AZURE_CODE = _TRACES / "azure-2023-code.csv.gz"
+MOONCAKE_CONVERSATION = _TRACES / "mooncake-fast25-conversation.jsonl.gz"
+MOONCAKE_SYNTHETIC = _TRACES / "mooncake-fast25-synthetic.jsonl.gz"
 
 
 def load_trace(path: Traversable | None = None) -> list[TraceRequest]:

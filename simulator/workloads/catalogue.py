@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.resources.abc import Traversable
 
-from simulator.trace import AZURE_CONVERSATION, MOONCAKE_CONVERSATION
+from simulator.trace import AZURE_CODE, AZURE_CONVERSATION, MOONCAKE_CONVERSATION, MOONCAKE_SYNTHETIC
 from simulator.trace_formats import HASH_TOKENS as MOONCAKE_HASH_TOKENS
 from simulator.workloads.arrival_times import bursts
 from simulator.workloads.capacity import pool_tokens
@@ -66,6 +66,18 @@ def azure_conversation(path: Traversable = AZURE_CONVERSATION) -> Workload:
     )
 
 
+def azure_code() -> Workload:
+    """Return the workload of the shipped trace of a code service, whose requests come in bursts."""
+    trace = Trace(AZURE_CODE)
+    return Workload(
+        name="azure-code",
+        description="A production code service (Azure, 2023): long prompts, short answers, and strong bursts.",
+        pool=UNIFORM_POOL,
+        draw=_without_endpoints(trace.draw),
+        times=trace.times,
+    )
+
+
 def mooncake_conversation(path: Traversable = MOONCAKE_CONVERSATION) -> Workload:
     """Return the workload of the shipped sample, or of one of Mooncake's files."""
     trace = Trace(path)
@@ -80,11 +92,27 @@ def mooncake_conversation(path: Traversable = MOONCAKE_CONVERSATION) -> Workload
     )
 
 
+def mooncake_synthetic() -> Workload:
+    """Return the workload of Mooncake's synthetic trace, in which prompts share most of their tokens."""
+    trace = Trace(MOONCAKE_SYNTHETIC)
+    return Workload(
+        name="mooncake-synthetic",
+        description="Long prompts that share long prefixes, and short answers (Mooncake's synthetic trace, 2025)."
+        " Sequences are cut to the engines' largest length.",
+        pool=UNIFORM_POOL,
+        draw=_without_endpoints(trace.draw),
+        times=trace.times,
+        hash_tokens=MOONCAKE_HASH_TOKENS,
+    )
+
+
 def _catalogue() -> list[Workload]:
     plain = _without_endpoints(moderate)
     return [
         azure_conversation(),
+        azure_code(),
         mooncake_conversation(),
+        mooncake_synthetic(),
         Workload(
             name="poisson",
             description="Independent users with prompts of moderate length, as queueing theory assumes.",

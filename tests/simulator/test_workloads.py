@@ -18,7 +18,9 @@ from simulator.workloads.sessions import HASH_TOKENS, draw_sessions
 
 NAMES = [
     "azure-conversation",
+    "azure-code",
     "mooncake-conversation",
+    "mooncake-synthetic",
     "poisson",
     "bursts",
     "shared-prefix",
@@ -30,7 +32,7 @@ NAMES = [
     "stall",
     "halving",
 ]
-WITH_PREFIXES = {"mooncake-conversation", "shared-prefix", "shared-prefix-thrash"}
+WITH_PREFIXES = {"mooncake-conversation", "mooncake-synthetic", "shared-prefix", "shared-prefix-thrash"}
 workloads = pytest.mark.parametrize("workload", list(WORKLOADS.values()), ids=list(WORKLOADS))
 
 
