@@ -13,7 +13,6 @@ from epp.scheduling.plugins.headroom import (
     HeadroomReader,
     HeadroomSource,
     cannot_meet,
-    deficits,
     headroom,
     scale_to_unit,
 )
@@ -93,10 +92,11 @@ class SloHeadroomTierFilter(HeadroomReader, Filter, frozen=True):
 
 @plugin("latency-scorer")
 class LatencyScorer(HeadroomReader, Scorer, frozen=True):
-    """Scores the endpoints that meet the objectives by headroom, or else one group by how little each misses.
+    """Scores the endpoints that meet the objectives by headroom, or else one group by its distance from them.
 
     When no endpoint meets the objectives, only the first group that has endpoints is scored: idle endpoints, those that
-    miss TPOT alone, those that miss TTFT alone, the rest. All other endpoints get 0.
+    miss TPOT alone, those that miss TTFT alone, the rest. All other endpoints get 0. The nearest to both objectives
+    scores highest; as in llm-d, a latency that is met counts by its distance too.
     Without predictions, the composite weights combine free KV cache, short queue and cached prefix.
     """
 
@@ -130,7 +130,7 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
             scores[chosen] = self._within(room.ttft_ms[chosen], room.tpot_ms[chosen], most)
         else:
             chosen = np.flatnonzero(_least_missing(room, candidates.in_flight == 0, known))
-            scores[chosen] = self._within(deficits(room.ttft_ms[chosen]), deficits(room.tpot_ms[chosen]), False)
+            scores[chosen] = self._within(_distance(room.ttft_ms[chosen]), _distance(room.tpot_ms[chosen]), False)
         return scores
 
     def _within(self, ttft: Floats, tpot: Floats, most: bool) -> Floats:
@@ -158,7 +158,7 @@ class LatencyScorer(HeadroomReader, Scorer, frozen=True):
             kv_weight * (1.0 - candidates.kv_usage) + queue_weight * queue + prefix_weight * candidates.prefix_score
         )
         composite /= kv_weight + queue_weight + prefix_weight
-        return composite
+        return np.floor(composite * 100 + 0.5) / 100
 
 
 @plugin("latency-slo-admitter")
@@ -188,6 +188,11 @@ def _meets(room: Headroom) -> Bools:
     """Return where the headroom of both latencies is at least 0; a missing prediction counts as no headroom."""
     meets: Bools = (room.ttft_ms >= 0) & (room.tpot_ms >= 0)
     return meets
+
+
+def _distance(room_ms: Floats) -> Floats:
+    """Return how far each latency is from its objective, in either direction; 0 without an objective."""
+    return np.where(np.isinf(room_ms), 0.0, np.abs(room_ms))
 
 
 def _least_missing(room: Headroom, idle: Bools, known: Bools) -> Bools:

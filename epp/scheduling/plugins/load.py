@@ -83,7 +83,11 @@ class ActiveRequestScorer(Scorer, frozen=True):
 
 @plugin("token-load-scorer")
 class TokenLoadScorer(Scorer, frozen=True):
-    """Scores 1 for no tokens in flight, with this request's uncached ones, falling to 0 for `queueThresholdTokens`."""
+    """Scores 1 for no prompt tokens to compute, this request's included, falling to 0 for `queueThresholdTokens`.
+
+    As in llm-d, the prompts of this picker's requests in flight count until their first token, without what is cached.
+    Answers and the context of decoding don't count.
+    """
 
     queue_threshold_tokens: Count = 4_194_304
     in_flight_load_producer_name: str = ""
@@ -92,7 +96,7 @@ class TokenLoadScorer(Scorer, frozen=True):
 
     def score(self, request: Request, candidates: Snapshot, rng: np.random.Generator) -> Floats:
         own_tokens = request.input_tokens * (1.0 - candidates.prefix_score)
-        tokens = candidates.prefill_tokens + candidates.decode_tokens + own_tokens
+        tokens = candidates.prefill_tokens + own_tokens
         return np.maximum(1.0 - tokens / self.queue_threshold_tokens, 0.0)
 
 

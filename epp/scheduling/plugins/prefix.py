@@ -18,6 +18,9 @@ _BYTES_PER_TOKEN = 4
 # Least block size in tokens, as in llm-d's producer. Smaller blocks enlarge the index without better routing.
 _MIN_BLOCK_TOKENS = 64
 
+# The TTFT of an endpoint without a prediction, so that it is never the fastest.
+_UNPREDICTED_MS = np.finfo(np.float64).max
+
 BlockBytes = Annotated[int, msgspec.Meta(ge=8, le=1 << 20)]
 Blocks = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
@@ -137,16 +140,15 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
         return np.ones(len(candidates), dtype=bool) if self._too_slow(sticky, candidates) else sticky
 
     def _too_slow(self, sticky: Bools, candidates: Snapshot) -> bool:
-        """Return whether the holders' TTFT exceeds the penalty; candidates without a prediction are ignored."""
+        """Return whether the holders are too slow to the first token; one without a prediction is never fastest."""
         if not self.max_ttft_penalty_ms:
             return False
         ttft_ms = candidates.prefill_tokens * (1000.0 / (self.peak_prefill_throughput or 1.0))
         if self.ttft_source == "latencyPredictor":
             if candidates.predictions is None:
                 return False
-            ttft_ms = candidates.predictions.ttft_ms
-        best, best_other = float(np.fmin.reduce(ttft_ms[sticky])), float(np.fmin.reduce(ttft_ms[~sticky]))
-        return best - best_other > self.max_ttft_penalty_ms
+            ttft_ms = np.nan_to_num(candidates.predictions.ttft_ms, nan=_UNPREDICTED_MS)
+        return bool(ttft_ms[sticky].min() - ttft_ms[~sticky].min() > self.max_ttft_penalty_ms)
 
 
 def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:

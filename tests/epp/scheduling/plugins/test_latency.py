@@ -1,6 +1,7 @@
 """llm-d's predicted-latency plugins against their formulas, written down once more for one endpoint at a time."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,8 +55,7 @@ def reference_scores(scorer: LatencyScorer, asked: Request, candidates: Snapshot
     tpot_alone = [i for i in known if room[i][0] >= 0 > room[i][1]]
     ttft_alone = [i for i in known if room[i][1] >= 0 > room[i][0]]
     chosen = [i for i in known if candidates.in_flight[i] == 0] or tpot_alone or ttft_alone or known
-    ttft = [max(0.0, -room[i][0]) for i in chosen]
-    tpot = [max(0.0, -room[i][1]) for i in chosen]
+    ttft, tpot = ([0.0 if room[i][column] == INF else abs(room[i][column]) for i in chosen] for column in (0, 1))
     for i, combined in zip(chosen, within(scorer, ttft, tpot), strict=True):
         scores[i] = min((int((1 - combined) * 100) + 1) / 100, 1.0)
     return scores
@@ -138,11 +138,13 @@ def test_the_affinity_filter_sticks_unless_that_is_too_slow(
     )
     costs = ttft if source == "latencyPredictor" else [1000 * count / 15_928 for count in tokens]
     sticky = [score >= 0.8 for score in prefix]
-    best = min((c for c, s in zip(costs, sticky, strict=True) if s and not math.isnan(c)), default=None)
-    other = min((c for c, s in zip(costs, sticky, strict=True) if not s and not math.isnan(c)), default=None)
-    if best is not None and other is not None and best - other == pytest.approx(penalty):
+    unpredicted = sys.float_info.max
+    costs = [unpredicted if math.isnan(cost) else cost for cost in costs]
+    best = min((c for c, s in zip(costs, sticky, strict=True) if s), default=0.0)
+    other = min((c for c, s in zip(costs, sticky, strict=True) if not s), default=unpredicted)
+    if best - other == pytest.approx(penalty):
         return
-    too_slow = penalty > 0 and best is not None and other is not None and best - other > penalty
+    too_slow = penalty > 0 and best - other > penalty
     expected = sticky if any(sticky) and not too_slow else [True] * len(data)
     assert plugin.keep(request(), candidates, RNG).tolist() == expected
 
@@ -151,6 +153,12 @@ def test_exploration_ignores_the_affinity() -> None:
     candidates = build_snapshot(2, prefix_score=[1.0, 0.0])
     assert PrefixCacheAffinityFilter().keep(request(), candidates, RNG).tolist() == [True, False]
     assert PrefixCacheAffinityFilter(exploration_probability=1.0).keep(request(), candidates, RNG).all()
+
+
+def test_holders_without_a_prediction_count_as_too_slow() -> None:
+    by_prediction = PrefixCacheAffinityFilter(ttft_source="latencyPredictor")
+    candidates = build_snapshot(2, prefix_score=[1.0, 0.0], predicted=[(math.nan, 1.0), (100, 1.0)])
+    assert by_prediction.keep(request(), candidates, RNG).all()
 
 
 def test_a_missing_objective_is_not_an_objective_of_0() -> None:
@@ -188,10 +196,16 @@ def test_missing_tpot_alone_is_better_than_missing_ttft() -> None:
     assert LatencyScorer().score(request(), candidates, RNG).nonzero()[0].tolist() == [1]
 
 
+def test_a_latency_that_is_met_counts_by_its_distance_too() -> None:
+    candidates = build_snapshot(2, in_flight=[1, 1], predicted=[(450, 60), (100, 56)])
+    # TTFT is 50 and 400 ms below the objective and has a weight of 0.8; TPOT is 10 and 6 ms above and has 0.2.
+    assert LatencyScorer().score(request(), candidates, RNG).tolist() == pytest.approx([0.81, 0.2], abs=0.011)
+
+
 @pytest.mark.parametrize("predicted", [None, [(math.nan, math.nan), (math.nan, 5.0)]])
 def test_without_predictions_load_and_prefix_decide(predicted: list[tuple[float, float]] | None) -> None:
     candidates = build_snapshot(2, waiting=[4, 1], kv_usage=[0.5, 0.2], prefix_score=[0.9, 0], predicted=predicted)
-    expected = [(0.5 + 0.0 + 0.9) / 3, (0.8 + 0.75 + 0.0) / 3]
+    expected = [0.47, 0.52]  # (0.5 + 0.0 + 0.9) / 3 and (0.8 + 0.75 + 0.0) / 3, in whole hundredths
     assert LatencyScorer().score(request(), candidates, RNG).tolist() == pytest.approx(expected)
     assert LatencyScorer(composite_kv_weight=0, composite_queue_weight=0, composite_prefix_weight=0).score(
         request(), candidates, RNG

@@ -52,7 +52,7 @@ def build(type_name: str, **parameters: Any) -> Any:
         (
             build("token-load-scorer", queueThresholdTokens=4000),
             {"prefill_tokens": [0, 1000, 9000], "decode_tokens": [0, 500, 0], "prefix_score": [1, 0.5, 0]},
-            [1, 0.5, 0],
+            [1, 0.625, 0],
         ),
         (build("prefix-cache-scorer"), {"prefix_score": [0, 0.5, 1]}, [0, 0.5, 1]),
         (build("no-hit-lru-scorer"), {"prefix_score": [0, 0.1, 0]}, [0.5, 0.5, 0.5]),
