@@ -14,7 +14,9 @@ POLICIES = (
     "default",
     "tuned",
     "closed-formula",
+    "llmd-default",
     "reference",
+    "llmd-predicted",
     "slo",
     "slo-shedding",
     "informed",
@@ -26,7 +28,9 @@ SHEDDING = "slo-shedding"
 """Our policy with the option to shed requests."""
 INFORMED, ORACLE, SHEDDING_ORACLE = "informed", "oracle", "oracle-shedding"
 """The policies that know more than a router can. Only the last one sheds."""
-PREDICTING = ("reference", OURS, SHEDDING)
+LLMD_DEFAULT, LLMD_PREDICTED = "llmd-default", "llmd-predicted"
+"""llm-d's own configurations of today, which this project's picker runs."""
+PREDICTING = ("reference", LLMD_PREDICTED, OURS, SHEDDING)
 """The policies that use predictions. Their models are refitted during a run."""
 BASE = "default"
 """The policy that defines a workload's common load. It is part of every evaluation."""

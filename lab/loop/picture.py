@@ -22,7 +22,9 @@ COLOURS = {
     "least-requests": "#5f7f3b",
     "tuned": "#c77dff",
     "closed-formula": "#8c564b",
+    "llmd-default": "#f28e2b",
     "reference": "#2f4b7c",
+    "llmd-predicted": "#b07aa1",
 }
 
 

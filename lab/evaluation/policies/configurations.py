@@ -44,6 +44,57 @@ RANDOM = _HEAD + "plugins:\n- type: random-picker\n"
 CLOSED_FORMULA = _HEAD + "plugins:\n- type: closed-formula-scorer\n- type: max-score-picker\n"
 # The formula of the gateway API's own picker, with its defaults.
 REFERENCE = _HEAD + "plugins:\n- type: slo-scorer\n  parameters: {strategy: reference}\n- type: max-score-picker\n"
+# llm-d's default, as its guide "optimized baseline" ships it: every parameter has llm-d's default.
+LLMD_DEFAULT = """\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: approx-prefix-cache-producer
+- type: inflight-load-producer
+- type: prefix-cache-affinity-filter
+- type: token-load-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: prefix-cache-affinity-filter
+  - pluginRef: token-load-scorer
+"""
+# llm-d's prediction, as its guide "predicted latency routing" ships it for requests with objectives.
+LLMD_PREDICTED = """\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: approx-prefix-cache-producer
+  parameters:
+    maxPrefixTokensToMatch: 262144
+- type: predicted-latency-producer
+  parameters:
+    streamingMode: true
+- type: prefix-cache-affinity-filter
+  name: strict-affinity-filter
+  parameters:
+    affinityThreshold: 0.99
+    ttftSource: latencyPredictor
+    maxTTFTPenaltyMs: 5000
+- type: prefix-cache-affinity-filter
+  name: loose-affinity-filter
+  parameters:
+    affinityThreshold: 0.8
+    ttftSource: latencyPredictor
+    maxTTFTPenaltyMs: 5000
+- type: latency-scorer
+- type: weighted-random-picker
+- type: slo-headroom-tier-filter
+- type: latency-slo-admitter
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: strict-affinity-filter
+  - pluginRef: slo-headroom-tier-filter
+  - pluginRef: loose-affinity-filter
+  - pluginRef: latency-scorer
+  - pluginRef: weighted-random-picker
+"""
 # The picker's default configuration.
 SLO = DEFAULT_CONFIG
 SLO_SHEDDING = SLO.replace("- type: slo-scorer\n", "- type: slo-scorer\n  parameters: {shed: all}\n")
@@ -55,7 +106,9 @@ def configurations(weights: Weights) -> dict[str, str]:
         "default": DEFAULT,
         "tuned": heuristic(*weights),
         "closed-formula": CLOSED_FORMULA,
+        "llmd-default": LLMD_DEFAULT,
         "reference": REFERENCE,
+        "llmd-predicted": LLMD_PREDICTED,
         "slo": SLO,
         "slo-shedding": SLO_SHEDDING,
     }

@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from lab.evaluation.plan import BASE, COMMON_IF_NEVER, INFORMED, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
+from lab.evaluation.plan import (
+    BASE,
+    COMMON_IF_NEVER,
+    INFORMED,
+    LLMD_DEFAULT,
+    LLMD_PREDICTED,
+    ORACLE,
+    OURS,
+    SHEDDING,
+    SHEDDING_ORACLE,
+)
 from lab.evaluation.policies.picker import (
     EVERY_TOKENS,
     OBSERVED_RESPONSES_PER_S,
@@ -81,6 +91,14 @@ ASSUMPTIONS = f"""\
   {OBSERVED_TOKENS_PER_S:,.0f} tokens per second. It looks at each response every {EVERY_TOKENS} tokens.
 - While the picker observes a response on an endpoint, it sees the end of each of the endpoint's steps. A token arrives
   {TOKEN_DELAY_MS:g} ms after its step in the median, lognormal with a sigma of {TOKEN_DELAY_SIGMA:g}.
+- `{LLMD_DEFAULT}` and `{LLMD_PREDICTED}` are llm-d's configuration files of its guides "optimized baseline" and
+  "predicted latency routing" (for requests with objectives), as of autumn 2026. Files and formulas are llm-d's: this
+  project's picker runs the files, and its plugins of these names have the formulas. Ours are the prefix index, the
+  counts of requests and tokens in flight, the features, the trainer and the models. As llm-d's picker does, the two
+  observe every response. llm-d's chart has its models fit means; here `{LLMD_PREDICTED}` decides by our models'
+  medians, so its coverage is that of medians.
+- `{LLMD_DEFAULT}` keeps llm-d's default for the peak rate of prefill, which the guide measured on larger models. It
+  decides how long a queue may become before cached prefixes no longer bind a request.
 - The first {WARM_UP_SHARE:.0%} of each run's time fills the pool and isn't judged.
 - Warm models and tuned weights come from other traffic ([workloads.md](workloads.md) describes the workloads). The
   models saw {LEARNING_S:g} s and at least {LEARNING_REQUESTS:,} requests at each of {_joined(LOADS)} times the typical

@@ -1,10 +1,19 @@
 """Summary figures of the evaluation: medians over workloads, with intervals over seeds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from lab.evaluation.plan import BASE, HALVING, ORACLE, OURS, SHEDDING, SHEDDING_ORACLE
+from lab.evaluation.plan import (
+    BASE,
+    HALVING,
+    LLMD_DEFAULT,
+    LLMD_PREDICTED,
+    ORACLE,
+    OURS,
+    SHEDDING,
+    SHEDDING_ORACLE,
+)
 from lab.evaluation.replay.point import PointOptions, RunPoint
 from lab.evaluation.report.recovery import BOUNDS, Bin, Limits, coverage_after, limits_before, over_seeds, recovery_s
 from lab.evaluation.report.results import Measure, WorkloadResult
@@ -17,6 +26,11 @@ OVER = {
     "goodput_over_closed_formula": "closed-formula",
     "goodput_over_reference": "reference",
 }
+OVER_LLMD = {
+    "slo_goodput_over_llmd_default": LLMD_DEFAULT,
+    "slo_goodput_over_llmd_predicted": LLMD_PREDICTED,
+}
+"""The policies of llm-d that ours is compared with, by figure. Only the policy that serves every request is."""
 _BOUND_OF = {OURS: ORACLE, SHEDDING: SHEDDING_ORACLE}
 SHEDDING_PREFIX = "shedding_"
 """Prefix of a figure's name if the figure is of our policy with shedding."""
@@ -45,6 +59,7 @@ def summarise(results: Sequence[WorkloadResult], changed_s: float | None) -> Sum
     summary = Summary()
     named = (
         *_goodputs(results, OURS),
+        *_medians_over(results, OURS, OVER_LLMD),
         *((SHEDDING_PREFIX + name, found) for name, found in _goodputs(results, SHEDDING)),
         *_at_common_load(results),
         *_tpot_bounds(results),
@@ -75,12 +90,17 @@ def opponents(ours: str) -> dict[str, str]:
 
 
 def _goodputs(results: Sequence[WorkloadResult], ours: str) -> Iterator[Named]:
-    for name, policy in opponents(ours).items():
-        reason = _missing(results, ours, policy)
-        yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
+    yield from _medians_over(results, ours, opponents(ours))
     reason = _missing(results, ours)
     over_base = () if reason else (result.goodput_ratio(BASE, policy=ours) for result in results)
     yield "worst_goodput_over_default", reason or min(over_base, key=lambda ratio: ratio.mean)
+
+
+def _medians_over(results: Sequence[WorkloadResult], ours: str, over: Mapping[str, str]) -> Iterator[Named]:
+    """Return the goodput of `ours` over that of each policy, by figure: medians over workloads."""
+    for name, policy in over.items():
+        reason = _missing(results, ours, policy)
+        yield name, reason or median_interval([ratios(r.goodput(ours), r.goodput(policy)) for r in results])
 
 
 def _at_common_load(results: Sequence[WorkloadResult]) -> Iterator[Named]:

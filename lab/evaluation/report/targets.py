@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lab.evaluation.plan import BASE, OURS, SHEDDING
 from lab.evaluation.report.recovery import COVERAGE, TPOT_MDAPE, TTFT_MDAPE
 from lab.evaluation.report.statistics import Interval
-from lab.evaluation.report.summary import SHEDDING_PREFIX, Summary, opponents
+from lab.evaluation.report.summary import OVER_LLMD, SHEDDING_PREFIX, Summary, opponents
 
 _LEAST_OVER = {
     "goodput_over_round_robin": 1.5,
@@ -55,6 +55,10 @@ def _goodputs(ours: str, prefix: str = "") -> list[FigureTarget]:
 
 TARGETS = (
     *_goodputs(OURS),
+    *(
+        FigureTarget(name, f"goodput at 90% of {OURS}, relative to that of {policy}, median over workloads", 1.0)
+        for name, policy in OVER_LLMD.items()
+    ),
     *_goodputs(SHEDDING, SHEDDING_PREFIX),
     FigureTarget(
         "e2e_p50_gain_over_tuned_shared_prefix",

@@ -17,6 +17,7 @@ QUALITY = {
     "round-robin": 0.8,
     "default": 1.0,
     "tuned": 1.2,
+    "llmd-default": 1.1,
     "slo": 1.5,
     "slo-shedding": 1.7,
     "oracle": 1.6,

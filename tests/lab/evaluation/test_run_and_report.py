@@ -20,7 +20,7 @@ from tests.lab.evaluation.queue_model import QUALITY, SERVICE_RPS, Queue, judge_
 WORKLOADS = ("shared-prefix", "halving")
 PLAN = EvaluationPlan(
     WORKLOADS,
-    ("round-robin", "default", "tuned", "slo", "slo-shedding", "oracle", "oracle-shedding"),
+    ("round-robin", "default", "tuned", "llmd-default", "slo", "slo-shedding", "oracle", "oracle-shedding"),
     (1, 2),
     60.0,
     600,
@@ -64,6 +64,8 @@ def test_the_evaluation_finds_the_queues_goodputs(folder: Path) -> None:
     assert figures["goodput_over_default"] == pytest.approx(ratio, rel=0.02)
     ratio = goodput_of_queue("slo-shedding", 0.9) / goodput_of_queue("default", 0.9)
     assert figures["shedding_goodput_over_default"] == pytest.approx(ratio, rel=0.02)
+    ratio = goodput_of_queue("slo", 0.9) / goodput_of_queue("llmd-default", 0.9)
+    assert figures["slo_goodput_over_llmd_default"] == pytest.approx(ratio, rel=0.02)
     assert figures["worst_goodput_over_default"] <= figures["goodput_over_default"]
     assert figures["e2e_p50_gain_over_tuned_shared_prefix"] == pytest.approx(1.5 / 1.2)
     assert figures["recovery_s"] == 30
@@ -77,6 +79,7 @@ def test_a_missing_figure_has_its_reason(folder: Path) -> None:
     document = json.loads((folder / "figures.json").read_text())
     assert "goodput_over_closed_formula" not in document["figures"]
     assert document["settings"]["left_out"]["goodput_over_closed_formula"] == "needs the policy closed-formula"
+    assert document["settings"]["left_out"]["slo_goodput_over_llmd_predicted"] == "needs the policy llmd-predicted"
 
 
 def test_the_report_has_every_workload_policy_and_picture(folder: Path) -> None:
