@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import numpy as np
 
 from epp.pool.objectives import Objectives
 from epp.pool.prefix_index import block_hashes
@@ -15,11 +16,13 @@ from epp.request import openai
 from epp.request.body_pieces import Rewrite
 from epp.request.large_bodies import LargeBodies, Reading, ReceivedBody, Unread, is_cheap
 from epp.request.names import shorten
+from epp.request.text_kinds import KINDS, Floats, count_kinds
 from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
 
 _NO_PROMPT = openai.Prompt("")
+_NOTHING: Floats = np.zeros(len(KINDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +30,28 @@ class ParsedRequest:
     """A request as the picker understands it.
 
     `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `rewrite` is the
-    change of the body, None if it goes on as it came. `is_exact` says that the prompt came as token ids, so that its
-    length needs no estimate. `unread` says why only a part of the body was read; it is empty if all was.
-    `is_stream` says that the client wants the answer token by token.
+    change of the body, None if it goes on as it came. `kinds` counts what the prompt's text consists of
+    (text_kinds.py). `is_exact` says that the prompt came as token ids, so that its length needs no estimate. `unread`
+    says why only a part of the body was read; it is empty if all was. `is_stream` says that the client wants the answer
+    token by token.
     """
 
     request: Request
     incoming_model: str
     objective: str = ""
     prompt_bytes: int = 0
+    kinds: Floats = field(default_factory=lambda: _NOTHING, compare=False)
     body_bytes: int = 0
     rewrite: Rewrite | None = None
     is_exact: bool = False
     length_source: LengthSource = "estimate"
     unread: Unread = ""
     is_stream: bool = False
+
+    @property
+    def tells_lengths(self) -> bool:
+        """True if the server's count of prompt tokens is that of the text alone, all of which was read."""
+        return not (self.is_exact or self.unread or self.request.media_items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +106,11 @@ class RequestReader:
         prompt_bytes, tokens = _lengths(reading, body.size)
         objective = request_headers.first(headers, request_headers.OBJECTIVE) or ""
         is_exact = tokens is not None
+        kinds = _NOTHING if is_exact or not prompt_bytes else count_kinds(text, prompt_bytes)
         request = Request(
             id=shorten(headers.get(request_headers.REQUEST_ID, "")) or str(uuid.uuid4()),
             model=model,
-            input_tokens=self.tokens.estimate(model, prompt_bytes) if tokens is None else tokens,
+            input_tokens=self.tokens.estimate(model, kinds) if tokens is None else tokens,
             slo_ttft_ms=request_headers.objective_ms(headers, request_headers.TTFT),
             slo_tpot_ms=request_headers.objective_ms(headers, request_headers.TPOT),
             prediction_based=request_headers.wants_prediction(headers),
@@ -113,6 +124,7 @@ class RequestReader:
             incoming_model=shorten(prompt.model),
             objective=objective,
             prompt_bytes=prompt_bytes,
+            kinds=kinds,
             body_bytes=body.size,
             rewrite=_rewrite(body, reading, wanted) if wanted != prompt.model else None,
             is_exact=is_exact,

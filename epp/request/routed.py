@@ -157,8 +157,8 @@ class RoutedRequest:
         self.books.pool.finish(self.flight)
         if self.is_observed and self.tpot_ms is not None:
             self.account.generated(self.flight.slot, self.tpot_ms, self.stretches_tpot_ms())
-        if self._prompt_count and not (self.parsed.is_exact or self.parsed.unread):
-            self.books.tokens.learn(self.parsed.request.model, self.parsed.prompt_bytes, self._prompt_count)
+        if self._prompt_count and self.parsed.tells_lengths:
+            self.books.tokens.learn(self.parsed.request.model, self.parsed.kinds, self._prompt_count)
         self.account.ended((now_s - self.arrived_s) * 1000, self.output_tokens, response_bytes)
         if self.span:
             self.span.end(self.record.outcome)
