@@ -348,8 +348,10 @@ def _status_of(headers: Mapping[str, str]) -> int:
 
 
 def _take_in(routed: RoutedRequest, response: ResponseBody, chunk: bytes, end_of_stream: bool, now_s: float) -> None:
-    """Count the output events that a chunk completes. `now_s` is the time when the chunk arrived."""
-    routed.tokens_came(response.feed(chunk, end_of_stream), now_s)
+    """Count the output tokens that a chunk completes. `now_s` is the time when the chunk arrived."""
+    others = response.other_tokens
+    tokens = response.feed(chunk, end_of_stream)
+    routed.tokens_came(tokens, now_s, response.other_tokens - others)
     if response.is_complete is not None:
         routed.stream_ended(is_complete=response.is_complete)
 

@@ -204,6 +204,10 @@ class Pool:
         """Count further output tokens of an observed response; `at_s` is when they came, on the pool's clock."""
         self._own[_TOKEN_AT, flight.slot] = at_s
         self._progress.observed(flight.slot, tokens, at_s)
+        self.generated(flight, tokens)
+
+    def generated(self, flight: InFlight, tokens: int) -> None:
+        """Count output tokens as load of the endpoint. Those of further choices take no steps of their own."""
         if not flight.done:
             flight.decode_tokens += tokens
             self._own[_DECODE_TOKENS, flight.slot] += tokens

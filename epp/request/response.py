@@ -1,4 +1,4 @@
-"""Read a response's body as it passes: output events if it is observed, and the usage that the server reports."""
+"""Read a response's body as it passes: output tokens if it is observed, and the usage that the server reports."""
 
 from epp.request.stream import EventStream, Usage, read_usage
 
@@ -20,13 +20,20 @@ class ResponseBody:
         self.is_whole = False
 
     def feed(self, chunk: bytes, end_of_stream: bool) -> int:
-        """Take in the next chunk; return how many output events it completes, 0 unless the response is observed."""
+        """Take in the next chunk; return how many output tokens it completes, 0 unless the response is observed.
+
+        Of several choices one counts, and `other_tokens` has the tokens of the others.
+        """
         self.size_bytes += len(chunk)
         self.is_whole = end_of_stream
         if self._stream is not None:
             return self._stream.feed(chunk)
         self._keep(chunk)
         return 0
+
+    @property
+    def other_tokens(self) -> int:
+        return self._stream.other_tokens if self._stream is not None else 0
 
     @property
     def is_complete(self) -> bool | None:

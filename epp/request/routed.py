@@ -45,8 +45,8 @@ class RoutedRequest:
     """A request with an endpoint. The class knows no bytes, no gateway and no clock.
 
     Call the methods in the order of the events. Times are seconds of the pool's clock.
-    `tokens` counts the output events that were seen. An event usually carries one token. The server's own count, if
-    there is one, replaces this count.
+    `tokens` counts the output tokens that were seen of the choice that is followed, and `other_tokens` those of further
+    choices of the same request. The server's own count of all, if there is one, replaces both.
     """
 
     books: Bookkeeping
@@ -58,6 +58,7 @@ class RoutedRequest:
     span: "RequestSpan | None" = None
     is_observed: bool = False
     tokens: int = 0
+    other_tokens: int = 0
     first_token_s: float | None = None
     last_token_s: float = 0.0
     stretches: TokenStretches = field(default_factory=TokenStretches)
@@ -74,22 +75,24 @@ class RoutedRequest:
 
     @property
     def output_tokens(self) -> int | None:
-        """The server's own count, else the output events that were seen; None without either."""
+        """The server's own count, else the output tokens that were seen; None without either."""
         if self._output_count is None and self.is_observed:
-            return self.tokens
+            return self.tokens + self.other_tokens
         return self._output_count
 
     @property
     def tpot_ms(self) -> float | None:
-        """Mean time per output token after the first; None before there are two."""
+        """Mean time per output token of a choice after its first; None before there are two."""
         output_tokens = self.output_tokens
-        if self.first_token_s is None or output_tokens is None or output_tokens < 2:
+        if self.first_token_s is None or output_tokens is None:
             return None
-        return (self.last_token_s - self.first_token_s) * 1000 / (output_tokens - 1)
+        # Choices are generated at the same time, so only one's tokens have taken it.
+        tokens = output_tokens * self.tokens / (self.tokens + self.other_tokens)
+        return (self.last_token_s - self.first_token_s) * 1000 / (tokens - 1) if tokens >= 2 else None
 
     def stretches_tpot_ms(self) -> list[tuple[FeatureColumns, float]]:
         """Return the features at the start of each stretch of tokens, and its time per token, once tpot_ms is known."""
-        tokens_per_event = (self.output_tokens or 0) / max(self.tokens, 1)
+        tokens_per_event = (self.output_tokens or 0) / max(self.tokens + self.other_tokens, 1)
         return [(one.features, one.tpot_ms(tokens_per_event)) for one in self.stretches.complete()]
 
     def record_decision(self) -> None:
@@ -122,17 +125,22 @@ class RoutedRequest:
             self._expect_first_token(now_s)
         return self.is_observed
 
-    def tokens_came(self, events: int, now_s: float) -> None:
-        """Take in output events of an observed response, all seen at one moment."""
-        if not events or not self.is_observed:
+    def tokens_came(self, tokens: int, now_s: float, others: int = 0) -> None:
+        """Take in output tokens of an observed response, all seen at one moment. `others` are of other choices."""
+        if not tokens + others or not self.is_observed:
             return
-        self.books.budget.spend(events)
-        self.tokens += events
+        self.books.budget.spend(tokens + others)
+        if others:
+            self.other_tokens += others
+            self.books.pool.generated(self.flight, others)
+        if not tokens:
+            return
+        self.tokens += tokens
         self.last_token_s = now_s
         if self.first_token_s is None:
             self._first_token(now_s)
         else:
-            self._next_tokens(events, now_s)
+            self._next_tokens(tokens, now_s)
         if self.stretches.is_due:
             self.stretches.begin(self._features_now(), self.tokens, now_s)
 
@@ -171,12 +179,12 @@ class RoutedRequest:
         self.books.pool.record_ttft(self.flight, ttft_ms, now_s)
         self.account.first_token(self.flight.slot, ttft_ms)
 
-    def _next_tokens(self, events: int, now_s: float) -> None:
-        self._pace.events += events
+    def _next_tokens(self, tokens: int, now_s: float) -> None:
+        self._pace.events += tokens
         if self._pace.is_due:
             self._report_pace(now_s)
-        self.books.pool.saw_tokens(self.flight, events, now_s)
-        self.stretches.add(events, now_s)
+        self.books.pool.saw_tokens(self.flight, tokens, now_s)
+        self.stretches.add(tokens, now_s)
 
     def _report_pace(self, now_s: float) -> None:
         """Tell the pool the time of the tokens since the last report, if there were any."""

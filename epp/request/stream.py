@@ -1,30 +1,62 @@
-"""Read a streamed response: count the events that carry output, and keep the usage that the server reports."""
+"""Read a streamed response: count its output tokens, and keep the usage that the server reports.
+
+An event tells how many tokens it carries, in this order: by continuous usage, by token ids, by logprobs. Else it counts
+as one token if it has any text. A token may have an empty text, because its bytes are no whole character. The empty
+text beside a role is none: servers begin with it.
+"""
 
 from typing import Any
 
 import msgspec
 
 _MAX_EVENT_BYTES = 1 << 20
+# Tokens of one event that are believed. A server that reports more must not use up the budget of observations.
+_MOST_TOKENS = 1024
 _DONE = b"[DONE]"
 # The last events of the Responses API, by their type.
 _LAST_TYPES = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "error")
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
+    """The new part of a message. vLLM sends `reasoning`; older versions and other servers send `reasoning_content`."""
+
+    role: str | None = None
     content: str | None = None
+    reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[Any] | None = None
-
-
-class Choice(msgspec.Struct, frozen=True):
-    delta: Delta | None = None
-    text: str | None = None
-    finish_reason: Any = None
+    tool_calls: list[msgspec.Raw] | None = None
 
     @property
     def has_token(self) -> bool:
-        delta = self.delta
-        return bool(self.text) or bool(delta and (delta.content or delta.reasoning_content or delta.tool_calls))
+        if self.content or self.reasoning or self.reasoning_content or self.tool_calls:
+            return True
+        if self.role is not None:
+            return False
+        return self.content is not None or self.reasoning is not None or self.reasoning_content is not None
+
+
+class Logprobs(msgspec.Struct, frozen=True, gc=False):
+    """The logprobs of a chat's tokens. The completions API has other fields, which may contain the prompt's tokens."""
+
+    content: list[msgspec.Raw] | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    index: int = 0
+    delta: Delta | None = None
+    text: str | None = None
+    token_ids: list[msgspec.Raw] | None = None
+    logprobs: Logprobs | None = None
+    finish_reason: Any = None
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that the choice carries, as far as its own fields tell."""
+        if self.token_ids is not None:
+            return len(self.token_ids)
+        if self.logprobs is not None and self.logprobs.content:
+            return len(self.logprobs.content)
+        return self.text is not None or (self.delta is not None and self.delta.has_token)
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -64,10 +96,9 @@ class Event(msgspec.Struct, frozen=True):
     error: Any = None
 
     @property
-    def has_token(self) -> bool:
-        if self.type:
-            return self.type.endswith(".delta") and bool(self.delta)
-        return any(choice.has_token for choice in self.choices)
+    def is_delta(self) -> bool:
+        """True if the event is of the Responses API, and carries output."""
+        return self.type.endswith(".delta") and isinstance(self.delta, str)
 
     @property
     def is_known(self) -> bool:
@@ -99,15 +130,33 @@ def read_usage(document: bytes) -> Usage | None:
 class EventStream:
     """Follows one stream of server-sent events, however its bytes are cut into chunks.
 
-    An event counts with the chunk that completes it.
+    An event counts with the chunk that completes it. A stream may have several choices, whose tokens come at the same
+    time. The stream follows one of them, from its first token to its end, and then another one. `other_tokens` counts
+    the tokens of the others.
     """
 
-    __slots__ = ("_has_begun", "_has_ended", "_partial", "_skipping", "usage")
+    __slots__ = (
+        "_counted",
+        "_followed",
+        "_has_begun",
+        "_has_ended",
+        "_is_continuous",
+        "_partial",
+        "_skipping",
+        "other_tokens",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._partial = b""
         self._skipping = False
         self._has_begun = self._has_ended = False
+        # The index of the choice that is followed, and the tokens counted so far of each choice.
+        self._followed: int | None = None
+        self._counted: dict[int, int] = {}
+        # Whether events carry the usage so far of their choice.
+        self._is_continuous = False
+        self.other_tokens = 0
         self.usage: Usage | None = None
 
     @property
@@ -118,7 +167,7 @@ class EventStream:
         return False if self._has_begun and not self._skipping else None
 
     def feed(self, chunk: bytes) -> int:
-        """Take in the stream's next bytes; return how many of the completed events carry output."""
+        """Take in the stream's next bytes; return how many tokens of the followed choice the completed events carry."""
         data = self._partial + chunk if self._partial else chunk
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
@@ -132,7 +181,7 @@ class EventStream:
         return sum(map(self._read, events))
 
     def _read(self, event: bytes) -> int:
-        """Return how many of the event's data lines carry output; keep the usage in it."""
+        """Return how many tokens of the followed choice the event's data lines carry; keep the usage in it."""
         found = 0
         for line in event.split(b"\n"):
             if not line.startswith(b"data:"):
@@ -144,10 +193,41 @@ class EventStream:
                 parsed = _event_decoder.decode(line[5:])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
-            usage = parsed.usage or (parsed.response and parsed.response.usage)
+            choices = parsed.choices
+            usage = parsed.usage or (parsed.response.usage if parsed.response else None)
+            if parsed.type:
+                found += parsed.is_delta
+            for choice in choices:
+                found += self._count(choice, usage if len(choices) == 1 else None)
             if usage:
-                self.usage = usage.filled_from(self.usage)
+                self._keep(usage, is_of_choice=bool(choices))
             self._has_begun = self._has_begun or parsed.is_known
             self._has_ended = self._has_ended or parsed.is_last
-            found += parsed.has_token
         return found
+
+    def _count(self, choice: Choice, usage: Usage | None) -> int:
+        """Count a choice's tokens; return them if the choice is followed, else 0. `usage` is that of its event."""
+        index, tokens = choice.index, choice.tokens
+        counted = self._counted.get(index, 0)
+        # Other servers send a usage with the last choice alone. The tokens in it haven't come at once.
+        if usage and usage.output and (self._is_continuous or not choice.finish_reason):
+            self._is_continuous = True
+            tokens = min(max(usage.output - counted, 0), _MOST_TOKENS)
+        is_followed = index == self._followed
+        if tokens and self._followed is None:
+            self._followed = index
+            # Where another choice has just ended, this token is of the same step as that one's last.
+            is_followed = not self._counted
+        if tokens:
+            self._counted[index] = counted + tokens
+        if choice.finish_reason and index == self._followed:
+            self._followed = None
+        if is_followed:
+            return tokens
+        self.other_tokens += tokens
+        return 0
+
+    def _keep(self, usage: Usage, *, is_of_choice: bool) -> None:
+        if is_of_choice and self._is_continuous and len(self._counted) > 1:
+            usage = Usage(usage.prompt, sum(self._counted.values()))
+        self.usage = usage.filled_from(self.usage)

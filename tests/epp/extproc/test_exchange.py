@@ -185,9 +185,9 @@ async def test_an_observed_response_gives_an_explanation_and_training_rows() -> 
     await gateway.request_headers(**SLO_HEADERS, x_request_id="r1")
     await gateway.request_body(CHAT)
     await gateway.response_headers()
-    for content in ("", "a", "b"):
-        assert np.isnan(director.books.pool.everyone().ms_since_token).all() == (content in ("", "a"))
-        await gateway.response_body(f'data: {{"choices":[{{"delta":{{"content":"{content}"}}}}]}}\n\n'.encode())
+    for delta in ({"role": "assistant", "content": ""}, {"content": "a"}, {"content": "b"}):
+        assert np.isnan(director.books.pool.everyone().ms_since_token).all() == (delta["content"] in ("", "a"))
+        await gateway.response_body(b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
     gateway.exchange.close()
     assert np.isnan(director.books.pool.everyone().ms_since_token).all()
     (record,) = director.books.decisions.newest(1)

@@ -13,12 +13,13 @@ def event(content: str | None, **fields: object) -> bytes:
     return b"data: " + json.dumps({"choices": choices, **fields}).encode() + b"\n\n"
 
 
-STREAM = b"".join([event(""), event("a"), event("b"), event('c "usage": {"x"'), b"data: [DONE]\n\n"])
+ROLE = b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
+STREAM = b"".join([ROLE, event("a"), event("b"), event('c "usage": {"x"'), b"data: [DONE]\n\n"])
 
 
 def test_events_with_output_are_counted_and_not_chunks() -> None:
     stream = EventStream()
-    chunks = [event(""), event("a"), event("b") + event("c"), b"data: [DONE]\n\n"]
+    chunks = [ROLE, event("a"), event("b") + event("c"), b"data: [DONE]\n\n"]
     assert [stream.feed(chunk) for chunk in chunks] == [0, 1, 2, 0]
 
 
@@ -33,6 +34,11 @@ def test_the_servers_own_count_is_returned() -> None:
 @pytest.mark.parametrize("usage", [{}, None, {"completion_tokens": None}, "text", [1], {"completion_tokens": "x"}])
 def test_a_strange_usage_is_harmless(usage: object) -> None:
     assert EventStream().feed(event("a") + event("b", usage=usage) + event("c")) >= 2
+
+
+@pytest.mark.parametrize(("count", "believed"), [(10**18, 1024), (-5, 0), (0, 1), (3, 3)])
+def test_a_strange_continuous_usage_is_bounded(count: int, believed: int) -> None:
+    assert EventStream().feed(event("a", usage={"completion_tokens": count})) == believed
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
