@@ -163,7 +163,10 @@ def test_a_damaged_pointer_is_repaired_and_publication_goes_on(
         until(lambda: generation(url) >= 1)
         until(lambda: call(f"{predictor}/readyz")[0] == 200)
         before = generation(url)
-        pointer.write_bytes(b"garbage")
+        # Renamed into place, so that the trainer never reads an empty file.
+        draft = pointer.with_suffix(".draft")
+        draft.write_bytes(b"garbage")
+        draft.replace(pointer)
         # Nothing is fed meanwhile: the repair doesn't wait for a pass.
         until(lambda: "headroom_trainer_store_repairs_total 1.0" in call(f"{url}/metrics")[1])
         assert pointer.with_name("current.json.damaged").read_bytes() == b"garbage"
