@@ -17,8 +17,6 @@ from serving.parent import PARENT
 
 T = TypeVar("T")
 
-# Seconds for a process to become ready.
-_READY_S = 60.0
 # Seconds between SIGTERM and SIGKILL.
 _STOP_S = 8.0
 
@@ -28,6 +26,7 @@ class Part:
     """A process that listens on `ports`, and answers `ready_url` with 200 once it is ready.
 
     When a part ends, the loop ends with an error. The loop continues only if a signal killed a `redundant` part.
+    It is an error as well if a part isn't ready after `ready_s`.
     """
 
     name: str
@@ -36,13 +35,14 @@ class Part:
     ready_url: str
     env: Mapping[str, str] = field(default_factory=dict)
     redundant: bool = False
+    ready_s: float = 60.0
 
 
 class Supervisor:
     """Runs parts, each with its own log in `folder`. `on_loss` is called with the name of a killed redundant part."""
 
     def __init__(self, folder: Path, on_loss: Callable[[str], None]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._on_loss = on_loss
         self._parts: dict[str, Part] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -88,14 +88,17 @@ class Supervisor:
         return await task
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a part a signal; by default SIGKILL, as the kernel does when memory runs out."""
-        self._processes[name].send_signal(number)
+        """Send a part a signal; by default SIGKILL, as the kernel does when memory runs out.
+
+        Raise ProcessLookupError if the part has ended.
+        """
+        _send(self._processes[name], number)
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
     def log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self.folder / f"{name}.log"
 
     def logs(self) -> list[Path]:
         """Return the logs of all parts."""
@@ -108,13 +111,14 @@ class Supervisor:
         alive = [process for process in self._processes.values() if process.returncode is None]
         for process in alive:
             with suppress(ProcessLookupError):
-                process.terminate()
+                _send(process, signal.SIGTERM)
         waits = [asyncio.create_task(process.wait()) for process in alive]
         if waits:
             _, late = await asyncio.wait(waits, timeout=_STOP_S)
             for process in alive:
-                if late and process.returncode is None:
-                    process.kill()
+                if late:
+                    with suppress(ProcessLookupError):
+                        _send(process, signal.SIGKILL)
             await asyncio.gather(*waits)
 
     async def _start(self, part: Part) -> None:
@@ -152,12 +156,21 @@ class Supervisor:
 
     async def _until_ready(self, session: aiohttp.ClientSession, part: Part, on_ready: Callable[[str], None]) -> None:
         try:
-            async with asyncio.timeout(_READY_S):
+            async with asyncio.timeout(part.ready_s):
                 while not await _answers(session, part.ready_url):
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
-            raise LoopError(f"{part.name} is not ready after {_READY_S:g} s{self._last_log_line(part.name)}") from error
+            raise LoopError(
+                f"{part.name} is not ready after {part.ready_s:g} s{self._last_log_line(part.name)}"
+            ) from error
         on_ready(part.name)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal. The process's own method would ask for its exit status, and take it from asyncio, which waits."""
+    if process.returncode is not None:
+        raise ProcessLookupError
+    os.kill(process.pid, number)
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
