@@ -16,7 +16,10 @@ from tests.kubernetes.binaries import PARTS, command_of
 from tests.model_store.places import BucketPlace
 from tests.model_store.s3_server import S3Server, serving
 
-pytest_plugins = ["tests.node.fixtures", "tests.run.ending", "tests.run.garbage", "tests.run.groups", "tests.run.quick"]
+pytest_plugins = [
+    "tests.node.fixtures",
+    *(f"tests.run.{name}" for name in ("ending", "engines", "garbage", "groups", "quick")),
+]
 
 # Servers that tests start end with this process, even when it is killed.
 os.environ[PARENT] = str(os.getpid())

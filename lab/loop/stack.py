@@ -49,15 +49,16 @@ def unused_ports(servers: int) -> Ports:
 class StackConfig:
     """The settings of the whole loop.
 
-    `hardware` names each replica's hardware. `picker_config` is the first content of the configuration file that the
-    picker watches. By default, models predict only the median, so that a prediction's error is a plain percentage.
-    `bucket` is the s3:// location of the models; without one, they lie in `folder`. `picker_sees` and `envoy_sees` are
-    the ports of the other parts as these two reach them, and `metrics_ports` those of the servers' metrics, if relays
-    stand in between.
+    `hardware` names the hardware of each simulated replica; other model servers are given as `engines` instead.
+    `picker_config` is the first content of the configuration file that the picker watches. By default, models predict
+    only the median, so that a prediction's error is a plain percentage. `bucket` is the s3:// location of the models;
+    without one, they lie in `folder`. `picker_sees` and `envoy_sees` are the ports of the other parts as these two
+    reach them, and `metrics_ports` those of the servers' metrics, if relays stand in between.
     """
 
     folder: Path
-    hardware: Sequence[str]
+    hardware: Sequence[str] = ()
+    engines: Sequence[Part] = ()
     ports: Ports = field(default_factory=Ports)
     picker_config: str = DEFAULT_CONFIG
     full_duplex: bool = False
@@ -106,17 +107,27 @@ class StackConfig:
     @property
     def servers(self) -> list[str]:
         """The ip:port of each replica."""
+        if self.engines:
+            return [f"127.0.0.1:{engine.ports[0]}" for engine in self.engines]
         return [f"127.0.0.1:{self.ports.first_server + index}" for index in range(len(self.hardware))]
 
     @property
     def server_names(self) -> list[str]:
+        if self.engines:
+            return [engine.name for engine in self.engines]
         return [f"{Path(kind).stem if kind.endswith('.csv') else kind}-{n}" for n, kind in enumerate(self.hardware)]
 
 
 def parts(config: StackConfig) -> list[Part]:
     """Return the processes of the loop in their start order."""
     picker, envoy = (replace(config, ports=sees or config.ports) for sees in (config.picker_sees, config.envoy_sees))
-    return [*_servers(config), _trainer(config), *_predictors(config), _picker(picker), _envoy(envoy)]
+    return [
+        *(config.engines or _servers(config)),
+        _trainer(config),
+        *_predictors(config),
+        _picker(picker),
+        _envoy(envoy),
+    ]
 
 
 def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:

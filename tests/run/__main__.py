@@ -1,5 +1,7 @@
 """Run style, types and tests in parallel: `python -m tests.run [--quick] [arguments of pytest]`.
 
+`--engines` runs only the tests with real vLLM, and installs vLLM if necessary.
+
 The control plane that some tests need is built at the same time, unless it is built already. Each part's verdict is
 printed when the part ends, and again at the end. SIGTERM and Ctrl-C end all started processes.
 """
@@ -16,7 +18,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from lab.engines import environment
+from lab.loop.exceptions import LoopError
 from tests.kubernetes.binaries import is_built
+from tests.run import engines
 from tests.run.processes import adopt_orphans, kill_descendants
 
 # pytest ends within 10 s of a signal (see tests.run.ending).
@@ -26,7 +31,8 @@ _POLL_S = 0.1
 _NICE = 5
 _SLOWEST = 20
 # Options of pytest or pytest-xdist that need a run in one process.
-_ALONE = ("-n", "--numprocesses", "--pdb", "--trace", "--dist", "no:xdist", "--collect-only", "--co")
+# The tests with vLLM share their servers.
+_ALONE = ("-n", "--numprocesses", "--pdb", "--trace", "--dist", "no:xdist", "--collect-only", "--co", engines.FLAG)
 
 
 @dataclass
@@ -60,8 +66,15 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    if engines.IF_INSTALLED in arguments and not environment.is_built():
+        _tell(engines.LEFT_OUT)
+        return 0
     with contextlib.ExitStack() as files:
-        parts = _parts(arguments, files)
+        try:
+            parts = _with_engines(arguments) if engines.is_asked(arguments) else _parts(arguments, files)
+        except LoopError as error:
+            _tell(str(error))
+            return 1
         try:
             for part in parts:
                 part.start()
@@ -83,6 +96,11 @@ def _parts(arguments: Sequence[str], files: contextlib.ExitStack) -> list[Part]:
     if not is_built():
         parts.append(aside("control plane", sys.executable, "-m", "tests.kubernetes.binaries"))
     return [*parts, Part("tests", _pytest(arguments), None)]
+
+
+def _with_engines(arguments: Sequence[str]) -> list[Part]:
+    environment.build()
+    return [Part("tests with vLLM", _pytest(engines.only_with_engines(arguments)), None)]
 
 
 def _pytest(arguments: Sequence[str]) -> list[str]:
