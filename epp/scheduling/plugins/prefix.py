@@ -18,9 +18,6 @@ _BYTES_PER_TOKEN = 4
 # Least block size in tokens, as in llm-d's producer. Smaller blocks enlarge the index without better routing.
 _MIN_BLOCK_TOKENS = 64
 
-# The TTFT of an endpoint without a prediction, so that it is never the fastest.
-_UNPREDICTED_MS = np.finfo(np.float64).max
-
 BlockBytes = Annotated[int, msgspec.Meta(ge=8, le=1 << 20)]
 Blocks = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
@@ -147,8 +144,10 @@ class PrefixCacheAffinityFilter(Filter, frozen=True):
         if self.ttft_source == "latencyPredictor":
             if candidates.predictions is None:
                 return False
-            ttft_ms = np.nan_to_num(candidates.predictions.ttft_ms, nan=_UNPREDICTED_MS)
-        return bool(ttft_ms[sticky].min() - ttft_ms[~sticky].min() > self.max_ttft_penalty_ms)
+            predicted_ms = candidates.predictions.ttft_ms
+            ttft_ms = np.where(np.isnan(predicted_ms), np.inf, predicted_ms)
+        best, best_other = float(ttft_ms[sticky].min()), float(ttft_ms[~sticky].min())
+        return best - best_other > self.max_ttft_penalty_ms
 
 
 def sizes_prefix_index(declared: Iterable[Plugin]) -> bool:

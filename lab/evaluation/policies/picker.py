@@ -5,7 +5,7 @@ when tokens pass by, when it ends.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,38 +55,18 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class VirtualPredictor:
-    """Answers the director as a latency client does, by the models that are in force at the moment.
-
-    With `by_medians`, the medians are given as the predictions to decide by, in place of the 0.9-quantiles.
-    """
+    """Answers the director as a latency client does, by the models that are in force at the moment."""
 
     trainer: VirtualTrainer
     clock: Callable[[], float]
-    by_medians: bool = False
 
     def predict(self, columns: FeatureColumns) -> Predictions:
         predictions = self.trainer.predict(columns, self.clock())
         if predictions is None:
             raise PredictionUnavailableError("there is no model yet")
-        ttft_ms, tpot_ms = predictions.ttft_median_ms, predictions.tpot_median_ms
-        if self.by_medians and ttft_ms is not None and tpot_ms is not None:
-            return replace(predictions, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
         return predictions
 
     async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PickerKind:
-    """Whether a picker observes all responses or those within its budget, and decides by medians or 0.9-quantiles."""
-
-    observes_all: bool = False
-    by_medians: bool = False
-
-
-OUR_PICKER = PickerKind()
-# llm-d's picker reads every response, and its chart has the latency predictor fit means. Medians stand for them here.
-LLMD_PICKER = PickerKind(observes_all=True, by_medians=True)
 
 
 def endpoints_of(count: int) -> list[Endpoint]:
@@ -97,7 +77,8 @@ def endpoints_of(count: int) -> list[Endpoint]:
 class Picker:
     """Places by a scheduler. Metrics are as old as the last `scrape`; everything else it observes itself.
 
-    Requests ask for predictions, as long as `prediction_based` is true. `kind` says what it observes.
+    Requests ask for predictions, as long as `prediction_based` is true. With `observes_all`, every response is
+    observed, and not only those within the budget.
     """
 
     def __init__(
@@ -107,12 +88,12 @@ class Picker:
         hash_tokens: int,
         seed: int,
         trainer: VirtualTrainer | None = None,
-        kind: PickerKind = OUR_PICKER,
+        observes_all: bool = False,
     ) -> None:
         self._now_s = 0.0
         self.trainer = trainer
         self.prediction_based = True
-        self._kind = kind
+        self._observes_all = observes_all
         self.predicted: dict[int, Predicted] = {}
         self.director = self._director(endpoints, scheduler, hash_tokens, seed)
         self._delays = np.random.default_rng((seed, 1))
@@ -132,9 +113,9 @@ class Picker:
             DecisionLog(0),
             ObservationBudget(OBSERVED_RESPONSES_PER_S, OBSERVED_TOKENS_PER_S),
             TokenEstimator(),
-            observes_all=self._kind.observes_all,
+            observes_all=self._observes_all,
         )
-        latency = VirtualPredictor(self.trainer, self._clock, self._kind.by_medians) if self.trainer else None
+        latency = VirtualPredictor(self.trainer, self._clock) if self.trainer else None
         return Director(scheduler, books, latency, rng=np.random.default_rng(seed), clock=self._clock)
 
     @property

@@ -15,7 +15,7 @@ from lab.evaluation.policies.configurations import Weights, configurations
 from lab.evaluation.policies.heuristics import HEURISTICS
 from lab.evaluation.policies.lengths import expected_lengths
 from lab.evaluation.policies.oracle import Oracle
-from lab.evaluation.policies.picker import LLMD_PICKER, OUR_PICKER, Picker, Predicted
+from lab.evaluation.policies.picker import Picker, Predicted
 from lab.evaluation.replay.judging import Judge
 from lab.evaluation.replay.learning import LearningSettings, Models, VirtualTrainer
 from lab.evaluation.replay.misses import Misses
@@ -150,8 +150,14 @@ def run_of(
         expected = ", ".join([*HEURISTICS, *texts, INFORMED, ORACLE, SHEDDING_ORACLE])
         raise ValueError(f"no policy is called {policy!r}: expected {expected}")
     trainer = VirtualTrainer(learning, prepared.models) if policy in PREDICTING else None
-    kind = LLMD_PICKER if policy in (LLMD_DEFAULT, LLMD_PREDICTED) else OUR_PICKER
-    picker = Picker(endpoints, load_scheduler(texts[policy], os.environ), scenario.hash_tokens, seed, trainer, kind)
+    picker = Picker(
+        endpoints,
+        load_scheduler(texts[policy], os.environ),
+        scenario.hash_tokens,
+        seed,
+        trainer,
+        observes_all=policy in (LLMD_DEFAULT, LLMD_PREDICTED),  # as llm-d's picker does
+    )
     last_s = scenario.arrivals[-1].arrival_s
 
     def scrape(cluster: Cluster, now_s: float) -> None:

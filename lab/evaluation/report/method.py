@@ -95,8 +95,8 @@ ASSUMPTIONS = f"""\
   "predicted latency routing" (for requests with objectives), as of autumn 2026. Files and formulas are llm-d's: this
   project's picker runs the files, and its plugins of these names have the formulas. Ours are the prefix index, the
   counts of requests and tokens in flight, the features, the trainer and the models. As llm-d's picker does, the two
-  observe every response. llm-d's chart has its models fit means; here `{LLMD_PREDICTED}` decides by our models'
-  medians, so its coverage is that of medians.
+  observe every response. llm-d's chart has its models fit means; here `{LLMD_PREDICTED}` decides by 0.9-quantiles,
+  with which more of its requests meet their objectives than with medians.
 - `{LLMD_DEFAULT}` keeps llm-d's default for the peak rate of prefill, which the guide measured on larger models. It
   decides how long a queue may become before cached prefixes no longer bind a request.
 - The first {WARM_UP_SHARE:.0%} of each run's time fills the pool and isn't judged.

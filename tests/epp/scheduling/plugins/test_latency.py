@@ -159,6 +159,8 @@ def test_holders_without_a_prediction_count_as_too_slow() -> None:
     by_prediction = PrefixCacheAffinityFilter(ttft_source="latencyPredictor")
     candidates = build_snapshot(2, prefix_score=[1.0, 0.0], predicted=[(math.nan, 1.0), (100, 1.0)])
     assert by_prediction.keep(request(), candidates, RNG).all()
+    neither = build_snapshot(2, prefix_score=[1.0, 0.0], predicted=[(math.nan, 1.0), (math.nan, 1.0)])
+    assert by_prediction.keep(request(), neither, RNG).tolist() == [True, False]
 
 
 def test_a_missing_objective_is_not_an_objective_of_0() -> None:

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
-from epp.scheduling.snapshot import Predictions
 from lab.evaluation.plan import LLMD_DEFAULT, LLMD_PREDICTED
-from lab.evaluation.policies.picker import LLMD_PICKER, Picker, VirtualPredictor
+from lab.evaluation.policies.picker import Picker
 from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
 from lab.evaluation.replay.replay import Prepared, replay, run_of
 from model_store import ROW_NAMES
@@ -42,15 +41,3 @@ def test_llm_d_s_configurations_place_requests_and_observe_every_response(policy
     assert (result.requests, result.shed) == (136, 0)
     assert run.policy.director.books.observes_all
     assert (run.trainer is not None) == (policy == LLMD_PREDICTED)
-
-
-def test_llm_d_s_policies_decide_by_medians() -> None:
-    class Models(VirtualTrainer):
-        def predict(self, columns: object, now_s: float) -> Predictions:
-            upper, medians = np.array([9.0]), np.array([5.0])
-            return Predictions(upper, upper, 1, "embedded", medians, medians)
-
-    trainer = Models(LearningSettings())
-    ours, llmd = (VirtualPredictor(trainer, lambda: 0.0, kind) for kind in (False, LLMD_PICKER.by_medians))
-    columns = np.zeros((1, 1), dtype=np.float32)
-    assert [each.predict(columns).ttft_ms.tolist() for each in (ours, llmd)] == [[9.0], [5.0]]
