@@ -36,6 +36,10 @@ class ResponseBody:
         return self._stream.other_tokens if self._stream is not None else 0
 
     @property
+    def ended_choices(self) -> int:
+        return self._stream.ended_choices if self._stream is not None else 0
+
+    @property
     def is_complete(self) -> bool | None:
         """Whether a body that has ended is a whole answer. None if that can't be told, or isn't over yet."""
         return self._stream.is_complete if self._stream is not None and self.is_whole else None

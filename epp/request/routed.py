@@ -65,6 +65,7 @@ class RoutedRequest:
     _pace: Pace = field(default_factory=Pace)
     _prompt_count: int | None = None
     _output_count: int | None = None
+    _choice_ended_s: float = 0.0
     _was_moved: bool = False
 
     @property
@@ -144,6 +145,10 @@ class RoutedRequest:
         if self.stretches.is_due:
             self.stretches.begin(self._features_now(), self.tokens, now_s)
 
+    def choice_ended(self, now_s: float) -> None:
+        """Take in the end of a choice."""
+        self._choice_ended_s = now_s
+
     def stream_ended(self, *, is_complete: bool) -> None:
         """Take in that the server has ended the stream of an observed response, after a whole answer or within it."""
         self.books.pool.failures.stream_ended(self.flight.slot, is_complete=is_complete)
@@ -152,6 +157,10 @@ class RoutedRequest:
         """Take in the server's own counts; None leaves what was known before."""
         self._prompt_count = prompt if prompt is not None else self._prompt_count
         self._output_count = output if output is not None else self._output_count
+        if self.first_token_s is not None and (output or 0) > self.tokens + self.other_tokens:
+            # A server's parser has kept tokens back, at the latest until the choice's end.
+            self.last_token_s = max(self.last_token_s, self._choice_ended_s)
+            self.stretches.end(self.last_token_s)
 
     def ended(self, now_s: float, response_bytes: int | None = None) -> None:
         """End the request's accounting, however it ended; harmless when called again.

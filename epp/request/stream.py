@@ -132,7 +132,7 @@ class EventStream:
 
     An event counts with the chunk that completes it. A stream may have several choices, whose tokens come at the same
     time. The stream follows one of them, from its first token to its end, and then another one. `other_tokens` counts
-    the tokens of the others.
+    the tokens of the others, and `ended_choices` the choices that were followed to their end.
     """
 
     __slots__ = (
@@ -143,6 +143,7 @@ class EventStream:
         "_is_continuous",
         "_partial",
         "_skipping",
+        "ended_choices",
         "other_tokens",
         "usage",
     )
@@ -156,7 +157,7 @@ class EventStream:
         self._counted: dict[int, int] = {}
         # Whether events carry the usage so far of their choice.
         self._is_continuous = False
-        self.other_tokens = 0
+        self.other_tokens = self.ended_choices = 0
         self.usage: Usage | None = None
 
     @property
@@ -222,6 +223,7 @@ class EventStream:
             self._counted[index] = counted + tokens
         if choice.finish_reason and index == self._followed:
             self._followed = None
+            self.ended_choices += 1
         if is_followed:
             return tokens
         self.other_tokens += tokens

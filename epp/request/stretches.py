@@ -78,6 +78,10 @@ class TokenStretches:
         stretch.ended_s = now_s
         self._room -= events
 
+    def end(self, now_s: float) -> None:
+        """Set the time when the latest stretch's last token came."""
+        self.stretches[-1].ended_s = now_s
+
     def complete(self) -> list[Stretch]:
         """Return those long enough to teach; the first one also when the whole response was short."""
         return [s for i, s in enumerate(self.stretches) if s.events >= _FEWEST_EVENTS or (i == 0 and s.events)]

@@ -23,8 +23,9 @@ _SECONDS = 300.0
 
 @dataclass
 class Answer:
-    """An answer's status, content type and body. `error` is the client's exception, if it has raised one."""
+    """An answer with the request's body. `error` is the client's exception, if it has raised one."""
 
+    request: bytes = b""
     status: int = 0
     content_type: str = ""
     pieces: list[bytes] = field(default_factory=list)
@@ -43,12 +44,6 @@ class Answer:
         """
         same = _DIFFERENT.sub(rb'"\1":0', self.body)
         return self.status, self.content_type, self.error, joined(same) if b"data:" in same else same
-
-    @property
-    def events(self) -> list[Any]:
-        """Return the decoded events of a stream, without the last one, which says that it is over."""
-        found = [line[5:].strip() for line in self.body.split(b"\n") if line.startswith(b"data:")]
-        return [json.loads(event) for event in found if event != b"[DONE]"]
 
 
 def joined(stream: bytes) -> dict[str, Any]:
@@ -104,6 +99,7 @@ class _Keeping(httpx2.AsyncHTTPTransport):
         self._answer = answer
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._answer.request = request.content
         response = await super().handle_async_request(request)
         self._answer.status = response.status_code
         self._answer.content_type = response.headers.get("content-type", "")

@@ -8,7 +8,7 @@
 - `counted_tokens`: the tokens that the events tell without the last usage.
 - `followed_tokens`: the tokens of one choice.
 - `first_token`, `last_token`: the events of the followed choice's first and last token, counted from 0. A comment
-  counts as an event.
+  counts as an event. If events tell fewer tokens than the usage, the last token came with the choice's end.
 
 A recorded stream may replace a written one.
 """
