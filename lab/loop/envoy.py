@@ -22,7 +22,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import (
-    DirectResponseAction,
     HeaderMatcher,
     RetryPolicy,
     RetryPolicyRetryHostPredicate,
@@ -165,11 +164,12 @@ def _without_gateways_headers() -> TypedExtensionConfig:
 
 
 def _routes(bypass: bool) -> list[Route]:
+    """Return the routes. Every path goes to the model servers, which know their own."""
     without_picker = Any.pack(ExtProcPerRoute(disabled=True))
     balanced = [
         Route(
             match=RouteMatch(
-                prefix="/v1/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
+                prefix="/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
             ),
             route=RouteAction(cluster=name, timeout=_NO_TIMEOUT),
             typed_per_filter_config={EXT_PROC: without_picker},
@@ -177,16 +177,7 @@ def _routes(bypass: bool) -> list[Route]:
         for name in clusters.BALANCING
     ]
     picked = RouteAction(cluster=clusters.POOL, timeout=_NO_TIMEOUT, retry_policy=_retries())
-    unknown = DataSource(inline_string='{"error": {"message": "unknown path: use /v1/..."}}\n')
-    return [
-        *(balanced if bypass else []),
-        Route(match=RouteMatch(prefix="/v1/"), route=picked),
-        Route(
-            match=RouteMatch(prefix="/"),
-            direct_response=DirectResponseAction(status=404, body=unknown),
-            typed_per_filter_config={EXT_PROC: without_picker},
-        ),
-    ]
+    return [*(balanced if bypass else []), Route(match=RouteMatch(prefix="/"), route=picked)]
 
 
 def _retries() -> RetryPolicy:

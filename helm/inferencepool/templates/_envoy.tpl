@@ -60,7 +60,7 @@ route_config:
     - name: openai
       domains: ["*"]
       routes:
-        - match: {prefix: /v1/}
+        - match: {prefix: /}
           route:
             cluster: pool
             timeout: 0s
@@ -72,14 +72,6 @@ route_config:
                 - name: envoy.retry_host_predicates.previous_hosts
                   typed_config:
                     "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate
-        - match: {prefix: /}
-          direct_response:
-            status: 404
-            body: {inline_string: "{\"error\": {\"message\": \"unknown path: use /v1/...\"}}\n"}
-          typed_per_filter_config:
-            envoy.filters.http.ext_proc:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute
-              disabled: true
 http_filters:
   - name: envoy.filters.http.ext_proc
     typed_config:
