@@ -1,6 +1,10 @@
 """The endpoint picker's exceptions."""
 
 from collections.abc import Mapping
+from typing import Literal
+
+# Names the reason for a refusal, in llm-d's words.
+DROPPED_REASON = "x-llm-d-request-dropped-reason"
 
 
 class ConfigError(Exception):
@@ -22,16 +26,27 @@ class BadRequestError(RequestError):
         super().__init__(400, "BadRequest", message)
 
 
+class TooLargeError(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(413, "PayloadTooLarge", message, {DROPPED_REASON: "rejected-too-large"})
+
+
 class NoEndpointError(RequestError):
-    def __init__(self, message: str = "failed to find candidate pods for serving the request") -> None:
-        super().__init__(503, "ServiceUnavailable", message)
+    """There is no endpoint, or none that can take the request. `reason` says which."""
+
+    def __init__(
+        self,
+        message: str = "failed to find candidate pods for serving the request",
+        reason: Literal["rejected-no-endpoints", "rejected-saturated"] = "rejected-no-endpoints",
+    ) -> None:
+        super().__init__(503, "ServiceUnavailable", message, {DROPPED_REASON: reason})
 
 
 class ShedError(RequestError):
     """A sheddable request for which there is no room. The answer tells the client when to retry."""
 
     def __init__(self, message: str, retry_after_s: int | None) -> None:
-        headers = {"x-llm-d-request-dropped-reason": message, "retry-after": str(retry_after_s or 1)}
+        headers = {DROPPED_REASON: "rejected-saturated", "retry-after": str(retry_after_s or 1)}
         super().__init__(429, "InferencePoolResourceExhausted", message, headers)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
-from epp.exceptions import RequestError
+from epp.exceptions import RequestError, TooLargeError
 from epp.extproc import messages
 from epp.extproc.messages import BodyMode
 from epp.extproc.protocol.external_processor_pb2 import ProcessingRequest
@@ -27,6 +27,7 @@ from epp.request.director import Director
 from epp.request.large_bodies import TAIL_BYTES, ReceivedBody
 from epp.request.overload import Overload
 from epp.request.parsed import ParsedRequest, RequestReader
+from epp.request.refusal_body import refusal_body
 from epp.request.response import ResponseBody
 from epp.request.routed import RoutedRequest
 from epp.request.try_timeout import NO_TRY_TIMEOUT, TryTimeout
@@ -179,8 +180,7 @@ class Exchange:
         self._body_bytes += len(chunk)
         if self._body_bytes > MAX_BODY_BYTES:
             self._body.clear()
-            text = f"the request body is larger than {MAX_BODY_BYTES} bytes"
-            return self._refused(RequestError(413, "PayloadTooLarge", text))
+            return self._refused(TooLargeError(f"the request body is larger than {MAX_BODY_BYTES} bytes"))
         if self._routed:
             return self._pass_on(chunk, end_of_stream)
         body_pieces.add(self._body, chunk)
@@ -268,7 +268,8 @@ class Exchange:
             logger.error("a request could not be routed", exc_info=error)
             error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
         self._director.metrics.refusals.labels(error.code).inc()
-        return [messages.immediate(error.status, str(error), error.headers)]
+        content_type, text = refusal_body(error, self._headers.get(":path", ""))
+        return [messages.immediate(error.status, text, {"content-type": content_type, **error.headers})]
 
     def _picked_in_headers(self, routed: RoutedRequest) -> Answers:
         return [self._picked(routed, in_body=False)]

@@ -156,7 +156,7 @@ def response_headers(body_mode: "BodyMode | None", headers: Mapping[str, str]) -
 
 def immediate(status: int, text: str, headers: Mapping[str, str]) -> bytes:
     """Return an answer that Envoy sends to the client instead of asking a model server."""
-    listed = [_set("content-type", "text/plain"), *(_set(*pair) for pair in headers.items())]
+    listed = [_set(*pair) for pair in headers.items()]
     answer = ProcessingResponse(
         immediate_response=ImmediateResponse(
             status={"code": status},

@@ -193,5 +193,6 @@ class _ArrivedRequest:
 
 def _refused(refusal: Refusal) -> RequestError:
     if refusal.kind == "no-endpoint":
-        return NoEndpointError(refusal.message)
+        # There were candidates, but the filters leave none.
+        return NoEndpointError(refusal.message, "rejected-saturated")
     return ShedError(refusal.message, refusal.retry_after_s)

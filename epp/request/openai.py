@@ -12,6 +12,8 @@ import xxhash
 from epp.exceptions import BadRequestError
 
 _PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses")
+# The paths of the OpenAI API begin so, and also the paths of that API that the picker doesn't read.
+API_PREFIX = "/v1/"
 _NULL = b"null"
 Media = msgspec.Raw | msgspec.UnsetType
 
@@ -89,6 +91,7 @@ class Prompt:
 
 _decoder = msgspec.json.Decoder(Body)
 _raw_decoder = msgspec.json.Decoder(RawBody)
+_OBJECT_BEGIN = re.compile(rb"(\s*\{)\s*(\}?)")
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 # Places in the last bytes of a body that may be its model.
 _MOST_TRIES = 8
@@ -104,17 +107,18 @@ def is_read(path: str) -> bool:
 
 
 def parse_body(body: bytes) -> Prompt:
-    """Read the model and prompt of a JSON body; BadRequestError unless the body is a JSON object with a model.
+    """Read the model and prompt of a JSON body; BadRequestError unless the body is a JSON object.
 
-    A body with fields of unexpected types gives an empty prompt, since the model server may still understand it.
+    A body with fields of unexpected types gives an empty prompt, since the model server may still understand it. A body
+    without a model has an empty model, because servers take their base model for it.
     """
     try:
         parsed = _decoder.decode(body)
     except msgspec.ValidationError:
-        return Prompt(_required(_model_of(_decode_raw(body))))
+        return Prompt(_model_of(_decode_raw(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"Error unmarshaling request body: {error}") from error
-    return _prompt(parsed, _required(parsed.model or ""))
+    return _prompt(parsed, parsed.model or "")
 
 
 def parse_lead(document: bytes) -> tuple[Prompt, Span | None]:
@@ -140,7 +144,7 @@ def parse_token_ids(body: bytes) -> Prompt:
     The prompt's `tokens` is None if the prompt is anything else. Raise as parse_body.
     """
     raw = _decode_raw(body)
-    model = _required(_model_of(raw))
+    model = _model_of(raw)
     source = raw.prompt if bytes(raw.prompt) != _NULL else raw.input
     ids = _token_ids(bytes(source).translate(None, _SPACE)) if bytes(raw.messages) == _NULL else b""
     try:
@@ -175,6 +179,12 @@ def find_model(tail: bytes) -> tuple[str, Span] | None:
         if field and (model := _model_in_end(tail[at:])):
             return model, Span(*field.span(1))
     return None
+
+
+def find_place_for_model(body: bytes) -> tuple[Span, bool] | None:
+    """Return the place for a first field in a JSON object, and whether others follow; None unless it is an object."""
+    start = _OBJECT_BEGIN.match(body)
+    return (Span(start.end(1), start.end(1)), not start[2]) if start else None
 
 
 def rewrite_model(body: bytes, model: str) -> bytes:
@@ -214,12 +224,6 @@ def _place_in(body: bytes, raw: msgspec.Raw) -> Span | None:
         return None
     start = _address(value) - _address(memoryview(body))
     return Span(start, start + len(value))
-
-
-def _required(model: str) -> str:
-    if not model:
-        raise BadRequestError("model not found in request body")
-    return model
 
 
 def _token_ids(source: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,9 +16,11 @@ from epp.extproc.visibility import Visibility
 from epp.pool.pool import Pool
 from epp.prediction.features import FeatureColumns
 from epp.request.decisions import explain
+from epp.request.director import Director
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from epp.scheduling.snapshot import Predictions, Snapshot
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, queued_rows, set_headers
+from tests.epp.scheduling.configuration.test_config import HEAD
 
 DESTINATION = "x-gateway-destination-endpoint"
 SLO_HEADERS = {"x_slo_ttft_ms": "500", "x_slo_tpot_ms": "50", "x_prediction_based_scheduling": "true"}
@@ -100,7 +102,7 @@ async def test_the_model_is_rewritten_and_the_pickers_headers_are_removed() -> N
     ("body", "headers", "status", "text"),
     [
         (b"{", {}, 400, "BadRequest - Error unmarshaling request body"),
-        (b"{}", {}, 400, "BadRequest - model not found in request body"),
+        (b"[]", {}, 400, "BadRequest - Error unmarshaling request body"),
         (CHAT, {"x_slo_ttft_ms": "Inf"}, 400, "x-slo-ttft-ms"),
     ],
 )
@@ -120,6 +122,59 @@ async def test_a_request_without_endpoints_is_answered_with_503() -> None:
     (answer,) = await gateway.request_body(CHAT)
     assert answer.immediate_response.status.code == 503
     assert answer.immediate_response.body.decode().startswith("inference gateway: ServiceUnavailable - ")
+
+
+FILTERS = f"{HEAD}plugins:\n- type: prefill-filter\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "body", "headers", "status", "kind", "reason"),
+    [
+        ({"endpoints": 0}, CHAT, {}, 503, "ServiceUnavailableError", "rejected-no-endpoints"),
+        ({"config": FILTERS}, CHAT, {}, 503, "ServiceUnavailableError", "rejected-saturated"),
+        ({}, b"[]", {}, 400, "BadRequestError", None),
+        ({}, CHAT, {"x_slo_ttft_ms": "soon"}, 400, "BadRequestError", None),
+    ],
+)
+async def test_refusals_have_the_form_of_openais_errors(
+    parts: dict[str, Any], body: bytes, headers: dict[str, str], status: int, kind: str, reason: str | None
+) -> None:
+    answer = await refusal(build_director(**parts), body, {":path": "/v1/chat/completions?a=b", **headers})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers.get("x-llm-d-request-dropped-reason") == reason
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"], error["type"], error["param"]) == (status, status, kind, None)
+    assert error["message"].startswith("inference gateway: ")
+
+
+@pytest.mark.parametrize(("path", "is_json"), [("/v1/models", True), ("/generate", False), ("/my/completions", True)])
+async def test_refusals_at_other_paths_are_text(path: str, is_json: bool) -> None:
+    answer = await refusal(build_director(endpoints=0), CHAT, {":path": path})
+    assert (answer.headers["content-type"] == "application/json") == is_json
+    assert answer.body.startswith(b"{") == is_json
+    assert answer.headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
+
+
+class Refusal(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def refusal(director: Director, body: bytes, headers: dict[str, str]) -> Refusal:
+    gateway = Gateway(director)
+    await gateway.request_headers(**headers)
+    (answer,) = await gateway.request_body(body)
+    found = answer.immediate_response
+    listed = {option.header.key: option.header.raw_value.decode() for option in found.headers.set_headers}
+    return Refusal(found.status.code, listed, found.body)
+
+
+async def test_a_body_that_is_too_large_is_refused_by_openais_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.extproc.exchange.MAX_BODY_BYTES", 10)
+    answer = await refusal(build_director(), CHAT, {":path": "/v1/completions"})
+    assert (answer.status, json.loads(answer.body)["error"]["type"]) == (413, "PayloadTooLargeError")
+    assert answer.headers["x-llm-d-request-dropped-reason"] == "rejected-too-large"
 
 
 async def test_an_slo_request_goes_to_the_endpoint_with_the_best_prediction() -> None:

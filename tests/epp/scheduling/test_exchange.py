@@ -33,7 +33,9 @@ async def test_a_saturated_pool_sheds_sheddable_requests() -> None:
     assert (
         shed.body == b"inference gateway: InferencePoolResourceExhausted - system saturated, sheddable request dropped"
     )
-    assert {o.header.key: o.header.raw_value for o in shed.headers.set_headers}["retry-after"] == b"1"
+    headers = {o.header.key: o.header.raw_value for o in shed.headers.set_headers}
+    assert headers["retry-after"] == b"1"
+    assert headers["x-llm-d-request-dropped-reason"] == b"rejected-saturated"
     page = director.metrics.page()
     assert b'headroom_epp_shed_requests_total{plugin="utilization-detector"} 1.0' in page
     assert b'headroom_epp_refused_requests_total{code="InferencePoolResourceExhausted"} 1.0' in page
