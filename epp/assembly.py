@@ -32,6 +32,7 @@ from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
 from epp.prediction.trust import Trust
+from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.director import Director
@@ -105,11 +106,14 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
         TokenEstimator(),
         observes_all=config.predictions_in_usage,
+        base_model=BaseModel(lambda: pool.adapters.values()),
     )
     overload = OverloadByClient(config.degrade_after or math.inf)
     director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
-    reader = RequestReader(books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body)
+    reader = RequestReader(
+        books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body, base_model=books.base_model
+    )
     if training is not None:
         background.append(training.run)
     if file is not None:

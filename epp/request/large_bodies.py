@@ -71,7 +71,7 @@ class LargeBodies:
         self._waiting = 0
 
     async def read(self, body: ReceivedBody) -> Reading:
-        """Read a body. Raise BadRequestError if all of it is known, and it is no JSON object with a model."""
+        """Read a body. Raise BadRequestError if all of it is known, and it is no JSON object."""
         if self._waiting >= _MOST_WAITING:
             return _read_beginning(body)
         self._waiting += 1

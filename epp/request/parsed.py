@@ -13,6 +13,7 @@ from epp.pool.prefix_index import block_hashes
 from epp.prediction.wire import LengthSource
 from epp.request import headers as request_headers
 from epp.request import openai
+from epp.request.base_model import BaseModel
 from epp.request.body_pieces import Rewrite
 from epp.request.large_bodies import LargeBodies, Reading, ReceivedBody, Unread, is_cheap
 from epp.request.names import shorten
@@ -29,11 +30,11 @@ _NOTHING: Floats = np.zeros(len(KINDS))
 class ParsedRequest:
     """A request as the picker understands it.
 
-    `incoming_model` is the model that the client named, and `request.model` the name after a rewrite. `rewrite` is the
-    change of the body, None if it goes on as it came. `kinds` counts what the prompt's text consists of
-    (text_kinds.py). `is_exact` says that the prompt came as token ids, so that its length needs no estimate. `unread`
-    says why only a part of the body was read; it is empty if all was. `is_stream` says that the client wants the answer
-    token by token.
+    `incoming_model` is the model that the client named, empty if it named none. `request.model` is the name after a
+    rewrite, or that of the base model. `rewrite` is the change of the body, None if it goes on as it came. `kinds`
+    counts what the prompt's text consists of (text_kinds.py). `is_exact` says that the prompt came as token ids, so
+    that its length needs no estimate. `unread` says why only a part of the body was read; it is empty if all was.
+    `is_stream` says that the client wants the answer token by token.
     """
 
     request: Request
@@ -66,6 +67,7 @@ class RequestReader:
     priority_of: Callable[[str], int] = Objectives().priority_of
     most_bytes: int = 1 << 20
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
+    base_model: BaseModel = field(default_factory=BaseModel)
 
     def read(
         self, headers: Mapping[str, str], body: bytes | ReceivedBody, prefix: PrefixParameters
@@ -101,7 +103,9 @@ class RequestReader:
         is_read: bool = True,
     ) -> ParsedRequest | Awaitable[ParsedRequest]:
         prompt = reading.prompt
-        wanted = (request_headers.first(headers, request_headers.REWRITE) if is_read else None) or prompt.model
+        named = (request_headers.first(headers, request_headers.REWRITE) if is_read else None) or prompt.model
+        # A body without a model is one for the base model, unless its model is in the part that wasn't read.
+        wanted = named or (self.base_model.name if is_read and not reading.unread else "")
         model, text = shorten(wanted), prompt.text
         prompt_bytes, tokens = _lengths(reading, body.size)
         objective = request_headers.first(headers, request_headers.OBJECTIVE) or ""
@@ -126,7 +130,7 @@ class RequestReader:
             prompt_bytes=prompt_bytes,
             kinds=kinds,
             body_bytes=body.size,
-            rewrite=_rewrite(body, reading, wanted) if wanted != prompt.model else None,
+            rewrite=_rewrite(body, reading, named) if named != prompt.model else None,
             is_exact=is_exact,
             unread=reading.unread,
             is_stream=prompt.is_stream,
@@ -153,7 +157,11 @@ def _lengths(reading: Reading, size: int) -> tuple[int, int | None]:
 
 def _rewrite(body: ReceivedBody, reading: Reading, model: str) -> Rewrite | None:
     place = openai.find_model_name(body.lead) if body.is_whole else reading.model_at
-    return Rewrite(place, msgspec.json.encode(model)) if place else None
+    name = msgspec.json.encode(model)
+    if place:
+        return Rewrite(place, name)
+    first = openai.find_place_for_model(body.lead) if body.is_whole else None
+    return Rewrite(first[0], b'"model":' + name + (b"," if first[1] else b"")) if first else None
 
 
 async def _counted(tokenizer: Tokenizer, parsed: ParsedRequest, text: str) -> ParsedRequest:

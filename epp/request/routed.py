@@ -12,6 +12,7 @@ import numpy as np
 from epp.pool.in_flight import InFlight
 from epp.pool.pool import Pool
 from epp.prediction.features import FeatureColumns, feature_columns
+from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog, Record
 from epp.request.outcomes import Account, Outcomes
@@ -38,6 +39,7 @@ class Bookkeeping:
     budget: ObservationBudget
     tokens: TokenEstimator
     observes_all: bool = False
+    base_model: BaseModel = field(default_factory=BaseModel)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +118,8 @@ class RoutedRequest:
     def response_started(self, status: int, *, is_stream: bool, now_s: float) -> bool:
         """Return whether to observe the response token by token, which the budget decides."""
         self.account.response_started(status)
+        if 200 <= status < 300:
+            self.books.base_model.served(self.parsed.request.model)
         self.books.pool.failures.answered(self.flight.slot, failed=status >= 500)
         # A prediction for one endpoint can't be checked on another.
         if status < 400 and is_stream and not self._was_moved:

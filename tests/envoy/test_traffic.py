@@ -171,7 +171,32 @@ async def test_a_body_may_come_in_pieces(rig: Rig, send: Send) -> None:
 async def test_a_request_on_an_unknown_path_passes_with_any_body(rig: Rig, send: Send) -> None:
     assert (await send("/v1/audio/transcriptions", body=b"\x00\xffRIFF")).body == ANSWER
     assert only_received(rig)[1].body == b"\x00\xffRIFF"
-    assert (await send("/elsewhere", body=b"x")).status == 404
+
+
+async def test_whatever_servers_serve_passes(rig: Rig, send: Send) -> None:
+    sent = [
+        ("GET", "/health", b""),
+        ("GET", "/version", b""),
+        ("POST", "/ping", b""),
+        ("GET", "/metrics?page=1", b""),
+        ("GET", "/v1/models", b""),
+        ("POST", "/tokenize", b'{"prompt": "grapes"}'),
+        ("POST", "/invocations", b"\x00\xff"),
+        ("PUT", "/any/where", b"x"),
+        ("DELETE", "/v1/responses/resp_1", b""),
+        ("OPTIONS", "/v1/chat/completions", b""),
+        ("GET", "/", b""),
+    ]
+    for method, path, body in sent:
+        answer = await send(path, method=method, body=body)
+        assert (answer.status, answer.body) == (200, ANSWER), path
+    received = [(one.method, one.path, one.body) for backend in rig.backends for one in backend.received]
+    assert sorted(received) == sorted(sent)
+
+
+async def test_a_request_without_a_model_reaches_a_server_as_it_is(rig: Rig, send: Send) -> None:
+    assert (await send(PATH, body=b'{"prompt": "x"}')).status == 200
+    assert only_received(rig)[1].body == b'{"prompt": "x"}'
 
 
 @pytest.mark.parametrize(
@@ -179,7 +204,7 @@ async def test_a_request_on_an_unknown_path_passes_with_any_body(rig: Rig, send:
     [
         ({}, b"{", "BadRequest - Error unmarshaling request body"),
         ({}, b'{"model": "\xff"}', "BadRequest - Error unmarshaling request body"),
-        ({}, b'{"prompt": "x"}', "BadRequest - model not found in request body"),
+        ({}, b"[]", "BadRequest - Error unmarshaling request body"),
         ({"x-slo-ttft-ms": "NaN"}, REQUEST, "BadRequest - x-slo-ttft-ms: expected a number of milliseconds"),
         ({"x-prediction-based-scheduling": "maybe"}, REQUEST, "BadRequest - x-prediction-based-scheduling"),
     ],
@@ -342,6 +367,9 @@ async def test_without_endpoints_the_client_gets_a_503(rig: Rig) -> None:
         rig.set_endpoints(rig.backends)
     assert (answer.status, rig.received) == (503, 0)
     assert b"inference gateway: ServiceUnavailable" in answer.body
+    assert json.loads(answer.body)["error"]["type"] == "ServiceUnavailableError"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
     await until(lambda: has_endpoints(rig, len(rig.backends)))
 
 

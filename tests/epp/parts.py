@@ -97,7 +97,7 @@ class Gateway:
         tokenizer: Tokenizer | None = None,
         overload: Overload | None = None,
     ) -> None:
-        reader = RequestReader(director.books.tokens, tokenizer)
+        reader = RequestReader(director.books.tokens, tokenizer, base_model=director.books.base_model)
         self.exchange = Exchange(reader, director, visibility, overload or Overload())
         # How long each message waits in the front.
         self.waited_s = 0.0

@@ -151,7 +151,7 @@ async def test_a_model_of_an_object_within_is_not_the_bodys() -> None:
     assert (await read(body)).request.model == "right"
 
 
-@pytest.mark.parametrize("end", [b"", b"]", b"]]}", b'], "model": 3}', b'], "model": ""}'])
+@pytest.mark.parametrize("end", [b"", b"]", b"]]}"])
 async def test_a_large_body_that_is_no_request_is_refused(end: bytes) -> None:
     with pytest.raises(BadRequestError, match="request body"):
         await read(b'{"prompt": [' + b"1," * 20_000 + b"1" + end)

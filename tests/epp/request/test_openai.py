@@ -33,9 +33,12 @@ def test_the_prompt_is_found(raw: bytes, expected: str) -> None:
     assert openai.parse_body(raw).text == expected
 
 
-@pytest.mark.parametrize(
-    "raw", [b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": 3}', b'{"messages": []}', b'{"model": ""}']
-)
+@pytest.mark.parametrize("raw", [b"{}", b'{"model": 3}', b'{"messages": []}', b'{"model": ""}', b'{"model": null}'])
+def test_a_body_need_not_name_a_model(raw: bytes) -> None:
+    assert openai.parse_body(raw).model == openai.parse_token_ids(raw).model == ""
+
+
+@pytest.mark.parametrize("raw", [b"{", b"[]", b'"x"', b"null", b"\xff\xfe"])
 def test_a_body_that_is_no_request_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequestError, match="request body"):
         openai.parse_body(raw)
