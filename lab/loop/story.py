@@ -1,7 +1,6 @@
 """The demo's course: it runs the phases and collects the measurements."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from lab.loop.configure import configure
 from lab.loop.exceptions import LoopError
 from lab.loop.load import OfferedLoad
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
@@ -23,10 +23,6 @@ from simulator.workloads.texts import sendable
 _MORE_WARM_UPS, _MORE_WARM_UP_S = 6, 8.0
 # Seconds to wait for a training pass and for the predictors to load its models, once there are enough samples.
 _PASS_S = 4.0
-# Seconds to wait until the picker applies a configuration. It reads its file once a second.
-_APPLIED_S = 20.0
-_APPLIED = re.compile(r"^headroom_epp_config_reloads_total (\S+)", re.MULTILINE)
-_REFUSED = re.compile(r"^headroom_epp_config_reload_failures_total (\S+)", re.MULTILINE)
 
 
 class Narrator(Protocol):
@@ -100,7 +96,7 @@ class _Stage:
     async def run(self, phase: Phase, planned: list[PlannedRequest], span_s: float) -> None:
         """Replay a phase's load, and return when its last request has ended."""
         if phase.configuration is not None:
-            await _configure(self.config, phase.configuration)
+            await configure(self.config, phase.configuration)
         step = self.narrator.begin(phase.title, len(planned))
 
         def note(outcome: Outcome) -> None:
@@ -110,30 +106,6 @@ class _Stage:
         started_s = self.now_s
         outcomes = await replay(self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=note)
         self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
-
-
-async def _configure(config: StackConfig, text: str) -> None:
-    """Write a configuration to the file that the picker watches, and wait until the picker applies it."""
-    if config.picker_file.read_text() == text:
-        return
-    applied, refused = await _reloads(config)
-    fresh = config.picker_file.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(config.picker_file)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_APPLIED_S):
-            while await _reloads(config) == (applied, refused):
-                await asyncio.sleep(0.05)
-    if await _reloads(config) != (applied + 1, refused):
-        raise LoopError(f"the picker didn't apply {config.picker_file}, see {config.folder / 'epp.log'}")
-
-
-async def _reloads(config: StackConfig) -> tuple[float, float]:
-    """Return how many configurations the picker has applied and refused since its start."""
-    async with aiohttp.request("GET", f"{config.picker_url}/metrics") as response:
-        page = await response.text()
-    counts = [float(found[1]) if (found := counter.search(page)) else 0.0 for counter in (_APPLIED, _REFUSED)]
-    return counts[0], counts[1]
 
 
 async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:

@@ -12,6 +12,8 @@ from lab.loop.stack import StackConfig, parts, unused_ports, write_endpoints
 from lab.loop.supervisor import Supervisor
 from tests.envoy.rig import get_json, until
 
+# The first test waits for all servers' start.
+TIMEOUT_S = 900
 # A small cache, so that all servers fit into 24 GB: 256 blocks of 128 tokens.
 _CACHE_BYTES = 256 << 20
 

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from lab.engines.vllm import MODEL
-from tests.engines.conftest import Loop
+from tests.engines.conftest import TIMEOUT_S, Loop
 from tests.envoy.rig import get, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(TIMEOUT_S)]
 
 LONG: dict[str, Any] = {
     "model": MODEL,

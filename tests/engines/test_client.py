@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pytest
 
 from tests.engines.cases import ADAPTERS, EMBEDDINGS, PLAIN, REASONING, Case
-from tests.engines.conftest import Loop
+from tests.engines.conftest import TIMEOUT_S, Loop
 from tests.engines.exchange import ask
 from tests.envoy.rig import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(TIMEOUT_S)]
 
 GROUPS: Mapping[str, Mapping[str, Case]] = {
     "tiny": PLAIN,

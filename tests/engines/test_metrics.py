@@ -6,9 +6,9 @@ import aiohttp
 import pytest
 
 from lab.engines.vllm import ADAPTERS, MODEL
-from tests.engines.conftest import Loop
+from tests.engines.conftest import TIMEOUT_S, Loop
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(TIMEOUT_S)]
 
 
 async def test_every_value_of_the_page_is_found(loop: Loop) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from lab.engines.vllm import MODEL
 from tests.engines.cases import END_OF_THOUGHT, LIKELY, TOOL
-from tests.engines.conftest import Loop
+from tests.engines.conftest import TIMEOUT_S, Loop
 from tests.envoy.rig import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(TIMEOUT_S)]
 
 HELLO = [{"role": "user", "content": "Tell me of the sea."}]
 LENGTH = {"max_tokens": 48, "ignore_eos": True, "seed": 1}

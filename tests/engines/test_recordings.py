@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import PLAIN, REASONING
-from tests.engines.conftest import Loop
+from tests.engines.conftest import TIMEOUT_S, Loop
 from tests.engines.exchange import ask
 from tests.engines.record import FOLDER, GROUPS, recorded_name
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(TIMEOUT_S)]
 
 RECORDED = {
     name: (kind, case)
@@ -28,7 +28,7 @@ async def test_a_recording_has_the_form_of_today(loop: Loop, name: str) -> None:
     assert forms(answer.body) == forms((FOLDER / f"{name}.sse").read_bytes())
 
 
-def test_each_recording_has_its_case() -> None:
+async def test_each_recording_has_its_case() -> None:
     assert {path.stem for path in FOLDER.glob("recorded-*.sse")} == set(RECORDED)
     assert PLAIN.keys().isdisjoint(REASONING)
 
