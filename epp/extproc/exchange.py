@@ -350,10 +350,14 @@ def _status_of(headers: Mapping[str, str]) -> int:
 
 def _take_in(routed: RoutedRequest, response: ResponseBody, chunk: bytes, end_of_stream: bool, now_s: float) -> None:
     """Count the output tokens that a chunk completes. `now_s` is the time when the chunk arrived."""
-    others, ended = response.other_tokens, response.ended_choices
+    stream = response.stream
+    if stream is None:
+        response.feed(chunk, end_of_stream)
+        return
+    ended = stream.ended_choices
     tokens = response.feed(chunk, end_of_stream)
-    routed.tokens_came(tokens, now_s, response.other_tokens - others)
-    if response.ended_choices > ended:
+    routed.tokens_came(tokens, now_s, stream.other_tokens - routed.other_tokens, is_exact=stream.is_exact)
+    if stream.ended_choices > ended:
         routed.choice_ended(now_s)
     if response.is_complete is not None:
         routed.stream_ended(is_complete=response.is_complete)

@@ -189,7 +189,7 @@ class Pool:
         self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
         self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
 
-    def record_gap(self, slot: int, gap_ms: float, tokens: int) -> None:
+    def record_gap(self, slot: int, gap_ms: float, tokens: float) -> None:
         """Add the time of `tokens` further output tokens to the endpoint's recent TPOT."""
         self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
 

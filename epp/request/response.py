@@ -8,13 +8,16 @@ _USAGE = b'"usage"'
 
 
 class ResponseBody:
-    """The chunks of one body. `size_bytes` counts all of them; `is_whole` says that the last one has come."""
+    """The chunks of one body. `size_bytes` counts all of them; `is_whole` says that the last one has come.
 
-    __slots__ = ("_stream", "_tail", "is_stream", "is_whole", "size_bytes")
+    `stream` is set if the response is observed.
+    """
+
+    __slots__ = ("_tail", "is_stream", "is_whole", "size_bytes", "stream")
 
     def __init__(self, *, is_stream: bool, is_observed: bool) -> None:
         self.is_stream = is_stream
-        self._stream = EventStream() if is_observed else None
+        self.stream = EventStream() if is_observed else None
         self._tail = b""
         self.size_bytes = 0
         self.is_whole = False
@@ -22,33 +25,25 @@ class ResponseBody:
     def feed(self, chunk: bytes, end_of_stream: bool) -> int:
         """Take in the next chunk; return how many output tokens it completes, 0 unless the response is observed.
 
-        Of several choices one counts, and `other_tokens` has the tokens of the others.
+        Of several choices one counts. `stream` knows more.
         """
         self.size_bytes += len(chunk)
         self.is_whole = end_of_stream
-        if self._stream is not None:
-            return self._stream.feed(chunk)
+        if self.stream is not None:
+            return self.stream.feed(chunk)
         self._keep(chunk)
         return 0
 
     @property
-    def other_tokens(self) -> int:
-        return self._stream.other_tokens if self._stream is not None else 0
-
-    @property
-    def ended_choices(self) -> int:
-        return self._stream.ended_choices if self._stream is not None else 0
-
-    @property
     def is_complete(self) -> bool | None:
         """Whether a body that has ended is a whole answer. None if that can't be told, or isn't over yet."""
-        return self._stream.is_complete if self._stream is not None and self.is_whole else None
+        return self.stream.is_complete if self.stream is not None and self.is_whole else None
 
     @property
     def usage(self) -> Usage | None:
         """The server's token counts: those so far of an observed stream, else those of the whole body."""
-        if self._stream is not None:
-            return self._stream.usage
+        if self.stream is not None:
+            return self.stream.usage
         if not self._tail or not self.is_whole:
             return None
         if not self.is_stream:

@@ -15,6 +15,7 @@ from epp.prediction.features import FeatureColumns, feature_columns
 from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog, Record
+from epp.request.event_tokens import EventTokens
 from epp.request.outcomes import Account, Outcomes
 from epp.request.parsed import ParsedRequest
 from epp.request.stretches import Pace, TokenStretches
@@ -40,6 +41,7 @@ class Bookkeeping:
     tokens: TokenEstimator
     observes_all: bool = False
     base_model: BaseModel = field(default_factory=BaseModel)
+    event_tokens: EventTokens = field(default_factory=EventTokens)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +50,8 @@ class RoutedRequest:
 
     Call the methods in the order of the events. Times are seconds of the pool's clock.
     `tokens` counts the output tokens that were seen of the choice that is followed, and `other_tokens` those of further
-    choices of the same request. The server's own count of all, if there is one, replaces both.
+    choices of the same request. The server's own count of all, if there is one, replaces both. Until then, the usage of
+    the endpoint's other responses tells how many tokens an event has that doesn't tell it.
     """
 
     books: Bookkeeping
@@ -68,6 +71,10 @@ class RoutedRequest:
     _prompt_count: int | None = None
     _output_count: int | None = None
     _choice_ended_s: float = 0.0
+    _is_exact: bool = True
+    _tokens_per_event: float = 1.0
+    # Tokens, and parts of one, that the pool doesn't know of yet.
+    _untold: float = 0.0
     _was_moved: bool = False
 
     @property
@@ -86,16 +93,25 @@ class RoutedRequest:
     @property
     def tpot_ms(self) -> float | None:
         """Mean time per output token of a choice after its first; None before there are two."""
-        output_tokens = self.output_tokens
-        if self.first_token_s is None or output_tokens is None:
+        tokens = self._choice_tokens
+        if self.first_token_s is None or tokens < 2:
             return None
-        # Choices are generated at the same time, so only one's tokens have taken it.
-        tokens = output_tokens * self.tokens / (self.tokens + self.other_tokens)
-        return (self.last_token_s - self.first_token_s) * 1000 / (tokens - 1) if tokens >= 2 else None
+        return (self.last_token_s - self.first_token_s) * 1000 / (tokens - 1)
+
+    @property
+    def _choice_tokens(self) -> float:
+        """The tokens of one choice. Choices are generated at the same time, so that only one's have taken it."""
+        if self._output_count is None:
+            return self.tokens * self._tokens_per_event
+        return self._output_count * self.tokens / max(self.tokens + self.other_tokens, 1)
+
+    @property
+    def _first_address(self) -> str:
+        return self.record.decision.endpoints[0].address
 
     def stretches_tpot_ms(self) -> list[tuple[FeatureColumns, float]]:
         """Return the features at the start of each stretch of tokens, and its time per token, once tpot_ms is known."""
-        tokens_per_event = (self.output_tokens or 0) / max(self.tokens + self.other_tokens, 1)
+        tokens_per_event = self._choice_tokens / max(self.tokens, 1)
         return [(one.features, one.tpot_ms(tokens_per_event)) for one in self.stretches.complete()]
 
     def record_decision(self) -> None:
@@ -130,8 +146,11 @@ class RoutedRequest:
             self._expect_first_token(now_s)
         return self.is_observed
 
-    def tokens_came(self, tokens: int, now_s: float, others: int = 0) -> None:
-        """Take in output tokens of an observed response, all seen at one moment. `others` are of other choices."""
+    def tokens_came(self, tokens: int, now_s: float, others: int = 0, *, is_exact: bool = True) -> None:
+        """Take in output tokens of an observed response, all seen at one moment. `others` are of other choices.
+
+        Unless the counts are exact, they are counts of events.
+        """
         if not tokens + others or not self.is_observed:
             return
         self.books.budget.spend(tokens + others)
@@ -141,6 +160,7 @@ class RoutedRequest:
         if not tokens:
             return
         self.tokens += tokens
+        self._is_exact = is_exact
         self.last_token_s = now_s
         if self.first_token_s is None:
             self._first_token(now_s)
@@ -178,6 +198,8 @@ class RoutedRequest:
         self.books.pool.finish(self.flight)
         if self.is_observed and self.tpot_ms is not None:
             self.account.generated(self.flight.slot, self.tpot_ms, self.stretches_tpot_ms())
+        if self._output_count and not self._is_exact:
+            self.books.event_tokens.learn(self._first_address, self._output_count, self.tokens + self.other_tokens)
         if self._prompt_count and self.parsed.tells_lengths:
             self.books.tokens.learn(self.parsed.request.model, self.parsed.kinds, self._prompt_count)
         self.account.ended((now_s - self.arrived_s) * 1000, self.output_tokens, response_bytes)
@@ -186,6 +208,8 @@ class RoutedRequest:
 
     def _first_token(self, now_s: float) -> None:
         self.first_token_s = now_s
+        if not self._is_exact:
+            self._tokens_per_event = self.books.event_tokens.of(self._first_address)
         self._pace.begin(now_s)
         ttft_ms = (now_s - self.arrived_s) * 1000
         self.books.pool.first_token(self.flight, now_s)
@@ -196,13 +220,17 @@ class RoutedRequest:
         self._pace.events += tokens
         if self._pace.is_due:
             self._report_pace(now_s)
-        self.books.pool.saw_tokens(self.flight, tokens, now_s)
+        self._untold += tokens * self._tokens_per_event
+        whole = int(self._untold)
+        self._untold -= whole
+        self.books.pool.saw_tokens(self.flight, whole, now_s)
         self.stretches.add(tokens, now_s)
 
     def _report_pace(self, now_s: float) -> None:
         """Tell the pool the time of the tokens since the last report, if there were any."""
         if self._pace.events:
-            self.books.pool.record_gap(self.flight.slot, *self._pace.take(now_s))
+            time_ms, events = self._pace.take(now_s)
+            self.books.pool.record_gap(self.flight.slot, time_ms, events * self._tokens_per_event)
 
     def _features_now(self) -> FeatureColumns:
         """Return the endpoint's load as another request would see it now, without this request's own share.

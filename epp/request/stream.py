@@ -132,7 +132,8 @@ class EventStream:
 
     An event counts with the chunk that completes it. A stream may have several choices, whose tokens come at the same
     time. The stream follows one of them, from its first token to its end, and then another one. `other_tokens` counts
-    the tokens of the others, and `ended_choices` the choices that were followed to their end.
+    the tokens of the others, and `ended_choices` the choices that were followed to their end. `is_exact` says that the
+    events tell their tokens.
     """
 
     __slots__ = (
@@ -144,6 +145,7 @@ class EventStream:
         "_partial",
         "_skipping",
         "ended_choices",
+        "is_exact",
         "other_tokens",
         "usage",
     )
@@ -156,7 +158,7 @@ class EventStream:
         self._followed: int | None = None
         self._counted: dict[int, int] = {}
         # Whether events carry the usage so far of their choice.
-        self._is_continuous = False
+        self._is_continuous = self.is_exact = False
         self.other_tokens = self.ended_choices = 0
         self.usage: Usage | None = None
 
@@ -212,8 +214,10 @@ class EventStream:
         counted = self._counted.get(index, 0)
         # Other servers send a usage with the last choice alone. The tokens in it haven't come at once.
         if usage and usage.output and (self._is_continuous or not choice.finish_reason):
-            self._is_continuous = True
+            self._is_continuous = self.is_exact = True
             tokens = min(max(usage.output - counted, 0), _MOST_TOKENS)
+        elif choice.token_ids is not None or choice.logprobs is not None:
+            self.is_exact = True
         is_followed = index == self._followed
         if tokens and self._followed is None:
             self._followed = index

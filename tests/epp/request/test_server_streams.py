@@ -24,6 +24,7 @@ import msgspec
 import pytest
 
 from epp.request.decisions import Record
+from epp.request.director import Director
 from epp.request.stream import EventStream
 from tests.epp.parts import CHAT, Gateway, build_director, queued_rows
 
@@ -96,10 +97,10 @@ async def test_latencies_are_those_of_the_tokens(stream: Stream) -> None:
     assert rows[:2] == [pytest.approx((first_ms, 0)), pytest.approx((0, tpot_ms))]
 
 
-async def observe(events: list[bytes]) -> tuple[Record, list[tuple[float, float]]]:
+async def observe(events: list[bytes], director: Director | None = None) -> tuple[Record, list[tuple[float, float]]]:
     """Have a picker observe a stream with an event each 10 ms, the first one a second after the request."""
     now_s = [100.0]
-    director = build_director()
+    director = director or build_director()
     director.clock = lambda: now_s[0]
     gateway = Gateway(director)
     await gateway.request_headers()
@@ -132,3 +133,15 @@ async def test_when_a_choice_has_ended_the_next_one_is_followed() -> None:
     assert record.outcome.output_tokens == 44
     assert record.outcome.tpot_ms == pytest.approx(1000 * EVENT_S)
     assert [tpot_ms for _, tpot_ms in rows] == [0, *[pytest.approx(1000 * EVENT_S)] * 2]
+
+
+async def test_the_pace_of_events_of_several_tokens_is_that_of_their_tokens() -> None:
+    """Each event has three tokens, which only the usage at the end tells. An event comes each 10 ms."""
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 102}}\n\n'
+    director = build_director(endpoints=1)
+    for _ in range(30):
+        await observe([chat(0) for _ in range(34)] + [usage], director)
+    pool = director.books.pool
+    assert pool.everyone().recent_tpot_ms[0] == pytest.approx(1000 * EVENT_S / 3, rel=0.1)
+    record, _ = await observe([chat(0)] * 34, director)
+    assert record.outcome.tpot_ms == pytest.approx(33 * 1000 * EVENT_S / 101)
