@@ -64,6 +64,12 @@ def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> 
 @click.option("--max-num-seqs", type=_COUNT, show_envvar=True, help="Most sequences in the running batch.")
 @click.option("--max-num-batched-tokens", type=_COUNT, show_envvar=True, help="Most tokens per step.")
 @click.option("--max-model-len", type=_COUNT, show_envvar=True, help="Most tokens of a request, prompt and output.")
+@click.option(
+    "--scheduling-policy",
+    type=click.Choice(["fcfs", "priority"]),
+    show_envvar=True,
+    help="Order of waiting requests: by arrival, or by the requests' priority.",
+)
 def main(imitated: Hardware, **options: Any) -> None:
     """Serve answers like vLLM's, and take as long as a continuous-batching engine would.
 
@@ -91,7 +97,7 @@ def main(imitated: Hardware, **options: Any) -> None:
 def _pop_given(options: dict[str, Any], kind: type[LinearCost] | type[Hardware]) -> dict[str, Any]:
     """Remove from `options` those that override a field of `kind`, and return those that were given."""
     names = {field.name for field in dataclasses.fields(kind)} - {"name", "cost"}
-    return {name: value for name in sorted(names) if (value := options.pop(name)) is not None}
+    return {name: value for name in sorted(names & options.keys()) if (value := options.pop(name)) is not None}
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ def _sequence(asked: Completion, hardware: Hardware, engine: Engine) -> Sequence
         parts = f"{prompt} tokens in the prompt, {output} in the completion"
         raise RequestError(400, f"this model's maximum context length is {hardware.max_model_len} tokens: {parts}")
     # The engine needs a unique id, and a client may send the same x-request-id twice.
-    return Sequence(str(uuid.uuid4()), block_hashes(text, hardware.block_tokens), prompt, output)
+    hashes = block_hashes(text, hardware.block_tokens)
+    return Sequence(str(uuid.uuid4()), hashes, prompt, output, priority=asked.priority)
 
 
 async def _events(

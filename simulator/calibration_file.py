@@ -18,6 +18,9 @@ from simulator.surface import Points
 TEXTS = ("gpu", "model", "source", "licence")
 LIMITS = ("num_blocks", "block_tokens", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 TIMES = ("host_ms", "kernel_factor")
+# A file may leave these out: the API server's time for a request before the engine gets it, and whether the engine
+# admits a prompt only if all of it fits (1) or if its first piece does (0).
+OPTIONAL = ("request_ms", "prompt_token_ms", "reserve_prompt")
 COLUMNS = ("part", "tokens", "context", "ms")
 PARTS = ("dense", "prefill_attention", "decode_attention")
 _LARGEST = 100_000_000
@@ -32,7 +35,8 @@ class Calibration:
     """A calibration file's content.
 
     Times are in ms, as measured. A step takes `kernel_factor` times the kernels' time, plus `host_ms`.
-    `notes` are free text.
+    A request reaches the engine `request_ms` after it was sent, plus `prompt_token_ms` for each token of its prompt.
+    With `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free. `notes` are free text.
     """
 
     texts: Mapping[str, str]
@@ -42,6 +46,9 @@ class Calibration:
     dense: Points
     prefill_attention: Points
     decode_attention: Points
+    request_ms: float = 0.0
+    prompt_token_ms: float = 0.0
+    reserve_prompt: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -58,6 +65,9 @@ def parse_calibration(text: str, where: str) -> Calibration:
         limits={key: _limit(values[key], f"{where}: {key}", _LARGEST_OF.get(key, _LARGEST)) for key in LIMITS},
         host_ms=_number(values["host_ms"], f"{where}: host_ms", least=0.0),
         kernel_factor=_number(values["kernel_factor"], f"{where}: kernel_factor", least=0.01),
+        request_ms=_number(values.get("request_ms", "0"), f"{where}: request_ms", least=0.0),
+        prompt_token_ms=_number(values.get("prompt_token_ms", "0"), f"{where}: prompt_token_ms", least=0.0),
+        reserve_prompt=_limit(values.get("reserve_prompt", "0"), f"{where}: reserve_prompt", 1, least=0) == 1,
         notes=tuple(notes),
         **points,
     )
@@ -68,6 +78,7 @@ def format_calibration(calibration: Calibration) -> str:
     header: dict[str, object] = dict(calibration.texts)
     header |= calibration.limits
     header |= {"host_ms": calibration.host_ms, "kernel_factor": calibration.kernel_factor}
+    header |= {key: f"{value:.5g}" for key in OPTIONAL if (value := getattr(calibration, key))}
     lines = [f"# {key}: {value}" for key, value in header.items()]
     lines += [f"# note: {note}" for note in calibration.notes]
     lines.append(",".join(COLUMNS))
@@ -78,7 +89,8 @@ def format_calibration(calibration: Calibration) -> str:
 
 
 def _header(lines: list[str], where: str) -> tuple[dict[str, str], list[str]]:
-    known = {*TEXTS, *LIMITS, *TIMES}
+    required = {*TEXTS, *LIMITS, *TIMES}
+    known = {*required, *OPTIONAL}
     values: dict[str, str] = {}
     notes: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -92,7 +104,7 @@ def _header(lines: list[str], where: str) -> tuple[dict[str, str], list[str]]:
             raise CalibrationError(f"{where}, line {number}: {key} is {problem}")
         else:
             values[key] = value
-    missing = sorted(known - values.keys())
+    missing = sorted(required - values.keys())
     if missing:
         raise CalibrationError(f"{where}: no line '# {missing[0]}: ...' at the top")
     return values, notes

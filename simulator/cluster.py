@@ -16,6 +16,8 @@ from simulator.plan import Plan
 from simulator.sequence import Sequence as InEngine
 
 _NEVER = float("inf")
+# In place of a plan's version, in the event of a request that the API server hands to its engine.
+_HAND_OVER = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +91,8 @@ class Cluster:
         self._events: list[tuple[float, int, int, int]] = []
         self._flights: dict[Hashable, Flight] = {}
         self._order = 0
+        # The requests that the endpoints' API servers have not yet handed to their engines, by their events' order.
+        self._on_the_way: dict[int, InEngine] = {}
 
     @property
     def engines(self) -> list[Engine]:
@@ -156,8 +160,10 @@ class Cluster:
                 tick(tick_at_s)
                 tick_at_s += tick_s
             elif event_at_s <= arrives_at_s:
-                _, _, index, version = heappop(events)
-                if version == self._endpoints[index].version:
+                _, order, index, version = heappop(events)
+                if version == _HAND_OVER:
+                    self._hand_over(index, self._on_the_way.pop(order), event_at_s)
+                elif version == self._endpoints[index].version:
                     self._finish_plan(index, event_at_s)
             elif arrival is not None:
                 shed += not self._arrive(arrival, arrives_at_s)
@@ -173,13 +179,22 @@ class Cluster:
         index, marks = placement
         sequence = InEngine(arrival.index, arrival.hashes, arrival.prompt_tokens, arrival.output_tokens, marks)
         self._flights[arrival.index] = Flight(arrival, index, sequence)
+        delay_ms = self._endpoints[index].engine.hardware.delay_ms(arrival.prompt_tokens)
+        if delay_ms:
+            self._order += 1
+            self._on_the_way[self._order] = sequence
+            heappush(self._events, (now_s + delay_ms / 1000, self._order, index, _HAND_OVER))
+        else:
+            self._hand_over(index, sequence, now_s)
+        return True
+
+    def _hand_over(self, index: int, sequence: InEngine, now_s: float) -> None:
         endpoint = self._endpoints[index]
         endpoint.engine.submit(sequence)
         if endpoint.plan is None:
             self._plan(index, now_s)
         elif not endpoint.is_cut:
             self._cut(index, now_s)
-        return True
 
     def _plan(self, index: int, now_s: float) -> None:
         endpoint = self._endpoints[index]

@@ -2,12 +2,14 @@
 
 The order of work is that of vLLM's V1 scheduler. Running sequences come first: one token for each that decodes, then a
 piece of the prompt for each that prefills. Waiting sequences follow in order of arrival. All share one budget of tokens
-per step. When blocks run out, the newest running sequence is preempted: it waits again and is recomputed.
+per step. When blocks run out, the newest running sequence is preempted: it waits again and is recomputed. With the
+scheduling policy "priority", the most urgent sequence is admitted first, and the least urgent one is preempted.
 
 A server plans one step at a time, because it must send each token. In virtual time, steps that only decode are planned
 together while no sequence begins or ends. Such steps differ only by the KV tokens that each adds.
 """
 
+from bisect import insort
 from collections import deque
 from collections.abc import Hashable, Iterator
 from heapq import heappop, heappush
@@ -42,6 +44,8 @@ class Engine:
         self._running: dict[Sequence, None] = {}
         self._prefilling: list[Sequence] = []
         self._ended: list[Sequence] = []
+        self._has_priorities = hardware.scheduling_policy == "priority"
+        self._submitted = 0
         # The decoding sequences: their number, their KV tokens, and how many need a new block at a step of each phase.
         # A step's phase is minus its number, modulo the block's tokens.
         self._decodes = 0
@@ -100,7 +104,12 @@ class Engine:
         """Queue a sequence. Raise ValueError if it could never be completed."""
         if not self.fits(sequence.end):
             raise ValueError(f"sequence {sequence.id} needs more KV blocks than there are")
-        self._waiting.append(sequence)
+        self._submitted += 1
+        sequence.order = self._submitted
+        if self._has_priorities:
+            insort(self._waiting, sequence, key=_rank)
+        else:
+            self._waiting.append(sequence)
 
     def abort(self, sequence_id: Hashable) -> None:
         """Drop a sequence and free its blocks. Ignore an unknown id."""
@@ -205,11 +214,11 @@ class Engine:
             raise AssertionError("planned steps ran out of blocks")
 
     def _make_room_for_decodes(self) -> bool:
-        """Preempt the newest sequences until the next step's decodes have their blocks. Return whether any was."""
+        """Preempt the last sequences until the next step's decodes have their blocks. Return whether any was."""
         phase = -self._steps % self._block_tokens
         preempted = False
         while self._needing[phase] > self.blocks.free:
-            self._preempt_newest()
+            self._preempt_last()
             preempted = True
         return preempted
 
@@ -220,7 +229,7 @@ class Engine:
             tokens = min(sequence.total - sequence.computed, budget)
             needed = self._growth(sequence, tokens)
             while not self._has_room(needed) and sequence in self._running:
-                self._preempt_newest()
+                self._preempt_last()
                 preempted = True
             if sequence not in self._running:
                 break
@@ -241,8 +250,11 @@ class Engine:
             cached = start // self._piece_tokens
             tokens = min(sequence.total - start, budget)
             needed = self._blocks_for(start + tokens) - cached * self._piece_blocks
+            reserved = needed
+            if self.hardware.reserve_prompt:
+                reserved = self._blocks_for(sequence.total) - cached * self._piece_blocks
             idle = self.blocks.idle_among(sequence.hashes[:cached])
-            if not self._has_room(needed + idle):
+            if not self._has_room(reserved + idle):
                 return idle > 0
             self._running[waiting.popleft()] = None
             self._prefilling.append(sequence)
@@ -345,10 +357,15 @@ class Engine:
         self._needing[(sequence.computed - self._steps) % self._block_tokens] -= 1
         sequence.decodes_from = None
 
-    def _preempt_newest(self) -> None:
-        sequence = next(reversed(self._running))
-        self._take_out(sequence)
-        self._waiting.appendleft(sequence)
+    def _preempt_last(self) -> None:
+        if self._has_priorities:
+            sequence = max(self._running, key=_rank)
+            self._take_out(sequence)
+            insort(self._waiting, sequence, key=_rank)
+        else:
+            sequence = next(reversed(self._running))
+            self._take_out(sequence)
+            self._waiting.appendleft(sequence)
         self.preemptions += 1
 
     def _take_out(self, sequence: Sequence) -> None:
@@ -372,3 +389,7 @@ class Engine:
         self.blocks.release(sequence.held, sequence.private)
         sequence.held, sequence.private, sequence.published = [], 0, 0
         sequence.computed = 0
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

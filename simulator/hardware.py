@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from simulator.calibration_file import Calibration, parse_calibration
 from simulator.exceptions import CalibrationError
@@ -21,7 +22,11 @@ _SHIPPED = resources.files("simulator") / "calibration"
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Hardware to imitate. The limits have vLLM's names."""
+    """Hardware to imitate. The limits have vLLM's names.
+
+    The API server hands a request to the engine after `request_ms`, and `prompt_token_ms` for each token of its prompt.
+    With `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free.
+    """
 
     name: str
     cost: StepCost
@@ -30,6 +35,14 @@ class Hardware:
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int
+    request_ms: float = 0.0
+    prompt_token_ms: float = 0.0
+    reserve_prompt: bool = False
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+
+    def delay_ms(self, prompt_tokens: int) -> float:
+        """Return the time between the arrival of a request and its arrival at the engine."""
+        return self.request_ms + self.prompt_token_ms * prompt_tokens
 
 
 def _preset(name: str, cost: LinearCost) -> Hardware:
@@ -107,7 +120,18 @@ def measured_hardware(name: str, calibration: Calibration) -> Hardware:
         limits["max_num_seqs"],
         limits["max_num_batched_tokens"],
     )
-    return Hardware(name=name, cost=cost, **limits)
+    return Hardware(
+        name=name,
+        cost=cost,
+        num_blocks=limits["num_blocks"],
+        block_tokens=limits["block_tokens"],
+        max_num_seqs=limits["max_num_seqs"],
+        max_num_batched_tokens=limits["max_num_batched_tokens"],
+        max_model_len=limits["max_model_len"],
+        request_ms=calibration.request_ms,
+        prompt_token_ms=calibration.prompt_token_ms,
+        reserve_prompt=calibration.reserve_prompt,
+    )
 
 
 @cache

@@ -44,10 +44,12 @@ class Replica:
     async def generate(self, sequence: Sequence) -> AsyncGenerator[bool, None]:
         """Yield once per token: True for the last, else False. Closing the generator early aborts the request."""
         tokens: asyncio.Queue[bool] = asyncio.Queue()
+        before, last = time.perf_counter(), False
+        if delay_ms := self.engine.hardware.delay_ms(sequence.prompt_tokens):
+            await asyncio.sleep(delay_ms / 1000 / self._speed_factor)
         self.engine.submit(sequence)
         self._streams[sequence.id] = tokens
         self._work.set()
-        before, last = time.perf_counter(), False
         try:
             last = await tokens.get()
             before, gap_s = _now_and_elapsed(before)

@@ -11,6 +11,7 @@ class Sequence:
     `total` tokens must be in the KV cache before the next one can be generated; `computed` of them are in it. While
     the sequence decodes, both numbers are those of step `decodes_from`. `cached_tokens` is None until the sequence is
     admitted for the first time. The engine ends a plan at the output token counts in `marks`, and at the last token.
+    A lower `priority` goes first, with the scheduling policy "priority"; the engine numbers sequences in `order`.
     """
 
     id: Hashable
@@ -18,6 +19,8 @@ class Sequence:
     prompt_tokens: int
     output_tokens: int
     marks: tuple[int, ...] = ()
+    priority: int = 0
+    order: int = field(default=0, init=False)
     total: int = field(init=False)
     end: int = field(init=False)
     computed: int = 0
@@ -31,6 +34,11 @@ class Sequence:
     def __post_init__(self) -> None:
         self.total = self.prompt_tokens
         self.end = self.prompt_tokens + self.output_tokens
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The place in the queue of an engine with priorities: the priority, then the order of arrival."""
+        return self.priority, self.order
 
     @property
     def next_stop(self) -> int:

@@ -5,9 +5,11 @@ from typing import Annotated
 import msgspec
 
 from simulator.exceptions import RequestError
+from simulator.prompt import BYTES_PER_TOKEN
 
 DEFAULT_OUTPUT_TOKENS = 128
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -27,13 +29,18 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/completions."""
 
     model: str
-    prompt: str
+    # A text, or ids of tokens.
+    prompt: str | Annotated[list[TokenId], msgspec.Meta(min_length=1)]
+    # A lower one goes first, with the scheduling policy "priority".
+    priority: int = 0
     stream: bool = False
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     stream_options: StreamOptions | None = None
 
     def text(self) -> bytes:
+        if isinstance(self.prompt, list):
+            return b"".join(token.to_bytes(BYTES_PER_TOKEN, "little") for token in self.prompt)
         return self.prompt.encode("utf-8", "surrogatepass")
 
     @property
@@ -49,7 +56,7 @@ class ChatCompletion(Completion, frozen=True, kw_only=True):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    prompt: str = ""
+    prompt: str | Annotated[list[TokenId], msgspec.Meta(min_length=1)] = ""
 
     def text(self) -> bytes:
         rendered = (f"<|im_start|>{m.role}\n{_content(m)}<|im_end|>\n" for m in self.messages)

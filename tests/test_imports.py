@@ -21,6 +21,7 @@ ARROWS = {
     "epp": {"model_store", "serving"},
     "simulator": {"serving"},
     "lab": {"model_store", "serving", "trainer", "predictor", "epp", "simulator"},
+    "headroom": {"lab"},
     "scripts": {"model_store", "serving", "trainer", "predictor", "epp", "simulator", "lab"},
 }
 # The picker's embedded client runs the predictor's engine in its own process.

@@ -1,4 +1,4 @@
-"""Make the shipped calibrations from published measurements, and check these and an operator's own."""
+"""Make the shipped calibrations from published measurements, measure servers, and check what operators measured."""
 
 from pathlib import Path
 from statistics import median
@@ -11,6 +11,7 @@ from lab.calibration.errors import decode_steps, figures_of
 from lab.calibration.kernels import PACKAGE, read_kernels
 from lab.calibration.pairs import PAIRS, Pair
 from lab.calibration.served import imitate, read_served
+from lab.calibration.server.command import calibrate
 from simulator.calibration_file import PARTS, format_calibration
 from simulator.exceptions import CalibrationError
 from simulator.hardware import hardware, measured_hardware, read_calibration
@@ -29,9 +30,24 @@ _JSON = click.option(
 )
 
 
-@click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """A group in which a URL in place of a command means `server URL`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith(("http://", "https://")):
+            args = ["server", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Make and check calibrations: tables of an engine's step times, for `python -m simulator --hardware`."""
+    """Make and check calibrations: tables of an engine's step times, for `python -m simulator --hardware`.
+
+    `calibrate.py http://HOST:PORT` measures a running server, as `headroom calibrate` does.
+    """
+
+
+main.add_command(calibrate, "server")
 
 
 @main.command()

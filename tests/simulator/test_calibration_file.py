@@ -129,3 +129,14 @@ def test_many_rows_are_read_and_too_many_contexts_are_refused(tmp_path: Path) ->
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert hardware(own(tmp_path, "\ufeff" + OWN)).num_blocks == 1000
+
+
+def test_the_hosts_time_and_the_admission_of_prompts_are_optional(tmp_path: Path) -> None:
+    text = OWN.replace("# note", "# request_ms: 2.5\n# prompt_token_ms: 0.01\n# reserve_prompt: 1\n# note")
+    read = hardware(own(tmp_path, text))
+    assert (read.delay_ms(100), read.reserve_prompt) == (3.5, True)
+    plain = hardware(own(tmp_path, OWN))
+    assert (plain.delay_ms(100), plain.reserve_prompt) == (0.0, False)
+    written = format_calibration(parse_calibration(text, "own"))
+    assert format_calibration(parse_calibration(written, "written")) == written
+    assert "# request_ms: 2.5\n" in written

@@ -178,3 +178,14 @@ def test_steps_begun_returns_the_rest_of_the_step_in_progress() -> None:
     assert flight.first_token_s is not None
     for now_s, left_s in left[1:]:
         assert now_s + left_s == pytest.approx(flight.first_token_s)
+
+
+def test_the_host_hands_requests_to_the_engine_after_its_own_time() -> None:
+    arrivals = [arrival(0, 0.0), arrival(1, 0.003)]
+    hardware = dataclasses.replace(SMALL, request_ms=4.0, prompt_token_ms=0.1)
+    delayed, prompt = Watching(), Watching()
+    Cluster([hardware], 16, delayed).run(arrivals)
+    Cluster([SMALL], 16, prompt).run([dataclasses.replace(one, arrival_s=one.arrival_s + 0.008) for one in arrivals])
+    ends = [sorted((flight.first_token_s, flight.ended_s) for flight in one.ended_flights) for one in (delayed, prompt)]
+    assert ends[0] == ends[1]
+    assert delayed.ended_flights[0].ttft_ms == pytest.approx(prompt.ended_flights[0].ttft_ms + 8.0)

@@ -255,3 +255,25 @@ def test_the_first_token_waits_for_earlier_prompts() -> None:
 
     waits = [steps_until_first_token(ahead) for ahead in (0, 2, 8)]
     assert waits[0] < waits[1] < waits[2]
+
+
+def test_with_priorities_the_least_urgent_sequence_makes_room() -> None:
+    hardware = dataclasses.replace(SMALL, num_blocks=8, scheduling_policy="priority")
+    engine = Engine(hardware)
+    for name, priority in (("late", 9), ("urgent", 0), ("soon", 1)):
+        one = sequence(name, prompt=32, output=40)
+        one.priority = priority
+        engine.submit(one)
+    _, ended, _ = run(engine)
+    assert ended == ["urgent", "soon", "late"]
+    assert engine.preemptions
+
+
+@pytest.mark.parametrize(("reserve", "running"), [(False, 2), (True, 1)])
+def test_an_engine_may_admit_a_prompt_only_if_all_of_it_fits(reserve: bool, running: int) -> None:
+    engine = Engine(dataclasses.replace(SMALL, num_blocks=10, reserve_prompt=reserve))
+    engine.submit(sequence("first", prompt=48, output=20))
+    engine.submit(sequence("long", prompt=128, output=4))
+    engine.step()
+    assert engine.running == running
+    assert run(engine)[1] == ["first", "long"]

@@ -192,3 +192,14 @@ async def test_the_metrics_page_counts_tokens_and_requests(client: aiohttp.Clien
         "vllm:time_to_first_token_seconds_count": 1,
         "vllm:time_per_output_token_seconds_count": 4,
     }
+
+
+async def test_a_prompt_may_be_token_ids(client: aiohttp.ClientSession) -> None:
+    body = {"model": "m", "prompt": list(range(300, 364)), "max_tokens": 1}
+    for cached in (0, 48):
+        async with client.post("/v1/completions", json=body) as response:
+            usage = (await response.json())["usage"]
+        assert usage["prompt_tokens"] == 64
+        assert usage["prompt_tokens_details"]["cached_tokens"] == cached
+    async with client.post("/v1/completions", json={**body, "prompt": []}) as response:
+        assert response.status == 400
