@@ -5,13 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from epp.pool.progress import Counted
-from epp.pool.state import OWN
+from epp.pool.state import OWN, REQUESTS
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Floats
 
 _DECODING, _DECODING_SINCE, _OBSERVED, _TOKEN_AT, _RECENT_TPOT = (
     OWN.index(name) for name in ("decoding", "decoding_since_s", "observed", "token_at_s", "recent_tpot_ms")
 )
+
+
+# Seconds from a request's dispatch until an engine's page shows it, about: its way there, and a step.
+UNSEEN_S = 0.05
+# Age of a page up to which its queue counts as it is. A little more, since rounds of scrapes vary in length.
+_FRESH_S = 1.2 * UNSEEN_S
 
 
 @dataclass(slots=True, eq=False)
@@ -52,3 +58,21 @@ def uncounted_tokens(own: Floats, now_s: float) -> Floats:
         tokens = decoding_s * 1000 / own[_RECENT_TPOT]
     estimate: Floats = np.where(np.isfinite(tokens), tokens, 0.0)
     return estimate
+
+
+def load_now(scraped: Floats, own: Floats, age_s: Floats) -> tuple[Floats, Floats]:
+    """Return the waiting and running requests of endpoints: those of the last page, brought up to date.
+
+    `scraped` and `own` have the rows SCRAPED and OWN. What has changed since the page, `age_s` ago, are the picker's
+    own requests: one that ended counts no longer; one that was sent counts as waiting for UNSEEN_S, then as running.
+    Once a page is older than that, no more of the picker's own requests wait than have no first token. Other senders'
+    requests stay as they were.
+    """
+    waiting, running, _, _, dispatched_before, in_flight_before, prefilling_before = scraped
+    dispatched, in_flight, prefilling, just_sent = own[: len(REQUESTS) + 1]
+    total = np.maximum(waiting + running + in_flight - in_flight_before, 0.0)
+    unseen = np.minimum(np.maximum(dispatched - dispatched_before, 0.0), np.minimum(just_sent, in_flight))
+    own_waiting = np.minimum(waiting, np.maximum(prefilling - unseen, 0.0))
+    queue = np.where(age_s > _FRESH_S, own_waiting + np.maximum(waiting - prefilling_before, 0.0), waiting)
+    now_waiting: Floats = np.minimum(queue, total) + unseen
+    return now_waiting, np.maximum(total - now_waiting, 0.0)

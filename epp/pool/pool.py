@@ -3,6 +3,7 @@
 import heapq
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from epp.pool.candidates import Candidates, adapters_of, candidates_of
 from epp.pool.failures import Failures
-from epp.pool.in_flight import InFlight, ms_since_token, uncounted_tokens
+from epp.pool.in_flight import UNSEEN_S, InFlight, load_now, ms_since_token, uncounted_tokens
 from epp.pool.model_costs import ModelCosts
 from epp.pool.prefix_index import PrefixIndex
 from epp.pool.progress import Progress
@@ -31,12 +32,14 @@ from epp.scheduling.snapshot import (
 
 logger = logging.getLogger("headroom.epp.pool")
 
-_WAITING, _RUNNING, _KV_USAGE, _UPDATED_AT, _DISPATCHED_BEFORE = range(len(SCRAPED))
+_KV_USAGE, _UPDATED_AT = SCRAPED.index("kv_usage"), SCRAPED.index("updated_at_s")
 (
+    _DISPATCHED,
     _IN_FLIGHT,
+    _PREFILLING,
+    _JUST_SENT,
     _PREFILL_TOKENS,
     _DECODE_TOKENS,
-    _DISPATCHED,
     _DECODING,
     _DECODING_SINCE,
     _OBSERVED,
@@ -85,6 +88,7 @@ class Pool:
         self._in_flight_total = 0
         self._expected: list[tuple[float, int, InFlight]] = []
         self._order = count()
+        self._just_sent: deque[tuple[float, int]] = deque()
         self._freed_at_s: dict[int, float] = {}
         self._model_costs = ModelCosts()
         self.slowdowns = Slowdowns(clock, self._log_slowdown)
@@ -114,6 +118,10 @@ class Pool:
     def in_flight_total(self) -> int:
         """Requests in flight through this process."""
         return self._in_flight_total
+
+    def in_flight_on(self, slot: int) -> float:
+        """Return the requests in flight on the slot's endpoint, through all workers."""
+        return self._state.requests(slot)[1]
 
     def slot_of(self, address: str) -> int | None:
         return self._slot_by_address.get(address)
@@ -177,7 +185,7 @@ class Pool:
             running,
             min(max(kv_usage, 0.0), 1.0),
             self._clock(),
-            self._state.dispatched(slot),
+            *self._state.requests(slot),
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float, at_s: float) -> None:
@@ -216,10 +224,10 @@ class Pool:
         """Return the candidates for a request: the endpoints with fresh metrics, or all when none is fresh.
 
         Endpoints that fail their requests are left out, unless more than half of the candidates do. `subset` limits the
-        candidates to these hosts. Requests sent since an endpoint's last scrape count as waiting.
+        candidates to these hosts. The load counts what the picker's own requests have done since the last scrape.
         """
         now_s = self._clock()
-        self._pass_first_tokens(now_s)
+        self._catch_up(now_s)
         candidates = self._all
         if subset is not None:
             candidates = candidates.only(np.array([host in subset for host in candidates.hosts], dtype=bool))
@@ -236,7 +244,7 @@ class Pool:
     def tpot_slos(self, slots: Indices) -> TpotSlos:
         """Return the TPOT objectives and the progress of the requests in flight on these endpoints."""
         now_s = self._clock()
-        self._pass_first_tokens(now_s)
+        self._catch_up(now_s)
         return self._progress.tpot_slos(slots, now_s)
 
     def everyone(self) -> Snapshot:
@@ -262,7 +270,10 @@ class Pool:
         own = self._own
         flight = InFlight(slot, request, uncached, max(uncached + int(own[_PREFILL_TOKENS, slot]), 1))
         own[_IN_FLIGHT, slot] += 1
+        own[_PREFILLING, slot] += 1
         own[_DISPATCHED, slot] += 1
+        own[_JUST_SENT, slot] += 1
+        self._just_sent.append((self._clock() + UNSEEN_S, slot))
         own[_PREFILL_TOKENS, slot] += uncached
         self._in_flight_total += 1
         self._flights.setdefault(slot, set()).add(flight)
@@ -293,6 +304,7 @@ class Pool:
             return
         flight.has_first_token = True
         own = self._own
+        own[_PREFILLING, flight.slot] -= 1
         own[_PREFILL_TOKENS, flight.slot] -= flight.prefill_tokens
         flight.prefill_tokens = 0
         flight.decode_tokens += flight.request.input_tokens
@@ -310,6 +322,7 @@ class Pool:
         flights = self._flights[slot]
         flights.discard(flight)
         own[_IN_FLIGHT, slot] -= 1
+        own[_PREFILLING, slot] -= not flight.has_first_token
         own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
         own[_DECODE_TOKENS, slot] -= flight.decode_tokens
         if flight.counted:
@@ -349,22 +362,22 @@ class Pool:
 
     def _as_they_are(self, candidates: Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
-        self._pass_first_tokens(now_s)
+        self._catch_up(now_s)
         age_s = now_s - self._state.scraped[_UPDATED_AT, candidates.taken]
         return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
 
     def _snapshot_of(
         self, candidates: Candidates, age_s: Floats, stale: Bools, request: Request, now_s: float
     ) -> Snapshot:
-        waiting, running, kv_usage, _, dispatched_before = self._state.scraped[:, candidates.taken]
+        scraped = self._state.scraped[:, candidates.taken]
         own = self._state.own_rows(candidates.taken)
         slowdown = self.slowdowns.factors[candidates.taken]
-        unseen = np.minimum(np.maximum(own[_DISPATCHED] - dispatched_before, 0.0), own[_IN_FLIGHT])
+        waiting, running = load_now(scraped, own, age_s)
         return Snapshot(
             slots=candidates.slots,
-            waiting=waiting + unseen,
-            running=running.copy(),
-            kv_usage=kv_usage.copy(),
+            waiting=waiting,
+            running=running,
+            kv_usage=scraped[_KV_USAGE].copy(),
             metrics_age_s=age_s,
             stale=stale,
             in_flight=own[_IN_FLIGHT],
@@ -386,7 +399,12 @@ class Pool:
             output_tokens=self._output_tokens,
         )
 
-    def _pass_first_tokens(self, now_s: float) -> None:
+    def _catch_up(self, now_s: float) -> None:
+        """Take in what only the time tells: requests that are no longer just sent, and expected first tokens."""
+        while self._just_sent and self._just_sent[0][0] <= now_s:
+            _, slot = self._just_sent.popleft()
+            # The slot may have been cleared for another endpoint.
+            self._own[_JUST_SENT, slot] = max(self._own[_JUST_SENT, slot] - 1, 0.0)
         expected = self._expected
         while expected and expected[0][0] <= now_s:
             flight = heapq.heappop(expected)[2]

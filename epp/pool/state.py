@@ -14,16 +14,29 @@ from epp.scheduling.snapshot import TPOT_SLOS_MS, Floats, Indices
 # Greatest number of endpoints in a pool.
 CAPACITY = 8192
 
-SCRAPED = ("waiting", "running", "kv_usage", "updated_at_s", "dispatched_before")
+# By endpoint. The three rows `..._before` are the picker's own requests at the time of the scrape (REQUESTS).
+SCRAPED = (
+    "waiting",
+    "running",
+    "kv_usage",
+    "updated_at_s",
+    "dispatched_before",
+    "in_flight_before",
+    "prefilling_before",
+)
 ADDED = (
+    "dispatched",
     "in_flight",
+    "prefilling",
+    "just_sent",
     "prefill_tokens",
     "decode_tokens",
-    "dispatched",
     "decoding",
     "decoding_since_s",
     "observed",
 )
+# Requests sent since the endpoint joined, in flight, and in flight without a first token: the first rows of ADDED.
+REQUESTS = ADDED[:3]
 LEAST = ("tightest_tpot_slo_ms",)
 LATEST = ("token_at_s",)
 AVERAGED = ("recent_ttft_ms", "recent_tokens_ahead", "recent_tpot_ms")
@@ -76,7 +89,8 @@ class PoolState:
         self.own = self.workers[worker]
         self.by_tpot_slo = by_tpot_slo.reshape(workers, len(BY_TPOT_SLO), len(TPOT_SLOS_MS), CAPACITY)
         self.own_by_tpot_slo = self.by_tpot_slo[worker]
-        self._dispatched = self.workers[:, OWN.index("dispatched")]
+        self._in_flight = self.workers[:, OWN.index("in_flight")]
+        self._requests = self.workers[:, : len(REQUESTS)]
         if memory is None:
             self.clear_all()
 
@@ -100,11 +114,12 @@ class PoolState:
 
     def is_idle(self, slot: int) -> bool:
         """Return whether no worker has anything in flight on the slot."""
-        return not self.workers[:, OWN.index("in_flight"), slot].any()
+        return not self._in_flight[:, slot].any()
 
-    def dispatched(self, slot: int) -> float:
-        """Return the number of requests sent to the slot's endpoint since it joined, by all workers."""
-        return float(sum(self._dispatched[:, slot].tolist()))
+    def requests(self, slot: int) -> list[float]:
+        """Return the slot's REQUESTS, by all workers."""
+        counts: list[float] = self._requests[:, :, slot].sum(axis=0).tolist()
+        return counts
 
     def own_rows(self, slots: slice | Indices) -> Floats:
         """Return [OWN, slots] combined over all workers: sums, minima, maxima, and means of averages."""

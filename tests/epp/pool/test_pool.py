@@ -3,6 +3,7 @@ import mmap
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,73 @@ def test_a_request_that_ended_before_the_next_scrape_is_not_waiting() -> None:
     pool = make_pool(1)
     pool.finish(pool.dispatch(0, request(), 0))
     assert pool.snapshot(request()).waiting.tolist() == [0]
+
+
+def load(pool: Pool) -> tuple[float, float]:
+    """Return the waiting and running requests of the first endpoint."""
+    found = pool.snapshot(request())
+    return float(found.waiting[0]), float(found.running[0])
+
+
+def timed_pool() -> tuple[Pool, Clock]:
+    clock = Clock(1000.0)
+    pool = Pool(PrefixIndex(10), 60.0, clock=clock)
+    pool.replace_endpoints([endpoint(0)])
+    return pool, clock
+
+
+def test_between_two_scrapes_own_requests_start_and_end() -> None:
+    pool, clock = timed_pool()
+    first, second = pool.dispatch(0, request(), 0), pool.dispatch(0, request(), 0)
+    pool.record_metrics(0, waiting=0, running=2, kv_usage=0.1)
+    clock.now_s += 0.03
+    third = pool.dispatch(0, request(), 0)
+    assert load(pool) == (1, 2)
+    pool.finish(first)
+    assert load(pool) == (1, 1)
+    clock.now_s += 0.06
+    assert load(pool) == (0, 2)
+    pool.finish(second)
+    pool.finish(third)
+    assert load(pool) == (0, 0)
+
+
+def test_an_old_queue_is_no_longer_than_own_requests_without_a_first_token() -> None:
+    pool, clock = timed_pool()
+    flights = [pool.dispatch(0, request(), 0) for _ in range(5)]
+    for flight in flights[:2]:
+        pool.first_token(flight, clock.now_s)
+    pool.record_metrics(0, waiting=3, running=2, kv_usage=0.1)
+    pool.first_token(flights[2], clock.now_s)
+    assert load(pool) == (3, 2)
+    clock.now_s += 0.3
+    assert load(pool) == (2, 3)
+    pool.finish(flights[3])
+    assert load(pool) == (1, 3)
+
+
+def test_requests_of_others_stay_as_scraped() -> None:
+    pool, clock = timed_pool()
+    own = pool.dispatch(0, request(), 0)
+    pool.first_token(own, clock.now_s)
+    pool.record_metrics(0, waiting=4, running=6, kv_usage=0.1)
+    pool.finish(own)
+    clock.now_s += 0.5
+    assert load(pool) == (4, 5)
+    pool.dispatch(0, request(), 0)
+    assert load(pool) == (5, 5)
+
+
+def test_requests_just_sent_leave_with_their_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.pool.pool._REST_S", 0.0)
+    pool, clock = timed_pool()
+    pool.finish(pool.dispatch(0, request(), 0))
+    pool.replace_endpoints([endpoint(1)])
+    assert list(pool.endpoints) == [0]
+    clock.now_s += 1.0
+    assert load(pool) == (0, 0)
+    pool.dispatch(0, request(), 0)
+    assert load(pool) == (1, 0)
 
 
 def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> None:
