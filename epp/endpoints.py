@@ -173,6 +173,7 @@ def _election(config: Config, client: "Client") -> "LeaderElection":
 
 
 def _scrape_config(config: Config) -> ScrapeConfig:
+    interval_s, most_interval_s = config.refresh_metrics_interval
     return ScrapeConfig(
         engine=configured_engine(
             config.model_server_type,
@@ -181,7 +182,8 @@ def _scrape_config(config: Config) -> ScrapeConfig:
             kv_usage=config.kv_cache_usage_percentage_metric,
             lora=config.lora_info_metric,
         ),
-        interval_s=config.refresh_metrics_interval,
+        interval_s=interval_s,
+        most_interval_s=most_interval_s,
         idle_interval_s=config.idle_metrics_interval,
         staleness_s=config.metrics_staleness_threshold,
         scheme=config.model_server_metrics_scheme,

@@ -26,6 +26,21 @@ class Duration(click.ParamType[float]):
         return sum(float(part[1]) * _UNIT_S[part[2]] for part in parts)
 
 
+class DurationRange(click.ParamType[tuple[float, float]]):
+    """A Go duration, or two joined by a dash: `50ms` or `50ms-500ms`, converted to the two bounds in seconds."""
+
+    name = "duration or range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        least, dash, most = str(value).partition("-")
+        least_s, most_s = (Duration().convert(text, param, ctx) for text in (least, most if dash else least))
+        if least_s > most_s:
+            self.fail(f"{value!r}: the first bound is longer than the second", param, ctx)
+        return least_s, most_s
+
+
 def double_dashes(arguments: Sequence[str]) -> list[str]:
     """Return `arguments` with two dashes before each name. Go accepts one dash or two; click only two."""
     return [f"-{argument}" if _SINGLE_DASH.fullmatch(argument) else argument for argument in arguments]

@@ -159,6 +159,8 @@ def _register_scraping(metrics: Metrics, scraper: Scraper) -> None:
         f"{prefix}_rejected_values_total", "Scraped values rejected as implausible", lambda: counts.rejected_values
     )
     metrics.register_value(f"{prefix}_stale_endpoints", "Endpoints whose metrics are too old", lambda: scraper.stale)
+    interval = "Present time between two scrapes of the endpoint"
+    metrics.register_values(f"{prefix}_interval_seconds", interval, "endpoint", lambda: scraper.intervals_s)
     metrics.register_value(f"{prefix}_max_age_seconds", "Age of the oldest metrics", lambda: scraper.max_age_s)
 
 

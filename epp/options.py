@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from epp.flags import Duration
+from epp.flags import Duration, DurationRange
 
 C = TypeVar("C", bound=Callable[..., Any])
 Option = Callable[[C], C]
@@ -114,7 +114,12 @@ _OPTIONS: tuple[Any, ...] = (
     _option("total-running-requests-metric", None, "Gauge of running requests.  [default: the type's]"),
     _option("kv-cache-usage-percentage-metric", None, "Gauge of KV cache usage.  [default: the type's]"),
     _option("lora-info-metric", None, "Gauge of LoRA adapters.  [default: the type's]"),
-    _option("refresh-metrics-interval", "50ms", "Pause between scrapes while there is traffic.", _DURATION),
+    _option(
+        "refresh-metrics-interval",
+        "50ms-500ms",
+        "Pause between scrapes while there is traffic. A range: long where all requests come through this picker.",
+        DurationRange(),
+    ),
     _option("idle-metrics-interval", "1s", "Pause between scrapes while there is no traffic.", _DURATION),
     _option(
         "metrics-staleness-threshold",

@@ -18,6 +18,7 @@ from epp.scraping.engines import (
     labelled_engine,
 )
 from epp.scraping.metrics_page import MOST_ADAPTERS
+from epp.scraping.pace import ScrapeInterval, ScrapePace
 from epp.scraping.page_address import PageLocator
 from epp.scraping.page_reader import Load, PageReader, Value
 from epp.scraping.target import ScrapeCounts, ScrapeTarget, ScrapeTimeouts
@@ -28,6 +29,8 @@ logger = logging.getLogger("headroom.epp.scrape")
 _SWEEP_S = 0.1
 # Least seconds between two ticks. With many endpoints, one tick asks several of them.
 _MIN_TICK_S = 0.004
+# Scrapes of an endpoint before its metrics are stale: it dies between two of them, and one may be late.
+_SCRAPES_UNTIL_STALE = 4
 _FLAGS = {
     "waiting": "--total-queued-requests-metric",
     "running": "--total-running-requests-metric",
@@ -39,13 +42,15 @@ _FLAGS = {
 class ScrapeConfig:
     """The pages to read, their addresses, and the interval. `port` 0 is the endpoint's own.
 
-    Each endpoint is asked every `interval_s` while decisions are made and for `linger_s` after the last one, and
-    otherwise every `idle_interval_s`, or twice in `staleness_s` if that is more often. When there are more endpoints
-    than `max_pages_per_s` allows, each is asked less often.
+    While decisions are made, and for `linger_s` after the last one, each endpoint is asked every `interval_s`. If the
+    picker's own requests explain its load, the interval grows up to `most_interval_s`, but not beyond a quarter of
+    `staleness_s`. Otherwise each is asked every `idle_interval_s`, or twice in `staleness_s` if that is more often.
+    When there are more endpoints than `max_pages_per_s` allows, each is asked less often.
     """
 
     engine: EngineMetrics = field(default_factory=lambda: configured_engine("vllm"))
     interval_s: float = 0.05
+    most_interval_s: float = 0.0
     idle_interval_s: float = 1.0
     linger_s: float = 2.0
     staleness_s: float = 2.0
@@ -65,10 +70,12 @@ class Scraper:
         self._config = config
         if min(config.interval_s, config.max_pages_per_s) <= 0:
             raise ConfigError("--refresh-metrics-interval: expected a time longer than 0")
+        most_s = min(config.most_interval_s, config.staleness_s / _SCRAPES_UNTIL_STALE)
+        self._bounds = ScrapeInterval(config.interval_s, max(config.interval_s, most_s))
         self._idle_interval_s = max(config.interval_s, min(config.idle_interval_s, config.staleness_s / 2))
         self._locator = PageLocator(config.scheme, config.port, config.path, config.verify_tls)
         self._targets: dict[int, ScrapeTarget] = {}
-        self._rotation: list[ScrapeTarget] = []
+        self._rotation: list[tuple[int, ScrapeTarget]] = []
         self._next = 0
         self._credit = 0.0
         self._jitter = 1.0
@@ -94,6 +101,14 @@ class Scraper:
         if not self._targets:
             return 0.0
         return time.monotonic() - min(target.page_at for target in self._targets.values())
+
+    @property
+    def intervals_s(self) -> dict[str, float]:
+        """The present time between two scrapes of each endpoint, by its name."""
+        return {
+            target.endpoint.name: self._idle_interval_s if self._resting else target.pace.seconds
+            for target in self._targets.values()
+        }
 
     def note_demand(self) -> None:
         """Note that a decision is being made, so that metrics stay fresh for a while. This is cheap."""
@@ -129,6 +144,8 @@ class Scraper:
         resting, self._resting = self._resting, now - self._wanted_at > self._config.linger_s
         if resting and not self._resting:
             self._ticked_at = now
+            for target in self._targets.values():
+                target.pace.quicken()
         count = len(self._rotation)
         interval_s = self._interval_s(count)
         # A busy event loop does not catch up on missed requests: the interval gets longer, and nothing piles up.
@@ -136,7 +153,9 @@ class Scraper:
         self._ticked_at = now
         while self._credit >= 1.0 and count:
             self._credit -= 1.0
-            self._turn().ask(now)
+            slot, target = self._turn()
+            if self._resting or target.pace.is_due(now):
+                target.ask(now, self._pool.in_flight_on(slot))
         pause_s = min(_SWEEP_S, interval_s / 10)
         return pause_s if self._resting else max(_MIN_TICK_S, min(pause_s, interval_s / max(count, 1)))
 
@@ -145,8 +164,11 @@ class Scraper:
         interval_s = self._idle_interval_s if self._resting else config.interval_s
         return max(interval_s, count / config.max_pages_per_s) * self._jitter
 
-    def _turn(self) -> ScrapeTarget:
-        """Return the next endpoint of the rotation. Rounds vary in length, so that pickers don't ask in step."""
+    def _turn(self) -> tuple[int, ScrapeTarget]:
+        """Return the slot of the rotation's next endpoint, and the endpoint.
+
+        Rounds vary in length, so that pickers don't ask in step.
+        """
         if self._next >= len(self._rotation):
             self._next = 0
             self._jitter = random.uniform(0.9, 1.1)
@@ -157,7 +179,7 @@ class Scraper:
         self._sweep_at = now + _SWEEP_S
         if self._follow():
             self._wanted_at = now
-        for target in self._rotation:
+        for target in self._targets.values():
             target.expire(now)
             stale = now - target.page_at > self._config.staleness_s
             if stale != target.stale:
@@ -178,7 +200,7 @@ class Scraper:
         for slot in new:
             self._targets[slot] = self._target(endpoints[slot], slot)
         if gone or new:
-            self._rotation = list(self._targets.values())
+            self._rotation = list(self._targets.items())
         if new and self._interval_s(len(self._rotation)) > self._config.staleness_s:
             logger.warning(
                 "%d endpoints at %g pages a second can't be kept fresher than %g s",
@@ -197,6 +219,7 @@ class Scraper:
             PageReader(engines_to_try(config.engine, endpoint.labels)),
             config.timeouts,
             self.counts,
+            ScrapePace(self._bounds),
             lambda target, load: self._record(slot, target, load),
         )
 
@@ -204,6 +227,7 @@ class Scraper:
         # Between two sweeps, another endpoint may have taken the slot.
         endpoint = self._pool.endpoints.get(slot)
         if endpoint is not None and endpoint.address == target.endpoint.address:
+            target.pace.page_came(load.waiting + load.running, self._pool.in_flight_on(slot))
             self._pool.record_metrics(slot, *load)
         for value in target.reader.values:
             if value.missing or value.rejected:

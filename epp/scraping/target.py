@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from epp.exceptions import ScrapeError
 from epp.scheduling.snapshot import Endpoint
+from epp.scraping.pace import ScrapePace
 from epp.scraping.page_address import PageAddress
 from epp.scraping.page_connection import PageConnection
 from epp.scraping.page_reader import Load, PageReader
@@ -49,11 +50,13 @@ class ScrapeTarget:
         reader: PageReader,
         timeouts: ScrapeTimeouts,
         counts: ScrapeCounts,
+        pace: ScrapePace,
         record: Callable[["ScrapeTarget", Load], None],
     ) -> None:
         self.endpoint = endpoint
         self.address = address
         self.reader = reader
+        self.pace = pace
         self.stale = False
         self.last_error: ScrapeError | None = None
         self._timeouts = timeouts
@@ -66,10 +69,14 @@ class ScrapeTarget:
         self._failures = 0
         self.page_at = time.monotonic()
 
-    def ask(self, now: float) -> None:
-        """Ask for the page if it is time to; `now` is a time of the monotonic clock."""
+    def ask(self, now: float, own: float) -> None:
+        """Ask for the page if it is time to; `now` is a time of the monotonic clock.
+
+        `own` is the number of the picker's own requests on the endpoint.
+        """
         if self._deadline is not None or now < self._retry_at:
             return
+        self.pace.asked(now, own)
         if self._connection is None:
             self._open(now)
         else:
@@ -123,6 +130,7 @@ class ScrapeTarget:
         self._deadline = None
         self._counts.failures[error.kind] += 1
         self.last_error = error
+        self.pace.quicken()
         self._failures += 1
         pause_s = min(_FIRST_BACKOFF_S * 2 ** min(self._failures - 1, 16), self._timeouts.backoff_s)
         self._retry_at = now + pause_s * random.uniform(0.75, 1.0)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 
 from epp.scheduling.configuration.config import load_scheduler
 from lab.evaluation.policies.heuristics import HEURISTICS
-from lab.evaluation.policies.picker import Picker, Predicted
+from lab.evaluation.policies.picker import SCRAPE_S, Picker, Predicted
 from lab.evaluation.replay.judging import Judge
 from lab.evaluation.replay.learning import LearningSettings, VirtualTrainer
-from lab.evaluation.replay.replay import SCRAPE_S
 from lab.loop.load import OfferedLoad
 from lab.loop.policies import PREDICTION_HEADER, WARM_UP_PHASE, Phase
 from simulator.arrival import Arrival, Scenario

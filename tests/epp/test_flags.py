@@ -4,7 +4,7 @@ import sys
 import click
 import pytest
 
-from epp.flags import Duration, double_dashes
+from epp.flags import Duration, DurationRange, double_dashes
 from tests.live import PATIENCE_S
 
 
@@ -17,6 +17,19 @@ def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
 def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="not a duration"):
         Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds"), [("50ms", (0.05, 0.05)), ("50ms-500ms", (0.05, 0.5)), ("1s-1m30s", (1.0, 90.0))]
+)
+def test_an_interval_is_fixed_or_a_range(text: str, bounds: tuple[float, float]) -> None:
+    assert DurationRange().convert(text, None, None) == bounds
+
+
+@pytest.mark.parametrize("text", ["", "50ms-", "-50ms", "50ms-100ms-1s", "2s-1s"])
+def test_an_invalid_range_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"not a duration|longer than the second"):
+        DurationRange().convert(text, None, None)
 
 
 def test_flags_may_begin_with_one_dash() -> None:

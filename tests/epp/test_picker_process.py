@@ -94,6 +94,8 @@ async def test_every_metric_of_the_contract_is_there(tmp_path: Path) -> None:
     assert values["inference_extension_plugin_duration_seconds_count", "Scorer", "queue-scorer", "queue-scorer"] == 1
     assert values["inference_model_request_ttft_slo_violation_total", "m", "m"] == 1
     assert values["inference_model_output_tokens_sum", "m", "m"] == 2
+    # The least interval, or that of an idle picker.
+    assert values["headroom_epp_scrape_interval_seconds", "a"] in (0.05, 1.0)
 
 
 @pytest.mark.parametrize("front", ["http2", "grpcio"])

@@ -25,6 +25,7 @@ from epp.request.tokens import TokenEstimator
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Scheduler
 from epp.scheduling.snapshot import Endpoint, Predictions
+from epp.scraping.pace import ScrapeInterval, ScrapePace
 from lab.evaluation.replay.learning import VirtualTrainer
 from simulator.arrival import Arrival
 from simulator.cluster import Cluster, Flight, Placement
@@ -39,6 +40,9 @@ OBSERVED_TOKENS_PER_S = 5000.0
 EVERY_TOKENS = PACE_EVENTS
 # A token is seen a little after the end of its step. Assumed: lognormal, half of them later than this, with this sigma.
 TOKEN_DELAY_MS, TOKEN_DELAY_SIGMA = 0.3, 0.5
+# Seconds between two scrapes of an endpoint: the default of the gateway's own picker. Ours need not ask as often.
+SCRAPE_S = 0.05
+_INTERVAL = ScrapeInterval(SCRAPE_S, SCRAPE_S)
 _MODEL = "model"
 _OK = 200
 
@@ -78,7 +82,8 @@ class Picker:
     """Places by a scheduler. Metrics are as old as the last `scrape`; everything else it observes itself.
 
     Requests ask for predictions, as long as `prediction_based` is true. With `observes_all`, every response is
-    observed, and not only those within the budget.
+    observed, and not only those within the budget. Endpoints are asked for metrics at the `interval`; `pages` counts
+    the answers.
     """
 
     def __init__(
@@ -89,12 +94,15 @@ class Picker:
         seed: int,
         trainer: VirtualTrainer | None = None,
         observes_all: bool = False,
+        interval: ScrapeInterval = _INTERVAL,
     ) -> None:
         self._now_s = 0.0
         self.trainer = trainer
         self.prediction_based = True
         self._observes_all = observes_all
         self.predicted: dict[int, Predicted] = {}
+        # Whoever asks more seldom must also allow older metrics.
+        self._staleness_s = max(STALENESS_S, 2 * interval.most_s)
         self.director = self._director(endpoints, scheduler, hash_tokens, seed)
         self._delays = np.random.default_rng((seed, 1))
         self._cluster: Cluster | None = None
@@ -103,9 +111,11 @@ class Picker:
         # The observed requests that have their first token, by endpoint and index of the request.
         self._decoding: list[dict[int, tuple[Flight, RoutedRequest]]] = [{} for _ in range(endpoints)]
         self._steps = [0] * endpoints
+        self._paces = [ScrapePace(interval) for _ in range(endpoints)]
+        self.pages = 0
 
     def _director(self, endpoints: int, scheduler: Scheduler, hash_tokens: int, seed: int) -> Director:
-        pool = Pool(PrefixIndex(max(PREFIX_INDEX_TOKENS // hash_tokens, 1)), STALENESS_S, clock=self._clock)
+        pool = Pool(PrefixIndex(max(PREFIX_INDEX_TOKENS // hash_tokens, 1)), self._staleness_s, clock=self._clock)
         pool.replace_endpoints(endpoints_of(endpoints))
         books = Bookkeeping(
             pool,
@@ -132,10 +142,17 @@ class Picker:
         self._steps = [0] * len(self._engines)
 
     def scrape(self, cluster: Cluster, now_s: float) -> None:
-        """Read every endpoint's gauges; in virtual time this is also the moment to think of a refit."""
+        """Read the gauges of the endpoints that are due; this is also the moment to think of a refit."""
         self._now_s = now_s
-        for slot, engine in enumerate(cluster.engines):
-            self.pool.record_metrics(slot, engine.waiting, engine.running, engine.kv_usage)
+        for slot, (engine, pace) in enumerate(zip(cluster.engines, self._paces, strict=True)):
+            if pace.is_due(now_s):
+                # The first round asks all. From then on, they are asked evenly over time.
+                early_s = 0.0 if self.pages >= len(self._paces) else pace.seconds * slot / len(self._paces)
+                own = self.pool.in_flight_on(slot)
+                pace.asked(now_s - early_s, own)
+                pace.page_came(engine.waiting + engine.running, own)
+                self.pool.record_metrics(slot, engine.waiting, engine.running, engine.kv_usage)
+                self.pages += 1
         if self.trainer:
             self.trainer.refit_if_due(now_s)
 

@@ -15,7 +15,8 @@ from lab.evaluation.policies.configurations import Weights, configurations
 from lab.evaluation.policies.heuristics import HEURISTICS
 from lab.evaluation.policies.lengths import expected_lengths
 from lab.evaluation.policies.oracle import Oracle
-from lab.evaluation.policies.picker import Picker, Predicted
+from lab.evaluation.policies.picker import SCRAPE_S, Picker, Predicted
+from lab.evaluation.policies.shared_pool import SharedPool
 from lab.evaluation.replay.judging import Judge
 from lab.evaluation.replay.learning import LearningSettings, Models, VirtualTrainer
 from lab.evaluation.replay.misses import Misses
@@ -25,8 +26,6 @@ from simulator.cluster import Cluster, Observer
 from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
 
-# Seconds between two scrapes: the default of this picker and of the gateway's.
-SCRAPE_S = 0.05
 # Share of a run that fills the pool and isn't judged.
 WARM_UP_SHARE = 0.2
 LEARNING = LearningSettings(
@@ -98,7 +97,7 @@ def simulate(
     """
     judge = Judge(run.policy, Misses(scenario.arrivals, begin_s))
     cluster = Cluster(scenario.endpoints, scenario.hash_tokens, judge)
-    if isinstance(run.policy, Oracle | Picker):
+    if isinstance(run.policy, Oracle | Picker | SharedPool):
         run.policy.attach(cluster)
     scrape = run.scrape
     with _no_collector():

@@ -17,12 +17,13 @@ from lab.evaluation.policies.picker import (
     EVERY_TOKENS,
     OBSERVED_RESPONSES_PER_S,
     OBSERVED_TOKENS_PER_S,
+    SCRAPE_S,
     TOKEN_DELAY_MS,
     TOKEN_DELAY_SIGMA,
 )
 from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.replay.preparing import LEARNING_REQUESTS, LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
-from lab.evaluation.replay.replay import LEARNING, SCRAPE_S, WARM_UP_SHARE
+from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
 from lab.evaluation.report.statistics import CONFIDENCE
 from lab.evaluation.studies.futures import FUTURES, LAST, PASTS
 from lab.evaluation.studies.rows import LOAD as ROWS_LOAD

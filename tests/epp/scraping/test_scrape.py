@@ -350,6 +350,51 @@ async def test_scraping_rests_without_decisions_and_resumes_at_the_first_one() -
             await until(lambda: scraper.resting)
 
 
+def build_loaded_pool(*addresses: str) -> Pool:
+    """Return a pool whose first endpoint has as many requests of the picker's own as its page tells of."""
+    pool = build_pool(*addresses)
+    for number in range(8):
+        pool.dispatch(0, Request(str(number), "m"), 0.0)
+    return pool
+
+
+async def test_an_endpoint_is_asked_seldom_while_the_pickers_own_requests_explain_its_load() -> None:
+    asked: Counter[str] = Counter()
+
+    async with serving(counted(asked, "own")) as own, serving(counted(asked, "shared")) as shared:
+        pool = build_loaded_pool(own, shared)
+        async with running(pool, most_interval_s=5.0, linger_s=60.0) as scraper:
+            await until(lambda: asked["shared"] >= 60)
+            # After 10, 20, 40, 80, 160 and 320 ms. On a slow machine both are asked less often.
+            assert asked["own"] < asked["shared"] / 4
+            assert scraper.intervals_s[shared] == 0.01
+            assert scraper.intervals_s[own] > 0.1
+
+
+async def test_the_longest_interval_leaves_time_to_find_a_dead_endpoint() -> None:
+    async with serving(page) as address:
+        pool = build_loaded_pool(address)
+        async with running(pool, most_interval_s=60.0, linger_s=60.0, staleness_s=0.4) as scraper:
+            await until(lambda: scraper.intervals_s.get(address) == 0.1)
+
+
+async def test_an_endpoint_that_fails_is_asked_often() -> None:
+    async def fail_later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(http(PAGE.encode()))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(b"", "HTTP/1.1 500 Oh"))
+
+    async with serving(fail_later) as address:
+        pool = build_loaded_pool(address)
+        async with running(pool, most_interval_s=60.0, linger_s=60.0) as scraper:
+            await until(lambda: scraper.counts.pages == 3)
+            assert scraper.intervals_s[address] == 0.08
+            await until(lambda: scraper.counts.failed == 1)
+            assert scraper.intervals_s[address] == 0.01
+
+
 async def test_a_new_endpoint_is_scraped_at_once_even_while_resting() -> None:
     async with serving(page) as first, serving(page) as second:
         pool = build_pool(first)
