@@ -18,11 +18,13 @@ from lab.engines.policies.plan import OBJECTIVES, POLICIES, RunPlan
 from lab.engines.policies.running import run_policy, warm_up
 from lab.engines.policies.speeds import measure, with_objectives
 from lab.engines.vllm import KINDS, MODEL, vllm
+from lab.evaluation.report.report import AFTER_REAL_ENGINES, REAL_ENGINES
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES
 from lab.loop.running import exit_status, new_folder, running_stack
 from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.terminal import Terminal
+from lab.markdown import with_section
 from simulator.workload import PlannedRequest
 from simulator.workloads import WORKLOADS
 from simulator.workloads.texts import sendable
@@ -31,6 +33,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _POSITIVE = click.FloatRange(0, min_open=True)
 # Requests for the measurement of the capacity.
 _SAMPLE = 48
+# Requests before the first run: enough for models of both latencies.
+_WARM_UP = 240
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Load:
     help="File that keeps each run. With the same settings, the comparison goes on where the file ends.",
 )
 @click.option("--json", "json_file", type=_FILE, help="Write the figures to this file, as JSON.")
+@click.option("--out", "page", type=_FILE, help="Put the tables into this page, as its section 'On real engines'.")
 def main(**options: Any) -> None:
     """Compare policies in front of real vLLM servers, through Envoy and the whole loop.
 
@@ -98,6 +103,7 @@ async def _compare(
     rounds: int,
     journal: Path,
     json_file: Path | None,
+    page: Path | None,
     **settings: Any,
 ) -> None:
     chosen = Settings(**settings)
@@ -110,6 +116,13 @@ async def _compare(
     console.print(Markdown(report.section(kept, chosen)))
     if json_file:
         _write(json_file, report.document(kept, chosen))
+    if page:
+        _put(page, report.page_section(kept, chosen))
+
+
+def _put(page: Path, text: str) -> None:
+    before = page.read_text() if page.exists() else ""
+    page.write_text(with_section(before, REAL_ENGINES, text, before=AFTER_REAL_ENGINES))
 
 
 def _write(file: Path, document: dict[str, Any]) -> None:
@@ -139,7 +152,7 @@ async def _all(
     terminal: Terminal, load: Load, journal: RunJournal, plan: RunPlan, config: StackConfig, rate: float
 ) -> None:
     settings = load.settings
-    warming = load.requests(settings.seed + 2_000, settings.requests, rate, "warm-up")
+    warming = load.requests(settings.seed + 2_000, _WARM_UP, rate, "warm-up")
     await warm_up(config, MODEL, with_objectives(warming, journal.speeds, OBJECTIVES["met"]))
     runs = list(plan.runs())
     step = terminal.begin("runs", len(runs))

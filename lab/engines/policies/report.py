@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lab.engines.environment import VERSION
 from lab.engines.policies.journal import RunJournal, RunResult, Settings
-from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES
+from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES, POLICIES
 from lab.evaluation.report.statistics import mean_interval
 from lab.loop.report import machine_and_versions
 from lab.markdown import table
 
+_HEAD = """\
+`scripts/evaluate_engines.py` runs the whole loop, with Envoy, in front of real vLLM {version} servers.
+
+- **Servers**: {kinds}, with models of random weights, each pinned to a core of its own. The loop and the client run on
+  the same cores: {cores} of {cpu}.
+- **Requests**: arrivals and lengths of `{workload}`, with prompts cut to {prompt} and answers to {output} tokens.
+- **Runs**: in each round all policies get the same requests, in shuffled order. `{base}` runs twice a round: the
+  difference between the two runs is the machine's noise. Intervals are of 95 %."""
+_KINDS = list(OBJECTIVES)
 _COLUMNS = (
     ("attainment, %", "attainment", 100),
     ("goodput, requests/s", "goodput_rps", 1),
@@ -39,11 +49,16 @@ def document(journal: RunJournal, settings: Settings) -> dict[str, Any]:
 
 
 def by_policy(journal: RunJournal) -> dict[str, dict[str, list[RunResult]]]:
-    """Return the results by objectives and policy, in the order of rounds."""
+    """Return the results by objectives and policy, in the order of rounds. The base policy's second runs come last."""
     found: dict[str, dict[str, list[RunResult]]] = {}
-    for result in sorted(journal.results.values(), key=lambda one: one.run.round):
+    order = sorted(journal.results.values(), key=lambda one: (one.run.round, _place(one.run.policy)))
+    for result in sorted(order, key=lambda one: _KINDS.index(one.run.objectives)):
         found.setdefault(result.run.objectives, {}).setdefault(result.run.policy, []).append(result)
     return found
+
+
+def _place(policy: str) -> int:
+    return POLICIES.index(policy) if policy in POLICIES else len(POLICIES) + (policy == BASE_AGAIN)
 
 
 def section(journal: RunJournal, settings: Settings) -> str:
@@ -59,6 +74,22 @@ def section(journal: RunJournal, settings: Settings) -> str:
             _gains(policies),
         ]
     return "\n\n".join(part for part in parts if part)
+
+
+def page_section(journal: RunJournal, settings: Settings) -> str:
+    """Return the section of the evaluation's page: how the runs were made, and their tables."""
+    made = machine_and_versions()["machine"]
+    head = _HEAD.format(
+        kinds=" and ".join(f"`{kind}`" for kind in settings.kinds),
+        version=VERSION,
+        cores=made["cores"],
+        cpu=made["cpu"],
+        workload=settings.workload,
+        prompt=settings.max_prompt_tokens,
+        output=settings.max_output_tokens,
+        base=BASE,
+    )
+    return f"{head}\n\n{section(journal, settings)}"
 
 
 def _speeds(journal: RunJournal) -> str:

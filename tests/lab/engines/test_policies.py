@@ -36,9 +36,9 @@ def test_each_round_has_each_policy_once_and_the_base_twice_in_random_order() ->
 def test_objectives_are_multiples_of_one_servers_own_times() -> None:
     requests = plan([TraceRequest(0.0, 100, 20)], seed=1)
     (met,) = with_objectives(requests, [FAST, SLOW], OBJECTIVES["met"])
-    assert (met.slo_ttft_ms, met.slo_tpot_ms) == (4 * (40 + 50), 4 * 30)
+    assert (met.slo_ttft_ms, met.slo_tpot_ms) == (5 * (40 + 50), 5 * 30)
     (tight,) = with_objectives(requests, [FAST, SLOW], OBJECTIVES["tight"])
-    assert (tight.slo_ttft_ms, tight.slo_tpot_ms) == (1.5 * (20 + 10), 1.5 * 10)
+    assert (tight.slo_ttft_ms, tight.slo_tpot_ms) == (3 * (20 + 10), 3 * 10)
 
 
 def test_a_comparison_goes_on_where_its_journal_ends(tmp_path: Path) -> None:
