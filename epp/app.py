@@ -78,6 +78,7 @@ def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
             "waiting": float(everyone.waiting[i]),
             "running": float(everyone.running[i]),
             "kv_usage": float(everyone.kv_usage[i]),
+            "cache": {**pool.cache_of(int(slot))._asdict(), "indexed_blocks": pool.prefix_index.capacity(int(slot))},
             "in_flight": int(everyone.in_flight[i]),
             "prefill_tokens_in_flight": int(everyone.prefill_tokens[i]),
             "decode_tokens_in_flight": int(everyone.decode_tokens[i]),
@@ -87,7 +88,7 @@ def describe_endpoints(pool: Pool) -> list[dict[str, Any]]:
             "ms_since_token": _finite(everyone.ms_since_token[i]),
             "lora": {"active": sorted(everyone.adapters[i].active), "waiting": sorted(everyone.adapters[i].waiting)},
         }
-        for i, endpoint in enumerate(everyone.endpoints)
+        for i, (slot, endpoint) in enumerate(zip(everyone.slots, everyone.endpoints, strict=True))
     ]
 
 

@@ -160,14 +160,15 @@ def _applying(director: Director) -> Callable[[Scheduler], None]:
     def apply(scheduler: Scheduler) -> None:
         _tell_notices(scheduler)
         director.scheduler = scheduler
-        director.books.pool.prefix_index.resize(scheduler.prefix.lru_capacity_per_server)
+        prefix = scheduler.prefix
+        director.books.pool.prefix_index.resize(prefix.lru_capacity_per_server, prefix.tokens_per_block)
 
     return apply
 
 
 def _pool(config: Config, scheduler: Scheduler, place: Place | None, rings: PrefixRings | None) -> Pool:
     return Pool(
-        PrefixIndex(scheduler.prefix.lru_capacity_per_server),
+        PrefixIndex(scheduler.prefix.lru_capacity_per_server, scheduler.prefix.tokens_per_block),
         config.metrics_staleness_threshold,
         pool_state(place) if place else None,
         on_dispatch=rings.write if rings else None,

@@ -51,7 +51,7 @@ def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:
     size = scheduler.prefix
     yield (
         f"prefix index: blocks of {size.hash_block_size} bytes, {size.max_prefix_blocks_to_match} of a prompt looked "
-        f"at, {size.lru_capacity_per_server} kept for each endpoint"
+        f"at, {size.lru_capacity_per_server} kept for each endpoint{' of unknown size' if size.auto_tune else ''}"
     )
     yield f"predictions: {_predictions(scheduler)}"
     read = sorted(name for name in _variables(scheduler) if environ.get(name, "").strip())

@@ -41,6 +41,7 @@ class Config:
     total_running_requests_metric: str | None
     kv_cache_usage_percentage_metric: str | None
     lora_info_metric: str | None
+    cache_info_metric: str | None
     refresh_metrics_interval: tuple[float, float]
     idle_metrics_interval: float
     metrics_staleness_threshold: float

@@ -181,6 +181,7 @@ def _scrape_config(config: Config) -> ScrapeConfig:
             running=config.total_running_requests_metric,
             kv_usage=config.kv_cache_usage_percentage_metric,
             lora=config.lora_info_metric,
+            cache_info=config.cache_info_metric,
         ),
         interval_s=interval_s,
         most_interval_s=most_interval_s,

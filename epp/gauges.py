@@ -161,6 +161,8 @@ def _register_scraping(metrics: Metrics, scraper: Scraper) -> None:
     metrics.register_value(f"{prefix}_stale_endpoints", "Endpoints whose metrics are too old", lambda: scraper.stale)
     interval = "Present time between two scrapes of the endpoint"
     metrics.register_values(f"{prefix}_interval_seconds", interval, "endpoint", lambda: scraper.intervals_s)
+    found = "Share of prompt tokens that the endpoint has found in its cache since it started, by its own metrics"
+    metrics.register_values("headroom_epp_endpoint_prefix_hit_ratio", found, "endpoint", lambda: scraper.hit_ratios)
     metrics.register_value(f"{prefix}_max_age_seconds", "Age of the oldest metrics", lambda: scraper.max_age_s)
 
 

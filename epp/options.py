@@ -115,6 +115,11 @@ _OPTIONS: tuple[Any, ...] = (
     _option("kv-cache-usage-percentage-metric", None, "Gauge of KV cache usage.  [default: the type's]"),
     _option("lora-info-metric", None, "Gauge of LoRA adapters.  [default: the type's]"),
     _option(
+        "cache-info-metric",
+        None,
+        "Gauge whose labels give the KV cache's block size and number of blocks.  [default: the type's]",
+    ),
+    _option(
         "refresh-metrics-interval",
         "50ms-500ms",
         "Pause between scrapes while there is traffic. A range: long where all requests come through this picker.",

@@ -68,7 +68,7 @@ def load_now(scraped: Floats, own: Floats, age_s: Floats) -> tuple[Floats, Float
     Once a page is older than that, no more of the picker's own requests wait than have no first token. Other senders'
     requests stay as they were.
     """
-    waiting, running, _, _, dispatched_before, in_flight_before, prefilling_before = scraped
+    waiting, running, _, _, dispatched_before, in_flight_before, prefilling_before, *_ = scraped
     dispatched, in_flight, prefilling, just_sent = own[: len(REQUESTS) + 1]
     total = np.maximum(waiting + running + in_flight - in_flight_before, 0.0)
     unseen = np.minimum(np.maximum(dispatched - dispatched_before, 0.0), np.minimum(just_sent, in_flight))

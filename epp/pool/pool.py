@@ -13,7 +13,7 @@ from epp.pool.candidates import Candidates, adapters_of, candidates_of
 from epp.pool.failures import Failures
 from epp.pool.in_flight import UNSEEN_S, InFlight, load_now, ms_since_token, uncounted_tokens
 from epp.pool.model_costs import ModelCosts
-from epp.pool.prefix_index import PrefixIndex
+from epp.pool.prefix_index import UNKNOWN_CACHE, CacheSize, PrefixIndex
 from epp.pool.progress import Progress
 from epp.pool.slowdowns import Slowdowns
 from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
@@ -32,6 +32,8 @@ from epp.scheduling.snapshot import (
 
 logger = logging.getLogger("headroom.epp.pool")
 
+# The last rows, in the order of CacheSize.
+_CACHE = slice(SCRAPED.index("cache_tokens"), len(SCRAPED))
 _KV_USAGE, _UPDATED_AT = SCRAPED.index("kv_usage"), SCRAPED.index("updated_at_s")
 (
     _DISPATCHED,
@@ -80,6 +82,7 @@ class Pool:
         self._staleness_s = staleness_s
         self._state = state or PoolState()
         self._own = self._state.own
+        prefix_index.follow(*self._state.scraped[_CACHE])
         self._progress = Progress(self._state)
         self._endpoints: dict[int, Endpoint] = {}
         self._adapters: dict[int, Adapters] = {}
@@ -122,6 +125,10 @@ class Pool:
     def in_flight_on(self, slot: int) -> float:
         """Return the requests in flight on the slot's endpoint, through all workers."""
         return self._state.requests(slot)[1]
+
+    def cache_of(self, slot: int) -> CacheSize:
+        """Return the size of an endpoint's KV cache, as last scraped."""
+        return CacheSize(*self._state.scraped[_CACHE, slot].tolist())
 
     def slot_of(self, address: str) -> int | None:
         return self._slot_by_address.get(address)
@@ -173,7 +180,13 @@ class Pool:
         self._adapters = dict(adapters)
 
     def record_metrics(
-        self, slot: int, waiting: float, running: float, kv_usage: float, adapters: Adapters = NO_ADAPTERS
+        self,
+        slot: int,
+        waiting: float,
+        running: float,
+        kv_usage: float,
+        adapters: Adapters = NO_ADAPTERS,
+        cache: CacheSize = UNKNOWN_CACHE,
     ) -> None:
         """Record the values of a scrape."""
         if adapters != NO_ADAPTERS:
@@ -186,6 +199,7 @@ class Pool:
             min(max(kv_usage, 0.0), 1.0),
             self._clock(),
             *self._state.requests(slot),
+            *cache,
         )
 
     def record_ttft(self, flight: InFlight, ttft_ms: float, at_s: float) -> None:

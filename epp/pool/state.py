@@ -23,6 +23,8 @@ SCRAPED = (
     "dispatched_before",
     "in_flight_before",
     "prefilling_before",
+    "cache_tokens",
+    "cache_block_tokens",
 )
 ADDED = (
     "dispatched",

@@ -5,15 +5,28 @@ report KV cache usage as a fraction of 1, under any name.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epp.exceptions import ConfigError
-from epp.scraping.metrics_page import Gauge
+from epp.scraping.metrics_page import Gauge, Gauges
 
 # A pod says by one of these labels what it runs.
 ENGINE_LABELS = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
 
-Gauges = tuple[Gauge, ...]
+
+@dataclass(frozen=True, slots=True)
+class CacheMetrics:
+    """A model server's metrics of its prefix cache. Sizes are labels of `info`, or values of two series.
+
+    Hits are a rate of 1, or counts of prompt tokens.
+    """
+
+    info: Gauges = ()
+    block_tokens: Gauges = ()
+    blocks: Gauges = ()
+    hit_rate: Gauges = ()
+    hits: Gauges = ()
+    queries: Gauges = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +38,18 @@ class EngineMetrics:
     running: Gauges
     kv_usage: Gauges
     lora: Gauges
+    cache: CacheMetrics = CacheMetrics()
 
 
-def _engine(name: str, waiting: str, running: str, kv_usage: Sequence[str], lora: Sequence[str] = ()) -> EngineMetrics:
-    return EngineMetrics(name, _gauges([waiting]), _gauges([running]), _gauges(kv_usage), _gauges(lora))
+def _engine(
+    name: str,
+    waiting: str,
+    running: str,
+    kv_usage: Sequence[str],
+    cache: CacheMetrics,
+    lora: Sequence[str] = (),
+) -> EngineMetrics:
+    return EngineMetrics(name, _gauges([waiting]), _gauges([running]), _gauges(kv_usage), _gauges(lora), cache)
 
 
 def _gauges(names: Sequence[str]) -> Gauges:
@@ -44,14 +65,29 @@ ENGINES: Mapping[str, EngineMetrics] = {
             "vllm:num_requests_running",
             # Renamed in vLLM 0.10; the old name was dropped some releases later.
             ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"],
+            CacheMetrics(
+                info=_gauges(["vllm:cache_config_info"]),
+                hits=_gauges(["vllm:prefix_cache_hits_total"]),
+                queries=_gauges(["vllm:prefix_cache_queries_total"]),
+            ),
             ["vllm:lora_requests_info"],
         ),
-        _engine("sglang", "sglang:num_queue_reqs", "sglang:num_running_reqs", ["sglang:token_usage"]),
+        _engine(
+            "sglang",
+            "sglang:num_queue_reqs",
+            "sglang:num_running_reqs",
+            ["sglang:token_usage"],
+            CacheMetrics(info=_gauges(["sglang:cache_config_info"]), hit_rate=_gauges(["sglang:cache_hit_rate"])),
+        ),
         _engine(
             "triton-tensorrt-llm",
             "nv_trt_llm_request_metrics{request_type=waiting}",
             "nv_trt_llm_request_metrics{request_type=scheduled}",
             ["nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}"],
+            CacheMetrics(
+                block_tokens=_gauges(["nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}"]),
+                blocks=_gauges(["nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}"]),
+            ),
         ),
         # Serves this page at /prometheus/metrics; its /metrics is JSON.
         _engine(
@@ -59,6 +95,10 @@ ENGINES: Mapping[str, EngineMetrics] = {
             "trtllm_num_requests_waiting",
             "trtllm_num_requests_running",
             ["trtllm_kv_cache_utilization"],
+            CacheMetrics(
+                block_tokens=_gauges(["trtllm_kv_cache_tokens_per_block"]),
+                blocks=_gauges(["trtllm_kv_cache_max_blocks"]),
+            ),
         ),
     )
 }
@@ -71,6 +111,7 @@ def configured_engine(
     running: str | None = None,
     kv_usage: str | None = None,
     lora: str | None = None,
+    cache_info: str | None = None,
 ) -> EngineMetrics:
     """Return the model server of endpoints without an engine label: a preset, with some names replaced.
 
@@ -86,6 +127,7 @@ def configured_engine(
         _override_gauges(running, preset.running),
         _override_gauges(kv_usage, preset.kv_usage),
         _override_gauges(lora, preset.lora),
+        replace(preset.cache, info=_override_gauges(cache_info, preset.cache.info)),
     )
 
 

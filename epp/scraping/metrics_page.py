@@ -110,6 +110,10 @@ class Gauge:
             start = end + 1
 
 
+Gauges = tuple[Gauge, ...]
+"""Several names for one thing; the first on a page counts."""
+
+
 def parse_labels(text: bytes) -> dict[bytes, bytes]:
     """Parse the labels between a series' braces."""
     labels = dict(_LABEL.findall(text))

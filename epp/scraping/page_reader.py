@@ -2,27 +2,33 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from math import nan
 from typing import NamedTuple
 
 from epp.exceptions import ScrapeError
+from epp.pool.prefix_index import UNKNOWN_CACHE, CacheSize
 from epp.scheduling.snapshot import NO_ADAPTERS, Adapters
-from epp.scraping.engines import EngineMetrics, Gauges
-from epp.scraping.metrics_page import MOST_ADAPTERS, Gauge, parse_adapters
+from epp.scraping.cache_reader import CacheReader
+from epp.scraping.engines import EngineMetrics
+from epp.scraping.metrics_page import MOST_ADAPTERS, Gauge, Gauges, parse_adapters
+from epp.scraping.series import Series
 
-# Pages between two searches for a missing series, because each search reads the whole page.
-_PAGES_PER_LOOK = 20
 _MAX_REQUESTS = 1e6
 # Highest believable fraction. Rounding lifts a full cache a little above 1; a far higher value is a percentage.
 _MAX_USAGE = 1.1
 
 
 class Load(NamedTuple):
-    """An endpoint's load by its own page; `kv_usage` is a fraction of 1. A missing number keeps its value, or is 0."""
+    """An endpoint's load and cache by its own page; `kv_usage` is a fraction of 1.
+
+    A missing number keeps its value, or is 0.
+    """
 
     waiting: float
     running: float
     kv_usage: float
     adapters: Adapters
+    cache: CacheSize = UNKNOWN_CACHE
 
 
 class PageReader:
@@ -41,6 +47,11 @@ class PageReader:
     def cuts_adapters(self) -> bool:
         """Whether the last page had more LoRA adapters than are read."""
         return self._page is not None and self._page.cuts_adapters
+
+    @property
+    def hit_ratio(self) -> float:
+        """The share of prompt tokens that the server has found in its cache; NaN if unknown."""
+        return self._page.cache.hit_ratio if self._page else nan
 
     def read(self, page: bytes) -> Load:
         """Return the load. Raise ScrapeError if the page has none of the wanted series."""
@@ -63,7 +74,7 @@ class Value:
 
     def __init__(self, purpose: str, gauges: Gauges, limit: float) -> None:
         self.purpose = purpose
-        self.series = _Series(gauges)
+        self.series = Series(gauges)
         self.number = 0.0
         self.missing = self.rejected = False
         self._limit = limit
@@ -76,8 +87,7 @@ class Value:
         """Read the number; return whether the page has a plausible one, or none is wanted."""
         if not self.series.gauges:
             return True
-        at = self.series.find(page)
-        number = self.series.gauge.read(page, at) if at >= 0 else None
+        number = self.series.read(page)
         self.missing = number is None
         self.rejected = number is not None and not 0 <= number <= self._limit
         if number is None or self.rejected:
@@ -89,7 +99,7 @@ class Value:
 class _EnginePage:
     """The pages of an endpoint that runs a certain engine."""
 
-    __slots__ = ("_labels", "_lora", "cuts_adapters", "load", "values")
+    __slots__ = ("_labels", "_lora", "cache", "cuts_adapters", "load", "values")
 
     def __init__(self, engine: EngineMetrics) -> None:
         self.values = (
@@ -97,7 +107,8 @@ class _EnginePage:
             Value("running", engine.running, _MAX_REQUESTS),
             Value("kv_usage", engine.kv_usage, _MAX_USAGE),
         )
-        self._lora = _Series(engine.lora)
+        self._lora = Series(engine.lora)
+        self.cache = CacheReader(engine.cache)
         self._labels: bytes | None = None
         self.cuts_adapters = False
         self.load = Load(0.0, 0.0, 0.0, NO_ADAPTERS)
@@ -108,12 +119,13 @@ class _EnginePage:
         # Read all three, even if the first read returns nothing.
         if not any([waiting.read(page), running.read(page), kv_usage.read(page)]):
             return False
-        self.load = Load(waiting.number, running.number, kv_usage.number, self._adapters(page))
+        self.cache.read(page)
+        self.load = Load(waiting.number, running.number, kv_usage.number, self._adapters(page), self.cache.size)
         return True
 
     def _adapters(self, page: bytes) -> Adapters:
         """Return the adapters, parsed only when they change. The series is absent until an adapter has been loaded."""
-        at = self._lora.find(page) if self._lora.gauges else -1
+        at = self._lora.find(page)
         labels = self._lora.gauge.newest_labels(page, at) if at >= 0 else None
         adapters = self.load.adapters
         if labels is None:
@@ -124,32 +136,3 @@ class _EnginePage:
             self.cuts_adapters = labels is not None and labels.count(b",") > MOST_ADAPTERS
             adapters = parse_adapters(labels) if labels else NO_ADAPTERS
         return adapters
-
-
-class _Series:
-    """A series with several possible names: the name that the endpoint uses, and its place on the last page."""
-
-    __slots__ = ("_near", "_skip", "gauge", "gauges")
-
-    def __init__(self, gauges: Gauges) -> None:
-        self.gauges = gauges
-        self.gauge = gauges[0] if gauges else Gauge(b"", {})
-        self._near = -1
-        self._skip = 0
-
-    def find(self, page: bytes) -> int:
-        """Return where its first line begins, or -1."""
-        if self._skip:
-            self._skip -= 1
-            return -1
-        if self._near >= 0:
-            self._near = self.gauge.find(page, self._near)
-        if self._near < 0:
-            for gauge in self.gauges:
-                self._near = gauge.find(page)
-                if self._near >= 0:
-                    self.gauge = gauge
-                    break
-            else:
-                self._skip = _PAGES_PER_LOOK - 1
-        return self._near

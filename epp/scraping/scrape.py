@@ -110,6 +110,12 @@ class Scraper:
             for target in self._targets.values()
         }
 
+    @property
+    def hit_ratios(self) -> dict[str, float]:
+        """The share of prompt tokens that each endpoint has found in its cache, by its name, where its metrics tell."""
+        ratios = {target.endpoint.name: target.reader.hit_ratio for target in self._targets.values()}
+        return {name: ratio for name, ratio in ratios.items() if ratio == ratio}
+
     def note_demand(self) -> None:
         """Note that a decision is being made, so that metrics stay fresh for a while. This is cheap."""
         self._wanted_at = time.monotonic()

@@ -96,6 +96,7 @@ async def test_every_metric_of_the_contract_is_there(tmp_path: Path) -> None:
     assert values["inference_model_output_tokens_sum", "m", "m"] == 2
     # The least interval, or that of an idle picker.
     assert values["headroom_epp_scrape_interval_seconds", "a"] in (0.05, 1.0)
+    assert "headroom_epp_endpoint_prefix_hit_ratio" in named
 
 
 @pytest.mark.parametrize("front", ["http2", "grpcio"])

@@ -1,7 +1,7 @@
 """Plugins for prefix caching: the size of the prefix index, a scorer by cached share, and an affinity filter."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self
 
 import msgspec
@@ -25,18 +25,28 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
 
 @dataclass(frozen=True, slots=True)
 class PrefixParameters:
-    """The size of the prefix index: bytes per block, blocks matched per prompt, blocks kept per endpoint."""
+    """The size of the prefix index: bytes per block, blocks matched per prompt, blocks kept per endpoint.
+
+    With `auto_tune`, as many blocks are kept as an endpoint's own cache holds, where its metrics tell.
+    """
 
     hash_block_size: int = 64
     max_prefix_blocks_to_match: int = 256
     lru_capacity_per_server: int = 31_250
+    auto_tune: bool = field(default=True, compare=False)
+
+    @property
+    def tokens_per_block(self) -> float:
+        """The length of a block for an index that follows the endpoints' caches; 0 for one that doesn't."""
+        return self.hash_block_size / _BYTES_PER_TOKEN if self.auto_tune else 0.0
 
 
 @plugin(PRODUCER)
 class ApproxPrefixCacheProducer(Marker, frozen=True):
     """Sizes the prefix index, in tokens of four characters; a block is at least 64 tokens.
 
-    `autoTune` has no effect: sizes always come from these parameters, never from the endpoints' metrics.
+    With `autoTune`, as many blocks are kept as the endpoint's cache holds, and only whole blocks of the cache count as
+    found. `lruCapacityPerServer` holds for endpoints whose metrics don't tell, and for all without `autoTune`.
     """
 
     auto_tune: bool = True
@@ -53,7 +63,7 @@ class ApproxPrefixCacheProducer(Marker, frozen=True):
         blocks = self.max_prefix_blocks_to_match or 1 << 24
         if self.max_prefix_tokens_to_match:
             blocks = max(self.max_prefix_tokens_to_match * _BYTES_PER_TOKEN // block_bytes, 1)
-        return PrefixParameters(block_bytes, blocks, self.lru_capacity_per_server)
+        return PrefixParameters(block_bytes, blocks, self.lru_capacity_per_server, self.auto_tune)
 
 
 @plugin("prefix-cache-scorer")
@@ -61,7 +71,9 @@ class PrefixCacheScorer(Scorer, frozen=True):
     """Scores the share of the prompt's leading blocks that were sent to the endpoint before.
 
     `matchLengthWeight` is the weight of the squared matched length, in units of `matchLengthScaleTokens`.
-    The first three parameters size the pool's prefix index, unless approx-prefix-cache-producer is declared.
+    The first three parameters size the pool's prefix index, unless approx-prefix-cache-producer is declared. An
+    `lruCapacityPerServer` other than the default holds for all endpoints. The default gives way to the size of the
+    endpoint's own cache, where its metrics tell.
     """
 
     hash_block_size: BlockBytes = 64
@@ -75,7 +87,12 @@ class PrefixCacheScorer(Scorer, frozen=True):
 
     @property
     def parameters(self) -> PrefixParameters:
-        return PrefixParameters(self.hash_block_size, self.max_prefix_blocks_to_match, self.lru_capacity_per_server)
+        return PrefixParameters(
+            self.hash_block_size,
+            self.max_prefix_blocks_to_match,
+            self.lru_capacity_per_server,
+            auto_tune=self.lru_capacity_per_server == PrefixParameters().lru_capacity_per_server,
+        )
 
     def bound(self, declared: Sequence[Plugin]) -> Self:
         size = prefix_parameters(declared)

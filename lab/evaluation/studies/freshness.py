@@ -47,7 +47,7 @@ LOADS_RPS = {"azure-conversation": 101.0, "shared-prefix": 27.0}
 LEARNING_LOAD, LEARNING_S, LEARNING_REQUESTS = 0.85, 120.0, 5000
 
 
-class Cell(msgspec.Struct, frozen=True):
+class FreshnessCase(msgspec.Struct, frozen=True):
     """One case of the study."""
 
     workload: str
@@ -60,7 +60,7 @@ class Cell(msgspec.Struct, frozen=True):
 class Freshness(msgspec.Struct, frozen=True):
     """The requests/s that met all objectives, and the pages that each endpoint served a second to all pickers."""
 
-    cell: Cell
+    case: FreshnessCase
     goodput_rps: float
     pages_per_s: float
 
@@ -85,13 +85,13 @@ def prepare_models(workload: str) -> bytes:
     return msgspec.msgpack.encode(Prepared((1, 1, 1), run.trainer.models()))
 
 
-def measure(cell: Cell, prepared: bytes | None, requests: int) -> Freshness:
+def measure(case: FreshnessCase, prepared: bytes | None, requests: int) -> Freshness:
     """Run a case with so many requests."""
-    rate = LOADS_RPS[cell.workload]
-    scenario = scenario_of(cell.workload, rate, cell.seed, requests / rate)
+    rate = LOADS_RPS[case.workload]
+    scenario = scenario_of(case.workload, rate, case.seed, requests / rate)
     models = decode_prepared(prepared).models
-    trainer = VirtualTrainer(LEARNING, models) if cell.policy in PREDICTING else None
-    pickers, senders = _senders(cell, scenario, trainer)
+    trainer = VirtualTrainer(LEARNING, models) if case.policy in PREDICTING else None
+    pickers, senders = _senders(case, scenario, trainer)
     last_s = scenario.arrivals[-1].arrival_s
 
     def scrape(cluster: Cluster, now_s: float) -> None:
@@ -100,19 +100,19 @@ def measure(cell: Cell, prepared: bytes | None, requests: int) -> Freshness:
 
     judge, _ = simulate(scenario, Run(SharedPool(senders), scrape, {}, trainer), WARM_UP_SHARE * last_s)
     pages = sum(picker.pages for picker in pickers)
-    return Freshness(cell, judge.misses.at_most * rate, pages / len(scenario.endpoints) / last_s)
+    return Freshness(case, judge.misses.at_most * rate, pages / len(scenario.endpoints) / last_s)
 
 
 def _senders(
-    cell: Cell, scenario: Scenario, trainer: VirtualTrainer | None
+    case: FreshnessCase, scenario: Scenario, trainer: VirtualTrainer | None
 ) -> tuple[Sequence[Picker], Sequence[Observer]]:
     """Return the pickers that share the pool, and the senders of the requests in turn."""
-    scheduler = load_scheduler(configurations((1, 1, 1))[cell.policy], os.environ)
+    scheduler = load_scheduler(configurations((1, 1, 1))[case.policy], os.environ)
     endpoints = len(scenario.endpoints)
     pickers = [
-        Picker(endpoints, scheduler, scenario.hash_tokens, cell.seed + number, trainer, interval=cell.interval)
-        for number in range(2 if cell.traffic == TWO_PICKERS else 1)
+        Picker(endpoints, scheduler, scenario.hash_tokens, case.seed + number, trainer, interval=case.interval)
+        for number in range(2 if case.traffic == TWO_PICKERS else 1)
     ]
-    if cell.traffic == DIRECT:
-        return pickers, [*pickers * (DIRECT_OF - 1), _Direct(endpoints, cell.seed)]
+    if case.traffic == DIRECT:
+        return pickers, [*pickers * (DIRECT_OF - 1), _Direct(endpoints, case.seed)]
     return pickers, pickers

@@ -27,8 +27,8 @@ from lab.evaluation.studies.freshness import (
     LOADS_RPS,
     PAGE_CPU_S,
     TRAFFIC,
-    Cell,
     Freshness,
+    FreshnessCase,
     measure,
     prepare_models,
 )
@@ -68,8 +68,8 @@ def main(
     """Print goodput by the time between two scrapes, with other traffic in the pool and without."""
     BLOCK.require_place(out)
     chosen = tuple(workloads or LOADS_RPS)
-    cells = [Cell(*cell) for cell in product(chosen, POLICIES, TRAFFIC, INTERVALS, range(1, seeds + 1))]
-    results = _run(cells, requests, jobs, folder)
+    cases = [FreshnessCase(*case) for case in product(chosen, POLICIES, TRAFFIC, INTERVALS, range(1, seeds + 1))]
+    results = _run(cases, requests, jobs, folder)
     figures = figures_of(results)
     text = f"{tables(figures)}\n\n{_measured(chosen, requests, seeds)}"
     click.echo(text)
@@ -80,28 +80,28 @@ def main(
         BLOCK.write(out, text)
 
 
-def _run(cells: Sequence[Cell], requests: int, jobs: int, folder: Path) -> list[Freshness]:
-    """Return the results of all cells. Those of an earlier run with as many requests are read from the folder."""
+def _run(cases: Sequence[FreshnessCase], requests: int, jobs: int, folder: Path) -> list[Freshness]:
+    """Return the results of all cases. Those of an earlier run with as many requests are read from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{requests}.jsonl"
     lines = file.read_bytes().splitlines() if file.exists() else []
-    known = {one.cell: one for one in (msgspec.json.decode(line, type=Freshness) for line in lines)}
-    missing = [cell for cell in cells if cell not in known]
+    known = {one.case: one for one in (msgspec.json.decode(line, type=Freshness) for line in lines)}
+    missing = [case for case in cases if case not in known]
     spawn = multiprocessing.get_context("spawn")  # the models' libraries have threads, which a fork would lose
     with ProcessPoolExecutor(jobs, spawn) as pool, file.open("ab") as results:
-        models = {workload: folder / f"{workload}.models" for workload in sorted({cell.workload for cell in missing})}
+        models = {workload: folder / f"{workload}.models" for workload in sorted({case.workload for case in missing})}
         wanted = {workload: path for workload, path in models.items() if not path.exists()}
         for path, data in zip(wanted.values(), pool.map(prepare_models, wanted), strict=True):
             path.write_bytes(data)
         prepared = {workload: path.read_bytes() for workload, path in models.items()}
-        running = [pool.submit(measure, cell, prepared[cell.workload], requests) for cell in missing]
+        running = [pool.submit(measure, case, prepared[case.workload], requests) for case in missing]
         done = track(as_completed(running), "runs", len(running), console=Console(stderr=True))
         for future in done:
             one = future.result()
-            known[one.cell] = one
+            known[one.case] = one
             results.write(msgspec.json.encode(one) + b"\n")
             results.flush()
-    return [known[cell] for cell in cells]
+    return [known[case] for case in cases]
 
 
 def figures_of(results: Iterable[Freshness]) -> dict[str, float]:
@@ -109,26 +109,26 @@ def figures_of(results: Iterable[Freshness]) -> dict[str, float]:
 
     A ratio is the geometric mean over workloads and seeds, with the least and the greatest.
     """
-    known = {one.cell: one for one in results}
+    known = {one.case: one for one in results}
     figures: dict[str, float] = {}
     for traffic, interval in product(TRAFFIC, INTERVALS):
-        cells = [cell for cell in known if (cell.traffic, cell.interval) == (traffic, interval)]
-        if not cells:
+        cases = [case for case in known if (case.traffic, case.interval) == (traffic, interval)]
+        if not cases:
             continue
         name = _name(traffic, interval)
-        pages = float(np.mean([known[cell].pages_per_s for cell in cells]))
+        pages = float(np.mean([known[case].pages_per_s for case in cases]))
         figures |= {f"{name}_pages_per_s": pages, f"{name}_server_cores": pages * PAGE_CPU_S}
         for policy in POLICIES:
-            own = [cell for cell in cells if cell.policy == policy]
-            fresh = [known[msgspec.structs.replace(cell, interval=_FRESHEST)].goodput_rps for cell in own]
-            ratios = np.array([known[cell].goodput_rps for cell in own]) / fresh
+            own = [case for case in cases if case.policy == policy]
+            fresh = [known[msgspec.structs.replace(case, interval=_FRESHEST)].goodput_rps for case in own]
+            ratios = np.array([known[case].goodput_rps for case in own]) / fresh
             figures |= {
                 f"{name}_goodput_{policy}": float(np.exp(np.log(ratios).mean())),
                 f"{name}_goodput_{policy}_least": float(ratios.min()),
                 f"{name}_goodput_{policy}_greatest": float(ratios.max()),
             }
-            for workload in sorted({cell.workload for cell in own}):
-                rps = [known[cell].goodput_rps for cell in own if cell.workload == workload]
+            for workload in sorted({case.workload for case in own}):
+                rps = [known[case].goodput_rps for case in own if case.workload == workload]
                 figures[f"{name}_goodput_rps_{policy}_{workload}"] = float(np.mean(rps))
     return rounded(figures)
 

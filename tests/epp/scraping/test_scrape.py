@@ -136,6 +136,21 @@ async def test_adapters_reach_the_pool() -> None:
             assert snapshot(pool).adapters[0].active == {"a"}
 
 
+async def test_the_size_of_the_cache_reaches_the_pool() -> None:
+    cache = (
+        b'vllm:cache_config_info{block_size="128",num_gpu_blocks="256"} 1\n'
+        b"vllm:prefix_cache_queries_total 400\nvllm:prefix_cache_hits_total 100\n"
+    )
+    async with serving(always(http(vllm_page() + cache))) as told, serving(always(http(vllm_page()))) as untold:
+        pool = build_pool(told, untold)
+        pool.prefix_index.resize(10, tokens_per_block=16.0)
+        async with running(pool, engine=configured_engine("vllm")) as scraper:
+            await until(lambda: len(fresh(pool)) == 2)
+            assert pool.cache_of(0) == (128 * 256, 128)
+            assert [pool.prefix_index.capacity(slot) for slot in range(2)] == [128 * 256 / 16, 10]
+            assert scraper.hit_ratios == {told: 0.25}
+
+
 async def test_the_page_may_have_its_own_port_and_path() -> None:
     async with serving(page) as address:
         port = int(address.rpartition(":")[2])

@@ -42,7 +42,7 @@ def test_the_built_in_configuration_is_described() -> None:
         '  scorer slo-scorer {"sloBufferFactor":0.9}, weight 1',
         "  picker max-score-picker",
         'admission: utilization-detector, slo-scorer {"sloBufferFactor":0.9}',
-        "prefix index: blocks of 64 bytes, 256 of a prompt looked at, 31250 kept for each endpoint",
+        "prefix index: blocks of 64 bytes, 256 of a prompt looked at, 31250 kept for each endpoint of unknown size",
         "predictions: needed by profile slo; start with --enable-latency-predictor",
         "environment: SLO_BUFFER_FACTOR=0.9",
     ]

@@ -470,6 +470,19 @@ def test_the_prefix_index_has_the_configured_size(text: str, expected: PrefixPar
     assert load(text).prefix == expected
 
 
+@pytest.mark.parametrize(
+    ("plugin", "tokens_per_block"),
+    [
+        ("{type: approx-prefix-cache-producer, parameters: {lruCapacityPerServer: 5}}", 64),
+        ("{type: approx-prefix-cache-producer, parameters: {autoTune: false}}", 0),
+        ("{type: prefix-cache-scorer, parameters: {hashBlockSize: 128}}", 32),
+        ("{type: prefix-cache-scorer, parameters: {lruCapacityPerServer: 5}}", 0),
+    ],
+)
+def test_the_prefix_index_follows_the_caches_unless_told_not_to(plugin: str, tokens_per_block: int) -> None:
+    assert load(QUEUE + f"- {plugin}\n").prefix.tokens_per_block == tokens_per_block
+
+
 def test_without_predictions_the_default_profile_decides() -> None:
     scheduler = load(DEFAULT_CONFIG)
     asked = Request("1", "m", prediction_based=True)

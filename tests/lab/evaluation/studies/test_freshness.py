@@ -7,7 +7,7 @@ import pytest
 
 from epp.scraping.pace import ScrapeInterval
 from lab.evaluation.plan import BASE
-from lab.evaluation.studies.freshness import ALONE, DIRECT, TRAFFIC, TWO_PICKERS, Cell, Freshness, measure
+from lab.evaluation.studies.freshness import ALONE, DIRECT, TRAFFIC, TWO_PICKERS, Freshness, FreshnessCase, measure
 from lab.evaluation.studies.freshness_report import ADAPTIVE, INTERVALS, POLICIES, figures_of, tables
 
 FRESH, OLD = ScrapeInterval(0.05, 0.05), ScrapeInterval(1.0, 1.0)
@@ -15,7 +15,7 @@ FRESH, OLD = ScrapeInterval(0.05, 0.05), ScrapeInterval(1.0, 1.0)
 
 @cache
 def measured(traffic: str, interval: ScrapeInterval) -> Freshness:
-    return measure(Cell("azure-conversation", BASE, traffic, interval, 1), None, 400)
+    return measure(FreshnessCase("azure-conversation", BASE, traffic, interval, 1), None, 400)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_one_picker_needs_no_fresh_metrics() -> None:
 
 def test_the_table_has_every_interval_of_each_traffic_over_the_freshest() -> None:
     results = [
-        Freshness(Cell("azure-conversation", policy, traffic, interval, 1), 100.0 - 10 * interval.most_s, 2.0)
+        Freshness(FreshnessCase("azure-conversation", policy, traffic, interval, 1), 100.0 - 10 * interval.most_s, 2.0)
         for policy, traffic, interval in product(POLICIES, TRAFFIC, INTERVALS)
     ]
     figures = figures_of(results)
