@@ -18,9 +18,10 @@ from simulator.surface import Points
 TEXTS = ("gpu", "model", "source", "licence")
 LIMITS = ("num_blocks", "block_tokens", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 TIMES = ("host_ms", "kernel_factor")
-# A file may leave these out: the API server's time for a request before the engine gets it, and whether the engine
-# admits a prompt only if all of it fits (1) or if its first piece does (0).
-OPTIONAL = ("request_ms", "prompt_token_ms", "reserve_prompt")
+# A file may leave these out. The first two are the API server's time for a request before the engine gets it; the next
+# two the times by which a new request, and prompts beside decodes, make a step longer. The last one is whether the
+# engine admits a prompt only if all of it fits (1) or if its first piece does (0).
+OPTIONAL = ("request_ms", "prompt_token_ms", "request_step_ms", "mixed_step_ms", "reserve_prompt")
 COLUMNS = ("part", "tokens", "context", "ms")
 PARTS = ("dense", "prefill_attention", "decode_attention")
 _LARGEST = 100_000_000
@@ -36,6 +37,7 @@ class Calibration:
 
     Times are in ms, as measured. A step takes `kernel_factor` times the kernels' time, plus `host_ms`.
     A request reaches the engine `request_ms` after it was sent, plus `prompt_token_ms` for each token of its prompt.
+    The step that admits it takes `request_step_ms` longer, and each step with both prompts and decodes `mixed_step_ms`.
     With `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free. `notes` are free text.
     """
 
@@ -48,6 +50,8 @@ class Calibration:
     decode_attention: Points
     request_ms: float = 0.0
     prompt_token_ms: float = 0.0
+    request_step_ms: float = 0.0
+    mixed_step_ms: float = 0.0
     reserve_prompt: bool = False
     notes: tuple[str, ...] = ()
 
@@ -67,6 +71,8 @@ def parse_calibration(text: str, where: str) -> Calibration:
         kernel_factor=_number(values["kernel_factor"], f"{where}: kernel_factor", least=0.01),
         request_ms=_number(values.get("request_ms", "0"), f"{where}: request_ms", least=0.0),
         prompt_token_ms=_number(values.get("prompt_token_ms", "0"), f"{where}: prompt_token_ms", least=0.0),
+        request_step_ms=_number(values.get("request_step_ms", "0"), f"{where}: request_step_ms", least=0.0),
+        mixed_step_ms=_number(values.get("mixed_step_ms", "0"), f"{where}: mixed_step_ms", least=0.0),
         reserve_prompt=_limit(values.get("reserve_prompt", "0"), f"{where}: reserve_prompt", 1, least=0) == 1,
         notes=tuple(notes),
         **points,

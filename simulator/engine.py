@@ -168,6 +168,8 @@ class Engine:
         dense_ms = self._cost.dense_ms(plan.prefill_tokens + decodes)
         attention_ms = self._cost.decode_attention_ms(decodes, kv_tokens) if decodes else 0.0
         plan.first_ms = dense_ms + plan.attention_ms + attention_ms
+        if plan.prefills and decodes:
+            plan.first_ms += self.hardware.mixed_step_ms
         if plan.prefills or most_steps == 1 or not decodes:
             return
         steps = min(most_steps, self._steps_to_next_stop())
@@ -258,6 +260,8 @@ class Engine:
                 return idle > 0
             self._running[waiting.popleft()] = None
             self._prefilling.append(sequence)
+            if sequence.cached_tokens is None:
+                plan.attention_ms += self.hardware.request_step_ms
             self._admit(sequence, cached)
             self._prefill(plan, sequence, tokens, needed)
             budget -= tokens

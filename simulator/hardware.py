@@ -25,7 +25,9 @@ class Hardware:
     """Hardware to imitate. The limits have vLLM's names.
 
     The API server hands a request to the engine after `request_ms`, and `prompt_token_ms` for each token of its prompt.
-    With `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free.
+    The step that admits a request takes `request_step_ms` longer: the engine's own work for it, and that of an API
+    server which shares its processor. Steps with both prompts and decodes take `mixed_step_ms` longer. With
+    `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Hardware:
     max_model_len: int
     request_ms: float = 0.0
     prompt_token_ms: float = 0.0
+    request_step_ms: float = 0.0
+    mixed_step_ms: float = 0.0
     reserve_prompt: bool = False
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
 
@@ -130,6 +134,8 @@ def measured_hardware(name: str, calibration: Calibration) -> Hardware:
         max_model_len=limits["max_model_len"],
         request_ms=calibration.request_ms,
         prompt_token_ms=calibration.prompt_token_ms,
+        request_step_ms=calibration.request_step_ms,
+        mixed_step_ms=calibration.mixed_step_ms,
         reserve_prompt=calibration.reserve_prompt,
     )
 

@@ -23,7 +23,8 @@ class Plan:
     """An engine's next `steps` steps, which do the same work.
 
     The first takes `first_ms`, and each further one takes `growth_ms` longer than the one before. A plan with prefills
-    has one step. A plan may be cut short, to one step at least.
+    has one step. `attention_ms` is what the prefills and the admissions add to it. A plan may be cut short, to one step
+    at least.
     """
 
     steps: int = 1

@@ -132,9 +132,11 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 
 
 def test_the_hosts_time_and_the_admission_of_prompts_are_optional(tmp_path: Path) -> None:
-    text = OWN.replace("# note", "# request_ms: 2.5\n# prompt_token_ms: 0.01\n# reserve_prompt: 1\n# note")
+    optional = {"request_ms": 2.5, "prompt_token_ms": 0.01, "request_step_ms": 1.5, "mixed_step_ms": 0.5}
+    lines = [f"# {name}: {value}\n" for name, value in (optional | {"reserve_prompt": 1}).items()]
+    text = OWN.replace("# note", "".join(lines) + "# note")
     read = hardware(own(tmp_path, text))
-    assert (read.delay_ms(100), read.reserve_prompt) == (3.5, True)
+    assert (read.delay_ms(100), read.request_step_ms, read.mixed_step_ms, read.reserve_prompt) == (3.5, 1.5, 0.5, True)
     plain = hardware(own(tmp_path, OWN))
     assert (plain.delay_ms(100), plain.reserve_prompt) == (0.0, False)
     written = format_calibration(parse_calibration(text, "own"))

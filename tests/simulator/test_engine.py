@@ -269,6 +269,19 @@ def test_with_priorities_the_least_urgent_sequence_makes_room() -> None:
     assert engine.preemptions
 
 
+def test_prompts_beside_decodes_take_longer_if_the_hardware_says_so() -> None:
+    times = []
+    for mixed_ms in (0.0, 3.0):
+        engine = Engine(dataclasses.replace(SMALL, mixed_step_ms=mixed_ms, request_step_ms=mixed_ms / 3))
+        engine.submit(sequence("a", output=3))
+        steps = [engine.step()]
+        engine.submit(sequence("b", output=3))
+        steps += [engine.step() for _ in range(3)]
+        times.append([step.duration_ms for step in steps if step])
+    # Both are admitted once; only the second one beside a decode.
+    assert [later - earlier for earlier, later in zip(*times, strict=True)] == pytest.approx([1.0, 4.0, 0.0, 0.0])
+
+
 @pytest.mark.parametrize(("reserve", "running"), [(False, 2), (True, 1)])
 def test_an_engine_may_admit_a_prompt_only_if_all_of_it_fits(reserve: bool, running: int) -> None:
     engine = Engine(dataclasses.replace(SMALL, num_blocks=10, reserve_prompt=reserve))

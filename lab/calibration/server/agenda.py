@@ -34,21 +34,26 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What one repetition measures. `prompts` are (new tokens, cached tokens before them)."""
+    """What one repetition measures. `prompts` are (new tokens, cached tokens before them).
+
+    `step_ms` is the rough time of a step of one decode, and `most_decoded` the longest answer to ask for.
+    """
 
     prompts: tuple[tuple[int, int], ...]
     batches: tuple[Batches, ...]
     texts: tuple[int, ...]
+    step_ms: float
+    most_decoded: int
 
     @property
     def parts(self) -> int:
         """The number of parts of a repetition, for a progress bar."""
         contexts = [context for _, context in self.prompts]
-        return sum(-(-contexts.count(one) // _ROUNDS) for one in set(contexts)) + len(self.batches) + 1
+        return sum(-(-contexts.count(one) // _ROUNDS) for one in set(contexts)) + len(self.batches) + 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Speed:
+class _RoughSpeed:
     """The server's rough speed, of a prompt's token and of a step, and the time for all measurements."""
 
     ms_per_token: float
@@ -68,8 +73,10 @@ async def make_agenda(guard: Guard, rng: random.Random, found: EngineLimits, mos
     longest = max(min(longest, int(_PROMPT * limit_s * 1000 / ms_per_token)), min(budget, longest))
     return Agenda(
         prompts=_prompts(found, longest, budget),
-        batches=_batches(found, longest, most_batch, _Speed(ms_per_token, step_ms, limit_s)),
+        batches=_batches(found, longest, most_batch, _RoughSpeed(ms_per_token, step_ms, limit_s)),
         texts=tuple(tokens for tokens in _TEXT_TOKENS if tokens < budget),
+        step_ms=step_ms,
+        most_decoded=min(found.max_model_len - 64, int(_SHARE * found.capacity_tokens) // 8),
     )
 
 
@@ -85,7 +92,7 @@ def _prompts(found: EngineLimits, longest: int, budget: int) -> tuple[tuple[int,
     return (*cells, (longest, 0)) if longest >= 2 * budget else tuple(cells)
 
 
-def _batches(found: EngineLimits, longest: int, most_batch: int, speed: _Speed) -> tuple[Batches, ...]:
+def _batches(found: EngineLimits, longest: int, most_batch: int, speed: _RoughSpeed) -> tuple[Batches, ...]:
     steps = round(min(max(_STAGE * speed.limit_s * 1000 / speed.step_ms, _LEAST_STEPS), _MOST_STEPS))
     made = []
     for context in sorted({_SHORT, max(longest // 8, _SHORT), max(longest // 2, _SHORT)}):

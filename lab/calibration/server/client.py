@@ -22,6 +22,8 @@ _COMPLETION = re.compile(rb'"completion_tokens": ?(\d+)')
 _PROMPT = re.compile(rb'"prompt_tokens": ?(\d+)')
 _ERROR = re.compile(rb'data: ?(\{"error".*)')
 _WATCH_S = 1.0
+# vLLM closes connections that are idle for 5 s. A request on one that is just being closed would fail.
+_KEEP_S = 2.0
 _PAGE_S = 10.0
 
 
@@ -60,7 +62,7 @@ class HttpServer:
                 raise MeasureError(f"can't read the certificates in {self._ca_file}: {error}") from error
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self._read_s)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=_KEEP_S),
             timeout=timeout,
             headers=self._headers,
             read_bufsize=1 << 20,
@@ -110,7 +112,7 @@ class HttpServer:
         finally:
             for task in (*sending, watching):
                 task.cancel()
-            await asyncio.gather(*sending, watching, return_exceptions=True)
+            await asyncio.gather(together, *sending, watching, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Raise DisturbedError if there are more requests on the server than the own ones, twice in a row.

@@ -15,7 +15,7 @@ from lab.calibration.server import measure
 from lab.calibration.server.client import HttpServer
 from lab.calibration.server.fitting import fit
 from lab.calibration.server.guard import Guard
-from simulator.calibration_file import Calibration, format_calibration
+from simulator.calibration_file import OPTIONAL, Calibration, format_calibration
 from simulator.hardware import measured_hardware
 
 _MOST_KEY_BYTES = 16_384
@@ -133,7 +133,7 @@ def _figures(calibration: Calibration) -> dict[str, float]:
     cost = measured_hardware("measured", calibration).cost
     budget = calibration.limits["max_num_batched_tokens"]
     figures: dict[str, float] = dict(calibration.limits)
-    figures |= {"request_ms": calibration.request_ms, "prompt_token_ms": calibration.prompt_token_ms}
+    figures |= {name: getattr(calibration, name) for name in OPTIONAL[:-1]}
     figures[f"prompt_{budget}_ms"] = cost.dense_ms(budget) + cost.prefill_attention_ms(budget, 0)
     for batch in (1, 8, 64):
         if batch <= calibration.limits["max_num_seqs"]:

@@ -1,25 +1,17 @@
 """A calibration, fitted to a server's measured steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.calibration.server.experiments import DECODING, PASSING_TOKENS
 from lab.calibration.server.limits import EngineLimits
 from lab.calibration.server.samples import Samples
 from simulator.calibration_file import Calibration
 from simulator.surface import extend
 
 Times = dict[tuple[int, int], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """The API server's time for a request, in ms: for each, and for each token of a prompt that is a text."""
-
-    request_ms: float
-    prompt_token_ms: float
 
 
 def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: tuple[str, ...]) -> Calibration:
@@ -29,11 +21,13 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
     depends on the number of new tokens alone is `dense`; prompts and batches of one size share the smaller time.
     """
     starts, slopes = _decode_lines(samples)
-    host = _host(samples, starts[1])
-    prompt_dense, prefill_attention = _prompts(samples, host, found.max_num_batched_tokens)
+    alone_ms = _alone_ms(samples, starts[1])
+    prompt_dense, prefill_attention = _prompts(samples, alone_ms, found.max_num_batched_tokens)
     dense = _dense(prompt_dense, starts)
     sizes = np.array(sorted(dense))
     known = np.array([dense[size] for size in sizes.tolist()])
+    # What a request costs others is its own work at the most; what is beyond is the mixture of prompts and decodes.
+    shared_ms = _shared_ms(samples, dense, prefill_attention)
     decode_attention = _decode_attention(samples, starts, slopes, sizes, known)
     return Calibration(
         texts=texts,
@@ -49,8 +43,10 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
         dense={(size, 0): ms for size, ms in dense.items()},
         prefill_attention=prefill_attention,
         decode_attention=decode_attention,
-        request_ms=host.request_ms,
-        prompt_token_ms=host.prompt_token_ms,
+        request_ms=max(alone_ms - shared_ms, 0.0),
+        prompt_token_ms=max([0.0, *(cell.ms for _, cell in sorted(samples.texts.items())[-1:])]),
+        request_step_ms=min(shared_ms, alone_ms),
+        mixed_step_ms=max(shared_ms - alone_ms, 0.0),
         reserve_prompt=True,
         notes=notes,
     )
@@ -102,17 +98,28 @@ def _decode_attention(
     return found
 
 
-def _host(samples: Samples, step_ms: float) -> Host:
+def _alone_ms(samples: Samples, step_ms: float) -> float:
     """Return what a prompt of one token takes beyond a step like that of one decode.
 
     No other prompt takes less. On a busy machine, one may seem to.
     """
-    least_ms = min(cell.ms for cell in samples.prefill.values())
-    token_ms = [cell.ms for _, cell in sorted(samples.texts.items())][-1:]
-    return Host(max(least_ms - step_ms, 0.0), max([0.0, *token_ms]))
+    return max(min(cell.ms for cell in samples.prefill.values()) - step_ms, 0.0)
 
 
-def _prompts(samples: Samples, host: Host, budget: int) -> tuple[dict[int, float], Times]:
+def _shared_ms(samples: Samples, dense: Mapping[int, float], prefill_attention: Times) -> float:
+    """Return by how much a request delays others beyond its prompt's tokens."""
+    if not samples.passing.values:
+        return 0.0
+    sizes = np.array(sorted(dense))
+    known = np.array([dense[size] for size in sizes.tolist()])
+    beside, without = extend(sizes, known, np.array([DECODING + PASSING_TOKENS, DECODING]))
+    pieces = sorted(tokens for tokens, context in prefill_attention if context == 0)
+    attention = np.array([prefill_attention[tokens, 0] for tokens in pieces])
+    attention_ms = float(np.interp(PASSING_TOKENS, pieces, attention))
+    return max(samples.passing.ms - float(beside - without) - attention_ms, 0.0)
+
+
+def _prompts(samples: Samples, alone_ms: float, budget: int) -> tuple[dict[int, float], Times]:
     """Return the time of steps of one prompt's tokens at no context, and the attention to earlier tokens.
 
     A new token attends to the earlier ones, and on average to half of the new ones.
@@ -120,9 +127,9 @@ def _prompts(samples: Samples, host: Host, budget: int) -> tuple[dict[int, float
     dense: dict[int, float] = {}
     attention: Times = {}
     reach = max([cached for _, cached in samples.prefill] or [0])
-    pair_ms = None if reach else _pair_ms(samples, host, budget)
+    pair_ms = None if reach else _pair_ms(samples, alone_ms, budget)
     for tokens in sorted({tokens for tokens, _ in samples.prefill if tokens <= budget}):
-        at = [(cached, cell.ms - host.request_ms) for (new, cached), cell in samples.prefill.items() if new == tokens]
+        at = [(cached, cell.ms - alone_ms) for (new, cached), cell in samples.prefill.items() if new == tokens]
         contexts, times = (np.array(part, dtype=float) for part in zip(*sorted(at), strict=True))
         slope = float(np.polyfit(contexts, times, 1)[0]) if len(at) > 1 else (pair_ms or 0.0) * tokens
         slope = max(slope, 0.0)
@@ -134,7 +141,7 @@ def _prompts(samples: Samples, host: Host, budget: int) -> tuple[dict[int, float
     return dense, attention
 
 
-def _pair_ms(samples: Samples, host: Host, budget: int) -> float:
+def _pair_ms(samples: Samples, alone_ms: float, budget: int) -> float:
     """Return the time of a new token's attention to an earlier one, from a prompt that took several steps."""
     long = [(tokens, cell.ms) for (tokens, cached), cell in samples.prefill.items() if tokens > budget and not cached]
     if not long or (budget, 0) not in samples.prefill:
@@ -142,7 +149,7 @@ def _pair_ms(samples: Samples, host: Host, budget: int) -> float:
     tokens, ms = long[0]
     pieces = tokens / budget
     # The pieces' own times are those of a prompt of one piece; the rest is attention to the pieces before.
-    rest_ms = ms - host.request_ms - pieces * (samples.prefill[budget, 0].ms - host.request_ms)
+    rest_ms = ms - alone_ms - pieces * (samples.prefill[budget, 0].ms - alone_ms)
     return max(rest_ms, 0.0) / (budget**2 * pieces * (pieces - 1) / 2) if pieces > 1 else 0.0
 
 

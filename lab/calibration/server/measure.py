@@ -9,7 +9,7 @@ from statistics import median
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server.agenda import Agenda, groups_of_prompts, make_agenda
 from lab.calibration.server.asks import TimedServer
-from lab.calibration.server.experiments import measure_batches, measure_prompts, measure_texts
+from lab.calibration.server.experiments import measure_batches, measure_prompts, measure_requests, measure_texts
 from lab.calibration.server.guard import Guard
 from lab.calibration.server.limits import EngineLimits, find_sequences, find_token_budget
 from lab.calibration.server.samples import Samples
@@ -115,7 +115,9 @@ async def _repeat(
         tell(f"batches at {batches.context} tokens", done / plan.parts)
         await measure_batches(guard, rng, samples, batches, found.max_num_batched_tokens)
         done += 1
-    tell("texts", done / plan.parts)
+    tell("requests beside others", done / plan.parts)
+    await measure_requests(guard, rng, samples, plan)
+    tell("texts", (done + 1) / plan.parts)
     await measure_texts(guard, rng, samples, plan.texts)
 
 

@@ -41,6 +41,7 @@ class Samples:
     - `prefill`: by (new tokens, cached tokens before them), the time to first token of one prompt on an idle server.
     - `decode`: by (batch, context), the time of a step that only decodes. Contexts are rounded to those asked for.
     - `contexts`: the mean context of each of these steps, in tokens.
+    - `passing`: the time by which a short prompt delays the steps of those that decode.
     - `texts`: by words, the time that each token of a prompt takes longer if the prompt is a text.
     """
 
@@ -48,6 +49,7 @@ class Samples:
     decode: dict[tuple[int, int], Cell] = field(default_factory=dict)
     contexts: dict[tuple[int, int], Cell] = field(default_factory=dict)
     texts: dict[int, Cell] = field(default_factory=dict)
+    passing: Cell = field(default_factory=Cell)
 
     def cells(self) -> dict[str, Cell]:
         """Return the measured times by what they measured, in words."""

@@ -28,6 +28,8 @@ TRUE = dataclasses.replace(
     max_num_batched_tokens=256,
     max_model_len=8_192,
     request_ms=7.0,
+    request_step_ms=11.0,
+    mixed_step_ms=5.0,
 )
 
 
@@ -60,7 +62,12 @@ def test_limits_are_found_by_trying(calibration: Calibration) -> None:
 
 def test_the_time_before_the_engine_is_found(calibration: Calibration) -> None:
     # A prompt's token costs more than a decode there, which nobody can see from outside.
-    assert calibration.request_ms == pytest.approx(TRUE.request_ms, abs=0.2)
+    assert calibration.request_ms + calibration.request_step_ms == pytest.approx(18.0, abs=0.3)
+
+
+def test_what_a_request_costs_others_is_found(calibration: Calibration) -> None:
+    # Prompts beside decodes make each other slower: one part is the request's, the other that of the mixture.
+    assert calibration.request_step_ms + calibration.mixed_step_ms == pytest.approx(16.0, abs=0.8)
 
 
 @pytest.mark.parametrize(("tokens", "context"), [(4, 0), (64, 0), (256, 0), (16, 3_000), (100, 1_000), (256, 6_000)])

@@ -17,10 +17,10 @@ def prompt(tokens: int = 64) -> tuple[int, ...]:
 
 
 def test_a_request_takes_the_time_of_its_steps_after_that_of_the_host() -> None:
-    hardware = dataclasses.replace(PRESETS["fast"], request_ms=5.0, prompt_token_ms=0.1)
+    hardware = dataclasses.replace(PRESETS["fast"], request_ms=5.0, prompt_token_ms=0.1, request_step_ms=2.0)
     [timeline] = Twin(hardware).replay([Ask(prompt(), 2, at_s=1.0)])
     first_ms = hardware.cost.dense_ms(64) + hardware.cost.prefill_attention_ms(64, 0)
-    assert timeline.ttft_ms == pytest.approx(5.0 + 6.4 + first_ms)
+    assert timeline.ttft_ms == pytest.approx(5.0 + 6.4 + 2.0 + first_ms)
     assert timeline.tpot_ms == pytest.approx(hardware.cost.dense_ms(1) + hardware.cost.decode_attention_ms(1, 64))
 
 
