@@ -4,6 +4,9 @@ The requests of an endpoint decode together, so a new request slows all of them.
 step, and the uncached part of its prompt takes time between steps. The cost depends on the objectives of the others:
 it is nothing where all have room, and high where many are about to miss. So strict requests find endpoints that other
 requests avoid. A request that no endpoint can serve in time goes where it costs least.
+
+Requests that are still to come have no objectives yet. But a prompt that leaves its cache takes time from them, if
+prompts wait on most endpoints.
 """
 
 from dataclasses import dataclass
@@ -24,6 +27,9 @@ _UPPER_QUANTILE_Z = 1.2816
 _PROMPT_WEIGHT = 3.0
 # Weight, in requests, of the total time relative to the fastest endpoint, found by the evaluation. It breaks near ties.
 _SPEED_WEIGHT = 0.05
+# Weight, in requests, of finding as many cached tokens as a mean request has, if prompts wait as long as an answer
+# takes. Found by the evaluation.
+_CACHE_WEIGHT = 4.0
 # Expected losses up to this many requests count as zero; found by the evaluation.
 _LEAST_LOSS = 0.01
 # A step counts as stalled beyond this many usual steps plus the waiting prompts; found by the evaluation.
@@ -56,16 +62,19 @@ class Worth:
     `gained` is the probability that the new request meets its objectives.
     `lost` is how many requests in flight are expected to miss their objectives because of the placement.
     `takes_ms` is the new request's own time plus the delay that it causes to all requests in flight.
+    `spared` is what the cached part of the prompt is worth to requests that are still to come.
     """
 
     gained: Floats
     lost: Floats
     takes_ms: Floats
+    spared: Floats
 
     @property
     def total(self) -> Floats:
         """The value to maximise; -inf where nothing is predicted."""
-        total: Floats = self.gained - self.lost - _SPEED_WEIGHT * self.takes_ms / np.fmin.reduce(self.takes_ms)
+        slow = _SPEED_WEIGHT * self.takes_ms / np.fmin.reduce(self.takes_ms)
+        total: Floats = self.gained - self.lost - slow + self.spared
         return np.where(np.isnan(total), -np.inf, total)
 
     @property
@@ -87,6 +96,7 @@ def worth(request: Request, candidates: Snapshot, predictions: Predictions, buff
         lost=_expected_losses(candidates, tpot, slowed_ms, buffer_factor),
         takes_ms=ttft.median_ms
         + (tpot.median_ms + candidates.in_flight * slowed_ms) * max(candidates.output_tokens, 1.0),
+        spared=_spared(request, candidates, tpot.median_ms),
     )
 
 
@@ -127,6 +137,23 @@ def _slowed_ms(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Float
     prompt_ms = candidates.prefill_ms_per_token * request.input_tokens * (1.0 - candidates.prefix_score)
     prompt_ms = np.where(np.isnan(prompt_ms), 0.0, prompt_ms)
     return loaded_ms / (candidates.in_flight + 1) + _PROMPT_WEIGHT * prompt_ms / max(candidates.output_tokens, 1.0)
+
+
+def _spared(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Floats:
+    """Return the value of the prompt's cached part for requests to come, in requests; 0 where nothing is cached.
+
+    The value grows with the time that waiting prompts take of an answer's time, since answers wait while prompts are
+    read. The time is that of the median endpoint: one endpoint with a queue leaves time enough on the others. The
+    cached tokens count relative to those of a mean request in flight.
+    """
+    waiting_ms = candidates.prefill_tokens * np.nan_to_num(candidates.prefill_ms_per_token)
+    middle = max(min(len(waiting_ms) // 2, len(waiting_ms) - 2), 0)  # of two endpoints, the one with less
+    answer_ms = max(candidates.output_tokens, 1.0) * np.fmin.reduce(tpot_ms)
+    scarcity = np.partition(waiting_ms, middle)[middle] / answer_ms
+    held_tokens = candidates.prefill_tokens.sum() + candidates.decode_tokens.sum()
+    mean_tokens = max(held_tokens / max(candidates.in_flight.sum(), 1.0), 1.0)
+    spared: Floats = _CACHE_WEIGHT * scarcity * candidates.prefix_score * (request.input_tokens / mean_tokens)
+    return spared
 
 
 def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:

@@ -170,6 +170,9 @@ workloads were azure-conversation, heterogeneous, heavy-tails and shared-prefix,
   request's own time. This sends prompts to endpoints that have them cached. It makes answers faster where all requests
   meet their objectives.
 
+- Count a prompt's cached tokens for a placement, the more the longer prompts wait on most endpoints. Without this, long
+  prompts leave their caches for emptier endpoints at high load, and the pool reads the same prefixes again and again.
+
 ### Kept as an option
 
 - `shed: all`, which is `{SHEDDING}`: shed a request that is expected to make more requests miss their objectives than

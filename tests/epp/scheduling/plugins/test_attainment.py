@@ -98,6 +98,39 @@ def test_a_prompt_goes_where_it_is_cached_when_reading_it_would_hold_others_up()
     assert with_cost(0.0)[0] == 1.0
 
 
+def test_a_prompt_stays_with_its_cache_while_prompts_wait_on_most_endpoints() -> None:
+    def with_prompts(tokens: list[float]) -> list[float]:
+        candidates = build_snapshot(
+            4,
+            in_flight=[5, 5, 5, 5],
+            prefill_tokens=tokens,
+            decode_tokens=[5000, 5000, 5000, 5000],
+            prefill_ms_per_token=[0.1, 0.1, 0.1, 0.1],
+            prefix_score=[0.0, 1.0, 0.0, 0.0],
+            # The endpoint with the cached prompt meets the objective of TTFT less often.
+            predicted=[(300, 26), (1000, 26), (300, 26), (300, 26)],
+            medians=[(200, 20), (800, 20), (200, 20), (200, 20)],
+        )
+        return scores(request(tokens=4000), candidates)
+
+    assert with_prompts([9000, 9000, 9000, 9000])[1] == 1.0
+    assert with_prompts([9000, 0, 0, 0])[1] < 1.0
+    assert with_prompts([0, 0, 0, 0])[1] < 1.0
+
+
+def test_of_two_endpoints_one_with_a_long_queue_does_not_keep_its_prompts() -> None:
+    candidates = build_snapshot(
+        2,
+        in_flight=[20, 1],
+        prefill_tokens=[200_000, 0],
+        prefill_ms_per_token=[0.1, 0.1],
+        prefix_score=[1.0, 0.0],
+        predicted=[(20_000, 40), (300, 26)],
+        medians=[(15_000, 30), (200, 20)],
+    )
+    assert scores(request(tokens=4000), candidates)[1] == 1.0
+
+
 def test_between_equal_endpoints_the_faster_is_chosen() -> None:
     candidates = build_snapshot(2, predicted=[(300, 12), (300, 13)], medians=[(200, 10), (200, 11)])
     assert scores(request(None, None), candidates)[0] == 1.0
