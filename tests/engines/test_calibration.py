@@ -18,16 +18,17 @@ from tests.engines.conftest import Loop
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_the_twin_of_a_measured_server_is_about_as_fast(loop: Loop) -> None:
+async def test_the_twin_of_a_measured_server_is_about_as_fast(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Some repetitions of little, however long a busy machine takes for them.
+    monkeypatch.setattr(measure, "_MOST_REPETITIONS", 3)
+    monkeypatch.setattr(measure, "_OVERTIME", 100.0)
     server = HttpServer(loop.server("tiny"), "", read_s=120.0)
     # Other servers share the processors, so that noise is no reason to fail here.
     given = measure.Given(most_batch=8, limit_s=40.0, most_noise=10.0)
     calibration, figures = await measure_server(server, given, "test", patience_s=120.0)
-    assert figures["repetitions"] >= 3
+    assert figures["repetitions"] == 3
     limits = calibration.limits
-    # One block of 256 is vLLM's placeholder; the server's flags say the rest.
     assert limits["block_tokens"] == 128
-    assert limits["num_blocks"] == 255
     assert (limits["max_model_len"], limits["max_num_seqs"]) == (8192, 64)
     # It is found from the times of steps, which other servers on these processors disturb.
     assert limits["max_num_batched_tokens"] == pytest.approx(1024, rel=0.5)
@@ -37,6 +38,8 @@ async def test_the_twin_of_a_measured_server_is_about_as_fast(loop: Loop) -> Non
     asks = [Ask(random_prompt(rng, 600), 60) for _ in range(4)]
     async with HttpServer(loop.server("tiny"), "", watches=False) as again:
         await again.choose_model()
+        # One block is vLLM's placeholder.
+        assert limits["num_blocks"] == (await again.page()).num_blocks - 1
         [real] = await Guard(again, lambda line: None).run([asks])
     simulated = twin.replay(asks)
     ratio = max(one.e2e_ms for one in simulated) / max(one.e2e_ms for one in real)
