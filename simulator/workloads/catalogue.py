@@ -75,6 +75,7 @@ def azure_code() -> Workload:
         pool=UNIFORM_POOL,
         draw=_without_endpoints(trace.draw),
         times=trace.times,
+        burstiness=4.0,
     )
 
 

@@ -26,7 +26,7 @@ class Workload:
     """A workload. `pool` names the hardware of each endpoint.
 
     `draw` takes (seed, count, endpoints), `times` takes (seed, count, seconds), and `changes` takes
-    (seed, seconds, endpoints).
+    (seed, seconds, endpoints). A search begins at a rate that is lower by `burstiness`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Workload:
     changes: Callable[[int, float, int], tuple[Change, ...]] = steady
     mix: tuple[SloMultiple, ...] = MIX
     hash_tokens: int = 64
+    burstiness: float = 1.0
 
     def on(self, *pool: str) -> "Workload":
         """Return the same workload on a pool of other hardware."""
@@ -64,9 +65,13 @@ class Workload:
 
     @cached_property
     def typical_rps(self) -> float:
-        """The rate at which to begin a search: an estimate of where about half of the requests are in trouble."""
+        """The rate at which to begin a search: an estimate of where about half of the requests are in trouble.
+
+        The estimate is for steady arrivals, divided by the workload's burstiness.
+        """
         cached = cached_share(self._reference, self.hash_tokens, pool_tokens(self.endpoints))
-        return half_in_trouble_rps(self.endpoints, self.fastest, self._reference, self.mix, cached)
+        steady_rps = half_in_trouble_rps(self.endpoints, self.fastest, self._reference, self.mix, cached)
+        return steady_rps / self.burstiness
 
     @cached_property
     def fastest(self) -> Hardware:

@@ -250,6 +250,11 @@ def test_a_search_begins_at_a_rate_that_the_pool_can_almost_take(workload: Workl
     assert 0.1 < prefill_s / (20.0 * len(scenario.endpoints)) < 5
 
 
+def test_a_search_begins_lower_where_requests_come_in_bursts() -> None:
+    workload = WORKLOADS["azure-code"]
+    assert workload.typical_rps == pytest.approx(replace(workload, burstiness=1.0).typical_rps / 4)
+
+
 @given(
     name=st.sampled_from(NAMES),
     requests_per_s=st.floats(0.1, 20),

@@ -97,7 +97,7 @@ ASSUMPTIONS = f"""\
   project's picker runs the files, and its plugins of these names have the formulas. Ours are the prefix index, the
   counts of requests and tokens in flight, the features, the trainer and the models. As llm-d's picker does, the two
   observe every response. llm-d's chart has its models fit means; here `{LLMD_PREDICTED}` decides by 0.9-quantiles,
-  with which more of its requests meet their objectives than with medians.
+  with which more of its requests met their objectives on mooncake-synthetic than with medians.
 - `{LLMD_DEFAULT}` keeps llm-d's default for the peak rate of prefill, which the guide measured on larger models. It
   decides how long a queue may become before cached prefixes no longer bind a request.
 - The first {WARM_UP_SHARE:.0%} of each run's time fills the pool and isn't judged.
