@@ -1,6 +1,7 @@
 """The commands that start real vLLM servers on processors."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def vllm(kind: str, port: int, *, core: int | None = None, flags: Sequence[str] 
     common += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     common += ["--enable-prefix-caching", "--enable-chunked-prefill", "--enforce-eager"]
     common += ["--no-enable-log-requests", "--disable-uvicorn-access-log", *flags]
+    # vLLM ends in order when this process is killed, with its own processes.
+    bound = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
-    command = [*pinned, str(program), "serve", *KINDS[kind](models), *map(str, common)]
+    command = [*bound, *pinned, str(program), "serve", *KINDS[kind](models), *map(str, common)]
     env = {**os.environ, **_SETTINGS, "PATH": f"{program.parent}:{os.environ.get('PATH', '')}"}
     return Part(f"vllm-{kind}", command, [port], f"http://127.0.0.1:{port}/health", env, ready_s=_READY_S)
