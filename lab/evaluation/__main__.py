@@ -105,9 +105,9 @@ def main(
 ) -> None:
     """Find the goodput of every policy on every workload, and compare policies at common loads.
 
-    On two idle cores, --quick takes less than four minutes, and a whole evaluation some two and a half hours. Of that
-    time, slo, slo-shedding, reference, informed and both oracles take about a sixth each. Policies without a picker
-    take almost none. The workload halving takes a quarter.
+    On two idle cores, --quick takes some minutes, and a whole evaluation some three and a half hours. Of that time,
+    slo, slo-shedding, reference, llmd-predicted, informed and both oracles take about a seventh each. Policies without
+    a picker take almost none. The workload halving takes a fifth.
 
     In a search, a run ends as soon as it can attain none of the wanted shares. Runs at common loads never end early.
 
