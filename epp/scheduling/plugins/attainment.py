@@ -146,10 +146,13 @@ def _spared(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Floats:
     read. The time is that of the median endpoint: one endpoint with a queue leaves time enough on the others. The
     cached tokens count relative to those of a mean request in flight.
     """
-    waiting_ms = candidates.prefill_tokens * np.nan_to_num(candidates.prefill_ms_per_token)
+    if not candidates.prefix_score.any():
+        return np.zeros(len(candidates))
+    waiting_ms = np.fmax(candidates.prefill_tokens * candidates.prefill_ms_per_token, 0.0)  # NaN counts as 0
+    waiting_ms.sort()
     middle = max(min(len(waiting_ms) // 2, len(waiting_ms) - 2), 0)  # of two endpoints, the one with less
     answer_ms = max(candidates.output_tokens, 1.0) * np.fmin.reduce(tpot_ms)
-    scarcity = np.partition(waiting_ms, middle)[middle] / answer_ms
+    scarcity = waiting_ms[middle] / answer_ms
     held_tokens = candidates.prefill_tokens.sum() + candidates.decode_tokens.sum()
     mean_tokens = max(held_tokens / max(candidates.in_flight.sum(), 1.0), 1.0)
     spared: Floats = _CACHE_WEIGHT * scarcity * candidates.prefix_score * (request.input_tokens / mean_tokens)
