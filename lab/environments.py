@@ -1,0 +1,80 @@
+"""Python environments of other projects' programs, in the user's cache folder, each from a lock with hashes."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.loop.exceptions import LoopError
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold a lock in the cache folder, so that two programs don't build the same thing."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def install(environment: Path, lock: Path, *, any_python: bool = False) -> None:
+    """Install the locked packages, without dependencies that the lock lacks, into a new environment.
+
+    The folder can be renamed. `any_python` installs packages that ask for a newer Python as well; then only the
+    environment's `python` survives a new name.
+    """
+    uv = str(Path(sys.executable).with_name("uv"))
+    run(uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(environment))
+    python = str(environment / "bin" / "python")
+    wanted = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+    if any_python:
+        # Only pip can be told to ignore the wish for a newer Python.
+        run(sys.executable, "-m", "pip", "--python", python, "install", "--ignore-requires-python", *wanted)
+    else:
+        run(uv, "pip", "install", "--compile-bytecode", "--python", python, *wanted)
+
+
+def start_anew(place: Path) -> Path:
+    """Return the path under which `place` is made, without what an interrupted attempt has left."""
+    unfinished = place.with_name(f"{place.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return unfinished
+
+
+def run(*command: str) -> None:
+    """Run a command. Raise LoopError with the last lines of its output if it fails."""
+    environment = {**os.environ}
+    # uv reads no settings of pip, and brings certificates of its own.
+    if index := os.environ.get("PIP_INDEX_URL"):
+        environment.setdefault("UV_DEFAULT_INDEX", index)
+    if not os.environ.get("SSL_CERT_FILE"):
+        environment.setdefault("UV_SYSTEM_CERTS", "true")
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        last = "\n".join((ended.stdout + ended.stderr).strip().splitlines()[-10:])
+        raise LoopError(f"{Path(command[0]).name} has failed: {last}")
+
+
+def check_space(what: str, gigabytes: float) -> None:
+    """Raise LoopError if the cache folder has no room for an environment of this size."""
+    free = shutil.disk_usage(cache_folder()).free
+    if free < gigabytes * 1e9:
+        raise LoopError(f"{what} needs {gigabytes:g} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free")
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
