@@ -26,21 +26,36 @@ def alone(name: str) -> Iterator[None]:
         yield
 
 
-def install(environment: Path, lock: Path, *, any_python: bool = False) -> None:
-    """Install the locked packages, without dependencies that the lock lacks, into a new environment.
+def install(environment: Path, lock: Path, *flags: str) -> None:
+    """Install the locked packages, and no others, into a new environment. `flags` are more of `uv pip install`.
 
-    The folder can be renamed. `any_python` installs packages that ask for a newer Python as well; then only the
-    environment's `python` survives a new name.
+    The folder can be renamed.
     """
-    uv = str(Path(sys.executable).with_name("uv"))
-    run(uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(environment))
-    python = str(environment / "bin" / "python")
-    wanted = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
-    if any_python:
-        # Only pip can be told to ignore the wish for a newer Python.
-        run(sys.executable, "-m", "pip", "--python", python, "install", "--ignore-requires-python", *wanted)
-    else:
-        run(uv, "pip", "install", "--compile-bytecode", "--python", python, *wanted)
+    run(_uv(), "pip", "install", "--python", _new(environment), *flags, *_wanted(lock))
+
+
+def install_for_any_python(environment: Path, lock: Path) -> None:
+    """Install the locked packages, even those that ask for a newer Python, into a new environment.
+
+    Once the folder is renamed, only the environment's `python` works, and its commands don't.
+    """
+    # Only pip can be told to ignore the wish for a newer Python.
+    pip = [sys.executable, "-m", "pip", "--python", _new(environment), "install", "--no-compile"]
+    run(*pip, "--ignore-requires-python", *_wanted(lock))
+
+
+def _new(environment: Path) -> str:
+    """Make an empty environment, and return its Python."""
+    run(_uv(), "venv", "--quiet", "--relocatable", "--python", sys.executable, str(environment))
+    return str(environment / "bin" / "python")
+
+
+def _wanted(lock: Path) -> list[str]:
+    return ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+
+
+def _uv() -> str:
+    return str(Path(sys.executable).with_name("uv"))
 
 
 def start_anew(place: Path) -> Path:

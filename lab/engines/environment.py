@@ -48,7 +48,7 @@ def _build() -> None:
 def _install(environment: Path) -> None:
     """Install the locked packages. The environment gets its name at the end."""
     unfinished = start_anew(environment)
-    install(unfinished, LOCK)
+    install(unfinished, LOCK, "--compile-bytecode")
     packages = next((unfinished / "lib").glob("python3*")) / "site-packages"
     metadata = packages / f"vllm-{VERSION}+cpu.dist-info"
     metadata.mkdir()

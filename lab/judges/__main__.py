@@ -83,7 +83,7 @@ _LOADS = {
 @click.option("--seed", default=1, type=click.IntRange(0), help="Random seed for the judges.")
 @click.option(
     "--output",
-    default=Path("judges"),
+    default=Path("judges-out"),
     type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     help="Folder that keeps the judges' own reports and logs.",
 )

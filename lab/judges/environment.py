@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.environments import alone, cache_folder, check_space, digest, install, start_anew, tell
+from lab.environments import alone, cache_folder, check_space, digest, install, install_for_any_python, start_anew, tell
 from lab.loop.exceptions import LoopError
 
 
@@ -47,5 +47,5 @@ def _install(package: Package) -> None:
     check_space(package.name, package.gigabytes)
     tell(f"Installing {package.name} {package.version} into {package.folder} ({package.gigabytes:g} GB, once)")
     unfinished = start_anew(package.folder)
-    install(unfinished, package.lock, any_python=package.any_python)
+    (install_for_any_python if package.any_python else install)(unfinished, package.lock)
     unfinished.rename(package.folder)
