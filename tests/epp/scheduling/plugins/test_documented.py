@@ -24,6 +24,8 @@ EXTENDING = (ROOT / "docs" / "extend.md").read_text()
 FENCES = re.findall(r"```(python|yaml|toml)\n(.*?)```", DOCUMENT + EXTENDING, re.DOTALL)
 CONFIGURATIONS = [text for language, text in FENCES if language == "yaml" and text.startswith("apiVersion")]
 
+WITHOUT_PREDICTIONS = CONFIGURATIONS[1]
+
 
 def table_of_types() -> list[str]:
     """Return a row for each plugin type: names, kinds, parameters with defaults, first sentence."""
@@ -68,12 +70,12 @@ def test_the_table_of_variables_is_the_registry_s() -> None:
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=range(len(CONFIGURATIONS)))
 def test_the_configurations_load_without_warnings(text: str) -> None:
     scheduler = load_scheduler(text, {})
-    assert scheduler.wants_predictions(Request("1", "m", prediction_based=True))
+    assert scheduler.wants_predictions(Request("1", "m", prediction_based=True)) == (text != WITHOUT_PREDICTIONS)
     assert list(find_warnings(scheduler)) == []
 
 
 def test_the_preset_sizes_the_index_as_the_text_says() -> None:
-    assert load_scheduler(CONFIGURATIONS[1], {}).prefix == PrefixParameters(256, 2048, 31_250)
+    assert load_scheduler(CONFIGURATIONS[2], {}).prefix == PrefixParameters(256, 2048, 31_250)
 
 
 PROGRAM = """
