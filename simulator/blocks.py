@@ -9,11 +9,13 @@ class BlockPool:
 
     A hashed piece of a prompt takes `piece_blocks` blocks and can be shared. A private block belongs to one sequence.
     A piece that no sequence holds stays cached until its room is needed; the least recently used piece goes first.
+    `repeated` counts the holders of pieces beyond the first one of each.
     """
 
     def __init__(self, capacity: int, piece_blocks: int = 1) -> None:
         self.capacity = capacity
         self.used = 0
+        self.repeated = 0
         self._piece_blocks = piece_blocks
         self._holders: dict[int, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -41,7 +43,9 @@ class BlockPool:
             if piece in self._idle:
                 del self._idle[piece]
                 self.used += self._piece_blocks
-            self._holders[piece] = self._holders.get(piece, 0) + 1
+            holders = self._holders.get(piece, 0)
+            self._holders[piece] = holders + 1
+            self.repeated += holders > 0
 
     def take(self, count: int) -> bool:
         """Take `count` private blocks, and return True. If too few are free, take none and return False."""
@@ -64,7 +68,9 @@ class BlockPool:
         self.used -= private
         for piece in reversed(held):
             self._holders[piece] -= 1
-            if not self._holders[piece]:
+            if self._holders[piece]:
+                self.repeated -= 1
+            else:
                 del self._holders[piece]
                 self._idle[piece] = None
                 self.used -= self._piece_blocks

@@ -19,9 +19,10 @@ TEXTS = ("gpu", "model", "source", "licence")
 LIMITS = ("num_blocks", "block_tokens", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 TIMES = ("host_ms", "kernel_factor")
 # A file may leave these out. The first two are the API server's time for a request before the engine gets it; the next
-# two the times by which a new request, and prompts beside decodes, make a step longer. The last one is whether the
-# engine admits a prompt only if all of it fits (1) or if its first piece does (0).
-OPTIONAL = ("request_ms", "prompt_token_ms", "request_step_ms", "mixed_step_ms", "reserve_prompt")
+# two the times by which a new request, and prompts beside decodes, make a step longer. Then comes the share of
+# attention that is saved for tokens which another sequence reads as well. The last one is whether the engine admits a
+# prompt only if all of it fits (1) or if its first piece does (0).
+OPTIONAL = ("request_ms", "prompt_token_ms", "request_step_ms", "mixed_step_ms", "shared_discount", "reserve_prompt")
 COLUMNS = ("part", "tokens", "context", "ms")
 PARTS = ("dense", "prefill_attention", "decode_attention")
 _LARGEST = 100_000_000
@@ -38,7 +39,8 @@ class Calibration:
     Times are in ms, as measured. A step takes `kernel_factor` times the kernels' time, plus `host_ms`.
     A request reaches the engine `request_ms` after it was sent, plus `prompt_token_ms` for each token of its prompt.
     The step that admits it takes `request_step_ms` longer, and each step with both prompts and decodes `mixed_step_ms`.
-    With `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free. `notes` are free text.
+    `shared_discount` is the share of attention that is saved for tokens which another sequence reads as well. With
+    `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free. `notes` are free text.
     """
 
     texts: Mapping[str, str]
@@ -52,6 +54,7 @@ class Calibration:
     prompt_token_ms: float = 0.0
     request_step_ms: float = 0.0
     mixed_step_ms: float = 0.0
+    shared_discount: float = 0.0
     reserve_prompt: bool = False
     notes: tuple[str, ...] = ()
 
@@ -73,6 +76,7 @@ def parse_calibration(text: str, where: str) -> Calibration:
         prompt_token_ms=_number(values.get("prompt_token_ms", "0"), f"{where}: prompt_token_ms", least=0.0),
         request_step_ms=_number(values.get("request_step_ms", "0"), f"{where}: request_step_ms", least=0.0),
         mixed_step_ms=_number(values.get("mixed_step_ms", "0"), f"{where}: mixed_step_ms", least=0.0),
+        shared_discount=_number(values.get("shared_discount", "0"), f"{where}: shared_discount", least=0.0, most=1.0),
         reserve_prompt=_limit(values.get("reserve_prompt", "0"), f"{where}: reserve_prompt", 1, least=0) == 1,
         notes=tuple(notes),
         **points,
@@ -168,12 +172,12 @@ def _limit(text: str, what: str, most: int = _LARGEST, *, least: int = 1) -> int
     return int(text)
 
 
-def _number(text: str, what: str, *, least: float) -> float:
+def _number(text: str, what: str, *, least: float, most: float = 1e6) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     # Written so that NaN fails too.
-    if not least <= value <= 1e6:
-        raise CalibrationError(f"{what}: expected a number from {least:g} to 1e6, got {text!r}")
+    if not least <= value <= most:
+        raise CalibrationError(f"{what}: expected a number from {least:g} to {most:g}, got {text!r}")
     return value

@@ -164,7 +164,7 @@ class Engine:
         return progress
 
     def _time(self, plan: Plan, most_steps: int) -> None:
-        decodes, kv_tokens = plan.decodes, self._kv_tokens
+        decodes, kv_tokens = plan.decodes, self._kv_tokens - self._saved_tokens()
         dense_ms = self._cost.dense_ms(plan.prefill_tokens + decodes)
         attention_ms = self._cost.decode_attention_ms(decodes, kv_tokens) if decodes else 0.0
         plan.first_ms = dense_ms + plan.attention_ms + attention_ms
@@ -178,6 +178,13 @@ class Engine:
             # The steps between the first and the last are taken as linear in the KV tokens.
             last_ms = self._cost.decode_attention_ms(decodes, kv_tokens + (steps - 1) * decodes)
             plan.growth_ms = max((last_ms - attention_ms) / (steps - 1), 0.0)
+
+    def _saved_tokens(self) -> int:
+        """Return how many tokens' reading is saved, because several sequences hold the same blocks."""
+        if not self.hardware.shared_discount:
+            return 0
+        saved = self.hardware.shared_discount * self.blocks.repeated * self._piece_tokens
+        return min(round(saved), self._kv_tokens)
 
     def _steps_to_next_stop(self) -> int:
         stops = self._stops

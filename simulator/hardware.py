@@ -27,7 +27,8 @@ class Hardware:
     The API server hands a request to the engine after `request_ms`, and `prompt_token_ms` for each token of its prompt.
     The step that admits a request takes `request_step_ms` longer: the engine's own work for it, and that of an API
     server which shares its processor. Steps with both prompts and decodes take `mixed_step_ms` longer. With
-    `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free.
+    `reserve_prompt`, the engine admits a prompt only if blocks for all of it are free. `shared_discount` is the share
+    of attention that decodes save for tokens which another sequence reads as well.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Hardware:
     prompt_token_ms: float = 0.0
     request_step_ms: float = 0.0
     mixed_step_ms: float = 0.0
+    shared_discount: float = 0.0
     reserve_prompt: bool = False
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
 
@@ -136,6 +138,7 @@ def measured_hardware(name: str, calibration: Calibration) -> Hardware:
         prompt_token_ms=calibration.prompt_token_ms,
         request_step_ms=calibration.request_step_ms,
         mixed_step_ms=calibration.mixed_step_ms,
+        shared_discount=calibration.shared_discount,
         reserve_prompt=calibration.reserve_prompt,
     )
 

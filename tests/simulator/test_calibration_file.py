@@ -84,6 +84,7 @@ def test_shipped_calibrations_are_unchanged_by_a_round_trip(name: str) -> None:
         ("# licence: none\n", "# licence\n", "line 4: expected '# key: value'"),
         ("# num_blocks: 1000", "# num_blocks: 0", "num_blocks: expected a whole number from 1"),
         ("# max_num_seqs: 8", "# max_num_seqs: 8000000", "max_num_seqs: expected .* to 4096, got '8000000'"),
+        ("# kernel_factor: 1", "# kernel_factor: 1\n# shared_discount: 1.1", "shared_discount: .* from 0 to 1, got"),
         ("# kernel_factor: 1", "# kernel_factor: nan", "kernel_factor: expected a number from 0.01"),
         ("part,tokens", "parts,tokens", "line 13: expected the columns part,tokens,context,ms"),
         ("dense,1,0,10", "dense,1,0", "line 14: expected 4 fields, got 3"),
@@ -132,11 +133,18 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 
 
 def test_the_hosts_time_and_the_admission_of_prompts_are_optional(tmp_path: Path) -> None:
-    optional = {"request_ms": 2.5, "prompt_token_ms": 0.01, "request_step_ms": 1.5, "mixed_step_ms": 0.5}
+    optional = {
+        "request_ms": 2.5,
+        "prompt_token_ms": 0.01,
+        "request_step_ms": 1.5,
+        "mixed_step_ms": 0.5,
+        "shared_discount": 0.25,
+    }
     lines = [f"# {name}: {value}\n" for name, value in (optional | {"reserve_prompt": 1}).items()]
     text = OWN.replace("# note", "".join(lines) + "# note")
     read = hardware(own(tmp_path, text))
-    assert (read.delay_ms(100), read.request_step_ms, read.mixed_step_ms, read.reserve_prompt) == (3.5, 1.5, 0.5, True)
+    assert (read.delay_ms(100), read.request_step_ms, read.mixed_step_ms, read.shared_discount) == (3.5, 1.5, 0.5, 0.25)
+    assert read.reserve_prompt
     plain = hardware(own(tmp_path, OWN))
     assert (plain.delay_ms(100), plain.reserve_prompt) == (0.0, False)
     written = format_calibration(parse_calibration(text, "own"))

@@ -282,6 +282,23 @@ def test_prompts_beside_decodes_take_longer_if_the_hardware_says_so() -> None:
     assert [later - earlier for earlier, later in zip(*times, strict=True)] == pytest.approx([1.0, 4.0, 0.0, 0.0])
 
 
+def test_tokens_that_several_sequences_read_are_cheaper_if_the_hardware_says_so() -> None:
+    times = []
+    for discount in (0.0, 0.5):
+        engine = Engine(dataclasses.replace(SMALL, shared_discount=discount))
+        for name in "abc":
+            engine.submit(sequence(name, prompt=40, output=20, text=b"." * 160))
+            engine.step()
+        step = engine.step()
+        assert step
+        times.append(step.duration_ms)
+        run(engine)
+        assert engine.blocks.repeated == 0
+    # Two of the three read 32 tokens that the first one reads as well; half of that is saved.
+    saved_ms = 32 * SMALL.cost.decode_attention_ms(1, 1_000_000) / 1_000_000
+    assert times[0] - times[1] == pytest.approx(saved_ms, rel=0.01)
+
+
 @pytest.mark.parametrize(("reserve", "running"), [(False, 2), (True, 1)])
 def test_an_engine_may_admit_a_prompt_only_if_all_of_it_fits(reserve: bool, running: int) -> None:
     engine = Engine(dataclasses.replace(SMALL, num_blocks=10, reserve_prompt=reserve))

@@ -60,6 +60,22 @@ def _keep(samples: Samples, timelines: Sequence[Timeline], batches: Batches) -> 
         samples.contexts.setdefault(at, Cell()).values.append(median(context for _, context in values))
 
 
+async def measure_shared(guard: Guard, rng: random.Random, samples: Samples, batches: Batches, block: int) -> None:
+    """Let a batch decode whose prompts begin with the same tokens, as many as the batches at this context have."""
+    shared = batches.context // block * block
+    size = batches.sizes[0]
+    if not shared or size < 2:
+        return
+    start = random_prompt(rng, shared)
+    await guard.run([[Ask(start, 1)]])
+    [timelines] = await guard.run([[Ask(start + random_prompt(rng, 8), batches.steps) for _ in range(size)]])
+    steps = [(one.step_ms, shared + 8 + one.generated) for one in slices(timelines) if one.batch == size]
+    if steps:
+        samples.shared.setdefault((size, shared), Cell()).values.append(median(ms for ms, _ in steps))
+        contexts = samples.shared_contexts.setdefault((size, shared), Cell())
+        contexts.values.append(median(context for _, context in steps))
+
+
 async def measure_requests(guard: Guard, rng: random.Random, samples: Samples, plan: Agenda) -> None:
     """Let some requests decode, and prompts come and go beside them. Each delays the steps of those that decode.
 

@@ -47,6 +47,7 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
         prompt_token_ms=max([0.0, *(cell.ms for _, cell in sorted(samples.texts.items())[-1:])]),
         request_step_ms=min(shared_ms, alone_ms),
         mixed_step_ms=max(shared_ms - alone_ms, 0.0),
+        shared_discount=_shared_discount(samples, starts, slopes),
         reserve_prompt=True,
         notes=notes,
     )
@@ -117,6 +118,18 @@ def _shared_ms(samples: Samples, dense: Mapping[int, float], prefill_attention: 
     attention = np.array([prefill_attention[tokens, 0] for tokens in pieces])
     attention_ms = float(np.interp(PASSING_TOKENS, pieces, attention))
     return max(samples.passing.ms - float(beside - without) - attention_ms, 0.0)
+
+
+def _shared_discount(samples: Samples, starts: Mapping[int, float], slopes: Mapping[int, float]) -> float:
+    """Return the share of attention that sequences save for the tokens that they share, on average over batches."""
+    found = []
+    for (batch, shared), cell in samples.shared.items():
+        if batch in slopes and slopes[batch] > 0:
+            apart_ms = starts[batch] + slopes[batch] * samples.shared_contexts[batch, shared].ms
+            # All but one of the sequences read what another one reads as well.
+            repeated_ms = slopes[batch] * shared * (batch - 1) / batch
+            found.append((apart_ms - cell.ms) / repeated_ms)
+    return float(np.clip(np.median(found), 0.0, 1.0)) if found else 0.0
 
 
 def _prompts(samples: Samples, alone_ms: float, budget: int) -> tuple[dict[int, float], Times]:

@@ -9,7 +9,13 @@ from statistics import median
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server.agenda import Agenda, groups_of_prompts, make_agenda
 from lab.calibration.server.asks import TimedServer
-from lab.calibration.server.experiments import measure_batches, measure_prompts, measure_requests, measure_texts
+from lab.calibration.server.experiments import (
+    measure_batches,
+    measure_prompts,
+    measure_requests,
+    measure_shared,
+    measure_texts,
+)
 from lab.calibration.server.guard import Guard
 from lab.calibration.server.limits import EngineLimits, find_sequences, find_token_budget
 from lab.calibration.server.samples import Samples
@@ -115,6 +121,9 @@ async def _repeat(
         tell(f"batches at {batches.context} tokens", done / plan.parts)
         await measure_batches(guard, rng, samples, batches, found.max_num_batched_tokens)
         done += 1
+    if found.has_prefix_cache:
+        for batches in plan.batches[1:]:
+            await measure_shared(guard, rng, samples, batches, found.block_tokens)
     tell("requests beside others", done / plan.parts)
     await measure_requests(guard, rng, samples, plan)
     tell("texts", (done + 1) / plan.parts)

@@ -30,6 +30,7 @@ TRUE = dataclasses.replace(
     request_ms=7.0,
     request_step_ms=11.0,
     mixed_step_ms=5.0,
+    shared_discount=0.4,
 )
 
 
@@ -82,6 +83,10 @@ def test_steps_of_a_batch_cost_what_they_cost(calibration: Calibration, batch: i
     found = measured_hardware("found", calibration).cost
     true_ms = TRUE.cost.dense_ms(batch) + TRUE.cost.decode_attention_ms(batch, batch * context)
     assert found.dense_ms(batch) + found.decode_attention_ms(batch, batch * context) == pytest.approx(true_ms, rel=0.02)
+
+
+def test_what_sequences_save_for_shared_tokens_is_found(calibration: Calibration) -> None:
+    assert calibration.shared_discount == pytest.approx(0.4, abs=0.03)
 
 
 def test_what_is_too_noisy_is_refused_with_its_noise() -> None:
