@@ -38,7 +38,7 @@ _WARM_UP_REQUESTS = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class JudgesLoad:
     """The load's defaults for one kind of servers: some requests meet their objectives, and some don't."""
 
     model: str
@@ -50,8 +50,8 @@ class Load:
 
 
 _LOADS = {
-    "simulated": Load(MODEL, 4.0, 500, 50, 250.0, 40.0),
-    "real": Load(REAL_MODEL, 1.5, 200, 30, 500.0, 60.0),
+    "simulated": JudgesLoad(MODEL, 4.0, 500, 50, 250.0, 40.0),
+    "real": JudgesLoad(REAL_MODEL, 1.5, 200, 30, 500.0, 60.0),
 }
 
 
@@ -128,7 +128,13 @@ async def _judge_all(
 
 
 async def _run(
-    terminal: Terminal, names: Sequence[str], engines: str, load: Load, requests: int, output: Path, **settings: Any
+    terminal: Terminal,
+    names: Sequence[str],
+    engines: str,
+    load: JudgesLoad,
+    requests: int,
+    output: Path,
+    **settings: Any,
 ) -> list[Verdict]:
     for name in names:
         # Installed before any server runs: that takes the whole machine.
@@ -171,7 +177,7 @@ def _tokenizer(engines: str, output: Path) -> Path:
     return write_tokenizer(output / "tokenizer") if engines == "simulated" else build()[1] / _KINDS[0]
 
 
-def _warming(load: Load) -> list[PlannedRequest]:
+def _warming(load: JudgesLoad) -> list[PlannedRequest]:
     workload = shorten(WORKLOADS["azure-conversation"], 2 * load.prompt_tokens, 2 * load.output_tokens)
     seconds = 3 * _WARM_UP_REQUESTS / load.rate_rps
     return sendable(OfferedLoad(workload, load.rate_rps, 1.0).scenario(1, seconds), "judges")[:_WARM_UP_REQUESTS]
