@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
-from lab.engines.policies.plan import Run
-from lab.engines.policies.speeds import Speed
+from lab.engines.policies.plan import PolicyRun
+from lab.engines.policies.speeds import ServerSpeed
 from lab.loop.exceptions import LoopError
 
 T = TypeVar("T")
@@ -28,13 +28,13 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Begin(msgspec.Struct, frozen=True):
     settings: Settings
-    speeds: list[Speed]
+    speeds: list[ServerSpeed]
 
 
 class RunResult(msgspec.Struct, frozen=True):
     """A run's figures. `to_fastest` is the share of requests that the fastest server got; None if Envoy chose."""
 
-    run: Run
+    run: PolicyRun
     attainment: float
     goodput_rps: float
     errors: int
@@ -53,8 +53,8 @@ class RunJournal:
     def __init__(self, file: Path, settings: Settings) -> None:
         """Read what the file has, if it exists. Raise LoopError if it belongs to other settings."""
         self._file = file
-        self.speeds: list[Speed] = []
-        self.results: dict[Run, RunResult] = {}
+        self.speeds: list[ServerSpeed] = []
+        self.results: dict[PolicyRun, RunResult] = {}
         lines = _whole_lines(file) if file.exists() else []
         if not lines:
             return
@@ -66,7 +66,7 @@ class RunJournal:
         results = [_decoded(file, number, line, RunResult) for number, line in enumerate(lines[1:], 2)]
         self.results = {result.run: result for result in results}
 
-    def begin(self, settings: Settings, speeds: list[Speed]) -> None:
+    def begin(self, settings: Settings, speeds: list[ServerSpeed]) -> None:
         self.speeds = speeds
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_bytes(msgspec.json.encode(Begin(settings, speeds)) + b"\n")

@@ -24,7 +24,7 @@ class Multiple(NamedTuple):
 OBJECTIVES: Final[Mapping[str, Multiple]] = {"met": Multiple(True, 5.0), "tight": Multiple(False, 3.0)}
 
 
-class Run(msgspec.Struct, frozen=True):
+class PolicyRun(msgspec.Struct, frozen=True):
     """One run: a policy gets the requests of a round, with one kind of objectives."""
 
     round: int
@@ -41,10 +41,10 @@ class RunPlan:
     rounds: int
     seed: int
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[PolicyRun]:
         """Yield all runs. The order within a round is random, so that a slow hour of the machine favours no policy."""
         again = [BASE_AGAIN] if BASE in self.policies else []
         for number in range(self.rounds):
-            runs = [Run(number, kind, policy) for kind in self.objectives for policy in (*self.policies, *again)]
+            runs = [PolicyRun(number, kind, policy) for kind in self.objectives for policy in (*self.policies, *again)]
             random.Random(f"{self.seed}/{number}").shuffle(runs)
             yield from runs

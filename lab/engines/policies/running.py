@@ -8,8 +8,8 @@ import aiohttp
 import numpy as np
 
 from lab.engines.policies.journal import RunResult
-from lab.engines.policies.plan import BASE, BASE_AGAIN, Run
-from lab.engines.policies.speeds import Speed
+from lab.engines.policies.plan import BASE, BASE_AGAIN, PolicyRun
+from lab.engines.policies.speeds import ServerSpeed
 from lab.evaluation.policies.configurations import TUNED_WEIGHTS, configurations
 from lab.loop.configure import configure
 from lab.loop.envoy import POLICY_HEADER
@@ -25,7 +25,7 @@ _IDLE_S, _MODELS_S = 60.0, 120.0
 
 
 async def run_policy(
-    config: StackConfig, model: str, run: Run, requests: Sequence[PlannedRequest], speeds: Sequence[Speed]
+    config: StackConfig, model: str, run: PolicyRun, requests: Sequence[PlannedRequest], speeds: Sequence[ServerSpeed]
 ) -> RunResult:
     """Send the requests under the run's policy, and return the figures. Raise LoopError if the pool stays busy."""
     policy = BASE if run.policy == BASE_AGAIN else run.policy
@@ -51,7 +51,7 @@ async def warm_up(config: StackConfig, model: str, requests: Sequence[PlannedReq
 
 
 def _result(
-    run: Run, outcomes: Sequence[Outcome], decisions: Sequence[dict[str, Any]], speeds: Sequence[Speed]
+    run: PolicyRun, outcomes: Sequence[Outcome], decisions: Sequence[dict[str, Any]], speeds: Sequence[ServerSpeed]
 ) -> RunResult:
     answered = [outcome for outcome in outcomes if outcome.error is None]
     if not answered:

@@ -19,7 +19,7 @@ _SHORT, _LONG, _OUTPUT = 40, 400, 40
 _REPEATS = 7
 
 
-class Speed(msgspec.Struct, frozen=True):
+class ServerSpeed(msgspec.Struct, frozen=True):
     """One server alone: TTFT as a line over prompt tokens, TPOT, and requests/s when it has as many as it can take."""
 
     name: str
@@ -29,7 +29,7 @@ class Speed(msgspec.Struct, frozen=True):
     capacity_rps: float
 
 
-async def measure(name: str, url: str, model: str, sample: Sequence[PlannedRequest]) -> Speed:
+async def measure(name: str, url: str, model: str, sample: Sequence[PlannedRequest]) -> ServerSpeed:
     """Measure an idle server in some ten seconds. `sample` has requests of the load for the capacity."""
     short = await _alone(url, model, _SHORT)
     long = await _alone(url, model, _LONG)
@@ -37,7 +37,7 @@ async def measure(name: str, url: str, model: str, sample: Sequence[PlannedReque
     at_once = [replace(request, id=f"{name}-{request.id}", arrival_s=0.0) for request in sample]
     began = asyncio.get_running_loop().time()
     _checked(name, await replay(url, at_once, model=model))
-    return Speed(
+    return ServerSpeed(
         name,
         _median("ttft_ms", short) - slope * _SHORT,
         slope,
@@ -47,7 +47,7 @@ async def measure(name: str, url: str, model: str, sample: Sequence[PlannedReque
 
 
 def with_objectives(
-    requests: Sequence[PlannedRequest], speeds: Sequence[Speed], wanted: Multiple
+    requests: Sequence[PlannedRequest], speeds: Sequence[ServerSpeed], wanted: Multiple
 ) -> list[PlannedRequest]:
     """Return the requests with objectives that are a multiple of one server's own times."""
     choose = max if wanted.of_slowest else min

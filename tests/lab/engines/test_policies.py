@@ -9,19 +9,19 @@ from click.testing import CliRunner
 
 from lab.engines.policies.__main__ import main
 from lab.engines.policies.journal import RunJournal, RunResult, Settings
-from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES, Run, RunPlan
+from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES, PolicyRun, RunPlan
 from lab.engines.policies.report import document, section
-from lab.engines.policies.speeds import Speed, with_objectives
+from lab.engines.policies.speeds import ServerSpeed, with_objectives
 from lab.loop.exceptions import LoopError
 from simulator.trace import TraceRequest
 from simulator.workload import plan
 
 SETTINGS = Settings(["tiny", "small"], "azure-conversation", 10, 0.6, 1, 400, 60)
-FAST = Speed("vllm-tiny", 20.0, 0.1, 10.0, 4.0)
-SLOW = Speed("vllm-small", 40.0, 0.5, 30.0, 1.0)
+FAST = ServerSpeed("vllm-tiny", 20.0, 0.1, 10.0, 4.0)
+SLOW = ServerSpeed("vllm-small", 40.0, 0.5, 30.0, 1.0)
 
 
-def result(run: Run, attainment: float) -> RunResult:
+def result(run: PolicyRun, attainment: float) -> RunResult:
     return RunResult(run, attainment, 2.0, 0, 50.0, 90.0, 12.0, 500.0, 900.0, 0.75, 1.0)
 
 
@@ -43,7 +43,7 @@ def test_objectives_are_multiples_of_one_servers_own_times() -> None:
 
 def test_a_comparison_goes_on_where_its_journal_ends(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
-    first, second = Run(0, "met", BASE), Run(0, "met", "slo")
+    first, second = PolicyRun(0, "met", BASE), PolicyRun(0, "met", "slo")
     RunJournal(file, SETTINGS).begin(SETTINGS, [FAST, SLOW])
     RunJournal(file, SETTINGS).add(result(first, 0.5))
     with file.open("ab") as cut:
@@ -67,7 +67,7 @@ def test_the_report_has_intervals_gains_and_the_noise(tmp_path: Path) -> None:
     attained = {BASE: (0.5, 0.6), BASE_AGAIN: (0.52, 0.58), "slo": (0.7, 0.8), "round-robin": (0.4, 0.5)}
     for policy, values in attained.items():
         for number, value in enumerate(values):
-            journal.add(result(Run(number, "met", policy), value))
+            journal.add(result(PolicyRun(number, "met", policy), value))
     text = section(journal, SETTINGS)
     assert "| slo | 2 | 75.0 [" in text
     assert "| slo | 20.0 [20.0, 20.0] |" in text
