@@ -12,9 +12,10 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "calibrate",
         "Measure a running vLLM server, and write a calibration for the simulator.",
     ),
+    "seed": ("lab.cold_start.seed", "seed", "Publish models of a simulated pool, to predict from the first request."),
 }
 # The packages that a command needs beside those of every installation.
-_EXTRAS: Mapping[str, str] = {"calibrate": "calibrate"}
+_EXTRAS: Mapping[str, str] = {"calibrate": "calibrate", "seed": "demo"}
 
 
 class LazyGroup(click.Group):

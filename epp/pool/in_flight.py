@@ -70,9 +70,12 @@ def load_now(scraped: Floats, own: Floats, age_s: Floats) -> tuple[Floats, Float
     """
     waiting, running, _, _, dispatched_before, in_flight_before, prefilling_before, *_ = scraped
     dispatched, in_flight, prefilling, just_sent = own[: len(REQUESTS) + 1]
-    total = np.maximum(waiting + running + in_flight - in_flight_before, 0.0)
-    unseen = np.minimum(np.maximum(dispatched - dispatched_before, 0.0), np.minimum(just_sent, in_flight))
-    own_waiting = np.minimum(waiting, np.maximum(prefilling - unseen, 0.0))
-    queue = np.where(age_s > _FRESH_S, own_waiting + np.maximum(waiting - prefilling_before, 0.0), waiting)
-    now_waiting: Floats = np.minimum(queue, total) + unseen
+    total = waiting + running + in_flight - in_flight_before
+    # A worker that ended takes what it sent from the counts.
+    unseen = np.maximum(np.minimum(dispatched - dispatched_before, np.minimum(just_sent, in_flight)), 0.0)
+    if waiting.any():
+        own_waiting = np.minimum(waiting, np.maximum(prefilling - unseen, 0.0))
+        old_queue = own_waiting + np.maximum(waiting - prefilling_before, 0.0)
+        waiting = np.where(age_s > _FRESH_S, old_queue, waiting)
+    now_waiting: Floats = waiting + unseen
     return now_waiting, np.maximum(total - now_waiting, 0.0)

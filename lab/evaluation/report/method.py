@@ -77,8 +77,8 @@ ASSUMPTIONS = f"""\
   memory with preemption, prefix caching, and queues ([simulator.md](simulator.md)).
 - The cost of a step is composed of published kernel times. `simulator/calibration` says how, and lists the assumptions.
   Hardware has no noise: equal steps take equally long.
-- Policies that read metrics read them every {SCRAPE_S * 1000:g} ms from all endpoints at once. Between two reads the
-  metrics are stale.
+- Policies that read metrics read them every {SCRAPE_S * 1000:g} ms from all endpoints at once. The picker's own
+  default is up to 500 ms, which [costs it no goodput](epp.md#what-fresh-metrics-are-worth).
 - A decision takes no virtual time. The network takes none either.
 - Policies know the exact length of each prompt and the hashes of its pieces.
 - Only the oracles know lengths of outputs. They also know every engine's state and costs.
