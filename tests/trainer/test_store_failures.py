@@ -252,13 +252,18 @@ def test_a_slow_s3_is_told_once_and_recovers(
         s3.before = wait
         until(lambda: metric(predictor, "headroom_predictor_last_poll_age_seconds") > 0.5)
         assert call(f"{predictor}/v1/ttft", ROW)[0] == 200
-        until(lambda: "the model store is slow" in caplog.text)
+        # A busy machine's polls may be slow by themselves. Each time, both ends are told once.
+        until(lambda: slow_times(caplog) == 1)
         goes_on.set()
         s3.remove_hooks()
         newest = store.publish(pair(2.0))
         until(lambda: served_generation(predictor) == newest.generation)
-        until(lambda: "the model store is fast again" in caplog.text)
-    assert caplog.text.count("the model store is slow") == 1
+        until(lambda: slow_times(caplog) == 0)
+
+
+def slow_times(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how often the store was told to be slow, less how often to be fast again."""
+    return caplog.text.count("the model store is slow") - caplog.text.count("the model store is fast again")
 
 
 def test_a_stale_pointer_of_s3_is_followed_without_an_error(bucket: BucketPlace, s3: S3Server) -> None:
