@@ -13,8 +13,8 @@ from lab.markdown import table
 _HEAD = """\
 `scripts/evaluate_engines.py` runs the whole loop, with Envoy, in front of real vLLM {version} servers.
 
-- **Servers**: {kinds}, with models of random weights, each pinned to a core of its own. The loop and the client run on
-  the same cores: {cores} of {cpu}.
+- **Servers**: {kinds}, with models of random weights, each pinned to a core of its own.
+- **Machine**: {cores} cores of {cpu}. The loop and the client run on the servers' cores.
 - **Requests**: arrivals and lengths of `{workload}`, with prompts cut to {prompt} and answers to {output} tokens.
 - **Runs**: in each round all policies get the same requests, in shuffled order. `{base}` runs twice a round: the
   difference between the two runs is the machine's noise. Intervals are of 95 %."""
