@@ -179,5 +179,6 @@ def _number(text: str, what: str, *, least: float, most: float = 1e6) -> float:
         value = math.nan
     # Written so that NaN fails too.
     if not least <= value <= most:
-        raise CalibrationError(f"{what}: expected a number from {least:g} to {most:g}, got {text!r}")
+        limit = f"{most:g}".replace("e+0", "e")
+        raise CalibrationError(f"{what}: expected a number from {least:g} to {limit}, got {text!r}")
     return value
