@@ -96,6 +96,7 @@ def serve_models(cluster: Cluster, namespace: str, replicas: int = 2) -> None:
 
 def ask(url: str, number: int, headers: dict[str, str] | None = None) -> int:
     """Send a streamed completion, read its body to the end, and return its status."""
+    import urllib.error
     import urllib.request
 
     body = {"model": "simulated-model", "prompt": f"{number} " + "word " * (20 + number % 50), "max_tokens": 8}
@@ -104,9 +105,15 @@ def ask(url: str, number: int, headers: dict[str, str] | None = None) -> int:
         json.dumps({**body, "stream": True}).encode(),
         {"content-type": "application/json", **(headers or {})},
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
-        response.read()
-        return int(response.status)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
+            response.read()
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            # Envoy and the picker refuse in different words.
+            refusal = f"request {number} got {error.code}: {error.read()[:500]!r}, {dict(error.headers)}"
+        raise AssertionError(refusal) from error
 
 
 def sample_rows(count: int, ttft_ms: float = 100.0) -> dict[str, Any]:
