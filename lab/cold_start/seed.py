@@ -8,10 +8,9 @@ import msgspec
 
 from lab.cold_start.starts import Trial, learn
 from lab.evaluation.replay.learning import Models
+from lab.loop.options import check_hardware
 from model_store import Draft, Manifest, StoreError, Trust, open_store
 from model_store.manifest import decode
-from simulator.exceptions import CalibrationError
-from simulator.hardware import hardware
 from simulator.workloads import WORKLOADS
 
 # Multiples of the pool's typical rate: from a quiet pool to one with queues.
@@ -19,17 +18,8 @@ _LOADS = (0.3, 0.6, 0.9)
 _TRAINER_ID = "seed"
 
 
-def _known(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        try:
-            hardware(name)
-        except CalibrationError as error:
-            raise click.BadParameter(str(error)) from error
-    return names
-
-
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.argument("servers", nargs=-1, required=True, callback=_known)
+@click.argument("servers", nargs=-1, required=True, callback=check_hardware)
 @click.option("--model-store", "location", required=True, help="Folder, or s3://bucket/prefix, to publish models in.")
 @click.option("--requests", default=6_000, type=click.IntRange(500), help="Simulated requests to learn from.")
 @click.option("--workload", default="poisson", type=click.Choice(list(WORKLOADS)), help="Traffic to learn from.")

@@ -5,7 +5,6 @@ next to the file has each workload's prepared models and prediction quality, and
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from lab.evaluation.plan import EvaluationPlan
 from lab.evaluation.replay.point import PointResult
+from lab.whole_lines import whole_lines
 
 Key = tuple[str, str, float, int]  # workload, policy, requests/s, seed
 _CODE = ("simulator", "epp", "trainer", "predictor", "model_store", "lab/evaluation")
@@ -102,11 +102,8 @@ class Journal:
         self._append(msgspec.json.encode(_Header(plan.seconds, plan.requests, code_digest())))
 
     def _read(self, plan: EvaluationPlan) -> None:
-        lines = self._file.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            # The writer was stopped in the middle of a line. That run is made again.
-            os.truncate(self._file, sum(map(len, lines[:-1])))
-            lines.pop()
+        # A run whose line was not written to its end is made again.
+        lines = whole_lines(self._file)
         if not lines:
             raise JournalError(f"{self._file} is empty: omit --resume")
         header = self._decode(msgspec.json.Decoder(_Header).decode, lines[0], 1)

@@ -4,17 +4,14 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from types import ModuleType
-from typing import Any
-
-import aiohttp
 
 from lab.judges import aiperf, guidellm, inference_perf, vllm_bench
 from lab.judges.task import Command, Task
 from lab.judges.verdict import Verdict, verdict
 from lab.loop.exceptions import LoopError
+from lab.loop.pages import newest_decisions, until_idle
 from lab.loop.stack import StackConfig
 
 # A judge's module has `program()`, which installs it if necessary, `command(task)` and `read(task)`.
@@ -28,6 +25,7 @@ JUDGES: dict[str, ModuleType] = {
 _SPARE_S = 300.0
 _IDLE_S = 60.0
 _LAST_LINES = 8
+_MOST_DECISIONS = 10_000
 
 
 async def judge(name: str, task: Task, config: StackConfig) -> Verdict:
@@ -37,12 +35,14 @@ async def judge(name: str, task: Task, config: StackConfig) -> Verdict:
     command: Command = module.command(task)
     began = time.time()
     await _run(name, command, task)
-    await _until_idle(config)
+    with suppress(TimeoutError):
+        await until_idle(config, _IDLE_S)
     try:
         judged = module.read(task)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise LoopError(f"the report of {name} in {task.folder} can't be read: {error!r}") from error
-    return verdict(name, judged, task, await _decisions(config, began))
+    decisions = [one for one in await newest_decisions(config, _MOST_DECISIONS) if one["decided_at"] >= began]
+    return verdict(name, judged, task, decisions)
 
 
 async def _run(name: str, command: Command, task: Task) -> None:
@@ -74,21 +74,3 @@ async def _run(name: str, command: Command, task: Task) -> None:
     if status:
         last = "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:])
         raise LoopError(f"{name} has failed with status {status}, see {log}:\n{last}")
-
-
-async def _until_idle(config: StackConfig) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_IDLE_S):
-            while (await _get(f"{config.picker_url}/debug/endpoints"))["in_flight"]:
-                await asyncio.sleep(0.1)
-
-
-async def _decisions(config: StackConfig, began: float) -> Sequence[dict[str, Any]]:
-    page = await _get(f"{config.picker_url}/debug/decisions?candidates=false&limit=10000")
-    return [one for one in page["decisions"] if one["decided_at"] >= began]
-
-
-async def _get(url: str) -> dict[str, Any]:
-    async with aiohttp.request("GET", url) as response:
-        page: dict[str, Any] = await response.json()
-        return page

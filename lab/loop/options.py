@@ -14,7 +14,8 @@ HARDWARE = ("h100-llama-3.1-8b", "l40s-llama-3.1-8b")
 SPEED_FACTOR = 0.5
 
 
-def _check_hardware(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Sequence[str]:
+def check_hardware(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> Sequence[str]:
+    """Refuse an option's or argument's names of which one is no hardware."""
     for name in names:
         try:
             hardware(name)
@@ -27,7 +28,7 @@ hardware_option: Decorator = click.option(
     "--hardware",
     multiple=True,
     default=HARDWARE,
-    callback=_check_hardware,
+    callback=check_hardware,
     metavar="NAME",
     help=f"Hardware that the servers imitate, in equal shares; repeatable. {', '.join([*PRESETS, *shipped_names()])}, "
     "or the path of a calibration (.csv).",

@@ -81,25 +81,27 @@ def azure_code() -> Workload:
 
 def mooncake_conversation(path: Traversable = MOONCAKE_CONVERSATION) -> Workload:
     """Return the workload of the shipped sample, or of one of Mooncake's files."""
-    trace = Trace(path)
-    return Workload(
-        name="mooncake-conversation",
-        description="A production chat service with long prompts (Mooncake, 2025) and their shared prefixes."
-        " Sequences are cut to the engines' largest length.",
-        pool=UNIFORM_POOL,
-        draw=_without_endpoints(trace.draw),
-        times=trace.times,
-        hash_tokens=MOONCAKE_HASH_TOKENS,
+    return _mooncake(
+        path,
+        "mooncake-conversation",
+        "A production chat service with long prompts (Mooncake, 2025) and their shared prefixes.",
     )
 
 
 def mooncake_synthetic() -> Workload:
     """Return the workload of Mooncake's synthetic trace, in which prompts share most of their tokens."""
-    trace = Trace(MOONCAKE_SYNTHETIC)
+    return _mooncake(
+        MOONCAKE_SYNTHETIC,
+        "mooncake-synthetic",
+        "Long prompts that share long prefixes, and short answers (Mooncake's synthetic trace, 2025).",
+    )
+
+
+def _mooncake(path: Traversable, name: str, description: str) -> Workload:
+    trace = Trace(path)
     return Workload(
-        name="mooncake-synthetic",
-        description="Long prompts that share long prefixes, and short answers (Mooncake's synthetic trace, 2025)."
-        " Sequences are cut to the engines' largest length.",
+        name=name,
+        description=f"{description} Sequences are cut to the engines' largest length.",
         pool=UNIFORM_POOL,
         draw=_without_endpoints(trace.draw),
         times=trace.times,

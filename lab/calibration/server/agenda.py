@@ -13,7 +13,8 @@ _SHARE = 0.8
 # Steps that a batch decodes before it gets smaller. A fast engine gets more of them.
 _LEAST_STEPS = 26
 _MOST_STEPS = 90
-# Of all the time: what a batch decodes before it gets smaller, the longest prompt, and filling the caches of a batch.
+# Shares of the whole time: the decoding of a batch before it gets smaller, the longest prompt, and the filling of
+# the caches of a batch.
 _STAGE = 0.001
 _PROMPT = 0.015
 _FILL = 0.012

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.calibration.server.asks import Ask, Timeline
+from lab.whole_lines import whole_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def append(file: Path, record: Record) -> None:
 def read(file: Path) -> dict[tuple[str, int], Record]:
     """Return the runs by mix and number. A last line that was cut off is left out."""
     found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in whole_lines(file) if file.exists() else ():
         try:
             values = json.loads(line)
         except ValueError:

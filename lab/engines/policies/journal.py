@@ -1,6 +1,5 @@
 """The journal of a comparison: its settings and speeds, then a line for each run, so that it can be resumed."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +9,7 @@ import msgspec
 from lab.engines.policies.plan import PolicyRun
 from lab.engines.policies.speeds import ServerSpeed
 from lab.loop.exceptions import LoopError
+from lab.whole_lines import whole_lines
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class RunJournal:
         self._file = file
         self.speeds: list[ServerSpeed] = []
         self.results: dict[PolicyRun, RunResult] = {}
-        lines = _whole_lines(file) if file.exists() else []
+        lines = whole_lines(file) if file.exists() else []
         if not lines:
             return
         begin = _decoded(file, 1, lines[0], Begin)
@@ -75,15 +75,6 @@ class RunJournal:
         self.results[result.run] = result
         with self._file.open("ab") as file:
             file.write(msgspec.json.encode(result) + b"\n")
-
-
-def _whole_lines(file: Path) -> list[bytes]:
-    """Return the file's lines. Cut off a last line whose writer was stopped: that run is made again."""
-    text = file.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        os.truncate(file, len(whole))
-    return whole.splitlines()
 
 
 def _decoded(file: Path, number: int, line: bytes, kind: type[T]) -> T:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from lab.engines.policies.journal import RunResult
@@ -15,6 +14,7 @@ from lab.loop.configure import configure
 from lab.loop.envoy import POLICY_HEADER
 from lab.loop.envoy_clusters import BALANCING
 from lab.loop.exceptions import LoopError
+from lab.loop.pages import get_json, newest_decisions, until_idle
 from lab.loop.policies import PREDICTION_HEADER
 from lab.loop.stack import StackConfig
 from simulator.load.replay import replay
@@ -33,9 +33,13 @@ async def run_policy(
     if policy not in BALANCING:
         await configure(config, configurations(TUNED_WEIGHTS[0])[policy])
     outcomes = await replay(config.gateway_url, requests, model=model, headers=headers)
-    await _until_idle(config)
-    decisions = [] if policy in BALANCING else await _decisions(config, {request.id for request in requests})
-    return _result(run, outcomes, decisions, speeds)
+    try:
+        await until_idle(config, _IDLE_S)
+    except TimeoutError as error:
+        raise LoopError("requests are still in flight after the run") from error
+    ids = {request.id for request in requests}
+    newest = [] if policy in BALANCING else await newest_decisions(config, 2 * len(ids))
+    return _result(run, outcomes, [one for one in newest if one["request_id"] in ids], speeds)
 
 
 async def warm_up(config: StackConfig, model: str, requests: Sequence[PlannedRequest]) -> None:
@@ -44,7 +48,7 @@ async def warm_up(config: StackConfig, model: str, requests: Sequence[PlannedReq
     await replay(config.gateway_url, requests, model=model, headers={PREDICTION_HEADER: "false"})
     try:
         async with asyncio.timeout(_MODELS_S):
-            while not all([(await _get(f"{url}/status"))["is_ready"] for url in config.predictor_urls]):
+            while not all([(await get_json(f"{url}/status"))["is_ready"] for url in config.predictor_urls]):
                 await asyncio.sleep(0.5)
     except TimeoutError as error:
         raise LoopError(f"no model was published: see {config.folder / 'trainer.log'}") from error
@@ -81,23 +85,3 @@ def _result(
 def _share(values: Any) -> float | None:
     listed = list(values)
     return sum(listed) / len(listed) if listed else None
-
-
-async def _until_idle(config: StackConfig) -> None:
-    try:
-        async with asyncio.timeout(_IDLE_S):
-            while (await _get(f"{config.picker_url}/debug/endpoints"))["in_flight"]:
-                await asyncio.sleep(0.1)
-    except TimeoutError as error:
-        raise LoopError("requests are still in flight after the run") from error
-
-
-async def _decisions(config: StackConfig, ids: set[str]) -> list[dict[str, Any]]:
-    page = await _get(f"{config.picker_url}/debug/decisions?limit={2 * len(ids)}&candidates=false")
-    return [decision for decision in page["decisions"] if decision["request_id"] in ids]
-
-
-async def _get(url: str) -> dict[str, Any]:
-    async with aiohttp.request("GET", url) as response:
-        page: dict[str, Any] = await response.json()
-        return page

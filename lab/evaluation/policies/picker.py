@@ -101,7 +101,7 @@ class Picker:
         self.prediction_based = True
         self._observes_all = observes_all
         self.predicted: dict[int, Predicted] = {}
-        # Whoever asks more seldom must also allow older metrics.
+        # With a longer interval, metrics are older without being stale.
         self._staleness_s = max(STALENESS_S, 2 * interval.most_s)
         self.director = self._director(endpoints, scheduler, hash_tokens, seed)
         self._delays = np.random.default_rng((seed, 1))

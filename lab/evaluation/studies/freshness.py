@@ -39,7 +39,7 @@ PAGE_CPU_S = 0.014
 INTERVALS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ALONE, TWO_PICKERS, DIRECT = "one picker", "two pickers", "a fifth directly"
 TRAFFIC = (ALONE, TWO_PICKERS, DIRECT)
-# Of so many requests one goes directly, and all of these to the same endpoint for so many s.
+# One request in DIRECT_OF goes directly to a server. All direct requests go to one server for DIRECT_S seconds.
 DIRECT_OF, DIRECT_S = 5, 5.0
 # Requests/s: a tenth above the common loads of the evaluation, so that policies miss some objectives.
 LOADS_RPS = {"azure-conversation": 101.0, "shared-prefix": 27.0}

@@ -108,7 +108,7 @@ def url() -> Iterator[str]:
 def test_the_twin_of_a_simulated_server_is_like_it(url: str, tmp_path: Path) -> None:
     (tmp_path / "calibration.csv").write_text(format_calibration(parse_calibration(FAST, "")))
     flags = ["--server", url, "--folder", str(tmp_path), "--seconds", "1", "--only", "priorities"]
-    # Of the runs, nothing is run again the second time.
+    # The second call finds both runs in the journal, and runs nothing.
     for _ in range(2):
         done = CliRunner().invoke(main, [*flags, "--json", str(tmp_path / "figures.json")])
         assert done.exit_code == 0, done.output
