@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,15 @@ _SAMPLE = 48
 _WARM_UP = 240
 
 
-@dataclass(frozen=True)
-class Load:
-    """The workload's requests, with lengths that small servers can take."""
+def _requests(settings: Settings, seed: int, count: int, rate_rps: float, salt: str) -> list[PlannedRequest]:
+    """Return `count` requests, with lengths that small servers can take.
 
-    settings: Settings
-
-    def requests(self, seed: int, count: int, rate_rps: float, salt: str) -> list[PlannedRequest]:
-        """Return `count` requests. Equal seeds give equal lengths and arrivals; texts differ by the salt."""
-        settings = self.settings
-        workload = shorten(WORKLOADS[settings.workload], settings.max_prompt_tokens, settings.max_output_tokens)
-        # Bursts may leave fewer requests in a span than the rate says.
-        scenario = OfferedLoad(workload, rate_rps, 1.0).scenario(seed, 3 * count / rate_rps)
-        return sendable(scenario, salt)[:count]
+    Equal seeds give equal lengths and arrivals; texts differ by the salt.
+    """
+    workload = shorten(WORKLOADS[settings.workload], settings.max_prompt_tokens, settings.max_output_tokens)
+    # Bursts may leave fewer requests in a span than the rate says.
+    scenario = OfferedLoad(workload, rate_rps, 1.0).scenario(seed, 3 * count / rate_rps)
+    return sendable(scenario, salt)[:count]
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -136,30 +131,28 @@ async def _run(terminal: Terminal, settings: Settings, journal: RunJournal, plan
         for index, kind in enumerate(settings.kinds)
     ]
     config = StackConfig(folder=new_folder(), engines=engines, ports=ports, message_timeout_s=5.0)
-    load = Load(settings)
     async with running_stack(config, terminal) as supervisor:
         if not journal.speeds:
-            sample = load.requests(settings.seed + 1_000, _SAMPLE, 1.0, "capacity")
+            sample = _requests(settings, settings.seed + 1_000, _SAMPLE, 1.0, "capacity")
             servers = zip(config.server_names, config.servers, strict=True)
             speeds = [await measure(name, f"http://{place}", MODEL, sample) for name, place in servers]
             journal.begin(settings, speeds)
         rate = settings.load * sum(speed.capacity_rps for speed in journal.speeds)
         terminal.say(f"{rate:.2f} requests/s, {settings.load:g} of the capacity")
-        await supervisor.guard(_all(terminal, load, journal, plan, config, rate))
+        await supervisor.guard(_all(terminal, settings, journal, plan, config, rate))
 
 
 async def _all(
-    terminal: Terminal, load: Load, journal: RunJournal, plan: RunPlan, config: StackConfig, rate: float
+    terminal: Terminal, settings: Settings, journal: RunJournal, plan: RunPlan, config: StackConfig, rate: float
 ) -> None:
-    settings = load.settings
-    warming = load.requests(settings.seed + 2_000, _WARM_UP, rate, "warm-up")
+    warming = _requests(settings, settings.seed + 2_000, _WARM_UP, rate, "warm-up")
     await warm_up(config, MODEL, with_objectives(warming, journal.speeds, OBJECTIVES["met"]))
     runs = list(plan.runs())
     step = terminal.begin("runs", len(runs))
     for run in runs:
         if run not in journal.results:
             salt = f"{run.round} {run.objectives} {run.policy}"
-            requests = load.requests(settings.seed + run.round, settings.requests, rate, salt)
+            requests = _requests(settings, settings.seed + run.round, settings.requests, rate, salt)
             wanted = with_objectives(requests, journal.speeds, OBJECTIVES[run.objectives])
             journal.add(await run_policy(config, MODEL, run, wanted, journal.speeds))
         step()
