@@ -17,6 +17,8 @@ SERVERS = "my-model-server"
 # The arguments of the documented install command, except the chart's location.
 SEED = ("--values", str(SLO_VALUES), "--set", f"inferencePool.modelServers.matchLabels.app={SERVERS}")
 WAIT = ("--wait", "--timeout", "120s")
+# Envoy in the picker's pod. On a busy machine a picker may stand still for longer than the usual 200 ms.
+STANDALONE = ("--set", "standalone.enabled=true", "--set", "standalone.proxy.messageTimeout=5s")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.installed import Release, ask, installed
+from tests.cluster.installed import STANDALONE, Release, ask, installed
 from tests.live import call, until
 from tests.node.cluster import Cluster
 
@@ -19,7 +19,7 @@ STATUS_URL, TOKEN_SECRET = f"https://{TRAINER}:8000/data/status", "my-slo-pool-l
 SIDECARS = "inferenceExtension.sidecars"
 FLEET = (
     "--set", "inferenceExtension.replicas=2",
-    "--set", "standalone.enabled=true",
+    *STANDALONE,
     "--set", f"{SIDECARS}.trainingServer.config.minSamplesForRetrain=20",
     "--set", f"{SIDECARS}.trainingServer.persistence.enabled=true",
     "--set", f"{SIDECARS}.trainingServer.persistence.accessModes={{ReadWriteMany}}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cluster.installed import Release, ask, generation, installed
+from tests.cluster.installed import STANDALONE, Release, ask, generation, installed
 from tests.live import until
 from tests.node.cluster import Cluster
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 SLO = {"x-prediction-based-scheduling": "true", "x-slo-ttft-ms": "10000", "x-slo-tpot-ms": "1000"}
 VALUES = (
-    "--set", "standalone.enabled=true",
+    *STANDALONE,
     "--set", "inferenceExtension.sidecars.trainingServer.config.minSamplesForRetrain=20",
     "--set", "inferenceExtension.sidecars.predictionServers.config.modelSyncIntervalSec=1",
 )  # fmt: skip
