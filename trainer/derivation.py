@@ -24,6 +24,17 @@ RISING: dict[str, tuple[str, ...]] = {
         "expected_prefill_ms",
     ),
 }
+# By target: the columns that the latency's trend is a sum of.
+TREND: dict[str, tuple[str, ...]] = {
+    "ttft": (
+        "effective_input_tokens",
+        "prefill_tokens_in_flight",
+        "expected_prefill_ms",
+        "num_request_waiting",
+        "recent_tpot_ms",
+    ),
+    "tpot": ("num_request_running", "decode_tokens_in_flight", "prefill_tokens_in_flight", "recent_tpot_ms"),
+}
 
 
 def design_columns(target: str) -> tuple[str, ...]:
@@ -34,6 +45,11 @@ def design_columns(target: str) -> tuple[str, ...]:
 def monotone(target: str) -> tuple[int, ...]:
     """Return 1 for each design column whose effect is constrained to rise, and 0 for the others."""
     return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
+
+
+def in_trend(target: str) -> tuple[int, ...]:
+    """Return 1 for each design column that the trend may take, and 0 for the others."""
+    return tuple(int(column in TREND[target]) for column in design_columns(target))
 
 
 def raw_columns(target: str, rows: Matrix) -> Matrix:

@@ -4,25 +4,27 @@
 class ObservationBudget:
     """Two token buckets, for observed responses and for their output tokens, each with room for two seconds.
 
-    An observed response is followed to its end. When long responses have overdrawn the output tokens, no new response
-    is observed until the bucket has refilled.
+    An observed response is followed to its end, so its expected output tokens are taken when it begins. Otherwise all
+    responses of a burst would begin before their tokens are counted, and none of the many seconds after it. When long
+    responses have overdrawn the output tokens, no new response is observed until the bucket has refilled.
     """
 
     def __init__(self, responses_per_second: float, tokens_per_second: float) -> None:
         self._responses = _Bucket(responses_per_second, room=max(1.0, 2 * responses_per_second))
         self._tokens = _Bucket(tokens_per_second, room=max(1.0, 2 * tokens_per_second))
 
-    def take(self, now_s: float) -> bool:
-        """Return whether one more response may be observed now, and count it if so."""
+    def take(self, expected_tokens: float, now_s: float) -> bool:
+        """Return whether one more response may be observed now. If so, count it and its expected output tokens."""
         self._responses.fill(now_s)
         self._tokens.fill(now_s)
         if self._responses.left < 1.0 or self._tokens.left <= 0.0:
             return False
         self._responses.left -= 1.0
+        self._tokens.left -= expected_tokens
         return True
 
-    def spend(self, tokens: int) -> None:
-        """Count output tokens of observed responses."""
+    def spend(self, tokens: float) -> None:
+        """Count output tokens beyond the expected ones; a negative number gives back expected ones that never came."""
         self._tokens.left -= tokens
 
 

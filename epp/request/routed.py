@@ -20,6 +20,7 @@ from epp.request.outcomes import Account, Outcomes
 from epp.request.parsed import ParsedRequest
 from epp.request.stretches import Pace, TokenStretches
 from epp.request.tokens import TokenEstimator
+from epp.scheduling.snapshot import TYPICAL_OUTPUT_TOKENS
 
 if TYPE_CHECKING:
     from epp.request.tracing import RequestSpan
@@ -76,6 +77,8 @@ class RoutedRequest:
     # Tokens, and parts of one, that the pool doesn't know of yet.
     _untold: float = 0.0
     _was_moved: bool = False
+    # Expected output tokens that the budget has counted and that haven't come yet.
+    _prepaid_tokens: float = 0.0
 
     @property
     def destination(self) -> str:
@@ -140,7 +143,7 @@ class RoutedRequest:
         # A prediction for one endpoint can't be checked on another.
         if status < 400 and is_stream and not self._was_moved:
             # An overloaded picker has no time for observations.
-            self.is_observed = (not self.record.level and self.books.budget.take(now_s)) or self.books.observes_all
+            self.is_observed = (not self.record.level and self._is_within_budget(now_s)) or self.books.observes_all
             self.account.response_observed(self.is_observed)
         if not self.is_observed:
             self._expect_first_token(now_s)
@@ -153,7 +156,7 @@ class RoutedRequest:
         """
         if not tokens + others or not self.is_observed:
             return
-        self.books.budget.spend(tokens + others)
+        self._spend(tokens + others)
         if others:
             self.other_tokens += others
             self.books.pool.generated(self.flight, others)
@@ -195,6 +198,7 @@ class RoutedRequest:
             return
         if self.is_observed:
             self._report_pace(self.last_token_s)
+            self.books.budget.spend(-self._prepaid_tokens)
         self.books.pool.finish(self.flight)
         if self.is_observed and self.tpot_ms is not None:
             self.account.generated(self.flight.slot, self.tpot_ms, self.stretches_tpot_ms())
@@ -205,6 +209,20 @@ class RoutedRequest:
         self.account.ended((now_s - self.arrived_s) * 1000, self.output_tokens, response_bytes)
         if self.span:
             self.span.end(self.record.outcome)
+
+    def _is_within_budget(self, now_s: float) -> bool:
+        # The first responses to end are short ones, so their mean says too little.
+        expected = max(self.record.decision.candidates.output_tokens, TYPICAL_OUTPUT_TOKENS)
+        if not self.books.budget.take(expected, now_s):
+            return False
+        self._prepaid_tokens = expected
+        return True
+
+    def _spend(self, tokens: int) -> None:
+        self._prepaid_tokens -= tokens
+        if self._prepaid_tokens < 0:
+            self.books.budget.spend(-self._prepaid_tokens)
+            self._prepaid_tokens = 0.0
 
     def _first_token(self, now_s: float) -> None:
         self.first_token_s = now_s

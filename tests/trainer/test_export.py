@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model_store import ROW_NAMES, SCHEMAS, Output
 from tests.trainer.rows import law, make_rows, noisy
-from trainer.derivation import design_matrix
+from trainer.derivation import design_matrix, in_trend
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import check_parity, difference
@@ -33,16 +33,17 @@ def as_fitted(y: Matrix, fit_settings: FitSettings) -> Matrix:
     depth=st.integers(1, 7),
     quantiles=st.sampled_from([(), (0.9,), (0.5, 0.9), (0.9, 0.5, 0.99)]),
     seed=st.integers(0, 100),
+    has_trend=st.booleans(),
 )
 def test_a_graph_answers_as_its_models_do(
-    model_type: str, trees: int, depth: int, quantiles: tuple[float, ...], seed: int
+    model_type: str, trees: int, depth: int, quantiles: tuple[float, ...], seed: int, has_trend: bool
 ) -> None:
     x = make_rows(400, seed)[:, COLUMNS]
     fit_settings = FitSettings(model_type, quantiles, trees, depth)
     y = noisy(law(make_rows(400, seed)))
-    training = Training(
-        design_matrix("ttft", NAMES, x), as_fitted(y, fit_settings), np.linspace(0.1, 1, 400, dtype=np.float32)
-    )
+    weights = np.linspace(0.1, 1, 400, dtype=np.float32)
+    trend = in_trend("ttft") if has_trend else ()
+    training = Training(design_matrix("ttft", NAMES, x), as_fitted(y, fit_settings), weights, in_trend=trend)
     models = fit(training, fit_settings)
     outputs = tuple(Output(f"out_{i}", quantile=q) for i, q in enumerate(fit_settings.targets))
     spec = GraphSpec(NAMES, outputs, "ttft", floor=0.0, exponential=fit_settings.in_logarithms)

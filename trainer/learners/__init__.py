@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from trainer.exceptions import FitError
 from trainer.learners.learner import Learner, Model, Training
+from trainer.learners.trend import fit_on_trend
 from trainer.settings import FitSettings
 
 _MODULES = {
@@ -28,4 +29,6 @@ def fit(training: Training, settings: FitSettings, previous: Sequence[Model] = (
         raise FitError(
             f"model type {settings.model_type} needs the package {error.name}: install Headroom with its extra trainer"
         ) from error
+    if settings.in_logarithms and any(training.in_trend):
+        return list(fit_on_trend(learner, training, settings, previous))
     return list(learner.fit(training, settings, previous))

@@ -14,13 +14,15 @@ from trainer.wire import Matrix
 class Training:
     """Training data: x [rows, columns], where NaN is a missing value, y [rows] and weights [rows].
 
-    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others.
+    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others. `in_trend` has 1 for
+    each column that the latency's trend may take.
     """
 
     x: Matrix
     y: Matrix
     weights: Matrix | None = None
     monotone: Sequence[int] = ()
+    in_trend: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""The trend of a latency: a sum of terms that grow with the load. Trees then learn the latency's ratio to its trend.
+
+Trees know only the loads that they have seen, and answer beyond them as at their edge. So a placement that loads an
+endpoint more than any before would look free. A sum of terms goes on rising, and a hundred rows are enough for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.helper import make_node
+from scipy.optimize import nnls
+
+from trainer.learners.learner import GraphPart, Learner, Model, Training
+from trainer.settings import FitSettings
+from trainer.wire import Matrix
+
+# Rounds of the fit. Each weighs the rows by the trend of the round before.
+_ROUNDS = 8
+# Rows further than this factor from the trend count as if they were so far.
+_FURTHEST = 1.5
+# The share of the rows' own variance that is added to each term's, so that terms which rise together share the weight.
+_RIDGE = 1e-3
+# Least trend, as a share of the median latency.
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The trend is `constant` plus `weights` [columns] times the columns, in ms. A missing value counts as 0."""
+
+    constant: np.float32
+    weights: Matrix
+
+    def logarithms(self, x: Matrix) -> Matrix:
+        """Return the trend's logarithm for x [rows, columns]."""
+        return np.asarray(np.log(np.nan_to_num(x, posinf=np.inf) @ self.weights + self.constant), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnTrend:
+    """A model of the logarithm of a latency, as the sum of the trend's and of `ratio`'s."""
+
+    trend: Trend
+    ratio: Model
+
+    @property
+    def trees(self) -> int:
+        return self.ratio.trees
+
+    def predict(self, x: Matrix) -> Matrix:
+        return self.ratio.predict(x) + self.trend.logarithms(x)
+
+    def graph(self, source: str, result: str) -> GraphPart:
+        ratio = self.ratio.graph(source, f"{result}_ratio")
+        constants = {"zero": np.float32(0), "weights": self.trend.weights[:, None], "constant": self.trend.constant}
+        steps = [
+            ("IsNaN", [source], "missing"),
+            ("Where", ["missing", "zero", source], "known"),
+            ("MatMul", ["known", "weights"], "slope"),
+            ("Add", ["slope", "constant"], "trend"),
+            ("Log", ["trend"], "logarithm"),
+            ("Add", ["logarithm", "ratio"], result),
+        ]
+
+        def named(name: str) -> str:
+            return name if name in (source, result) else f"{result}_{name}"
+
+        nodes = [make_node(kind, [named(one) for one in inputs], [named(output)]) for kind, inputs, output in steps]
+        tensors = [numpy_helper.from_array(np.asarray(value), named(name)) for name, value in constants.items()]
+        return GraphPart(ratio.nodes + nodes, ratio.constants + tensors)
+
+    def importances(self, columns: Sequence[str]) -> dict[str, float]:
+        return self.ratio.importances(columns)
+
+    def intercept(self) -> float | None:
+        return self.ratio.intercept()
+
+    def dump(self) -> bytes:
+        return self.ratio.dump()
+
+
+def fit_on_trend(
+    learner: Learner, training: Training, settings: FitSettings, previous: Sequence[Model]
+) -> list[ModelOnTrend]:
+    """Fit the trend of latencies whose logarithms are `training.y`, and a learner's models of what it leaves.
+
+    Models that extend previous ones keep their trend.
+    """
+    before = [model for model in previous if isinstance(model, ModelOnTrend)]
+    trend = before[0].trend if before else fit_trend(training)
+    left = replace(training, y=training.y - trend.logarithms(training.x))
+    ratios = learner.fit(left, settings, [model.ratio for model in before])
+    return [ModelOnTrend(trend, ratio) for ratio in ratios]
+
+
+def fit_trend(training: Training) -> Trend:
+    """Return the trend with the smallest squared errors relative to itself. No weight is negative.
+
+    This is iteratively reweighted least squares with rows of limited influence (Huber, Robust Statistics, 7.8).
+    """
+    columns = np.flatnonzero(training.in_trend)
+    terms = np.column_stack([np.ones(len(training.x)), np.nan_to_num(training.x[:, columns].astype(np.float64))])
+    largest = terms.max(axis=0)
+    terms /= np.where(largest > 0, largest, 1)
+    latency_ms = np.exp(training.y.astype(np.float64))
+    shares = np.ones(len(terms)) if training.weights is None else training.weights.astype(np.float64)
+    median_ms = float(np.median(latency_ms[shares > 0])) if (shares > 0).any() else 1.0
+    trend_ms = np.full(len(terms), median_ms)
+    for _ in range(_ROUNDS):
+        near_ms = np.clip(latency_ms, trend_ms / _FURTHEST, trend_ms * _FURTHEST)
+        found = _non_negative(terms / trend_ms[:, None], near_ms / trend_ms, shares)
+        trend_ms = np.maximum(terms @ found, _LEAST_SHARE * median_ms)
+    found /= np.where(largest > 0, largest, 1)
+    weights = np.zeros(training.x.shape[1], dtype=np.float32)
+    weights[columns] = found[1:]
+    return Trend(np.float32(max(found[0], _LEAST_SHARE * median_ms)), weights)
+
+
+def _non_negative(
+    terms: NDArray[np.float64], wanted: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the non-negative weights of `terms` [rows, terms] that come nearest to `wanted` [rows]."""
+    weighted = terms * shares[:, None]
+    square = weighted.T @ terms
+    square += np.diag(_RIDGE * np.diag(square) + 1e-12)
+    root = np.linalg.cholesky(square)
+    found, _ = nnls(root.T, np.linalg.solve(root, weighted.T @ wanted))
+    return np.asarray(found, dtype=np.float64)
