@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections import deque
 from typing import Final
 
 # Below the ports of outgoing connections (32768 and up on Linux): a connection that anybody opens between the choice
@@ -9,6 +10,8 @@ from typing import Final
 _RANGE: Final = range(10_000, 30_000)
 # Test frameworks seed the functions of `random` alike for every test.
 _RANDOM: Final = random.SystemRandom()
+# The newest chosen ports are held by UDP sockets, which nothing else here uses, so that no process chooses them again.
+_HELD: Final = deque[socket.socket](maxlen=200)
 
 
 def free_port() -> int:
@@ -19,13 +22,28 @@ def free_port() -> int:
 def free_ports(count: int) -> range:
     """Return `count` ports in a row that nothing listens on just now.
 
-    They are drawn at random, so that programs that choose at the same time rarely choose the same.
+    They are drawn at random. No program that chooses so at the same time gets one of them, as long as this process runs
+    and has not chosen hundreds more.
     """
     while True:
         first = _RANDOM.choice(_RANGE)
         ports = range(first, first + count)
-        if all(is_free(port) for port in ports):
+        if all(is_free(port) for port in ports) and (held := _hold(ports)):
+            _HELD.extend(held)
             return ports
+
+
+def _hold(ports: range) -> list[socket.socket]:
+    """Return sockets that hold the ports, or none if somebody holds one of them."""
+    held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in ports]
+    try:
+        for one, port in zip(held, ports, strict=True):
+            one.bind(("127.0.0.1", port))
+    except OSError:
+        for one in held:
+            one.close()
+        return []
+    return held
 
 
 def is_free(port: int) -> bool:
