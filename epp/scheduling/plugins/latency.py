@@ -192,7 +192,7 @@ def _meets(room: Headroom) -> Bools:
 
 def _distance(room_ms: Floats) -> Floats:
     """Return how far each latency is from its objective, in either direction; 0 without an objective."""
-    return np.where(np.isinf(room_ms), 0.0, np.abs(room_ms))
+    return np.where(room_ms == np.inf, 0.0, np.abs(room_ms))
 
 
 def _least_missing(room: Headroom, idle: Bools, known: Bools) -> Bools:

@@ -90,6 +90,12 @@ scorers = st.builds(
 )
 
 
+def test_an_endpoint_that_would_never_answer_scores_least() -> None:
+    candidates = build_snapshot(2, predicted=[(10.0, 10.0), (10.0, INF)])
+    near, never = LatencyScorer().score(request(None, None), candidates, RNG)
+    assert near > never
+
+
 @settings(max_examples=150)
 @given(scorer=scorers, candidates=snapshots(), ttft=objectives, tpot=objectives)
 def test_latency_scores_are_those_of_the_formulas(
