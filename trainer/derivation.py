@@ -24,16 +24,17 @@ RISING: dict[str, tuple[str, ...]] = {
         "expected_prefill_ms",
     ),
 }
-# By target: the columns that the latency's trend is a sum of.
-TREND: dict[str, tuple[str, ...]] = {
+# By target: the terms of the latency's trend, each a sum of columns. A token that is ahead of a prompt takes as long as
+# one of its own; the few rows of a pool that hardly ever has a queue would not show it.
+TREND: dict[str, tuple[tuple[str, ...], ...]] = {
     "ttft": (
-        "effective_input_tokens",
-        "prefill_tokens_in_flight",
-        "expected_prefill_ms",
-        "num_request_waiting",
-        "recent_tpot_ms",
+        ("effective_input_tokens", "prefill_tokens_in_flight"),
+        ("expected_prefill_ms",),
+        ("num_request_waiting",),
+        ("recent_tpot_ms",),
     ),
-    "tpot": ("num_request_running", "decode_tokens_in_flight", "prefill_tokens_in_flight", "recent_tpot_ms"),
+    # Prompts that wait slow an answer only until the engine's steps are full of them.
+    "tpot": (("num_request_running",), ("decode_tokens_in_flight",), ("recent_tpot_ms",)),
 }
 
 
@@ -47,9 +48,10 @@ def monotone(target: str) -> tuple[int, ...]:
     return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
 
 
-def in_trend(target: str) -> tuple[int, ...]:
-    """Return 1 for each design column that the trend may take, and 0 for the others."""
-    return tuple(int(column in TREND[target]) for column in design_columns(target))
+def trend_terms(target: str) -> tuple[int, ...]:
+    """Return the number of each design column's term in the trend, from 1 on, and 0 for columns without one."""
+    numbers = {column: number for number, term in enumerate(TREND[target], 1) for column in term}
+    return tuple(numbers.get(column, 0) for column in design_columns(target))
 
 
 def raw_columns(target: str, rows: Matrix) -> Matrix:

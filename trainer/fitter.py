@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
-from trainer.derivation import RISING, design_columns, design_matrix, in_trend, monotone, raw_columns
+from trainer.derivation import RISING, design_columns, design_matrix, monotone, raw_columns, trend_terms
 from trainer.drift import find_drift, newest_rows, weights
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
@@ -133,7 +133,7 @@ class Fitter:
             np.log(train.y) if settings.fit.in_logarithms else train.y,
             _weights(name, train, began_at, settings.weigh_prefixes),
             monotone(name),
-            in_trend(name),
+            trend_terms(name),
         )
         last, rows = self._last.get(name), len(train)
         if last is not None and not last.should_extend(rows, settings):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model_store import ROW_NAMES, SCHEMAS, Output
 from tests.trainer.rows import law, make_rows, noisy
-from trainer.derivation import design_matrix, in_trend
+from trainer.derivation import design_matrix, trend_terms
 from trainer.exceptions import ExportError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import check_parity, difference
@@ -42,8 +42,8 @@ def test_a_graph_answers_as_its_models_do(
     fit_settings = FitSettings(model_type, quantiles, trees, depth)
     y = noisy(law(make_rows(400, seed)))
     weights = np.linspace(0.1, 1, 400, dtype=np.float32)
-    trend = in_trend("ttft") if has_trend else ()
-    training = Training(design_matrix("ttft", NAMES, x), as_fitted(y, fit_settings), weights, in_trend=trend)
+    trend = trend_terms("ttft") if has_trend else ()
+    training = Training(design_matrix("ttft", NAMES, x), as_fitted(y, fit_settings), weights, trend_terms=trend)
     models = fit(training, fit_settings)
     outputs = tuple(Output(f"out_{i}", quantile=q) for i, q in enumerate(fit_settings.targets))
     spec = GraphSpec(NAMES, outputs, "ttft", floor=0.0, exponential=fit_settings.in_logarithms)

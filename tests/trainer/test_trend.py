@@ -12,12 +12,13 @@ from trainer.settings import FitSettings, JobSettings
 from trainer.window import Rows, TargetData, no_rows
 from trainer.wire import Matrix
 
+AHEAD = ROW_NAMES.index("prefill_tokens_in_flight")
 MEDIAN = JobSettings(FitSettings(quantiles=(0.5,)), trainer_id="t")
 
 
 def training(x: Matrix, latency_ms: Matrix) -> Training:
     """Return data whose trend may take both columns."""
-    return Training(x, np.log(latency_ms), in_trend=(1, 1))
+    return Training(x, np.log(latency_ms), trend_terms=(1, 2))
 
 
 def two_columns(count: int) -> Matrix:
@@ -43,6 +44,12 @@ def test_a_minority_of_wrong_rows_hardly_moves_a_trend() -> None:
     assert 0.9 < ratio.min() <= ratio.max() < 1.5
 
 
+def test_columns_of_one_term_have_one_weight() -> None:
+    x = two_columns(200)
+    found = fit_trend(Training(x, np.log(20 + 2 * x.sum(axis=1)), trend_terms=(1, 1)))
+    assert found.weights == pytest.approx([2, 2], rel=0.05)
+
+
 def test_missing_values_and_equal_latencies_have_a_trend() -> None:
     x = np.full((100, 2), np.nan, dtype=np.float32)
     found = fit_trend(training(x, np.full(100, 30, dtype=np.float32)))
@@ -54,6 +61,7 @@ def test_a_model_of_short_prompts_predicts_long_ones() -> None:
     short, long = make_rows(300), make_rows(300, seed=1)
     short[:, INPUT] %= 300
     long[:, INPUT], long[:, PREFIX] = 900, 0
+    short[:, AHEAD] = long[:, AHEAD] = 0
     data: Rows = rows_of(short, noisy(law(short)))
     learnt = Fitter().learn(Job({"ttft": TargetData(data, no_rows())}, MEDIAN))[0]
     predicted_ms = Graph(learnt.onnx).predict(ROW_NAMES, long)

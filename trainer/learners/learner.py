@@ -14,15 +14,16 @@ from trainer.wire import Matrix
 class Training:
     """Training data: x [rows, columns], where NaN is a missing value, y [rows] and weights [rows].
 
-    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others. `in_trend` has 1 for
-    each column that the latency's trend may take.
+    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others. `trend_terms`
+    has the number of each column's term in the latency's trend, from 1 on, and 0 for the others. A term is the sum of
+    its columns.
     """
 
     x: Matrix
     y: Matrix
     weights: Matrix | None = None
     monotone: Sequence[int] = ()
-    in_trend: Sequence[int] = ()
+    trend_terms: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

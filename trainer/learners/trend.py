@@ -101,8 +101,10 @@ def fit_trend(training: Training) -> Trend:
 
     This is iteratively reweighted least squares with rows of limited influence (Huber, Robust Statistics, 7.8).
     """
-    columns = np.flatnonzero(training.in_trend)
-    terms = np.column_stack([np.ones(len(training.x)), np.nan_to_num(training.x[:, columns].astype(np.float64))])
+    # [columns, terms]: 1 where a column belongs to a term.
+    belongs = np.equal.outer(np.asarray(training.trend_terms), np.arange(1, max(training.trend_terms) + 1))
+    x = np.nan_to_num(training.x.astype(np.float64))
+    terms = np.column_stack([np.ones(len(x)), x @ belongs])
     largest = terms.max(axis=0)
     terms /= np.where(largest > 0, largest, 1)
     latency_ms = np.exp(training.y.astype(np.float64))
@@ -114,9 +116,8 @@ def fit_trend(training: Training) -> Trend:
         found = _non_negative(terms / trend_ms[:, None], near_ms / trend_ms, shares)
         trend_ms = np.maximum(terms @ found, _LEAST_SHARE * median_ms)
     found /= np.where(largest > 0, largest, 1)
-    weights = np.zeros(training.x.shape[1], dtype=np.float32)
-    weights[columns] = found[1:]
-    return Trend(np.float32(max(found[0], _LEAST_SHARE * median_ms)), weights)
+    constant = max(float(found[0]), _LEAST_SHARE * median_ms)
+    return Trend(np.float32(constant), (belongs @ found[1:]).astype(np.float32))
 
 
 def _non_negative(

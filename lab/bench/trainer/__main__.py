@@ -1,4 +1,4 @@
-"""Measure a training server: ingestion, answers during a fit, passes, freshness and accuracy."""
+"""Measure a training server: ingestion, answers during a fit, passes, freshness, accuracy and the trend."""
 
 import tempfile
 from pathlib import Path
@@ -11,13 +11,14 @@ from lab.bench.trainer.fits import cut_short, passes
 from lab.bench.trainer.freshness import freshness
 from lab.bench.trainer.serving import BATCH_ROWS, during_fits, flush, ingestion, own_server, pass_s, trainer_flags
 from lab.bench.trainer.simulated import simulated_samples
+from lab.bench.trainer.trend import first_models
 from trainer.fitter import Fitter
 from trainer.job import Job
 from trainer.settings import FitSettings, JobSettings
 
 # An interval between passes that never ends during a measurement.
 _NEVER_S = 1e6
-_PARTS = ("ingestion", "answers", "passes", "freshness", "accuracy")
+_PARTS = ("ingestion", "answers", "passes", "freshness", "accuracy", "trend")
 
 
 def measure_ingestion(batches: int) -> dict[str, float]:
@@ -126,6 +127,8 @@ def main(
         figures |= {"freshness_p50_s": float(np.median(waits)), "freshness_max_s": max(waits)}
     if "accuracy" in parts:
         figures |= measure_accuracy(requests_per_s)
+    if "trend" in parts:
+        figures |= first_models(requests_per_s)
     if peer:
         figures |= measure_peer(peer.rstrip("/"), batches, peer_interval_sec)
     report(figures)
