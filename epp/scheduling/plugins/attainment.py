@@ -6,7 +6,8 @@ it is nothing where all have room, and high where many are about to miss. So str
 requests avoid. A request that no endpoint can serve in time goes where it costs least.
 
 Requests that are still to come have no objectives yet. But a prompt that leaves its cache takes time from them, if
-prompts wait on most endpoints.
+prompts wait on most endpoints. And an endpoint that is full of late answers, but could meet objectives with fewer
+requests, comes to that only if late requests go elsewhere.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _SPEED_WEIGHT = 0.05
 # Weight, in requests, of finding as many cached tokens as a mean request has, if prompts wait as long as an answer
 # takes. Found by the evaluation.
 _CACHE_WEIGHT = 4.0
+# Weight, in requests, of keeping an endpoint from requests that it could serve in time. Found by the evaluation.
+_RECOVERY_WEIGHT = 0.5
 # Expected losses up to this many requests count as zero; found by the evaluation.
 _LEAST_LOSS = 0.01
 # A step counts as stalled beyond this many usual steps plus the waiting prompts; found by the evaluation.
@@ -61,12 +64,14 @@ class Worth:
 
     `gained` is the probability that the new request meets its objectives.
     `lost` is how many requests in flight are expected to miss their objectives because of the placement.
+    `displaced` is what the endpoint could do for such requests if it were not full of late answers, in requests.
     `takes_ms` is the new request's own time plus the delay that it causes to all requests in flight.
     `spared` is what the cached part of the prompt is worth to requests that are still to come.
     """
 
     gained: Floats
     lost: Floats
+    displaced: Floats
     takes_ms: Floats
     spared: Floats
 
@@ -74,7 +79,7 @@ class Worth:
     def total(self) -> Floats:
         """The value to maximise; -inf where nothing is predicted."""
         slow = _SPEED_WEIGHT * self.takes_ms / np.fmin.reduce(self.takes_ms)
-        total: Floats = self.gained - self.lost - slow + self.spared
+        total: Floats = self.gained - self.lost - self.displaced - slow + self.spared
         return np.where(np.isnan(total), -np.inf, total)
 
     @property
@@ -91,9 +96,12 @@ def worth(request: Request, candidates: Snapshot, predictions: Predictions, buff
     tpot = _Latency(tpot.median_ms * candidates.tpot_bias, tpot.spread)
     tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
     slowed_ms = _slowed_ms(request, candidates, tpot.median_ms)
+    lost, late = _at_risk(candidates, tpot, slowed_ms, buffer_factor)
+    unloaded = _Latency(candidates.unloaded_tpot_ms * candidates.tpot_bias, tpot.spread)
     return Worth(
         gained=ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(tpot_slo_ms),
-        lost=_expected_losses(candidates, tpot, slowed_ms, buffer_factor),
+        lost=lost,
+        displaced=_RECOVERY_WEIGHT * late * unloaded.chance_within(tpot_slo_ms),
         takes_ms=ttft.median_ms
         + (tpot.median_ms + candidates.in_flight * slowed_ms) * max(candidates.output_tokens, 1.0),
         spared=_spared(request, candidates, tpot.median_ms),
@@ -159,14 +167,16 @@ def _spared(request: Request, candidates: Snapshot, tpot_ms: Floats) -> Floats:
     return spared
 
 
-def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> Floats:
-    """Return how many requests in flight are expected to miss their TPOT objective because of the new request.
+def _at_risk(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, buffer_factor: float) -> tuple[Floats, Floats]:
+    """Return how many requests in flight are expected to miss their TPOT objective because of the new one.
+
+    Also return the share of the requests in flight that are expected to miss it anyway.
 
     The tokens generated so far are certain. The tokens still to come are expected to be as many as of a mean response.
     """
     asked, to_come = candidates.tpot_slos, max(candidates.output_tokens, 1.0)
     if asked is None:
-        return np.zeros(len(candidates))
+        return np.zeros(len(candidates)), np.zeros(len(candidates))
     tokens = asked.tokens + to_come
     to_come_ms = tpot.median_ms[:, None] * to_come
     answer_ms = asked.decoding_ms + to_come_ms
@@ -174,8 +184,8 @@ def _expected_losses(candidates: Snapshot, tpot: _Latency, slowed_ms: Floats, bu
     spread = np.maximum(tpot.spread[:, None] * to_come_ms / answer_ms, _LEAST_SPREAD)
     before = _chance(slos_ms, answer_ms / tokens, spread)
     after = _chance(slos_ms, (answer_ms + slowed_ms[:, None] * to_come) / tokens, spread)
-    lost: Floats = (asked.requests * (before - after)).sum(axis=1)
-    return lost
+    late = (asked.requests * (1.0 - before)).sum(axis=1) / np.maximum(asked.requests.sum(axis=1), 1.0)
+    return (asked.requests * (before - after)).sum(axis=1), late
 
 
 def _chance(slo_ms: float | Floats, median_ms: Floats, spread: Floats) -> Floats:

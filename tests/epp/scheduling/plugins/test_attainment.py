@@ -61,10 +61,27 @@ def test_a_quick_start_leaves_a_response_room_to_be_slowed() -> None:
         )
         return scores(request(tpot_ms=200), candidates)
 
-    at_risk, with_room, too_late = first_of((0, 0)), first_of((2000, 2000 * 8.0)), first_of((2000, 2000 * 40.0))
+    at_risk, with_room = first_of((0, 0)), first_of((2000, 2000 * 8.0))
     assert at_risk[0] < at_risk[1] == 1.0
     assert with_room[0] == 1.0
-    assert too_late[0] == 1.0
+
+
+def test_hopeless_requests_let_an_endpoint_recover_that_could_meet_objectives_with_fewer() -> None:
+    def with_unloaded(fast_ms: float) -> list[float]:
+        candidates = build_snapshot(
+            2,
+            in_flight=[20, 20],
+            tpot_slos=[{15.0: 20}, {15.0: 20}],
+            so_far=(2000, 2000 * 40.0),
+            unloaded_tpot_ms=[fast_ms, 30],
+            predicted=[(300, 40), (500, 80)],
+            medians=[(200, 30), (400, 60)],
+        )
+        return scores(request(tpot_ms=15), candidates)
+
+    assert with_unloaded(8)[1] == 1.0
+    # Neither could meet them: the request goes where it is done soonest.
+    assert with_unloaded(28)[0] == 1.0
 
 
 def test_a_hopeless_request_goes_where_it_costs_least() -> None:
