@@ -118,7 +118,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    register_gauges(config.pool_name, metrics, pool, endpoints, overload, training, latency, file)
+    register_gauges(config.pool_name, metrics, pool, endpoints, overload, books.confidence, training, latency, file)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None

@@ -12,6 +12,7 @@ from epp.endpoints import Endpoints
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.prediction.client import LatencyClient
+from epp.prediction.confidence import Confidence
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
@@ -32,6 +33,7 @@ def register_gauges(
     pool: Pool,
     endpoints: Endpoints,
     overload: OverloadByClient,
+    confidence: Confidence,
     training: TrainingSink | None,
     latency: LatencyClient | None,
     file: SchedulerFile | None,
@@ -58,6 +60,11 @@ def register_gauges(
         "headroom_epp_overload_given_up_total",
         "Requests that went back to the gateway without a pick, because they had waited too long",
         lambda: overload.given_up,
+    )
+    metrics.register_value(
+        "headroom_epp_predictions_doubted",
+        "1 while predictions are too far from what is observed to decide, else 0",
+        lambda: not confidence.may_decide,
     )
     if training is not None:
         _register_training(metrics, training)

@@ -53,6 +53,14 @@ class Record:
         return float(predictions.ttft_ms[chosen]), float(predictions.tpot_ms[chosen])
 
     @property
+    def medians(self) -> tuple[float, float] | None:
+        """The medians of TTFT and TPOT in ms that were predicted for the chosen endpoint; None without medians."""
+        predictions, chosen = self.decision.candidates.predictions, self.decision.chosen
+        if predictions is None or predictions.ttft_median_ms is None or predictions.tpot_median_ms is None:
+            return None
+        return float(predictions.ttft_median_ms[chosen]), float(predictions.tpot_median_ms[chosen])
+
+    @property
     def features(self) -> FeatureColumns:
         """The chosen endpoint's features [features, 1] at the moment of the decision."""
         decision = self.decision

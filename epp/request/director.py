@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,7 @@ logger = logging.getLogger("headroom.epp.latency")
 _TIMED_EVERY = 16
 _NOT_ENABLED = "prediction is not enabled: start with --enable-latency-predictor"
 _OVERLOADED = "the picker is overloaded"
+_DOUBTED = "predictions are too far from what is observed"
 # Pause between lines of the log about unexpected errors.
 _LOG_PAUSE_S = 60.0
 # Random picks of so many seconds share one snapshot, because a snapshot is a third of a pick's work.
@@ -169,15 +170,25 @@ class _ArrivedRequest:
         director.decided += 1
         watch = PluginWatch(director.metrics.observe_plugin) if director.decided % _TIMED_EVERY == 1 else None
         at_random = self.level == Level.RANDOM
-        decision = self.scheduler.schedule(
-            self.parsed.request, self.candidates, director.rng, watch, at_random=at_random
-        )
+        is_doubted = self._is_doubted()
+        candidates = self.candidates.without_predictions() if is_doubted else self.candidates
+        decision = self.scheduler.schedule(self.parsed.request, candidates, director.rng, watch, at_random=at_random)
         if isinstance(decision, Refusal):
             if decision.kind == "shed":
                 director.metrics.shed.labels(decision.plugin).inc()
             raise _refused(decision)
         director.metrics.observe_stage("schedule", director.clock() - began_s)
-        return decision
+        # Predictions that don't decide are kept, to see when they are better.
+        return replace(decision, candidates=self.candidates) if is_doubted else decision
+
+    def _is_doubted(self) -> bool:
+        """Return whether there are predictions that may not decide."""
+        if self.director.books.confidence.may_decide or not self.scheduler.wants_costs:
+            return False
+        if self.candidates.predictions is None:
+            return False
+        self.prediction_error = _DOUBTED
+        return True
 
     def _dispatch(self, decision: Decision) -> RoutedRequest:
         director, parsed = self.director, self.parsed

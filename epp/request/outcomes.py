@@ -67,7 +67,7 @@ class Account:
         record, parsed, metrics = self.record, self.parsed, self.metrics
         decision, shared = record.decision, self.shared.metrics
         predictions = decision.candidates.predictions
-        source = predictions.source if predictions else "fallback" if record.prediction_error else "none"
+        source = "fallback" if record.prediction_error else predictions.source if predictions else "none"
         shared.decision_counter(decision.profile, source).inc()
         shared.decision_s.observe(record.decision_ms / 1000)
         if parsed.unread:

@@ -11,6 +11,7 @@ import numpy as np
 
 from epp.pool.in_flight import InFlight
 from epp.pool.pool import Pool
+from epp.prediction.confidence import Confidence
 from epp.prediction.features import FeatureColumns, feature_columns
 from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
@@ -18,7 +19,7 @@ from epp.request.decisions import DecisionLog, Record
 from epp.request.event_tokens import EventTokens
 from epp.request.outcomes import Account, Outcomes
 from epp.request.parsed import ParsedRequest
-from epp.request.stretches import Pace, TokenStretches
+from epp.request.stretches import PACE_EVENTS, Pace, TokenStretches
 from epp.request.tokens import TokenEstimator
 from epp.scheduling.snapshot import TYPICAL_OUTPUT_TOKENS
 
@@ -43,6 +44,7 @@ class Bookkeeping:
     observes_all: bool = False
     base_model: BaseModel = field(default_factory=BaseModel)
     event_tokens: EventTokens = field(default_factory=EventTokens)
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 @dataclass(slots=True, eq=False)
@@ -233,6 +235,8 @@ class RoutedRequest:
         self.books.pool.first_token(self.flight, now_s)
         self.books.pool.record_ttft(self.flight, ttft_ms, now_s)
         self.account.first_token(self.flight.slot, ttft_ms)
+        if medians := self.record.medians:
+            self.books.confidence.ttft_observed(medians[0], ttft_ms)
 
     def _next_tokens(self, tokens: int, now_s: float) -> None:
         self._pace.events += tokens
@@ -248,7 +252,10 @@ class RoutedRequest:
         """Tell the pool the time of the tokens since the last report, if there were any."""
         if self._pace.events:
             time_ms, events = self._pace.take(now_s)
-            self.books.pool.record_gap(self.flight.slot, time_ms, events * self._tokens_per_event)
+            tokens = events * self._tokens_per_event
+            self.books.pool.record_gap(self.flight.slot, time_ms, tokens)
+            if events >= PACE_EVENTS and (medians := self.record.medians):
+                self.books.confidence.tpot_observed(medians[1], time_ms / tokens)
 
     def _features_now(self) -> FeatureColumns:
         """Return the endpoint's load as another request would see it now, without this request's own share.

@@ -1,6 +1,7 @@
 """One run in virtual time: a workload at a rate, placed by a policy."""
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ from simulator.arrival import Scenario
 from simulator.cluster import Cluster, Observer
 from simulator.workloads import WORKLOADS
 from trainer.settings import FitSettings, JobSettings
+
+# A picker in virtual time logs as a real one does. Nobody waits for these lines.
+logging.getLogger("headroom").addHandler(logging.NullHandler())
 
 # Share of a run that fills the pool and isn't judged.
 WARM_UP_SHARE = 0.2

@@ -47,3 +47,36 @@ async def test_a_request_is_routed_without_a_prediction_that_fails(
     assert all(record.prediction_error for record in records)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.message for record in errors] == ["predictions fail unexpectedly; requests are routed without them"]
+
+
+class FarOff:
+    """A latency client whose medians are longer than any test."""
+
+    def predict(self, columns: FeatureColumns) -> Predictions:
+        far_ms = np.full(columns.shape[1], 1e7)
+        return Predictions(far_ms, far_ms, 1, "remote", far_ms, far_ms)
+
+    async def close(self) -> None: ...
+
+
+async def test_predictions_that_are_far_off_do_not_decide() -> None:
+    director = build_director(latency=FarOff())
+
+    async def serve() -> None:
+        gateway = Gateway(director)
+        await gateway.request_headers(x_prediction_based_scheduling="true")
+        await gateway.request_body(CHAT)
+        await gateway.response_headers()
+        await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+        gateway.exchange.close()
+
+    while director.books.confidence.may_decide:
+        await serve()
+        assert director.decided < 50
+    await serve()
+    (latest,) = director.books.decisions.newest(1)
+    (first,) = list(director.books.decisions.newest(50))[-1:]
+    assert first.decision.profile == "slo"
+    assert latest.decision.profile == "default"
+    assert latest.decision.candidates.predictions, "they are still compared"
+    assert latest.prediction_error == "predictions are too far from what is observed"
