@@ -29,14 +29,15 @@ _LEAST_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The trend is `constant` plus `weights` [columns] times the columns, in ms. A missing value counts as 0."""
+    """The trend is `constant` plus `weights` [columns] times the columns, in ms. `usual` replaces missing values."""
 
     constant: np.float32
     weights: Matrix
+    usual: Matrix
 
     def logarithms(self, x: Matrix) -> Matrix:
         """Return the trend's logarithm for x [rows, columns]."""
-        return np.asarray(np.log(np.nan_to_num(x, posinf=np.inf) @ self.weights + self.constant), dtype=np.float32)
+        return np.asarray(np.log(_filled(x, self.usual) @ self.weights + self.constant), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ class ModelOnTrend:
 
     def graph(self, source: str, result: str) -> GraphPart:
         ratio = self.ratio.graph(source, f"{result}_ratio")
-        constants = {"zero": np.float32(0), "weights": self.trend.weights[:, None], "constant": self.trend.constant}
+        constants = {"usual": self.trend.usual, "weights": self.trend.weights[:, None], "constant": self.trend.constant}
         steps = [
             ("IsNaN", [source], "missing"),
-            ("Where", ["missing", "zero", source], "known"),
+            ("Where", ["missing", "usual", source], "known"),
             ("MatMul", ["known", "weights"], "slope"),
             ("Add", ["slope", "constant"], "trend"),
             ("Log", ["trend"], "logarithm"),
@@ -103,8 +104,8 @@ def fit_trend(training: Training) -> Trend:
     """
     # [columns, terms]: 1 where a column belongs to a term.
     belongs = np.equal.outer(np.asarray(training.trend_terms), np.arange(1, max(training.trend_terms) + 1))
-    x = np.nan_to_num(training.x.astype(np.float64))
-    terms = np.column_stack([np.ones(len(x)), x @ belongs])
+    usual = _usual(training.x)
+    terms = np.column_stack([np.ones(len(training.x)), _filled(training.x, usual).astype(np.float64) @ belongs])
     largest = terms.max(axis=0)
     terms /= np.where(largest > 0, largest, 1)
     latency_ms = np.exp(training.y.astype(np.float64))
@@ -117,7 +118,21 @@ def fit_trend(training: Training) -> Trend:
         trend_ms = np.maximum(terms @ found, _LEAST_SHARE * median_ms)
     found /= np.where(largest > 0, largest, 1)
     constant = max(float(found[0]), _LEAST_SHARE * median_ms)
-    return Trend(np.float32(constant), (belongs @ found[1:]).astype(np.float32))
+    return Trend(np.float32(constant), (belongs @ found[1:]).astype(np.float32), usual)
+
+
+def _usual(x: Matrix) -> Matrix:
+    """Return each column's median [columns], and 0 for a column that is always missing."""
+    usual = np.zeros(x.shape[1], dtype=np.float32)
+    for column, values in enumerate(x.T):
+        known = values[~np.isnan(values)]
+        if len(known):
+            usual[column] = np.median(known)
+    return usual
+
+
+def _filled(x: Matrix, usual: Matrix) -> Matrix:
+    return np.where(np.isnan(x), usual, x)
 
 
 def _non_negative(
