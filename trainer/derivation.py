@@ -25,10 +25,12 @@ RISING: dict[str, tuple[str, ...]] = {
     ),
 }
 # By target: the terms of the latency's trend, each a sum of columns. A token that is ahead of a prompt takes as long as
-# one of its own; the few rows of a pool that hardly ever has a queue would not show it.
+# one of its own. The few rows of a pool that hardly ever has a queue would not show it, so the two are one term; many
+# rows may show that they differ.
 TREND: dict[str, tuple[tuple[str, ...], ...]] = {
     "ttft": (
         ("effective_input_tokens", "prefill_tokens_in_flight"),
+        ("effective_input_tokens",),
         ("expected_prefill_ms",),
         ("num_request_waiting",),
         ("recent_tpot_ms",),
@@ -48,10 +50,10 @@ def monotone(target: str) -> tuple[int, ...]:
     return tuple(int(column in RISING.get(target, ())) for column in design_columns(target))
 
 
-def trend_terms(target: str) -> tuple[int, ...]:
-    """Return the number of each design column's term in the trend, from 1 on, and 0 for columns without one."""
-    numbers = {column: number for number, term in enumerate(TREND[target], 1) for column in term}
-    return tuple(numbers.get(column, 0) for column in design_columns(target))
+def trend_terms(target: str) -> tuple[tuple[int, ...], ...]:
+    """Return, for each term of the trend, the positions of its design columns."""
+    columns = design_columns(target)
+    return tuple(tuple(columns.index(column) for column in term) for term in TREND[target])
 
 
 def raw_columns(target: str, rows: Matrix) -> Matrix:

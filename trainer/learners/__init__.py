@@ -29,6 +29,6 @@ def fit(training: Training, settings: FitSettings, previous: Sequence[Model] = (
         raise FitError(
             f"model type {settings.model_type} needs the package {error.name}: install Headroom with its extra trainer"
         ) from error
-    if settings.in_logarithms and any(training.trend_terms):
+    if settings.in_logarithms and training.trend_terms:
         return list(fit_on_trend(learner, training, settings, previous))
     return list(learner.fit(training, settings, previous))

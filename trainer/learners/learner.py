@@ -14,16 +14,15 @@ from trainer.wire import Matrix
 class Training:
     """Training data: x [rows, columns], where NaN is a missing value, y [rows] and weights [rows].
 
-    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others. `trend_terms`
-    has the number of each column's term in the latency's trend, from 1 on, and 0 for the others. A term is the sum of
-    its columns.
+    `monotone` has 1 for each column with which the prediction may only rise, and 0 for the others. Each of
+    `trend_terms` has the positions of the columns whose sum is a term of the latency's trend.
     """
 
     x: Matrix
     y: Matrix
     weights: Matrix | None = None
     monotone: Sequence[int] = ()
-    trend_terms: Sequence[int] = ()
+    trend_terms: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, slots=True)

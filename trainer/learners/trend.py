@@ -23,6 +23,8 @@ _ROUNDS = 8
 _FURTHEST = 1.5
 # The share of the rows' own variance that is added to each term's, so that terms which rise together share the weight.
 _RIDGE = 1e-3
+# Rows that a term must outweigh if it is a part of another one.
+_ROWS_TO_SHOW = 50.0
 # Least trend, as a share of the median latency.
 _LEAST_SHARE = 0.01
 
@@ -102,23 +104,33 @@ def fit_trend(training: Training) -> Trend:
 
     This is iteratively reweighted least squares with rows of limited influence (Huber, Robust Statistics, 7.8).
     """
-    # [columns, terms]: 1 where a column belongs to a term.
-    belongs = np.equal.outer(np.asarray(training.trend_terms), np.arange(1, max(training.trend_terms) + 1))
+    belongs = _belongs(training)
     usual = _usual(training.x)
     terms = np.column_stack([np.ones(len(training.x)), _filled(training.x, usual).astype(np.float64) @ belongs])
     largest = terms.max(axis=0)
     terms /= np.where(largest > 0, largest, 1)
+    # A term that is a part of another one must be shown to differ by many rows.
+    is_part = [any(set(term) < set(other) for other in training.trend_terms) for term in training.trend_terms]
+    ridge_rows = np.array([0.0, *np.where(is_part, _ROWS_TO_SHOW, 0.0)])
     latency_ms = np.exp(training.y.astype(np.float64))
     shares = np.ones(len(terms)) if training.weights is None else training.weights.astype(np.float64)
     median_ms = float(np.median(latency_ms[shares > 0])) if (shares > 0).any() else 1.0
     trend_ms = np.full(len(terms), median_ms)
     for _ in range(_ROUNDS):
         near_ms = np.clip(latency_ms, trend_ms / _FURTHEST, trend_ms * _FURTHEST)
-        found = _non_negative(terms / trend_ms[:, None], near_ms / trend_ms, shares)
+        found = _non_negative(terms / trend_ms[:, None], near_ms / trend_ms, shares, ridge_rows)
         trend_ms = np.maximum(terms @ found, _LEAST_SHARE * median_ms)
     found /= np.where(largest > 0, largest, 1)
     constant = max(float(found[0]), _LEAST_SHARE * median_ms)
     return Trend(np.float32(constant), (belongs @ found[1:]).astype(np.float32), usual)
+
+
+def _belongs(training: Training) -> NDArray[np.float64]:
+    """Return [columns, terms]: 1 where a column belongs to a term."""
+    belongs = np.zeros((training.x.shape[1], len(training.trend_terms)))
+    for number, term in enumerate(training.trend_terms):
+        belongs[list(term), number] = 1.0
+    return belongs
 
 
 def _usual(x: Matrix) -> Matrix:
@@ -136,12 +148,19 @@ def _filled(x: Matrix, usual: Matrix) -> Matrix:
 
 
 def _non_negative(
-    terms: NDArray[np.float64], wanted: NDArray[np.float64], shares: NDArray[np.float64]
+    terms: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    ridge_rows: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the non-negative weights of `terms` [rows, terms] that come nearest to `wanted` [rows]."""
+    """Return the non-negative weights of `terms` [rows, terms] that come nearest to `wanted` [rows].
+
+    Each term is held at 0 by as much as so many `ridge_rows` would hold it.
+    """
     weighted = terms * shares[:, None]
     square = weighted.T @ terms
-    square += np.diag(_RIDGE * np.diag(square) + 1e-12)
+    ridge = _RIDGE + ridge_rows / max(shares.sum(), 1.0)
+    square += np.diag(ridge * np.diag(square) + 1e-12)
     root = np.linalg.cholesky(square)
     found, _ = nnls(root.T, np.linalg.solve(root, weighted.T @ wanted))
     return np.asarray(found, dtype=np.float64)

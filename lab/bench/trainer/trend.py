@@ -26,7 +26,7 @@ def first_models(requests_per_s: float, seed: int = 1) -> dict[str, float]:
     return figures
 
 
-def _errors(rows: Rows, size: int, target: str, trend: tuple[int, ...]) -> tuple[float, float]:
+def _errors(rows: Rows, size: int, target: str, trend: tuple[tuple[int, ...], ...]) -> tuple[float, float]:
     names = tuple(feature.name for feature in SCHEMAS[target])
     x, y = design_matrix(target, names, raw_columns(target, rows.x)), np.log(rows.y)
     upper, median = fit(Training(x[:size], y[:size], None, monotone(target), trend), _SETTINGS)
