@@ -50,8 +50,10 @@ def export(models: Sequence[Model], spec: GraphSpec, metadata: dict[str, str]) -
     for position in spec.ascending:
         name = spec.outputs[position].name
         part = models[position].graph(_ALL, f"{name}_fitted")
-        constants += part.constants
-        nodes += part.nodes + _output_nodes(name, below, spec)
+        # What models share is in the part of each of them.
+        constants += [one for one in part.constants if one.name not in {other.name for other in constants}]
+        nodes += [one for one in part.nodes if one.output[0] not in {other.output[0] for other in nodes}]
+        nodes += _output_nodes(name, below, spec)
         below = name
     if spec.floor is not None:
         constants.append(helper.make_tensor("floor", TensorProto.FLOAT, [], [spec.floor]))

@@ -59,20 +59,17 @@ class ModelOnTrend:
     def graph(self, source: str, result: str) -> GraphPart:
         ratio = self.ratio.graph(source, f"{result}_ratio")
         constants = {"usual": self.trend.usual, "weights": self.trend.weights[:, None], "constant": self.trend.constant}
+        # All quantiles share one trend, so its nodes are named alike in each of their parts.
         steps = [
-            ("IsNaN", [source], "missing"),
-            ("Where", ["missing", "usual", source], "known"),
-            ("MatMul", ["known", "weights"], "slope"),
-            ("Add", ["slope", "constant"], "trend"),
-            ("Log", ["trend"], "logarithm"),
-            ("Add", ["logarithm", "ratio"], result),
+            ("IsNaN", [source], "trend_missing"),
+            ("Where", ["trend_missing", "trend_usual", source], "trend_known"),
+            ("MatMul", ["trend_known", "trend_weights"], "trend_slope"),
+            ("Add", ["trend_slope", "trend_constant"], "trend"),
+            ("Log", ["trend"], "trend_logarithm"),
+            ("Add", ["trend_logarithm", f"{result}_ratio"], result),
         ]
-
-        def named(name: str) -> str:
-            return name if name in (source, result) else f"{result}_{name}"
-
-        nodes = [make_node(kind, [named(one) for one in inputs], [named(output)]) for kind, inputs, output in steps]
-        tensors = [numpy_helper.from_array(np.asarray(value), named(name)) for name, value in constants.items()]
+        nodes = [make_node(kind, inputs, [output]) for kind, inputs, output in steps]
+        tensors = [numpy_helper.from_array(np.asarray(value), f"trend_{name}") for name, value in constants.items()]
         return GraphPart(ratio.nodes + nodes, ratio.constants + tensors)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
