@@ -40,9 +40,9 @@ ATTAINMENT = {
         "least-requests": 0.829,
         "least-tokens": 0.818,
         "p2c": 0.827,
-        "default": 0.831,
-        "closed-formula": 0.750,
-        "reference": 0.819,
+        "default": 0.838,
+        "closed-formula": 0.796,
+        "reference": 0.818,
         "informed": 0.963,
         "oracle": 0.973,
     },
@@ -51,15 +51,15 @@ ATTAINMENT = {
         "least-requests": 0.639,
         "default": 0.565,
         "tuned": 0.781,
-        "closed-formula": 0.741,
+        "closed-formula": 0.750,
         "reference": 0.654,
         "informed": 0.858,
         "oracle": 0.877,
     },
 }
 ADVANTAGE = {
-    "azure-conversation": {"slo": 0.093, "slo-shedding": 0.106},
-    "shared-prefix": {"slo": 0.223, "slo-shedding": 0.251},
+    "azure-conversation": {"slo": 0.094, "slo-shedding": 0.102},
+    "shared-prefix": {"slo": 0.195, "slo-shedding": 0.247},
 }
 CASES = [(workload, policy) for workload, policies in ATTAINMENT.items() for policy in policies]
 OURS = [(workload, policy) for workload, policies in ADVANTAGE.items() for policy in policies]
