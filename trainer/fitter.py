@@ -128,13 +128,7 @@ class Fitter:
 
     def _fit(self, name: str, train: Rows, began_at: int, settings: JobSettings) -> RobustFit:
         """Fit from scratch, or extend the previous models if that would take too long."""
-        training = Training(
-            design_matrix(name, _input_names(name), raw_columns(name, train.x)),
-            np.log(train.y) if settings.fit.in_logarithms else train.y,
-            _weights(name, train, began_at, settings.weigh_prefixes),
-            monotone(name),
-            trend_terms(name),
-        )
+        training = training_of(name, train, settings.fit, _weights(name, train, began_at, settings.weigh_prefixes))
         last, rows = self._last.get(name), len(train)
         if last is not None and not last.should_extend(rows, settings):
             last = None
@@ -145,6 +139,17 @@ class Fitter:
         took_s = time.perf_counter() - started_at
         self._last[name] = _PreviousFit(found.models, settings.fit, last.whole_s_per_row if last else took_s / rows)
         return found
+
+
+def training_of(target: str, rows: Rows, fit: FitSettings, weights: Matrix | None = None) -> Training:
+    """Return the data that a target's models are fitted to."""
+    return Training(
+        design_matrix(target, _input_names(target), raw_columns(target, rows.x)),
+        np.log(rows.y) if fit.in_logarithms else rows.y,
+        weights,
+        monotone(target),
+        trend_terms(target),
+    )
 
 
 def _input_names(target: str) -> tuple[str, ...]:

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnx.helper import make_node
 from sklearn.linear_model import BayesianRidge
 
-from trainer.learners.learner import GraphPart, Model, Training
+from trainer.learners.learner import GraphPart, Model, Training, graph_part
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
 
@@ -69,13 +67,7 @@ class RidgeModel:
             ("Mul", ["spread", "deviations"], "margin"),
             ("Add", ["mean", "margin"], result),
         ]
-
-        def named(name: str) -> str:
-            return name if name in (source, result) else f"{result}_{name}"
-
-        nodes = [make_node(kind, [named(i) for i in inputs], [named(output)]) for kind, inputs, output in steps]
-        tensors = [numpy_helper.from_array(np.asarray(value), named(name)) for name, value in constants.items()]
-        return GraphPart(nodes, tensors)
+        return graph_part(steps, constants, result, (source, result))
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
         """Return the coefficients of the raw columns, in ms per unit of the column."""

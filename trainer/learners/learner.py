@@ -1,10 +1,12 @@
 """The interfaces of a learner: its training data, its models and their graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from onnx import NodeProto, TensorProto
+import numpy as np
+from onnx import NodeProto, TensorProto, numpy_helper
+from onnx.helper import make_node
 
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
@@ -29,6 +31,22 @@ class Training:
 class GraphPart:
     nodes: list[NodeProto]
     constants: list[TensorProto]
+
+
+def graph_part(
+    steps: Sequence[tuple[str, Sequence[str], str]],
+    constants: Mapping[str, Any],
+    prefix: str,
+    outside: Collection[str],
+) -> GraphPart:
+    """Return nodes for steps of (operator, inputs, output). All names but those `outside` the part get the prefix."""
+
+    def named(name: str) -> str:
+        return name if name in outside else f"{prefix}_{name}"
+
+    nodes = [make_node(kind, [named(one) for one in inputs], [named(output)]) for kind, inputs, output in steps]
+    tensors = [numpy_helper.from_array(np.asarray(value), named(name)) for name, value in constants.items()]
+    return GraphPart(nodes, tensors)
 
 
 class Model(Protocol):

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnx.helper import make_node
 from scipy.optimize import nnls
 
-from trainer.learners.learner import GraphPart, Learner, Model, Training
+from trainer.learners.learner import GraphPart, Learner, Model, Training, graph_part
 from trainer.settings import FitSettings
 from trainer.wire import Matrix
 
@@ -57,20 +55,20 @@ class ModelOnTrend:
         return self.ratio.predict(x) + self.trend.logarithms(x)
 
     def graph(self, source: str, result: str) -> GraphPart:
-        ratio = self.ratio.graph(source, f"{result}_ratio")
+        of_ratio = f"{result}_ratio"
+        ratio = self.ratio.graph(source, of_ratio)
         constants = {"usual": self.trend.usual, "weights": self.trend.weights[:, None], "constant": self.trend.constant}
-        # All quantiles share one trend, so its nodes are named alike in each of their parts.
         steps = [
-            ("IsNaN", [source], "trend_missing"),
-            ("Where", ["trend_missing", "trend_usual", source], "trend_known"),
-            ("MatMul", ["trend_known", "trend_weights"], "trend_slope"),
-            ("Add", ["trend_slope", "trend_constant"], "trend"),
-            ("Log", ["trend"], "trend_logarithm"),
-            ("Add", ["trend_logarithm", f"{result}_ratio"], result),
+            ("IsNaN", [source], "missing"),
+            ("Where", ["missing", "usual", source], "known"),
+            ("MatMul", ["known", "weights"], "slope"),
+            ("Add", ["slope", "constant"], "sum"),
+            ("Log", ["sum"], "logarithm"),
+            ("Add", ["logarithm", of_ratio], result),
         ]
-        nodes = [make_node(kind, inputs, [output]) for kind, inputs, output in steps]
-        tensors = [numpy_helper.from_array(np.asarray(value), f"trend_{name}") for name, value in constants.items()]
-        return GraphPart(ratio.nodes + nodes, ratio.constants + tensors)
+        # All quantiles share one trend, so its nodes are named alike in each of their parts.
+        trend = graph_part(steps, constants, "trend", (source, of_ratio, result))
+        return GraphPart(ratio.nodes + trend.nodes, ratio.constants + trend.constants)
 
     def importances(self, columns: Sequence[str]) -> dict[str, float]:
         return self.ratio.importances(columns)

@@ -8,10 +8,9 @@ from rich.progress import track
 
 from lab.bench.trainer.law import make_target
 from model_store import SCHEMAS, open_store
-from trainer.derivation import design_matrix, monotone, raw_columns
-from trainer.fitter import Fitter
+from trainer.fitter import Fitter, training_of
 from trainer.gate import losses
-from trainer.learners import Model, Training, fit
+from trainer.learners import Model, fit
 from trainer.settings import FitSettings, JobSettings
 from trainer.training_pass import PassSettings, run_pass
 from trainer.window import Rows
@@ -45,11 +44,11 @@ def cut_short(size: int) -> dict[str, float]:
     # Fewer trees need a higher learning rate.
     fewer = FitSettings(trees=few, learning_rate=min(1.0, settings.learning_rate * settings.trees / few / 2))
     before, after = make_target(size, "ttft"), make_target(size, "ttft", _CHANGED)
-    last = fit(_training(before.train), settings)
+    last = fit(training_of("ttft", before.train, settings), settings)
     found = {}
     for name, kind, previous in (("whole", settings, ()), ("going_on", settings, last), ("fewer_trees", fewer, ())):
         started_at = time.perf_counter()
-        models = fit(_training(after.train), kind, previous)
+        models = fit(training_of("ttft", after.train, kind), kind, previous)
         found[name] = (time.perf_counter() - started_at, _loss(models[0], after.holdout))
     whole = found.pop("whole")
     return {
@@ -59,14 +58,6 @@ def cut_short(size: int) -> dict[str, float]:
     }
 
 
-def _training(rows: Rows) -> Training:
-    return Training(_design(rows), np.log(rows.y), None, monotone("ttft"))
-
-
-def _design(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    names = tuple(feature.name for feature in SCHEMAS["ttft"])
-    return design_matrix("ttft", names, raw_columns("ttft", rows.x))
-
-
 def _loss(model: Model, rows: Rows) -> float:
-    return float(losses(model.predict(_design(rows)), np.log(rows.y), FitSettings().quantiles[0]).mean())
+    held_out = training_of("ttft", rows, FitSettings())
+    return float(losses(model.predict(held_out.x), held_out.y, FitSettings().quantiles[0]).mean())
