@@ -4,9 +4,9 @@
 class ObservationBudget:
     """Two token buckets, for observed responses and for their output tokens, each with room for two seconds.
 
-    An observed response is followed to its end, so its expected output tokens are taken when it begins. Otherwise all
-    responses of a burst would begin before their tokens are counted, and none of the many seconds after it. When long
-    responses have overdrawn the output tokens, no new response is observed until the bucket has refilled.
+    An observed response is followed to its end, so its expected output tokens are taken when it begins. If they were
+    counted as they come, a whole burst would be observed, and then no response for many seconds. When long responses
+    have overdrawn the output tokens, no new response is observed until the bucket has refilled.
     """
 
     def __init__(self, responses_per_second: float, tokens_per_second: float) -> None:

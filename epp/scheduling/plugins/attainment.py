@@ -6,8 +6,8 @@ it is nothing where all have room, and high where many are about to miss. So str
 requests avoid. A request that no endpoint can serve in time goes where it costs least.
 
 Requests that are still to come have no objectives yet. But a prompt that leaves its cache takes time from them, if
-prompts wait on most endpoints. And an endpoint that is full of late answers, but could meet objectives with fewer
-requests, comes to that only if late requests go elsewhere.
+prompts wait on most endpoints. And an endpoint that is full of late answers can meet objectives again only if requests
+that would be late go elsewhere.
 """
 
 from dataclasses import dataclass
