@@ -11,7 +11,8 @@ _RANGE: Final = range(10_000, 30_000)
 # Test frameworks seed the functions of `random` alike for every test.
 _RANDOM: Final = random.SystemRandom()
 # The newest chosen ports are held by UDP sockets, which nothing else here uses, so that no process chooses them again.
-_HELD: Final = deque[socket.socket](maxlen=200)
+_HELD: Final = deque[socket.socket]()
+_MOST_HELD: Final = 200
 
 
 def free_port() -> int:
@@ -30,6 +31,8 @@ def free_ports(count: int) -> range:
         ports = range(first, first + count)
         if all(is_free(port) for port in ports) and (held := _hold(ports)):
             _HELD.extend(held)
+            while len(_HELD) > _MOST_HELD:
+                _HELD.popleft().close()
             return ports
 
 

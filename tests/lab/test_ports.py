@@ -24,3 +24,9 @@ def test_a_row_of_ports_has_no_gap() -> None:
     found = ports.free_ports(5)
     assert len(found) == 5
     assert all(ports.is_free(port) for port in found)
+
+
+def test_only_the_newest_ports_are_held() -> None:
+    chosen = [ports.free_port() for _ in range(2 * ports._MOST_HELD)]
+    # A held socket that nobody closes is an error here, as every warning is.
+    assert [one.getsockname()[1] for one in ports._HELD] == chosen[-ports._MOST_HELD :]
