@@ -54,9 +54,15 @@ class Record:
 
     @property
     def medians(self) -> tuple[float, float] | None:
-        """The medians of TTFT and TPOT in ms that were predicted for the chosen endpoint; None without medians."""
-        predictions, chosen = self.decision.candidates.predictions, self.decision.chosen
-        if predictions is None or predictions.ttft_median_ms is None or predictions.tpot_median_ms is None:
+        """The medians of TTFT and TPOT in ms that were predicted for the chosen endpoint.
+
+        None without medians, and for a strategy that doesn't weigh costs: its predictions decide however far off.
+        """
+        candidates, chosen = self.decision.candidates, self.decision.chosen
+        predictions = candidates.predictions
+        if predictions is None or candidates.tpot_slos is None:
+            return None
+        if predictions.ttft_median_ms is None or predictions.tpot_median_ms is None:
             return None
         return float(predictions.ttft_median_ms[chosen]), float(predictions.tpot_median_ms[chosen])
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from epp.prediction.features import FeatureColumns
+from epp.request.director import Director
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from epp.scheduling.snapshot import Predictions
 from tests.epp.parts import CHAT, Gateway, build_director, set_headers
 
@@ -59,21 +61,32 @@ class FarOff:
     async def close(self) -> None: ...
 
 
+async def serve(director: Director) -> None:
+    gateway = Gateway(director)
+    await gateway.request_headers(x_prediction_based_scheduling="true")
+    await gateway.request_body(CHAT)
+    await gateway.response_headers()
+    await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+    gateway.exchange.close()
+
+
+async def test_a_strategy_that_never_doubts_predictions_does_not_say_that_it_does() -> None:
+    scorer = "- type: slo-scorer\n"
+    config = DEFAULT_CONFIG.replace(scorer, f"{scorer}  parameters: {{strategy: reference}}\n")
+    director = build_director(latency=FarOff(), config=config)
+    for _ in range(30):
+        await serve(director)
+    (latest,) = director.books.decisions.newest(1)
+    assert latest.decision.profile == "slo"
+    assert director.books.confidence.may_decide
+
+
 async def test_predictions_that_are_far_off_do_not_decide() -> None:
     director = build_director(latency=FarOff())
-
-    async def serve() -> None:
-        gateway = Gateway(director)
-        await gateway.request_headers(x_prediction_based_scheduling="true")
-        await gateway.request_body(CHAT)
-        await gateway.response_headers()
-        await gateway.response_body(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
-        gateway.exchange.close()
-
     while director.books.confidence.may_decide:
-        await serve()
+        await serve(director)
         assert director.decided < 50
-    await serve()
+    await serve(director)
     (latest,) = director.books.decisions.newest(1)
     (first,) = list(director.books.decisions.newest(50))[-1:]
     assert first.decision.profile == "slo"
