@@ -35,22 +35,17 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What one repetition measures. `prompts` are (new tokens, cached tokens before them).
-
-    `step_ms` is the rough time of a step of one decode, and `most_decoded` the longest answer to ask for.
-    """
+    """What one repetition measures. `prompts` are (new tokens, cached tokens before them)."""
 
     prompts: tuple[tuple[int, int], ...]
     batches: tuple[Batches, ...]
     texts: tuple[int, ...]
-    step_ms: float
-    most_decoded: int
 
     @property
     def parts(self) -> int:
         """The number of parts of a repetition, for a progress bar."""
         contexts = [context for _, context in self.prompts]
-        return sum(-(-contexts.count(one) // _ROUNDS) for one in set(contexts)) + len(self.batches) + 2
+        return sum(-(-contexts.count(one) // _ROUNDS) for one in set(contexts)) + len(self.batches) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +71,6 @@ async def make_agenda(guard: Guard, rng: random.Random, found: EngineLimits, mos
         prompts=_prompts(found, longest, budget),
         batches=_batches(found, longest, most_batch, _RoughSpeed(ms_per_token, step_ms, limit_s)),
         texts=tuple(tokens for tokens in _TEXT_TOKENS if tokens < budget),
-        step_ms=step_ms,
-        most_decoded=min(found.max_model_len - 64, int(_SHARE * found.capacity_tokens) // 8),
     )
 
 

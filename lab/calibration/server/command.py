@@ -13,7 +13,6 @@ from lab.bench.figures import report, write
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server import measure
 from lab.calibration.server.client import HttpServer
-from lab.calibration.server.fitting import fit
 from lab.calibration.server.guard import Guard
 from simulator.calibration_file import OPTIONAL, Calibration, format_calibration
 from simulator.hardware import measured_hardware
@@ -74,7 +73,8 @@ def calibrate(
     """Measure the vLLM server at URL, and write a calibration for the simulator.
 
     The server may have some traffic: whatever others disturb is measured again, and while others are served, nothing
-    is sent. It is asked for answers to random tokens, one request at a time and in batches, for some minutes.
+    is sent. It is asked for answers to random tokens for some minutes: one request at a time, in batches, and as
+    traffic of up to somewhat more than it keeps up with.
     """
     if out.suffix != ".csv":
         raise click.UsageError("--out must end in .csv, since the simulator knows files by that")
@@ -111,19 +111,15 @@ async def measure_server(
             for note in found.notes:
                 console.print(note, highlight=False)
             progress = measure.Progress(lambda name, done: bar.update(task, description=name, completed=done))
-            samples, repetitions = await measure.take_samples(guard, found, given, rng, progress, began_s)
+            source = f"measured by headroom calibrate from a running server, vLLM {await server.version()}"
+            texts = {"gpu": gpu, "model": server.model, "source": source, "licence": "none"}
+            calibration, figures = await measure.calibrate(guard, found, given, rng, progress, began_s, texts)
             bar.update(task, description="measured", completed=1.0)
-        source = f"measured by headroom calibrate from a running server, vLLM {await server.version()}"
-    noise = measure.require_sure(samples, given.most_noise)
-    unsure = f"half of the times are less sure than {noise['noise_median_pct']:.1f} %"
-    texts = {"gpu": gpu, "model": server.model, "source": source, "licence": "none"}
-    calibration = fit(samples, found, texts, (*found.notes, unsure))
     return calibration, {
-        "repetitions": repetitions,
         "disturbed": guard.disturbed,
         "waited_s": guard.waited_s,
         "took_s": time.monotonic() - began_s,
-        **noise,
+        **figures,
         **_figures(calibration),
     }
 

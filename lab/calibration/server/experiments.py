@@ -5,19 +5,10 @@ import string
 from collections.abc import Sequence
 from statistics import median
 
-import numpy as np
-
-from lab.calibration.server.agenda import Agenda, Batches
+from lab.calibration.server.agenda import Batches
 from lab.calibration.server.asks import Ask, Timeline, random_prompt
 from lab.calibration.server.guard import Guard
 from lab.calibration.server.samples import Cell, Samples, slices
-
-# Requests that decode while others come, the tokens of those, their number, and the time from one to the next, as a
-# multiple of what one takes alone.
-DECODING = 4
-PASSING_TOKENS = 128
-_PASSING = 24
-_GAP = 1.5
 
 
 async def measure_prompts(guard: Guard, rng: random.Random, samples: Samples, cells: Sequence[tuple[int, int]]) -> None:
@@ -74,42 +65,6 @@ async def measure_shared(guard: Guard, rng: random.Random, samples: Samples, bat
         samples.shared.setdefault((size, shared), Cell()).values.append(median(ms for ms, _ in steps))
         contexts = samples.shared_contexts.setdefault((size, shared), Cell())
         contexts.values.append(median(context for _, context in steps))
-
-
-async def measure_requests(guard: Guard, rng: random.Random, samples: Samples, plan: Agenda) -> None:
-    """Let some requests decode, and prompts come and go beside them. Each delays the steps of those that decode.
-
-    A prompt's step is longer than theirs. Besides, an engine has some work for each request, an API server on the same
-    processor has more, and a step of prompts and decodes may be slower than either.
-    """
-    alone = await guard.run([[Ask(random_prompt(rng, PASSING_TOKENS), 1)] for _ in range(3)])
-    gap_s = _GAP * median(timeline.ttft_ms for [timeline] in alone) / 1000
-    lead_s = gap_s * _PASSING / 2
-    steps = min(round(1000 * 2.2 * (lead_s + gap_s * _PASSING) / plan.step_ms), plan.most_decoded)
-    decoding = [Ask(random_prompt(rng, 8), steps) for _ in range(DECODING)]
-    passing = [Ask(random_prompt(rng, PASSING_TOKENS), 1, at_s=lead_s + gap_s * number) for number in range(_PASSING)]
-    [timelines] = await guard.run([decoding + passing])
-    delay_ms = delay_of_each(timelines[:DECODING], timelines[DECODING:], gap_s)
-    if delay_ms is not None:
-        samples.passing.values.append(delay_ms)
-
-
-def delay_of_each(decoding: Sequence[Timeline], passing: Sequence[Timeline], gap_s: float) -> float | None:
-    """Return the time in ms by which each request that passed delayed those that decoded; None if too few passed."""
-    begun_s = max(timeline.times[0] for timeline in decoding)
-    ended_s = min(timeline.times[-1] for timeline in decoding)
-    passed = [timeline for timeline in passing if timeline.times[-1] + 2 * gap_s < ended_s]
-    if len(passed) < _PASSING / 2 or passed[0].sent_s <= begun_s:
-        return None
-    borders = np.array([begun_s, passed[0].sent_s, passed[-1].times[-1] + gap_s / 4, ended_s])
-    # As long after as before: the context grows meanwhile, and so do the steps.
-    borders[3] = min(ended_s, borders[2] + borders[1] - borders[0])
-    if len(passed) < len(passing):
-        borders[2] = min(borders[2], passing[len(passed)].sent_s)
-    counts = np.mean([np.interp(borders, one.times, one.tokens) for one in decoding], axis=0)
-    took_ms, steps = 1000 * np.diff(borders), np.diff(counts)
-    alone_ms = (took_ms[0] / steps[0] + took_ms[2] / steps[2]) / 2
-    return float(took_ms[1] - alone_ms * steps[1]) / len(passed)
 
 
 async def measure_texts(guard: Guard, rng: random.Random, samples: Samples, lengths: Sequence[int]) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.calibration.server.experiments import DECODING, PASSING_TOKENS
 from lab.calibration.server.limits import EngineLimits
 from lab.calibration.server.samples import Samples
 from simulator.calibration_file import Calibration
@@ -18,7 +17,8 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
     """Return the calibration of these samples.
 
     A batch's time at no context, and a prompt's at no earlier tokens, are extrapolated from those measured. What then
-    depends on the number of new tokens alone is `dense`; prompts and batches of one size share the smaller time.
+    depends on the number of new tokens alone is `dense`; prompts and batches of one size share the smaller time. What a
+    request costs beyond its tokens is taken for a part of its step, until traffic shows what it costs others.
     """
     starts, slopes = _decode_lines(samples)
     alone_ms = _alone_ms(samples, starts[1])
@@ -26,8 +26,6 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
     dense = _dense(prompt_dense, starts)
     sizes = np.array(sorted(dense))
     known = np.array([dense[size] for size in sizes.tolist()])
-    # What a request costs others is its own work at the most; what is beyond is the mixture of prompts and decodes.
-    shared_ms = _shared_ms(samples, dense, prefill_attention)
     decode_attention = _decode_attention(samples, starts, slopes, sizes, known)
     return Calibration(
         texts=texts,
@@ -43,10 +41,8 @@ def fit(samples: Samples, found: EngineLimits, texts: Mapping[str, str], notes: 
         dense={(size, 0): ms for size, ms in dense.items()},
         prefill_attention=prefill_attention,
         decode_attention=decode_attention,
-        request_ms=max(alone_ms - shared_ms, 0.0),
         prompt_token_ms=max([0.0, *(cell.ms for _, cell in sorted(samples.texts.items())[-1:])]),
-        request_step_ms=min(shared_ms, alone_ms),
-        mixed_step_ms=max(shared_ms - alone_ms, 0.0),
+        request_step_ms=alone_ms,
         shared_discount=_shared_discount(samples, starts, slopes),
         reserve_prompt=True,
         notes=notes,
@@ -105,19 +101,6 @@ def _alone_ms(samples: Samples, step_ms: float) -> float:
     No other prompt takes less. On a busy machine, one may seem to.
     """
     return max(min(cell.ms for cell in samples.prefill.values()) - step_ms, 0.0)
-
-
-def _shared_ms(samples: Samples, dense: Mapping[int, float], prefill_attention: Times) -> float:
-    """Return by how much a request delays others beyond its prompt's tokens."""
-    if not samples.passing.values:
-        return 0.0
-    sizes = np.array(sorted(dense))
-    known = np.array([dense[size] for size in sizes.tolist()])
-    beside, without = extend(sizes, known, np.array([DECODING + PASSING_TOKENS, DECODING]))
-    pieces = sorted(tokens for tokens, context in prefill_attention if context == 0)
-    attention = np.array([prefill_attention[tokens, 0] for tokens in pieces])
-    attention_ms = float(np.interp(PASSING_TOKENS, pieces, attention))
-    return max(samples.passing.ms - float(beside - without) - attention_ms, 0.0)
 
 
 def _shared_discount(samples: Samples, starts: Mapping[int, float], slopes: Mapping[int, float]) -> float:

@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from statistics import median
 
 from lab.calibration.exceptions import MeasureError
@@ -12,18 +12,22 @@ from lab.calibration.server.asks import TimedServer
 from lab.calibration.server.experiments import (
     measure_batches,
     measure_prompts,
-    measure_requests,
     measure_shared,
     measure_texts,
 )
+from lab.calibration.server.fitting import fit
 from lab.calibration.server.guard import Guard
 from lab.calibration.server.limits import EngineLimits, find_sequences, find_token_budget
 from lab.calibration.server.samples import Samples
+from lab.calibration.server.traffic import LOADS, Traffic, fit_traffic, measure_traffic
+from simulator.calibration_file import Calibration
 
 _LEAST_REPETITIONS = 3
 _MOST_REPETITIONS = 12
 # Share of the time that may be added to finish the least repetitions.
 _OVERTIME = 0.2
+# Share of the time for traffic of each load.
+_TRAFFIC = 0.06
 # Repeat no more once the median of all measurements is this sure.
 _SURE = 0.01
 
@@ -76,10 +80,40 @@ async def find_limits(
     )
 
 
+async def calibrate(
+    guard: Guard,
+    found: EngineLimits,
+    given: Given,
+    rng: random.Random,
+    progress: Progress,
+    began_s: float,
+    texts: Mapping[str, str],
+) -> tuple[Calibration, dict[str, float]]:
+    """Return the calibration of a server with these limits, and figures of the measurement. MeasureError if too noisy.
+
+    The time counts from `began_s`, of the monotonic clock.
+    """
+    steps_given = replace(given, limit_s=(1 - len(LOADS) * _TRAFFIC) * given.limit_s)
+    samples, repetitions = await take_samples(guard, found, steps_given, rng, progress, began_s)
+    noise = require_sure(samples, given.most_noise)
+    unsure = f"half of the times are less sure than {noise['noise_median_pct']:.1f} %"
+    of_steps = fit(samples, found, texts, (*found.notes, unsure))
+    calibration, error = of_steps, 0.0
+    seen: list[Traffic] = []
+    for number, load in enumerate(LOADS):
+        progress.part(f"traffic at load {load}", 1 - (len(LOADS) - number) * _TRAFFIC)
+        seconds = _TRAFFIC * given.limit_s
+        seen.append(await measure_traffic(guard, rng, found, calibration, load, seconds))
+        calibration, error = fit_traffic(of_steps, seen)
+    under_traffic = f"under traffic its mean latencies are off by {100 * error:.1f} %"
+    calibration = replace(calibration, notes=(*calibration.notes, under_traffic))
+    return calibration, {"repetitions": repetitions, "traffic_error_pct": 100 * error, **noise}
+
+
 async def take_samples(
     guard: Guard, found: EngineLimits, given: Given, rng: random.Random, progress: Progress, began_s: float
 ) -> tuple[Samples, int]:
-    """Return the samples and the number of repetitions. The time counts from `began_s`, of the monotonic clock."""
+    """Return the samples and the number of repetitions."""
     samples = Samples()
     progress.part("trying the server's speed", 0.0)
     plan = await make_agenda(guard, rng, found, given.most_batch, given.limit_s)
@@ -124,9 +158,7 @@ async def _repeat(
     if found.has_prefix_cache:
         for batches in plan.batches[1:]:
             await measure_shared(guard, rng, samples, batches, found.block_tokens)
-    tell("requests beside others", done / plan.parts)
-    await measure_requests(guard, rng, samples, plan)
-    tell("texts", (done + 1) / plan.parts)
+    tell("texts", done / plan.parts)
     await measure_texts(guard, rng, samples, plan.texts)
 
 

@@ -41,7 +41,6 @@ class Samples:
     - `prefill`: by (new tokens, cached tokens before them), the time to first token of one prompt on an idle server.
     - `decode`: by (batch, context), the time of a step that only decodes. Contexts are rounded to those asked for.
     - `contexts`: the mean context of each of these steps, in tokens.
-    - `passing`: the time by which a short prompt delays the steps of those that decode.
     - `shared`: by (batch, shared tokens), the time of a step that only decodes sequences with a common beginning;
       `shared_contexts` has their mean contexts.
     - `texts`: by words, the time that each token of a prompt takes longer if the prompt is a text.
@@ -51,7 +50,6 @@ class Samples:
     decode: dict[tuple[int, int], Cell] = field(default_factory=dict)
     contexts: dict[tuple[int, int], Cell] = field(default_factory=dict)
     texts: dict[int, Cell] = field(default_factory=dict)
-    passing: Cell = field(default_factory=Cell)
     shared: dict[tuple[int, int], Cell] = field(default_factory=dict)
     shared_contexts: dict[tuple[int, int], Cell] = field(default_factory=dict)
 

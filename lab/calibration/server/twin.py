@@ -1,6 +1,7 @@
 """An engine in virtual time that answers the same requests as a real server."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 
 from lab.calibration.server.asks import Ask, Timeline
@@ -78,6 +79,12 @@ class Twin:
                 timeline.tokens.append(len(timeline.tokens) + 1)
             self._ended += len(step.finished)
         return timelines
+
+
+def capacity_rps(asks: Sequence[Ask], hardware: Hardware) -> float:
+    """Return how many such requests the twin completes in a second when it always has enough of them."""
+    timelines = Twin(hardware).replay([replace(ask, at_s=0.0, leave_s=None) for ask in asks])
+    return len(asks) / max(timeline.times[-1] for timeline in timelines)
 
 
 def _sequence(ask: Ask, name: int, hardware: Hardware) -> InEngine:

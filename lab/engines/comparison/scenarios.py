@@ -1,11 +1,10 @@
 """The requests that a real engine and its twin both get: several kinds of load, each from one seed."""
 
-import dataclasses
 import random
 from dataclasses import dataclass
 
+from lab.calibration.server import twin
 from lab.calibration.server.asks import Ask, random_prompt
-from lab.calibration.server.twin import Twin
 from simulator.hardware import Hardware
 
 # Requests that are sent at once to the twin, to find its capacity.
@@ -56,9 +55,7 @@ MIXES = (
 
 def capacity_rps(mix: Mix, hardware: Hardware, seed: int) -> float:
     """Return how many requests of a kind the twin completes in a second when it always has enough of them."""
-    asks = requests(dataclasses.replace(mix, leaving_share=0.0), seed, "capacity", 1.0, _AT_ONCE, hardware)
-    timelines = Twin(hardware).replay([dataclasses.replace(ask, at_s=0.0) for ask in asks])
-    return len(asks) / max(timeline.times[-1] for timeline in timelines)
+    return twin.capacity_rps(requests(mix, seed, "capacity", 1.0, _AT_ONCE, hardware), hardware)
 
 
 def requests(mix: Mix, seed: int, salt: str, rate: float, count: int, hardware: Hardware) -> list[Ask]:

@@ -5,18 +5,18 @@ import dataclasses
 import random
 import time
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import pytest
 
 from lab.calibration.exceptions import DisturbedError, MeasureError
 from lab.calibration.server import measure
 from lab.calibration.server.asks import Ask, Timeline, random_prompt
-from lab.calibration.server.fitting import fit
 from lab.calibration.server.guard import Guard
-from lab.calibration.server.measure import Given, Progress, find_limits, require_sure, take_samples
+from lab.calibration.server.measure import Given, Progress, find_limits, require_sure
 from lab.calibration.server.page import Page
 from lab.calibration.server.samples import Cell, Samples, slices
-from lab.calibration.server.twin import Twin
+from lab.calibration.server.twin import Twin, capacity_rps
 from simulator.calibration_file import Calibration, format_calibration, parse_calibration
 from simulator.hardware import PRESETS, Hardware, measured_hardware
 
@@ -29,7 +29,7 @@ TRUE = dataclasses.replace(
     max_model_len=8_192,
     request_ms=7.0,
     request_step_ms=11.0,
-    mixed_step_ms=5.0,
+    mixed_step_ms=25.0,
     shared_discount=0.4,
 )
 
@@ -45,9 +45,10 @@ async def calibrate(hardware: Hardware) -> Calibration:
     twin, rng, given = Twin(hardware), random.Random(1), Given(limit_s=480.0)
     guard = Guard(twin, lambda line: None)
     found = await find_limits(guard, twin, hardware.max_model_len, given, rng)
-    samples, _ = await take_samples(guard, found, given, rng, Progress(lambda name, done: None), time.monotonic())
-    assert require_sure(samples, 0.01)["noise_worst_pct"] < 0.1
-    calibration = fit(samples, found, TEXTS, found.notes)
+    tell = Progress(lambda name, done: None)
+    calibration, figures = await measure.calibrate(guard, found, given, rng, tell, time.monotonic(), TEXTS)
+    assert figures["noise_worst_pct"] < 0.1
+    assert figures["traffic_error_pct"] < 1
     return parse_calibration(format_calibration(calibration), "written")
 
 
@@ -66,9 +67,15 @@ def test_the_time_before_the_engine_is_found(calibration: Calibration) -> None:
     assert calibration.request_ms + calibration.request_step_ms == pytest.approx(18.0, abs=0.3)
 
 
-def test_what_a_request_costs_others_is_found(calibration: Calibration) -> None:
-    # Prompts beside decodes make each other slower: one part is the request's, the other that of the mixture.
-    assert calibration.request_step_ms + calibration.mixed_step_ms == pytest.approx(16.0, abs=0.8)
+@pytest.mark.parametrize("load", [0.5, 0.9, 1.5])
+def test_what_requests_cost_each_other_is_found(calibration: Calibration, load: float) -> None:
+    rng = random.Random(2)
+    asks = [Ask(random_prompt(rng, rng.randrange(16, 600)), rng.randrange(1, 80)) for _ in range(100)]
+    rate = load * capacity_rps(asks, TRUE)
+    asks = [dataclasses.replace(ask, at_s=number / rate) for number, ask in enumerate(asks)]
+    true, found = (Twin(one).replay(asks) for one in (TRUE, measured_hardware("found", calibration)))
+    assert fmean(one.e2e_ms for one in found) == pytest.approx(fmean(one.e2e_ms for one in true), rel=0.03)
+    assert fmean(one.ttft_ms for one in found) == pytest.approx(fmean(one.ttft_ms for one in true), rel=0.05)
 
 
 @pytest.mark.parametrize(("tokens", "context"), [(4, 0), (64, 0), (256, 0), (16, 3_000), (100, 1_000), (256, 6_000)])
