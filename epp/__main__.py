@@ -11,17 +11,20 @@ from epp import logs
 from epp.config import Config
 from epp.environment import UNUSED
 from epp.exceptions import ConfigError
-from epp.flags import double_dashes
+from epp.flags import GoCommand
 from epp.options import WITHOUT_EFFECT, options
 from epp.workers.supervisor import supervise
+from serving.command import own_arguments
 from serving.exceptions import StartError
 from serving.unused_variables import describe_unused
 from serving.workers import own_place
 
 logger = logging.getLogger("headroom.epp")
 
+_SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
 
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120})
+
+@click.command(cls=GoCommand, context_settings=_SETTINGS)
 @options
 def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
     """Headroom's endpoint picker: an Envoy ext_proc service that sends each request to the replica with headroom.
@@ -39,7 +42,7 @@ def main(v: int, zap_encoder: str, zap_log_level: str, **values: Any) -> None:
             _note_without_effect(ignored)
             logger.info("starting with %s", config)
         if config.workers > 1 and place is None:
-            supervise(config.workers, sys.argv[1:])
+            supervise(config.workers, own_arguments())
         else:
             # Imported late: the supervisor process doesn't need these modules, which take about 70 MiB.
             from epp.server import serve
@@ -62,4 +65,4 @@ if __name__ == "__main__":
         from epp.check import check
 
         check(sys.argv[2:], prog_name="python -m epp check")
-    main(double_dashes(sys.argv[1:]), prog_name="python -m epp")
+    main(prog_name="python -m epp")

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.request.decisions import DecisionLog, explain
+from epp.request.names import shorten
 from epp.workers.siblings import Siblings
 
 # Decisions in one answer.
@@ -37,7 +38,8 @@ def create_app(
     async def debug_decisions(request: Request) -> Response:
         """Return the newest decisions first.
 
-        `?limit=` sets their number. `?candidates=false` leaves out each candidate's features.
+        `?limit=` sets their number. `?candidates=false` leaves out each candidate's features. `?request_id=` leaves out
+        all other requests.
         """
         text = request.query_params.get("limit", "20")
         if not text.isdigit() or not 1 <= int(text) <= _MAX_LIMIT:
@@ -46,7 +48,8 @@ def create_app(
         with_candidates = request.query_params.get("candidates", "true") != "false"
         if with_candidates and limit > _MAX_EXPLAINED:
             return _json({"error": f"limit: at most {_MAX_EXPLAINED}, or add candidates=false"}, 400)
-        found = [explain(record, with_candidates) for record in decisions.newest(limit)]
+        request_id = shorten(request.query_params.get("request_id", ""))
+        found = [explain(record, with_candidates) for record in decisions.newest(limit, request_id)]
         if siblings:
             found = await siblings.decisions(found, request.url.query, limit)
         return _json({"decisions": found})

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from serving.command import ServerCommand
+
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
@@ -39,6 +41,13 @@ class DurationRange(click.ParamType[tuple[float, float]]):
         if least_s > most_s:
             self.fail(f"{value!r}: the first bound is longer than the second", param, ctx)
         return least_s, most_s
+
+
+class GoCommand(ServerCommand):
+    """A command that takes its flags with one dash, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, double_dashes(args))
 
 
 def double_dashes(arguments: Sequence[str]) -> list[str]:

@@ -1,51 +1,80 @@
-"""`headroom`: one command over the project's tools. Each is imported only when called: some need many packages."""
+"""`headroom`: one command over the project's parts. Each is imported only when called: some need many packages."""
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import version
+from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
-# The module and the name of each command, and its line in --help.
-_COMMANDS: Mapping[str, tuple[str, str, str]] = {
-    "calibrate": (
-        "lab.calibration.server.command",
-        "calibrate",
-        "Measure a running vLLM server, and write a calibration for the simulator.",
+
+class _Part(NamedTuple):
+    """Where a command is, the extra that brings the packages it needs, and its line in --help."""
+
+    module: str
+    name: str
+    extra: str
+    line: str
+
+
+_PARTS: Mapping[str, _Part] = {
+    "calibrate": _Part(
+        "lab.calibration.server.command", "calibrate", "calibrate", "Measure a running vLLM server for the simulator."
     ),
-    "seed": ("lab.cold_start.seed", "seed", "Publish models of a simulated pool, to predict from the first request."),
+    "check": _Part("epp.check", "check", "epp", "Check a plugin configuration, and say what it means."),
+    "completion": _Part("headroom.completion", "completion", "", "Print a shell's script that completes commands."),
+    "demo": _Part("lab.loop.__main__", "main", "demo", "Run everything on this machine, and compare policies."),
+    "epp": _Part("epp.__main__", "main", "epp", "Run the endpoint picker."),
+    "evaluate": _Part("lab.evaluation.__main__", "main", "demo", "Compare policies on workloads, in virtual time."),
+    "explain": _Part("headroom.explain", "explain", "", "Say why a request went where it went."),
+    "predictor": _Part("predictor.__main__", "main", "predictor", "Run a prediction server."),
+    "seed": _Part("lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."),
+    "simulator": _Part("simulator.__main__", "main", "simulator", "Run a simulated vLLM server."),
+    "store": _Part("model_store.__main__", "main", "", "Look into a model store, and change it."),
+    "trainer": _Part("trainer.__main__", "main", "trainer", "Run the training server."),
 }
-# The packages that a command needs beside those of every installation.
-_EXTRAS: Mapping[str, str] = {"calibrate": "calibrate", "seed": "demo"}
 
 
-class LazyGroup(click.Group):
+class _Parts(click.Group):
     """A group of commands whose modules are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return sorted(_PARTS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        part = _PARTS.get(cmd_name)
+        if part is None:
             return None
-        module, name, _ = _COMMANDS[cmd_name]
         try:
-            command = getattr(import_module(module), name)
+            command = getattr(import_module(part.module), part.name)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS[cmd_name]
+            wanted = f"headroom[{part.extra}]" if part.extra else "headroom"
             raise click.ClickException(
-                f"headroom {cmd_name} needs the package {error.name}: pip install 'headroom[{extra}]'"
+                f"headroom {cmd_name} needs the package {error.name}: pip install '{wanted}'"
             ) from error
         assert isinstance(command, click.Command)  # noqa: S101 (the table names commands)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands without importing them."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=part.line) for name, part in _PARTS.items() if name.startswith(incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in sorted(_COMMANDS.items())])
+            formatter.write_dl([(name, part.line) for name, part in sorted(_PARTS.items())])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Parts, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("headroom"), message="%(prog)s %(version)s")
 def main() -> None:
-    """SLO-aware routing for pools of LLM servers."""
+    """SLO-aware routing for pools of LLM servers.
+
+    Each command says more with --help. The exit status is 0 for success, 1 for a failure that stderr explains, and 2
+    for arguments that can't be used.
+    """
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from predictor.repository import CONTROL_MODES, EXPLICIT, POLL
 from predictor.server import serve
 from predictor.versions import VersionPolicies, parse_policies
 from predictor.workers import supervise
+from serving.command import ServerCommand, own_arguments
 from serving.exceptions import StartError
 from serving.options import option
 from serving.unused_variables import describe_unused
@@ -37,7 +37,7 @@ def _version_policy(context: click.Context, option: click.Parameter, texts: tupl
         raise click.BadParameter(str(error)) from error
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(cls=ServerCommand, context_settings=_SETTINGS)
 @option("--host", "PREDICT_HOST", "0.0.0.0", str, "Address to listen on.")
 @option("--port", "PREDICT_PORT", 8001, _PORT, "Port to listen on.")
 @option(
@@ -141,7 +141,7 @@ def main(workers: int, **options: Any) -> None:
     try:
         if workers > 1 and not own_place("predictor"):
             _check_mode(options["model_control_mode"])
-            supervise(workers, options["host"], options["port"], sys.argv[1:])
+            supervise(workers, options["host"], options["port"], own_arguments())
             return
         serve(Config(**{**options, "grpc_port": _grpc_port(options["grpc_port"], options["port"])}))
     except (StartError, StoreError) as error:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from epp.prediction.features import FeatureColumns, feature_columns
@@ -96,10 +97,10 @@ class DecisionLog:
         while len(self._records) > self._capacity or self._rows > self._capacity_rows:
             self._rows -= len(self._records.popleft().decision.candidates)
 
-    def newest(self, limit: int) -> Iterator[Record]:
-        """Yield up to `limit` records, newest first."""
-        for index in range(1, min(limit, len(self._records)) + 1):
-            yield self._records[-index]
+    def newest(self, limit: int, request_id: str = "") -> Iterator[Record]:
+        """Yield up to `limit` records, newest first. `request_id` limits them to requests with this id."""
+        matching = (one for one in reversed(self._records) if request_id in ("", one.decision.request.id))
+        return islice(matching, limit)
 
 
 def _without_long_parts(record: Record) -> Record:
