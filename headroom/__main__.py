@@ -28,6 +28,7 @@ _PARTS: Mapping[str, _Part] = {
     "epp": _Part("epp.__main__", "main", "epp", "Run the endpoint picker."),
     "evaluate": _Part("lab.evaluation.__main__", "main", "demo", "Compare policies on workloads, in virtual time."),
     "explain": _Part("headroom.explain", "explain", "", "Say why a request went where it went."),
+    "look": _Part("headroom.servers.command", "look", "up", "Look at model servers, and say what to change in them."),
     "predictor": _Part("predictor.__main__", "main", "predictor", "Run a prediction server."),
     "seed": _Part("lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."),
     "simulator": _Part("simulator.__main__", "main", "simulator", "Run a simulated vLLM server."),
