@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class _Part(NamedTuple):
+class _Subcommand(NamedTuple):
     """Where a command is, the extra that brings the packages it needs, and its line in --help."""
 
     module: str
@@ -18,33 +18,41 @@ class _Part(NamedTuple):
     line: str
 
 
-_PARTS: Mapping[str, _Part] = {
-    "calibrate": _Part(
+_SUBCOMMANDS: Mapping[str, _Subcommand] = {
+    "calibrate": _Subcommand(
         "lab.calibration.server.command", "calibrate", "calibrate", "Measure a running vLLM server for the simulator."
     ),
-    "check": _Part("epp.check", "check", "epp", "Check a plugin configuration, and say what it means."),
-    "completion": _Part("headroom.completion", "completion", "", "Print a shell's script that completes commands."),
-    "demo": _Part("lab.loop.__main__", "main", "demo", "Run everything on this machine, and compare policies."),
-    "epp": _Part("epp.__main__", "main", "epp", "Run the endpoint picker."),
-    "evaluate": _Part("lab.evaluation.__main__", "main", "demo", "Compare policies on workloads, in virtual time."),
-    "explain": _Part("headroom.explain", "explain", "", "Say why a request went where it went."),
-    "look": _Part("headroom.servers.command", "look", "up", "Look at model servers, and say what to change in them."),
-    "predictor": _Part("predictor.__main__", "main", "predictor", "Run a prediction server."),
-    "seed": _Part("lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."),
-    "simulator": _Part("simulator.__main__", "main", "simulator", "Run a simulated vLLM server."),
-    "store": _Part("model_store.__main__", "main", "", "Look into a model store, and change it."),
-    "trainer": _Part("trainer.__main__", "main", "trainer", "Run the training server."),
+    "check": _Subcommand("epp.check", "check", "epp", "Check a plugin configuration, and say what it means."),
+    "completion": _Subcommand(
+        "headroom.completion", "completion", "", "Print a shell's script that completes commands."
+    ),
+    "demo": _Subcommand("lab.loop.__main__", "main", "demo", "Run everything on this machine, and compare policies."),
+    "epp": _Subcommand("epp.__main__", "main", "epp", "Run the endpoint picker."),
+    "evaluate": _Subcommand(
+        "lab.evaluation.__main__", "main", "demo", "Compare policies on workloads, in virtual time."
+    ),
+    "explain": _Subcommand("headroom.explain", "explain", "", "Say why a request went where it went."),
+    "look": _Subcommand(
+        "headroom.servers.command", "look", "up", "Look at model servers, and say what to change in them."
+    ),
+    "predictor": _Subcommand("predictor.__main__", "main", "predictor", "Run a prediction server."),
+    "seed": _Subcommand(
+        "lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."
+    ),
+    "simulator": _Subcommand("simulator.__main__", "main", "simulator", "Run a simulated vLLM server."),
+    "store": _Subcommand("model_store.__main__", "main", "", "Look into a model store, and change it."),
+    "trainer": _Subcommand("trainer.__main__", "main", "trainer", "Run the training server."),
 }
 
 
-class _Parts(click.Group):
+class _Subcommands(click.Group):
     """A group of commands whose modules are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_PARTS)
+        return sorted(_SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        part = _PARTS.get(cmd_name)
+        part = _SUBCOMMANDS.get(cmd_name)
         if part is None:
             return None
         try:
@@ -61,14 +69,16 @@ class _Parts(click.Group):
         """Complete the names of commands without importing them."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
-        return [CompletionItem(name, help=part.line) for name, part in _PARTS.items() if name.startswith(incomplete)]
+        return [
+            CompletionItem(name, help=part.line) for name, part in _SUBCOMMANDS.items() if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, part.line) for name, part in sorted(_PARTS.items())])
+            formatter.write_dl([(name, part.line) for name, part in sorted(_SUBCOMMANDS.items())])
 
 
-@click.group(cls=_Parts, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("headroom"), message="%(prog)s %(version)s")
 def main() -> None:
     """SLO-aware routing for pools of LLM servers.

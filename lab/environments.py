@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.loop.exceptions import LoopError
+from headroom.processes.exceptions import LoopError
 
 
 def cache_folder() -> Path:

@@ -20,8 +20,8 @@ ARROWS = {
     "predictor": {"model_store", "serving"},
     "epp": {"model_store", "serving"},
     "simulator": {"serving"},
-    "lab": {"model_store", "serving", "trainer", "predictor", "epp", "simulator"},
-    "headroom": {"lab"},
+    "headroom": {"model_store", "serving", "epp"},
+    "lab": {"model_store", "serving", "trainer", "predictor", "epp", "simulator", "headroom"},
     "scripts": {"model_store", "serving", "trainer", "predictor", "epp", "simulator", "lab"},
 }
 # The picker's embedded client runs the predictor's engine in its own process.
@@ -36,6 +36,7 @@ FOREIGN_TO_SCHEDULING = {
 NEEDED_BY_SERVING = {
     "serving.bearer_auth": {"starlette"},
     "serving.bodies": {"starlette"},
+    "serving.command": {"click"},
     "serving.connection": {"starlette", "uvicorn"},
     "serving.grpc_auth": {"grpc"},
     "serving.grpc_credentials": {"grpc"},

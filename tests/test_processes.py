@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.live import PATIENCE_S, call, until
 
 SERVERS = ("trainer", "predictor", "simulator", "epp")

@@ -14,6 +14,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from headroom.processes.ports import free_port
+from headroom.processes.supervisor import Supervisor
 from lab import markdown
 from lab.bench.block import Block
 from lab.bench.figures import write
@@ -24,9 +26,7 @@ from lab.chaos.measuring import FaultReport, Times, measure
 from lab.chaos.store_faults import isolate_mounts, volume
 from lab.loop.running import exit_status, new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
-from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
-from lab.ports import free_port
 
 BLOCK = Block("scripts/chaos --out")
 _HARDWARE = ("fast", "fast", "slow")

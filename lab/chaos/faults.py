@@ -7,13 +7,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal
 
+from headroom.processes.supervisor import Supervisor
 from lab.chaos import limits, relay
 from lab.chaos.bucket import WAYS, BucketServer
 from lab.chaos.links import LINKS, Links
 from lab.chaos.rogue import ANSWERS, Rogue
 from lab.chaos.store_faults import STORE_FAULTS, VOLUME_FAULTS, End
 from lab.loop.stack import StackConfig
-from lab.loop.supervisor import Supervisor
 
 _FROZEN, _KILLED = signal.SIGSTOP, signal.SIGKILL
 _VERBS: Final = {"freeze": _FROZEN, "kill": _KILLED}

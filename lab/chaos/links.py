@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from headroom.processes.ports import free_ports
 from lab.chaos.relay import Relay
 from lab.loop.stack import Ports, StackConfig
-from lab.ports import free_ports
 
 # Pairs of parts, by the name of the fault.
 LINKS: Final = (

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 
+from headroom.processes.exceptions import LoopError
+from headroom.processes.supervisor import Supervisor
 from lab.engines.vllm import KINDS, MODEL, vllm
-from lab.loop.exceptions import LoopError
 from lab.loop.running import exit_status, new_folder
-from lab.loop.supervisor import Supervisor
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})

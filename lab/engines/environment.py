@@ -7,8 +7,8 @@ without dependencies. The environment takes 6 GB; downloads are kept by uv.
 import sys
 from pathlib import Path
 
+from headroom.processes.exceptions import LoopError
 from lab.environments import alone, cache_folder, check_space, digest, install, run, start_anew, tell
-from lab.loop.exceptions import LoopError
 
 LOCK = Path(__file__).with_name("vllm.lock")
 VERSION = "0.32.0"

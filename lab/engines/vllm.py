@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from headroom.processes.supervisor import Part
 from lab.engines.environment import build
-from lab.loop.supervisor import Part
 
 # All servers of a pool serve one base model, whatever weights they have.
 MODEL = "tiny"

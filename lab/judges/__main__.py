@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.markdown import Markdown
 
+from headroom.processes.exceptions import LoopError
 from lab.bench.figures import write
 from lab.engines.environment import build
 from lab.engines.policies.running import warm_up
@@ -20,7 +21,6 @@ from lab.judges.running import JUDGES, judge
 from lab.judges.task import Task
 from lab.judges.tokenizer import write_tokenizer
 from lab.judges.verdict import Verdict, figures
-from lab.loop.exceptions import LoopError
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.options import HARDWARE, SPEED_FACTOR
 from lab.loop.running import exit_status, new_folder, running_stack

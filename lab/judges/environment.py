@@ -4,8 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from headroom.processes.exceptions import LoopError
 from lab.environments import alone, cache_folder, check_space, digest, install, install_for_any_python, start_anew, tell
-from lab.loop.exceptions import LoopError
 
 
 @dataclass(frozen=True, slots=True)

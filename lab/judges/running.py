@@ -7,10 +7,10 @@ import time
 from contextlib import suppress
 from types import ModuleType
 
+from headroom.processes.exceptions import LoopError
 from lab.judges import aiperf, guidellm, inference_perf, vllm_bench
 from lab.judges.task import Command, Task
 from lab.judges.verdict import Verdict, verdict
-from lab.loop.exceptions import LoopError
 from lab.loop.pages import newest_decisions, until_idle
 from lab.loop.stack import StackConfig
 

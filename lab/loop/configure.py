@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from lab.loop.exceptions import LoopError
+from headroom.processes.exceptions import LoopError
 from lab.loop.stack import StackConfig, replace_file
 
 # Seconds to wait until the picker applies a configuration. It reads its file once a second.

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from headroom.gateway.clusters import BALANCING
+from headroom.gateway.envoy import POLICY_HEADER
 from lab.evaluation.policies.configurations import TUNED_WEIGHTS, Weights, configurations
 from lab.evaluation.replay.replay import Prepared, replay, run_of
-from lab.loop.envoy import POLICY_HEADER
-from lab.loop.envoy_clusters import BALANCING
 from lab.loop.load import OfferedLoad
 
 PREDICTION_HEADER = "x-prediction-based-scheduling"

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.loop.exceptions import LoopError
+from headroom.processes.exceptions import LoopError
+from headroom.processes.supervisor import Supervisor
 from lab.loop.stack import StackConfig, parts
-from lab.loop.supervisor import Supervisor
 from lab.loop.terminal import Terminal
 
 # The shell's exit status after SIGINT: 128 + 2.

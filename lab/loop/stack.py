@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
-from lab.loop import envoy
-from lab.loop.supervisor import Part
-from lab.ports import free_ports
+from headroom.gateway import envoy
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Part
 
 ROOT = Path(__file__).parents[2]
 MODEL = "simulated-70b"

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from headroom.processes.exceptions import LoopError
 from lab.loop.configure import configure
-from lab.loop.exceptions import LoopError
 from lab.loop.load import OfferedLoad
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
 from lab.loop.stack import MODEL, StackConfig

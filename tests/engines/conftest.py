@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from headroom.processes.supervisor import Supervisor
 from lab.engines.vllm import KINDS, vllm
 from lab.loop.stack import StackConfig, parts, unused_ports, write_endpoints
-from lab.loop.supervisor import Supervisor
 from tests.envoy.rig import get_json, until
 
 # The first test waits for all servers' start.

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Supervisor
 from lab.engines.environment import VERSION
 from lab.engines.vllm import vllm
 from lab.loop.running import new_folder
-from lab.loop.supervisor import Supervisor
-from lab.ports import free_ports
 from tests.engines.cases import PLAIN, REASONING, Case
 from tests.engines.exchange import ask
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.loop.supervisor import Part, Supervisor
-from lab.ports import free_ports
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Part, Supervisor
 from model_store import open_store
 from tests.envoy.rig import ROOT
 from tests.predictor.models import draft

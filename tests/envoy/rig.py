@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab.loop import envoy
-from lab.loop.supervisor import Part, Supervisor
-from lab.ports import free_ports
+from headroom.gateway import envoy
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Part, Supervisor
 from tests.envoy.backends import Backend
 from tests.envoy.clients import Http2Connection, http2
 from tests.live import PATIENCE_S

@@ -23,7 +23,7 @@ from epp.extproc.protocol.external_processor_pb2 import (
     ProcessingResponse,
     ProtocolConfiguration,
 )
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.epp.parts import CHAT, header_block
 from tests.live import PATIENCE_S, call, until
 

@@ -13,7 +13,7 @@ from epp.prediction.features import FeatureColumns
 from epp.request.director import Director
 from epp.scheduling.snapshot import Predictions
 from headroom.explain import explain
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.epp.parts import CHAT, Gateway, build_director
 from tests.live import live
 

@@ -27,14 +27,14 @@ def test_commands_are_imported_when_they_are_called() -> None:
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = headroom._PARTS["calibrate"]._replace(module="no_such_package.here")
-    monkeypatch.setattr(headroom, "_PARTS", {"calibrate": missing})
+    missing = headroom._SUBCOMMANDS["calibrate"]._replace(module="no_such_package.here")
+    monkeypatch.setattr(headroom, "_SUBCOMMANDS", {"calibrate": missing})
     done = CliRunner().invoke(headroom.main, ["calibrate"])
     assert done.exit_code == 1
     assert "needs the package no_such_package: pip install 'headroom[calibrate]'" in done.stderr
 
 
-@pytest.mark.parametrize("command", sorted(headroom._PARTS))
+@pytest.mark.parametrize("command", sorted(headroom._SUBCOMMANDS))
 def test_every_command_has_its_help(command: str) -> None:
     done = CliRunner().invoke(headroom.main, [command, "--help"], prog_name="headroom")
     assert done.exit_code == 0, done.output
@@ -59,9 +59,9 @@ def completed(words: str, index: int, monkeypatch: pytest.MonkeyPatch) -> list[s
 
 
 def test_names_of_commands_are_completed_without_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = {name: part._replace(module="no_such_package.here") for name, part in headroom._PARTS.items()}
+    missing = {name: part._replace(module="no_such_package.here") for name, part in headroom._SUBCOMMANDS.items()}
     with monkeypatch.context() as patch:
-        patch.setattr(headroom, "_PARTS", missing)
+        patch.setattr(headroom, "_SUBCOMMANDS", missing)
         assert completed("headroom e", 1, patch) == ["epp", "evaluate", "explain"]
     assert "--url" in completed("headroom explain --u", 2, monkeypatch)
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from headroom.processes.ports import free_port
 from headroom.servers.command import look
-from lab.ports import free_port
 from simulator.app import create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS

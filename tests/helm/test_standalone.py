@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.loop import envoy
+from headroom.gateway import envoy
 from tests.helm.release import Object, Release, mounts, render
 from tests.live import PATIENCE_S
 

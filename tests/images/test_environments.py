@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from scripts.image_locks import IMAGES
 from tests.live import PATIENCE_S, call, until
 

@@ -18,7 +18,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.go_programs import NoProgramError
 from tests.kubernetes.binaries import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, command_of
 from tests.live import PATIENCE_S, until

@@ -48,7 +48,7 @@ def _find_by_name(name: str) -> Image:
         return Image([_PYTHON, "-m", "simulator", "--host", "0.0.0.0"], env=_python_env())
     if name == "envoy":
         # Import only on demand: the package brings its own API's classes with it.
-        from lab.loop.envoy import binary
+        from headroom.gateway.envoy import binary
 
         path = binary().resolve()
         env = _python_env()

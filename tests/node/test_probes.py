@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.live import live
 from tests.node.manifests import container, pod
 from tests.node.objects import Action, Command, Grpc, HttpGet, Port, Probe, to_pod

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.live import call, until
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from model_store import Draft, Trust, open_store
 from model_store.signing import make_keys
 from predictor.engine import Engine, Served

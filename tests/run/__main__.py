@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from headroom.processes.exceptions import LoopError
 from lab.engines import environment
-from lab.loop.exceptions import LoopError
 from tests.kubernetes.binaries import is_built
 from tests.run import engines
 from tests.run.processes import adopt_orphans, kill_descendants

@@ -19,7 +19,7 @@ import pytest
 from epp.exceptions import PredictionUnavailableError
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from model_store import ROW_NAMES, open_store
 from predictor.protocol import inference_pb2 as pb
 from serving.bearer_auth import warn_if_open

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from model_store import open_store
 from predictor.protocol import inference_pb2 as pb
 from tests.live import PATIENCE_S, until

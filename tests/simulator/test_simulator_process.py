@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.live import PATIENCE_S, call, until
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.ports import free_port
+from headroom.processes.ports import free_port
 from tests.live import PATIENCE_S, call, until
 
 FITTERS_STAGES = ("fit", "export")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from headroom.processes.ports import free_port
 from lab.bench.epp.bench import Bench, Latency, Peer
 from lab.bench.epp.target import MeasuredPicker
-from lab.ports import free_port
 
 _ROOT = Path(__file__).parents[3]
 _READY_S = 60.0

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from headroom.gateway import envoy
+from headroom.processes.ports import free_port
 from lab.bench.epp.bench import Bench, Figures
 from lab.bench.epp.gateway import SLO_HEADERS
 from lab.bench.epp.http_load import http_load
 from lab.bench.epp.pickers import Setting, own_picker, peer_picker
 from lab.bench.epp.servers import model_servers
 from lab.bench.figures import steps
-from lab.loop import envoy
-from lab.ports import free_port
 
 _RATES = (100, 500)
 _READY_S = 30.0

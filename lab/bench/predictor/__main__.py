@@ -8,13 +8,13 @@ from typing import Any
 import click
 import psutil
 
+from headroom.processes.ports import free_port
 from lab.bench.figures import report, steps, write
 from lab.bench.predictor.grpc_load import grpc_load
 from lab.bench.predictor.load import MeasuredServer, ServerMeasurement, load, require_wrk
 from lab.bench.predictor.serving import memory_over_swaps, over_onnxruntime, ready_s, swaps_under_load
 from lab.bench.predictor.store import Generations
 from lab.bench.trainer.serving import own_server
-from lab.ports import free_port
 from trainer.settings import FitSettings
 
 _CONNECTIONS = (1, 8, 32, 128)

@@ -12,12 +12,12 @@ import onnxruntime as ort
 import psutil
 from numpy.typing import NDArray
 
+from headroom.processes.ports import free_port
 from lab.bench.figures import steps
 from lab.bench.predictor.load import MeasuredServer, ServerMeasurement, drawn_rows, load, rows_body
 from lab.bench.predictor.stages import counted_ns, shares
 from lab.bench.predictor.store import Generations
 from lab.bench.trainer.serving import ask
-from lab.ports import free_port
 from model_store import ROW_FEATURES
 
 _SWAP_EVERY_S = 0.25

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 from rich.progress import track
 
+from headroom.processes.ports import free_port
 from lab.bench.trainer.law import make_entries
-from lab.ports import free_port
 
 BATCH_ROWS = 1_000
 _PASSES_WATCHED = 5

@@ -13,6 +13,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from headroom.processes.exceptions import LoopError
+from headroom.processes.ports import free_port
+from headroom.processes.supervisor import Supervisor
 from lab.bench.figures import write
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server import measure
@@ -24,10 +27,7 @@ from lab.engines.comparison import journal
 from lab.engines.comparison.errors import Pairs, figures, table
 from lab.engines.comparison.scenarios import MIXES, Mix, capacity_rps, requests
 from lab.engines.vllm import KINDS, vllm
-from lab.loop.exceptions import LoopError
 from lab.loop.running import exit_status
-from lab.loop.supervisor import Supervisor
-from lab.ports import free_port
 from simulator.calibration_file import format_calibration
 from simulator.exceptions import CalibrationError
 from simulator.hardware import Hardware, measured_hardware, read_calibration

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import msgspec
 
+from headroom.processes.exceptions import LoopError
 from lab.engines.policies.plan import PolicyRun
 from lab.engines.policies.speeds import ServerSpeed
-from lab.loop.exceptions import LoopError
 from lab.whole_lines import whole_lines
 
 T = TypeVar("T")

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from headroom.gateway.clusters import BALANCING
+from headroom.gateway.envoy import POLICY_HEADER
+from headroom.processes.exceptions import LoopError
 from lab.engines.policies.journal import RunResult
 from lab.engines.policies.plan import BASE, BASE_AGAIN, PolicyRun
 from lab.engines.policies.speeds import ServerSpeed
 from lab.evaluation.policies.configurations import TUNED_WEIGHTS, configurations
 from lab.loop.configure import configure
-from lab.loop.envoy import POLICY_HEADER
-from lab.loop.envoy_clusters import BALANCING
-from lab.loop.exceptions import LoopError
 from lab.loop.pages import get_json, newest_decisions, until_idle
 from lab.loop.policies import PREDICTION_HEADER
 from lab.loop.stack import StackConfig

@@ -7,8 +7,8 @@ from statistics import median
 
 import msgspec
 
+from headroom.processes.exceptions import LoopError
 from lab.engines.policies.plan import Multiple
-from lab.loop.exceptions import LoopError
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
 from simulator.trace import TraceRequest

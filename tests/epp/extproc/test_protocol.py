@@ -8,7 +8,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto,
 from google.protobuf.internal import api_implementation
 
 from epp.extproc.protocol import base_pb2, external_processor_pb2, http_status_pb2, processing_mode_pb2
-from lab.loop import envoy
+from headroom.gateway import envoy
 
 # Modules by the path of Envoy's own file.
 MODULES = {

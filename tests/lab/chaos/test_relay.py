@@ -6,10 +6,10 @@ from contextlib import suppress
 
 import pytest
 
+from headroom.processes.ports import free_ports
 from lab.chaos.links import LINKS, Links
 from lab.chaos.relay import CUT, DELAYED, RESET, Relay
 from lab.loop.stack import StackConfig, parts, unused_ports
-from lab.ports import free_ports
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 

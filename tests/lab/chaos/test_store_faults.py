@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from headroom.processes.ports import free_port
 from lab.chaos.bucket import LOCATION, WAYS, BucketServer
 from lab.chaos.store_faults import STORE_FAULTS
-from lab.ports import free_port
 from model_store import ModelStore, StoreError, StoreUnavailableError, open_store
 from tests.live import PATIENCE_S
 from tests.model_store.drafts import draft, in_force

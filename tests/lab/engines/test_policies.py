@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from headroom.processes.exceptions import LoopError
 from lab.engines.policies.__main__ import main
 from lab.engines.policies.journal import RunJournal, RunResult, Settings
 from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES, PolicyRun, RunPlan
 from lab.engines.policies.report import document, section
 from lab.engines.policies.speeds import ServerSpeed, with_objectives
-from lab.loop.exceptions import LoopError
 from simulator.trace import TraceRequest
 from simulator.workload import plan
 

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from headroom.processes.supervisor import Supervisor
 from lab.evaluation.policies.configurations import CLOSED_FORMULA
 from lab.loop.policies import ENVOY_POLICIES
 from lab.loop.stack import MODEL, StackConfig, parts, unused_ports
-from lab.loop.supervisor import Supervisor
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
 from simulator.trace import TraceRequest

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from headroom.processes.ports import free_port
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server.asks import Ask, random_prompt
 from lab.calibration.server.client import HttpServer
 from lab.calibration.server.command import calibrate
-from lab.ports import free_port
 from simulator.app import create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS, hardware

@@ -55,7 +55,7 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import Previ
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
-from lab.loop import envoy_clusters as clusters
+from headroom.gateway import clusters
 
 FailureMode = Literal["open", "closed"]
 
@@ -96,7 +96,7 @@ def bootstrap(
       answers with 503.
     - `health_checking`: the picker must run with the flag of that name.
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
-      balances them, one of `envoy_clusters.BALANCING`.
+      balances them, one of `clusters.BALANCING`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]

@@ -1,11 +1,11 @@
 import subprocess
 import sys
 
-from lab import ports
+from headroom.processes import ports
 
 CHOOSE = """
 import sys
-from lab import ports
+from headroom.processes import ports
 ports._RANGE = range(int(sys.argv[1]), int(sys.argv[1]) + 2)
 print(ports.free_port())
 """

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from lab.loop.exceptions import LoopError
-from lab.ports import is_free
+from headroom.processes.exceptions import LoopError
+from headroom.processes.ports import is_free
 from serving.parent import PARENT
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ class Supervisor:
     async def _until_ready(self, session: aiohttp.ClientSession, part: Part, on_ready: Callable[[str], None]) -> None:
         try:
             async with asyncio.timeout(part.ready_s):
-                while not await _answers(session, part.ready_url):
+                while not await _answers(session, part.ready_url):  # noqa: ASYNC110 (another process sets no event)
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
             raise LoopError(
