@@ -41,6 +41,7 @@ _SUBCOMMANDS: Mapping[str, _Subcommand] = {
     ),
     "simulator": _Subcommand("simulator.__main__", "main", "simulator", "Run a simulated vLLM server."),
     "store": _Subcommand("model_store.__main__", "main", "", "Look into a model store, and change it."),
+    "up": _Subcommand("headroom.up.command", "up", "up", "Route by prediction in front of servers that run already."),
     "trainer": _Subcommand("trainer.__main__", "main", "trainer", "Run the training server."),
 }
 

@@ -1,7 +1,7 @@
 """The configuration of a standalone Envoy in front of the picker, built from Envoy's own API types."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,9 @@ from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
     Http1ProtocolOptions,
     TypedExtensionConfig,
 )
@@ -86,6 +89,8 @@ def bootstrap(
     message_timeout_s: float = 0.2,
     health_checking: bool = True,
     bypass: bool = False,
+    host: str = "127.0.0.1",
+    defaults: Mapping[str, str] | None = None,
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
@@ -97,6 +102,8 @@ def bootstrap(
     - `health_checking`: the picker must run with the flag of that name.
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
+    - `host`: the address at which clients are served.
+    - `defaults`: headers for requests that don't bring them, such as objectives.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -105,28 +112,31 @@ def bootstrap(
     config = Bootstrap(
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(port, _connection_manager(processor, _routes(bypass)))], clusters=upstreams
+            listeners=[_listener(host, port, _connection_manager(processor, _routes(bypass), defaults or {}))],
+            clusters=upstreams,
         ),
     )
     return config.to_json(indent=2)
 
 
-def _listener(port: int, manager: HttpConnectionManager) -> Listener:
+def _listener(host: str, port: int, manager: HttpConnectionManager) -> Listener:
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",
-        address=clusters.address("127.0.0.1", port),
+        address=clusters.address(host, port),
         filter_chains=[FilterChain(filters=[network_filter])],
         per_connection_buffer_limit_bytes=_BUFFER_BYTES,
     )
 
 
-def _connection_manager(processor: ExternalProcessor, routes: list[Route]) -> HttpConnectionManager:
+def _connection_manager(
+    processor: ExternalProcessor, routes: list[Route], defaults: Mapping[str, str]
+) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="inference",
         stream_idle_timeout=_NO_TIMEOUT,
         http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
-        early_header_mutation_extensions=[_without_gateways_headers()],
+        early_header_mutation_extensions=[_early_headers(defaults)],
         route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
         local_reply_config=LocalReplyConfig(mappers=[_picker_failure()]),
         http_filters=[
@@ -150,17 +160,21 @@ def _picker_failure() -> ResponseMapper:
     )
 
 
-def _without_gateways_headers() -> TypedExtensionConfig:
-    """Return a mutation that removes headers which only the gateway may set, before any filter sees them.
+def _early_headers(defaults: Mapping[str, str]) -> TypedExtensionConfig:
+    """Return a mutation of request headers before any filter sees them: it removes some, and adds `defaults` if absent.
 
     Clients must neither choose their endpoint nor, by Envoy's own headers, timeouts and retries.
     """
     envoys = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
-    removal = EarlyHeaderMutation(
-        mutations=[HeaderMutation(remove=clusters.DESTINATION), HeaderMutation(remove_on_match=envoys)]
-    )
+    mutations = [HeaderMutation(remove=clusters.DESTINATION), HeaderMutation(remove_on_match=envoys)]
+    mutations += [HeaderMutation(append=_if_absent(name, value)) for name, value in defaults.items()]
     name = "envoy.http.early_header_mutation.header_mutation"
-    return TypedExtensionConfig(name=name, typed_config=Any.pack(removal))
+    return TypedExtensionConfig(name=name, typed_config=Any.pack(EarlyHeaderMutation(mutations=mutations)))
+
+
+def _if_absent(name: str, value: str) -> HeaderValueOption:
+    action = HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT
+    return HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=action)
 
 
 def _routes(bypass: bool) -> list[Route]:

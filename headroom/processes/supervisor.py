@@ -39,11 +39,17 @@ class Part:
 
 
 class Supervisor:
-    """Runs parts, each with its own log in `folder`. `on_loss` is called with the name of a killed redundant part."""
+    """Runs parts, each with its own log in `folder`. `on_loss` is called with the name of a lost part.
 
-    def __init__(self, folder: Path, on_loss: Callable[[str], None]) -> None:
+    Lost are redundant parts that a signal killed. With `restart_s`, every part that ends after it was ready is lost,
+    and starts again after that many seconds.
+    """
+
+    def __init__(self, folder: Path, on_loss: Callable[[str], None], restart_s: float | None = None) -> None:
         self.folder = folder
         self._on_loss = on_loss
+        self._restart_s = restart_s
+        self._were_ready: set[str] = set()
         self._parts: dict[str, Part] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -138,7 +144,11 @@ class Supervisor:
 
     async def _watch(self, part: Part, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
-        if part.redundant and status < 0:
+        if self._restart_s is not None and part.name in self._were_ready:
+            self._on_loss(part.name)
+            await asyncio.sleep(self._restart_s)
+            await self._start(part)
+        elif part.redundant and status < 0:
             self._on_loss(part.name)
         elif not self._failed.done():
             self._failed.set_exception(
@@ -163,6 +173,7 @@ class Supervisor:
             raise LoopError(
                 f"{part.name} is not ready after {part.ready_s:g} s{self._last_log_line(part.name)}"
             ) from error
+        self._were_ready.add(part.name)
         on_ready(part.name)
 
 

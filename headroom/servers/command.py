@@ -12,7 +12,7 @@ import aiohttp
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from headroom.servers.look import Looked, look_at
 
@@ -53,7 +53,8 @@ async def look_at_all(urls: Sequence[str], api_key: str, ca_file: Path | None, *
 
 def show(found: Sequence[Looked], console: Console) -> None:
     """Print one table, and below it what to change."""
-    table = Table("server", "engine", "models", "adapters", "streams count tokens", "metrics lack", title="servers")
+    heads = ("engine", "models", "adapters", "streams count tokens", "metrics lack")
+    table = Table(Column("server", overflow="fold"), *heads, title="servers")
     for one in found:
         table.add_row(*(escape(_printable(text)) for text in _cells(one)))
     console.print(table)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headroom.processes.ports import free_port
+from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from lab import markdown
 from lab.bench.block import Block
@@ -24,7 +25,7 @@ from lab.chaos.faults import KINDS, NO_FAULT, Fault, LoopKind, Site, faults
 from lab.chaos.links import Links
 from lab.chaos.measuring import FaultReport, Times, measure
 from lab.chaos.store_faults import isolate_mounts, volume
-from lab.loop.running import exit_status, new_folder
+from lab.loop.running import new_folder
 from lab.loop.stack import StackConfig, parts, unused_ports
 from lab.loop.terminal import Terminal
 

@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
+from headroom.processes.running import exit_status
 from lab.clocks import report
 from lab.clocks.comparing import PhaseComparison, compare, order
 from lab.clocks.virtual import run_story_virtually
@@ -21,7 +22,7 @@ from lab.loop.load import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, OfferedLoad, sho
 from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
 from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES, Phase, phases
 from lab.loop.report import machine_and_versions
-from lab.loop.running import exit_status, new_folder, running_stack
+from lab.loop.running import new_folder, running_stack
 from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.story import run_story
 from lab.loop.terminal import Terminal

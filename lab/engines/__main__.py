@@ -9,9 +9,10 @@ import click
 from rich.console import Console
 
 from headroom.processes.exceptions import LoopError
+from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from lab.engines.vllm import KINDS, MODEL, vllm
-from lab.loop.running import exit_status, new_folder
+from lab.loop.running import new_folder
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})

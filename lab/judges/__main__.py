@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from headroom.processes.exceptions import LoopError
+from headroom.processes.running import exit_status
 from lab.bench.figures import write
 from lab.engines.environment import build
 from lab.engines.policies.running import warm_up
@@ -23,7 +24,7 @@ from lab.judges.tokenizer import write_tokenizer
 from lab.judges.verdict import Verdict, figures
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.options import HARDWARE, SPEED_FACTOR
-from lab.loop.running import exit_status, new_folder, running_stack
+from lab.loop.running import new_folder, running_stack
 from lab.loop.stack import MODEL, ROOT, StackConfig, unused_ports
 from lab.loop.terminal import Terminal
 from lab.markdown import table

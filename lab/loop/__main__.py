@@ -11,12 +11,13 @@ from typing import Any
 import click
 from rich.console import Console
 
+from headroom.processes.running import exit_status
 from lab.loop import report
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
 from lab.loop.picture import draw
 from lab.loop.policies import DEFAULT_POLICIES, phases
-from lab.loop.running import exit_status, new_folder, running_stack
+from lab.loop.running import new_folder, running_stack
 from lab.loop.stack import MODEL, StackConfig
 from lab.loop.story import Story, run_story
 from lab.loop.terminal import Terminal

@@ -10,9 +10,10 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
+from headroom.processes.running import exit_status
 from lab.bench.block import Block
 from lab.bench.figures import write
-from lab.loop.running import exit_status, new_folder, running_stack
+from lab.loop.running import new_folder, running_stack
 from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.terminal import Terminal
 from lab.soak.clients import ClientReport, send

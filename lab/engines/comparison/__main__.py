@@ -15,6 +15,7 @@ from rich.table import Table
 
 from headroom.processes.exceptions import LoopError
 from headroom.processes.ports import free_port
+from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from lab.bench.figures import write
 from lab.calibration.exceptions import MeasureError
@@ -27,7 +28,6 @@ from lab.engines.comparison import journal
 from lab.engines.comparison.errors import Pairs, figures, table
 from lab.engines.comparison.scenarios import MIXES, Mix, capacity_rps, requests
 from lab.engines.vllm import KINDS, vllm
-from lab.loop.running import exit_status
 from simulator.calibration_file import format_calibration
 from simulator.exceptions import CalibrationError
 from simulator.hardware import Hardware, measured_hardware, read_calibration

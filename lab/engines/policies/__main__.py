@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
+from headroom.processes.running import exit_status
 from lab.engines.policies import report
 from lab.engines.policies.journal import RunJournal, Settings
 from lab.engines.policies.plan import OBJECTIVES, POLICIES, RunPlan
@@ -20,7 +21,7 @@ from lab.engines.vllm import KINDS, MODEL, vllm
 from lab.evaluation.report.report import AFTER_REAL_ENGINES, REAL_ENGINES
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.policies import ENVOY_POLICIES, PICKER_POLICIES
-from lab.loop.running import exit_status, new_folder, running_stack
+from lab.loop.running import new_folder, running_stack
 from lab.loop.stack import StackConfig, unused_ports
 from lab.loop.terminal import Terminal
 from lab.markdown import with_section

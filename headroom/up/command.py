@@ -1,0 +1,106 @@
+"""`headroom up`: route requests by prediction in front of model servers that run already, on one machine."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from headroom.processes.running import exit_status
+from headroom.processes.supervisor import Supervisor
+from headroom.servers.command import look_at_all, show
+from headroom.up.parts import Settings, parts
+from headroom.up.pool import places
+
+_PORT = click.IntRange(1, 65535)
+_MS = click.FloatRange(0, min_open=True)
+# A part that ends starts again after this time.
+_RESTART_S = 1.0
+# One prediction server for the first cores, and up to three on large machines, as the chart has them.
+_CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.argument("urls", nargs=-1, required=True)
+@click.option("--host", default="127.0.0.1", help="Address at which clients are served. 0.0.0.0: on all.")
+@click.option("--port", default=8080, type=_PORT, help="Port for clients.")
+@click.option("--page-port", default=9090, type=_PORT, help="Port of /metrics and /debug, on this machine only.")
+@click.option("--ttft-ms", type=_MS, help="Objective of requests that bring none: time to first token.")
+@click.option("--tpot-ms", type=_MS, help="Objective of requests that bring none: time per output token.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps models, samples and logs. Default: headroom in XDG_STATE_HOME.",
+)
+@click.option(
+    "--predictors", type=click.IntRange(1, 64), help="Prediction servers. Default: one for four cores, at most three."
+)
+@click.option("--embedded", is_flag=True, help="Predict in the picker's own process, without prediction servers.")
+def up(
+    urls: tuple[str, ...],
+    host: str,
+    port: int,
+    page_port: int,
+    ttft_ms: float | None,
+    tpot_ms: float | None,
+    state: Path | None,
+    predictors: int | None,
+    embedded: bool,
+) -> None:
+    """Route requests in front of the model servers at URLS, such as http://gpu1:8000 http://gpu2:8000.
+
+    It starts Envoy, the picker, the trainer and prediction servers on this machine, and serves OpenAI's API at --port.
+    Each server is asked for one token first. A request is routed by prediction if it has objectives. Models and samples
+    are kept, so that the next start predicts from its first request. A server that is away gets no requests until it is
+    back. Ctrl-C ends it all.
+    """
+    if embedded and predictors:
+        raise click.UsageError("--embedded needs no --predictors")
+    folder = state or _state_folder()
+    settings = Settings(
+        pool=places(urls),
+        state=folder,
+        host=host,
+        port=port,
+        page_port=page_port,
+        predictors=0 if embedded else predictors or _room_for_predictors(),
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+    )
+    console = Console(stderr=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--state: can't make {folder}: {error.strerror}") from error
+    sys.exit(asyncio.run(exit_status(_run(settings, urls, console), console)))
+
+
+async def _run(settings: Settings, urls: tuple[str, ...], console: Console) -> None:
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    show(await look_at_all(urls, "", None, asks=True), console)
+    supervisor = Supervisor(settings.state, lambda name: tell(f"{name} ended and starts again"), _RESTART_S)
+    try:
+        started = parts(settings)
+        tell(f"starting {', '.join(part.name for part in started)}; logs, models and samples are in {settings.state}")
+        # Envoy asks the picker at once whether it serves, and sends requests past it until it does.
+        await supervisor.start(started[:-1], lambda name: None)
+        await supervisor.start(started[-1:], lambda name: None)
+        tell(f"clients: http://{settings.host}:{settings.port}/v1")
+        tell(f"metrics: http://127.0.0.1:{settings.page_port}/metrics; a decision in words: headroom explain")
+        await asyncio.Event().wait()
+    finally:
+        await supervisor.stop()
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME", "")
+    # A relative path must be ignored (XDG Base Directory Specification 0.8).
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "headroom"
+
+
+def _room_for_predictors() -> int:
+    return min(max((os.cpu_count() or 1) // _CORES_A_PREDICTOR, 1), _MOST_PREDICTORS)

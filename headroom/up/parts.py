@@ -1,0 +1,110 @@
+"""The processes of `headroom up`, with their ports and flags."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headroom.gateway import envoy
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Part
+from headroom.up.pool import Place, endpoints_file
+from model_store.publication import CURRENT
+
+# All parts share this machine with each other, so the picker is slow at times.
+_MESSAGE_TIMEOUT_S = 1.0
+_PREDICTION_TIMEOUT = "100ms"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the user says. Without `predictors`, the picker predicts in its own process.
+
+    `state` keeps models, samples, logs and configuration. Objectives are for requests that bring none.
+    """
+
+    pool: Sequence[Place]
+    state: Path
+    host: str
+    port: int
+    page_port: int
+    predictors: int
+    ttft_ms: float | None
+    tpot_ms: float | None
+
+    @property
+    def store(self) -> Path:
+        return self.state / "models"
+
+    @property
+    def default_headers(self) -> dict[str, str]:
+        """The headers of requests that bring none."""
+        given = {"x-slo-ttft-ms": self.ttft_ms, "x-slo-tpot-ms": self.tpot_ms}
+        headers = {name: f"{ms:g}" for name, ms in given.items() if ms is not None}
+        return headers | {"x-prediction-based-scheduling": "true"} if headers else {}
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return the processes, Envoy last, and write the files that they read."""
+    trainer, picker, health, admin, *predictors = free_ports(4 + settings.predictors)
+    training_url = f"http://127.0.0.1:{trainer}"
+    urls = [f"http://127.0.0.1:{port}" for port in predictors]
+    return [
+        _trainer(settings, trainer),
+        *(_predictor(settings, number, port, training_url) for number, port in enumerate(predictors, 1)),
+        _picker(settings, (picker, health), training_url, urls),
+        _envoy(settings, picker, admin),
+    ]
+
+
+def _python(name: str, ports: Sequence[int], ready: str, flags: Sequence[object]) -> Part:
+    # All processes share a few cores; more threads of numeric libraries would compete for them.
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", name.partition("-")[0], "--host", "127.0.0.1", *map(str, flags)]
+    return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env)
+
+
+def _trainer(settings: Settings, port: int) -> Part:
+    flags = ["--port", port, "--model-store", settings.store, "--sample-journal", settings.state / "samples"]
+    return _python("trainer", [port], "/healthz", flags)
+
+
+def _predictor(settings: Settings, number: int, port: int, training_url: str) -> Part:
+    flags = ["--port", port, "--grpc-port", 0, "--model-store", settings.store, "--training-server-url", training_url]
+    # If there are models, the first request waits for them. Without any, there will be none for some time.
+    ready = "/readyz" if (settings.store / CURRENT).exists() else "/healthz"
+    return _python(f"predictor-{number}", [port], ready, flags)
+
+
+def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: Sequence[str]) -> Part:
+    listed = settings.state / "endpoints.json"
+    listed.write_text(endpoints_file(settings.pool))
+    grpc_port, health_port = ports
+    flags: list[object] = ["--grpc-port", grpc_port, "--grpc-health-port", health_port, "--health-checking"]
+    flags += ["--metrics-port", settings.page_port, "--pool-name", "up", "--endpoints-file", listed]
+    flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
+    flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
+    flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
+    if urls:
+        flags += ["--prediction-server-url", ",".join(urls)]
+    else:
+        flags += ["--latency-client", "embedded", "--model-store", settings.store]
+    return _python("epp", [*ports, settings.page_port], "/metrics", flags)
+
+
+def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
+    file = settings.state / "envoy.json"
+    file.write_text(
+        envoy.bootstrap(
+            host=settings.host,
+            port=settings.port,
+            admin_port=admin_port,
+            picker_port=picker_port,
+            servers=[place.address for place in settings.pool],
+            message_timeout_s=_MESSAGE_TIMEOUT_S,
+            defaults=settings.default_headers,
+        )
+    )
+    command = [str(envoy.binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id"]
+    return Part("envoy", command, [settings.port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)

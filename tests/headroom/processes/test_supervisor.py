@@ -1,0 +1,49 @@
+"""A part that ends starts again, if the supervisor is told so."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from headroom.processes.exceptions import LoopError
+from headroom.processes.ports import free_port
+from headroom.processes.supervisor import Part, Supervisor
+from tests.live import PATIENCE_S
+
+SERVE = "import sys; from http.server import *; HTTPServer(('127.0.0.1', int(sys.argv[1])), {}).serve_forever()"
+HANDLER = (
+    "type('H', (BaseHTTPRequestHandler,), {'do_GET': lambda s: (s.send_response(200), s.end_headers()),"
+    " 'log_message': lambda *a: None})"
+)
+
+
+def part(code: str) -> Part:
+    port = free_port()
+    return Part("part", [sys.executable, "-c", code, str(port)], [port], f"http://127.0.0.1:{port}/", os.environ)
+
+
+async def test_a_part_that_ends_starts_again(tmp_path: Path) -> None:
+    lost: asyncio.Queue[str] = asyncio.Queue()
+    supervisor = Supervisor(tmp_path, lost.put_nowait, restart_s=0.01)
+    try:
+        await supervisor.start([part(SERVE.format(HANDLER))], lambda name: None)
+        for _ in range(2):
+            before = supervisor.pid("part")
+            supervisor.kill("part")
+            assert await asyncio.wait_for(lost.get(), PATIENCE_S) == "part"
+            async with asyncio.timeout(PATIENCE_S):
+                while supervisor.pid("part") == before:
+                    await asyncio.sleep(0.01)
+    finally:
+        await supervisor.stop()
+
+
+async def test_a_part_that_ends_before_it_is_ready_is_an_error(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, lambda name: None, restart_s=0.01)
+    try:
+        with pytest.raises(LoopError, match=r"part ended with status 1: no such disk \(whole log: "):
+            await supervisor.start([part("raise SystemExit('no such disk')")], lambda name: None)
+    finally:
+        await supervisor.stop()

@@ -1,0 +1,110 @@
+"""`headroom up` in front of servers that run already: real Envoy, and every part a process of its own."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from headroom.processes.ports import free_ports
+from simulator.app import create_app
+from simulator.config import Config
+from simulator.hardware import PRESETS
+from tests.live import PATIENCE_S, live
+
+pytestmark = pytest.mark.slow
+
+# The trainer's default.
+FEWEST_ROWS = 100
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        kinds = [Config(host="", port=0, name=n, model="m", hardware=PRESETS[n], speed_factor=40) for n in PRESETS]
+        yield [stack.enter_context(live(create_app(kind))) for kind in kinds]
+
+
+@asynccontextmanager
+async def up(servers: list[str], state: Path, ports: Sequence[int]) -> AsyncIterator[psutil.Process]:
+    """Run `headroom up` until it serves; end it by Ctrl-C, and check that nothing is left of it."""
+    flags = ["--port", str(ports[0]), "--page-port", str(ports[1]), "--state", str(state), "--ttft-ms", "800"]
+    command = [sys.executable, "-m", "headroom", "up", *servers, *flags]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    try:
+        said = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while b"clients: http" not in said:
+                line = await process.stderr.readline()  # type: ignore[union-attr]
+                assert line, said.decode()
+                said += line
+        running = psutil.Process(process.pid)
+        children = running.children(recursive=True)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = await process.wait()
+    assert status == 130
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert alive == []
+
+
+async def complete(session: aiohttp.ClientSession, port: int, request_id: str, **headers: str) -> None:
+    body = {"model": "m", "prompt": f"{request_id} " * 50, "max_tokens": 4, "stream": True}
+    url = f"http://127.0.0.1:{port}/v1/completions"
+    async with session.post(url, json=body, headers={"x-request-id": request_id, **headers}) as response:
+        assert response.status == 200
+        await response.read()
+
+
+async def decision(session: aiohttp.ClientSession, port: int, request_id: str) -> dict[str, Any]:
+    """Return a request's decision; empty if it passed a picker that was too slow on a busy machine."""
+    query = {"request_id": request_id}
+    async with session.get(f"http://127.0.0.1:{port}/debug/decisions", params=query) as response:
+        found = (await response.json())["decisions"]
+    return dict(found[0]) if found else {}
+
+
+async def decide(session: aiohttp.ClientSession, ports: Sequence[int], request_id: str, **headers: str) -> Any:
+    await complete(session, ports[0], request_id, **headers)
+    return await decision(session, ports[1], request_id)
+
+
+async def until_predicted(session: aiohttp.ClientSession, ports: Sequence[int], name: str) -> tuple[int, Any]:
+    """Send requests until one is predicted. Return their number, and its decision."""
+    async with asyncio.timeout(PATIENCE_S):
+        for sent in count(0, 10):
+            found = await asyncio.gather(*(decide(session, ports, f"{name}{sent + index}") for index in range(10)))
+            predicted = [one for one in found if one.get("prediction") and not one["prediction_error"]]
+            if predicted:
+                return sent + 10, predicted[0]
+    raise AssertionError
+
+
+async def test_servers_that_run_get_requests_by_prediction_also_after_a_restart(
+    servers: list[str], tmp_path: Path
+) -> None:
+    ports = free_ports(2)
+    async with aiohttp.ClientSession() as session:
+        async with up(servers, tmp_path, ports) as running:
+            names = [child.cmdline()[2] for child in running.children() if "-m" in child.cmdline()]
+            assert sorted(names) == ["epp", "predictor", "trainer"]
+            await until_predicted(session, ports, "r")
+            async with asyncio.timeout(PATIENCE_S):
+                while not (own := await decide(session, ports, "own", **{"x-slo-ttft-ms": "900"})):
+                    pass
+            assert own["slo_ttft_ms"] == 900
+        async with up(servers, tmp_path, ports):
+            sent, found = await until_predicted(session, ports, "again")
+            assert sent < FEWEST_ROWS, "these rows are too few for new models"
+            assert (found["slo_ttft_ms"], found["profile"]) == (800, "slo"), "the request brought no objective"
+    listed = json.loads((tmp_path / "endpoints.json").read_text())["endpoints"]
+    assert [f"http://{one['address']}:{one['port']}" for one in listed] == servers
