@@ -16,7 +16,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=10)
 # An answer of a real server is far smaller.
 _LARGEST = 16 << 20
 # trtllm-serve has its page at the second one; its /metrics is JSON.
-_METRICS_PATHS = ("/metrics", "/prometheus/metrics")
+METRICS_PATHS = ("/metrics", "/prometheus/metrics")
 _SWITCHES_ON_METRICS = {
     "vllm": "start vLLM without --disable-log-stats",
     "sglang": "start SGLang with --enable-metrics",
@@ -48,7 +48,7 @@ async def look_at(session: aiohttp.ClientSession, url: str, *, asks: bool = True
     url = url.rstrip("/")
     try:
         cards = _cards(await _get(session, f"{url}/v1/models"))
-        pages = await asyncio.gather(*(_page(session, url + path) for path in _METRICS_PATHS))
+        pages = await asyncio.gather(*(_page(session, url + path) for path in METRICS_PATHS))
         version = await _version(session, url)
         models = tuple(str(card["id"]) for card in cards if not card.get("parent"))
         counts = await _counts_tokens(session, url, models[0]) if asks and models else None

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -81,7 +82,10 @@ async def _run(settings: Settings, urls: tuple[str, ...], console: Console) -> N
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    show(await look_at_all(urls, "", None, asks=True), console)
+    looked = await look_at_all(urls, "", None, asks=True)
+    show(looked, console)
+    pool = [replace(place, engine=one.engine) for place, one in zip(settings.pool, looked, strict=True)]
+    settings = replace(settings, pool=pool)
     supervisor = Supervisor(settings.state, lambda name: tell(f"{name} ended and starts again"), _RESTART_S)
     try:
         started = parts(settings)

@@ -9,12 +9,15 @@ from pathlib import Path
 from headroom.gateway import envoy
 from headroom.processes.ports import free_ports
 from headroom.processes.supervisor import Part
+from headroom.servers.look import METRICS_PATHS
 from headroom.up.pool import Place, endpoints_file
 from model_store.publication import CURRENT
 
 # All parts share this machine with each other, so the picker is slow at times.
 _MESSAGE_TIMEOUT_S = 1.0
 _PREDICTION_TIMEOUT = "100ms"
+# The server whose metrics aren't at the usual path.
+_PAGE_ELSEWHERE = "trtllm-serve"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +89,8 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
+    if all(place.engine == _PAGE_ELSEWHERE for place in settings.pool):
+        flags += ["--model-server-metrics-path", METRICS_PATHS[1]]
     if urls:
         flags += ["--prediction-server-url", ",".join(urls)]
     else:

@@ -8,14 +8,17 @@ from urllib.parse import urlsplit
 
 import click
 
+from epp.scraping.engines import ENGINE_LABELS
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A model server: its name and its numeric address."""
+    """A model server: its name and its numeric address. `engine` is what it runs, as far as that is known."""
 
     name: str
     host: str
     port: int
+    engine: str = ""
 
     @property
     def address(self) -> str:
@@ -35,8 +38,18 @@ def places(urls: Sequence[str]) -> list[Place]:
 def endpoints_file(pool: Sequence[Place]) -> str:
     """Return the content of the picker's endpoints file."""
     return json.dumps(
-        {"endpoints": [{"name": place.name, "address": place.host, "port": place.port} for place in pool]}
+        {
+            "endpoints": [
+                {"name": place.name, "address": place.host, "port": place.port, "labels": _labels(place)}
+                for place in pool
+            ]
+        }
     )
+
+
+def _labels(place: Place) -> dict[str, str]:
+    """Return the label by which the picker knows whose metrics to expect."""
+    return {ENGINE_LABELS[0]: place.engine} if place.engine else {}
 
 
 def _place(url: str) -> Place:

@@ -3,13 +3,22 @@
 import click
 import pytest
 
-from headroom.up.pool import places
+from epp.pool.endpoint_list import parse_file
+from epp.scraping.engines import ENGINE_LABELS
+from headroom.up.pool import Place, endpoints_file, places
 
 
 def test_names_are_resolved_and_kept_as_names() -> None:
     [first, second] = places(["http://localhost:8000", "http://[::1]:8001/"])
     assert (first.name, first.address) in (("localhost:8000", "127.0.0.1:8000"), ("localhost:8000", "[::1]:8000"))
     assert second.address == "[::1]:8001"
+
+
+def test_the_picker_reads_what_is_written_for_it() -> None:
+    pool = [Place("gpu1:8000", "10.0.0.1", 8000, "sglang"), Place("gpu2:8000", "::1", 8000)]
+    first, second = parse_file(endpoints_file(pool).encode())
+    assert (first.name, first.address, first.labels) == ("gpu1:8000", "10.0.0.1:8000", {ENGINE_LABELS[0]: "sglang"})
+    assert (second.address, second.labels) == ("[::1]:8000", {})
 
 
 @pytest.mark.parametrize(

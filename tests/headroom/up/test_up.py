@@ -108,3 +108,4 @@ async def test_servers_that_run_get_requests_by_prediction_also_after_a_restart(
             assert (found["slo_ttft_ms"], found["profile"]) == (800, "slo"), "the request brought no objective"
     listed = json.loads((tmp_path / "endpoints.json").read_text())["endpoints"]
     assert [f"http://{one['address']}:{one['port']}" for one in listed] == servers
+    assert {one["labels"]["llm-d.ai/engine-type"] for one in listed} == {"vllm"}
