@@ -1,7 +1,9 @@
 """Envoy's clusters: the picker, and the model servers."""
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -9,17 +11,21 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     Cluster,
     ClusterCommonLbConfig,
     ClusterDiscoveryType,
+    ClusterEdsClusterConfig,
     LoadBalancingPolicy,
     LoadBalancingPolicyPolicy,
     OutlierDetection,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    ApiVersion,
+    ConfigSource,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     KeepaliveSettings,
+    PathConfigSource,
     SocketAddress,
     TransportSocket,
     TypedExtensionConfig,
@@ -92,8 +98,8 @@ def picker(place: str, *, health_checking: bool) -> Cluster:
     return cluster
 
 
-def pool(servers: Sequence[str]) -> Cluster:
-    """Return the cluster of the model servers.
+def pool(servers: Sequence[str] | Path) -> Cluster:
+    """Return the cluster of the model servers. They stand in a file with the text of `discovered` if it is a path.
 
     Envoy tries the endpoints that the picker named, in the picker's order. If there are none, it takes the least busy.
     """
@@ -104,9 +110,24 @@ def pool(servers: Sequence[str]) -> Cluster:
         selected_host_key=served,
         fallback_policy=_policy("least_request", LeastRequest()),
     )
-    cluster = _servers(POOL, servers)
+    cluster = _servers(POOL, [] if isinstance(servers, Path) else servers)
     cluster.load_balancing_policy = _policy("override_host", policy)
+    if isinstance(servers, Path):
+        file = ConfigSource(path_config_source=PathConfigSource(path=str(servers)), resource_api_version=ApiVersion.V3)
+        cluster.type, cluster.load_assignment = ClusterDiscoveryType.EDS, None
+        cluster.eds_cluster_config = ClusterEdsClusterConfig(eds_config=file)
     return cluster
+
+
+def discovered(servers: Sequence[tuple[str, int]]) -> str:
+    """Return the file of the pool's model servers, numeric addresses and ports. Envoy reads it when it is replaced."""
+    places = [{"address": {"socket_address": {"address": host, "port_value": port}}} for host, port in servers]
+    assignment = {
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": POOL,
+        "endpoints": [{"lb_endpoints": [{"endpoint": place} for place in places]}],
+    }
+    return json.dumps({"resources": [assignment]})
 
 
 def balanced_cluster(name: str, servers: Sequence[str]) -> Cluster:

@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
     Http1ProtocolOptions,
+    Node,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
@@ -83,7 +84,7 @@ def bootstrap(
     port: int,
     admin_port: int,
     picker_port: int,
-    servers: Sequence[str],
+    servers: Sequence[str] | Path,
     full_duplex: bool = False,
     failure_mode: FailureMode = "open",
     message_timeout_s: float = 0.2,
@@ -94,7 +95,7 @@ def bootstrap(
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
-    - `servers`: the model servers, as host:port.
+    - `servers`: the model servers, as host:port, or the path of a file that `clusters.discovered` has written.
     - `full_duplex`: Envoy talks to the picker as a gateway does. Otherwise Envoy buffers request bodies, and sends the
       picker a response's headers, plus the body if the picker asks for it.
     - `failure_mode`: when the picker doesn't answer, `open` sends requests to the least busy server, and `closed`
@@ -108,8 +109,11 @@ def bootstrap(
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
     if bypass:
-        upstreams += [clusters.balanced_cluster(name, servers) for name in clusters.BALANCING]
+        listed = [] if isinstance(servers, Path) else servers
+        upstreams += [clusters.balanced_cluster(name, listed) for name in clusters.BALANCING]
     config = Bootstrap(
+        # Envoy asks for a name before it reads a file of servers.
+        node=Node(id="headroom", cluster="headroom"),
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
             listeners=[_listener(host, port, _connection_manager(processor, _routes(bypass), defaults or {}))],

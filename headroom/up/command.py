@@ -3,17 +3,20 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from epp.exceptions import ConfigError
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from headroom.servers.command import look_at_all, show
-from headroom.up.parts import Settings, parts
-from headroom.up.pool import places
+from headroom.up.parts import Settings, parts, write_discovered
+from headroom.up.pool import Place, listed_places, places
+from serving.watched_file import POLL_S, file_stamp
 
 _PORT = click.IntRange(1, 65535)
 _MS = click.FloatRange(0, min_open=True)
@@ -24,7 +27,12 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.argument("urls", nargs=-1, required=True)
+@click.argument("urls", nargs=-1)
+@click.option(
+    "--endpoints-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File that lists the servers instead, as the picker's flag of that name; its changes are followed.",
+)
 @click.option("--host", default="127.0.0.1", help="Address at which clients are served. 0.0.0.0: on all.")
 @click.option("--port", default=8080, type=_PORT, help="Port for clients.")
 @click.option("--page-port", default=9090, type=_PORT, help="Port of /metrics and /debug, on this machine only.")
@@ -41,6 +49,7 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option("--embedded", is_flag=True, help="Predict in the picker's own process, without prediction servers.")
 def up(
     urls: tuple[str, ...],
+    endpoints_file: Path | None,
     host: str,
     port: int,
     page_port: int,
@@ -59,9 +68,12 @@ def up(
     """
     if embedded and predictors:
         raise click.UsageError("--embedded needs no --predictors")
+    if bool(urls) == bool(endpoints_file):
+        raise click.UsageError("expected URLS of servers, or --endpoints-file")
     folder = state or _state_folder()
     settings = Settings(
-        pool=places(urls),
+        pool=_listed(endpoints_file) if endpoints_file else places(urls),
+        listed=endpoints_file and endpoints_file.absolute(),
         state=folder,
         host=host,
         port=port,
@@ -75,14 +87,14 @@ def up(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"--state: can't make {folder}: {error.strerror}") from error
-    sys.exit(asyncio.run(exit_status(_run(settings, urls, console), console)))
+    sys.exit(asyncio.run(exit_status(_run(settings, console), console)))
 
 
-async def _run(settings: Settings, urls: tuple[str, ...], console: Console) -> None:
+async def _run(settings: Settings, console: Console) -> None:
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    looked = await look_at_all(urls, "", None, asks=True)
+    looked = await look_at_all([f"http://{place.address}" for place in settings.pool], "", None, asks=True)
     show(looked, console)
     pool = [replace(place, engine=one.engine) for place, one in zip(settings.pool, looked, strict=True)]
     settings = replace(settings, pool=pool)
@@ -95,9 +107,37 @@ async def _run(settings: Settings, urls: tuple[str, ...], console: Console) -> N
         await supervisor.start(started[-1:], lambda name: None)
         tell(f"clients: http://{settings.host}:{settings.port}/v1")
         tell(f"metrics: http://127.0.0.1:{settings.page_port}/metrics; a decision in words: headroom explain")
-        await asyncio.Event().wait()
+        await _follow(settings, tell)
     finally:
         await supervisor.stop()
+
+
+async def _follow(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Tell Envoy of every change of the user's file. The picker follows the file itself."""
+    if settings.listed is None:
+        await asyncio.Event().wait()
+        return
+    known, stamp = settings.pool, file_stamp(settings.listed)
+    while True:
+        await asyncio.sleep(POLL_S)
+        if (newest := file_stamp(settings.listed)) == stamp:
+            continue
+        stamp = newest
+        try:
+            pool = await asyncio.to_thread(listed_places, settings.listed)
+        except ConfigError as error:
+            tell(f"the servers stay as they were: {error}")
+            continue
+        write_discovered(settings.state, pool)
+        tell(f"servers: {len(known)} before, {len(pool)} now")
+        known = pool
+
+
+def _listed(file: Path) -> list[Place]:
+    try:
+        return listed_places(file)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _state_folder() -> Path:

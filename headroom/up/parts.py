@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headroom.gateway import envoy
+from headroom.gateway import clusters, envoy
 from headroom.processes.ports import free_ports
 from headroom.processes.supervisor import Part
 from headroom.servers.look import METRICS_PATHS
@@ -24,10 +24,12 @@ _PAGE_ELSEWHERE = "trtllm-serve"
 class Settings:
     """What the user says. Without `predictors`, the picker predicts in its own process.
 
-    `state` keeps models, samples, logs and configuration. Objectives are for requests that bring none.
+    `state` keeps models, samples, logs and configuration. Objectives are for requests that bring none. `listed` is the
+    file that lists the servers, if it is the user's own: picker and Envoy follow its changes.
     """
 
     pool: Sequence[Place]
+    listed: Path | None
     state: Path
     host: str
     port: int
@@ -81,8 +83,9 @@ def _predictor(settings: Settings, number: int, port: int, training_url: str) ->
 
 
 def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: Sequence[str]) -> Part:
-    listed = settings.state / "endpoints.json"
-    listed.write_text(endpoints_file(settings.pool))
+    listed = settings.listed or settings.state / "endpoints.json"
+    if not settings.listed:
+        listed.write_text(endpoints_file(settings.pool))
     grpc_port, health_port = ports
     flags: list[object] = ["--grpc-port", grpc_port, "--grpc-health-port", health_port, "--health-checking"]
     flags += ["--metrics-port", settings.page_port, "--pool-name", "up", "--endpoints-file", listed]
@@ -98,6 +101,15 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     return _python("epp", [*ports, settings.page_port], "/metrics", flags)
 
 
+def write_discovered(state: Path, pool: Sequence[Place]) -> Path:
+    """Replace the file by which Envoy knows the servers, and return its path. Envoy notices a renamed file only."""
+    file = state / "envoy-endpoints.json"
+    draft = file.with_suffix(".draft")
+    draft.write_text(clusters.discovered([(place.host, place.port) for place in pool]))
+    draft.replace(file)
+    return file
+
+
 def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
     file = settings.state / "envoy.json"
     file.write_text(
@@ -106,7 +118,7 @@ def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
             port=settings.port,
             admin_port=admin_port,
             picker_port=picker_port,
-            servers=[place.address for place in settings.pool],
+            servers=write_discovered(settings.state, settings.pool),
             message_timeout_s=_MESSAGE_TIMEOUT_S,
             defaults=settings.default_headers,
         )

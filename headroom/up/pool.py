@@ -4,10 +4,13 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
+from epp.exceptions import ConfigError
+from epp.pool.endpoint_list import parse_file
 from epp.scraping.engines import ENGINE_LABELS
 
 
@@ -33,6 +36,16 @@ def places(urls: Sequence[str]) -> list[Place]:
         if addresses.count(place.address) > 1:
             raise click.UsageError(f"{place.address} is named more than once")
     return found
+
+
+def listed_places(file: Path) -> list[Place]:
+    """Return the servers in an endpoints file of the picker. A ConfigError says what is wrong with it."""
+    try:
+        return [Place(one.name, _resolved(one.host, one.port), one.port) for one in parse_file(file.read_bytes())]
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def endpoints_file(pool: Sequence[Place]) -> str:
@@ -63,7 +76,14 @@ def _place(url: str) -> Place:
     if parts.scheme != "http" or not host or parts.path.strip("/"):
         raise click.UsageError(f"{url} is no URL of a server: expected http://HOST:PORT")
     try:
-        address = socket.getaddrinfo(host, port or 80, type=socket.SOCK_STREAM)[0][4][0]
+        return Place(f"{host}:{port or 80}", _resolved(host, port or 80), port or 80)
+    except ConfigError as error:
+        raise click.UsageError(f"{url}: {error}") from error
+
+
+def _resolved(host: str, port: int) -> str:
+    """Return the first address of a name. Raise ConfigError for an unknown one."""
+    try:
+        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        raise click.UsageError(f"{url}: the name {host} is unknown: {error.strerror or error}") from error
-    return Place(f"{host}:{port or 80}", str(address), port or 80)
+        raise ConfigError(f"the name {host} is unknown: {error.strerror or error}") from error

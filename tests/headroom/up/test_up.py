@@ -34,8 +34,11 @@ def servers() -> Iterator[list[str]]:
 
 
 @asynccontextmanager
-async def up(servers: list[str], state: Path, ports: Sequence[int]) -> AsyncIterator[psutil.Process]:
-    """Run `headroom up` until it serves; end it by Ctrl-C, and check that nothing is left of it."""
+async def up(servers: Sequence[str], state: Path, ports: Sequence[int]) -> AsyncIterator[psutil.Process]:
+    """Run `headroom up` until it serves; end it by Ctrl-C, and check that nothing is left of it.
+
+    `servers` are arguments: URLs, or the flag of a file.
+    """
     flags = ["--port", str(ports[0]), "--page-port", str(ports[1]), "--state", str(state), "--ttft-ms", "800"]
     command = [sys.executable, "-m", "headroom", "up", *servers, *flags]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
@@ -57,12 +60,14 @@ async def up(servers: list[str], state: Path, ports: Sequence[int]) -> AsyncIter
     assert alive == []
 
 
-async def complete(session: aiohttp.ClientSession, port: int, request_id: str, **headers: str) -> None:
+async def complete(session: aiohttp.ClientSession, port: int, request_id: str, **headers: str) -> str:
+    """Return the name of the server that answered."""
     body = {"model": "m", "prompt": f"{request_id} " * 50, "max_tokens": 4, "stream": True}
     url = f"http://127.0.0.1:{port}/v1/completions"
     async with session.post(url, json=body, headers={"x-request-id": request_id, **headers}) as response:
         assert response.status == 200
         await response.read()
+        return response.headers["x-inference-pod"]
 
 
 async def decision(session: aiohttp.ClientSession, port: int, request_id: str) -> dict[str, Any]:
@@ -71,6 +76,13 @@ async def decision(session: aiohttp.ClientSession, port: int, request_id: str) -
     async with session.get(f"http://127.0.0.1:{port}/debug/decisions", params=query) as response:
         found = (await response.json())["decisions"]
     return dict(found[0]) if found else {}
+
+
+def write_list(file: Path, url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    draft = file.with_suffix(".draft")
+    draft.write_text(f"endpoints:\n- {{address: {host}, port: {port}}}\n")
+    draft.replace(file)
 
 
 async def decide(session: aiohttp.ClientSession, ports: Sequence[int], request_id: str, **headers: str) -> Any:
@@ -89,7 +101,7 @@ async def until_predicted(session: aiohttp.ClientSession, ports: Sequence[int], 
     raise AssertionError
 
 
-async def test_servers_that_run_get_requests_by_prediction_also_after_a_restart(
+async def test_servers_get_requests_by_prediction_also_after_a_restart_and_leave_by_a_file(
     servers: list[str], tmp_path: Path
 ) -> None:
     ports = free_ports(2)
@@ -102,10 +114,17 @@ async def test_servers_that_run_get_requests_by_prediction_also_after_a_restart(
                 while not (own := await decide(session, ports, "own", **{"x-slo-ttft-ms": "900"})):
                     pass
             assert own["slo_ttft_ms"] == 900
-        async with up(servers, tmp_path, ports):
+        listed = json.loads((tmp_path / "endpoints.json").read_text())["endpoints"]
+        assert [f"http://{one['address']}:{one['port']}" for one in listed] == servers
+        assert {one["labels"]["llm-d.ai/engine-type"] for one in listed} == {"vllm"}
+
+        file = tmp_path / "own.yaml"
+        write_list(file, servers[0])
+        async with up(["--endpoints-file", str(file)], tmp_path, ports):
             sent, found = await until_predicted(session, ports, "again")
             assert sent < FEWEST_ROWS, "these rows are too few for new models"
             assert (found["slo_ttft_ms"], found["profile"]) == (800, "slo"), "the request brought no objective"
-    listed = json.loads((tmp_path / "endpoints.json").read_text())["endpoints"]
-    assert [f"http://{one['address']}:{one['port']}" for one in listed] == servers
-    assert {one["labels"]["llm-d.ai/engine-type"] for one in listed} == {"vllm"}
+            write_list(file, servers[1])
+            async with asyncio.timeout(PATIENCE_S):
+                while await complete(session, ports[0], "moved") != "slow":
+                    pass
