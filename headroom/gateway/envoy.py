@@ -112,8 +112,8 @@ def bootstrap(
         listed = [] if isinstance(servers, Path) else servers
         upstreams += [clusters.balanced_cluster(name, listed) for name in clusters.BALANCING]
     config = Bootstrap(
-        # Envoy asks for a name before it reads a file of servers.
-        node=Node(id="headroom", cluster="headroom"),
+        # Envoy wants a name of its own before it reads a file of servers.
+        node=Node(id="headroom", cluster="headroom") if isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
             listeners=[_listener(host, port, _connection_manager(processor, _routes(bypass), defaults or {}))],

@@ -22,9 +22,6 @@ from tests.live import PATIENCE_S, live
 
 pytestmark = pytest.mark.slow
 
-# The trainer's default.
-FEWEST_ROWS = 100
-
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[str]]:
@@ -90,14 +87,22 @@ async def decide(session: aiohttp.ClientSession, ports: Sequence[int], request_i
     return await decision(session, ports[1], request_id)
 
 
-async def until_predicted(session: aiohttp.ClientSession, ports: Sequence[int], name: str) -> tuple[int, Any]:
-    """Send requests until one is predicted. Return their number, and its decision."""
+async def served_generation(session: aiohttp.ClientSession, running: psutil.Process) -> int:
+    """Return the generation that the prediction server of a running `headroom up` serves."""
+    [command] = [child.cmdline() for child in running.children() if "predictor" in child.cmdline()]
+    port = command[command.index("--port") + 1]
+    async with session.get(f"http://127.0.0.1:{port}/status") as response:
+        return int((await response.json())["generation"])
+
+
+async def until_predicted(session: aiohttp.ClientSession, ports: Sequence[int], name: str) -> Any:
+    """Send requests until one is predicted. Return its decision."""
     async with asyncio.timeout(PATIENCE_S):
         for sent in count(0, 10):
             found = await asyncio.gather(*(decide(session, ports, f"{name}{sent + index}") for index in range(10)))
             predicted = [one for one in found if one.get("prediction") and not one["prediction_error"]]
             if predicted:
-                return sent + 10, predicted[0]
+                return predicted[0]
     raise AssertionError
 
 
@@ -120,9 +125,10 @@ async def test_servers_get_requests_by_prediction_also_after_a_restart_and_leave
 
         file = tmp_path / "own.yaml"
         write_list(file, servers[0])
-        async with up(["--endpoints-file", str(file)], tmp_path, ports):
-            sent, found = await until_predicted(session, ports, "again")
-            assert sent < FEWEST_ROWS, "these rows are too few for new models"
+        kept = json.loads((tmp_path / "models" / "current.json").read_text())["generation"]
+        async with up(["--endpoints-file", str(file)], tmp_path, ports) as running:
+            assert await served_generation(session, running) >= kept, "before the first request"
+            found = await until_predicted(session, ports, "again")
             assert (found["slo_ttft_ms"], found["profile"]) == (800, "slo"), "the request brought no objective"
             write_list(file, servers[1])
             async with asyncio.timeout(PATIENCE_S):
