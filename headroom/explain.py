@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from headroom.terminal import printable
 from headroom.wording import in_words
 
 _TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ def explain(request_id: str, url: str, token_file: Path | None, ca_file: Path | 
         click.echo(json.dumps(decisions[0], indent=2))
         return
     for line in in_words(decisions[0]):
-        click.echo(_printable(line))
+        click.echo(printable(line))
 
 
 def _get(url: str, token_file: Path | None, ca_file: Path | None) -> Any:
@@ -58,11 +59,6 @@ def _get(url: str, token_file: Path | None, ca_file: Path | None) -> Any:
         raise click.ClickException(f"can't reach the picker at {url}: {error.reason}; --url names it") from error
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{url} is no page of a picker's metrics port: {error}") from error
-
-
-def _printable(line: str) -> str:
-    """Return the line without characters that control a terminal: clients name models and requests."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def _problem(error: urllib.error.HTTPError) -> str:

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from headroom.servers.api_key import read_api_key
 from headroom.servers.look import Looked, look_at
+from headroom.terminal import printable
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -31,7 +33,7 @@ def look(urls: tuple[str, ...], api_key_file: Path | None, ca_file: Path | None,
     It reads their models, version and metrics, and asks each for one token. The exit status is 1 if a server can't be
     used.
     """
-    found = asyncio.run(look_at_all(urls, _key(api_key_file), ca_file, asks=ask))
+    found = asyncio.run(look_at_all(urls, read_api_key(api_key_file), ca_file, asks=ask))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
     else:
@@ -56,10 +58,10 @@ def show(found: Sequence[Looked], console: Console) -> None:
     heads = ("engine", "models", "adapters", "streams count tokens", "metrics lack")
     table = Table(Column("server", overflow="fold"), *heads, title="servers")
     for one in found:
-        table.add_row(*(escape(_printable(text)) for text in _cells(one)))
+        table.add_row(*(escape(printable(text)) for text in _cells(one)))
     console.print(table)
     for line in advice(found):
-        console.print(_printable(line), markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
 
 
 def advice(found: Sequence[Looked]) -> Iterator[str]:
@@ -79,18 +81,3 @@ def _cells(one: Looked) -> list[str]:
     counts = {True: "yes", False: "no", None: "not tried"}[one.counts_tokens]
     engine = f"{one.engine or 'unknown'} {one.version}".rstrip()
     return [one.url, engine, ", ".join(one.models), ", ".join(one.adapters) or "-", counts, ", ".join(one.missing)]
-
-
-def _printable(text: str) -> str:
-    """Return the text without characters that control a terminal: servers name their models."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _key(file: Path | None) -> str:
-    """Read the API key. It is never an argument, since other users of a machine see those."""
-    if file is None:
-        return ""
-    key = file.read_text().strip()
-    if not key or not key.isprintable() or not key.isascii():
-        raise click.ClickException(f"{file} holds no API key: expected one line of text")
-    return key

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from headroom.servers.api_key import read_api_key
 from lab.bench.figures import report, write
 from lab.calibration.exceptions import MeasureError
 from lab.calibration.server import measure
@@ -16,8 +17,6 @@ from lab.calibration.server.client import HttpServer
 from lab.calibration.server.guard import Guard
 from simulator.calibration_file import OPTIONAL, Calibration, format_calibration
 from simulator.hardware import measured_hardware
-
-_MOST_KEY_BYTES = 16_384
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -79,7 +78,7 @@ def calibrate(
     if out.suffix != ".csv":
         raise click.UsageError("--out must end in .csv, since the simulator knows files by that")
     given = measure.Given(max_num_seqs, max_num_batched_tokens, most_batch, minutes * 60, max_noise / 100)
-    server = HttpServer(url, model, api_key=_read_key(api_key_file), ca_file=ca_file, read_s=timeout)
+    server = HttpServer(url, model, api_key=read_api_key(api_key_file), ca_file=ca_file, read_s=timeout)
     try:
         calibration, figures = asyncio.run(measure_server(server, given, gpu, patience))
     except MeasureError as error:
@@ -135,16 +134,3 @@ def _figures(calibration: Calibration) -> dict[str, float]:
         if batch <= calibration.limits["max_num_seqs"]:
             figures[f"decode_{batch}x1024_ms"] = cost.dense_ms(batch) + cost.decode_attention_ms(batch, batch * 1024)
     return figures
-
-
-def _read_key(file: Path | None) -> str:
-    """Read the API key. It is never an argument, since other users of a machine see those."""
-    if file is None:
-        return ""
-    try:
-        key = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"can't read {file}: {error}") from error
-    if not key or len(key) > _MOST_KEY_BYTES or not key.isprintable() or not key.isascii():
-        raise click.ClickException(f"{file} holds no API key: expected one line of text")
-    return key
