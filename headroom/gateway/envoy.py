@@ -60,6 +60,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from headroom.gateway import clusters
+from headroom.gateway.client_port import ClientPort, key_filters, refusals, transport_socket
 
 FailureMode = Literal["open", "closed"]
 
@@ -69,6 +70,7 @@ ROUND_ROBIN = "round-robin"
 _SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 _BUFFER_BYTES = 32 << 20
 _NO_TIMEOUT = timedelta(0)
+_CLIENTS = ClientPort()
 
 
 def binary() -> Path:
@@ -90,8 +92,7 @@ def bootstrap(
     message_timeout_s: float = 0.2,
     health_checking: bool = True,
     bypass: bool = False,
-    host: str = "127.0.0.1",
-    defaults: Mapping[str, str] | None = None,
+    clients: ClientPort = _CLIENTS,
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
@@ -103,8 +104,7 @@ def bootstrap(
     - `health_checking`: the picker must run with the flag of that name.
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
-    - `host`: the address at which clients are served.
-    - `defaults`: headers for requests that don't bring them, such as objectives.
+    - `clients`: what is asked of clients at `port`, and added to their requests.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -116,34 +116,35 @@ def bootstrap(
         node=Node(id="headroom", cluster="headroom") if isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(host, port, _connection_manager(processor, _routes(bypass), defaults or {}))],
+            listeners=[_listener(clients, port, _connection_manager(processor, _routes(bypass), clients))],
             clusters=upstreams,
         ),
     )
     return config.to_json(indent=2)
 
 
-def _listener(host: str, port: int, manager: HttpConnectionManager) -> Listener:
+def _listener(clients: ClientPort, port: int, manager: HttpConnectionManager) -> Listener:
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",
-        address=clusters.address(host, port),
-        filter_chains=[FilterChain(filters=[network_filter])],
+        address=clusters.address(clients.host, port),
+        filter_chains=[FilterChain(filters=[network_filter], transport_socket=transport_socket(clients))],
         per_connection_buffer_limit_bytes=_BUFFER_BYTES,
     )
 
 
 def _connection_manager(
-    processor: ExternalProcessor, routes: list[Route], defaults: Mapping[str, str]
+    processor: ExternalProcessor, routes: list[Route], clients: ClientPort
 ) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="inference",
         stream_idle_timeout=_NO_TIMEOUT,
         http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
-        early_header_mutation_extensions=[_early_headers(defaults)],
+        early_header_mutation_extensions=[_early_headers(clients.defaults)],
         route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
-        local_reply_config=LocalReplyConfig(mappers=[_picker_failure()]),
+        local_reply_config=LocalReplyConfig(mappers=[_picker_failure(), *refusals(clients)]),
         http_filters=[
+            *key_filters(clients),
             HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor)),
             HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
         ],

@@ -11,14 +11,17 @@ import click
 from rich.console import Console
 
 from epp.exceptions import ConfigError
+from headroom.gateway.client_port import ClientPort
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
+from headroom.servers.api_key import read_api_key
 from headroom.servers.command import look_at_all, show
-from headroom.up.parts import Settings, parts, write_discovered
+from headroom.up.parts import Settings, objective_headers, parts, write_discovered
 from headroom.up.pool import Place, listed_places, places
 from serving.watched_file import POLL_S, file_stamp
 
 _PORT = click.IntRange(1, 65535)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MS = click.FloatRange(0, min_open=True)
 # A part that ends starts again after this time.
 _RESTART_S = 1.0
@@ -38,6 +41,11 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option("--page-port", default=9090, type=_PORT, help="Port of /metrics and /debug, on this machine only.")
 @click.option("--ttft-ms", type=_MS, help="Objective of requests that bring none: time to first token.")
 @click.option("--tpot-ms", type=_MS, help="Objective of requests that bring none: time per output token.")
+@click.option("--tls-cert", type=_FILE, help="Certificates in PEM format, to serve clients over TLS.")
+@click.option("--tls-key", type=_FILE, help="The certificate's private key in PEM format.")
+@click.option(
+    "--api-key-file", type=_FILE, help="File with the key that clients must send. It is passed on to the servers."
+)
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -55,6 +63,9 @@ def up(
     page_port: int,
     ttft_ms: float | None,
     tpot_ms: float | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    api_key_file: Path | None,
     state: Path | None,
     predictors: int | None,
     embedded: bool,
@@ -70,17 +81,23 @@ def up(
         raise click.UsageError("--embedded needs no --predictors")
     if bool(urls) == bool(endpoints_file):
         raise click.UsageError("expected URLS of servers, or --endpoints-file")
+    if bool(tls_cert) != bool(tls_key):
+        raise click.UsageError("--tls-cert and --tls-key need each other")
     folder = state or _state_folder()
     settings = Settings(
         pool=_listed(endpoints_file) if endpoints_file else places(urls),
         listed=endpoints_file and endpoints_file.absolute(),
         state=folder,
-        host=host,
+        clients=ClientPort(
+            host=host,
+            certificate=tls_cert and tls_cert.absolute(),
+            private_key=tls_key and tls_key.absolute(),
+            api_key=read_api_key(api_key_file),
+            defaults=objective_headers(ttft_ms, tpot_ms),
+        ),
         port=port,
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
     )
     console = Console(stderr=True)
     try:
@@ -94,7 +111,8 @@ async def _run(settings: Settings, console: Console) -> None:
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    looked = await look_at_all([f"http://{place.address}" for place in settings.pool], "", None, asks=True)
+    addresses = [f"http://{place.address}" for place in settings.pool]
+    looked = await look_at_all(addresses, settings.clients.api_key, None, asks=True)
     show(looked, console)
     pool = [replace(place, engine=one.engine) for place, one in zip(settings.pool, looked, strict=True)]
     settings = replace(settings, pool=pool)
@@ -105,7 +123,8 @@ async def _run(settings: Settings, console: Console) -> None:
         # Envoy asks the picker at once whether it serves, and sends requests past it until it does.
         await supervisor.start(started[:-1], lambda name: None)
         await supervisor.start(started[-1:], lambda name: None)
-        tell(f"clients: http://{settings.host}:{settings.port}/v1")
+        scheme = "https" if settings.clients.certificate else "http"
+        tell(f"clients: {scheme}://{settings.clients.host}:{settings.port}/v1")
         tell(f"metrics: http://127.0.0.1:{settings.page_port}/metrics; a decision in words: headroom explain")
         await _follow(settings, tell)
     finally:

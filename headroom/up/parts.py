@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headroom.gateway import clusters, envoy
+from headroom.gateway.client_port import ClientPort
 from headroom.processes.ports import free_ports
 from headroom.processes.supervisor import Part
 from headroom.servers.look import METRICS_PATHS
@@ -24,30 +25,28 @@ _PAGE_ELSEWHERE = "trtllm-serve"
 class Settings:
     """What the user says. Without `predictors`, the picker predicts in its own process.
 
-    `state` keeps models, samples, logs and configuration. Objectives are for requests that bring none. `listed` is the
-    file that lists the servers, if it is the user's own: picker and Envoy follow its changes.
+    `state` keeps models, samples, logs and configuration. `listed` is the file that lists the servers, if it is the
+    user's own: picker and Envoy follow its changes.
     """
 
     pool: Sequence[Place]
     listed: Path | None
     state: Path
-    host: str
+    clients: ClientPort
     port: int
     page_port: int
     predictors: int
-    ttft_ms: float | None
-    tpot_ms: float | None
 
     @property
     def store(self) -> Path:
         return self.state / "models"
 
-    @property
-    def default_headers(self) -> dict[str, str]:
-        """The headers of requests that bring none."""
-        given = {"x-slo-ttft-ms": self.ttft_ms, "x-slo-tpot-ms": self.tpot_ms}
-        headers = {name: f"{ms:g}" for name, ms in given.items() if ms is not None}
-        return headers | {"x-prediction-based-scheduling": "true"} if headers else {}
+
+def objective_headers(ttft_ms: float | None, tpot_ms: float | None) -> dict[str, str]:
+    """Return the headers by which a request has these objectives and is routed by prediction."""
+    given = {"x-slo-ttft-ms": ttft_ms, "x-slo-tpot-ms": tpot_ms}
+    headers = {name: f"{ms:g}" for name, ms in given.items() if ms is not None}
+    return headers | {"x-prediction-based-scheduling": "true"} if headers else {}
 
 
 def parts(settings: Settings) -> list[Part]:
@@ -112,15 +111,16 @@ def write_discovered(state: Path, pool: Sequence[Place]) -> Path:
 
 def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
     file = settings.state / "envoy.json"
+    # It has the clients' API key.
+    file.touch(mode=0o600)
     file.write_text(
         envoy.bootstrap(
-            host=settings.host,
             port=settings.port,
             admin_port=admin_port,
             picker_port=picker_port,
             servers=write_discovered(settings.state, settings.pool),
             message_timeout_s=_MESSAGE_TIMEOUT_S,
-            defaults=settings.default_headers,
+            clients=settings.clients,
         )
     )
     command = [str(envoy.binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id"]

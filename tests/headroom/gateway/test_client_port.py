@@ -1,0 +1,84 @@
+"""A real Envoy asks clients for what its configuration says, and the openai client understands its refusal."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from epp.extproc.tls import self_signed
+from headroom.gateway import clusters, envoy
+from headroom.gateway.client_port import ClientPort
+from headroom.processes.ports import free_ports
+from headroom.processes.supervisor import Part, Supervisor
+from simulator.app import create_app
+from simulator.config import Config
+from simulator.hardware import PRESETS
+from tests.live import live
+
+pytestmark = pytest.mark.slow
+
+BODY = {"model": "m", "prompt": "hello", "max_tokens": 1}
+
+
+@asynccontextmanager
+async def gateway(folder: Path, clients: ClientPort) -> AsyncIterator[str]:
+    """Run Envoy without a picker in front of a simulated server. It sends requests on without one."""
+    port, admin_port, nobody = free_ports(3)
+    config = Config(host="", port=0, name="pod", model="m", hardware=PRESETS["fast"], speed_factor=40)
+    supervisor = Supervisor(folder, lambda name: None)
+    with live(create_app(config)) as server:
+        host, _, server_port = server.removeprefix("http://").partition(":")
+        listed, file = folder / "servers.json", folder / "envoy.json"
+        listed.write_text(clusters.discovered([(host, int(server_port))]))
+        file.write_text(
+            envoy.bootstrap(port=port, admin_port=admin_port, picker_port=nobody, servers=listed, clients=clients)
+        )
+        command = [str(envoy.binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id"]
+        part = Part("envoy", command, [port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)
+        try:
+            await supervisor.start([part], lambda name: None)
+            yield f"{'https' if clients.certificate else 'http'}://127.0.0.1:{port}/v1/completions"
+        finally:
+            await supervisor.stop()
+
+
+async def test_a_key_is_asked_for_in_openais_words(tmp_path: Path) -> None:
+    async with gateway(tmp_path, ClientPort(api_key="right")) as url, aiohttp.ClientSession() as session:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            async with session.post(url, json=BODY, headers=headers) as response:
+                assert response.status == 401
+                assert response.content_type == "application/json"
+                assert (await response.json())["error"]["code"] == "invalid_api_key"
+        async with session.post(url, json=BODY, headers={"authorization": "Bearer right"}) as response:
+            assert response.status == 200
+            assert (await response.json())["choices"]
+
+
+async def test_clients_are_served_over_tls(tmp_path: Path) -> None:
+    key, certificate = self_signed()
+    (tmp_path / "tls.crt").write_bytes(certificate)
+    (tmp_path / "tls.key").write_bytes(key)
+    clients = ClientPort(certificate=tmp_path / "tls.crt", private_key=tmp_path / "tls.key")
+    async with gateway(tmp_path, clients) as url, aiohttp.ClientSession() as session:
+        async with session.post(url, json=BODY, ssl=False) as response:
+            assert response.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(url.replace("https:", "http:"), json=BODY)
+
+
+async def test_servers_change_with_the_file(tmp_path: Path) -> None:
+    async with gateway(tmp_path, ClientPort()) as url, aiohttp.ClientSession() as session:
+        draft = tmp_path / "draft"
+        draft.write_text(clusters.discovered([]))
+        draft.replace(tmp_path / "servers.json")
+        async with asyncio.timeout(60):
+            while True:
+                async with session.post(url, json=BODY) as response:
+                    if response.status == 503:
+                        break
+    assert json.loads((tmp_path / "servers.json").read_text())["resources"]
