@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 # Seconds between SIGTERM and SIGKILL.
 _STOP_S = 8.0
+# A part that lived for less than this has ended at once.
+_SHORT_LIFE_S = 10.0
+_LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Supervisor:
     """Runs parts, each with its own log in `folder`. `on_loss` is called with the name of a lost part.
 
     Lost are redundant parts that a signal killed. With `restart_s`, every part that ends after it was ready is lost,
-    and starts again after that many seconds.
+    and starts again after that many seconds. A part that ends again and again has longer and longer pauses.
     """
 
     def __init__(self, folder: Path, on_loss: Callable[[str], None], restart_s: float | None = None) -> None:
@@ -50,6 +53,7 @@ class Supervisor:
         self._on_loss = on_loss
         self._restart_s = restart_s
         self._were_ready: set[str] = set()
+        self._paused_s: dict[str, float] = {}
         self._parts: dict[str, Part] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -143,10 +147,12 @@ class Supervisor:
         self._watchers.append(asyncio.create_task(self._watch(part, process)))
 
     async def _watch(self, part: Part, process: asyncio.subprocess.Process) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         status = await process.wait()
         if self._restart_s is not None and part.name in self._were_ready:
             self._on_loss(part.name)
-            await asyncio.sleep(self._restart_s)
+            await asyncio.sleep(self._pause_s(part.name, loop.time() - began_s))
             await self._start(part)
         elif part.redundant and status < 0:
             self._on_loss(part.name)
@@ -154,6 +160,13 @@ class Supervisor:
             self._failed.set_exception(
                 LoopError(f"{part.name} ended with status {status}{self._last_log_line(part.name)}")
             )
+
+    def _pause_s(self, name: str, lived_s: float) -> float:
+        """Return the time until a lost part starts again: longer each time, for a part that ends at once."""
+        first_s = self._restart_s or 0.0
+        before_s = self._paused_s.get(name, 0.0) if lived_s < _SHORT_LIFE_S else 0.0
+        self._paused_s[name] = min(max(first_s, 2 * before_s), _LONGEST_PAUSE_S)
+        return self._paused_s[name]
 
     def _last_log_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()

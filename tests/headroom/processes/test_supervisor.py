@@ -47,3 +47,9 @@ async def test_a_part_that_ends_before_it_is_ready_is_an_error(tmp_path: Path) -
             await supervisor.start([part("raise SystemExit('no such disk')")], lambda name: None)
     finally:
         await supervisor.stop()
+
+
+async def test_a_part_that_ends_at_once_has_longer_and_longer_pauses(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, lambda name: None, restart_s=1.0)
+    pauses_s = [supervisor._pause_s("part", lived_s) for lived_s in (60, 1, 1, 1, 1, 1, 1, 60)]
+    assert pauses_s == [1, 2, 4, 8, 16, 30, 30, 1]
