@@ -33,7 +33,7 @@ class TrainerProcess:
         self.stage = "ingest"
         self.stages = Counter[str]()
         self.log = ""
-        self._is_killed = False
+        self.is_killed = False
         self.on_stage: Callable[[str], None] = lambda stage: None
         command = [sys.executable, "-m", "trainer", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--model-store", str(folder / "store"), "--sample-journal", str(folder / "journal")]
@@ -62,7 +62,7 @@ class TrainerProcess:
 
     def send_kill(self) -> None:
         """Kill it and return at once."""
-        self._is_killed = True
+        self.is_killed = True
         self._process.kill()
 
     def kill(self) -> None:
@@ -85,7 +85,7 @@ class TrainerProcess:
             self.log += line
             match = _STAGE.search(line)
             # The fitter goes on for a while when the trainer is gone.
-            if match and not (self._is_killed and match[1] in FITTERS_STAGES):
+            if match and not (self.is_killed and match[1] in FITTERS_STAGES):
                 self.stage = match[1]
                 self.stages[self.stage] += 1
                 self.on_stage(self.stage)

