@@ -92,7 +92,18 @@ async def served_generation(session: aiohttp.ClientSession, running: psutil.Proc
     [command] = [child.cmdline() for child in running.children() if "predictor" in child.cmdline()]
     port = command[command.index("--port") + 1]
     async with session.get(f"http://127.0.0.1:{port}/status") as response:
-        return int((await response.json())["generation"])
+        return int((await response.json())["generation"] or 0)
+
+
+async def until_learnt(session: aiohttp.ClientSession, port: int, running: psutil.Process) -> None:
+    """Send requests until there are models. None asks for a prediction: a picker waits after one that failed."""
+    async with asyncio.timeout(PATIENCE_S):
+        for sent in count(0, 10):
+            names = [f"learn{sent + index}" for index in range(10)]
+            default = {"x-prediction-based-scheduling": "false"}
+            await asyncio.gather(*(complete(session, port, name, **default) for name in names))
+            if await served_generation(session, running):
+                return
 
 
 async def until_predicted(session: aiohttp.ClientSession, ports: Sequence[int], name: str) -> Any:
@@ -114,6 +125,7 @@ async def test_servers_get_requests_by_prediction_also_after_a_restart_and_leave
         async with up(servers, tmp_path, ports) as running:
             names = [child.cmdline()[2] for child in running.children() if "-m" in child.cmdline()]
             assert sorted(names) == ["epp", "predictor", "trainer"]
+            await until_learnt(session, ports[0], running)
             await until_predicted(session, ports, "r")
             async with asyncio.timeout(PATIENCE_S):
                 while not (own := await decide(session, ports, "own", **{"x-slo-ttft-ms": "900"})):
