@@ -51,8 +51,9 @@ def export(models: Sequence[Model], spec: GraphSpec, metadata: dict[str, str]) -
         name = spec.outputs[position].name
         part = models[position].graph(_ALL, f"{name}_fitted")
         # What models share is in the part of each of them.
-        constants += [one for one in part.constants if one.name not in {other.name for other in constants}]
-        nodes += [one for one in part.nodes if one.output[0] not in {other.output[0] for other in nodes}]
+        named, made = {one.name for one in constants}, {one.output[0] for one in nodes}
+        constants += [one for one in part.constants if one.name not in named]
+        nodes += [one for one in part.nodes if one.output[0] not in made]
         nodes += _output_nodes(name, below, spec)
         below = name
     if spec.floor is not None:

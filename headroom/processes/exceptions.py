@@ -1,5 +1,5 @@
-"""The loop's exceptions."""
+"""The exception of commands that run processes."""
 
 
 class LoopError(Exception):
-    """The loop can't start or continue; the text is the one line that the user sees."""
+    """A process can't start or go on; the text is the one line that the user sees."""

@@ -11,13 +11,14 @@ import click
 from rich.console import Console
 
 from epp.exceptions import ConfigError
+from epp.pool.endpoint_list import ListedEndpoint
 from headroom.gateway.client_port import ClientPort
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from headroom.servers.api_key import read_api_key
 from headroom.servers.command import look_at_all, show
 from headroom.up.parts import Settings, objective_headers, parts, write_discovered
-from headroom.up.pool import Place, listed_places, places
+from headroom.up.pool import listed_places, places, with_engine
 from serving.watched_file import POLL_S, file_stamp
 
 _PORT = click.IntRange(1, 65535)
@@ -33,7 +34,7 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.argument("urls", nargs=-1)
 @click.option(
     "--endpoints-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="File that lists the servers instead, as the picker's flag of that name; its changes are followed.",
 )
 @click.option("--host", default="127.0.0.1", help="Address at which clients are served. 0.0.0.0: on all.")
@@ -114,7 +115,7 @@ async def _run(settings: Settings, console: Console) -> None:
     addresses = [f"http://{place.address}" for place in settings.pool]
     looked = await look_at_all(addresses, settings.clients.api_key, None, asks=True)
     show(looked, console)
-    pool = [replace(place, engine=one.engine) for place, one in zip(settings.pool, looked, strict=True)]
+    pool = [with_engine(place, one.engine) for place, one in zip(settings.pool, looked, strict=True)]
     settings = replace(settings, pool=pool)
     supervisor = Supervisor(settings.state, lambda name: tell(f"{name} ended and starts again"), _RESTART_S)
     try:
@@ -136,7 +137,7 @@ async def _follow(settings: Settings, tell: Callable[[str], None]) -> None:
     if settings.listed is None:
         await asyncio.Event().wait()
         return
-    known, stamp = settings.pool, file_stamp(settings.listed)
+    count, stamp = len(settings.pool), file_stamp(settings.listed)
     while True:
         await asyncio.sleep(POLL_S)
         if (newest := file_stamp(settings.listed)) == stamp:
@@ -148,11 +149,11 @@ async def _follow(settings: Settings, tell: Callable[[str], None]) -> None:
             tell(f"the servers stay as they were: {error}")
             continue
         write_discovered(settings.state, pool)
-        tell(f"servers: {len(known)} before, {len(pool)} now")
-        known = pool
+        tell(f"servers: {count} before, {len(pool)} now")
+        count = len(pool)
 
 
-def _listed(file: Path) -> list[Place]:
+def _listed(file: Path) -> list[ListedEndpoint]:
     try:
         return listed_places(file)
     except ConfigError as error:

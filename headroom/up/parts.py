@@ -1,17 +1,20 @@
 """The processes of `headroom up`, with their ports and flags."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from epp.pool.endpoint_list import ListedEndpoint
+from epp.scraping.engines import ENGINE_LABELS
+from headroom.files import replace_file
 from headroom.gateway import clusters, envoy
 from headroom.gateway.client_port import ClientPort
 from headroom.processes.ports import free_ports
+from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
 from headroom.servers.look import METRICS_PATHS
-from headroom.up.pool import Place, endpoints_file
+from headroom.up.pool import endpoints_file
 from model_store.publication import CURRENT
 
 # All parts share this machine with each other, so the picker is slow at times.
@@ -29,7 +32,7 @@ class Settings:
     user's own: picker and Envoy follow its changes.
     """
 
-    pool: Sequence[Place]
+    pool: Sequence[ListedEndpoint]
     listed: Path | None
     state: Path
     clients: ClientPort
@@ -62,23 +65,20 @@ def parts(settings: Settings) -> list[Part]:
     ]
 
 
-def _python(name: str, ports: Sequence[int], ready: str, flags: Sequence[object]) -> Part:
-    # All processes share a few cores; more threads of numeric libraries would compete for them.
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", name.partition("-")[0], "--host", "127.0.0.1", *map(str, flags)]
-    return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env)
+def _python(name: str, module: str, ports: Sequence[int], ready: str, flags: Sequence[object]) -> Part:
+    return python_part(name, module, ports, ready, ["--host", "127.0.0.1", *flags])
 
 
 def _trainer(settings: Settings, port: int) -> Part:
     flags = ["--port", port, "--model-store", settings.store, "--sample-journal", settings.state / "samples"]
-    return _python("trainer", [port], "/healthz", flags)
+    return _python("trainer", "trainer", [port], "/healthz", flags)
 
 
 def _predictor(settings: Settings, number: int, port: int, training_url: str) -> Part:
     flags = ["--port", port, "--grpc-port", 0, "--model-store", settings.store, "--training-server-url", training_url]
     # If there are models, the first request waits for them. Without any, there will be none for some time.
     ready = "/readyz" if (settings.store / CURRENT).exists() else "/healthz"
-    return _python(f"predictor-{number}", [port], ready, flags)
+    return _python(f"predictor-{number}", "predictor", [port], ready, flags)
 
 
 def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: Sequence[str]) -> Part:
@@ -91,21 +91,19 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
-    if all(place.engine == _PAGE_ELSEWHERE for place in settings.pool):
+    if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]
     if urls:
         flags += ["--prediction-server-url", ",".join(urls)]
     else:
         flags += ["--latency-client", "embedded", "--model-store", settings.store]
-    return _python("epp", [*ports, settings.page_port], "/metrics", flags)
+    return _python("epp", "epp", [*ports, settings.page_port], "/metrics", flags)
 
 
-def write_discovered(state: Path, pool: Sequence[Place]) -> Path:
+def write_discovered(state: Path, pool: Sequence[ListedEndpoint]) -> Path:
     """Replace the file by which Envoy knows the servers, and return its path. Envoy notices a renamed file only."""
     file = state / "envoy-endpoints.json"
-    draft = file.with_suffix(".draft")
-    draft.write_text(clusters.discovered([(place.host, place.port) for place in pool]))
-    draft.replace(file)
+    replace_file(file, clusters.discovered([(place.host, place.port) for place in pool]))
     return file
 
 
@@ -123,5 +121,5 @@ def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
             clients=settings.clients,
         )
     )
-    command = [str(envoy.binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id"]
-    return Part("envoy", command, [settings.port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)
+    ports = [settings.port, admin_port]
+    return Part("envoy", envoy.command(file), ports, f"http://127.0.0.1:{admin_port}/ready", os.environ)

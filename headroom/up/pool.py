@@ -3,32 +3,18 @@
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
 from epp.exceptions import ConfigError
-from epp.pool.endpoint_list import parse_file
+from epp.pool.endpoint_list import ListedEndpoint, parse_file
 from epp.scraping.engines import ENGINE_LABELS
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A model server: its name and its numeric address. `engine` is what it runs, as far as that is known."""
-
-    name: str
-    host: str
-    port: int
-    engine: str = ""
-
-    @property
-    def address(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def places(urls: Sequence[str]) -> list[Place]:
+def places(urls: Sequence[str]) -> list[ListedEndpoint]:
     """Return the servers at these URLS. A click.UsageError names a URL that can't be used."""
     found = [_place(url) for url in urls]
     addresses = [place.address for place in found]
@@ -38,34 +24,34 @@ def places(urls: Sequence[str]) -> list[Place]:
     return found
 
 
-def listed_places(file: Path) -> list[Place]:
+def listed_places(file: Path) -> list[ListedEndpoint]:
     """Return the servers in an endpoints file of the picker. A ConfigError says what is wrong with it."""
     try:
-        return [Place(one.name, _resolved(one.host, one.port), one.port) for one in parse_file(file.read_bytes())]
+        return [replace(one, host=_resolved(one.host, one.port)) for one in parse_file(file.read_bytes())]
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
 
-def endpoints_file(pool: Sequence[Place]) -> str:
+def endpoints_file(pool: Sequence[ListedEndpoint]) -> str:
     """Return the content of the picker's endpoints file."""
     return json.dumps(
         {
             "endpoints": [
-                {"name": place.name, "address": place.host, "port": place.port, "labels": _labels(place)}
+                {"name": place.name, "address": place.host, "port": place.port, "labels": place.labels}
                 for place in pool
             ]
         }
     )
 
 
-def _labels(place: Place) -> dict[str, str]:
-    """Return the label by which the picker knows whose metrics to expect."""
-    return {ENGINE_LABELS[0]: place.engine} if place.engine else {}
+def with_engine(place: ListedEndpoint, engine: str) -> ListedEndpoint:
+    """Return the server with the label by which the picker knows whose metrics to expect, if the engine is known."""
+    return replace(place, labels={ENGINE_LABELS[0]: engine}) if engine else place
 
 
-def _place(url: str) -> Place:
+def _place(url: str) -> ListedEndpoint:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -76,7 +62,7 @@ def _place(url: str) -> Place:
     if parts.scheme != "http" or not host or parts.path.strip("/"):
         raise click.UsageError(f"{url} is no URL of a server: expected http://HOST:PORT")
     try:
-        return Place(f"{host}:{port or 80}", _resolved(host, port or 80), port or 80)
+        return ListedEndpoint(f"{host}:{port or 80}", _resolved(host, port or 80), port or 80)
     except ConfigError as error:
         raise click.UsageError(f"{url}: {error}") from error
 

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import aiohttp
 
+from headroom.files import replace_file
 from headroom.processes.exceptions import LoopError
-from lab.loop.stack import StackConfig, replace_file
+from lab.loop.stack import StackConfig
 
 # Seconds to wait until the picker applies a configuration. It reads its file once a second.
 _APPLIED_S = 20.0

@@ -2,14 +2,15 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epp.scheduling.configuration.config import DEFAULT_CONFIG
+from headroom.files import replace_file
 from headroom.gateway import envoy
 from headroom.processes.ports import free_ports
+from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
 
 ROOT = Path(__file__).parents[2]
@@ -141,25 +142,10 @@ def write_endpoints(config: StackConfig, indices: Iterable[int]) -> None:
     replace_file(config.endpoints_file, json.dumps({"endpoints": listed}))
 
 
-def replace_file(file: Path, text: str) -> None:
-    """Replace a watched file at once, so that nobody reads a part of the text."""
-    draft = file.with_suffix(".draft")
-    draft.write_text(text)
-    draft.rename(file)
-
-
 def _python(
-    name: str,
-    module: str,
-    ports: Sequence[int],
-    ready: str,
-    flags: Sequence[object],
-    redundant: bool = False,
+    name: str, module: str, ports: Sequence[int], ready: str, flags: Sequence[object], redundant: bool = False
 ) -> Part:
-    # All processes share a few cores; more threads of numeric libraries would compete for them.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *map(str, flags)]
-    return Part(name, command, ports, f"http://127.0.0.1:{ports[-1]}{ready}", env, redundant)
+    return python_part(name, module, ports, ready, flags, redundant=redundant, env={"PYTHONPATH": str(ROOT)})
 
 
 def _servers(config: StackConfig) -> list[Part]:
@@ -221,9 +207,7 @@ def _envoy(config: StackConfig) -> Part:
             bypass=True,
         )
     )
-    command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning"]
-    # Several Envoys on a machine must not share memory for hot restarts; a dynamic base id separates them.
-    command += ["--use-dynamic-base-id"]
+    command = envoy.command(file, "--concurrency", "1")
     return Part(
         "envoy", command, [ports.envoy, ports.envoy_admin], f"http://127.0.0.1:{ports.envoy_admin}/ready", os.environ
     )

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 
-from lab.loop.stack import StackConfig, replace_file, write_endpoints
+from headroom.files import replace_file
+from lab.loop.stack import StackConfig, write_endpoints
 
 # Seconds that an endpoint stays away, and that all stay in the pool.
 _AWAY_S, _ALL_S = 1.0, 2.0

@@ -159,7 +159,7 @@ def _picker(folder: Path, grpc_port: int, health_port: int, metrics_port: int, f
 def _envoy(folder: Path, port: int, admin_port: int, config: dict[str, Any]) -> Part:
     file = folder / "envoy.json"
     file.write_text(json.dumps(config))
-    command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"]
+    command = envoy.command(file, "--concurrency", "1")
     return Part("envoy", command, [port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)
 
 

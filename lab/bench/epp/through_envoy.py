@@ -149,7 +149,7 @@ def _gateway(picker: str, servers: Sequence[str], *, full_duplex: bool = False) 
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "envoy.json", Path(folder) / "envoy.log"
         file.write_text(config)
-        command = [str(envoy.binary()), "-c", str(file), "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"]
+        command = envoy.command(file, "--concurrency", "1")
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:

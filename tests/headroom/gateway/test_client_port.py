@@ -38,8 +38,9 @@ async def gateway(folder: Path, clients: ClientPort) -> AsyncIterator[str]:
         file.write_text(
             envoy.bootstrap(port=port, admin_port=admin_port, picker_port=nobody, servers=listed, clients=clients)
         )
-        command = [str(envoy.binary()), "-c", str(file), "-l", "warning", "--use-dynamic-base-id"]
-        part = Part("envoy", command, [port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ)
+        part = Part(
+            "envoy", envoy.command(file), [port, admin_port], f"http://127.0.0.1:{admin_port}/ready", os.environ
+        )
         try:
             await supervisor.start([part], lambda name: None)
             yield f"{'https' if clients.certificate else 'http'}://127.0.0.1:{port}/v1/completions"

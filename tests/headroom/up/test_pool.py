@@ -3,9 +3,9 @@
 import click
 import pytest
 
-from epp.pool.endpoint_list import parse_file
+from epp.pool.endpoint_list import ListedEndpoint, parse_file
 from epp.scraping.engines import ENGINE_LABELS
-from headroom.up.pool import Place, endpoints_file, places
+from headroom.up.pool import endpoints_file, places, with_engine
 
 
 def test_names_are_resolved_and_kept_as_names() -> None:
@@ -15,7 +15,8 @@ def test_names_are_resolved_and_kept_as_names() -> None:
 
 
 def test_the_picker_reads_what_is_written_for_it() -> None:
-    pool = [Place("gpu1:8000", "10.0.0.1", 8000, "sglang"), Place("gpu2:8000", "::1", 8000)]
+    first, second = ListedEndpoint("gpu1:8000", "10.0.0.1", 8000), ListedEndpoint("gpu2:8000", "::1", 8000)
+    pool = [with_engine(first, "sglang"), with_engine(second, "")]
     first, second = parse_file(endpoints_file(pool).encode())
     assert (first.name, first.address, first.labels) == ("gpu1:8000", "10.0.0.1:8000", {ENGINE_LABELS[0]: "sglang"})
     assert (second.address, second.labels) == ("[::1]:8000", {})
