@@ -55,11 +55,16 @@ _NICENESS = 5
 
 @dataclass(frozen=True, slots=True)
 class _PreviousFit:
-    """A target's previous models, which a fit can extend, and the seconds per row of the last whole fit."""
+    """A target's previous models, which a fit can extend.
+
+    `whole_s_per_row`: the seconds per row of the last whole fit. `had_doubts`: the last fit doubted rows, so the next
+    one most likely will.
+    """
 
     models: Sequence[Model]
     settings: FitSettings
     whole_s_per_row: float
+    had_doubts: bool
 
     def should_extend(self, rows: int, settings: JobSettings) -> bool:
         """Return true if a whole fit of `rows` rows would exceed the budget and the models may still grow."""
@@ -130,14 +135,20 @@ class Fitter:
         """Fit from scratch, or extend the previous models if that would take too long."""
         training = training_of(name, train, settings.fit, _weights(name, train, began_at, settings.weigh_prefixes))
         last, rows = self._last.get(name), len(train)
-        if last is not None and not last.should_extend(rows, settings):
-            last = None
+        extended = last if last is not None and last.should_extend(rows, settings) else None
         started_at = time.perf_counter()
-        judged = train.arrival >= began_at
-        limits = limits_of(name, settings.allowed_outliers)
-        found = robust_fit(training, train, judged, settings.fit, limits, last.models if last else ())
+        found = robust_fit(
+            training,
+            train,
+            train.arrival >= began_at,
+            settings.fit,
+            limits_of(name, settings.allowed_outliers),
+            extended.models if extended else (),
+            expects_doubts=last is None or last.had_doubts,
+        )
         took_s = time.perf_counter() - started_at
-        self._last[name] = _PreviousFit(found.models, settings.fit, last.whole_s_per_row if last else took_s / rows)
+        s_per_row = extended.whole_s_per_row if extended else took_s / rows
+        self._last[name] = _PreviousFit(found.models, settings.fit, s_per_row, bool(found.doubted.any()))
         return found
 
 

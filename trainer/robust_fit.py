@@ -66,6 +66,10 @@ class _ToJudge:
     judges: NDArray[np.bool_]
     limits: Limits
 
+    def as_they_are(self) -> _Counted:
+        rows = len(self.logarithms)
+        return _Counted(np.ones(rows, dtype=np.float32), self.logarithms, np.zeros(rows, dtype=np.bool_))
+
     def judge(self, medians: Matrix) -> _Counted:
         """Compare each row with its median, a logarithm. Rows that are not judged count as they are."""
         residuals, log_medians = (values[self.in_order] for values in (self.logarithms - medians, medians))
@@ -83,28 +87,46 @@ def robust_fit(
     settings: FitSettings,
     limits: Limits,
     previous: Sequence[Model],
+    *,
+    expects_doubts: bool = False,
 ) -> RobustFit:
     """Fit models to the rows that can be believed. Rows that are not `judged` count as they are.
 
     Clean rows are fitted once. If rows are doubted, the models are fitted again with lower weights and shorter
-    latencies for these.
+    latencies for these. With `expects_doubts`, rows are judged before any model is fitted, which saves the first fit.
     """
     logarithms = np.log(rows.y)
     in_order = np.flatnonzero(judged)[np.argsort(rows.arrival[judged])]
     to_judge = _ToJudge(logarithms, in_order, representative(rows.x[in_order]), limits)
-    models = fit(training, settings, previous)
-    median = _median(models, training, logarithms, settings)
-    medians = median.predict(training.x)
-    found = to_judge.judge(medians)
-    if not (to_judge.judges.all() and found.are_all_as_observed):
-        found = _judge_by_others(training, to_judge, settings)
-    if not found.are_all_as_observed:
-        believed = _as_counted(training, found, settings)
-        models = fit(believed, settings, previous)
-        median = _median(models, believed, found.logarithms, settings)
-        medians = median.predict(training.x)
-    residuals = (found.logarithms - medians)[is_believed(found.weights)]
-    return RobustFit(models, median, found.doubted, residuals, bool(previous))
+    if not expects_doubts:
+        fitted = _fitted(training, to_judge.as_they_are(), settings, previous)
+        found = to_judge.judge(fitted.medians)
+        if to_judge.judges.all() and found.are_all_as_observed:
+            return fitted.result(found, previous)
+    found = _judge_by_others(training, to_judge, settings)
+    if expects_doubts or not found.are_all_as_observed:
+        fitted = _fitted(training, found, settings, previous)
+    return fitted.result(found, previous)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Models, the model of the median, and its answers for all rows."""
+
+    models: list[Model]
+    median: Model
+    medians: Matrix
+
+    def result(self, counted: _Counted, previous: Sequence[Model]) -> RobustFit:
+        residuals = (counted.logarithms - self.medians)[is_believed(counted.weights)]
+        return RobustFit(self.models, self.median, counted.doubted, residuals, bool(previous))
+
+
+def _fitted(training: Training, counted: _Counted, settings: FitSettings, previous: Sequence[Model]) -> _Fitted:
+    believed = training if counted.are_all_as_observed else _as_counted(training, counted, settings)
+    models = fit(believed, settings, previous)
+    median = _median(models, believed, counted.logarithms, settings)
+    return _Fitted(models, median, median.predict(training.x))
 
 
 def _judge_by_others(training: Training, to_judge: _ToJudge, settings: FitSettings) -> _Counted:
