@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from headroom.gateway import envoy
+from headroom.processes.ports import free_ports
+from tests.epp.process import picker_process
 from tests.helm.release import Object, Release, mounts, render
-from tests.live import PATIENCE_S
+from tests.live import PATIENCE_S, call, until
 
 STANDALONE = {"standalone.enabled": True}
 SERVERS = "my-slo-pool-servers.inference.svc.cluster.local"
@@ -95,6 +98,40 @@ def test_envoy_accepts_the_configuration(values: dict[str, Any], tmp_path: Path)
     command = [str(envoy.binary()), "--mode", "validate", *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
+
+
+def test_envoy_is_not_ready_before_it_has_found_the_picker_healthy(tmp_path: Path) -> None:
+    """A pod would otherwise get requests that Envoy refuses for want of a picker."""
+    proxy_port, stats_port, admin_port = free_ports(3)
+    with picker_process(tmp_path, "--secure-serving=true", "--health-checking=true") as picker:
+        ports = {"standalone.proxy.port": proxy_port, "standalone.proxy.statsPort": stats_port}
+        release = render({**STANDALONE, **ports, "inferenceExtension.extProcPort": picker.grpc_port})
+        file = tmp_path / "envoy.yaml"
+        file.write_text(yaml.safe_dump(configuration(release)).replace("9901", str(admin_port)))
+        container = release.containers["envoy"]
+        ready, live = (container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe"))
+
+        def status(path: str) -> int:
+            try:
+                return call(f"http://127.0.0.1:{stats_port}{path}")[0]
+            except OSError:
+                return 0
+
+        picker.process.send_signal(signal.SIGSTOP)
+        with (tmp_path / "envoy.log").open("w") as log, subprocess.Popen(envoy.command(file), stderr=log) as running:
+            try:
+                until(lambda: status(live) == 200)
+                assert status(ready) == 503
+                picker.process.send_signal(signal.SIGCONT)
+                until(lambda: status(ready) == 200)
+            finally:
+                picker.process.send_signal(signal.SIGCONT)
+                running.terminate()
+
+
+def test_an_envoy_that_may_do_without_the_picker_is_ready_without_it() -> None:
+    container = render({**STANDALONE, "inferenceExtension.failureMode": "FailOpen"}).containers["envoy"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/ready"
 
 
 def test_the_image_is_the_tested_version() -> None:

@@ -98,7 +98,8 @@ http_filters:
       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
 {{- end -}}
 
-{{/* Two pages of the admin interface, which itself listens only inside the pod. */}}
+{{/* Two pages of the admin interface, which itself listens only inside the pod, and one of Envoy's own: /ready/picker
+     answers 503 until Envoy has found the picker healthy. */}}
 {{- define "inferencepool.envoyStats" -}}
 - name: stats
   address:
@@ -119,6 +120,12 @@ http_filters:
                     - match: {path: /stats/prometheus}
                       route: {cluster: admin}
             http_filters:
+              - name: envoy.filters.http.health_check
+                typed_config:
+                  "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
+                  pass_through_mode: false
+                  headers: [{name: ":path", string_match: {exact: /ready/picker}}]
+                  cluster_min_healthy_percentages: {picker: {value: 100}}
               - name: envoy.filters.http.router
                 typed_config:
                   "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
@@ -237,8 +244,9 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 4
+{{- /* Until Envoy has checked the picker, it refuses requests, unless they may go elsewhere without it. */}}
 readinessProbe:
-  httpGet: {path: /ready, port: proxy-stats}
+  httpGet: {path: {{ eq .Values.inferenceExtension.failureMode "FailOpen" | ternary "/ready" "/ready/picker" }}, port: proxy-stats}
   periodSeconds: 2
   timeoutSeconds: 2
 lifecycle:
