@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
@@ -32,9 +32,11 @@ from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
 from epp.prediction.trust import Trust
+from epp.reload import ReloadedFile
 from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
+from epp.request.default_objectives import DefaultObjectives, Rule, read_default_objectives
 from epp.request.director import Director
 from epp.request.outcomes import Outcomes
 from epp.request.overload_by_client import OverloadByClient
@@ -43,7 +45,6 @@ from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.request.try_timeout import TryTimeout
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
-from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
@@ -53,6 +54,8 @@ from serving.token_file import TokenFile
 from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
+
+T = TypeVar("T")
 
 # Pause between reads of the prefixes that other workers dispatched.
 _RINGS_S = 0.02
@@ -85,6 +88,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     Raise ConfigError when the configuration can't be used.
     """
     scheduler, file = _scheduling(config)
+    defaults, defaults_file = _default_objectives(config)
     rings = PrefixRings(prefix_rings(place), place.index) if place else None
     pool = _pool(config, scheduler, place, rings)
     background: list[Background] = []
@@ -112,13 +116,21 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
     reader = RequestReader(
-        books.tokens, tokenizer, objectives.priority_of, config.max_inspected_body, base_model=books.base_model
+        books.tokens,
+        tokenizer,
+        objectives.priority_of,
+        config.max_inspected_body,
+        base_model=books.base_model,
+        defaults=defaults,
     )
     if training is not None:
         background.append(training.run)
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
-    register_gauges(config.pool_name, metrics, pool, endpoints, overload, books.confidence, training, latency, file)
+    if defaults_file is not None:
+        background.append(partial(defaults_file.watch, partial(setattr, defaults, "rules")))
+    files = [one for one in (file, defaults_file) if one is not None]
+    register_gauges(config.pool_name, metrics, pool, endpoints, overload, books.confidence, training, latency, files)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
@@ -136,19 +148,30 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     )
 
 
-def _scheduling(config: Config) -> tuple[Scheduler, SchedulerFile | None]:
+def _scheduling(config: Config) -> tuple[Scheduler, ReloadedFile[Scheduler] | None]:
     if config.config_file and config.config_text:
         raise ConfigError("--config-file and --config-text exclude each other: give one")
     if config.config_file:
-        file = SchedulerFile(Path(config.config_file), os.environ)
-        try:
-            scheduler = file.load()
-        except ConfigError as error:
-            raise ConfigError(f"--config-file: {error}") from error
+        file = ReloadedFile(Path(config.config_file), partial(load_scheduler, environ=os.environ))
+        scheduler = _loaded(file, "--config-file")
     else:
         file, scheduler = None, load_scheduler(config.config_text or DEFAULT_CONFIG, os.environ)
     _tell_notices(scheduler)
     return scheduler, file
+
+
+def _default_objectives(config: Config) -> tuple[DefaultObjectives, ReloadedFile[tuple[Rule, ...]] | None]:
+    if not config.default_objectives_file:
+        return DefaultObjectives(), None
+    file = ReloadedFile(Path(config.default_objectives_file), read_default_objectives)
+    return DefaultObjectives(_loaded(file, "--default-objectives-file")), file
+
+
+def _loaded(file: ReloadedFile[T], flag: str) -> T:
+    try:
+        return file.load()
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from error
 
 
 def _tell_notices(scheduler: Scheduler) -> None:

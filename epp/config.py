@@ -51,6 +51,7 @@ class Config:
     model_server_metrics_https_insecure_skip_verify: bool
     config_file: str
     config_text: str
+    default_objectives_file: str
     disable_endpoint_subset_filter: bool
     emit_endpoint_scores: bool
     enable_latency_predictor: bool

@@ -1,9 +1,9 @@
 """Metrics whose values other parts keep. They are read whenever the metrics page is requested."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,9 +16,9 @@ from epp.prediction.confidence import Confidence
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
+from epp.reload import ReloadedFile
 from epp.request.overload_by_client import OverloadByClient
 from epp.scheduling import guard
-from epp.scheduling.configuration.reload import SchedulerFile
 from epp.scheduling.request import Request
 from epp.scraping.scrape import Scraper
 
@@ -36,7 +36,7 @@ def register_gauges(
     confidence: Confidence,
     training: TrainingSink | None,
     latency: LatencyClient | None,
-    file: SchedulerFile | None,
+    files: Sequence[ReloadedFile[Any]],
 ) -> None:
     """Register the counts of each part under their metric names."""
     metrics.register_collector(_PoolGauges(pool_name, pool))
@@ -82,14 +82,16 @@ def register_gauges(
         _register_scraping(metrics, endpoints.scraper)
     if endpoints.discovery is not None:
         _register_kubernetes(metrics, endpoints.discovery, endpoints.election)
-    if file is not None:
+    if files:
         metrics.register_value(
-            "headroom_epp_config_reloads_total", "Configurations applied after the start", lambda: file.reloads
+            "headroom_epp_config_reloads_total",
+            "Configurations applied after the start",
+            lambda: sum(file.reloads for file in files),
         )
         metrics.register_value(
             "headroom_epp_config_reload_failures_total",
             "Changed configurations that were refused",
-            lambda: file.failures,
+            lambda: sum(file.failures for file in files),
         )
 
 

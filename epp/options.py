@@ -138,6 +138,11 @@ _OPTIONS: tuple[Any, ...] = (
     _switch("model-server-metrics-https-insecure-skip-verify", True, "Accept any certificate of a model server."),
     _option("config-file", "", "EndpointPickerConfig file, applied again when it changes."),
     _option("config-text", "", "EndpointPickerConfig as text."),
+    _option(
+        "default-objectives-file",
+        "",
+        "File of objectives for requests that bring none, by model or header; applied again when it changes.",
+    ),
     _switch("disable-endpoint-subset-filter", False, "Ignore the gateway's subset hint: choose among all endpoints."),
     _switch("emit-endpoint-scores", False, "Send every candidate's score to the gateway, in the dynamic metadata."),
     _switch("enable-latency-predictor", False, "Predict latencies and send training rows."),

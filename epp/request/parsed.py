@@ -15,6 +15,7 @@ from epp.request import headers as request_headers
 from epp.request import openai
 from epp.request.base_model import BaseModel
 from epp.request.body_pieces import Rewrite
+from epp.request.default_objectives import DefaultObjectives
 from epp.request.large_bodies import LargeBodies, Reading, ReceivedBody, Unread, is_cheap
 from epp.request.names import shorten
 from epp.request.text_kinds import KINDS, Floats, count_kinds
@@ -23,6 +24,7 @@ from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.request import Request
 
 _NO_PROMPT = openai.Prompt("")
+_NO_DEFAULTS = DefaultObjectives()
 _NOTHING: Floats = np.zeros(len(KINDS))
 
 
@@ -68,6 +70,7 @@ class RequestReader:
     most_bytes: int = 1 << 20
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
     base_model: BaseModel = field(default_factory=BaseModel)
+    defaults: DefaultObjectives = field(default_factory=DefaultObjectives)
 
     def read(
         self, headers: Mapping[str, str], body: bytes | ReceivedBody, prefix: PrefixParameters
@@ -110,14 +113,15 @@ class RequestReader:
         prompt_bytes, tokens = _lengths(reading, body.size)
         objective = request_headers.first(headers, request_headers.OBJECTIVE) or ""
         is_exact = tokens is not None
+        goals = (self.defaults if is_read else _NO_DEFAULTS).wanted(model, headers)
         kinds = _NOTHING if is_exact or not prompt_bytes else count_kinds(text, prompt_bytes)
         request = Request(
             id=shorten(headers.get(request_headers.REQUEST_ID, "")) or str(uuid.uuid4()),
             model=model,
             input_tokens=self.tokens.estimate(model, kinds) if tokens is None else tokens,
-            slo_ttft_ms=request_headers.objective_ms(headers, request_headers.TTFT),
-            slo_tpot_ms=request_headers.objective_ms(headers, request_headers.TPOT),
-            prediction_based=request_headers.wants_prediction(headers),
+            slo_ttft_ms=goals.ttft_ms,
+            slo_tpot_ms=goals.tpot_ms,
+            prediction_based=goals.is_predicted,
             priority=self.priority_of(objective) if objective else 0,
             media_items=prompt.media_items,
             block_hashes=_hashes(model, text, prefix),

@@ -1,7 +1,6 @@
-"""Envoy's port for clients: where it is, what it asks of them, and what it adds to their requests."""
+"""Envoy's port for clients: where it is, and what it asks of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
@@ -31,15 +30,13 @@ _REFUSAL = (
 class ClientPort:
     """`certificate` and `private_key` are PEM files; without them, clients speak plain HTTP.
 
-    With `api_key`, requests need the header `authorization: Bearer KEY`. `defaults` are headers for requests that don't
-    bring them, such as objectives.
+    With `api_key`, requests need the header `authorization: Bearer KEY`.
     """
 
     host: str = "127.0.0.1"
     certificate: Path | None = None
     private_key: Path | None = None
     api_key: str = ""
-    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 def transport_socket(port: ClientPort) -> TransportSocket | None:

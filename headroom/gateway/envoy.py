@@ -1,7 +1,7 @@
 """The configuration of a standalone Envoy in front of the picker, built from Envoy's own API types."""
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -16,9 +16,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
-    HeaderValue,
-    HeaderValueOption,
-    HeaderValueOptionHeaderAppendAction,
     Http1ProtocolOptions,
     Node,
     TypedExtensionConfig,
@@ -110,7 +107,7 @@ def bootstrap(
     - `health_checking`: the picker must run with the flag of that name.
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
-    - `clients`: what is asked of clients at `port`, and added to their requests.
+    - `clients`: what is asked of clients at `port`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -146,7 +143,7 @@ def _connection_manager(
         stat_prefix="inference",
         stream_idle_timeout=_NO_TIMEOUT,
         http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
-        early_header_mutation_extensions=[_early_headers(clients.defaults)],
+        early_header_mutation_extensions=[_early_headers()],
         route_config=RouteConfiguration(virtual_hosts=[VirtualHost(name="openai", domains=["*"], routes=routes)]),
         local_reply_config=LocalReplyConfig(mappers=[_picker_failure(), *refusals(clients)]),
         http_filters=[
@@ -169,21 +166,15 @@ def _picker_failure() -> ResponseMapper:
     )
 
 
-def _early_headers(defaults: Mapping[str, str]) -> TypedExtensionConfig:
-    """Return a mutation of request headers before any filter sees them: it removes some, and adds `defaults` if absent.
+def _early_headers() -> TypedExtensionConfig:
+    """Return a mutation that removes request headers before any filter sees them.
 
     Clients must neither choose their endpoint nor, by Envoy's own headers, timeouts and retries.
     """
     envoys = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
     mutations = [HeaderMutation(remove=clusters.DESTINATION), HeaderMutation(remove_on_match=envoys)]
-    mutations += [HeaderMutation(append=_if_absent(name, value)) for name, value in defaults.items()]
     name = "envoy.http.early_header_mutation.header_mutation"
     return TypedExtensionConfig(name=name, typed_config=Any.pack(EarlyHeaderMutation(mutations=mutations)))
-
-
-def _if_absent(name: str, value: str) -> HeaderValueOption:
-    action = HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT
-    return HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=action)
 
 
 def _routes(bypass: bool) -> list[Route]:

@@ -12,12 +12,14 @@ from rich.console import Console
 
 from epp.exceptions import ConfigError
 from epp.pool.endpoint_list import ListedEndpoint
+from epp.reload import ReloadedFile
+from epp.request.default_objectives import read_default_objectives
 from headroom.gateway.client_port import ClientPort
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from headroom.servers.api_key import read_api_key
 from headroom.servers.command import look_at_all, show
-from headroom.up.parts import Settings, objective_headers, parts, write_discovered
+from headroom.up.parts import Settings, parts, write_discovered, write_objectives
 from headroom.up.pool import listed_places, places, with_engine
 from serving.watched_file import POLL_S, file_stamp
 
@@ -42,6 +44,11 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option("--page-port", default=9090, type=_PORT, help="Port of /metrics and /debug, on this machine only.")
 @click.option("--ttft-ms", type=_MS, help="Objective of requests that bring none: time to first token.")
 @click.option("--tpot-ms", type=_MS, help="Objective of requests that bring none: time per output token.")
+@click.option(
+    "--objectives",
+    type=_FILE,
+    help="File of objectives for requests that bring none, by model or header; its changes are followed.",
+)
 @click.option("--tls-cert", type=_FILE, help="Certificates in PEM format, to serve clients over TLS.")
 @click.option("--tls-key", type=_FILE, help="The certificate's private key in PEM format.")
 @click.option(
@@ -64,6 +71,7 @@ def up(
     page_port: int,
     ttft_ms: float | None,
     tpot_ms: float | None,
+    objectives: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     api_key_file: Path | None,
@@ -84,7 +92,12 @@ def up(
         raise click.UsageError("expected URLS of servers, or --endpoints-file")
     if bool(tls_cert) != bool(tls_key):
         raise click.UsageError("--tls-cert and --tls-key need each other")
-    folder = state or _state_folder()
+    if objectives and (ttft_ms or tpot_ms):
+        raise click.UsageError(
+            "--objectives FILE replaces --ttft-ms and --tpot-ms: add a rule without model and headers"
+        )
+    _check_objectives(objectives)
+    folder = _made(state or _state_folder())
     settings = Settings(
         pool=_listed(endpoints_file) if endpoints_file else places(urls),
         listed=endpoints_file and endpoints_file.absolute(),
@@ -94,17 +107,13 @@ def up(
             certificate=tls_cert and tls_cert.absolute(),
             private_key=tls_key and tls_key.absolute(),
             api_key=read_api_key(api_key_file),
-            defaults=objective_headers(ttft_ms, tpot_ms),
         ),
         port=port,
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
+        objectives=objectives.absolute() if objectives else write_objectives(folder, ttft_ms, tpot_ms),
     )
     console = Console(stderr=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"--state: can't make {folder}: {error.strerror}") from error
     sys.exit(asyncio.run(exit_status(_run(settings, console), console)))
 
 
@@ -158,6 +167,22 @@ def _listed(file: Path) -> list[ListedEndpoint]:
         return listed_places(file)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _check_objectives(file: Path | None) -> None:
+    try:
+        if file:
+            ReloadedFile(file, read_default_objectives).load()
+    except ConfigError as error:
+        raise click.UsageError(f"--objectives: {error}") from error
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--state: can't make {folder}: {error.strerror}") from error
+    return folder
 
 
 def _state_folder() -> Path:

@@ -1,5 +1,6 @@
 """The processes of `headroom up`, with their ports and flags."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Settings:
     """What the user says. Without `predictors`, the picker predicts in its own process.
 
     `state` keeps models, samples, logs and configuration. `listed` is the file that lists the servers, if it is the
-    user's own: picker and Envoy follow its changes.
+    user's own: picker and Envoy follow its changes. `objectives` is a file for the picker, which follows it too.
     """
 
     pool: Sequence[ListedEndpoint]
@@ -39,17 +40,19 @@ class Settings:
     port: int
     page_port: int
     predictors: int
+    objectives: Path
 
     @property
     def store(self) -> Path:
         return self.state / "models"
 
 
-def objective_headers(ttft_ms: float | None, tpot_ms: float | None) -> dict[str, str]:
-    """Return the headers by which a request has these objectives and is routed by prediction."""
-    given = {"x-slo-ttft-ms": ttft_ms, "x-slo-tpot-ms": tpot_ms}
-    headers = {name: f"{ms:g}" for name, ms in given.items() if ms is not None}
-    return headers | {"x-prediction-based-scheduling": "true"} if headers else {}
+def write_objectives(state: Path, ttft_ms: float | None, tpot_ms: float | None) -> Path:
+    """Write these objectives of requests that bring none for the picker, and return the file's path."""
+    given = {name: ms for name, ms in (("ttftMs", ttft_ms), ("tpotMs", tpot_ms)) if ms is not None}
+    file = state / "objectives.json"
+    replace_file(file, json.dumps({"objectives": [given] if given else []}))
+    return file
 
 
 def parts(settings: Settings) -> list[Part]:
@@ -90,6 +93,7 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--metrics-port", settings.page_port, "--pool-name", "up", "--endpoints-file", listed]
     flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
+    flags += ["--default-objectives-file", settings.objectives]
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
     if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]

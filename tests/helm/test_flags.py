@@ -7,6 +7,7 @@ import pytest
 
 from epp.flags import double_dashes
 from epp.options import options
+from epp.request.default_objectives import Rule, read_default_objectives
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.plugins.slo import SloScorer
 from tests.helm.release import SLO_VALUES, HelmError, Release, env, render
@@ -170,6 +171,18 @@ def test_a_missing_plugin_file_is_refused() -> None:
                 "inferenceExtension.pluginsCustomConfig": {"a.yaml": FILE},
             }
         )
+
+
+def test_default_objectives_reach_the_picker_as_a_file() -> None:
+    rules = [{"model": "m", "headers": {"x-tier": "gold"}, "ttftMs": 200}, {"tpotMs": 20.5}]
+    release = render({"inferenceExtension.defaultObjectives": rules})
+    assert "--default-objectives-file=/config/default-objectives.yaml" in release.args
+    assert "--config-file=/config/default-plugins.yaml" in release.args
+    text = release.one("ConfigMap", "my-slo-pool-epp")["data"]["default-objectives.yaml"]
+    assert read_default_objectives(text) == (
+        Rule(model="m", headers={"x-tier": "gold"}, ttft_ms=200),
+        Rule(tpot_ms=20.5),
+    )
 
 
 def test_the_examples_plugins_are_what_slo_aware_routing_needs() -> None:

@@ -69,6 +69,8 @@ def test_typos_in_the_top_level_sidecars_are_named(place: str) -> None:
         ("inferenceExtension.env", [{"name": "A", "vlaue": 1}], "'vlaue' not allowed"),
         ("inferenceExtension.image.pullPolicy", "Sometimes", "value must be one of"),
         ("inferenceExtension.pluginsCustomConfig", {"../a.yaml": ""}, "'../a.yaml' not allowed"),
+        ("inferenceExtension.defaultObjectives", [{"model": "m"}], "missing property 'ttftMs'"),
+        ("inferenceExtension.defaultObjectives", [{"tpotMs": 0}], "exclusiveMinimum"),
         ("inferenceExtension.resources.request", {}, "'request' not allowed"),
         ("inferenceExtension.tolerations", [{"effects": "NoSchedule"}], "'effects' not allowed"),
         ("sidecars.predictionServers.replicas", 0, "minimum"),

@@ -1,20 +1,15 @@
 """Build the plugins that a configuration document declares."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
-from epp.scheduling.configuration.document import Document, DocumentError, suggest
+from epp.scheduling.configuration.document import Document, suggest
 from epp.scheduling.configuration.parameters import defaults, instantiate
 from epp.scheduling.configuration.refused import REFUSED
 from epp.scheduling.configuration.spec import API_VERSIONS, KIND, LLM_D, EndpointPickerConfig, PluginSpec
 from epp.scheduling.plugin import Plugin, plugin_types
 from epp.scheduling.plugins.prefix import ApproxPrefixCacheProducer, sizes_prefix_index
-
-# The parts of msgspec's messages.
-_AT = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 
 
 def read_spec(document: Document) -> EndpointPickerConfig:
@@ -22,7 +17,7 @@ def read_spec(document: Document) -> EndpointPickerConfig:
     try:
         spec = msgspec.convert(document.value, EndpointPickerConfig)
     except msgspec.ValidationError as error:
-        raise _locate_error(error, document) from error
+        raise document.located(error) from error
     if spec.api_version not in API_VERSIONS:
         raise document.error(f"{spec.api_version!r}: expected {' or '.join(API_VERSIONS)}", "$.apiVersion")
     if spec.kind != KIND:
@@ -62,7 +57,7 @@ def _plugin(
     try:
         return instantiate(cls, declared.parameters or {}, environ, environ_first)
     except msgspec.ValidationError as error:
-        raise _locate_error(error, document, f"{path}.parameters", defaults(cls)) from error
+        raise document.located(error, f"{path}.parameters", defaults(cls)) from error
 
 
 def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], document: Document) -> None:
@@ -74,17 +69,3 @@ def _check_producers(spec: EndpointPickerConfig, plugins: Mapping[str, Plugin], 
             if (producer is None and name != type_name) or (producer and type(producer).type_name != type_name):
                 place = f"$.plugins[{index}].parameters.{parameter}"
                 raise document.error(f"{name!r} names no declared {type_name}", place)
-
-
-def _locate_error(
-    error: msgspec.ValidationError, document: Document, root: str = "$", known: Iterable[str] | None = None
-) -> DocumentError:
-    """Return the error with its path from the document's root. `known` are the fields to suggest from."""
-    found = _AT.match(str(error))
-    problem, path = (found["problem"], found["path"] or "$") if found else (str(error), "$")
-    path = root + path[1:]
-    unknown = _UNKNOWN.match(problem)
-    if unknown is None:
-        return document.error(problem, path)
-    meant = f"; {suggest(unknown[1], known)}" if known is not None and path == root else ""
-    return document.error(f"unknown field{meant}", f"{path}.{unknown[1]}")

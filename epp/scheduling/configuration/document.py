@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 
 from epp.exceptions import ConfigError
@@ -16,6 +17,9 @@ _MAX_VALUES = 20_000
 _MAX_DEPTH = 50
 _MERGE = "tag:yaml.org,2002:merge"
 _PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+# The parts of msgspec's messages.
+_AT = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _STEP = re.compile(r"(\.[^.\[]+|\[[^\]]*\])$")
 
 
@@ -43,6 +47,19 @@ class Document:
         while place not in self.lines and (step := _STEP.search(place)):
             place = place[: step.start()]
         return DocumentError(problem, path, self.lines.get(place))
+
+    def located(
+        self, error: msgspec.ValidationError, root: str = "$", known: Iterable[str] | None = None
+    ) -> DocumentError:
+        """Return an error of the value at `root` with its path and line. `known` are the fields to suggest from."""
+        found = _AT.match(str(error))
+        problem, path = (found["problem"], found["path"] or "$") if found else (str(error), "$")
+        path = root + path[1:]
+        unknown = _UNKNOWN.match(problem)
+        if unknown is None:
+            return self.error(problem, path)
+        meant = f"; {suggest(unknown[1], known)}" if known is not None and path == root else ""
+        return self.error(f"unknown field{meant}", f"{path}.{unknown[1]}")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -52,6 +52,9 @@ true
 - [metrics-port, "{{ int $values.metricsPort }}"]
 - [zap-encoder, json]
 - [config-file, {{ printf "/config/%s" (include "inferencepool.pluginsFile" .) | quote }}]
+{{- if $values.defaultObjectives }}
+- [default-objectives-file, /config/default-objectives.yaml]
+{{- end }}
 {{- if ne "vllm" .Values.inferencePool.modelServerType }}
 - [model-server-type, {{ .Values.inferencePool.modelServerType }}]
 {{- end }}

@@ -1,35 +1,37 @@
-"""Reload the scheduler when its configuration file changes, and keep the old scheduler when the new text is wrong."""
+"""Read a configuration file again when it changes, and keep what was read before when the new text is wrong."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from epp.exceptions import ConfigError
-from epp.scheduling.configuration.config import load_scheduler
-from epp.scheduling.scheduler import Scheduler
 from serving.watched_file import Stamp, file_stamp
 
 logger = logging.getLogger("headroom.epp")
 
+T = TypeVar("T")
 
-class SchedulerFile:
-    """An EndpointPickerConfig file. `reloads` counts the changes applied after the start, `failures` the rejected ones.
 
-    A mounted ConfigMap changes when a symbolic link is renamed, so changes are detected by the inode, not by the path.
-    A file that is missing for a moment leaves the configuration as it is.
+class ReloadedFile(Generic[T]):
+    """A file whose text `read` understands; it raises ConfigError for a wrong one.
+
+    `reloads` counts the changes applied after the start, `failures` the rejected ones. A mounted ConfigMap changes when
+    a symbolic link is renamed, so changes are detected by the inode, not by the path. A file that is missing for a
+    moment changes nothing.
     """
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, read: Callable[[str], T]) -> None:
         self.reloads = 0
         self.failures = 0
         self._path = path
-        self._environ = environ
+        self._read = read
         self._seen: Stamp | None = None
         self._readable = True
 
-    def load(self) -> Scheduler:
-        """Build the scheduler from the file; ConfigError when the file can't be read or is wrong."""
+    def load(self) -> T:
+        """Read the file; ConfigError when it can't be read or is wrong."""
         try:
             self._seen = file_stamp(self._path)
             text = self._path.read_text(encoding="utf-8")
@@ -37,17 +39,16 @@ class SchedulerFile:
             raise ConfigError(f"can't read {self._path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self._path} is not UTF-8: {error.reason} at byte {error.start}") from error
-        return load_scheduler(text, self._environ)
+        return self._read(text)
 
-    async def watch(self, apply: Callable[[Scheduler], None], interval_s: float = 1.0) -> None:
-        """Call `apply` with the new scheduler whenever the file changes, for ever."""
+    async def watch(self, apply: Callable[[T], None], interval_s: float = 1.0) -> None:
+        """Call `apply` with what the file says whenever it changes, for ever."""
         while True:
             await asyncio.sleep(interval_s)
             if not self._changed():
                 continue
             try:
-                scheduler = await asyncio.to_thread(self.load)
-                apply(scheduler)
+                apply(await asyncio.to_thread(self.load))
             except Exception as error:  # A plugin of another package may raise anything, and must not end the picker.
                 self.failures += 1
                 details = None if isinstance(error, ConfigError) else error

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from epp.exceptions import ConfigError
-from epp.scheduling.configuration.reload import SchedulerFile
+from epp.reload import ReloadedFile
+from epp.scheduling.configuration.config import load_scheduler
 from epp.scheduling.scheduler import Scheduler
 from tests.epp.scheduling.configuration.test_config import HEAD, QUEUE
 from tests.live import PATIENCE_S
@@ -16,12 +17,16 @@ from tests.live import PATIENCE_S
 OTHER = HEAD + "plugins:\n- type: load-aware-scorer\n"
 
 
+def scheduler_file(path: Path) -> ReloadedFile[Scheduler]:
+    return ReloadedFile(path, lambda text: load_scheduler(text, {}))
+
+
 def scorer(scheduler: Scheduler) -> str:
     return scheduler.profiles["default"].scorers[0].name
 
 
 @asynccontextmanager
-async def watched(file: SchedulerFile, applied: list[Scheduler]) -> AsyncIterator[None]:
+async def watched(file: ReloadedFile[Scheduler], applied: list[Scheduler]) -> AsyncIterator[None]:
     task = asyncio.create_task(file.watch(applied.append, interval_s=0.005))
     try:
         yield
@@ -41,7 +46,7 @@ async def test_a_changed_file_is_applied_and_a_wrong_one_is_not(
 ) -> None:
     path, applied = tmp_path / "config.yaml", list[Scheduler]()
     path.write_text(QUEUE)
-    file = SchedulerFile(path, {})
+    file = scheduler_file(path)
     assert scorer(file.load()) == "queue-scorer"
     async with watched(file, applied):
         path.write_text(OTHER)
@@ -66,7 +71,7 @@ async def test_a_config_map_s_symbolic_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("v1")
     path, applied = tmp_path / "config.yaml", list[Scheduler]()
     path.symlink_to("..data/config.yaml")
-    file = SchedulerFile(path, {})
+    file = scheduler_file(path)
     file.load()
     async with watched(file, applied):
         (tmp_path / "..tmp").symlink_to("v2")
@@ -80,7 +85,7 @@ async def test_a_file_that_is_missing_for_a_moment_is_read_later(
 ) -> None:
     path, applied = tmp_path / "config.yaml", list[Scheduler]()
     path.write_text(QUEUE)
-    file = SchedulerFile(path, {})
+    file = scheduler_file(path)
     file.load()
     async with watched(file, applied):
         path.unlink()
@@ -94,7 +99,7 @@ async def test_a_file_that_is_missing_for_a_moment_is_read_later(
 async def test_a_configuration_that_can_t_be_applied_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(QUEUE)
-    file = SchedulerFile(path, {})
+    file = scheduler_file(path)
     file.load()
 
     def refuse(scheduler: Scheduler) -> None:
@@ -109,7 +114,7 @@ async def test_a_configuration_that_can_t_be_applied_is_counted(tmp_path: Path) 
 
 def test_the_first_load_raises_the_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can't read .*none: No such file"):
-        SchedulerFile(tmp_path / "none", {}).load()
+        scheduler_file(tmp_path / "none").load()
     (tmp_path / "latin").write_bytes(b"a: \xe9")
     with pytest.raises(ConfigError, match="is not UTF-8"):
-        SchedulerFile(tmp_path / "latin", {}).load()
+        scheduler_file(tmp_path / "latin").load()
