@@ -1,5 +1,7 @@
-"""Envoy's port for clients: where it is, and what it asks of them."""
+"""Envoy's port for clients: where it is, what it asks of them, and how much it lets them ask for."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,23 +22,27 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.google.protobuf import Any
 
 # As OpenAI answers, so that clients' libraries raise their error of a wrong key.
-_REFUSAL = (
-    '{"error": {"message": "this address asks for an API key: authorization: Bearer KEY", '
-    '"type": "invalid_request_error", "param": null, "code": "invalid_api_key"}}'
-)
+_WRONG_KEY = {
+    "message": "this address asks for an API key: authorization: Bearer KEY",
+    "type": "invalid_request_error",
+    "code": "invalid_api_key",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPort:
     """`certificate` and `private_key` are PEM files; without them, clients speak plain HTTP.
 
-    With `api_key`, requests need the header `authorization: Bearer KEY`.
+    With `api_key`, requests need the header `authorization: Bearer KEY`. A body of more than `max_body_bytes` is
+    refused. An answer that takes longer than `timeout_s` is ended; 0 is no limit.
     """
 
     host: str = "127.0.0.1"
     certificate: Path | None = None
     private_key: Path | None = None
     api_key: str = ""
+    max_body_bytes: int = 32 << 20
+    timeout_s: float = 0.0
 
 
 def transport_socket(port: ClientPort) -> TransportSocket | None:
@@ -72,15 +78,24 @@ def replies(expression: str) -> AccessLogFilter:
 
 
 def refusals(port: ClientPort) -> list[ResponseMapper]:
-    """Return the rule that gives a client without the key OpenAI's error as JSON."""
-    if not port.api_key:
-        return []
-    return [
-        ResponseMapper(
-            filter=replies("response.code == 401"),
-            body=DataSource(inline_string=_REFUSAL),
-            body_format_override=SubstitutionFormatString(
-                text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"), content_type="application/json"
-            ),
-        )
-    ]
+    """Return the rules that give clients OpenAI's errors as JSON where Envoy itself refuses or ends a request."""
+    large = f"the body is larger than {port.max_body_bytes} bytes"
+    late = f"the answer took longer than {port.timeout_s:g} s"
+    rules = [_rule("response.code == 413", {"message": large, "type": "PayloadTooLargeError", "code": 413})]
+    if port.timeout_s:
+        # Envoy's name for an answer that the route's timeout ended.
+        is_late = 'response.code_details.startsWith("response_timeout")'
+        rules.append(_rule(is_late, {"message": late, "type": "GatewayTimeoutError", "code": 504}))
+    if port.api_key:
+        rules.append(_rule("response.code == 401", _WRONG_KEY))
+    return rules
+
+
+def _rule(expression: str, error: Mapping[str, str | int]) -> ResponseMapper:
+    return ResponseMapper(
+        filter=replies(expression),
+        body=DataSource(inline_string=json.dumps({"error": {**error, "param": None}})),
+        body_format_override=SubstitutionFormatString(
+            text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"), content_type="application/json"
+        ),
+    )

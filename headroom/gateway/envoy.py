@@ -63,7 +63,6 @@ EXT_PROC = "envoy.filters.http.ext_proc"
 POLICY_HEADER = "x-headroom-policy"
 ROUND_ROBIN = "round-robin"
 _SUBSET_NAMESPACE = "envoy.lb.subset_hint"
-_BUFFER_BYTES = 32 << 20
 _NO_TIMEOUT = timedelta(0)
 _CLIENTS = ClientPort()
 
@@ -107,7 +106,7 @@ def bootstrap(
     - `health_checking`: the picker must run with the flag of that name.
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
-    - `clients`: what is asked of clients at `port`.
+    - `clients`: what is asked of clients at `port`, and how much they may ask for.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -119,7 +118,7 @@ def bootstrap(
         node=Node(id="headroom", cluster="headroom") if isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(clients, port, _connection_manager(processor, _routes(bypass), clients))],
+            listeners=[_listener(clients, port, _connection_manager(processor, _routes(bypass, clients), clients))],
             clusters=upstreams,
         ),
     )
@@ -132,7 +131,7 @@ def _listener(clients: ClientPort, port: int, manager: HttpConnectionManager) ->
         name="inference",
         address=clusters.address(clients.host, port),
         filter_chains=[FilterChain(filters=[network_filter], transport_socket=transport_socket(clients))],
-        per_connection_buffer_limit_bytes=_BUFFER_BYTES,
+        per_connection_buffer_limit_bytes=clients.max_body_bytes,
     )
 
 
@@ -177,20 +176,21 @@ def _early_headers() -> TypedExtensionConfig:
     return TypedExtensionConfig(name=name, typed_config=Any.pack(EarlyHeaderMutation(mutations=mutations)))
 
 
-def _routes(bypass: bool) -> list[Route]:
+def _routes(bypass: bool, clients: ClientPort) -> list[Route]:
     """Return the routes. Every path goes to the model servers, which know their own."""
+    timeout = timedelta(seconds=clients.timeout_s)
     without_picker = Any.pack(ExtProcPerRoute(disabled=True))
     balanced = [
         Route(
             match=RouteMatch(
                 prefix="/", headers=[HeaderMatcher(name=POLICY_HEADER, string_match=StringMatcher(exact=name))]
             ),
-            route=RouteAction(cluster=name, timeout=_NO_TIMEOUT),
+            route=RouteAction(cluster=name, timeout=timeout),
             typed_per_filter_config={EXT_PROC: without_picker},
         )
         for name in clusters.BALANCING
     ]
-    picked = RouteAction(cluster=clusters.POOL, timeout=_NO_TIMEOUT, retry_policy=_retries())
+    picked = RouteAction(cluster=clusters.POOL, timeout=timeout, retry_policy=_retries())
     return [*(balanced if bypass else []), Route(match=RouteMatch(prefix="/"), route=picked)]
 
 

@@ -1,5 +1,6 @@
 """Ports of this machine that nothing listens on."""
 
+import atexit
 import random
 import socket
 from collections import deque
@@ -34,6 +35,12 @@ def free_ports(count: int) -> range:
             while len(_HELD) > _MOST_HELD:
                 _HELD.popleft().close()
             return ports
+
+
+@atexit.register
+def _let_go() -> None:
+    while _HELD:
+        _HELD.popleft().close()
 
 
 def _hold(ports: range) -> list[socket.socket]:

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from epp.exceptions import ConfigError
+from epp.flags import Duration
 from epp.pool.endpoint_list import ListedEndpoint
 from epp.reload import ReloadedFile
 from epp.request.default_objectives import read_default_objectives
@@ -54,6 +55,8 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option(
     "--api-key-file", type=_FILE, help="File with the key that clients must send. It is passed on to the servers."
 )
+@click.option("--max-body-mib", default=32, type=click.IntRange(1, 1024), help="Largest body of a request, in MiB.")
+@click.option("--timeout", default="0s", type=Duration(), help="Longest time of an answer, such as 10m. 0s: no limit.")
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -75,6 +78,8 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     api_key_file: Path | None,
+    max_body_mib: int,
+    timeout: float,
     state: Path | None,
     predictors: int | None,
     embedded: bool,
@@ -107,6 +112,8 @@ def up(
             certificate=tls_cert and tls_cert.absolute(),
             private_key=tls_key and tls_key.absolute(),
             api_key=read_api_key(api_key_file),
+            max_body_bytes=max_body_mib << 20,
+            timeout_s=timeout,
         ),
         port=port,
         page_port=page_port,

@@ -55,6 +55,19 @@ local_reply_config:
             expression: response.code_details.startsWith("ext_proc_error")
       status_code: 503
       body: {inline_string: "the endpoint picker does not answer\n"}
+    - filter:
+        extension_filter:
+          name: envoy.access_loggers.extension_filters.cel
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+            expression: response.code == 413
+      body:
+        inline_string: >-
+          {"error": {"message": "the body is larger than 33554432 bytes", "type": "PayloadTooLargeError", "code": 413,
+          "param": null}}
+      body_format_override:
+        text_format_source: {inline_string: "%LOCAL_REPLY_BODY%"}
+        content_type: application/json
 route_config:
   virtual_hosts:
     - name: openai
