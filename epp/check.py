@@ -1,4 +1,4 @@
-"""`python -m epp check FILE`: checks an EndpointPickerConfig and describes it as the picker would read it."""
+"""`python -m epp check FILE`: checks a file of the picker's configuration and describes it as the picker reads it."""
 
 import os
 import sys
@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from epp.exceptions import ConfigError
+from epp.request.default_objectives import read_default_objectives
 from epp.scheduling.configuration.config import load_scheduler
-from epp.scheduling.configuration.document import DocumentError
+from epp.scheduling.configuration.document import DocumentError, read_document
 from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.plugin import Admitter, Plugin
 from epp.scheduling.plugins.slo import SloAdmitter
@@ -21,24 +22,34 @@ from epp.scheduling.scheduler import Scheduler
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file")
 def check(file: str) -> None:
-    """Read the EndpointPickerConfig in FILE as the picker does, and describe it. FILE - is standard input.
+    """Read FILE as the picker does, and describe it. FILE - is standard input.
 
-    Exit with 1, and name file, line and path, when the picker would refuse it. Environment variables that set
-    parameters count too.
+    It is an EndpointPickerConfig, or a file of default objectives. Exit with 1, and name file, line and path, when the
+    picker would refuse it. Environment variables that set parameters count too.
     """
     name = "<stdin>" if file == "-" else file
     try:
-        scheduler = load_scheduler(_read(file), os.environ)
+        text = _read(file)
+        found = read_default_objectives(text) if _has_objectives(text) else load_scheduler(text, os.environ)
     except DocumentError as error:
         raise SystemExit(_fail(f"{name}:{error.line or 1}: {error.path}: {error.problem}")) from None
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise SystemExit(_fail(f"{name}: {_error_text(error)}")) from None
-    for line in describe(scheduler, os.environ):
+    if not isinstance(found, Scheduler):
+        for rule in found:
+            click.echo(str(rule))
+        return
+    for line in describe(found, os.environ):
         click.echo(line)
-    for notice in scheduler.notices:
+    for notice in found.notices:
         click.echo(f"notice: {notice}")
-    for warning in find_warnings(scheduler):
+    for warning in find_warnings(found):
         click.echo(f"warning: {warning}", err=True)
+
+
+def _has_objectives(text: str) -> bool:
+    given = read_document(text).value
+    return isinstance(given, dict) and "objectives" in given
 
 
 def describe(scheduler: Scheduler, environ: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 
 
 def cache_folder() -> Path:
@@ -66,7 +66,7 @@ def start_anew(place: Path) -> Path:
 
 
 def run(*command: str) -> None:
-    """Run a command. Raise LoopError with the last lines of its output if it fails."""
+    """Run a command. Raise PartError with the last lines of its output if it fails."""
     environment = {**os.environ}
     # uv reads no settings of pip, and brings certificates of its own.
     if index := os.environ.get("PIP_INDEX_URL"):
@@ -76,14 +76,14 @@ def run(*command: str) -> None:
     ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if ended.returncode:
         last = "\n".join((ended.stdout + ended.stderr).strip().splitlines()[-10:])
-        raise LoopError(f"{Path(command[0]).name} has failed: {last}")
+        raise PartError(f"{Path(command[0]).name} has failed: {last}")
 
 
 def check_space(what: str, gigabytes: float) -> None:
-    """Raise LoopError if the cache folder has no room for an environment of this size."""
+    """Raise PartError if the cache folder has no room for an environment of this size."""
     free = shutil.disk_usage(cache_folder()).free
     if free < gigabytes * 1e9:
-        raise LoopError(f"{what} needs {gigabytes:g} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free")
+        raise PartError(f"{what} needs {gigabytes:g} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free")
 
 
 def digest(file: Path) -> str:

@@ -20,6 +20,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     model: str = ""
     headers: dict[str, str] = {}
 
+    def __str__(self) -> str:
+        given = {"TTFT": self.ttft_ms, "TPOT": self.tpot_ms}
+        limits = ", ".join(f"{name} {ms:g} ms" for name, ms in given.items() if ms is not None)
+        conditions = [f"model {self.model}"] if self.model else []
+        conditions += [f"{name}: {value}" for name, value in self.headers.items()]
+        return f"{' and '.join(conditions) or 'all'}: {limits}"
+
     def matches(self, model: str, headers: Mapping[str, str]) -> bool:
         return self.model in ("", model) and self.headers.items() <= headers.items()
 

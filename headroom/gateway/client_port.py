@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -31,15 +30,15 @@ _WRONG_KEY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPort:
-    """`certificate` and `private_key` are PEM files; without them, clients speak plain HTTP.
+    """`certificate` and `private_key` are PEM texts; without them, clients speak plain HTTP.
 
     With `api_key`, requests need the header `authorization: Bearer KEY`. A body of more than `max_body_bytes` is
     refused. An answer that takes longer than `timeout_s` is ended; 0 is no limit.
     """
 
     host: str = "127.0.0.1"
-    certificate: Path | None = None
-    private_key: Path | None = None
+    certificate: bytes = b""
+    private_key: bytes = b""
     api_key: str = ""
     max_body_bytes: int = 32 << 20
     timeout_s: float = 0.0
@@ -47,11 +46,11 @@ class ClientPort:
 
 def transport_socket(port: ClientPort) -> TransportSocket | None:
     """Return the TLS of a port; None for plain HTTP."""
-    if port.certificate is None or port.private_key is None:
+    if not port.certificate:
         return None
     pair = TlsCertificate(
-        certificate_chain=DataSource(filename=str(port.certificate)),
-        private_key=DataSource(filename=str(port.private_key)),
+        certificate_chain=DataSource(inline_bytes=port.certificate),
+        private_key=DataSource(inline_bytes=port.private_key),
     )
     context = CommonTlsContext(tls_certificates=[pair], alpn_protocols=["h2", "http/1.1"])
     tls = DownstreamTlsContext(common_tls_context=context)

@@ -113,10 +113,14 @@ def pool(servers: Sequence[str] | Path) -> Cluster:
     cluster = _servers(POOL, [] if isinstance(servers, Path) else servers)
     cluster.load_balancing_policy = _policy("override_host", policy)
     if isinstance(servers, Path):
-        file = ConfigSource(path_config_source=PathConfigSource(path=str(servers)), resource_api_version=ApiVersion.V3)
         cluster.type, cluster.load_assignment = ClusterDiscoveryType.EDS, None
-        cluster.eds_cluster_config = ClusterEdsClusterConfig(eds_config=file)
+        cluster.eds_cluster_config = ClusterEdsClusterConfig(eds_config=followed(servers))
     return cluster
+
+
+def followed(file: Path) -> ConfigSource:
+    """Return a source of configuration that Envoy reads when the file is replaced."""
+    return ConfigSource(path_config_source=PathConfigSource(path=str(file)), resource_api_version=ApiVersion.V3)
 
 
 def discovered(servers: Sequence[tuple[str, int]]) -> str:

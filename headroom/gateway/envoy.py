@@ -1,12 +1,18 @@
 """The configuration of a standalone Envoy in front of the picker, built from Envoy's own API types."""
 
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapDynamicResources,
+    BootstrapStaticResources,
+)
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
     HeaderMutationRemoveOnMatch,
@@ -95,6 +101,7 @@ def bootstrap(
     health_checking: bool = True,
     bypass: bool = False,
     clients: ClientPort = _CLIENTS,
+    listener: Path | None = None,
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
@@ -107,6 +114,7 @@ def bootstrap(
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
     - `clients`: what is asked of clients at `port`, and how much they may ask for.
+    - `listener`: the path of a file with the text of `discovered_listener`, which replaces `port` and `clients`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
@@ -114,18 +122,27 @@ def bootstrap(
         listed = [] if isinstance(servers, Path) else servers
         upstreams += [clusters.balanced_cluster(name, listed) for name in clusters.BALANCING]
     config = Bootstrap(
-        # Envoy wants a name of its own before it reads a file of servers.
-        node=Node(id="headroom", cluster="headroom") if isinstance(servers, Path) else None,
+        # Envoy wants a name of its own before it reads other files.
+        node=Node(id="headroom", cluster="headroom") if listener or isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(clients, port, _connection_manager(processor, _routes(bypass, clients), clients))],
-            clusters=upstreams,
+            listeners=[] if listener else [_listener(clients, port, processor, bypass=bypass)], clusters=upstreams
         ),
+        dynamic_resources=BootstrapDynamicResources(lds_config=clusters.followed(listener)) if listener else None,
     )
     return config.to_json(indent=2)
 
 
-def _listener(clients: ClientPort, port: int, manager: HttpConnectionManager) -> Listener:
+def discovered_listener(port: int, message_timeout_s: float, clients: ClientPort) -> str:
+    """Return the file of the listener for clients. When it is replaced, requests that have begun go on as they were."""
+    processor = _ext_proc(full_duplex=False, failure_mode="open", message_timeout=timedelta(seconds=message_timeout_s))
+    listener = _listener(clients, port, processor, bypass=False)
+    kind = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    return json.dumps({"resources": [{"@type": kind, **listener.to_dict()}]})
+
+
+def _listener(clients: ClientPort, port: int, processor: ExternalProcessor, *, bypass: bool) -> Listener:
+    manager = _connection_manager(processor, _routes(bypass, clients), clients)
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",

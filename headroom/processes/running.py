@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 
 # The shell's exit status after SIGINT: 128 + 2.
 _INTERRUPTED = 130
@@ -21,7 +21,7 @@ async def exit_status(work: Coroutine[Any, Any, None], console: Console) -> int:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         await work
-    except LoopError as error:
+    except PartError as error:
         console.print(f"[red]stopped:[/] {error}", highlight=False, soft_wrap=True)
         return 1
     except asyncio.CancelledError:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from headroom.processes.ports import is_free
 from serving.parent import PARENT
 
@@ -60,17 +60,17 @@ class Supervisor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self, parts: Sequence[Part], on_ready: Callable[[str], None]) -> None:
-        """Start all parts, and return when all are ready. Raise LoopError if a port is taken or a part isn't ready."""
+        """Start all parts, and return when all are ready. Raise PartError if a port is taken or a part isn't ready."""
         for part in parts:
             for port in part.ports:
                 if not is_free(port):
-                    raise LoopError(f"port {port}, which {part.name} needs, is taken")
+                    raise PartError(f"port {port}, which {part.name} needs, is taken")
         for part in parts:
             await self._start(part)
         await self._until_all_ready(parts, on_ready)
 
     async def restart(self, names: Sequence[str]) -> None:
-        """Start ended parts again, and return when they are ready. Raise LoopError if one doesn't become ready."""
+        """Start ended parts again, and return when they are ready. Raise PartError if one doesn't become ready."""
         await self.end(names)
         for name in names:
             await self._start(self._parts[name])
@@ -88,7 +88,7 @@ class Supervisor:
             await self.guard(self._all_ready(session, parts, on_ready))
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end. Raise LoopError as soon as a part fails."""
+        """Run `work` to its end. Raise PartError as soon as a part fails."""
         task = asyncio.create_task(work)
         await asyncio.wait((task, self._failed), return_when=asyncio.FIRST_COMPLETED)
         if self._failed.done():
@@ -158,7 +158,7 @@ class Supervisor:
             self._on_loss(part.name)
         elif not self._failed.done():
             self._failed.set_exception(
-                LoopError(f"{part.name} ended with status {status}{self._last_log_line(part.name)}")
+                PartError(f"{part.name} ended with status {status}{self._last_log_line(part.name)}")
             )
 
     def _pause_s(self, name: str, lived_s: float) -> float:
@@ -183,7 +183,7 @@ class Supervisor:
                 while not await _answers(session, part.ready_url):  # noqa: ASYNC110 (another process sets no event)
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
-            raise LoopError(
+            raise PartError(
                 f"{part.name} is not ready after {part.ready_s:g} s{self._last_log_line(part.name)}"
             ) from error
         self._were_ready.add(part.name)

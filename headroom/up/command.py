@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +16,11 @@ from epp.flags import Duration
 from epp.pool.endpoint_list import ListedEndpoint
 from epp.reload import ReloadedFile
 from epp.request.default_objectives import read_default_objectives
-from headroom.gateway.client_port import ClientPort
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
-from headroom.servers.api_key import read_api_key
 from headroom.servers.command import look_at_all, show
-from headroom.up.parts import Settings, parts, write_discovered, write_objectives
+from headroom.up.clients import ClientFlags
+from headroom.up.parts import Settings, parts, write_discovered, write_listener, write_objectives
 from headroom.up.pool import listed_places, places, with_engine
 from serving.watched_file import POLL_S, file_stamp
 
@@ -89,7 +89,7 @@ def up(
     It starts Envoy, the picker, the trainer and prediction servers on this machine, and serves OpenAI's API at --port.
     Each server is asked for one token first. A request is routed by prediction if it has objectives. Models and samples
     are kept, so that the next start predicts from its first request. A server that is away gets no requests until it is
-    back. Ctrl-C ends it all.
+    back. Ctrl-C ends it all. SIGHUP reads the files of certificate and API key again; other files are followed.
     """
     if embedded and predictors:
         raise click.UsageError("--embedded needs no --predictors")
@@ -102,19 +102,20 @@ def up(
             "--objectives FILE replaces --ttft-ms and --tpot-ms: add a rule without model and headers"
         )
     _check_objectives(objectives)
+    clients = ClientFlags(
+        host=host,
+        tls_cert=tls_cert and tls_cert.absolute(),
+        tls_key=tls_key and tls_key.absolute(),
+        api_key_file=api_key_file and api_key_file.absolute(),
+        max_body_bytes=max_body_mib << 20,
+        timeout_s=timeout,
+    )
     folder = _made(state or _state_folder())
     settings = Settings(
         pool=_listed(endpoints_file) if endpoints_file else places(urls),
         listed=endpoints_file and endpoints_file.absolute(),
         state=folder,
-        clients=ClientPort(
-            host=host,
-            certificate=tls_cert and tls_cert.absolute(),
-            private_key=tls_key and tls_key.absolute(),
-            api_key=read_api_key(api_key_file),
-            max_body_bytes=max_body_mib << 20,
-            timeout_s=timeout,
-        ),
+        clients=clients,
         port=port,
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
@@ -129,7 +130,8 @@ async def _run(settings: Settings, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     addresses = [f"http://{place.address}" for place in settings.pool]
-    looked = await look_at_all(addresses, settings.clients.api_key, None, asks=True)
+    clients = settings.clients.read()
+    looked = await look_at_all(addresses, clients.api_key, None, asks=True)
     show(looked, console)
     pool = [with_engine(place, one.engine) for place, one in zip(settings.pool, looked, strict=True)]
     settings = replace(settings, pool=pool)
@@ -140,12 +142,23 @@ async def _run(settings: Settings, console: Console) -> None:
         # Envoy asks the picker at once whether it serves, and sends requests past it until it does.
         await supervisor.start(started[:-1], lambda name: None)
         await supervisor.start(started[-1:], lambda name: None)
-        scheme = "https" if settings.clients.certificate else "http"
-        tell(f"clients: {scheme}://{settings.clients.host}:{settings.port}/v1")
+        scheme = "https" if clients.certificate else "http"
+        tell(f"clients: {scheme}://{clients.host}:{settings.port}/v1")
         tell(f"metrics: http://127.0.0.1:{settings.page_port}/metrics; a decision in words: headroom explain")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings, tell)
         await _follow(settings, tell)
     finally:
         await supervisor.stop()
+
+
+def _reload(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Read the certificate and the API key again. Requests that have begun go on."""
+    try:
+        write_listener(settings, settings.clients.read())
+    except click.ClickException as error:
+        tell(f"clients are served as before: {error.message}")
+    else:
+        tell("read certificate and API key again")
 
 
 async def _follow(settings: Settings, tell: Callable[[str], None]) -> None:

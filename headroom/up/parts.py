@@ -15,6 +15,7 @@ from headroom.processes.ports import free_ports
 from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
 from headroom.servers.look import METRICS_PATHS
+from headroom.up.clients import ClientFlags
 from headroom.up.pool import endpoints_file
 from model_store.publication import CURRENT
 
@@ -36,7 +37,7 @@ class Settings:
     pool: Sequence[ListedEndpoint]
     listed: Path | None
     state: Path
-    clients: ClientPort
+    clients: ClientFlags
     port: int
     page_port: int
     predictors: int
@@ -111,18 +112,23 @@ def write_discovered(state: Path, pool: Sequence[ListedEndpoint]) -> Path:
     return file
 
 
+def write_listener(settings: Settings, clients: ClientPort) -> Path:
+    """Replace the file by which Envoy knows what to ask of clients, and return its path."""
+    file = settings.state / "envoy-listener.json"
+    text = envoy.discovered_listener(settings.port, _MESSAGE_TIMEOUT_S, clients)
+    replace_file(file, text, is_secret=True)
+    return file
+
+
 def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
     file = settings.state / "envoy.json"
-    # It has the clients' API key.
-    file.touch(mode=0o600)
     file.write_text(
         envoy.bootstrap(
             port=settings.port,
             admin_port=admin_port,
             picker_port=picker_port,
             servers=write_discovered(settings.state, settings.pool),
-            message_timeout_s=_MESSAGE_TIMEOUT_S,
-            clients=settings.clients,
+            listener=write_listener(settings, settings.clients.read()),
         )
     )
     ports = [settings.port, admin_port]

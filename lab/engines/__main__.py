@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from lab.engines.vllm import KINDS, MODEL, vllm
@@ -43,7 +43,7 @@ async def _run(kinds: Sequence[str], port: int, pin: bool, console: Console) -> 
         for part in parts:
             console.print(f"{part.name}: http://127.0.0.1:{part.ports[0]}, model {MODEL}", highlight=False)
         await supervisor.guard(asyncio.Event().wait())
-        raise LoopError("the servers have ended")
+        raise PartError("the servers have ended")
     finally:
         await supervisor.stop()
 

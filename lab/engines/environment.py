@@ -7,7 +7,7 @@ without dependencies. The environment takes 6 GB; downloads are kept by uv.
 import sys
 from pathlib import Path
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.environments import alone, cache_folder, check_space, digest, install, run, start_anew, tell
 
 LOCK = Path(__file__).with_name("vllm.lock")
@@ -25,7 +25,7 @@ def is_built() -> bool:
 def build() -> tuple[Path, Path]:
     """Return the `vllm` command and the folder of the models. Build both if necessary, which takes some minutes once.
 
-    Raise LoopError if something can't be built here.
+    Raise PartError if something can't be built here.
     """
     if not is_built():
         with alone("vllm"):
@@ -58,7 +58,7 @@ def _install(environment: Path) -> None:
 
 def _check_place() -> None:
     if sys.platform != "linux":
-        raise LoopError("PyPI has vLLM for processors only for Linux: run this on Linux, or in a container")
+        raise PartError("PyPI has vLLM for processors only for Linux: run this on Linux, or in a container")
     check_space("vLLM", _GIGABYTES)
 
 

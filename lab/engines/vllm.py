@@ -61,7 +61,7 @@ KINDS: Mapping[str, Callable[[Path], list[str]]] = {
 def vllm(kind: str, port: int, *, core: int | None = None, flags: Sequence[str] = ()) -> Part:
     """Return the process of a server of this kind, pinned to a core if one is given. `flags` are more of `vllm serve`.
 
-    Build vLLM first if necessary. Raise LoopError if that fails.
+    Build vLLM first if necessary. Raise PartError if that fails.
     """
     program, models = build()
     common: list[object] = ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", port, "--dtype", "float32"]

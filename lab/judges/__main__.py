@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.markdown import Markdown
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from headroom.processes.running import exit_status
 from lab.bench.figures import write
 from lab.engines.environment import build
@@ -125,7 +125,7 @@ async def _judge_all(
         told |= {"rate": load.rate_rps, "slo_ttft_ms": load.ttft_ms, "slo_tpot_ms": load.tpot_ms}
         write(json_file, figures(verdicts), ("numpy", "aiohttp"), told)
     if faults := [f"{one.judge}: {fault}" for one in verdicts for fault in one.faults]:
-        raise LoopError("\n".join(faults))
+        raise PartError("\n".join(faults))
 
 
 async def _run(

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.environments import alone, cache_folder, check_space, digest, install, install_for_any_python, start_anew, tell
 
 
@@ -32,7 +32,7 @@ class Package:
 def installed(package: Package) -> Path:
     """Return the judge's command. Install it if necessary, which takes a minute or so once.
 
-    Raise LoopError if it can't be installed here.
+    Raise PartError if it can't be installed here.
     """
     if not package.folder.exists():
         with alone(package.name):
@@ -43,7 +43,7 @@ def installed(package: Package) -> Path:
 
 def _install(package: Package) -> None:
     if sys.platform != "linux":
-        raise LoopError(f"the packages of {package.name} are locked for Linux: run this on Linux, or in a container")
+        raise PartError(f"the packages of {package.name} are locked for Linux: run this on Linux, or in a container")
     check_space(package.name, package.gigabytes)
     tell(f"Installing {package.name} {package.version} into {package.folder} ({package.gigabytes:g} GB, once)")
     unfinished = start_anew(package.folder)

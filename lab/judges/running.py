@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from types import ModuleType
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.judges import aiperf, guidellm, inference_perf, vllm_bench
 from lab.judges.task import Command, Task
 from lab.judges.verdict import Verdict, verdict
@@ -29,7 +29,7 @@ _MOST_DECISIONS = 10_000
 
 
 async def judge(name: str, task: Task, config: StackConfig) -> Verdict:
-    """Run the judge and return the verdict. Raise LoopError if the judge fails or its report can't be read."""
+    """Run the judge and return the verdict. Raise PartError if the judge fails or its report can't be read."""
     module = JUDGES[name]
     task.folder.mkdir(parents=True, exist_ok=True)
     command: Command = module.command(task)
@@ -40,7 +40,7 @@ async def judge(name: str, task: Task, config: StackConfig) -> Verdict:
     try:
         judged = module.read(task)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise LoopError(f"the report of {name} in {task.folder} can't be read: {error!r}") from error
+        raise PartError(f"the report of {name} in {task.folder} can't be read: {error!r}") from error
     decisions = [one for one in await newest_decisions(config, _MOST_DECISIONS) if one["decided_at"] >= began]
     return verdict(name, judged, task, decisions)
 
@@ -65,7 +65,7 @@ async def _run(name: str, command: Command, task: Task) -> None:
             async with asyncio.timeout(limit_s):
                 status = await process.wait()
         except TimeoutError as error:
-            raise LoopError(f"{name} hasn't ended after {limit_s:.0f} s, see {log}") from error
+            raise PartError(f"{name} hasn't ended after {limit_s:.0f} s, see {log}") from error
         finally:
             # The judge's own helpers go with it.
             with suppress(ProcessLookupError):
@@ -73,4 +73,4 @@ async def _run(name: str, command: Command, task: Task) -> None:
             await process.wait()
     if status:
         last = "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:])
-        raise LoopError(f"{name} has failed with status {status}, see {log}:\n{last}")
+        raise PartError(f"{name} has failed with status {status}, see {log}:\n{last}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 import aiohttp
 
 from headroom.files import replace_file
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.loop.stack import StackConfig
 
 # Seconds to wait until the picker applies a configuration. It reads its file once a second.
@@ -27,7 +27,7 @@ async def configure(config: StackConfig, text: str) -> None:
             while await _reloads(config) == (applied, refused):
                 await asyncio.sleep(0.05)
     if await _reloads(config) != (applied + 1, refused):
-        raise LoopError(f"the picker didn't apply {config.picker_file}, see {config.folder / 'epp.log'}")
+        raise PartError(f"the picker didn't apply {config.picker_file}, see {config.folder / 'epp.log'}")
 
 
 async def _reloads(config: StackConfig) -> tuple[float, float]:

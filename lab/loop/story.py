@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.loop.configure import configure
 from lab.loop.load import OfferedLoad
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
@@ -118,7 +118,7 @@ async def _warm_up(stage: _Stage, first_model: "asyncio.Task[None]") -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(first_model), timeout=_PASS_S)
             return
-    raise LoopError(f"no model was published after {sent} requests, see {stage.config.folder / 'trainer.log'}")
+    raise PartError(f"no model was published after {sent} requests, see {stage.config.folder / 'trainer.log'}")
 
 
 async def _note_first_model(stage: _Stage) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.engines import environment
 from tests.kubernetes.binaries import is_built
 from tests.run import engines
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     with contextlib.ExitStack() as files:
         try:
             parts = _with_engines(arguments) if engines.is_asked(arguments) else _parts(arguments, files)
-        except LoopError as error:
+        except PartError as error:
             _tell(str(error))
             return 1
         try:

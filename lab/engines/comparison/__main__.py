@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from headroom.processes.ports import free_port
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
@@ -100,7 +100,7 @@ async def _compare(settings: Comparison, json_file: Path | None, console: Consol
             await _with_own_server(settings, tell)
         hardware = _twin_hardware(settings)
     except (MeasureError, CalibrationError) as error:
-        raise LoopError(str(error)) from error
+        raise PartError(str(error)) from error
     by_mix, whole = errors_of(settings, hardware)
     _print(by_mix, whole)
     if json_file:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.engines.policies.plan import PolicyRun
 from lab.engines.policies.speeds import ServerSpeed
 from lab.whole_lines import whole_lines
@@ -51,7 +51,7 @@ class RunJournal:
     """The results so far. The file's first line has the settings and the servers' speeds."""
 
     def __init__(self, file: Path, settings: Settings) -> None:
-        """Read what the file has, if it exists. Raise LoopError if it belongs to other settings."""
+        """Read what the file has, if it exists. Raise PartError if it belongs to other settings."""
         self._file = file
         self.speeds: list[ServerSpeed] = []
         self.results: dict[PolicyRun, RunResult] = {}
@@ -61,7 +61,7 @@ class RunJournal:
         begin = _decoded(file, 1, lines[0], Begin)
         # As JSON, since a list and a tuple are the same there.
         if msgspec.json.encode(begin.settings) != msgspec.json.encode(settings):
-            raise LoopError(f"{file} has runs with other settings, {begin.settings}: name another file by --journal")
+            raise PartError(f"{file} has runs with other settings, {begin.settings}: name another file by --journal")
         self.speeds = begin.speeds
         results = [_decoded(file, number, line, RunResult) for number, line in enumerate(lines[1:], 2)]
         self.results = {result.run: result for result in results}
@@ -81,4 +81,4 @@ def _decoded(file: Path, number: int, line: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise LoopError(f"{file}:{number}: {error}: correct or delete the line") from error
+        raise PartError(f"{file}:{number}: {error}: correct or delete the line") from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from headroom.gateway.clusters import BALANCING
 from headroom.gateway.envoy import POLICY_HEADER
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.engines.policies.journal import RunResult
 from lab.engines.policies.plan import BASE, BASE_AGAIN, PolicyRun
 from lab.engines.policies.speeds import ServerSpeed
@@ -27,7 +27,7 @@ _IDLE_S, _MODELS_S = 60.0, 120.0
 async def run_policy(
     config: StackConfig, model: str, run: PolicyRun, requests: Sequence[PlannedRequest], speeds: Sequence[ServerSpeed]
 ) -> RunResult:
-    """Send the requests under the run's policy, and return the figures. Raise LoopError if the pool stays busy."""
+    """Send the requests under the run's policy, and return the figures. Raise PartError if the pool stays busy."""
     policy = BASE if run.policy == BASE_AGAIN else run.policy
     headers = {POLICY_HEADER: policy} if policy in BALANCING else {PREDICTION_HEADER: "true"}
     if policy not in BALANCING:
@@ -36,14 +36,14 @@ async def run_policy(
     try:
         await until_idle(config, _IDLE_S)
     except TimeoutError as error:
-        raise LoopError("requests are still in flight after the run") from error
+        raise PartError("requests are still in flight after the run") from error
     ids = {request.id for request in requests}
     newest = [] if policy in BALANCING else await newest_decisions(config, 2 * len(ids))
     return _result(run, outcomes, [one for one in newest if one["request_id"] in ids], speeds)
 
 
 async def warm_up(config: StackConfig, model: str, requests: Sequence[PlannedRequest]) -> None:
-    """Send load under the base policy until all prediction servers have models. Raise LoopError if none come."""
+    """Send load under the base policy until all prediction servers have models. Raise PartError if none come."""
     await configure(config, configurations(TUNED_WEIGHTS[0])[BASE])
     await replay(config.gateway_url, requests, model=model, headers={PREDICTION_HEADER: "false"})
     try:
@@ -51,7 +51,7 @@ async def warm_up(config: StackConfig, model: str, requests: Sequence[PlannedReq
             while not all([(await get_json(f"{url}/status"))["is_ready"] for url in config.predictor_urls]):
                 await asyncio.sleep(0.5)
     except TimeoutError as error:
-        raise LoopError(f"no model was published: see {config.folder / 'trainer.log'}") from error
+        raise PartError(f"no model was published: see {config.folder / 'trainer.log'}") from error
 
 
 def _result(
@@ -59,7 +59,7 @@ def _result(
 ) -> RunResult:
     answered = [outcome for outcome in outcomes if outcome.error is None]
     if not answered:
-        raise LoopError(f"no request was answered: {outcomes[0].error}")
+        raise PartError(f"no request was answered: {outcomes[0].error}")
     met = sum(outcome.met for outcome in outcomes)
     span_s = max(outcome.sent_s + outcome.e2e_ms / 1000 for outcome in outcomes)
 

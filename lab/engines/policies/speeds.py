@@ -7,7 +7,7 @@ from statistics import median
 
 import msgspec
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.engines.policies.plan import Multiple
 from simulator.load.replay import replay
 from simulator.outcome import Outcome
@@ -72,7 +72,7 @@ async def _alone(url: str, model: str, prompt_tokens: int) -> list[Outcome]:
 
 def _checked(name: str, outcomes: list[Outcome]) -> list[Outcome]:
     if failed := [outcome.error for outcome in outcomes if outcome.error]:
-        raise LoopError(f"{name} didn't answer: {failed[0]}")
+        raise PartError(f"{name} didn't answer: {failed[0]}")
     return outcomes
 
 

@@ -70,9 +70,7 @@ async def test_a_key_is_asked_for_in_openais_words(tmp_path: Path) -> None:
 
 async def test_clients_are_served_over_tls(tmp_path: Path) -> None:
     key, certificate = self_signed()
-    (tmp_path / "tls.crt").write_bytes(certificate)
-    (tmp_path / "tls.key").write_bytes(key)
-    clients = ClientPort(certificate=tmp_path / "tls.crt", private_key=tmp_path / "tls.key")
+    clients = ClientPort(certificate=certificate, private_key=key)
     async with gateway(tmp_path, clients) as url, aiohttp.ClientSession() as session:
         async with session.post(url, json=BODY, ssl=False) as response:
             assert response.status == 200

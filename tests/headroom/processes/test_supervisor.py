@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from headroom.processes.ports import free_port
 from headroom.processes.supervisor import Part, Supervisor
 from tests.live import PATIENCE_S
@@ -43,7 +43,7 @@ async def test_a_part_that_ends_starts_again(tmp_path: Path) -> None:
 async def test_a_part_that_ends_before_it_is_ready_is_an_error(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, lambda name: None, restart_s=0.01)
     try:
-        with pytest.raises(LoopError, match=r"part ended with status 1: no such disk \(whole log: "):
+        with pytest.raises(PartError, match=r"part ended with status 1: no such disk \(whole log: "):
             await supervisor.start([part("raise SystemExit('no such disk')")], lambda name: None)
     finally:
         await supervisor.stop()

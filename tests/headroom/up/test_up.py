@@ -146,3 +146,28 @@ async def test_servers_get_requests_by_prediction_also_after_a_restart_and_leave
             async with asyncio.timeout(PATIENCE_S):
                 while await complete(session, ports[0], "moved") != "slow":
                     pass
+
+
+async def test_a_new_api_key_holds_after_sighup_and_costs_no_request(servers: list[str], tmp_path: Path) -> None:
+    ports, key = free_ports(2), tmp_path / "key"
+    key.write_text("one\n")
+    url, body = f"http://127.0.0.1:{ports[0]}/v1/completions", {"model": "m", "prompt": "hello", "max_tokens": 1}
+
+    async def status(session: aiohttp.ClientSession, key: str) -> int:
+        async with session.post(url, json=body, headers={"authorization": f"Bearer {key}"}) as response:
+            return response.status
+
+    flags = ["--embedded", "--api-key-file", str(key)]
+    async with aiohttp.ClientSession() as session, up([*servers, *flags], tmp_path, ports) as running:
+        assert [await status(session, one) for one in ("one", "two")] == [200, 401]
+        assert not (tmp_path / "envoy-listener.json").stat().st_mode & 0o077, "it has the key"
+        long = {**body, "max_tokens": 4_000, "ignore_eos": True, "stream": True}
+        async with session.post(url, json=long, headers={"authorization": "Bearer one"}) as answer:
+            await answer.content.readline()
+            key.write_text("")
+            running.send_signal(signal.SIGHUP)
+            key.write_text("two")
+            async with asyncio.timeout(PATIENCE_S):
+                while [await status(session, one) for one in ("one", "two")] != [401, 200]:
+                    running.send_signal(signal.SIGHUP)
+            assert b"data: [DONE]" in await answer.read()

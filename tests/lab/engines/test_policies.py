@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from headroom.processes.exceptions import LoopError
+from headroom.processes.exceptions import PartError
 from lab.engines.policies.__main__ import main
 from lab.engines.policies.journal import RunJournal, RunResult, Settings
 from lab.engines.policies.plan import BASE, BASE_AGAIN, OBJECTIVES, PolicyRun, RunPlan
@@ -55,9 +55,9 @@ def test_a_comparison_goes_on_where_its_journal_ends(tmp_path: Path) -> None:
     assert list(RunJournal(file, SETTINGS).results) == [first, second]
     with file.open("ab") as damaged:
         damaged.write(b"{}\n")
-    with pytest.raises(LoopError, match=r"runs.jsonl:4: .* delete the line"):
+    with pytest.raises(PartError, match=r"runs.jsonl:4: .* delete the line"):
         RunJournal(file, SETTINGS)
-    with pytest.raises(LoopError, match="other settings"):
+    with pytest.raises(PartError, match="other settings"):
         RunJournal(file, msgspec.structs.replace(SETTINGS, load=0.9))
 
 

@@ -27,6 +27,17 @@ def test_the_command_names_file_line_and_path(tmp_path: Path) -> None:
     assert ran.stdout == ""
 
 
+def test_a_file_of_default_objectives_is_described() -> None:
+    rules = "objectives:\n- {model: chat, headers: {x-tier: gold}, ttftMs: 200, tpotMs: 20.5}\n- ttftMs: 1000\n"
+    result = run(rules)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "model chat and x-tier: gold: TTFT 200 ms, TPOT 20.5 ms",
+        "all: TTFT 1000 ms",
+    ]
+    assert run(rules.replace("1000", "fast")).output.startswith("<stdin>:3: $.objectives[1].ttftMs: Expected `float")
+
+
 def test_the_built_in_configuration_is_described() -> None:
     result = run(DEFAULT_CONFIG, SLO_BUFFER_FACTOR="0.9")
     assert result.exit_code == 0
