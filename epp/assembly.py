@@ -38,6 +38,7 @@ from epp.request.budget import ObservationBudget
 from epp.request.decisions import DecisionLog
 from epp.request.default_objectives import DefaultObjectives, Rule, read_default_objectives
 from epp.request.director import Director
+from epp.request.outcome_journal import OutcomeJournal
 from epp.request.outcomes import Outcomes
 from epp.request.overload_by_client import OverloadByClient
 from epp.request.parsed import RequestReader
@@ -46,6 +47,7 @@ from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.request.try_timeout import TryTimeout
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.warnings import find_warnings
+from epp.scheduling.plugins.profiles import SloAwareProfileHandler
 from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
@@ -103,9 +105,12 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     trust = _trust(config, background)
     latency, training = await _prediction(config, trust, closing)
     slowdowns = pool.slowdowns if latency else None
+    journal = (
+        OutcomeJournal(Path(config.outcome_journal), place.index if place else 0) if config.outcome_journal else None
+    )
     books = Bookkeeping(
         pool,
-        Outcomes(metrics, training, slowdowns, objectives.label_of),
+        Outcomes(metrics, training, slowdowns, objectives.label_of, journal),
         decisions,
         ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
         TokenEstimator(),
@@ -113,7 +118,9 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         base_model=BaseModel(lambda: pool.adapters.values()),
     )
     overload = OverloadByClient(config.degrade_after or math.inf)
-    director = Director(scheduler, books, latency, _tracing(config, closing), endpoints.note_demand)
+    director = Director(
+        scheduler, books, latency, _tracing(config, closing), endpoints.note_demand, is_shadow=config.shadow
+    )
     tokenizer = Tokenizer(Path(config.tokenizer)) if config.tokenizer else None
     reader = RequestReader(
         books.tokens,
@@ -125,6 +132,11 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     )
     if training is not None:
         background.append(training.run)
+    if journal is not None:
+        background.append(journal.run)
+        metrics.register_value(
+            "headroom_epp_outcome_journal_dropped_total", "Ended requests that no report knows", lambda: journal.dropped
+        )
     if file is not None:
         background.append(partial(file.watch, _applying(director)))
     if defaults_file is not None:
@@ -156,6 +168,10 @@ def _scheduling(config: Config) -> tuple[Scheduler, ReloadedFile[Scheduler] | No
         scheduler = _loaded(file, "--config-file")
     else:
         file, scheduler = None, load_scheduler(config.config_text or DEFAULT_CONFIG, os.environ)
+    if config.shadow and not isinstance(scheduler.handler, SloAwareProfileHandler):
+        raise ConfigError(
+            "--shadow needs a configuration with slo-aware-profile-handler: others route every request alike"
+        )
     _tell_notices(scheduler)
     return scheduler, file
 

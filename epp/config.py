@@ -52,6 +52,8 @@ class Config:
     config_file: str
     config_text: str
     default_objectives_file: str
+    shadow: bool
+    outcome_journal: str
     disable_endpoint_subset_filter: bool
     emit_endpoint_scores: bool
     enable_latency_predictor: bool

@@ -85,6 +85,23 @@ class Metrics:
             ("objective", "latency", "met"),
         )
 
+        self.shadow = self._counter(
+            "headroom_epp_shadow_decisions_total",
+            "Requests routed without prediction, by what it would have done: the same, another endpoint, or shed",
+            ("choice",),
+        )
+        self.shadow_chances = self._counter(
+            "headroom_epp_shadow_expected_total",
+            "Requests expected to meet their objectives, as they were routed and as prediction would have routed them",
+            ("routed",),
+        )
+
+    def note_shadow(self, choice: str, chance_made: float, chance: float) -> None:
+        """Count what prediction would have done, and both probabilities that the request meets its objectives."""
+        self.shadow.labels(choice).inc()
+        self.shadow_chances.labels("as_was").inc(chance_made)
+        self.shadow_chances.labels("by_prediction").inc(chance)
+
     def partly_read(self, reason: str) -> Counter:
         return self._partly_read.labels(reason)
 

@@ -143,6 +143,8 @@ _OPTIONS: tuple[Any, ...] = (
         "",
         "File of objectives for requests that bring none, by model or header; applied again when it changes.",
     ),
+    _switch("shadow", False, "Route no request by prediction, and record what prediction would have chosen."),
+    _option("outcome-journal", "", "Folder for a line about each ended request, which headroom report reads."),
     _switch("disable-endpoint-subset-filter", False, "Ignore the gateway's subset hint: choose among all endpoints."),
     _switch("emit-endpoint-scores", False, "Send every candidate's score to the gateway, in the dynamic metadata."),
     _switch("enable-latency-predictor", False, "Predict latencies and send training rows."),

@@ -36,6 +36,9 @@ _SUBCOMMANDS: Mapping[str, _Subcommand] = {
         "headroom.servers.command", "look", "up", "Look at model servers, and say what to change in them."
     ),
     "predictor": _Subcommand("predictor.__main__", "main", "predictor", "Run a prediction server."),
+    "report": _Subcommand(
+        "headroom.report.command", "report", "epp", "Say how requests fared, and what they would gain."
+    ),
     "seed": _Subcommand(
         "lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 from epp.prediction.features import FeatureColumns, feature_columns
 from epp.request.overload import Level
+from epp.request.shadow import Shadow
 from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
@@ -33,7 +34,7 @@ class Record:
     """A decision and, later, its outcome.
 
     `prediction_error` says why there is no prediction; `prediction_ms` is how long the prediction took. `level` is how
-    much work an overloaded picker spent on the pick.
+    much work an overloaded picker spent on the pick. `shadow` is what prediction would have chosen where it had no say.
     """
 
     decision: Decision
@@ -43,6 +44,7 @@ class Record:
     decided_at: float = field(default_factory=time.time)
     outcome: Outcome = field(default_factory=Outcome)
     level: Level = Level.NORMAL
+    shadow: Shadow | None = None
 
     @property
     def predicted(self) -> tuple[float, float] | None:
@@ -132,6 +134,7 @@ def _without_long_parts(record: Record) -> Record:
         record.decided_at,
         record.outcome,
         record.level,
+        record.shadow,
     )
 
 
@@ -157,6 +160,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "overload": record.level.label,
         "predicted": predictions and _latencies(predictions.at(slice(decision.chosen, decision.chosen + 1))),
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
+        "shadow": record.shadow and {name: getattr(record.shadow, name) for name in Shadow.__slots__},
     }
     if with_candidates:
         features = feature_columns(request, candidates).T.tolist()

@@ -17,6 +17,7 @@ from epp.request.decisions import Record
 from epp.request.overload import Level
 from epp.request.parsed import ParsedRequest
 from epp.request.routed import Bookkeeping, RoutedRequest
+from epp.request.shadow import Shadow, shadow_of
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision, Refusal, Scheduler
 from epp.scheduling.snapshot import Predictions, Snapshot
@@ -44,7 +45,8 @@ class Director:
     """Routes requests, with the parts that all requests share.
 
     Without a latency client, every decision is made without predictions. `scheduler` may be replaced at any time; a
-    request keeps the scheduler that it began with. `clock` returns the seconds of the pool's clock.
+    request keeps the scheduler that it began with. With `is_shadow`, no request is routed by prediction, and each that
+    wants it has a record of what prediction would have chosen. `clock` returns the seconds of the pool's clock.
     """
 
     scheduler: Scheduler
@@ -52,6 +54,7 @@ class Director:
     latency: LatencyClient | None = None
     tracing: "Tracing | None" = None
     on_decision: Callable[[], None] = lambda: None
+    is_shadow: bool = False
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     clock: Callable[[], float] = time.monotonic
     decided: int = 0
@@ -112,6 +115,7 @@ class _ArrivedRequest:
     level: Level
     prediction_error: str | None = None
     prediction_ms: float = 0.0
+    shadow: Shadow | None = None
 
     def route(self) -> RoutedRequest | Awaitable[RoutedRequest]:
         """Predict if the scheduler wants predictions, then decide and dispatch."""
@@ -173,6 +177,8 @@ class _ArrivedRequest:
         is_doubted = self._is_doubted()
         candidates = self.candidates.without_predictions() if is_doubted else self.candidates
         decision = self.scheduler.schedule(self.parsed.request, candidates, director.rng, watch, at_random=at_random)
+        if director.is_shadow and self.parsed.request.prediction_based:
+            decision = self._without_prediction(decision, candidates, at_random=at_random)
         if isinstance(decision, Refusal):
             if decision.kind == "shed":
                 director.metrics.shed.labels(decision.plugin).inc()
@@ -180,6 +186,15 @@ class _ArrivedRequest:
         director.metrics.observe_stage("schedule", director.clock() - began_s)
         # Predictions that don't decide are kept, to see when they are better.
         return replace(decision, candidates=self.candidates) if is_doubted else decision
+
+    def _without_prediction(
+        self, by_prediction: Decision | Refusal, candidates: Snapshot, *, at_random: bool
+    ) -> Decision | Refusal:
+        request = replace(self.parsed.request, prediction_based=False)
+        made = self.scheduler.schedule(request, candidates, self.director.rng, at_random=at_random)
+        if isinstance(made, Decision):
+            self.shadow = shadow_of(request, made, by_prediction)
+        return made
 
     def _is_doubted(self) -> bool:
         """Return whether there are predictions that may not decide."""
@@ -194,7 +209,9 @@ class _ArrivedRequest:
         director, parsed = self.director, self.parsed
         now_s = director.clock()
         decision_ms = (now_s - self.arrived_s) * 1000
-        record = Record(decision, decision_ms, self.prediction_error, self.prediction_ms, level=self.level)
+        record = Record(
+            decision, decision_ms, self.prediction_error, self.prediction_ms, level=self.level, shadow=self.shadow
+        )
         slot = int(decision.candidates.slots[decision.chosen])
         flight = director.books.pool.dispatch(slot, parsed.request, record.prefix_score)
         account = director.books.outcomes.open(parsed, record)

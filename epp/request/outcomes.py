@@ -10,6 +10,7 @@ from epp.pool.slowdowns import Slowdowns
 from epp.prediction.features import FeatureColumns
 from epp.prediction.wire import LengthSource
 from epp.request.decisions import Record
+from epp.request.outcome_journal import OutcomeJournal
 from epp.request.overload import Level
 from epp.request.parsed import ParsedRequest
 
@@ -33,13 +34,14 @@ class Outcomes:
 
     `slowdowns` gets the same latencies as the trainer, so that a slow endpoint is detected before the models learn of
     it. `objective_label` maps the objective named by a request to its metric label, since clients
-    may name anything.
+    may name anything. `journal` gets every ended request.
     """
 
     metrics: Metrics
     training: TrainingRows | None = None
     slowdowns: Slowdowns | None = None
     objective_label: Callable[[str], str] = lambda name: ""
+    journal: OutcomeJournal | None = None
 
     @property
     def learns(self) -> bool:
@@ -80,6 +82,9 @@ class Account:
         if parsed.request.block_hashes:
             shared.prefix_hit_ratio.observe(record.prefix_score)
             shared.prefix_hit_bytes.observe(record.prefix_score * parsed.prompt_bytes)
+        if record.shadow:
+            shadow = record.shadow
+            shared.note_shadow(shadow.choice(decision.endpoints[0].name), shadow.chance_made, shadow.chance)
         if record.predicted:
             _predicted(metrics.ttft, record.predicted[0], record.prediction_ms)
             _predicted(metrics.tpot, record.predicted[1], record.prediction_ms)
@@ -122,6 +127,8 @@ class Account:
         if output_tokens:
             metrics.output_tokens.observe(output_tokens)
             metrics.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
+        if self.shared.journal is not None:
+            self.shared.journal.add(self.record)
 
     def _teach(self, slot: int, features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
         if self.record.level == Level.RANDOM:

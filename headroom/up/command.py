@@ -19,6 +19,7 @@ from epp.request.default_objectives import read_default_objectives
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from headroom.servers.command import look_at_all, show
+from headroom.state import state_folder
 from headroom.up.clients import ClientFlags
 from headroom.up.parts import Settings, parts, write_discovered, write_listener, write_objectives
 from headroom.up.pool import listed_places, places, with_engine
@@ -65,6 +66,7 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option(
     "--predictors", type=click.IntRange(1, 64), help="Prediction servers. Default: one for four cores, at most three."
 )
+@click.option("--shadow", is_flag=True, help="Route nothing by prediction; headroom report says what it would gain.")
 @click.option("--embedded", is_flag=True, help="Predict in the picker's own process, without prediction servers.")
 def up(
     urls: tuple[str, ...],
@@ -82,6 +84,7 @@ def up(
     timeout: float,
     state: Path | None,
     predictors: int | None,
+    shadow: bool,
     embedded: bool,
 ) -> None:
     """Route requests in front of the model servers at URLS, such as http://gpu1:8000 http://gpu2:8000.
@@ -110,7 +113,7 @@ def up(
         max_body_bytes=max_body_mib << 20,
         timeout_s=timeout,
     )
-    folder = _made(state or _state_folder())
+    folder = _made(state or state_folder(os.environ))
     settings = Settings(
         pool=_listed(endpoints_file) if endpoints_file else places(urls),
         listed=endpoints_file and endpoints_file.absolute(),
@@ -119,6 +122,7 @@ def up(
         port=port,
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
+        is_shadow=shadow,
         objectives=objectives.absolute() if objectives else write_objectives(folder, ttft_ms, tpot_ms),
     )
     console = Console(stderr=True)
@@ -203,12 +207,6 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise click.UsageError(f"--state: can't make {folder}: {error.strerror}") from error
     return folder
-
-
-def _state_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME", "")
-    # A relative path must be ignored (XDG Base Directory Specification 0.8).
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "headroom"
 
 
 def _room_for_predictors() -> int:

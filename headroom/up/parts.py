@@ -31,7 +31,8 @@ class Settings:
     """What the user says. Without `predictors`, the picker predicts in its own process.
 
     `state` keeps models, samples, logs and configuration. `listed` is the file that lists the servers, if it is the
-    user's own: picker and Envoy follow its changes. `objectives` is a file for the picker, which follows it too.
+    user's own: picker and Envoy follow its changes. `objectives` is a file for the picker, which follows it too. With
+    `is_shadow`, no request is routed by prediction.
     """
 
     pool: Sequence[ListedEndpoint]
@@ -42,6 +43,11 @@ class Settings:
     page_port: int
     predictors: int
     objectives: Path
+    is_shadow: bool
+
+    @property
+    def outcomes(self) -> Path:
+        return self.state / "outcomes"
 
     @property
     def store(self) -> Path:
@@ -94,7 +100,8 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--metrics-port", settings.page_port, "--pool-name", "up", "--endpoints-file", listed]
     flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
-    flags += ["--default-objectives-file", settings.objectives]
+    flags += ["--default-objectives-file", settings.objectives, "--outcome-journal", settings.outcomes]
+    flags += ["--shadow"] if settings.is_shadow else []
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
     if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]

@@ -90,10 +90,7 @@ class Worth:
 
 def worth(request: Request, candidates: Snapshot, predictions: Predictions, buffer_factor: float) -> Worth:
     """Return the expected attainment of a placement on each candidate; `buffer_factor` scales TPOT objectives."""
-    ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
-    tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
-    ttft = _Latency(ttft.median_ms + _standing_ms(candidates), ttft.spread)
-    tpot = _Latency(tpot.median_ms * candidates.tpot_bias, tpot.spread)
+    ttft, tpot = _latencies(candidates, predictions)
     tpot_slo_ms = None if request.slo_tpot_ms is None else request.slo_tpot_ms * buffer_factor
     slowed_ms = _slowed_ms(request, candidates, tpot.median_ms)
     lost, late = _at_risk(candidates, tpot, slowed_ms, buffer_factor)
@@ -105,6 +102,21 @@ def worth(request: Request, candidates: Snapshot, predictions: Predictions, buff
         takes_ms=ttft.median_ms
         + (tpot.median_ms + candidates.in_flight * slowed_ms) * max(candidates.output_tokens, 1.0),
         spared=_spared(request, candidates, tpot.median_ms),
+    )
+
+
+def chances(request: Request, candidates: Snapshot, predictions: Predictions) -> Floats:
+    """Return the probability that the request meets its objectives on each candidate; 0 where nothing is predicted."""
+    ttft, tpot = _latencies(candidates, predictions)
+    return ttft.chance_within(request.slo_ttft_ms) * tpot.chance_within(request.slo_tpot_ms)
+
+
+def _latencies(candidates: Snapshot, predictions: Predictions) -> tuple[_Latency, _Latency]:
+    ttft = _latency(predictions.ttft_ms, predictions.ttft_median_ms, _TTFT_SPREAD)
+    tpot = _latency(predictions.tpot_ms, predictions.tpot_median_ms, _TPOT_SPREAD)
+    return (
+        _Latency(ttft.median_ms + _standing_ms(candidates), ttft.spread),
+        _Latency(tpot.median_ms * candidates.tpot_bias, tpot.spread),
     )
 
 

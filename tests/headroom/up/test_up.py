@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import count
@@ -146,6 +147,19 @@ async def test_servers_get_requests_by_prediction_also_after_a_restart_and_leave
             async with asyncio.timeout(PATIENCE_S):
                 while await complete(session, ports[0], "moved") != "slow":
                     pass
+
+        before = time.time()
+        async with up([*servers, "--shadow"], tmp_path, ports):
+            shadowed = await until_predicted(session, ports, "shadow")
+            assert shadowed["profile"] == "default"
+            assert shadowed["shadow"]["endpoint"] in ("fast", "slow", *(url.removeprefix("http://") for url in servers))
+        command = [sys.executable, "-m", "headroom", "report", str(tmp_path / "outcomes"), "--json"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        said, _ = await process.communicate()
+        figures = json.loads(said)
+        assert figures["gain"]["requests"] >= 1
+        assert figures["by_profile"].keys() == {"default", "slo"}
+        assert figures["over_time"][-1]["began_at"] > before - 3600
 
 
 async def test_a_new_api_key_holds_after_sighup_and_costs_no_request(servers: list[str], tmp_path: Path) -> None:

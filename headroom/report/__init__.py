@@ -1,0 +1,1 @@
+"""What happened to requests, from the picker's journal of outcomes."""

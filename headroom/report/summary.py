@@ -1,0 +1,175 @@
+"""Figures of many ended requests: attainment, errors of predictions, and what prediction would have gained."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from epp.request.outcome_journal import Row
+
+Floats = NDArray[np.float64]
+
+# Requests that follow each other meet their objectives together, so an interval is over blocks of them.
+_MOST_BLOCKS, _LEAST_BLOCK = 30, 20
+# Quantiles of Student's t distribution at 0.975 for 1 to 29 degrees of freedom, which is one less than the blocks.
+_T_975: Final = np.array(
+    [
+        *(12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131),
+        *(2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045),
+    ]
+)
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A mean and half the width of its 95 % interval; the width is None with fewer than two blocks of requests."""
+
+    mean: float
+    half_width: float | None
+
+
+class Errors(msgspec.Struct, frozen=True):
+    """Of one latency: the median of absolute errors of predicted medians, and the share within the prediction told.
+
+    Both in percent, of `requests` requests; the told prediction is an upper quantile, 0.9 by default.
+    """
+
+    requests: int
+    median_error: float
+    within: float
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A stretch of time that begins at `began_at`, Unix time: its requests, and the share that met its objectives."""
+
+    began_at: float
+    requests: int
+    attainment: float | None
+
+
+class Gain(msgspec.Struct, frozen=True):
+    """What prediction would have done with `requests` requests that were routed without it.
+
+    `another` and `shed` are shares of these. `as_was` and `by_prediction` are the shares expected to meet their
+    objectives, `gain` is their difference. `observed` and `expected` are those of the `checked` requests whose answers
+    were observed: how far the two lie apart is how far expectations are off.
+    """
+
+    requests: int
+    another: float
+    shed: float
+    as_was: Estimate
+    by_prediction: Estimate
+    gain: Estimate
+    checked: int
+    observed: float | None
+    expected: float | None
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """`attainment`: the share of the `judged` requests that met their objectives. `errors` are by latency."""
+
+    requests: int
+    failed: int
+    predicted: int
+    judged: int
+    attainment: Estimate | None
+    by_profile: dict[str, Estimate]
+    errors: dict[str, Errors]
+    over_time: list[Interval]
+    gain: Gain | None
+
+
+def summarize(rows: Sequence[Row], interval_s: float) -> Summary:
+    """Return the figures of rows in order of time. `over_time` has an entry for each `interval_s` with requests."""
+    met = [is_met(row) for row in rows]
+    judged = [(row, one) for row, one in zip(rows, met, strict=True) if one is not None]
+    profiles = sorted({row.profile for row, _ in judged})
+    return Summary(
+        requests=len(rows),
+        failed=sum(row.status is None or row.status >= 400 for row in rows),
+        predicted=sum(row.predicted_ttft_ms is not None for row in rows),
+        judged=len(judged),
+        attainment=_share([one for _, one in judged]) if judged else None,
+        by_profile={name: _share([one for row, one in judged if row.profile == name]) for name in profiles},
+        errors={name: found for name in ("ttft", "tpot") if (found := _errors(rows, name))},
+        over_time=_over_time(rows, interval_s),
+        gain=_gain([row for row in rows if row.shadow]),
+    )
+
+
+def is_met(row: Row) -> bool | None:
+    """Return whether the answer met its objectives. None without objectives, or if nothing was observed.
+
+    A request that failed has missed its objectives. TPOT of a single token counts as met.
+    """
+    if row.slo_ttft_ms is None and row.slo_tpot_ms is None:
+        return None
+    if row.status is not None and row.status >= 500:
+        return False
+    if row.ttft_ms is None:
+        return None
+    return row.ttft_ms <= (row.slo_ttft_ms or math.inf) and (row.tpot_ms or 0.0) <= (row.slo_tpot_ms or math.inf)
+
+
+def estimate(values: Floats) -> Estimate:
+    """Return the mean with its interval by the means of blocks of values that follow each other."""
+    blocks = min(_MOST_BLOCKS, len(values) // _LEAST_BLOCK)
+    if blocks < 2:
+        return Estimate(float(values.mean()), None)
+    means = np.array([block.mean() for block in np.array_split(values, blocks)])
+    return Estimate(float(values.mean()), float(_T_975[blocks - 2] * means.std(ddof=1) / math.sqrt(blocks)))
+
+
+def _share(met: Sequence[bool]) -> Estimate:
+    return estimate(np.array(met, dtype=np.float64))
+
+
+def _errors(rows: Sequence[Row], name: str) -> Errors | None:
+    observed, told, medians = (
+        _column(rows, lambda row, field=field: getattr(row, field))  # type: ignore[misc]
+        for field in (f"{name}_ms", f"predicted_{name}_ms", f"predicted_{name}_median_ms")
+    )
+    known = (observed > 0) & np.isfinite(told)
+    if not known.any():
+        return None
+    observed, told, medians = observed[known], told[known], medians[known]
+    middle = np.where(np.isfinite(medians), medians, told)
+    error = float(np.median(np.abs(middle - observed) / observed))
+    return Errors(int(known.sum()), 100 * error, 100 * float((observed <= told).mean()))
+
+
+def _column(rows: Sequence[Row], value: Callable[[Row], float | None]) -> Floats:
+    return np.array([math.nan if (found := value(row)) is None else found for row in rows])
+
+
+def _over_time(rows: Sequence[Row], interval_s: float) -> list[Interval]:
+    found = []
+    for number, group in groupby(rows, key=lambda row: math.floor(row.decided_at / interval_s)):
+        of_time = list(group)
+        met = [one for row in of_time if (one := is_met(row)) is not None]
+        found.append(Interval(number * interval_s, len(of_time), sum(met) / len(met) if met else None))
+    return found
+
+
+def _gain(rows: Sequence[Row]) -> Gain | None:
+    shadows = [(row, row.shadow) for row in rows if row.shadow]
+    if not shadows:
+        return None
+    made = np.array([shadow.chance_made for _, shadow in shadows])
+    other = np.array([shadow.chance for _, shadow in shadows])
+    checked = [(shadow.chance_made, met) for row, shadow in shadows if (met := is_met(row)) is not None]
+    return Gain(
+        requests=len(shadows),
+        another=sum(shadow.endpoint not in ("", row.endpoint) for row, shadow in shadows) / len(shadows),
+        shed=sum(not shadow.endpoint for _, shadow in shadows) / len(shadows),
+        as_was=estimate(made),
+        by_prediction=estimate(other),
+        gain=estimate(other - made),
+        checked=len(checked),
+        observed=sum(met for _, met in checked) / len(checked) if checked else None,
+        expected=sum(chance for chance, _ in checked) / len(checked) if checked else None,
+    )
