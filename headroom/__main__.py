@@ -37,7 +37,7 @@ _SUBCOMMANDS: Mapping[str, _Subcommand] = {
     ),
     "predictor": _Subcommand("predictor.__main__", "main", "predictor", "Run a prediction server."),
     "report": _Subcommand(
-        "headroom.report.command", "report", "epp", "Say how requests fared, and what they would gain."
+        "headroom.report.command", "report", "report", "Say how requests fared, and what they would gain."
     ),
     "seed": _Subcommand(
         "lab.cold_start.seed", "seed", "demo", "Publish models of a simulated pool, for the first request."

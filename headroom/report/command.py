@@ -24,7 +24,13 @@ _INTERVALS_S = (60, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400)
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--since", default="24h", type=Duration(), help="How far back to look, such as 30m or 24h.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def report(folder: Path | None, since: float, as_json: bool) -> None:
+@click.option(
+    "--html",
+    "page_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page with pictures to this file.",
+)
+def report(folder: Path | None, since: float, as_json: bool, page_file: Path | None) -> None:
     """Say how the requests of the last day fared, and what prediction gained or would gain.
 
     FOLDER is the picker's --outcome-journal; by default that of `headroom up`. Intervals are 95 % intervals over blocks
@@ -45,11 +51,21 @@ def report(folder: Path | None, since: float, as_json: bool) -> None:
         )
     began_at = found.rows[0].decided_at
     summary = summarize(found.rows, _interval_s(now - began_at))
+    words = [printable(line) for line in lines(summary)]
+    if page_file:
+        # Importing it takes longer than all else.
+        from headroom.report.page import page
+
+        try:
+            page_file.write_text(page(found.rows, summary.over_time, words), encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"can't write {page_file}: {error.strerror}") from error
+        click.echo(f"wrote {page_file}", err=True)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(summary), indent=2))
         return
-    for line in lines(summary):
-        click.echo(printable(line))
+    for line in words:
+        click.echo(line)
 
 
 def _interval_s(seconds: float) -> int:

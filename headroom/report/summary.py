@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit  # quantiles of Student's t distribution
 
 from epp.request.outcome_journal import Row
 
@@ -15,13 +15,6 @@ Floats = NDArray[np.float64]
 
 # Requests that follow each other meet their objectives together, so an interval is over blocks of them.
 _MOST_BLOCKS, _LEAST_BLOCK = 30, 20
-# Quantiles of Student's t distribution at 0.975 for 1 to 29 degrees of freedom, which is one less than the blocks.
-_T_975: Final = np.array(
-    [
-        *(12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131),
-        *(2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045),
-    ]
-)
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -121,7 +114,7 @@ def estimate(values: Floats) -> Estimate:
     if blocks < 2:
         return Estimate(float(values.mean()), None)
     means = np.array([block.mean() for block in np.array_split(values, blocks)])
-    return Estimate(float(values.mean()), float(_T_975[blocks - 2] * means.std(ddof=1) / math.sqrt(blocks)))
+    return Estimate(float(values.mean()), float(stdtrit(blocks - 1, 0.975) * means.std(ddof=1) / math.sqrt(blocks)))
 
 
 def _share(met: Sequence[bool]) -> Estimate:

@@ -1,6 +1,7 @@
 """`headroom report`: figures from the journal, in text and JSON."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_the_command_says_it_in_words_and_in_json(tmp_path: Path) -> None:
     assert "expectations were off by -50.0 points for 60 answers: 50.0 % expected, 100.0 % observed" in said.stdout
     figures = json.loads(CliRunner().invoke(report, [str(tmp_path), "--json"]).stdout)
     assert figures["gain"]["requests"] == 60
+
+
+def test_the_page_needs_nothing_else_and_shows_no_markup_of_others(tmp_path: Path) -> None:
+    predicted = {"predicted_ttft_ms": 60.0, "predicted_ttft_median_ms": 40.0}
+    write(tmp_path, [row(n, **predicted, profile="<script>" if n else "slo") for n in range(60)])
+    file = tmp_path / "report.html"
+    said = CliRunner().invoke(report, [str(tmp_path), "--html", str(file)])
+    assert said.exit_code == 0
+    text = file.read_text()
+    assert "60 requests, 60 of them with predictions" in text
+    assert text.count("<svg") == 2
+    assert "profile &lt;script&gt;: 100.0 %" in text
+    assert not re.search(r"<script|(src|href)=\"http", text)
 
 
 def test_nothing_to_report_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
