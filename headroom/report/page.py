@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from epp.request.outcome_journal import Row
 from headroom.report.summary import Interval, is_met
@@ -24,6 +25,7 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 pre {{ white-space: pre-wrap; font: 14px/1.5 ui-monospace, monospace; }}
+h1 {{ font-size: 1.4rem; }}
 figure {{ margin: 2rem 0; }}
 svg {{ max-width: 100%; height: auto; background: #fff; }}
 </style>
@@ -84,6 +86,10 @@ def _scatter(axes: Axes, rows: Sequence[Row], name: str) -> bool:
         if (predicted := getattr(row, f"predicted_{name}_median_ms")) and (observed := getattr(row, f"{name}_ms"))
     ]
     axes.set(xlabel=f"predicted {name.upper()}, ms", ylabel="observed, ms", xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     if not points:
         return False
