@@ -1,8 +1,10 @@
 """A supervisor of processes: it starts them, waits until they are ready, notices when one ends, and stops them all."""
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +24,11 @@ _STOP_S = 8.0
 # A part that lived for less than this has ended at once.
 _SHORT_LIFE_S = 10.0
 _LONGEST_PAUSE_S = 30.0
+
+# prctl(2): the signal that the kernel sends to a process when its parent has ended.
+_PR_SET_PDEATHSIG = 1
+# Loaded before any fork, since a child may do little before it runs its program.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,9 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A part of this project ends with this process, even when it is killed.
+                # Parts end with this process, even when it is killed: this project's by the variable, on Linux all.
                 env={**part.env, PARENT: str(os.getpid())},
+                preexec_fn=_end_with_parent if _LIBC else None,
                 # Outside of the terminal's process group, so that Ctrl-C reaches only this process.
                 start_new_session=True,
             )
@@ -188,6 +196,12 @@ class Supervisor:
             ) from error
         self._were_ready.add(part.name)
         on_ready(part.name)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this child when its parent ends. A program of others, such as Envoy, watches no parent."""
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headroom.processes.exceptions import PartError
@@ -12,6 +14,7 @@ from headroom.processes.ports import free_port
 from headroom.processes.supervisor import Part, Supervisor
 from tests.live import PATIENCE_S
 
+ROOT = Path(__file__).parents[3]
 SERVE = "import sys; from http.server import *; HTTPServer(('127.0.0.1', int(sys.argv[1])), {}).serve_forever()"
 HANDLER = (
     "type('H', (BaseHTTPRequestHandler,), {'do_GET': lambda s: (s.send_response(200), s.end_headers()),"
@@ -38,6 +41,32 @@ async def test_a_part_that_ends_starts_again(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
     finally:
         await supervisor.stop()
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from headroom.processes.supervisor import Supervisor
+from tests.headroom.processes.test_supervisor import HANDLER, SERVE, part
+
+async def main():
+    supervisor = Supervisor(Path(sys.argv[1]), lambda name: None)
+    await supervisor.start([part(SERVE.format(HANDLER))], lambda name: None)
+    print(supervisor.pid("part"), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_a_part_of_others_ends_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as owner:
+        assert owner.stdout
+        running = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+    assert psutil.wait_procs([running], timeout=PATIENCE_S)[1] == []
 
 
 async def test_a_part_that_ends_before_it_is_ready_is_an_error(tmp_path: Path) -> None:
