@@ -14,6 +14,8 @@ logger = logging.getLogger("headroom.epp.latency")
 class Replica:
     """A predictor and its record of failures. Each failure after a pause doubles the next pause, up to a bound.
 
+    The bound is low for one that answers, such as one without models yet: to try it costs a request no deadline.
+
     `takes_columns` is true until the predictor refuses columns. A failure resets it, since another version may return.
     """
 
@@ -26,6 +28,7 @@ class Replica:
 
     FIRST_PAUSE_S = 0.25
     LONGEST_PAUSE_S = 10.0
+    LONGEST_PAUSE_OF_ONE_THAT_ANSWERS_S = 1.0
     # A few late answers are no loss; the third failure comes some 0.75 s after the first one.
     FAILURES_OF_A_LOSS = 3
 
@@ -41,7 +44,7 @@ class Replica:
         self.is_on_trial = False
         self.loss.end("%s predicts again", self.url)
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, *, has_answered: bool = False) -> None:
         """Count a failure and begin a pause. Failures during a pause count once, since the requests overlapped."""
         now = time.monotonic()
         self.is_on_trial = False
@@ -51,7 +54,8 @@ class Replica:
         self.failures += 1
         if self.failures >= self.FAILURES_OF_A_LOSS:
             self.loss.begin("%s does not predict; it is tried now and then: %s", self.url, reason)
-        self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), self.LONGEST_PAUSE_S)
+        longest_s = self.LONGEST_PAUSE_OF_ONE_THAT_ANSWERS_S if has_answered else self.LONGEST_PAUSE_S
+        self.paused_until = now + min(self.FIRST_PAUSE_S * 2 ** (self.failures - 1), longest_s)
 
     def gave_up(self) -> None:
         """End a request that was cancelled, which is neither a success nor a failure of the predictor."""

@@ -59,7 +59,7 @@ class RemoteLatencyClient:
                         predictions = await self._ask(asked, columns)
                     except (aiohttp.ClientError, msgspec.DecodeError, ValueError) as error:
                         failure = str(error) or type(error).__name__
-                        asked.failed(failure)
+                        asked.failed(failure, has_answered=isinstance(error, _RefusedError))
                         reason = f"{asked.url}: {failure}"
                         continue
                     asked.succeeded()
@@ -102,5 +102,9 @@ class RemoteLatencyClient:
             return response.status, await response.read()
 
 
-def _refused(status: int, answer: bytes) -> ValueError:
-    return ValueError(f"status {status}: {answer[:200].decode(errors='replace')}")
+class _RefusedError(ValueError):
+    """A prediction server has answered with another status than 200."""
+
+
+def _refused(status: int, answer: bytes) -> _RefusedError:
+    return _RefusedError(f"status {status}: {answer[:200].decode(errors='replace')}")

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,6 +149,28 @@ async def test_one_request_tries_a_predictor_after_its_pause(
             while not await predicted():
                 await asyncio.sleep(0.01)
         assert all(await asyncio.gather(*(predicted() for _ in range(5))))
+        await client.close()
+
+
+async def test_a_predictor_that_answers_is_tried_again_sooner_than_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("epp.prediction.breaker.time", SimpleNamespace(monotonic=lambda: now_s))
+    found = {}
+    for has_answered in (True, False):
+        replica = Replica("http://one")
+        for _ in range(8):
+            replica.failed("no model yet", has_answered=has_answered)
+            found[has_answered] = replica.paused_until - now_s
+            now_s = replica.paused_until
+    assert found == {True: 1.0, False: 10.0}
+    async with predictor(refuse) as url:
+        client = RemoteLatencyClient((url,), timeout_s=PATIENCE_S)
+        for _ in range(8):
+            with pytest.raises(PredictionUnavailableError, match="503"):
+                await client.predict(ROWS)
+            now_s += 1.0
         await client.close()
 
 
