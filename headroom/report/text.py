@@ -10,7 +10,7 @@ _BAR = 40
 
 def lines(summary: Summary) -> Iterator[str]:
     """Yield the lines of the report."""
-    yield f"{summary.requests:,} requests, {summary.predicted:,} of them with predictions; {summary.failed:,} failed"
+    yield f"{_requests(summary.requests)}, {summary.predicted:,} of them with predictions; {summary.failed:,} failed"
     if summary.attainment is None:
         yield "attainment: no request with objectives was observed"
     else:
@@ -32,6 +32,10 @@ def share(found: Estimate) -> str:
     if found.half_width is None:
         return f"{100 * found.mean:.1f} %"
     return f"{100 * found.mean:.1f} % ± {100 * found.half_width:.1f}"
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request" + ("" if count == 1 else "s")
 
 
 def _errors(name: str, errors: Errors) -> str:
@@ -64,7 +68,7 @@ def _over_time(found: list[Interval]) -> Iterator[str]:
     for one in found:
         at = datetime.fromtimestamp(one.began_at).astimezone().strftime("%Y-%m-%d %H:%M")
         if one.attainment is None:
-            yield f"  {at}  {'':{_BAR}}      -   {one.requests:,} requests"
+            yield f"  {at}  {'':{_BAR}}      -   {_requests(one.requests)}"
             continue
         bar = "#" * round(_BAR * one.attainment)
-        yield f"  {at}  {bar:{_BAR}}  {100 * one.attainment:5.1f} %  {one.requests:,} requests"
+        yield f"  {at}  {bar:{_BAR}}  {100 * one.attainment:5.1f} %  {_requests(one.requests)}"
