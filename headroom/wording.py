@@ -42,12 +42,24 @@ def _choice(decision: Told) -> Iterator[str]:
         yield f"Predictions did not decide: {decision['prediction_error']}."
     if decision["overload"] != "normal":
         yield f"The picker was overloaded, and picked by less work: {decision['overload']}."
+    # Pickers of earlier versions don't tell it.
+    if shadow := decision.get("shadow"):
+        yield _shadow(shadow, decision["endpoint"])
     predicted = decision["predicted"]
     if not predicted:
         return
     yield f"Predicted ({decision['prediction']['source']}, generation {decision['prediction']['generation']}):"
     for name, key in _LATENCIES:
         yield f"  {_against(name, predicted[key], decision[f'slo_{key}'])}{_median(predicted, key)}"
+
+
+def _shadow(shadow: Told, chosen: str) -> str:
+    made, other = (f"{100 * shadow[key]:.0f} %" for key in ("chance_made", "chance"))
+    if not shadow["endpoint"]:
+        return f"By prediction it would have been refused: its chance to meet its objectives was {made}."
+    if shadow["endpoint"] == chosen:
+        return f"Prediction would have chosen the same; its chance to meet its objectives was {made}."
+    return f"By prediction it would have gone to {shadow['endpoint']}, with a chance of {other} instead of {made}."
 
 
 def _against(name: str, ms: float, slo_ms: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from epp.request.director import Director
 from epp.scheduling.snapshot import Predictions
 from headroom.explain import explain
 from headroom.processes.ports import free_port
+from headroom.wording import in_words
 from tests.epp.parts import CHAT, Gateway, build_director
 from tests.live import live
 
@@ -46,6 +48,9 @@ def url() -> Iterator[str]:
     director = build_director(latency=OneIsSlow())
     for request_id in ("first", "x" * 1000, "latest"):
         asyncio.run(serve(director, request_id))
+    director.is_shadow = True
+    asyncio.run(serve(director, "shadow"))
+    director.is_shadow = False
     hostile = CHAT.replace(b'"m"', rb'"\u001b[31mred"')
     asyncio.run(serve(director, "hostile", hostile))
     with live(create_app(director.books.pool, director.books.outcomes.metrics, director.books.decisions)) as running:
@@ -70,6 +75,32 @@ def test_a_decision_is_told_in_words(url: str) -> None:
     assert chosen.split()[1] == "pod-0"
     assert "1.50 s" in other
     assert "Its response had status 200." in lines
+
+
+def test_a_decision_without_prediction_says_what_prediction_would_have_chosen(url: str) -> None:
+    [line] = [line for line in run("shadow", "--url", url).stdout.splitlines() if "rediction" in line]
+    # Both endpoints are alike for the profile default, which draws one.
+    assert re.fullmatch(
+        "Prediction would have chosen the same; its chance to meet its objectives was 9[0-9] %."
+        "|By prediction it would have gone to pod-0, with a chance of 9[0-9] % instead of [0-9]+ %.",
+        line,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shadow", "said"),
+    [
+        ({"endpoint": "b", "chance_made": 0.1, "chance": 0.9}, "gone to b, with a chance of 90 % instead of 10 %"),
+        ({"endpoint": "a", "chance_made": 0.1, "chance": 0.1}, "chosen the same"),
+        (
+            {"endpoint": "", "chance_made": 0.1, "chance": 0.0},
+            "been refused: its chance to meet its objectives was 10 %",
+        ),
+    ],
+)
+def test_the_words_for_a_shadow(url: str, shadow: dict[str, object], said: str) -> None:
+    decision = json.loads(run("shadow", "--url", url, "--json").stdout) | {"shadow": shadow, "endpoint": "a"}
+    assert any(said in line for line in in_words(decision))
 
 
 def test_the_newest_request_is_explained_without_an_id(url: str) -> None:
