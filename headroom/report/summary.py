@@ -14,11 +14,11 @@ from epp.request.outcome_journal import Row
 Floats = NDArray[np.float64]
 
 # Requests that follow each other meet their objectives together, so an interval is over blocks of them.
-_MOST_BLOCKS, _LEAST_BLOCK = 30, 20
+_MOST_BLOCKS, _LEAST_BLOCKS, _LEAST_BLOCK = 30, 5, 20
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A mean and half the width of its 95 % interval; the width is None with fewer than two blocks of requests."""
+    """A mean and half the width of its 95 % interval; the width is None for too few requests."""
 
     mean: float
     half_width: float | None
@@ -111,7 +111,7 @@ def is_met(row: Row) -> bool | None:
 def estimate(values: Floats) -> Estimate:
     """Return the mean with its interval by the means of blocks of values that follow each other."""
     blocks = min(_MOST_BLOCKS, len(values) // _LEAST_BLOCK)
-    if blocks < 2:
+    if blocks < _LEAST_BLOCKS:
         return Estimate(float(values.mean()), None)
     means = np.array([block.mean() for block in np.array_split(values, blocks)])
     return Estimate(float(values.mean()), float(stdtrit(blocks - 1, 0.975) * means.std(ddof=1) / math.sqrt(blocks)))
