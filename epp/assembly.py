@@ -168,12 +168,17 @@ def _scheduling(config: Config) -> tuple[Scheduler, ReloadedFile[Scheduler] | No
         scheduler = _loaded(file, "--config-file")
     else:
         file, scheduler = None, load_scheduler(config.config_text or DEFAULT_CONFIG, os.environ)
-    if config.shadow and not isinstance(scheduler.handler, SloAwareProfileHandler):
+    if config.shadow:
+        _check_shadow(scheduler)
+    _tell_notices(scheduler)
+    return scheduler, file
+
+
+def _check_shadow(scheduler: Scheduler) -> None:
+    if not isinstance(scheduler.handler, SloAwareProfileHandler):
         raise ConfigError(
             "--shadow needs a configuration with slo-aware-profile-handler: others route every request alike"
         )
-    _tell_notices(scheduler)
-    return scheduler, file
 
 
 def _default_objectives(config: Config) -> tuple[DefaultObjectives, ReloadedFile[tuple[Rule, ...]] | None]:
@@ -197,6 +202,8 @@ def _tell_notices(scheduler: Scheduler) -> None:
 
 def _applying(director: Director) -> Callable[[Scheduler], None]:
     def apply(scheduler: Scheduler) -> None:
+        if director.is_shadow:
+            _check_shadow(scheduler)
         _tell_notices(scheduler)
         director.scheduler = scheduler
         prefix = scheduler.prefix

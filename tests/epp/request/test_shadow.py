@@ -13,7 +13,11 @@ from epp.exceptions import ConfigError
 from epp.request.decisions import explain
 from epp.request.director import Director
 from epp.request.outcome_journal import OutcomeJournal, Row
+from epp.scheduling.configuration.config import DEFAULT_CONFIG
 from tests.epp.parts import CHAT, FixedPredictions, Gateway, build_director, set_headers
+from tests.epp.process import picker_process
+from tests.epp.scheduling.configuration.test_config import QUEUE
+from tests.live import until
 
 TOKEN = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 # The first endpoint is too slow for the objectives.
@@ -107,3 +111,12 @@ def test_a_folder_that_can_t_be_written_is_an_error_at_the_start(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--outcome-journal: can't write"):
         OutcomeJournal(tmp_path / "file" / "folder")
+
+
+def test_a_configuration_that_can_t_do_without_prediction_is_refused_also_later(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(DEFAULT_CONFIG)
+    with picker_process(tmp_path, "--shadow", "--config-file", str(file)) as picker:
+        file.write_text(QUEUE)
+        until(lambda: "headroom_epp_config_reload_failures_total 1.0" in picker.metrics())
+        assert "--shadow needs a configuration with slo-aware-profile-handler" in picker.log.read_text()
