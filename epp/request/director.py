@@ -176,25 +176,21 @@ class _ArrivedRequest:
         at_random = self.level == Level.RANDOM
         is_doubted = self._is_doubted()
         candidates = self.candidates.without_predictions() if is_doubted else self.candidates
-        decision = self.scheduler.schedule(self.parsed.request, candidates, director.rng, watch, at_random=at_random)
-        if director.is_shadow and self.parsed.request.prediction_based:
-            decision = self._without_prediction(decision, candidates, at_random=at_random)
+        request, by_prediction = self.parsed.request, None
+        if director.is_shadow and request.prediction_based:
+            if candidates.predictions is not None:
+                by_prediction = self.scheduler.schedule(request, candidates, director.rng)
+            request = replace(request, prediction_based=False)
+        decision = self.scheduler.schedule(request, candidates, director.rng, watch, at_random=at_random)
         if isinstance(decision, Refusal):
             if decision.kind == "shed":
                 director.metrics.shed.labels(decision.plugin).inc()
             raise _refused(decision)
+        if by_prediction is not None:
+            self.shadow = shadow_of(request, decision, by_prediction)
         director.metrics.observe_stage("schedule", director.clock() - began_s)
         # Predictions that don't decide are kept, to see when they are better.
         return replace(decision, candidates=self.candidates) if is_doubted else decision
-
-    def _without_prediction(
-        self, by_prediction: Decision | Refusal, candidates: Snapshot, *, at_random: bool
-    ) -> Decision | Refusal:
-        request = replace(self.parsed.request, prediction_based=False)
-        made = self.scheduler.schedule(request, candidates, self.director.rng, at_random=at_random)
-        if isinstance(made, Decision):
-            self.shadow = shadow_of(request, made, by_prediction)
-        return made
 
     def _is_doubted(self) -> bool:
         """Return whether there are predictions that may not decide."""

@@ -9,6 +9,7 @@ import msgspec
 
 from epp.exceptions import ConfigError
 from epp.request.decisions import Record
+from epp.request.shadow import Shadow
 
 logger = logging.getLogger("headroom.epp")
 
@@ -17,14 +18,6 @@ _FLUSH_S = 1.0
 _MOST_WAITING = 20_000
 # A file of this size is set aside, in place of the one that was set aside before.
 _MOST_BYTES = 64 << 20
-
-
-class ShadowRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The endpoint that prediction would have chosen; empty for a refusal. The fields are those of `shadow.Shadow`."""
-
-    endpoint: str
-    chance_made: float
-    chance: float
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,11 +42,11 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     predicted_tpot_median_ms: float | None = None
     output_tokens: int | None = None
     duration_ms: float | None = None
-    shadow: ShadowRow | None = None
+    shadow: Shadow | None = None
 
 
 def row_of(record: Record) -> Row:
-    decision, outcome, shadow = record.decision, record.outcome, record.shadow
+    decision, outcome = record.decision, record.outcome
     predicted, medians = record.predicted or (None, None), record.medians or (None, None)
     return Row(
         decided_at=record.decided_at,
@@ -71,7 +64,7 @@ def row_of(record: Record) -> Row:
         predicted_tpot_median_ms=medians[1],
         output_tokens=outcome.output_tokens,
         duration_ms=outcome.duration_ms,
-        shadow=ShadowRow(shadow.endpoint, shadow.chance_made, shadow.chance) if shadow else None,
+        shadow=record.shadow,
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from epp.request.outcome_journal import Row
 from headroom.report.summary import Interval, is_met
+from headroom.report.text import minute
 
 # From the palette of Okabe and Ito, which colour-blind people tell apart.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#888888"
@@ -38,7 +39,7 @@ svg {{ max-width: 100%; height: auto; background: #fff; }}
 
 def page(rows: Sequence[Row], over_time: Sequence[Interval], words: Iterable[str]) -> str:
     """Return the page. It needs nothing else: pictures are part of it."""
-    first, last = (_when(rows[index].decided_at) for index in (0, -1))
+    first, last = (minute(rows[index].decided_at) for index in (0, -1))
     pictures = [
         ("Share of requests that met their objectives", _attainment(over_time)),
         ("Predicted medians and what was observed; a met request is blue", _predictions(rows)),
@@ -50,10 +51,6 @@ def page(rows: Sequence[Row], over_time: Sequence[Interval], words: Iterable[str
     )
     title = f"Requests from {first} to {last}"
     return _PAGE.format(title=html.escape(title), words=html.escape("\n".join(words)), figures=figures)
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _attainment(over_time: Sequence[Interval]) -> str:

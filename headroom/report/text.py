@@ -34,6 +34,11 @@ def share(found: Estimate) -> str:
     return f"{100 * found.mean:.1f} % ± {100 * found.half_width:.1f}"
 
 
+def minute(at: float) -> str:
+    """Return the local minute of a Unix time."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
 def _requests(count: int) -> str:
     return f"{count:,} request" + ("" if count == 1 else "s")
 
@@ -66,7 +71,7 @@ def _gain(gain: Gain) -> Iterator[str]:
 def _over_time(found: list[Interval]) -> Iterator[str]:
     yield "attainment over time"
     for one in found:
-        at = datetime.fromtimestamp(one.began_at).astimezone().strftime("%Y-%m-%d %H:%M")
+        at = minute(one.began_at)
         if one.attainment is None:
             yield f"  {at}  {'':{_BAR}}      -   {_requests(one.requests)}"
             continue

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from epp.request.outcome_journal import Row, ShadowRow
+from epp.request.outcome_journal import Row
+from epp.request.shadow import Shadow
 from headroom.report.command import report
 from headroom.report.summary import estimate, is_met, summarize
 
@@ -78,7 +79,7 @@ def test_the_gain_of_what_was_only_in_shadow() -> None:
     rng = np.random.default_rng(2)
     rows = []
     for n in range(400):
-        shadow = ShadowRow("b" if n % 2 else "a", 0.6, 0.9 if n % 2 else 0.6)
+        shadow = Shadow("b" if n % 2 else "a", 0.6, 0.9 if n % 2 else 0.6)
         rows.append(row(n, profile="default", ttft_ms=50.0 if rng.random() < 0.6 else 200.0, shadow=shadow))
     gain = summarize(rows, 60).gain
     assert gain
@@ -95,7 +96,7 @@ def write(folder: Path, rows: list[Row], more: bytes = b"") -> None:
 
 
 def test_the_command_says_it_in_words_and_in_json(tmp_path: Path) -> None:
-    shadow = ShadowRow("b", 0.5, 0.8)
+    shadow = Shadow("b", 0.5, 0.8)
     rows = [row(n, profile="default", shadow=shadow) for n in range(100)]
     write(tmp_path, rows, b'{"torn": \n{"half')
     said = CliRunner().invoke(report, [str(tmp_path)])
