@@ -1,15 +1,15 @@
 """Figures of many ended requests: attainment, errors of predictions, and what prediction would have gained."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # quantiles of Student's t distribution
 
 from epp.request.outcome_journal import Row
+from headroom.report.t_interval import half_width
 
 Floats = NDArray[np.float64]
 
@@ -25,9 +25,10 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Errors(msgspec.Struct, frozen=True):
-    """Of one latency: the median of absolute errors of predicted medians, and the share within the prediction told.
+    """How good the predictions of one latency were, over `requests` requests. Both figures are in percent.
 
-    Both in percent, of `requests` requests; the told prediction is an upper quantile, 0.9 by default.
+    `median_error`: half of the predicted medians were less wrong. `within`: the share of answers that were not slower
+    than the predicted upper quantile.
     """
 
     requests: int
@@ -113,8 +114,8 @@ def estimate(values: Floats) -> Estimate:
     blocks = min(_MOST_BLOCKS, len(values) // _LEAST_BLOCK)
     if blocks < _LEAST_BLOCKS:
         return Estimate(float(values.mean()), None)
-    means = np.array([block.mean() for block in np.array_split(values, blocks)])
-    return Estimate(float(values.mean()), float(stdtrit(blocks - 1, 0.975) * means.std(ddof=1) / math.sqrt(blocks)))
+    means = [float(block.mean()) for block in np.array_split(values, blocks)]
+    return Estimate(float(values.mean()), half_width(means))
 
 
 def _share(met: Sequence[bool]) -> Estimate:
@@ -123,8 +124,7 @@ def _share(met: Sequence[bool]) -> Estimate:
 
 def _errors(rows: Sequence[Row], name: str) -> Errors | None:
     observed, told, medians = (
-        _column(rows, lambda row, field=field: getattr(row, field))  # type: ignore[misc]
-        for field in (f"{name}_ms", f"predicted_{name}_ms", f"predicted_{name}_median_ms")
+        _column(rows, field) for field in (f"{name}_ms", f"predicted_{name}_ms", f"predicted_{name}_median_ms")
     )
     known = (observed > 0) & np.isfinite(told)
     if not known.any():
@@ -135,8 +135,8 @@ def _errors(rows: Sequence[Row], name: str) -> Errors | None:
     return Errors(int(known.sum()), 100 * error, 100 * float((observed <= told).mean()))
 
 
-def _column(rows: Sequence[Row], value: Callable[[Row], float | None]) -> Floats:
-    return np.array([math.nan if (found := value(row)) is None else found for row in rows])
+def _column(rows: Sequence[Row], field: str) -> Floats:
+    return np.array([math.nan if (found := getattr(row, field)) is None else found for row in rows])
 
 
 def _over_time(rows: Sequence[Row], interval_s: float) -> list[Interval]:
@@ -154,11 +154,12 @@ def _gain(rows: Sequence[Row]) -> Gain | None:
         return None
     made = np.array([shadow.chance_made for _, shadow in shadows])
     other = np.array([shadow.chance for _, shadow in shadows])
+    choices = [shadow.choice(row.endpoint) for row, shadow in shadows]
     checked = [(shadow.chance_made, met) for row, shadow in shadows if (met := is_met(row)) is not None]
     return Gain(
         requests=len(shadows),
-        another=sum(shadow.endpoint not in ("", row.endpoint) for row, shadow in shadows) / len(shadows),
-        shed=sum(not shadow.endpoint for _, shadow in shadows) / len(shadows),
+        another=choices.count("another") / len(shadows),
+        shed=choices.count("shed") / len(shadows),
         as_was=estimate(made),
         by_prediction=estimate(other),
         gain=estimate(other - made),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from headroom.report.t_interval import CONFIDENCE
 from lab.evaluation.plan import (
     BASE,
     COMMON_IF_NEVER,
@@ -24,7 +25,6 @@ from lab.evaluation.policies.picker import (
 from lab.evaluation.replay.misses import LEAST_ATTAINMENT
 from lab.evaluation.replay.preparing import LEARNING_REQUESTS, LEARNING_S, LOADS, TUNING_LOADS, TUNING_S
 from lab.evaluation.replay.replay import LEARNING, WARM_UP_SHARE
-from lab.evaluation.report.statistics import CONFIDENCE
 from lab.evaluation.studies.futures import FUTURES, LAST, PASTS
 from lab.evaluation.studies.rows import LOAD as ROWS_LOAD
 from lab.evaluation.studies.state_aware import SECONDS as AWARE_S

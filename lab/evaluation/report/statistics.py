@@ -3,11 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-from scipy.special import stdtrit
-
-CONFIDENCE = 0.95
+from headroom.report.t_interval import half_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, len(values))
-    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * stdev(values) / math.sqrt(len(values))
+    half = half_width(values)
     return Interval(mean, len(values), mean - half, mean + half)
 
 
