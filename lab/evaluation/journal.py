@@ -1,7 +1,8 @@
 """A journal of runs: each result is appended to a file, so that an interrupted evaluation can be resumed.
 
 The first line has the length of the runs and a digest of the code that made them. Each other line is a result. A folder
-next to the file has each workload's prepared models and prediction quality, and the time that the evaluation has taken.
+next to the file has the time that the evaluation has taken, and each workload's prepared models, prediction quality and
+bounds. Only the models are large, and they are needed only for a workload with missing runs.
 """
 
 import hashlib

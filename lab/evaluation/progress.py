@@ -1,4 +1,4 @@
-"""An evaluation's progress on stderr: preparations, runs, and the estimated time left."""
+"""An evaluation's progress on stderr: workloads, runs, and the estimated time left."""
 
 import time
 from datetime import timedelta
@@ -33,7 +33,7 @@ class Meter:
 
     def __init__(
         self,
-        preparations: int,
+        workloads: int,
         searches: int,
         other_runs: int,
         known: int = 0,
@@ -55,7 +55,7 @@ class Meter:
         self._searches, self._other_runs = searches, other_runs
         self._ended: list[int] = []
         self._reused, self._known = 0, known
-        self._preparing = self._progress.add_task("preparations", total=preparations, now="")
+        self._workloads = self._progress.add_task("workloads", total=workloads, now="")
         self._running = self._progress.add_task("runs", total=None, now="")
         self._runs = self._progress.tasks[-1]
         self._set_total()
@@ -67,8 +67,9 @@ class Meter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._progress.stop()
 
-    def prepared(self, what: str) -> None:
-        self._progress.update(self._preparing, advance=1, now=what)
+    def finished(self, workload: str) -> None:
+        """Note that all runs of a workload have ended."""
+        self._progress.update(self._workloads, advance=1, now=workload)
 
     def ran(self, what: str) -> None:
         self._progress.update(self._running, advance=1, now=what)

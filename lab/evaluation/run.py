@@ -6,6 +6,7 @@ its other seeds begin at the rate found for its first seed. So results don't dep
 """
 
 import asyncio
+import functools
 import math
 import multiprocessing
 import signal
@@ -33,6 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Search = tuple[str, int]  # policy and seed
 Found = dict[float, Goodput]  # by share
+Prepared = Callable[[], Awaitable[bytes | None]]  # prepares a workload when it is first called
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _Evaluation:
 
     async def workload(self, name: str, described: EvaluatedWorkload) -> WorkloadResult:
         plan = self.plan
-        prepared = await self._prepare(name)
+        prepared = functools.cache(lambda: asyncio.ensure_future(self._prepare(name)))
         grid = Grid(described.typical_rps, plan.rate_ratio, _stride(plan.rate_ratio), _reach(plan.rate_ratio))
         found = await self._search(name, grid, prepared, BASE, 0)
         attained = [found[BASE, seed][SHARES[0]] for seed in plan.seeds]
@@ -112,13 +114,12 @@ class _Evaluation:
         points = self.journal.points_of(plan, name)
         quality = await self._judge_rows(name, prepared)
         bounds = await self._tpot_bounds(name, grid.rate(grid.level(common_rps)), prepared)
+        self.meter.finished(name)
         return WorkloadResult(
             name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, bounds
         )
 
-    async def _search(
-        self, name: str, grid: Grid, prepared: bytes | None, policy: str, level: int
-    ) -> dict[Search, Found]:
+    async def _search(self, name: str, grid: Grid, prepared: Prepared, policy: str, level: int) -> dict[Search, Found]:
         """Search the goodputs of all seeds of a policy. The first seed's search begins at `level`."""
 
         async def one(seed: int, guesses: Mapping[float, Guess]) -> Found:
@@ -146,7 +147,7 @@ class _Evaluation:
         policy: str,
         rate: float,
         seed: int,
-        prepared: bytes | None,
+        prepared: Prepared,
         *,
         until_decided: bool = False,
     ) -> PointResult:
@@ -155,7 +156,7 @@ class _Evaluation:
         what = f"{workload}: {policy} at {rate:.4g} requests/s, seed {seed}"
         if point is None or (point.is_cut and not until_decided):
             seconds, options = self.plan.seconds_at(workload, rate), PointOptions(until_decided=until_decided)
-            arguments = (workload, rate, seed, policy, seconds, prepared, options)
+            arguments = (workload, rate, seed, policy, seconds, await prepared(), options)
             point = await self._in_pool(what, self.functions.run_point, *arguments)
             self.journal.add(point)
             self.meter.ran(what)
@@ -171,28 +172,32 @@ class _Evaluation:
             prepared = await self._in_pool(f"preparing {workload}", self.functions.prepare, workload, preparation)
             if prepared is not None:
                 self.journal.save(name, prepared)
-        self.meter.prepared(workload)
         return prepared
 
-    async def _judge_rows(self, workload: str, prepared: bytes | None) -> tuple[TargetQuality, ...]:
+    async def _judge_rows(self, workload: str, prepared: Prepared) -> tuple[TargetQuality, ...]:
         if workload not in self.plan.judged_rows:
             return ()
         what = f"judging rows of {workload}"
-        data = await self._load_or_run(f"{workload}.quality", what, self.functions.judge_rows, workload, prepared)
+        data = await self._load_or_run(f"{workload}.quality", what, prepared, self.functions.judge_rows, workload)
         return msgspec.json.decode(data, type=tuple[TargetQuality, ...])
 
-    async def _tpot_bounds(self, workload: str, rate: float, prepared: bytes | None) -> TpotBounds | None:
+    async def _tpot_bounds(self, workload: str, rate: float, prepared: Prepared) -> TpotBounds | None:
         if not self.plan.has_bounds:
             return None
         what = f"bounds of TPOT, {workload}"
-        data = await self._load_or_run(f"{workload}.bounds", what, self.functions.tpot_bounds, workload, rate, prepared)
+        data = await self._load_or_run(f"{workload}.bounds", what, prepared, self.functions.tpot_bounds, workload, rate)
         return msgspec.json.decode(data, type=TpotBounds)
 
-    async def _load_or_run(self, name: str, what: str, function: Callable[..., object], *arguments: object) -> bytes:
-        """Return a function's result as JSON. A resumed evaluation loads it and doesn't call the function again."""
+    async def _load_or_run(
+        self, name: str, what: str, prepared: Prepared, function: Callable[..., object], *arguments: object
+    ) -> bytes:
+        """Return a function's result as JSON. A resumed evaluation loads it and doesn't call the function again.
+
+        The function is called with `arguments` and the prepared data.
+        """
         data = self.journal.load(name)
         if data is None:
-            data = msgspec.json.encode(await self._in_pool(what, function, *arguments))
+            data = msgspec.json.encode(await self._in_pool(what, function, *arguments, await prepared()))
             self.journal.save(name, data)
         return data
 

@@ -6,8 +6,8 @@ from lab.evaluation.progress import Meter
 
 
 def test_a_file_gets_lines_instead_of_bars(capsys: pytest.CaptureFixture[str]) -> None:
-    with Meter(preparations=1, searches=2, other_runs=4, line_every_s=0) as meter:
-        meter.prepared("poisson")
+    with Meter(workloads=1, searches=2, other_runs=4, line_every_s=0) as meter:
+        meter.finished("poisson")
         for number in range(5):
             meter.ran(f"poisson slo at {number}/s")
         meter.searched(5)
@@ -18,7 +18,7 @@ def test_a_file_gets_lines_instead_of_bars(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_existing_results_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    with Meter(preparations=1, searches=2, other_runs=4, known=10, line_every_s=0) as meter:
+    with Meter(workloads=1, searches=2, other_runs=4, known=10, line_every_s=0) as meter:
         meter.ran("new")
         for _ in range(6):
             meter.reused()
@@ -41,7 +41,7 @@ def test_existing_results_are_not_counted(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
-    with Meter(preparations=1, searches=2, other_runs=4) as meter:
+    with Meter(workloads=1, searches=2, other_runs=4) as meter:
         for _ in range(5):
             meter.ran("poisson slo")
     assert "of 16 runs" not in capsys.readouterr().err

@@ -47,6 +47,16 @@ def test_results_depend_neither_on_jobs_nor_on_resuming(result: WorkloadResult, 
             ]
 
 
+def test_an_evaluation_that_has_all_results_prepares_nothing(tmp_path: Path) -> None:
+    file, plan = tmp_path / "points.jsonl", replace(PLAN, seeds=(1,), loads=(1.0,), judged_rows=("bursts",))
+    made = evaluated(plan, file)
+    models = tmp_path / "points.prepared" / f"bursts.{plan.preparation}"
+    models.unlink()
+    again = evaluated(plan, file, resume=True)
+    assert (again.goodputs, again.quality) == (made.goodputs, made.quality)
+    assert not models.exists()
+
+
 def test_a_plotted_attainment_is_never_below_that_of_cut_runs(result: WorkloadResult) -> None:
     rates, intervals = curve(result, "round-robin")
     assert rates
