@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,10 @@ from epp.extproc.health import Health
 from epp.extproc.rpc import RpcClient
 from epp.extproc.visibility import Visibility
 from epp.gauges import register_gauges
+from epp.live.access import LiveAccess
+from epp.live.routes import UnderLive, create_live_app
+from epp.live.trainer_history import TrainerHistory
+from epp.live.view import View
 from epp.metrics import Metrics
 from epp.pool.pool import Pool
 from epp.pool.prefix_index import PrefixIndex
@@ -42,6 +46,7 @@ from epp.request.outcome_journal import OutcomeJournal
 from epp.request.outcomes import Outcomes
 from epp.request.overload_by_client import OverloadByClient
 from epp.request.parsed import RequestReader
+from epp.request.recent_counts import RecentCounts
 from epp.request.routed import Bookkeeping
 from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.request.try_timeout import TryTimeout
@@ -52,7 +57,7 @@ from epp.scheduling.scheduler import Scheduler
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
 from epp.workers.supervisor import pool_state, prefix_rings
-from serving.token_file import TokenFile
+from serving.token_file import open_tokens
 from serving.workers import Place
 
 logger = logging.getLogger("headroom.epp")
@@ -108,9 +113,10 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     journal = (
         OutcomeJournal(Path(config.outcome_journal), place.index if place else 0) if config.outcome_journal else None
     )
+    counts = RecentCounts() if config.live_page else None
     books = Bookkeeping(
         pool,
-        Outcomes(metrics, training, slowdowns, objectives.label_of, journal),
+        Outcomes(metrics, training, slowdowns, objectives.label_of, journal, counts),
         decisions,
         ObservationBudget(config.observed_responses_per_second, config.observed_tokens_per_second),
         TokenEstimator(),
@@ -146,13 +152,19 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     health = Health(HEALTH_SERVICES)
     background.append(partial(_tell_health, health, endpoints))
     siblings = Siblings(place) if place else None
-    app = create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof)
+    app = _guarded(create_app(pool, metrics, decisions, siblings, is_profiled=config.enable_pprof), config, endpoints)
+    own_app: ASGIApp = create_app(pool, metrics, decisions)
+    if counts is not None:
+        view = _view(config, director, counts, trust)
+        own_app = UnderLive(own_app, create_live_app(view))
+        tokens = open_tokens(config.live_page_token_file, "--live-page-token-file")
+        app = UnderLive(app, LiveAccess(create_live_app(replace(view, siblings=siblings)), tokens))
     return Assembly(
         pool=pool,
         health=health,
         new_exchange=_exchanges(config, reader, director, overload),
-        app=_guarded(app, config, endpoints),
-        own_app=create_app(pool, metrics, decisions),
+        app=app,
+        own_app=own_app,
         siblings=siblings,
         resign=endpoints.resign,
         count_flood=lambda kind: metrics.floods.labels(kind).inc(),
@@ -242,7 +254,7 @@ async def _prediction(
 ) -> tuple[LatencyClient | None, TrainingSink | None]:
     if not config.enable_latency_predictor:
         return None, None
-    token = TokenFile(config.latency_token_file, "--latency-token-file") if config.latency_token_file else None
+    token = open_tokens(config.latency_token_file, "--latency-token-file")
     training = TrainingSink(
         config.training_server_url,
         config.latency_max_sample_size,
@@ -263,6 +275,15 @@ async def _prediction(
         raise ConfigError("--prediction-server-url: at least one URL is needed")
     closing.push_async_callback(client.close)
     return client, training
+
+
+def _view(config: Config, director: Director, counts: RecentCounts, trust: Trust) -> View:
+    trainer = None
+    if config.enable_latency_predictor:
+        token = open_tokens(config.latency_token_file, "--latency-token-file")
+        trainer = TrainerHistory(config.training_server_url, trust, token)
+    comparison = Path(config.live_comparison_file) if config.live_comparison_file else None
+    return View(config.pool_name, director, counts, trainer, comparison)
 
 
 def _guarded(app: ASGIApp, config: Config, endpoints: Endpoints) -> ASGIApp:

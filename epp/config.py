@@ -76,6 +76,9 @@ class Config:
     predictions_in_usage: bool
     try_timeout_factor: float
     degrade_after: float
+    live_page: bool
+    live_page_token_file: str
+    live_comparison_file: str
     debug_access: Literal["all", "local"]
     debug_decisions: int
     enable_pprof: bool

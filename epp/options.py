@@ -246,6 +246,14 @@ _OPTIONS: tuple[Any, ...] = (
         "If every request waits this long, picks are made without predictions, and then at random. 0s: never.",
         _DURATION,
     ),
+    _switch("live-page", False, "Serve a page at /live/ of the metrics port that shows pool, decisions and models."),
+    _option(
+        "live-page-token-file",
+        "",
+        "File of the token that callers from elsewhere need for /live/. Empty: only callers on this host.",
+        variable="EPP_LIVE_PAGE_TOKEN_FILE",
+    ),
+    _option("live-comparison-file", "", "JSON file of other policies' figures, which the live page shows."),
     _option(
         "debug-access",
         "all",

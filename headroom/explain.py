@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from epp.request.wording import in_words
 from headroom.terminal import printable
-from headroom.wording import in_words
 
 _TIMEOUT_S = 10.0
 _LARGEST = 64 << 20

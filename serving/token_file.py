@@ -78,6 +78,6 @@ class TokenFile:
         return tokens
 
 
-def open_tokens(path: str) -> TokenFile | None:
-    """Open the file of --token-file; return None if no file is named. Raise TokenError."""
-    return TokenFile(path) if path else None
+def open_tokens(path: str, flag: str = "--token-file") -> TokenFile | None:
+    """Open the file of this flag; return None if no file is named. Raise TokenError."""
+    return TokenFile(path, flag) if path else None

@@ -117,6 +117,9 @@ def create_app(config: Config) -> Starlette:
     async def status(request: Request) -> Response:
         return json(_status(window, retraining) | {"quarantined": ingestion.quarantine.counts})
 
+    async def history(request: Request) -> Response:
+        return json({"generation": retraining.generation, "passes": retraining.history.passes()})
+
     async def quarantined(request: Request) -> Response:
         last = retraining.last_pass
         doubted = {name: model.doubted for name, model in last.fitted.items()} if last else {}
@@ -144,6 +147,7 @@ def create_app(config: Config) -> Starlette:
             Route("/add_training_data_bulk", add, methods=["POST"]),
             Route("/flush", flush, methods=["POST"]),
             Route("/data/status", status),
+            Route("/data/history", history),
             Route("/data/quarantine", quarantined),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

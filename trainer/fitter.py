@@ -1,5 +1,6 @@
 """The fitter: fits a job's models, exports them and judges them. `python -m trainer.fitter` serves another process."""
 
+import json
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from model_store import ROW_NAMES, SCHEMAS, Manifest, Output
 from model_store.manifest import summary
 from trainer.derivation import RISING, design_columns, design_matrix, monotone, raw_columns, trend_terms
 from trainer.drift import find_drift, newest_rows, weights
+from trainer.effects import feature_effects
 from trainer.exceptions import ExportError, FitError
 from trainer.export import GraphSpec, expected, export
 from trainer.gate import (
@@ -106,7 +108,8 @@ class Fitter:
         fitted_at = time.perf_counter()
         logger.debug("stage: export %s", name)
         manifest = _manifest(name, outputs, data, settings)
-        onnx_bytes = export(models, spec, summary(manifest))
+        effects = _effects(models, spec, data.train)
+        onnx_bytes = export(models, spec, summary(manifest) | {"feature_effects": json.dumps(effects)})
         exported_at = time.perf_counter()
         verdict, found = _judge(fitted, spec, Graph(onnx_bytes), served, _with_holdout_since(data, began_at), settings)
         if not verdict.passed:
@@ -122,6 +125,7 @@ class Fitter:
             incremental=fitted.incremental,
             trees=models[0].trees,
             importances=models[0].importances(design_columns(name)),
+            effects=effects,
             intercept=models[0].intercept(),
             dump=models[0].dump(),
             drift_score=drift.score if drift else 0.0,
@@ -175,6 +179,16 @@ def _explains_change(models: Sequence[Model], spec: GraphSpec, rows: Rows, setti
     answers = expected(models, design_matrix(spec.derive, spec.inputs, raw_columns(spec.derive, rows.x)), spec)
     left = find_drift(rows, _nearest_to_median(answers, settings.fit))
     return left is None or not left.is_change(settings.drift_tolerance)
+
+
+def _effects(models: Sequence[Model], spec: GraphSpec, train: Rows) -> dict[str, float]:
+    """Return by what share each input changes the first output."""
+
+    def predict(rows: Matrix) -> Matrix:
+        return expected(models[:1], design_matrix(spec.derive, spec.inputs, rows), first)[:, 0]
+
+    first = replace(spec, outputs=spec.outputs[:1])
+    return dict(feature_effects(predict, spec.inputs, raw_columns(spec.derive, train.x)))
 
 
 def _nearest_to_median(answers: Matrix, settings: FitSettings) -> Matrix:

@@ -31,6 +31,7 @@ class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
     `refusal`: the reason for which the gate refused it. `refused_for`: the test that failed. Both are empty if it
     passed. `drift_score`: standard errors by which the newest rows differ. `law_began_at`: the arrival number from
     which rows follow another law, or None. `law_factor`: the ratio of that law's latencies to the earlier ones.
+    `effects`: by what share each feature changes predictions.
     `doubted_rows`: the number of training rows that the fit counts less or shorter; `doubted`: the newest of these.
     """
 
@@ -44,6 +45,7 @@ class FittedModel(msgspec.Struct, frozen=True, kw_only=True):
     incremental: bool = False
     trees: int = 0
     importances: dict[str, float] = {}
+    effects: dict[str, float] = {}
     intercept: float | None = None
     dump: bytes = b""
     drift_score: float = 0.0

@@ -12,6 +12,7 @@ from serving.error_log import ErrorLog
 from trainer.canary import Canary
 from trainer.exceptions import GraphError
 from trainer.graph import Graph
+from trainer.history import History
 from trainer.job import FittedModel
 from trainer.metrics import Metrics
 from trainer.prefixes import summarise
@@ -69,6 +70,7 @@ class Retraining:
         self.generation: int | None = None
         self.last_pass: PassResult | None = None
         self.refused: deque[PassResult] = deque(maxlen=_KEPT_REFUSALS)
+        self.history = History()
 
     @property
     def ready(self) -> bool:
@@ -197,6 +199,7 @@ class Retraining:
             number = f" generation {result.generation.generation}" if result.generation else ""
             logger.log(level, "pass: %s%s %s", result.outcome, number, result.reason)
         self.last_pass = result
+        self.history.add(result)
         self._leads = result.outcome != "standby"
         self._record_law_changes(result)
         self._metrics.record_pass(result)

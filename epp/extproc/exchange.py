@@ -267,7 +267,7 @@ class Exchange:
         if not isinstance(error, RequestError):
             logger.error("a request could not be routed", exc_info=error)
             error = RequestError(500, "Internal", "the endpoint picker failed; its log says why")
-        self._director.metrics.refusals.labels(error.code).inc()
+        self._director.books.outcomes.refused(error)
         content_type, text = refusal_body(error, self._headers.get(":path", ""))
         return [messages.immediate(error.status, text, {"content-type": content_type, **error.headers})]
 

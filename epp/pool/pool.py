@@ -265,6 +265,11 @@ class Pool:
         """Return all endpoints, fresh or stale, as a request without a prompt would see the pool."""
         return self._as_they_are(self._all, Request("", ""))
 
+    def recent_ttft_ms(self, slots: Indices) -> Floats:
+        """Return the recent mean TTFT of these endpoints; NaN where none was observed."""
+        recent_ms: Floats = self._state.own_rows(slots)[_RECENT_TTFT]
+        return recent_ms
+
     def snapshot_of_slot(self, slot: int, request: Request) -> Snapshot:
         """Return one endpoint's present state, even if the endpoint has left the pool."""
         endpoint = self._endpoints.get(slot) or Endpoint("", "")

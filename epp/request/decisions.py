@@ -11,6 +11,7 @@ from typing import Any
 from epp.prediction.features import FeatureColumns, feature_columns
 from epp.request.overload import Level
 from epp.request.shadow import Shadow
+from epp.scheduling.plugins.attainment import Worth
 from epp.scheduling.plugins.headroom import Headroom
 from epp.scheduling.request import Request
 from epp.scheduling.scheduler import Decision
@@ -45,6 +46,14 @@ class Record:
     outcome: Outcome = field(default_factory=Outcome)
     level: Level = Level.NORMAL
     shadow: Shadow | None = None
+
+    @property
+    def source(self) -> str:
+        """The source of the predictions: a latency client's name, `fallback` if they failed, `none` if nobody asked."""
+        if self.prediction_error:
+            return "fallback"
+        predictions = self.decision.candidates.predictions
+        return predictions.source if predictions else "none"
 
     @property
     def predicted(self) -> tuple[float, float] | None:
@@ -146,6 +155,7 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
     explanation: dict[str, Any] = {
         "request_id": request.id,
         "decided_at": record.decided_at,
+        "priority": request.priority,
         "model": request.model,
         "input_tokens": request.input_tokens,
         "slo_ttft_ms": request.slo_ttft_ms,
@@ -161,19 +171,26 @@ def explain(record: Record, with_candidates: bool = True) -> dict[str, Any]:
         "predicted": predictions and _latencies(predictions.at(slice(decision.chosen, decision.chosen + 1))),
         "outcome": {name: getattr(record.outcome, name) for name in Outcome.__slots__},
         "shadow": record.shadow and {name: getattr(record.shadow, name) for name in Shadow.__slots__},
+        "weights": {scorer.name: scorer.weight for scorer in decision.result.scorers},
     }
     if with_candidates:
         features = feature_columns(request, candidates).T.tolist()
-        room = decision.headroom
+        room, worths = decision.headroom, decision.worth
         positions = {index: position for position, index in enumerate(decision.result.kept.tolist())}
         explanation["candidates"] = [
-            _candidate(record, index, features[index], room, positions.get(index)) for index in range(len(candidates))
+            _candidate(record, index, features[index], room, worths, positions.get(index))
+            for index in range(len(candidates))
         ]
     return explanation
 
 
 def _candidate(
-    record: Record, index: int, values: list[float], room: Headroom | None, position: int | None
+    record: Record,
+    index: int,
+    values: list[float],
+    room: Headroom | None,
+    worths: Worth | None,
+    position: int | None,
 ) -> dict[str, Any]:
     """Explain one candidate; `position` is its index among the candidates that the filters kept, None if dropped."""
     decision = record.decision
@@ -192,6 +209,8 @@ def _candidate(
         return {**candidate, "filtered": True}
     candidate["score"] = float(decision.result.scores[position])
     candidate["scores"] = {name: float(s[position]) for name, s in decision.result.scores_by_plugin.items()}
+    if worths is not None:
+        candidate["worth"] = {name: _known(getattr(worths, name)[position]) for name in (*Worth.__slots__, "total")}
     return candidate
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from pathlib import Path
 
@@ -24,13 +25,16 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """An ended request. Latencies are in ms, and absent where nothing was observed, predicted or wanted.
 
     `decided_at` is in seconds of Unix time. Of the predictions, the first is the one that clients are told, and
-    `_median_ms` the median.
+    `_median_ms` the median. `source` says where they came from, and `objective` is the declared objective that the
+    request named.
     """
 
     decided_at: float
     model: str
     profile: str
     endpoint: str
+    source: str = "none"
+    objective: str = ""
     status: int | None = None
     slo_ttft_ms: float | None = None
     slo_tpot_ms: float | None = None
@@ -44,8 +48,23 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_ms: float | None = None
     shadow: Shadow | None = None
 
+    @property
+    def is_met(self) -> bool | None:
+        """True if the answer met its objectives. None without objectives, or if nothing was observed.
 
-def row_of(record: Record) -> Row:
+        A request that failed has missed its objectives. TPOT of a single token counts as met.
+        """
+        if self.slo_ttft_ms is None and self.slo_tpot_ms is None:
+            return None
+        if self.status is not None and self.status >= 500:
+            return False
+        if self.ttft_ms is None:
+            return None
+        is_ttft_met = self.ttft_ms <= (self.slo_ttft_ms or math.inf)
+        return is_ttft_met and (self.tpot_ms or 0.0) <= (self.slo_tpot_ms or math.inf)
+
+
+def row_of(record: Record, objective: str = "") -> Row:
     decision, outcome = record.decision, record.outcome
     predicted, medians = record.predicted or (None, None), record.medians or (None, None)
     return Row(
@@ -53,6 +72,8 @@ def row_of(record: Record) -> Row:
         model=decision.request.model,
         profile=decision.profile,
         endpoint=decision.endpoints[0].name,
+        source=record.source,
+        objective=objective,
         status=outcome.status,
         slo_ttft_ms=decision.request.slo_ttft_ms,
         slo_tpot_ms=decision.request.slo_tpot_ms,
@@ -83,12 +104,12 @@ class OutcomeJournal:
         except OSError as error:
             raise ConfigError(f"--outcome-journal: can't write {self._file}: {error.strerror}") from error
 
-    def add(self, record: Record) -> None:
+    def add(self, row: Row) -> None:
         """Take an ended request. Its line is on disk a second later."""
         if len(self._waiting) >= _MOST_WAITING:
             self.dropped += 1
             return
-        self._waiting.append(self._encoder.encode(row_of(record)))
+        self._waiting.append(self._encoder.encode(row))
 
     async def run(self) -> None:
         """Write what comes, until cancelled."""

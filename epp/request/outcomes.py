@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from epp.exceptions import DROPPED_REASON, RequestError
 from epp.metrics import Metrics
 from epp.model_metrics import LatencyMetrics, ModelMetrics
 from epp.pool.slowdowns import Slowdowns
 from epp.prediction.features import FeatureColumns
 from epp.prediction.wire import LengthSource
 from epp.request.decisions import Record
-from epp.request.outcome_journal import OutcomeJournal
+from epp.request.outcome_journal import OutcomeJournal, row_of
 from epp.request.overload import Level
 from epp.request.parsed import ParsedRequest
+from epp.request.recent_counts import RecentCounts
 
 
 class TrainingRows(Protocol):
@@ -34,7 +36,7 @@ class Outcomes:
 
     `slowdowns` gets the same latencies as the trainer, so that a slow endpoint is detected before the models learn of
     it. `objective_label` maps the objective named by a request to its metric label, since clients
-    may name anything. `journal` gets every ended request.
+    may name anything. `journal` and `counts` get every ended request.
     """
 
     metrics: Metrics
@@ -42,11 +44,28 @@ class Outcomes:
     slowdowns: Slowdowns | None = None
     objective_label: Callable[[str], str] = lambda name: ""
     journal: OutcomeJournal | None = None
+    counts: RecentCounts | None = None
 
     @property
     def learns(self) -> bool:
         """True if any receiver needs the features that a latency was observed with."""
         return self.training is not None or self.slowdowns is not None
+
+    def refused(self, error: RequestError) -> None:
+        """Count a request that the picker answers itself."""
+        self.metrics.refusals.labels(error.code).inc()
+        if self.counts is not None:
+            self.counts.refused(error.headers.get(DROPPED_REASON, error.code))
+
+    def ended(self, record: Record, objective: str) -> None:
+        """Pass an ended request on. `objective` is the objective that the request named."""
+        if self.journal is None and self.counts is None:
+            return
+        row = row_of(record, self.objective_label(objective))
+        if self.journal is not None:
+            self.journal.add(row)
+        if self.counts is not None:
+            self.counts.ended(row)
 
     def open(self, parsed: ParsedRequest, record: Record) -> "Account":
         return Account(self, parsed, record, self.metrics.models.model(parsed.incoming_model, parsed.request.model))
@@ -68,9 +87,7 @@ class Account:
     def routed(self) -> None:
         record, parsed, metrics = self.record, self.parsed, self.metrics
         decision, shared = record.decision, self.shared.metrics
-        predictions = decision.candidates.predictions
-        source = "fallback" if record.prediction_error else predictions.source if predictions else "none"
-        shared.decision_counter(decision.profile, source).inc()
+        shared.decision_counter(decision.profile, record.source).inc()
         shared.decision_s.observe(record.decision_ms / 1000)
         if parsed.unread:
             shared.partly_read(parsed.unread).inc()
@@ -127,8 +144,7 @@ class Account:
         if output_tokens:
             metrics.output_tokens.observe(output_tokens)
             metrics.normalised_tpot_s.observe(duration_ms / 1000 / output_tokens)
-        if self.shared.journal is not None:
-            self.shared.journal.add(self.record)
+        self.shared.ended(self.record, self.parsed.objective)
 
     def _teach(self, slot: int, features: FeatureColumns, *, ttft_ms: float = 0.0, tpot_ms: float = 0.0) -> None:
         if self.record.level == Level.RANDOM:

@@ -43,18 +43,28 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ProfileResult:
-    """A profile's choice. `picked` and `kept` index the snapshot's candidates; `scores` has one value per `kept`."""
+    """A profile's choice. `picked` and `kept` index the snapshot's candidates; `scores` has one value per `kept`.
+
+    `scorers` are those that were asked.
+    """
 
     picked: Indices
     kept: Indices
     scores: Floats
     scores_by_plugin: Mapping[str, Floats]
+    scorers: tuple[WeightedScorer, ...] = ()
 
 
 def run_profile(
-    profile: Profile, request: Request, candidates: Snapshot, rng: np.random.Generator, watch: PluginWatch | None = None
+    profile: Profile,
+    request: Request,
+    candidates: Snapshot,
+    rng: np.random.Generator,
+    watch: PluginWatch | None = None,
+    *,
+    is_trial: bool = False,
 ) -> ProfileResult | None:
-    """Return the profile's choice, or None when the filters leave no candidate."""
+    """Return the profile's choice, or None when the filters leave no candidate. No scorer learns of a trial's."""
     candidates = _filtered(profile, request, candidates, rng, watch)
     if not len(candidates):
         return None
@@ -70,10 +80,10 @@ def run_profile(
     picked = guard.pick(profile.picker, total, rng)
     if watch:
         watch.lap("Picker", profile.picker)
-    for weighted in profile.scorers:
+    for weighted in () if is_trial else profile.scorers:
         if type(weighted.scorer).decided is not Scorer.decided:
             guard.decided(weighted.scorer, request, candidates, int(picked[0]))
-    return _result(candidates, picked, total, by_plugin)
+    return _result(candidates, picked, total, by_plugin, profile.scorers)
 
 
 def run_at_random(
@@ -99,8 +109,14 @@ def _filtered(
     return candidates
 
 
-def _result(candidates: Snapshot, picked: Indices, total: Floats, by_plugin: Mapping[str, Floats]) -> ProfileResult:
+def _result(
+    candidates: Snapshot,
+    picked: Indices,
+    total: Floats,
+    by_plugin: Mapping[str, Floats],
+    scorers: tuple[WeightedScorer, ...] = (),
+) -> ProfileResult:
     kept = candidates.positions
     if kept is None:
-        return ProfileResult(picked, np.arange(len(candidates)), total, by_plugin)
-    return ProfileResult(kept[picked], kept, total, by_plugin)
+        return ProfileResult(picked, np.arange(len(candidates)), total, by_plugin, scorers)
+    return ProfileResult(kept[picked], kept, total, by_plugin, scorers)

@@ -9,6 +9,7 @@ import numpy as np
 
 from epp.scheduling import guard
 from epp.scheduling.plugin import Admitter, Plugin, ProfileHandler
+from epp.scheduling.plugins.attainment import Worth, worth
 from epp.scheduling.plugins.headroom import Headroom, headroom
 from epp.scheduling.plugins.prefix import PrefixParameters
 from epp.scheduling.profile import Profile, ProfileResult, run_at_random, run_profile
@@ -39,6 +40,16 @@ class Decision:
         if predictions is None:
             return None
         return headroom(self.request, self.candidates, predictions, self.slo_buffer_factor)
+
+    @property
+    def worth(self) -> Worth | None:
+        """What a placement on each kept candidate gains and loses. None if no scorer of the profile weighs it."""
+        if self.candidates.predictions is None or not any(one.scorer.needs_costs for one in self.result.scorers):
+            return None
+        kept = self.candidates.take(self.result.kept)
+        if kept.predictions is None:
+            return None
+        return worth(self.request, kept, kept.predictions, self.slo_buffer_factor)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -87,10 +98,12 @@ class Scheduler:
         watch: PluginWatch | None = None,
         *,
         at_random: bool = False,
+        is_trial: bool = False,
     ) -> Decision | Refusal:
         """Return the decision, or a refusal with the reason. Without predictions, the fallback profile decides.
 
-        `at_random` draws among the candidates that the profile's filters leave, and asks no scorer.
+        `at_random` draws among the candidates that the profile's filters leave, and asks no scorer. `is_trial` tells
+        no plugin what was decided, because nobody carries it out.
         """
         if not len(candidates):
             return Refusal("no-endpoint", "failed to find candidate pods for serving the request")
@@ -108,8 +121,11 @@ class Scheduler:
         name = wanted
         if candidates.predictions is None and wanted in self.predicted_profiles:
             name = guard.fallback(self.handler, wanted, self._names)
-        run = run_at_random if at_random else run_profile
-        result = run(self.profiles[name], request, candidates, rng, watch)
+        profile = self.profiles[name]
+        if at_random:
+            result = run_at_random(profile, request, candidates, rng, watch)
+        else:
+            result = run_profile(profile, request, candidates, rng, watch, is_trial=is_trial)
         if result is None:
             return Refusal("no-endpoint", f"no endpoint passes the filters of profile {name}")
         headers = self._response_headers(name, candidates.endpoints[int(result.picked[0])])

@@ -37,7 +37,7 @@ class Siblings:
 
     async def metrics(self, own: bytes) -> bytes:
         """Return the pages of all workers as one."""
-        pages = [own, *await self._ask_all("/metrics")]
+        pages = [own, *await self.ask_all("/metrics")]
         pieces = []
         for piece in merge_in_pieces([page.decode() for page in pages]):
             pieces.append(piece)
@@ -47,27 +47,29 @@ class Siblings:
     async def decisions(self, own: list[dict[str, Any]], query: str, limit: int) -> list[dict[str, Any]]:
         """Return the newest decisions of all workers."""
         found = list(own)
-        for answer in await self._ask_all(f"/debug/decisions?{query}"):
+        for answer in await self.ask_all(f"/debug/decisions?{query}"):
             found += msgspec.json.decode(answer)["decisions"]
         return sorted(found, key=lambda decision: -float(decision["decided_at"]))[:limit]
 
     def _socket(self, index: int) -> str:
         return str(self._place.folder / f"worker-{index}.sock")
 
-    async def _ask_all(self, path: str) -> list[bytes]:
+    async def ask_all(self, path: str, body: bytes | None = None) -> list[bytes]:
+        """Return the answers of all others that have one. With a body, send it by POST."""
         others = (index for index in range(self._place.count) if index != self._place.index)
-        answers = await asyncio.gather(*(self._ask(index, path) for index in others))
+        answers = await asyncio.gather(*(self._ask(index, path, body) for index in others))
         return [answer for answer in answers if answer is not None]
 
-    async def _ask(self, index: int, path: str) -> bytes | None:
-        """Ask one worker; return None while it is being replaced."""
+    async def _ask(self, index: int, path: str, body: bytes | None) -> bytes | None:
+        """Ask one worker; return None while it is being replaced, and if it has no answer."""
         connector = aiohttp.UnixConnector(self._socket(index))
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-                session.get(f"http://worker{path}") as response,
+                session.request("POST" if body else "GET", f"http://worker{path}", data=body) as response,
             ):
-                return await response.read()
+                answer = await response.read()
+                return answer if response.ok else None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             logger.warning("worker %d doesn't answer: %s", index, error or type(error).__name__)
             return None

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from epp.request.outcome_journal import Row
-from headroom.report.summary import Interval, is_met
+from headroom.report.summary import Interval
 from headroom.report.text import minute
 
 # From the palette of Okabe and Ito, which colour-blind people tell apart.
@@ -78,7 +78,7 @@ def _predictions(rows: Sequence[Row]) -> str:
 def _scatter(axes: Axes, rows: Sequence[Row], name: str) -> bool:
     """Draw a latency's predictions against observations. Return whether there are any."""
     points = [
-        (predicted, observed, is_met(row))
+        (predicted, observed, row.is_met)
         for row in rows
         if (predicted := getattr(row, f"predicted_{name}_median_ms")) and (observed := getattr(row, f"{name}_ms"))
     ]

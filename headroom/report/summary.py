@@ -79,7 +79,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 def summarize(rows: Sequence[Row], interval_s: float) -> Summary:
     """Return the figures of rows in order of time. `over_time` has an entry for each `interval_s` with requests."""
-    met = [is_met(row) for row in rows]
+    met = [row.is_met for row in rows]
     judged = [(row, one) for row, one in zip(rows, met, strict=True) if one is not None]
     profiles = sorted({row.profile for row, _ in judged})
     return Summary(
@@ -93,20 +93,6 @@ def summarize(rows: Sequence[Row], interval_s: float) -> Summary:
         over_time=_over_time(rows, interval_s),
         gain=_gain([row for row in rows if row.shadow]),
     )
-
-
-def is_met(row: Row) -> bool | None:
-    """Return whether the answer met its objectives. None without objectives, or if nothing was observed.
-
-    A request that failed has missed its objectives. TPOT of a single token counts as met.
-    """
-    if row.slo_ttft_ms is None and row.slo_tpot_ms is None:
-        return None
-    if row.status is not None and row.status >= 500:
-        return False
-    if row.ttft_ms is None:
-        return None
-    return row.ttft_ms <= (row.slo_ttft_ms or math.inf) and (row.tpot_ms or 0.0) <= (row.slo_tpot_ms or math.inf)
 
 
 def estimate(values: Floats) -> Estimate:
@@ -143,7 +129,7 @@ def _over_time(rows: Sequence[Row], interval_s: float) -> list[Interval]:
     found = []
     for number, group in groupby(rows, key=lambda row: math.floor(row.decided_at / interval_s)):
         of_time = list(group)
-        met = [one for row in of_time if (one := is_met(row)) is not None]
+        met = [one for row in of_time if (one := row.is_met) is not None]
         found.append(Interval(number * interval_s, len(of_time), sum(met) / len(met) if met else None))
     return found
 
@@ -155,7 +141,7 @@ def _gain(rows: Sequence[Row]) -> Gain | None:
     made = np.array([shadow.chance_made for _, shadow in shadows])
     other = np.array([shadow.chance for _, shadow in shadows])
     choices = [shadow.choice(row.endpoint) for row, shadow in shadows]
-    checked = [(shadow.chance_made, met) for row, shadow in shadows if (met := is_met(row)) is not None]
+    checked = [(shadow.chance_made, met) for row, shadow in shadows if (met := row.is_met) is not None]
     return Gain(
         requests=len(shadows),
         another=choices.count("another") / len(shadows),

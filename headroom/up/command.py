@@ -43,7 +43,7 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 )
 @click.option("--host", default="127.0.0.1", help="Address at which clients are served. 0.0.0.0: on all.")
 @click.option("--port", default=8080, type=_PORT, help="Port for clients.")
-@click.option("--page-port", default=9090, type=_PORT, help="Port of /metrics and /debug, on this machine only.")
+@click.option("--page-port", default=9090, type=_PORT, help="Port of live page and metrics, on this machine only.")
 @click.option("--ttft-ms", type=_MS, help="Objective of requests that bring none: time to first token.")
 @click.option("--tpot-ms", type=_MS, help="Objective of requests that bring none: time per output token.")
 @click.option(
@@ -148,7 +148,7 @@ async def _run(settings: Settings, console: Console) -> None:
         await supervisor.start(started[-1:], lambda name: None)
         scheme = "https" if clients.certificate else "http"
         tell(f"clients: {scheme}://{clients.host}:{settings.port}/v1")
-        tell(f"metrics: http://127.0.0.1:{settings.page_port}/metrics; a decision in words: headroom explain")
+        tell(f"live page: http://127.0.0.1:{settings.page_port}/live/; a decision in words: headroom explain")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings, tell)
         await _follow(settings, tell)
     finally:

@@ -101,7 +101,7 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--enable-latency-predictor", "true", "--training-server-url", training_url]
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
     flags += ["--default-objectives-file", settings.objectives, "--outcome-journal", settings.outcomes]
-    flags += ["--shadow"] if settings.is_shadow else []
+    flags += ["--live-page", *(["--shadow"] if settings.is_shadow else [])]
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
     if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]

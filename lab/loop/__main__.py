@@ -13,6 +13,7 @@ from rich.console import Console
 
 from headroom.processes.running import exit_status
 from lab.loop import report
+from lab.loop.live_figures import LiveFigures
 from lab.loop.load import OfferedLoad, shorten
 from lab.loop.options import hardware_option, policy_option, share_replicas, speed_option
 from lab.loop.picture import draw
@@ -81,7 +82,12 @@ async def _demo(
     pool = share_replicas(hardware, replicas)
     workload = shorten(WORKLOADS[WORKLOAD].on(*pool))
     load = OfferedLoad(workload, rate or round(_LOAD * workload.typical_rps * speed_factor, 1), speed_factor)
-    config = StackConfig(folder=new_folder(), hardware=pool, speed_factor=speed_factor)
+    folder = new_folder()
+    comparison = folder / "comparison.json"
+    page = ("--live-page", "true", "--live-comparison-file", comparison)
+    config = StackConfig(
+        folder=folder, hardware=pool, speed_factor=speed_factor, quantiles=(0.9, 0.5), picker_flags=page
+    )
     settings = {
         "seconds": seconds,
         "rate": load.requests_per_s,
@@ -93,7 +99,16 @@ async def _demo(
     with Terminal(console) as terminal:
         async with running_stack(config, terminal) as supervisor:
             phase_s = seconds / (1 + len(policies))
-            work = run_story(config, terminal, load, phases(policies, load), phase_s=phase_s, seed=seed)
+            terminal.say(f"watch it at {config.picker_url}/live/")
+            work = run_story(
+                config,
+                terminal,
+                load,
+                phases(policies, load),
+                phase_s=phase_s,
+                seed=seed,
+                comparison=LiveFigures(comparison, policies),
+            )
             story = await supervisor.guard(work)
             document = report.build(story, settings)
             _write(story, document, picture, json_file)
@@ -128,9 +143,10 @@ def _hints(config: StackConfig) -> str:
         "see the picker's view of the pool": f"{config.picker_url}/debug/endpoints",
         "see what was trained, published and refused": f"{config.trainer_url}/data/status",
     }
+    page = f"  look at pool, decisions and models in a browser:\n    {config.picker_url}/live/"
     lines = (f"  {text}:\n    curl -s {command}" for text, command in commands.items())
     store = f"  list the model store, which Triton could serve as well:\n    ls {config.store}/ttft"
-    return "\n".join(("", "Everything keeps running until Ctrl-C. Try:", *lines, store))
+    return "\n".join(("", "Everything keeps running until Ctrl-C. Try:", page, *lines, store))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the errors of the predictions for the picked endpoints.
 
     Each prediction was made before its request was sent, by a model that was trained before. So no model has seen these
-    rows in training. `coverage` is the percentage of requests at or below their prediction. It should equal the
-    predicted quantile.
+    rows in training. Errors are those of the predicted median. `coverage` is the percentage of requests at or below
+    their upper quantile, and should equal it.
     """
     wanted = [d for d in decisions if d["wanted_profile"] == "slo"]
     predicted = [d for d in wanted if d["predicted"]]
@@ -57,14 +57,21 @@ def prediction(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     rows = 0
     for name in ("ttft", "tpot"):
-        pairs = [(d["predicted"][f"{name}_ms"], d["outcome"][f"{name}_ms"]) for d in predicted]
-        known = np.array([pair for pair in pairs if pair[1]]).reshape(-1, 2)
+        key = f"{name}_ms"
+        known = np.array(
+            [
+                (d["predicted"].get(f"{name}_median_ms", d["predicted"][key]), d["predicted"][key], d["outcome"][key])
+                for d in predicted
+                if d["outcome"][key]
+            ]
+        ).reshape(-1, 3)
         rows = max(rows, len(known))
         if len(known):
-            error = np.abs(known[:, 0] - known[:, 1]) / known[:, 1]
+            median, upper, observed = known.T
+            error = np.abs(median - observed) / observed
             figures[f"{name}_mape"] = round(float(error.mean()) * 100, 2)
             figures[f"{name}_mdape"] = round(float(np.median(error)) * 100, 2)
-            figures[f"{name}_coverage"] = round(float((known[:, 1] <= known[:, 0]).mean()) * 100, 2)
+            figures[f"{name}_coverage"] = round(float((observed <= upper).mean()) * 100, 2)
     return {**figures, "rows": rows}
 
 

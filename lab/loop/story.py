@@ -11,6 +11,7 @@ import aiohttp
 
 from headroom.processes.exceptions import PartError
 from lab.loop.configure import configure
+from lab.loop.live_figures import LiveFigures
 from lab.loop.load import OfferedLoad
 from lab.loop.policies import WARM_UP, WARM_UP_PHASE, Phase
 from lab.loop.stack import MODEL, StackConfig
@@ -56,11 +57,22 @@ class Story:
 
 
 async def run_story(
-    config: StackConfig, narrator: Narrator, load: OfferedLoad, policies: Sequence[Phase], *, phase_s: float, seed: int
+    config: StackConfig,
+    narrator: Narrator,
+    load: OfferedLoad,
+    policies: Sequence[Phase],
+    *,
+    phase_s: float,
+    seed: int,
+    comparison: LiveFigures | None = None,
 ) -> Story:
-    """Run the warm-up until there is a model, then the same load under each policy, each for `phase_s`."""
+    """Run the warm-up until there is a model, then the same load under each policy, each for `phase_s`.
+
+    `comparison` shows the policies' figures while they run.
+    """
     requests = [round(load.requests_per_s * phase.share * phase_s) for phase in (WARM_UP_PHASE, *policies)]
-    stage = _Stage(config, narrator, load, phase_s, seed, narrator.begin("all requests", sum(requests)))
+    step_of_all = narrator.begin("all requests", sum(requests))
+    stage = _Stage(config, narrator, load, phase_s, seed, step_of_all, comparison)
     first_model = asyncio.create_task(_note_first_model(stage))
     try:
         await _warm_up(stage, first_model)
@@ -83,6 +95,7 @@ class _Stage:
     phase_s: float
     seed: int
     step_of_all: Callable[[], None]
+    comparison: LiveFigures | None
     story: Story = field(default_factory=Story)
     start: float = field(default_factory=time.monotonic)
 
@@ -102,9 +115,15 @@ class _Stage:
         def note(outcome: Outcome) -> None:
             step()
             self.step_of_all()
+            if self.comparison is not None:
+                self.comparison.note(outcome)
 
         started_s = self.now_s
+        if self.comparison is not None:
+            self.comparison.begin(phase.name)
         outcomes = await replay(self.config.gateway_url, planned, model=MODEL, headers=phase.headers, on_outcome=note)
+        if self.comparison is not None:
+            self.comparison.end()
         self.story.phases.append(PhaseResult(phase, started_s, span_s, outcomes))
 
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from epp.app import create_app
 from epp.prediction.features import FeatureColumns
 from epp.request.director import Director
+from epp.request.wording import in_words
 from epp.scheduling.snapshot import Predictions
 from headroom.explain import explain
 from headroom.processes.ports import free_port
-from headroom.wording import in_words
 from tests.epp.parts import CHAT, Gateway, build_director
 from tests.live import live
 

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -109,6 +111,26 @@ def test_samples_become_a_generation_that_predicts_them(url: str, tmp_path: Path
     row = dict.fromkeys(ROW_NAMES, 0.5) | {"input_token_length": 1000.0, "recent_tpot_ms": float("nan")}
     matrix = np.array([[row[name] for name in ROW_NAMES]], dtype=np.float32)
     assert Graph(store.read(generation, "ttft").onnx).predict(ROW_NAMES, matrix)[0] == pytest.approx(250, rel=0.25)
+
+
+def test_the_history_tells_what_each_pass_published_and_what_its_models_look_at(url: str, tmp_path: Path) -> None:
+    assert call(f"{url}/data/history") == (200, {"generation": None, "passes": []})
+    call(f"{url}/add_training_data_bulk", {"entries": entries(1500)})
+    until(lambda: call(f"{url}/readyz")[0] == 200)
+    status, told = call(f"{url}/data/history")
+    assert (status, told["generation"]) == (200, 1)
+    published = told["passes"][-1]
+    assert (published["outcome"], published["generation"]) == ("published", 1)
+    ttft = published["models"]["ttft"]
+    assert 0 < ttft["scores"]["coverage"] <= 1
+    # The latencies follow the prompt's length, and nothing else.
+    assert max(ttft["effects"], key=ttft["effects"].__getitem__) == "input_token_length"
+    assert ttft["effects"]["pod_type"] == 0
+    generation = open_store(str(tmp_path)).current()
+    assert generation
+    graph = onnx.load_from_string(open_store(str(tmp_path)).read(generation, "ttft").onnx)
+    metadata = {prop.key: prop.value for prop in graph.metadata_props}
+    assert json.loads(metadata["feature_effects"]) == ttft["effects"]
 
 
 def test_the_trainer_trains_only_after_new_samples(url: str) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from epp.request.outcome_journal import Row
 from epp.request.shadow import Shadow
 from headroom.report.command import report
-from headroom.report.summary import estimate, is_met, summarize
+from headroom.report.summary import estimate, summarize
 
 NOW = time.time()
 
@@ -48,7 +48,7 @@ def row(number: int, **values: object) -> Row:
     ],
 )
 def test_what_it_is_to_meet_objectives(values: dict[str, object], met: bool | None) -> None:
-    assert is_met(row(0, **values)) is met
+    assert row(0, **values).is_met is met
 
 
 def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
