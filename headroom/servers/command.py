@@ -71,7 +71,7 @@ def show(found: Sequence[Looked], console: Console) -> None:
         table.add_row(*(escape(printable(text)) for text in _cells(one)))
     console.print(table)
     for line in advice(found):
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def advice(found: Sequence[Looked]) -> Iterator[str]:

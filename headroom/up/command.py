@@ -101,7 +101,7 @@ def up(
     shadow: bool,
     embedded: bool,
 ) -> None:
-    """Route requests in front of the model servers at URLS, such as http://gpu1:8000 http://gpu2:8000.
+    """Route requests in front of the model servers at URLS, such as http://gpu1:8000, or https:// for all of them.
 
     It starts Envoy, the picker, the trainer and prediction servers on this machine, and serves OpenAI's API at --port.
     Each server is asked for one token first. A request is routed by prediction if it has objectives. Models and samples
