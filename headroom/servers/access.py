@@ -61,5 +61,6 @@ class ServerAccess:
 
 
 def _folder_of_authorities(folder: str | None) -> str:
-    files = sorted(Path(folder).iterdir()) if folder else []
-    return "".join(file.read_text() for file in files if _HASHED.fullmatch(file.name))
+    files = [file for file in sorted(Path(folder).iterdir()) if _HASHED.fullmatch(file.name)] if folder else []
+    # Links may point to files that are gone.
+    return "".join(file.read_text(errors="ignore") for file in files if file.is_file())

@@ -72,7 +72,7 @@ async def look_at(session: aiohttp.ClientSession, url: str, *, asks: bool = True
 
 
 class _RefusedError(UnusableError):
-    """The server wants another API key."""
+    """The server wants another API key, or names another address."""
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
@@ -82,7 +82,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
             raise _RefusedError(f"{url} refuses the API key ({response.status}): {KEY_FLAG} names a file with one")
         if response.status in (301, 302, 307, 308):
             target = response.headers.get("location", "another address")
-            raise UnusableError(f"{url} redirects to {target}: name the server itself")
+            raise _RefusedError(f"{url} redirects to {target}: name the server itself")
         if response.status != 200:
             raise UnusableError(f"{url} answered with status {response.status}: is this a server of OpenAI's API?")
         return await _bounded(response)
@@ -106,7 +106,7 @@ def _cards(body: bytes) -> list[dict[str, Any]]:
 
 
 async def _page(session: aiohttp.ClientSession, url: str, refusals: list[str]) -> bytes:
-    """Return a page of metrics; empty if there is none. Append to `refusals` if the page wants another key."""
+    """Return a page of metrics; empty if there is none. Append to `refusals` why the server keeps it back."""
     try:
         return await _get(session, url)
     except _RefusedError as error:

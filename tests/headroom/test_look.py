@@ -218,3 +218,11 @@ def test_a_key_does_not_follow_a_redirect(tmp_path: Path) -> None:
             done = run(url, "--server-key-file", str(tmp_path / "key"))
     assert f"redirects to {other}/v1/models: name the server itself" in done.stdout
     assert asked == []
+
+
+def test_a_page_of_metrics_elsewhere_is_said_since_the_picker_follows_no_redirect() -> None:
+    away = Response("", 307, {"location": "/metrics/"})
+    page = text("vllm:num_requests_waiting 0\n")
+    with live(server({"/v1/models": models("m"), "/metrics": lambda _: away, "/metrics/": page})) as url:
+        [one] = found(url, "--no-ask")
+    assert one["advice"][0].startswith(f"{url}/metrics redirects to /metrics/: name the server itself")
