@@ -134,14 +134,18 @@ async def test_urls_of_servers_and_any_certificate(servers: dict[str, tuple[Lock
             pass
 
 
-async def test_a_certificate_for_another_address_is_refused(
+async def test_certificates_for_another_host_are_refused(
     authority: Authority, servers: dict[str, tuple[Locked, str]], tmp_path: Path
 ) -> None:
-    """The server for gpu1.example is named by its address."""
+    """Each server goes by the other one's name."""
     ports, key, told = free_ports(2), tmp_path / "key", list[str]()
     key.write_text(KEY)
-    flags = [servers["named"][1], "--embedded", "--server-key-file", str(key)]
+    swapped = {"numbered": servers["named"], "named": servers["numbered"]}
+    flags = [*listed(swapped, tmp_path / "list"), "--embedded", "--server-key-file", str(key)]
     flags += ["--server-ca-file", authority.write_ca(tmp_path / "ca.crt")]
     async with up(flags, tmp_path, ports, told), aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE_S):
         assert "its certificate is for another name: IP address mismatch" in told[0]
-        assert (await answer(session, ports[0]))[0] == 503
+        assert "its certificate is for another name: Hostname mismatch" in told[0]
+        # Envoy tries both servers for each request.
+        assert [(await answer(session, ports[0]))[0] for _ in range(4)] == [503] * 4
+        assert await fresh(session, ports[1]) == [False, False]
