@@ -35,7 +35,6 @@ from epp.prediction.client import LatencyClient
 from epp.prediction.embedded import EmbeddedLatencyClient
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
-from epp.prediction.trust import Trust
 from epp.reload import ReloadedFile
 from epp.request.base_model import BaseModel
 from epp.request.budget import ObservationBudget
@@ -54,6 +53,7 @@ from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.warnings import find_warnings
 from epp.scheduling.plugins.profiles import SloAwareProfileHandler
 from epp.scheduling.scheduler import Scheduler
+from epp.trust import Trust
 from epp.workers.prefix_ring import PrefixRings
 from epp.workers.siblings import Siblings
 from epp.workers.supervisor import pool_state, prefix_rings

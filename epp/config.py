@@ -49,6 +49,8 @@ class Config:
     model_server_metrics_path: str
     model_server_metrics_scheme: str
     model_server_metrics_https_insecure_skip_verify: bool
+    model_server_metrics_ca_file: str
+    model_server_metrics_token_file: str
     config_file: str
     config_text: str
     default_objectives_file: str

@@ -17,6 +17,7 @@ from epp.pool.objectives import Objectives
 from epp.pool.pool import Pool
 from epp.pool.sources import EndpointsFile, EndpointsFlag
 from epp.scraping.engines import configured_engine
+from epp.scraping.page_access import PageAccess
 from epp.scraping.scrape import ScrapeConfig, Scraper
 from epp.workers.table import FirstWorker, publish_table, read_table
 from serving.workers import Place
@@ -187,8 +188,12 @@ def _scrape_config(config: Config) -> ScrapeConfig:
         most_interval_s=most_interval_s,
         idle_interval_s=config.idle_metrics_interval,
         staleness_s=config.metrics_staleness_threshold,
-        scheme=config.model_server_metrics_scheme,
         port=config.model_server_metrics_port,
         path=config.model_server_metrics_path,
-        verify_tls=not config.model_server_metrics_https_insecure_skip_verify,
+        access=PageAccess(
+            config.model_server_metrics_scheme,
+            verify_tls=not config.model_server_metrics_https_insecure_skip_verify,
+            ca_file=config.model_server_metrics_ca_file,
+            token_file=config.model_server_metrics_token_file,
+        ),
     )

@@ -136,6 +136,16 @@ _OPTIONS: tuple[Any, ...] = (
     _option("model-server-metrics-path", "/metrics", "Path to scrape."),
     _option("model-server-metrics-scheme", "http", "Scheme to scrape.", _CHOICE(["http", "https"])),
     _switch("model-server-metrics-https-insecure-skip-verify", True, "Accept any certificate of a model server."),
+    _option(
+        "model-server-metrics-ca-file",
+        "",
+        "CA file to verify https pages, reloaded on change. It overrides the acceptance of any certificate.",
+    ),
+    _option(
+        "model-server-metrics-token-file",
+        "",
+        "File of the bearer token for the model servers' metrics, re-read when it changes. Empty: send none.",
+    ),
     _option("config-file", "", "EndpointPickerConfig file, applied again when it changes."),
     _option("config-text", "", "EndpointPickerConfig as text."),
     _option(

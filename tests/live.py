@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
@@ -17,8 +18,10 @@ PATIENCE_S: Final = 90.0
 
 
 @contextmanager
-def live(app: ASGIApp, http: Any = "auto", limit_concurrency: int | None = None) -> Iterator[str]:
-    """Serve an application on a free port; yield its URL."""
+def live(
+    app: ASGIApp, http: Any = "auto", limit_concurrency: int | None = None, certificate: Path | None = None
+) -> Iterator[str]:
+    """Serve an application on a free port; yield its URL. `certificate` is a folder of tls.crt and tls.key."""
     settings = uvicorn.Config(
         app,
         port=0,
@@ -26,6 +29,8 @@ def live(app: ASGIApp, http: Any = "auto", limit_concurrency: int | None = None)
         log_level="warning",
         timeout_graceful_shutdown=1,
         limit_concurrency=limit_concurrency,
+        ssl_certfile=certificate and certificate / "tls.crt",
+        ssl_keyfile=certificate and certificate / "tls.key",
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
@@ -33,7 +38,7 @@ def live(app: ASGIApp, http: Any = "auto", limit_concurrency: int | None = None)
     until(lambda: server.started or not thread.is_alive())
     assert server.started, "the application has not started"
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

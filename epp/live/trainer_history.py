@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from epp.prediction.trust import Trust
+from epp.trust import Trust
 from serving.token_file import TokenFile
 
 _PATH = "/data/history"

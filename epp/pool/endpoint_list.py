@@ -22,13 +22,17 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class ListedEndpoint:
-    """An endpoint whose host may be an unresolved name. `metrics` is the host and port of a separate metrics page."""
+    """An endpoint whose host may be an unresolved name. `metrics` is the host and port of a separate metrics page.
+
+    `server_name` is the name that the server's certificate must have. If it is empty, that is the host.
+    """
 
     name: str
     host: str
     port: int
     labels: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, int] | None = None
+    server_name: str = ""
 
     @property
     def address(self) -> str:
@@ -36,7 +40,7 @@ class ListedEndpoint:
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """An entry of llm-d's endpoint files, plus `metricsPort`. As in llm-d, ports may be quoted."""
+    """An entry of llm-d's endpoint files, plus `metricsPort` and `serverName`. As in llm-d, ports may be quoted."""
 
     address: str
     port: int | str
@@ -45,6 +49,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     labels: dict[str, str] = {}
     metrics_port: int | str | None = None
     metrics_host: str = ""
+    server_name: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +107,8 @@ def _parse_entry(entry: _Entry, number: int) -> ListedEndpoint:
     name = entry.name or join_address(host, port)
     if entry.namespace not in ("", "default"):
         name = f"{entry.namespace}/{name}"
-    return ListedEndpoint(name, host, port, entry.labels, metrics)
+    server_name = _field(f"{place}.serverName", check_host, entry.server_name) if entry.server_name else ""
+    return ListedEndpoint(name, host, port, entry.labels, metrics, server_name)
 
 
 def _field(place: str, check: Callable[[Given], Read], value: Given) -> Read:

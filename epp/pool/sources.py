@@ -146,7 +146,8 @@ def _placed(listed: ListedEndpoint, ip: str) -> Endpoint:
         host, port = listed.metrics
         # A different metrics host may stay a name, since this picker itself connects to it.
         metrics = join_address(ip if host == listed.host else host, port)
-    return Endpoint(listed.name, join_address(ip, listed.port), listed.labels, metrics)
+    server_name = listed.server_name or ("" if is_ip(listed.host) else listed.host)
+    return Endpoint(listed.name, join_address(ip, listed.port), listed.labels, metrics, server_name)
 
 
 def _ip(host: str) -> str | None:

@@ -14,9 +14,9 @@ import msgspec
 from epp.exceptions import PredictionUnavailableError
 from epp.prediction.breaker import Replica, Replicas
 from epp.prediction.features import FeatureColumns
-from epp.prediction.trust import Trust
 from epp.prediction.wire import columns_body, predictions_of_columns, predictions_of_rows, rows_body
 from epp.scheduling.snapshot import Predictions
+from epp.trust import Trust
 from serving.token_file import TokenFile
 
 logger = logging.getLogger("headroom.epp.latency")

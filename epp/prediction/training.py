@@ -11,8 +11,8 @@ import msgspec
 
 from epp.prediction.features import FeatureColumns
 from epp.prediction.loss import Loss
-from epp.prediction.trust import Trust
 from epp.prediction.wire import LengthSource, TrainingBatch, TrainingRow, training_row
+from epp.trust import Trust
 from serving.token_file import TokenFile
 
 logger = logging.getLogger("headroom.epp.training")

@@ -22,13 +22,15 @@ TYPICAL_OUTPUT_TOKENS = 200.0
 class Endpoint:
     """A replica of the model server. `address` is ip:port.
 
-    `metrics_address` is host:port of the metrics page if the page is elsewhere, else empty.
+    `metrics_address` is host:port of the metrics page if the page is elsewhere, else empty. `server_name` is the name
+    that the server's certificate must have; empty if it is the address itself.
     """
 
     name: str
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
     metrics_address: str = ""
+    server_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 connection to a metrics server: one request at a time, always the same."""
+"""A keep-alive HTTP/1.1 connection to a metrics server: one request at a time."""
 
 import asyncio
 from typing import Protocol, cast
@@ -6,6 +6,7 @@ from typing import Protocol, cast
 import httptools
 
 from epp.exceptions import ScrapeError
+from epp.scraping.page_access import TOKEN_FLAG
 
 # Model servers' pages have 50 to 300 kB. Searching a page of 2 MiB takes 2 ms.
 MAX_ANSWER_BYTES = 2 << 20
@@ -45,10 +46,11 @@ class PageConnection(asyncio.Protocol):
         self._awaiting = True
         self._begin()
 
-    def ask(self) -> None:
-        """Send the request."""
+    def ask(self, request: bytes) -> None:
+        """Send a request."""
         assert self._transport is not None  # noqa: S101 - something was answered
         self._begin()
+        self._request = request
         self._awaiting = True
         self._transport.write(self._request)
 
@@ -97,7 +99,9 @@ class PageConnection(asyncio.Protocol):
         if not self._awaiting:
             self._finish(None)
         elif not self._bytes_came:
-            self._finish(ScrapeError("connect", f"the connection ended without an answer{_because(exc)}"))
+            self._finish(
+                ScrapeError("connect", f"the connection ended without an answer{_because(exc)}{self._scheme_hint()}")
+            )
         elif exc is None and self._has_headers and not self._has_length:
             # HTTP/1.0 ends a page of unknown length by ending the connection.
             self._deliver()
@@ -144,7 +148,7 @@ class PageConnection(asyncio.Protocol):
         if status == 200:
             listener.page_came(page)
         else:
-            listener.page_failed(ScrapeError("status", f"HTTP status {status}"), True)
+            listener.page_failed(ScrapeError("status", f"HTTP status {status}{self._status_hint(status)}"), True)
 
     def _finish(self, error: ScrapeError | None) -> None:
         """End the connection, and tell the listener; if a page is awaited, tell why it did not come."""
@@ -156,6 +160,19 @@ class PageConnection(asyncio.Protocol):
         listener.connection_ended()
         if error is not None:
             listener.page_failed(error, fresh)
+
+    def _status_hint(self, status: int) -> str:
+        """Return which flag helps against the status, if any does."""
+        if status in (401, 403):
+            has_token = b"\r\nAuthorization: " in self._request
+            refused = f": the server refuses the token of {TOKEN_FLAG}"
+            return refused if has_token else f": {TOKEN_FLAG} names a file with the server's key"
+        # Many servers answer so to plain HTTP at a port of TLS.
+        return self._scheme_hint() if status == 400 else ""
+
+    def _scheme_hint(self) -> str:
+        is_tls = self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
+        return "" if is_tls else "; if the server speaks TLS, set --model-server-metrics-scheme=https"
 
 
 def _because(error: Exception | None) -> str:

@@ -19,6 +19,7 @@ from epp.scraping.engines import (
 )
 from epp.scraping.metrics_page import MOST_ADAPTERS
 from epp.scraping.pace import ScrapeInterval, ScrapePace
+from epp.scraping.page_access import PageAccess
 from epp.scraping.page_address import PageLocator
 from epp.scraping.page_reader import Load, PageReader, Value
 from epp.scraping.target import ScrapeCounts, ScrapeTarget, ScrapeTimeouts
@@ -40,7 +41,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class ScrapeConfig:
-    """The pages to read, their addresses, and the interval. `port` 0 is the endpoint's own.
+    """The pages to read, how to reach them, and the interval. `port` 0 is the endpoint's own.
 
     While decisions are made, and for `linger_s` after the last one, each endpoint is asked every `interval_s`. If the
     picker's own requests explain its load, the interval grows up to `most_interval_s`, but not beyond a quarter of
@@ -56,10 +57,9 @@ class ScrapeConfig:
     staleness_s: float = 2.0
     max_pages_per_s: float = 4000.0
     timeouts: ScrapeTimeouts = field(default_factory=ScrapeTimeouts)
-    scheme: str = "http"
+    access: PageAccess = field(default_factory=PageAccess)
     port: int = 0
     path: str = "/metrics"
-    verify_tls: bool = False
 
 
 class Scraper:
@@ -73,7 +73,7 @@ class Scraper:
         most_s = min(config.most_interval_s, config.staleness_s / _SCRAPES_UNTIL_STALE)
         self._bounds = ScrapeInterval(config.interval_s, max(config.interval_s, most_s))
         self._idle_interval_s = max(config.interval_s, min(config.idle_interval_s, config.staleness_s / 2))
-        self._locator = PageLocator(config.scheme, config.port, config.path, config.verify_tls)
+        self._locator = PageLocator(config.access, config.port, config.path)
         self._targets: dict[int, ScrapeTarget] = {}
         self._rotation: list[tuple[int, ScrapeTarget]] = []
         self._next = 0
@@ -183,6 +183,9 @@ class Scraper:
 
     def _sweep(self, now: float) -> None:
         self._sweep_at = now + _SWEEP_S
+        if self._config.access.refresh(now):
+            for target in self._targets.values():
+                target.address = self._locator.locate(target.endpoint)
         if self._follow():
             self._wanted_at = now
         for target in self._targets.values():

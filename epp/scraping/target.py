@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from epp.exceptions import ScrapeError
 from epp.scheduling.snapshot import Endpoint
 from epp.scraping.pace import ScrapePace
+from epp.scraping.page_access import CA_FLAG
 from epp.scraping.page_address import PageAddress
 from epp.scraping.page_connection import PageConnection
 from epp.scraping.page_reader import Load, PageReader
+from serving.tls_errors import describe_tls_error
 
 _FIRST_BACKOFF_S = 0.1
 
@@ -81,7 +84,7 @@ class ScrapeTarget:
             self._open(now)
         else:
             self._deadline = now + self._timeouts.page_s
-            self._connection.ask()
+            self._connection.ask(self.address.request)
 
     def expire(self, now: float) -> None:
         """Give up a request that takes too long."""
@@ -146,10 +149,19 @@ class ScrapeTarget:
         address = self.address
         try:
             await asyncio.get_running_loop().create_connection(
-                lambda: connection, address.host, address.port, ssl=address.tls
+                lambda: connection,
+                address.host,
+                address.port,
+                ssl=address.tls,
+                server_hostname=address.server_name,
             )
         except (OSError, UnicodeError) as error:
             if self._connection is connection:
                 self.close()
-                reason = (isinstance(error, OSError) and error.strerror) or error or type(error).__name__
-                self.page_failed(ScrapeError("connect", f"can't connect: {reason}"), True)
+                self.page_failed(ScrapeError("connect", f"can't connect: {_reason(error)}"), True)
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return describe_tls_error(error, CA_FLAG)
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -50,9 +51,13 @@ from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPath
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
+from epp.pool.addresses import is_ip
+
 PICKER, POOL = "picker", "pool"
 DESTINATION = "x-gateway-destination-endpoint"
 LB_NAMESPACE = "envoy.lb"
+BY_ADDRESS = {"verified-by": "address"}
+"""The mark of servers whose certificate has no name but an address."""
 _SERVED = "x-gateway-destination-endpoint-served"
 _EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _CONNECT_TIMEOUT = timedelta(seconds=2)
@@ -123,15 +128,34 @@ def followed(file: Path) -> ConfigSource:
     return ConfigSource(path_config_source=PathConfigSource(path=str(file)), resource_api_version=ApiVersion.V3)
 
 
-def discovered(servers: Sequence[tuple[str, int]]) -> str:
-    """Return the file of the pool's model servers, numeric addresses and ports. Envoy reads it when it is replaced."""
-    places = [{"address": {"socket_address": {"address": host, "port_value": port}}} for host, port in servers]
+class Server(NamedTuple):
+    """A model server at a numeric address. `name` is the host that its certificate must name; empty without TLS."""
+
+    host: str
+    port: int
+    name: str = ""
+
+
+def discovered(servers: Sequence[Server]) -> str:
+    """Return the file of the pool's model servers. Envoy reads it when it is replaced."""
     assignment = {
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": POOL,
-        "endpoints": [{"lb_endpoints": [{"endpoint": place} for place in places]}],
+        "endpoints": [{"lb_endpoints": [_lb_endpoint(server) for server in servers]}],
     }
     return json.dumps({"resources": [assignment]})
+
+
+def _lb_endpoint(server: Server) -> dict[str, object]:
+    place = {"socket_address": {"address": server.host, "port_value": server.port}}
+    if not server.name:
+        return {"endpoint": {"address": place}}
+    if is_ip(server.name):
+        return {
+            "endpoint": {"address": place},
+            "metadata": {"filter_metadata": {"envoy.transport_socket_match": BY_ADDRESS}},
+        }
+    return {"endpoint": {"address": place, "hostname": server.name}}
 
 
 def balanced_cluster(name: str, servers: Sequence[str]) -> Cluster:

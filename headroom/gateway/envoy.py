@@ -62,6 +62,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from headroom.gateway import clusters
 from headroom.gateway.client_port import ClientPort, key_filters, refusals, replies, transport_socket
+from headroom.gateway.server_tls import ServerTls, secure
 
 FailureMode = Literal["open", "closed"]
 
@@ -102,6 +103,7 @@ def bootstrap(
     bypass: bool = False,
     clients: ClientPort = _CLIENTS,
     listener: Path | None = None,
+    server_tls: ServerTls | None = None,
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
@@ -114,35 +116,43 @@ def bootstrap(
     - `bypass`: requests with the header `x-headroom-policy` skip the picker. The header names the policy by which Envoy
       balances them, one of `clusters.BALANCING`.
     - `clients`: what is asked of clients at `port`, and how much they may ask for.
+    - `server_tls`: how Envoy speaks TLS with the servers, if it does. `servers` is a path then.
     - `listener`: the path of a file with the text of `discovered_listener`, which replaces `port` and `clients`.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
-    upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), clusters.pool(servers)]
+    pool = clusters.pool(servers)
+    if server_tls:
+        secure(pool, server_tls)
+    upstreams = [clusters.picker(f"127.0.0.1:{picker_port}", health_checking=health_checking), pool]
     if bypass:
         listed = [] if isinstance(servers, Path) else servers
         upstreams += [clusters.balanced_cluster(name, listed) for name in clusters.BALANCING]
+    routes = _routes(bypass, clients, server_tls is not None)
     config = Bootstrap(
         # Envoy wants a name of its own before it reads other files.
         node=Node(id="headroom", cluster="headroom") if listener or isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[] if listener else [_listener(clients, port, processor, bypass=bypass)], clusters=upstreams
+            listeners=[] if listener else [_listener(clients, port, processor, routes)], clusters=upstreams
         ),
         dynamic_resources=BootstrapDynamicResources(lds_config=clusters.followed(listener)) if listener else None,
     )
     return config.to_json(indent=2)
 
 
-def discovered_listener(port: int, message_timeout_s: float, clients: ClientPort) -> str:
-    """Return the file of the listener for clients. When it is replaced, requests that have begun go on as they were."""
+def discovered_listener(port: int, message_timeout_s: float, clients: ClientPort, *, is_tls: bool = False) -> str:
+    """Return the file of the listener for clients. When it is replaced, requests that have begun go on as they were.
+
+    `is_tls` says that the servers are reached over TLS.
+    """
     processor = _ext_proc(full_duplex=False, failure_mode="open", message_timeout=timedelta(seconds=message_timeout_s))
-    listener = _listener(clients, port, processor, bypass=False)
+    listener = _listener(clients, port, processor, _routes(False, clients, is_tls))
     kind = "type.googleapis.com/envoy.config.listener.v3.Listener"
     return json.dumps({"resources": [{"@type": kind, **listener.to_dict()}]})
 
 
-def _listener(clients: ClientPort, port: int, processor: ExternalProcessor, *, bypass: bool) -> Listener:
-    manager = _connection_manager(processor, _routes(bypass, clients), clients)
+def _listener(clients: ClientPort, port: int, processor: ExternalProcessor, routes: list[Route]) -> Listener:
+    manager = _connection_manager(processor, routes, clients)
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",
@@ -193,8 +203,12 @@ def _early_headers() -> TypedExtensionConfig:
     return TypedExtensionConfig(name=name, typed_config=Any.pack(EarlyHeaderMutation(mutations=mutations)))
 
 
-def _routes(bypass: bool, clients: ClientPort) -> list[Route]:
-    """Return the routes. Every path goes to the model servers, which know their own."""
+def _routes(bypass: bool, clients: ClientPort, is_tls: bool) -> list[Route]:
+    """Return the routes. Every path goes to the model servers, which know their own.
+
+    With `is_tls`, a server with a name finds it in the header Host: proxies with several certificates choose the
+    server behind them by it, and refuse a Host that isn't the name in the handshake (421).
+    """
     timeout = timedelta(seconds=clients.timeout_s)
     without_picker = Any.pack(ExtProcPerRoute(disabled=True))
     balanced = [
@@ -208,6 +222,8 @@ def _routes(bypass: bool, clients: ClientPort) -> list[Route]:
         for name in clusters.BALANCING
     ]
     picked = RouteAction(cluster=clusters.POOL, timeout=timeout, retry_policy=_retries())
+    if is_tls:
+        picked.auto_host_rewrite = True
     return [*(balanced if bypass else []), Route(match=RouteMatch(prefix="/"), route=picked)]
 
 

@@ -18,6 +18,6 @@ def read_api_key(file: Path | None) -> str:
         key = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"can't read {file}: {error}") from error
-    if not key or len(key) > _MOST_BYTES or not key.isprintable() or not key.isascii():
-        raise click.ClickException(f"{file} holds no API key: expected one line of text")
+    if not key or len(key) > _MOST_BYTES or not key.isprintable() or not key.isascii() or " " in key:
+        raise click.ClickException(f"{file} holds no API key: expected one line of text without spaces")
     return key

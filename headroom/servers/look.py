@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ import aiohttp
 
 from epp.scraping.engines import ENGINES, EngineMetrics
 from epp.scraping.metrics_page import Gauges
+from headroom.servers.access import KEY_FLAG
+from headroom.servers.failures import TIMEOUT, UnusableError, describe_failure
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10)
 # An answer of a real server is far smaller.
 _LARGEST = 16 << 20
 # trtllm-serve has its page at the second one; its /metrics is JSON.
@@ -46,14 +46,15 @@ class Looked:
 async def look_at(session: aiohttp.ClientSession, url: str, *, asks: bool = True) -> Looked:
     """Look at the server at `url`. With `asks`, ask it for one token, to see whether its streams count tokens."""
     url = url.rstrip("/")
+    refusals: list[str] = []
     try:
         cards = _cards(await _get(session, f"{url}/v1/models"))
-        pages = await asyncio.gather(*(_page(session, url + path) for path in METRICS_PATHS))
+        pages = await asyncio.gather(*(_page(session, url + path, refusals) for path in METRICS_PATHS))
         version = await _version(session, url)
         models = tuple(str(card["id"]) for card in cards if not card.get("parent"))
         counts = await _counts_tokens(session, url, models[0]) if asks and models else None
-    except (aiohttp.ClientError, TimeoutError, _UnusableError) as error:
-        return Looked(url=url, problem=_words(error))
+    except (aiohttp.ClientError, TimeoutError, UnusableError) as error:
+        return Looked(url=url, problem=await describe_failure(error, url))
     engine, page = _engine_of(pages)
     maker = str(cards[0].get("owned_by", "")) if cards else ""
     missing = _missing(engine, page) if engine else ("queue", "running requests", "KV cache")
@@ -65,21 +66,25 @@ async def look_at(session: aiohttp.ClientSession, url: str, *, asks: bool = True
         adapters=tuple(str(card["id"]) for card in cards if card.get("parent")),
         counts_tokens=counts,
         missing=missing,
-        advice=tuple(_advice(engine, maker, missing, counts)),
+        advice=tuple(_advice(engine, maker, missing, counts, refusals)),
         problem="" if models else "it serves no model",
     )
 
 
-class _UnusableError(Exception):
-    """The server answers, but not as a model server."""
+class _RefusedError(UnusableError):
+    """The server wants another API key, or names another address."""
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
-    async with session.get(url, timeout=_TIMEOUT) as response:
+    # A redirect would take the API key to another server.
+    async with session.get(url, timeout=TIMEOUT, allow_redirects=False) as response:
         if response.status in (401, 403):
-            raise _UnusableError(f"{url} refuses the API key ({response.status}): --api-key-file names a file with one")
+            raise _RefusedError(f"{url} refuses the API key ({response.status}): {KEY_FLAG} names a file with one")
+        if response.status in (301, 302, 307, 308):
+            target = response.headers.get("location", "another address")
+            raise _RefusedError(f"{url} redirects to {target}: name the server itself")
         if response.status != 200:
-            raise _UnusableError(f"{url} answered with status {response.status}: is this a server of OpenAI's API?")
+            raise UnusableError(f"{url} answered with status {response.status}: is this a server of OpenAI's API?")
         return await _bounded(response)
 
 
@@ -88,7 +93,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > _LARGEST:
-            raise _UnusableError(f"{response.url} answered with more than {_LARGEST >> 20} MiB")
+            raise UnusableError(f"{response.url} answered with more than {_LARGEST >> 20} MiB")
     return bytes(body)
 
 
@@ -97,14 +102,17 @@ def _cards(body: bytes) -> list[dict[str, Any]]:
         cards = json.loads(body)["data"]
         return [card for card in cards if card["id"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise _UnusableError("/v1/models is no list of models: is this a server of OpenAI's API?") from error
+        raise UnusableError("/v1/models is no list of models: is this a server of OpenAI's API?") from error
 
 
-async def _page(session: aiohttp.ClientSession, url: str) -> bytes:
-    """Return a page of metrics; empty if there is none."""
+async def _page(session: aiohttp.ClientSession, url: str, refusals: list[str]) -> bytes:
+    """Return a page of metrics; empty if there is none. Append to `refusals` why the server keeps it back."""
     try:
         return await _get(session, url)
-    except _UnusableError:
+    except _RefusedError as error:
+        refusals.append(str(error))
+        return b""
+    except UnusableError:
         return b""
 
 
@@ -112,7 +120,7 @@ async def _version(session: aiohttp.ClientSession, url: str) -> str:
     """Return the version that the server tells; empty if it tells none."""
     try:
         return str(json.loads(await _get(session, f"{url}/version"))["version"])[:40]
-    except (_UnusableError, ValueError, KeyError, TypeError):
+    except (UnusableError, ValueError, KeyError, TypeError):
         return ""
 
 
@@ -120,7 +128,8 @@ async def _counts_tokens(session: aiohttp.ClientSession, url: str, model: str) -
     """Ask for one token. Return whether the stream ends with a count of tokens; None without an answer."""
     body = {"model": model, "prompt": "Hello", "max_tokens": 1, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    async with session.post(f"{url}/v1/completions", json=body, timeout=_TIMEOUT) as response:
+    completions = f"{url}/v1/completions"
+    async with session.post(completions, json=body, timeout=TIMEOUT, allow_redirects=False) as response:
         if response.status != 200:
             return None
         return b'"completion_tokens"' in await _bounded(response)
@@ -155,10 +164,13 @@ def _advice(
     maker: str,
     missing: tuple[str, ...],
     counts_tokens: bool | None,
+    refusals: list[str],
 ) -> list[str]:
     """Return what to change in the server, in words."""
     found = []
-    if engine is None:
+    if engine is None and refusals:
+        found.append(f"{refusals[0]}. Until then, only the picker's own requests are known")
+    elif engine is None:
         switch = _SWITCHES_ON_METRICS.get(maker, "switch its Prometheus metrics on")
         found.append(f"no metrics of a known engine: {switch}. Until then, only the picker's own requests are known")
     elif missing:
@@ -166,15 +178,3 @@ def _advice(
     if counts_tokens is False:
         found.append("its streams don't count tokens (stream_options.include_usage): they are counted by their events")
     return found
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"it didn't answer in {_TIMEOUT.total:g} s"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate isn't trusted: --ca-file names the authority"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"it can't be reached: {os.strerror(error.errno) if error.errno else error}"
-    if isinstance(error, aiohttp.InvalidURL):
-        return "this is no URL of a server: expected http://HOST:PORT"
-    return str(error) or type(error).__name__

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +13,18 @@ from rich.console import Console
 
 from epp.exceptions import ConfigError
 from epp.flags import Duration
+from epp.pool.addresses import join_address
 from epp.pool.endpoint_list import ListedEndpoint
 from epp.reload import ReloadedFile
 from epp.request.default_objectives import read_default_objectives
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
+from headroom.servers.access import CA_FLAG, INSECURE_FLAG, KEY_FLAG, ServerAccess
 from headroom.servers.command import look_at_all, show
 from headroom.state import state_folder
 from headroom.up.clients import ClientFlags
 from headroom.up.parts import Settings, parts, write_discovered, write_listener, write_objectives
-from headroom.up.pool import listed_places, places, with_engine
+from headroom.up.pool import is_tls, listed_places, places, with_engine
 from serving.watched_file import POLL_S, file_stamp
 
 _PORT = click.IntRange(1, 65535)
@@ -56,6 +58,14 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option(
     "--api-key-file", type=_FILE, help="File with the key that clients must send. It is passed on to the servers."
 )
+@click.option(
+    "--server-tls", is_flag=True, help="Reach the servers of --endpoints-file over TLS. URLS say it: https://"
+)
+@click.option(CA_FLAG, type=_FILE, help="CAs of the servers, in PEM format, followed. Default: the system's.")
+@click.option(INSECURE_FLAG, is_flag=True, help="Accept any certificate of a server.")
+@click.option(
+    KEY_FLAG, type=_FILE, help="File with the key for the servers' models and metrics. Default: that of --api-key-file."
+)
 @click.option("--max-body-mib", default=32, type=click.IntRange(1, 1024), help="Largest body of a request, in MiB.")
 @click.option("--timeout", default="0s", type=Duration(), help="Longest time of an answer, such as 10m. 0s: no limit.")
 @click.option(
@@ -80,6 +90,10 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     api_key_file: Path | None,
+    server_tls: bool,
+    server_ca_file: Path | None,
+    server_insecure: bool,
+    server_key_file: Path | None,
     max_body_mib: int,
     timeout: float,
     state: Path | None,
@@ -87,7 +101,7 @@ def up(
     shadow: bool,
     embedded: bool,
 ) -> None:
-    """Route requests in front of the model servers at URLS, such as http://gpu1:8000 http://gpu2:8000.
+    """Route requests in front of the model servers at URLS, such as http://gpu1:8000, or https:// for all of them.
 
     It starts Envoy, the picker, the trainer and prediction servers on this machine, and serves OpenAI's API at --port.
     Each server is asked for one token first. A request is routed by prediction if it has objectives. Models and samples
@@ -105,6 +119,12 @@ def up(
             "--objectives FILE replaces --ttft-ms and --tpot-ms: add a rule without model and headers"
         )
     _check_objectives(objectives)
+    key_file = server_key_file or api_key_file
+    servers = ServerAccess(
+        key_file=key_file and key_file.absolute(),
+        ca_file=server_ca_file and server_ca_file.absolute(),
+        accepts_any=server_insecure,
+    )
     clients = ClientFlags(
         host=host,
         tls_cert=tls_cert and tls_cert.absolute(),
@@ -119,6 +139,8 @@ def up(
         listed=endpoints_file and endpoints_file.absolute(),
         state=folder,
         clients=clients,
+        servers=servers,
+        is_tls=_speak_tls(urls, server_tls, servers),
         port=port,
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
@@ -133,9 +155,9 @@ async def _run(settings: Settings, console: Console) -> None:
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    addresses = [f"http://{place.address}" for place in settings.pool]
     clients = settings.clients.read()
-    looked = await look_at_all(addresses, clients.api_key, None, asks=True)
+    urls = [_url(place, settings.is_tls) for place in settings.pool]
+    looked = await look_at_all(urls, settings.servers, asks=True, addresses=[place.host for place in settings.pool])
     show(looked, console)
     pool = [with_engine(place, one.engine) for place, one in zip(settings.pool, looked, strict=True)]
     settings = replace(settings, pool=pool)
@@ -166,24 +188,39 @@ def _reload(settings: Settings, tell: Callable[[str], None]) -> None:
 
 
 async def _follow(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Tell Envoy of every change of the user's file. The picker follows the file itself."""
-    if settings.listed is None:
+    """Tell Envoy of every change of the user's files of servers and CAs. The picker follows the files itself."""
+    files = [file for file in (settings.listed, settings.servers.ca_file) if file]
+    if not files:
         await asyncio.Event().wait()
-        return
-    count, stamp = len(settings.pool), file_stamp(settings.listed)
+    pool, stamps = settings.pool, [file_stamp(file) for file in files]
     while True:
         await asyncio.sleep(POLL_S)
-        if (newest := file_stamp(settings.listed)) == stamp:
+        if (newest := [file_stamp(file) for file in files]) == stamps:
             continue
-        stamp = newest
+        stamps = newest
         try:
-            pool = await asyncio.to_thread(listed_places, settings.listed)
-        except ConfigError as error:
+            found = await asyncio.to_thread(listed_places, settings.listed) if settings.listed else pool
+            write_discovered(settings, found)
+        except (ConfigError, click.ClickException) as error:
             tell(f"the servers stay as they were: {error}")
-            continue
-        write_discovered(settings.state, pool)
-        tell(f"servers: {count} before, {len(pool)} now")
-        count = len(pool)
+        else:
+            tell(f"servers: {len(pool)} before, {len(found)} now")
+            pool = found
+
+
+def _speak_tls(urls: Sequence[str], server_tls: bool, servers: ServerAccess) -> bool:
+    """Return whether the servers are reached over TLS. A click.UsageError says which flags contradict each other."""
+    if urls and server_tls:
+        raise click.UsageError("--server-tls is for --endpoints-file: URLS say it themselves, by https://")
+    found = is_tls(urls) if urls else server_tls
+    if not found and (servers.ca_file or servers.accepts_any):
+        wanted = "https:// URLS, or --server-tls beside --endpoints-file"
+        raise click.UsageError(f"{CA_FLAG if servers.ca_file else INSECURE_FLAG} needs {wanted}")
+    return found
+
+
+def _url(place: ListedEndpoint, over_tls: bool) -> str:
+    return f"https://{join_address(place.server_name, place.port)}" if over_tls else f"http://{place.address}"
 
 
 def _listed(file: Path) -> list[ListedEndpoint]:

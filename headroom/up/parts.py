@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from epp.pool.addresses import is_ip
 from epp.pool.endpoint_list import ListedEndpoint
 from epp.scraping.engines import ENGINE_LABELS
 from headroom.files import replace_file
 from headroom.gateway import clusters, envoy
 from headroom.gateway.client_port import ClientPort
+from headroom.gateway.server_tls import ServerTls, TrustFiles
 from headroom.processes.ports import free_ports
 from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
+from headroom.servers.access import ServerAccess
 from headroom.servers.look import METRICS_PATHS
 from headroom.up.clients import ClientFlags
 from headroom.up.pool import endpoints_file
@@ -30,6 +33,7 @@ _PAGE_ELSEWHERE = "trtllm-serve"
 class Settings:
     """What the user says. Without `predictors`, the picker predicts in its own process.
 
+    With `is_tls`, the servers are reached over TLS. `servers` says how they are verified, and which key they ask for.
     `state` keeps models, samples, logs and configuration. `listed` is the file that lists the servers, if it is the
     user's own: picker and Envoy follow its changes. `objectives` is a file for the picker, which follows it too. With
     `is_shadow`, no request is routed by prediction.
@@ -39,6 +43,8 @@ class Settings:
     listed: Path | None
     state: Path
     clients: ClientFlags
+    servers: ServerAccess
+    is_tls: bool
     port: int
     page_port: int
     predictors: int
@@ -105,6 +111,7 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
     if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]
+    flags += _scrape_flags(settings)
     if urls:
         flags += ["--prediction-server-url", ",".join(urls)]
     else:
@@ -112,17 +119,42 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     return _python("epp", "epp", [*ports, settings.page_port], "/metrics", flags)
 
 
-def write_discovered(state: Path, pool: Sequence[ListedEndpoint]) -> Path:
-    """Replace the file by which Envoy knows the servers, and return its path. Envoy notices a renamed file only."""
-    file = state / "envoy-endpoints.json"
-    replace_file(file, clusters.discovered([(place.host, place.port) for place in pool]))
+def _scrape_flags(settings: Settings) -> list[object]:
+    """Return the flags by which the picker reads the servers' metrics as the commands look at the servers."""
+    servers = settings.servers
+    flags: list[object] = ["--model-server-metrics-token-file", servers.key_file] if servers.key_file else []
+    if settings.is_tls:
+        skip = "--model-server-metrics-https-insecure-skip-verify"
+        flags += ["--model-server-metrics-scheme", "https", skip, str(servers.accepts_any).lower()]
+        flags += ["--model-server-metrics-ca-file", servers.ca_file] if servers.ca_file else []
+    return flags
+
+
+def write_discovered(settings: Settings, pool: Sequence[ListedEndpoint]) -> Path:
+    """Replace the files by which Envoy knows and verifies the servers. Return the path of the servers' file.
+
+    Envoy notices renamed files only. A click.ClickException says why the CAs can't be read.
+    """
+    names = {place.address: place.server_name if settings.is_tls else "" for place in pool}
+    trust = _trust_files(settings)
+    if trust:
+        trust.write(settings.servers.authorities(), [name for name in names.values() if is_ip(name)])
+    file = settings.state / "envoy-endpoints.json"
+    servers = [clusters.Server(place.host, place.port, names[place.address]) for place in pool]
+    replace_file(file, clusters.discovered(servers))
     return file
+
+
+def _trust_files(settings: Settings) -> TrustFiles | None:
+    if not settings.is_tls or settings.servers.accepts_any:
+        return None
+    return TrustFiles(settings.state / "envoy-servers-by-name.json", settings.state / "envoy-servers-by-address.json")
 
 
 def write_listener(settings: Settings, clients: ClientPort) -> Path:
     """Replace the file by which Envoy knows what to ask of clients, and return its path."""
     file = settings.state / "envoy-listener.json"
-    text = envoy.discovered_listener(settings.port, _MESSAGE_TIMEOUT_S, clients)
+    text = envoy.discovered_listener(settings.port, _MESSAGE_TIMEOUT_S, clients, is_tls=settings.is_tls)
     replace_file(file, text, is_secret=True)
     return file
 
@@ -134,8 +166,9 @@ def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
             port=settings.port,
             admin_port=admin_port,
             picker_port=picker_port,
-            servers=write_discovered(settings.state, settings.pool),
+            servers=write_discovered(settings, settings.pool),
             listener=write_listener(settings, settings.clients.read()),
+            server_tls=ServerTls(_trust_files(settings)) if settings.is_tls else None,
         )
     )
     ports = [settings.port, admin_port]

@@ -13,6 +13,17 @@ from epp.exceptions import ConfigError
 from epp.pool.endpoint_list import ListedEndpoint, parse_file
 from epp.scraping.engines import ENGINE_LABELS
 
+_PORTS = {"http": 80, "https": 443}
+
+
+def is_tls(urls: Sequence[str]) -> bool:
+    """Return whether the servers are reached over TLS. A click.UsageError says that some are, and others aren't."""
+    secure = [url.lower().startswith("https:") for url in urls]
+    if len(set(secure)) > 1:
+        first, other = urls[0], urls[secure.index(not secure[0])]
+        raise click.UsageError(f"servers are all https:// or all http://, but {first} and {other} differ")
+    return any(secure)
+
 
 def places(urls: Sequence[str]) -> list[ListedEndpoint]:
     """Return the servers at these URLS. A click.UsageError names a URL that can't be used."""
@@ -27,7 +38,10 @@ def places(urls: Sequence[str]) -> list[ListedEndpoint]:
 def listed_places(file: Path) -> list[ListedEndpoint]:
     """Return the servers in an endpoints file of the picker. A ConfigError says what is wrong with it."""
     try:
-        return [replace(one, host=_resolved(one.host, one.port)) for one in parse_file(file.read_bytes())]
+        return [
+            replace(one, host=_resolved(one.host, one.port), server_name=one.server_name or one.host)
+            for one in parse_file(file.read_bytes())
+        ]
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
     except ConfigError as error:
@@ -39,7 +53,13 @@ def endpoints_file(pool: Sequence[ListedEndpoint]) -> str:
     return json.dumps(
         {
             "endpoints": [
-                {"name": place.name, "address": place.host, "port": place.port, "labels": place.labels}
+                {
+                    "name": place.name,
+                    "address": place.host,
+                    "port": place.port,
+                    "labels": place.labels,
+                    "serverName": place.server_name,
+                }
                 for place in pool
             ]
         }
@@ -57,12 +77,11 @@ def _place(url: str) -> ListedEndpoint:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise click.UsageError(f"{url}: {error}") from error
-    if parts.scheme == "https":
-        raise click.UsageError(f"{url}: only servers without TLS can be used: expected http://HOST:PORT")
-    if parts.scheme != "http" or not host or parts.path.strip("/"):
-        raise click.UsageError(f"{url} is no URL of a server: expected http://HOST:PORT")
+    if parts.scheme not in _PORTS or not host or parts.path.strip("/"):
+        raise click.UsageError(f"{url} is no URL of a server: expected http://HOST:PORT or https://HOST:PORT")
+    port = port or _PORTS[parts.scheme]
     try:
-        return ListedEndpoint(f"{host}:{port or 80}", _resolved(host, port or 80), port or 80)
+        return ListedEndpoint(f"{host}:{port}", _resolved(host, port), port, server_name=host)
     except ConfigError as error:
         raise click.UsageError(f"{url}: {error}") from error
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -18,6 +20,7 @@ from simulator.app import create_app
 from simulator.config import Config
 from simulator.hardware import PRESETS
 from tests.live import live
+from tests.serving.authority import LOCAL, Authority
 
 Answer = Callable[[Request], Response]
 
@@ -116,7 +119,7 @@ def test_a_key_is_sent_and_a_wrong_one_explained(tmp_path: Path) -> None:
         assert found(url, "--api-key-file", str(tmp_path / "key"))[0]["problem"] == ""
         done = run(url)
     assert done.exit_code == 1
-    assert "refuses the API key (401): --api-key-file" in done.stdout
+    assert "refuses the API key (401): --server-key-file" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -149,3 +152,77 @@ def test_a_servers_text_does_not_reach_the_terminal() -> None:
         stdout = run(url).stdout
     assert "\x1b" not in stdout
     assert "[31mred[/]" in stdout
+
+
+def test_a_server_behind_tls_and_a_key_for_its_metrics_is_looked_at(tmp_path: Path) -> None:
+    page = "vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n"
+
+    def metrics(request: Request) -> Response:
+        known = request.headers.get("authorization") == "Bearer right"
+        return PlainTextResponse(page) if known else Response("", 401)
+
+    authority, key = Authority(), tmp_path / "key"
+    key.write_text("right\n")
+    ca = authority.write_ca(tmp_path / "ca.crt")
+    app = server({"/v1/models": models("m"), "/metrics": metrics})
+    with live(app, certificate=authority.issue(tmp_path / "server")) as url:
+        flags = ("--no-ask", "--server-ca-file", ca)
+        [one] = found(url, *flags, "--server-key-file", str(key))
+        assert (one["problem"], one["engine"]) == ("", "vllm")
+        [one] = found(url, *flags)
+        assert "/metrics refuses the API key (401): --server-key-file names a file with one" in one["advice"][0]
+        assert found(url, "--no-ask", "--server-insecure")[0]["problem"] == ""
+        plain = run(url.replace("https:", "http:"))
+        assert (plain.exit_code, "it speaks TLS: expected https://" in plain.stdout) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (
+            "another authority",
+            "isn't trusted (unable to get local issuer certificate): --server-ca-file names the file",
+        ),
+        ("expired", "has expired: renew it on the server (--server-insecure accepts any)"),
+        ("another name", "is for another name: IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ],
+)
+def test_a_certificate_that_is_not_accepted_is_explained(case: str, said: str, tmp_path: Path) -> None:
+    authority = Authority()
+    names = (x509.DNSName("elsewhere"),) if case == "another name" else LOCAL
+    folder = authority.issue(tmp_path / "server", timedelta(hours=-1 if case == "expired" else 1), names)
+    trusted = Authority("another") if case == "another authority" else authority
+    with live(server({"/v1/models": models("m")}), certificate=folder) as url:
+        done = run(url, "--server-ca-file", trusted.write_ca(tmp_path / "ca.crt"))
+    assert done.exit_code == 1
+    assert said in done.stdout
+
+
+def test_a_server_without_tls_at_an_https_url_is_explained(simulated: str) -> None:
+    done = run(simulated.replace("http:", "https:"))
+    assert done.exit_code == 1
+    assert "it doesn't speak TLS: expected http" in done.stdout
+
+
+def test_a_key_does_not_follow_a_redirect(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    asked: list[str] = []
+
+    def elsewhere(request: Request) -> Response:
+        asked.append(request.headers.get("authorization", ""))
+        return models("m")(request)
+
+    with live(server({"/v1/models": elsewhere})) as other:
+        away = Response("", 307, {"location": f"{other}/v1/models"})
+        with live(server({"/v1/models": lambda _: away})) as url:
+            done = run(url, "--server-key-file", str(tmp_path / "key"))
+    assert f"redirects to {other}/v1/models: name the server itself" in done.stdout
+    assert asked == []
+
+
+def test_a_page_of_metrics_elsewhere_is_said_since_the_picker_follows_no_redirect() -> None:
+    away = Response("", 307, {"location": "/metrics/"})
+    page = text("vllm:num_requests_waiting 0\n")
+    with live(server({"/v1/models": models("m"), "/metrics": lambda _: away, "/metrics/": page})) as url:
+        [one] = found(url, "--no-ask")
+    assert one["advice"][0].startswith(f"{url}/metrics redirects to /metrics/: name the server itself")

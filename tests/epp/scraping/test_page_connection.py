@@ -84,7 +84,7 @@ def test_pages_arrive_complete_in_any_framing_and_pieces(
     connection, wire, events = connected()
     for number, (body, in_chunks, after_interim, cuts_) in enumerate(answers):
         if number:
-            connection.ask()
+            connection.ask(REQUEST)
         interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" if after_interim else b""
         if in_chunks:
             answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(body, [len(cuts_), 3])
@@ -169,7 +169,7 @@ def test_a_reused_connection_that_ended_while_idle_is_reported_as_not_fresh() ->
     connection, wire, events = connected()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
     connection.data_received(answer)
-    connection.ask()
+    connection.ask(REQUEST)
     connection.connection_lost(ConnectionResetError())
     assert [(kind, fresh) for kind, _, fresh in events.errors] == [("connect", False)]
 

@@ -20,6 +20,7 @@ from epp.pool.prefix_index import PrefixIndex
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import Endpoint, Snapshot
 from epp.scraping.engines import configured_engine
+from epp.scraping.page_access import PageAccess
 from epp.scraping.scrape import ScrapeConfig, Scraper
 from epp.scraping.target import ScrapeTimeouts
 from tests.epp.scraping.pages import PAGE, Answer, always, http, once, page, page_servers, serving, vllm_page
@@ -185,11 +186,11 @@ async def test_https_pages_are_read_and_verified_only_if_configured(certificate:
     context.load_cert_chain(certificate)
     async with serving(page, ssl=context) as address:
         pool = build_pool(address)
-        async with running(pool, scheme="https") as scraper:
+        async with running(pool, access=PageAccess("https")) as scraper:
             await until(lambda: scraper.counts.pages > 3)
             assert scraper.counts.connections == 1
         pool = build_pool(address)
-        async with running(pool, scheme="https", verify_tls=True) as scraper:
+        async with running(pool, access=PageAccess("https", verify_tls=True)) as scraper:
             await until(lambda: scraper.counts.failures["connect"] > 1)
             assert not fresh(pool)
 

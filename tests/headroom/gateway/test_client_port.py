@@ -36,7 +36,7 @@ async def gateway(folder: Path, clients: ClientPort, picker_port: int | None = N
     with live(create_app(config)) as server:
         host, _, server_port = server.removeprefix("http://").partition(":")
         listed, file = folder / "servers.json", folder / "envoy.json"
-        listed.write_text(clusters.discovered([(host, int(server_port))]))
+        listed.write_text(clusters.discovered([clusters.Server(host, int(server_port))]))
         file.write_text(
             envoy.bootstrap(
                 port=port,

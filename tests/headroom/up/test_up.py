@@ -32,10 +32,12 @@ def servers() -> Iterator[list[str]]:
 
 
 @asynccontextmanager
-async def up(servers: Sequence[str], state: Path, ports: Sequence[int]) -> AsyncIterator[psutil.Process]:
+async def up(
+    servers: Sequence[str], state: Path, ports: Sequence[int], told: list[str] | None = None
+) -> AsyncIterator[psutil.Process]:
     """Run `headroom up` until it serves; end it by Ctrl-C, and check that nothing is left of it.
 
-    `servers` are arguments: URLs, or the flag of a file.
+    `servers` are arguments: URLs, or the flag of a file. What it says until then is added to `told`.
     """
     flags = ["--port", str(ports[0]), "--page-port", str(ports[1]), "--state", str(state), "--ttft-ms", "800"]
     command = [sys.executable, "-m", "headroom", "up", *servers, *flags]
@@ -47,6 +49,8 @@ async def up(servers: Sequence[str], state: Path, ports: Sequence[int]) -> Async
                 line = await process.stderr.readline()  # type: ignore[union-attr]
                 assert line, said.decode()
                 said += line
+        if told is not None:
+            told.append(said.decode())
         running = psutil.Process(process.pid)
         children = running.children(recursive=True)
         yield running

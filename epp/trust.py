@@ -1,4 +1,4 @@
-"""The CAs that certify prediction and training servers."""
+"""The CAs that certify the servers that the picker calls."""
 
 import asyncio
 import logging
@@ -15,10 +15,11 @@ class Trust:
     """Verifies servers by the CAs of a PEM file, which is read again when it changes, or by the system's CAs.
 
     `context` is the `ssl` argument of aiohttp for new connections: True without a file. The server's certificate must
-    name the host. ConfigError when the file can't be used at the start.
+    name the host. `flag` names the file in errors. ConfigError when the file can't be used at the start.
     """
 
-    def __init__(self, ca_file: str = "") -> None:
+    def __init__(self, ca_file: str = "", flag: str = "--latency-ca-file") -> None:
+        self._flag = flag
         self._file = Path(ca_file) if ca_file else None
         self._seen = file_stamp(self._file) if self._file else None
         self.context = self._read()
@@ -47,6 +48,6 @@ class Trust:
         try:
             return ssl.create_default_context(cafile=self._file)
         except ssl.SSLError as error:
-            raise ConfigError(f"--latency-ca-file: {self._file} holds no certificates in PEM: {error}") from error
+            raise ConfigError(f"{self._flag}: {self._file} holds no certificates in PEM: {error}") from error
         except OSError as error:
-            raise ConfigError(f"--latency-ca-file: can't read {self._file}: {error.strerror}") from error
+            raise ConfigError(f"{self._flag}: can't read {self._file}: {error.strerror}") from error

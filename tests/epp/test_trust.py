@@ -17,7 +17,7 @@ from cryptography import x509
 from epp.exceptions import ConfigError, PredictionUnavailableError
 from epp.prediction.remote import RemoteLatencyClient
 from epp.prediction.training import TrainingSink
-from epp.prediction.trust import Trust
+from epp.trust import Trust
 from model_store import ROW_NAMES, open_store
 from tests.epp.process import Stream, picker_process, token
 from tests.live import PATIENCE_S, until
