@@ -5,7 +5,7 @@ import { el, number, percent, setText } from "./dom.js";
 import { poolTable } from "./pool_table.js";
 
 export function nowView(host, { step_s: stepS }) {
-  const by = el("select", { onchange: () => draw() }, el("option", { value: "profile" }, "profile"), el("option", { value: "objective" }, "objective"));
+  const by = el("select", { onchange: () => draw(), "aria-label": "Lines by" }, el("option", { value: "profile" }, "profile"), el("option", { value: "objective" }, "objective"));
   const [attainment, rates, sources] = [el("div"), el("div"), el("div")];
   const refused = el("p", { class: "faint" });
   const pool = poolTable();
@@ -28,8 +28,8 @@ export function nowView(host, { step_s: stepS }) {
     const steps = news.steps;
     const times = steps.map((step) => step.at);
     drawAttainment(times, attained(steps, by.value));
-    const total = (key) => steps.map((step) => sum(step.groups, key) / stepS);
-    drawRates(times, { ended: total("requests"), "met objectives": total("met") });
+    const ended = steps.map((step) => sum(step.groups, "requests") / stepS);
+    drawRates(times, { ended, ...goodput(steps, by.value, stepS) });
     drawSources(times, perSource(steps, stepS));
     setText(refused, refusals(steps));
   }
@@ -46,16 +46,19 @@ export function nowView(host, { step_s: stepS }) {
 const card = (title, ...children) => el("section", { class: "card" }, el("h2", {}, title), ...children);
 const sum = (groups, key) => groups.reduce((all, group) => all + group[key], 0);
 
-function attained(steps, key) {
+// Lines by profile or objective, where there are judged requests; `value` takes a step's groups of one name.
+function lines(steps, key, value, title) {
   const names = [...new Set(steps.flatMap((step) => step.groups.filter((group) => group.judged).map((group) => group[key])))].sort();
-  const line = (name) =>
-    steps.map((step) => {
-      const groups = step.groups.filter((group) => group[key] === name);
-      const judged = sum(groups, "judged");
-      return judged ? sum(groups, "met") / judged : null;
-    });
-  return Object.fromEntries(names.map((name) => [name || "(none)", line(name)]));
+  const line = (name) => steps.map((step) => value(step.groups.filter((group) => group[key] === name)));
+  return Object.fromEntries(names.map((name) => [title(name || "(none)"), line(name)]));
 }
+
+function attained(steps, key) {
+  const share = (groups) => (sum(groups, "judged") ? sum(groups, "met") / sum(groups, "judged") : null);
+  return lines(steps, key, share, (name) => name);
+}
+
+const goodput = (steps, key, stepS) => lines(steps, key, (groups) => sum(groups, "met") / stepS, (name) => `met, ${name}`);
 
 function perSource(steps, stepS) {
   const names = [...new Set(steps.flatMap((step) => Object.keys(step.sources)))].sort();
