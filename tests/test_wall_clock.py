@@ -12,8 +12,10 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 SHOWN = {
     "epp/extproc/tls.py": "the validity of a certificate that the picker makes",
     "epp/kubernetes/leader.py": "the times in the Lease; whether it has run out is measured here",
+    "epp/live/view.py": "the times of steps and events on the live page",
     "epp/model_series.py": "the start of a counter, in Prometheus' text",
     "epp/request/decisions.py": "the time of a decision in /debug/decisions",
+    "epp/request/recent_counts.py": "the start of each step on the live page",
     "epp/request/tracing.py": "the start of a span",
     "model_store/manifest.py": "the age of a generation, in metrics and answers",
     "model_store/publication.py": "the time of a publication",

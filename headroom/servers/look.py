@@ -78,14 +78,17 @@ class _RefusedError(UnusableError):
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
     # A redirect would take the API key to another server.
     async with session.get(url, timeout=TIMEOUT, allow_redirects=False) as response:
-        if response.status in (401, 403):
-            raise _RefusedError(f"{url} refuses the API key ({response.status}): {KEY_FLAG} names a file with one")
-        if response.status in (301, 302, 307, 308):
-            target = response.headers.get("location", "another address")
-            raise _RefusedError(f"{url} redirects to {target}: name the server itself")
-        if response.status != 200:
-            raise UnusableError(f"{url} answered with status {response.status}: is this a server of OpenAI's API?")
-        return await _bounded(response)
+        # Read even the body of an error: aiohttp closes a connection with an unread body in the background, and with
+        # TLS that may last longer than the command.
+        body = await _bounded(response)
+    if response.status in (401, 403):
+        raise _RefusedError(f"{url} refuses the API key ({response.status}): {KEY_FLAG} names a file with one")
+    if response.status in (301, 302, 307, 308):
+        target = response.headers.get("location", "another address")
+        raise _RefusedError(f"{url} redirects to {target}: name the server itself")
+    if response.status != 200:
+        raise UnusableError(f"{url} answered with status {response.status}: is this a server of OpenAI's API?")
+    return body
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -130,9 +133,8 @@ async def _counts_tokens(session: aiohttp.ClientSession, url: str, model: str) -
     body["stream_options"] = {"include_usage": True}
     completions = f"{url}/v1/completions"
     async with session.post(completions, json=body, timeout=TIMEOUT, allow_redirects=False) as response:
-        if response.status != 200:
-            return None
-        return b'"completion_tokens"' in await _bounded(response)
+        answer = await _bounded(response)
+    return b'"completion_tokens"' in answer if response.status == 200 else None
 
 
 def _engine_of(pages: list[bytes]) -> tuple[EngineMetrics | None, bytes]:
