@@ -40,7 +40,7 @@ def register_gauges(
 ) -> None:
     """Register the counts of each part under their metric names."""
     metrics.register_collector(_PoolGauges(pool_name, pool))
-    metrics.register_value("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.in_flight_total)
+    metrics.register_value("headroom_epp_in_flight_requests", "Requests in flight", lambda: pool.own_requests.in_flight)
     metrics.register_value(
         "inference_extension_prefix_indexer_size", "Blocks in the prefix index", lambda: len(pool.prefix_index)
     )

@@ -65,7 +65,7 @@ class PickerServer:
     async def end(self, signals: Signals) -> None:
         """Let open streams end, then stop the metrics port and the background tasks."""
         if self._picker:
-            logger.info("stopping: %d requests in flight", self._picker.pool.in_flight_total)
+            logger.info("stopping: %d requests in flight", self._picker.pool.own_requests.in_flight)
             if self._front:
                 await self._leave(self._picker, self._front, signals)
         await asyncio.gather(*(web.end(signals) for web in self._web))

@@ -22,7 +22,7 @@ _FRESH_S = 1.2 * UNSEEN_S
 
 @dataclass(slots=True, eq=False)
 class InFlight:
-    """A request's share of its endpoint's load. Pool.finish gives back whatever is left of the share.
+    """A request's share of its endpoint's load. OwnRequests.finish gives back whatever is left of the share.
 
     `counted` is set for a request with a TPOT objective.
     `decoding_since_s` is set for an unobserved response, whose tokens are estimated from the time passed.

@@ -1,26 +1,22 @@
 """The pool: its endpoints, their scraped metrics, and this picker's requests in flight."""
 
-import heapq
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count
 
 import numpy as np
 
 from epp.pool.candidates import Candidates, adapters_of, candidates_of
 from epp.pool.failures import Failures
-from epp.pool.in_flight import UNSEEN_S, InFlight, load_now, ms_since_token, uncounted_tokens
+from epp.pool.in_flight import InFlight, load_now, ms_since_token, uncounted_tokens
 from epp.pool.model_costs import ModelCosts
+from epp.pool.own_requests import OwnRequests
 from epp.pool.prefix_index import UNKNOWN_CACHE, CacheSize, PrefixIndex
-from epp.pool.progress import Progress
 from epp.pool.slowdowns import Slowdowns
 from epp.pool.state import CAPACITY, OWN, SCRAPED, PoolState
 from epp.scheduling.request import Request
 from epp.scheduling.snapshot import (
     NO_ADAPTERS,
-    TYPICAL_OUTPUT_TOKENS,
     Adapters,
     Bools,
     Endpoint,
@@ -34,30 +30,13 @@ logger = logging.getLogger("headroom.epp.pool")
 
 # The last rows, in the order of CacheSize.
 _CACHE = slice(SCRAPED.index("cache_tokens"), len(SCRAPED))
+_DISPATCHED, _IN_FLIGHT, _PREFILL_TOKENS, _DECODE_TOKENS = (
+    OWN.index(name) for name in ("dispatched", "in_flight", "prefill_tokens", "decode_tokens")
+)
+_TIGHTEST_TPOT_SLO, _RECENT_TTFT, _RECENT_TOKENS_AHEAD, _RECENT_TPOT = (
+    OWN.index(name) for name in ("tightest_tpot_slo_ms", "recent_ttft_ms", "recent_tokens_ahead", "recent_tpot_ms")
+)
 _KV_USAGE, _UPDATED_AT = SCRAPED.index("kv_usage"), SCRAPED.index("updated_at_s")
-(
-    _DISPATCHED,
-    _IN_FLIGHT,
-    _PREFILLING,
-    _JUST_SENT,
-    _PREFILL_TOKENS,
-    _DECODE_TOKENS,
-    _DECODING,
-    _DECODING_SINCE,
-    _OBSERVED,
-    _TIGHTEST_TPOT_SLO,
-    _TOKEN_AT,
-    _RECENT_TTFT,
-    _RECENT_TOKENS_AHEAD,
-    _RECENT_TPOT,
-    *_,
-) = range(len(OWN))
-# Weight of a first token in the moving averages of prefill speed; first tokens are rare.
-_FIRST_TOKEN_WEIGHT = 0.2
-# Weight of one output token's time in the moving average of TPOT; output tokens are frequent.
-_GAP_WEIGHT = 0.02
-# Weight of one response in the moving average of output tokens.
-_OUTPUT_WEIGHT = 0.02
 # Seconds before the slot of a removed endpoint is reused; other workers learn of the removal a little later.
 _REST_S = 2.0
 
@@ -81,22 +60,15 @@ class Pool:
         self._clock = clock
         self._staleness_s = staleness_s
         self._state = state or PoolState()
-        self._own = self._state.own
+        self.own_requests = OwnRequests(self._state, clock)
         prefix_index.follow(*self._state.scraped[_CACHE])
-        self._progress = Progress(self._state)
         self._endpoints: dict[int, Endpoint] = {}
         self._adapters: dict[int, Adapters] = {}
         self._slot_by_address: dict[str, int] = {}
-        self._flights: dict[int, set[InFlight]] = {}
-        self._in_flight_total = 0
-        self._expected: list[tuple[float, int, InFlight]] = []
-        self._order = count()
-        self._just_sent: deque[tuple[float, int]] = deque()
         self._freed_at_s: dict[int, float] = {}
         self._model_costs = ModelCosts()
         self.slowdowns = Slowdowns(clock, self._log_slowdown)
         self.failures = Failures(clock, self._log_failures)
-        self._output_tokens = TYPICAL_OUTPUT_TOKENS
         self._all = candidates_of({})
 
     def __len__(self) -> int:
@@ -116,11 +88,6 @@ class Pool:
     def dispatched_total(self) -> float:
         """Requests sent to the present endpoints since they joined, by all workers."""
         return float(self._state.workers[:, _DISPATCHED, self._all.taken].sum())
-
-    @property
-    def in_flight_total(self) -> int:
-        """Requests in flight through this process."""
-        return self._in_flight_total
 
     def in_flight_on(self, slot: int) -> float:
         """Return the requests in flight on the slot's endpoint, through all workers."""
@@ -202,37 +169,12 @@ class Pool:
             *cache,
         )
 
-    def record_ttft(self, flight: InFlight, ttft_ms: float, at_s: float) -> None:
-        """Add an observed TTFT to the endpoint's recent prefill speed; the response is observed from now on."""
-        if not flight.done and not flight.is_observed:
-            flight.is_observed = True
-            self._progress.observes(flight.slot, at_s)
-        self._own[_TOKEN_AT, flight.slot] = at_s
-        self._average(_RECENT_TTFT, flight.slot, ttft_ms, _FIRST_TOKEN_WEIGHT)
-        self._average(_RECENT_TOKENS_AHEAD, flight.slot, flight.tokens_ahead, _FIRST_TOKEN_WEIGHT)
-
-    def record_gap(self, slot: int, gap_ms: float, tokens: float) -> None:
-        """Add the time of `tokens` further output tokens to the endpoint's recent TPOT."""
-        self._average(_RECENT_TPOT, slot, gap_ms / tokens, 1 - (1 - _GAP_WEIGHT) ** tokens)
-
     def learn_costs(self, slots: Indices, prefill_ms_per_token: Floats, tpot_ms: Floats) -> None:
         """Take in the costs that the models predict: time per prompt token, and TPOT under the present load."""
         recent_tpot_ms = self._state.own_rows(slots)[_RECENT_TPOT]
         self._model_costs.learn(
             slots, prefill_ms_per_token, tpot_ms, recent_tpot_ms, self.slowdowns.factors[slots], self._clock()
         )
-
-    def saw_tokens(self, flight: InFlight, tokens: int, at_s: float) -> None:
-        """Count further output tokens of an observed response; `at_s` is when they came, on the pool's clock."""
-        self._own[_TOKEN_AT, flight.slot] = at_s
-        self._progress.observed(flight.slot, tokens, at_s)
-        self.generated(flight, tokens)
-
-    def generated(self, flight: InFlight, tokens: int) -> None:
-        """Count output tokens as load of the endpoint. Those of further choices take no steps of their own."""
-        if not flight.done:
-            flight.decode_tokens += tokens
-            self._own[_DECODE_TOKENS, flight.slot] += tokens
 
     def snapshot(self, request: Request, subset: frozenset[str] | None = None) -> Snapshot:
         """Return the candidates for a request: the endpoints with fresh metrics, or all when none is fresh.
@@ -241,7 +183,7 @@ class Pool:
         candidates to these hosts. The load counts what the picker's own requests have done since the last scrape.
         """
         now_s = self._clock()
-        self._catch_up(now_s)
+        self.own_requests.catch_up(now_s)
         candidates = self._all
         if subset is not None:
             candidates = candidates.only(np.array([host in subset for host in candidates.hosts], dtype=bool))
@@ -258,8 +200,8 @@ class Pool:
     def tpot_slos(self, slots: Indices) -> TpotSlos:
         """Return the TPOT objectives and the progress of the requests in flight on these endpoints."""
         now_s = self._clock()
-        self._catch_up(now_s)
-        return self._progress.tpot_slos(slots, now_s)
+        self.own_requests.catch_up(now_s)
+        return self.own_requests.tpot_slos(slots, now_s)
 
     def everyone(self) -> Snapshot:
         """Return all endpoints, fresh or stale, as a request without a prompt would see the pool."""
@@ -285,81 +227,13 @@ class Pool:
 
     def dispatch(self, slot: int, request: Request, prefix_score: float) -> InFlight:
         """Count a request as sent to the endpoint; only the uncached part of the prompt counts as prefill."""
-        uncached = round(request.input_tokens * (1.0 - prefix_score))
-        own = self._own
-        flight = InFlight(slot, request, uncached, max(uncached + int(own[_PREFILL_TOKENS, slot]), 1))
-        own[_IN_FLIGHT, slot] += 1
-        own[_PREFILLING, slot] += 1
-        own[_DISPATCHED, slot] += 1
-        own[_JUST_SENT, slot] += 1
-        self._just_sent.append((self._clock() + UNSEEN_S, slot))
-        own[_PREFILL_TOKENS, slot] += uncached
-        self._in_flight_total += 1
-        self._flights.setdefault(slot, set()).add(flight)
-        slo_ms = request.slo_tpot_ms
-        if slo_ms is not None and slo_ms < own[_TIGHTEST_TPOT_SLO, slot]:
-            own[_TIGHTEST_TPOT_SLO, slot] = slo_ms
-        if slo_ms is not None:
-            flight.counted = self._progress.dispatched(slot, slo_ms)
+        flight = self.own_requests.sent(slot, request, round(request.input_tokens * (1.0 - prefix_score)))
         # The endpoint may have left the pool while the decision waited for its predictions.
         if slot in self._endpoints and request.block_hashes:
             self.prefix_index.add(slot, request.block_hashes)
             if self._on_dispatch is not None:
                 self._on_dispatch(slot, request.block_hashes)
         return flight
-
-    def expect_first_token(self, flight: InFlight, at_s: float) -> None:
-        """Assume that the first token of an unobserved response comes at `at_s`."""
-        heapq.heappush(self._expected, (at_s, next(self._order), flight))
-
-    def expected_ttft_ms(self, flight: InFlight) -> float:
-        """Return the TTFT expected from the endpoint's recent prefill speed; 0 where no speed is known."""
-        per_token_ms = self._own[_RECENT_TTFT, flight.slot] / self._own[_RECENT_TOKENS_AHEAD, flight.slot]
-        return 0.0 if np.isnan(per_token_ms) else float(per_token_ms) * flight.tokens_ahead
-
-    def first_token(self, flight: InFlight, at_s: float) -> None:
-        """Move the prompt's tokens from prefill to decode."""
-        if flight.done or flight.has_first_token:
-            return
-        flight.has_first_token = True
-        own = self._own
-        own[_PREFILLING, flight.slot] -= 1
-        own[_PREFILL_TOKENS, flight.slot] -= flight.prefill_tokens
-        flight.prefill_tokens = 0
-        flight.decode_tokens += flight.request.input_tokens
-        own[_DECODE_TOKENS, flight.slot] += flight.request.input_tokens
-        if flight.counted:
-            self._progress.first_token(flight.counted, at_s)
-
-    def finish(self, flight: InFlight) -> None:
-        """Give back the request's remaining share of the load; harmless when called again."""
-        if flight.done:
-            return
-        flight.done = True
-        slot, own = flight.slot, self._own
-        self._in_flight_total -= 1
-        flights = self._flights[slot]
-        flights.discard(flight)
-        own[_IN_FLIGHT, slot] -= 1
-        own[_PREFILLING, slot] -= not flight.has_first_token
-        own[_PREFILL_TOKENS, slot] -= flight.prefill_tokens
-        own[_DECODE_TOKENS, slot] -= flight.decode_tokens
-        if flight.counted:
-            self._progress.ended(flight.counted)
-        if (generated := flight.decode_tokens - flight.request.input_tokens) > 0:
-            self._output_tokens += _OUTPUT_WEIGHT * (generated - self._output_tokens)
-        own[_OBSERVED, slot] -= flight.is_observed
-        if flight.decoding_since_s is not None:
-            own[_DECODING, slot] -= 1
-            # Sums of floats drift, so an empty sum is set to exactly 0.
-            left_s = own[_DECODING_SINCE, slot] - flight.decoding_since_s
-            own[_DECODING_SINCE, slot] = left_s if own[_DECODING, slot] else 0.0
-        slo_ms = flight.request.slo_tpot_ms
-        if slo_ms is not None and slo_ms <= own[_TIGHTEST_TPOT_SLO, slot]:
-            running = (f.request.slo_tpot_ms for f in flights)
-            own[_TIGHTEST_TPOT_SLO, slot] = min((ms for ms in running if ms is not None), default=np.inf)
-        if not flights:
-            del self._flights[slot]
 
     def _log_slowdown(self, slot: int, factor: float) -> None:
         endpoint = self._endpoints.get(slot)
@@ -381,7 +255,7 @@ class Pool:
 
     def _as_they_are(self, candidates: Candidates, request: Request) -> Snapshot:
         now_s = self._clock()
-        self._catch_up(now_s)
+        self.own_requests.catch_up(now_s)
         age_s = now_s - self._state.scraped[_UPDATED_AT, candidates.taken]
         return self._snapshot_of(candidates, age_s, age_s > self._staleness_s, request, now_s)
 
@@ -415,25 +289,5 @@ class Pool:
             slowdown=slowdown,
             endpoints=candidates.endpoints,
             adapters=adapters_of(candidates.slots, self._adapters),
-            output_tokens=self._output_tokens,
+            output_tokens=self.own_requests.output_tokens,
         )
-
-    def _catch_up(self, now_s: float) -> None:
-        """Take in what only the time tells: requests that are no longer just sent, and expected first tokens."""
-        while self._just_sent and self._just_sent[0][0] <= now_s:
-            _, slot = self._just_sent.popleft()
-            # The slot may have been cleared for another endpoint.
-            self._own[_JUST_SENT, slot] = max(self._own[_JUST_SENT, slot] - 1, 0.0)
-        expected = self._expected
-        while expected and expected[0][0] <= now_s:
-            flight = heapq.heappop(expected)[2]
-            if flight.done or flight.has_first_token:
-                continue
-            self.first_token(flight, now_s)
-            flight.decoding_since_s = now_s
-            self._own[_DECODING, flight.slot] += 1
-            self._own[_DECODING_SINCE, flight.slot] += now_s
-
-    def _average(self, row: int, slot: int, value: float, weight: float) -> None:
-        known = self._own[row, slot]
-        self._own[row, slot] = value if np.isnan(known) else known + weight * (value - known)

@@ -132,7 +132,7 @@ class RoutedRequest:
         if not self._was_moved:
             # The gateway got no answer from the first choice.
             self.books.pool.failures.answered(self.flight.slot, failed=True)
-        self.books.pool.finish(self.flight)
+        self.books.pool.own_requests.finish(self.flight)
         self.flight = self.books.pool.dispatch(slot, self.parsed.request, 0.0)
         self._was_moved = True
 
@@ -161,7 +161,7 @@ class RoutedRequest:
         self._spend(tokens + others)
         if others:
             self.other_tokens += others
-            self.books.pool.generated(self.flight, others)
+            self.books.pool.own_requests.generated(self.flight, others)
         if not tokens:
             return
         self.tokens += tokens
@@ -201,7 +201,7 @@ class RoutedRequest:
         if self.is_observed:
             self._report_pace(self.last_token_s)
             self.books.budget.spend(-self._prepaid_tokens)
-        self.books.pool.finish(self.flight)
+        self.books.pool.own_requests.finish(self.flight)
         if self.is_observed and self.tpot_ms is not None:
             self.account.generated(self.flight.slot, self.tpot_ms, self.stretches_tpot_ms())
         if self._output_count and not self._is_exact:
@@ -232,8 +232,8 @@ class RoutedRequest:
             self._tokens_per_event = self.books.event_tokens.of(self._first_address)
         self._pace.begin(now_s)
         ttft_ms = (now_s - self.arrived_s) * 1000
-        self.books.pool.first_token(self.flight, now_s)
-        self.books.pool.record_ttft(self.flight, ttft_ms, now_s)
+        self.books.pool.own_requests.first_token(self.flight, now_s)
+        self.books.pool.own_requests.record_ttft(self.flight, ttft_ms, now_s)
         self.account.first_token(self.flight.slot, ttft_ms)
         if medians := self.record.medians:
             self.books.confidence.ttft_observed(medians[0], ttft_ms)
@@ -245,7 +245,7 @@ class RoutedRequest:
         self._untold += tokens * self._tokens_per_event
         whole = int(self._untold)
         self._untold -= whole
-        self.books.pool.saw_tokens(self.flight, whole, now_s)
+        self.books.pool.own_requests.saw_tokens(self.flight, whole, now_s)
         self.stretches.add(tokens, now_s)
 
     def _report_pace(self, now_s: float) -> None:
@@ -253,7 +253,7 @@ class RoutedRequest:
         if self._pace.events:
             time_ms, events = self._pace.take(now_s)
             tokens = events * self._tokens_per_event
-            self.books.pool.record_gap(self.flight.slot, time_ms, tokens)
+            self.books.pool.own_requests.record_gap(self.flight.slot, time_ms, tokens)
             if events >= PACE_EVENTS and (medians := self.record.medians):
                 self.books.confidence.tpot_observed(medians[1], time_ms / tokens)
 
@@ -270,5 +270,5 @@ class RoutedRequest:
     def _expect_first_token(self, now_s: float) -> None:
         """Assume that the first token of an unobserved response comes at the predicted or usual time."""
         predicted = self.record.predicted
-        expected_ms = predicted[0] if predicted else self.books.pool.expected_ttft_ms(self.flight)
-        self.books.pool.expect_first_token(self.flight, max(self.arrived_s + expected_ms / 1000, now_s))
+        expected_ms = predicted[0] if predicted else self.books.pool.own_requests.expected_ttft_ms(self.flight)
+        self.books.pool.own_requests.expect_first_token(self.flight, max(self.arrived_s + expected_ms / 1000, now_s))

@@ -10,13 +10,14 @@ _RANGES = [f"to {end:,}" for end in ENDS]
 
 
 def page(workload: str, results: Sequence[StartResult]) -> str:
-    """Return the tables of one workload."""
+    """Return the tables of one workload and one pool."""
     by_start = {start: [one for one in results if one.start == start] for start in STARTS}
     shown = {start: found for start, found in by_start.items() if found}
     seeds = len(next(iter(shown.values())))
     return "\n\n".join(
         (
-            f"`{workload}`, means over {seeds} seeds. Each column has the requests since the column before, by number.",
+            f"`{workload}`, {results[0].pool} pool, means over {seeds} seeds. Each column has the requests "
+            "since the column before, by number.",
             "The first request that was predicted, and the median error of predicted TTFT and TPOT, in percent:",
             _errors(shown),
             "Share of the requests that met both objectives, less that of `default` with the same requests, in points:",
@@ -26,7 +27,7 @@ def page(workload: str, results: Sequence[StartResult]) -> str:
 
 
 def figures(workload: str, results: Sequence[StartResult]) -> dict[str, float]:
-    """Return each number by its name: cold_start_FIGURE.WORKLOAD.START.REQUESTS."""
+    """Return each number by its name: cold_start_FIGURE.WORKLOAD.POOL.START.REQUESTS."""
     found: dict[str, list[float]] = {}
     for one in results:
         start = one.start.replace(" ", "_")
@@ -35,7 +36,7 @@ def figures(workload: str, results: Sequence[StartResult]) -> dict[str, float]:
             values = {"ttft_mdape": one.ttft_mdape[place], "tpot_mdape": one.tpot_mdape[place], "gain_points": gain}
             for name, value in values.items():
                 if value is not None:
-                    found.setdefault(f"cold_start_{name}.{workload}.{start}.{end}", []).append(value)
+                    found.setdefault(f"cold_start_{name}.{workload}.{one.pool}.{start}.{end}", []).append(value)
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 

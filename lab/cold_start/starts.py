@@ -9,16 +9,23 @@ from typing import Final
 import msgspec
 
 from lab.evaluation.plan import BASE, OTHER_TRAFFIC, OURS
+from lab.evaluation.policies.heuristics import RoundRobin
 from lab.evaluation.policies.picker import Predicted
+from lab.evaluation.policies.shared_pool import SharedPool
 from lab.evaluation.replay.learning import LearningSettings, Models
-from lab.evaluation.replay.replay import LEARNING, Prepared, run_of, simulate
+from lab.evaluation.replay.replay import LEARNING, Prepared, Run, run_of, simulate
 from simulator.arrival import Scenario
-from simulator.cluster import Flight
+from simulator.cluster import Cluster, Flight
 from simulator.workloads import WORKLOADS
 from simulator.workloads.workload import Workload
 
 # Ends of the ranges of requests, in the order of their arrival.
 ENDS: Final = (50, 100, 200, 500, 1000)
+# Requests that round-robin has placed when a policy starts, by the name of the pool. The answers of the longest last
+# as long as all of these take to arrive.
+POOLS: Final[Mapping[str, int]] = {"empty": 0, "serving": 2_000}
+# Seconds before its first request from which on a policy reads metrics.
+_HEAD_START_S = 1.0
 # As the trainer's defaults: it fits once a second if there is any new row.
 SETTINGS: Final[LearningSettings] = msgspec.structs.replace(LEARNING, interval_s=1.0, min_new_rows=1)
 # Training passes before the start: most of the time goes to them.
@@ -31,9 +38,11 @@ _WEIGHTS = (1.0, 1.0, 1.0)
 class StartResult(msgspec.Struct, frozen=True):
     """One start with one seed. Ranges are those between ENDS; errors are in percent, None without predictions.
 
-    `predicted_from` is the number of the first request with predictions and `predicted_from_s` its arrival.
+    `predicted_from` is the number of the first request with predictions and `predicted_from_s` its arrival, both from
+    the start on.
     """
 
+    pool: str
     start: str
     seed: int
     predicted_from: int | None
@@ -91,31 +100,50 @@ STARTS: Final[Mapping[str, Callable[[Trial], Models | None]]] = {
 }
 
 
-def measure_all(workload: str, load: float, start: str, seeds: int) -> list[StartResult]:
+def measure_all(workload: str, load: float, pool: str, start: str, seeds: int) -> list[StartResult]:
     """Measure a start with each seed."""
     trial = Trial(WORKLOADS[workload], load)
     models = STARTS[start](trial)
-    return [measure(trial, start, models, seed) for seed in range(seeds)]
+    return [measure(trial, pool, start, models, seed) for seed in range(seeds)]
 
 
-def measure(trial: Trial, start: str, models: Models | None, seed: int) -> StartResult:
+def measure(trial: Trial, pool: str, start: str, models: Models | None, seed: int) -> StartResult:
     """Run a start under our policy and, with the same requests, under the base policy."""
-    scenario = trial.scenario(seed)
+    served = POOLS[pool]
+    scenario = trial.scenario(seed, served + ENDS[-1])
     run = run_of(OURS, scenario, seed, Prepared(_WEIGHTS, models), SETTINGS)
-    flights = _flights(scenario, simulate(scenario, run)[0].flights)
+    flights = _flights(scenario, _begin_after(served, scenario, run, seed))
     base = run_of(BASE, scenario, seed, Prepared(_WEIGHTS))
-    others = _flights(scenario, simulate(scenario, base)[0].flights)
+    others = _flights(scenario, _begin_after(served, scenario, base, seed))
     first = min(run.predicted, default=None)
+    begin_s = scenario.arrivals[served].arrival_s
     return StartResult(
+        pool=pool,
         start=start,
         seed=seed,
-        predicted_from=None if first is None else first + 1,
-        predicted_from_s=None if first is None else scenario.arrivals[first].arrival_s,
-        ttft_mdape=[_error(part, run.predicted, "ttft") for part in _ranges(flights)],
-        tpot_mdape=[_error(part, run.predicted, "tpot") for part in _ranges(flights)],
-        attainment=[_attained(part) for part in _ranges(flights)],
-        base_attainment=[_attained(part) for part in _ranges(others)],
+        predicted_from=None if first is None else first - served + 1,
+        predicted_from_s=None if first is None else scenario.arrivals[first].arrival_s - begin_s,
+        ttft_mdape=[_error(part, run.predicted, "ttft") for part in _ranges(flights[served:])],
+        tpot_mdape=[_error(part, run.predicted, "tpot") for part in _ranges(flights[served:])],
+        attainment=[_attained(part) for part in _ranges(flights[served:])],
+        base_attainment=[_attained(part) for part in _ranges(others[served:])],
     )
+
+
+def _begin_after(served: int, scenario: Scenario, run: Run, seed: int) -> Sequence[Flight]:
+    """Run a policy that starts when round-robin has placed `served` requests, and doesn't know them."""
+    if served == 0:
+        return simulate(scenario, run)[0].flights
+    earlier = RoundRobin(len(scenario.endpoints), seed)
+    policy = SharedPool((earlier, run.policy), lambda index: int(index >= served))
+    begin_s = scenario.arrivals[served].arrival_s - _HEAD_START_S
+    read = run.scrape
+
+    def scrape(cluster: Cluster, now_s: float) -> None:
+        if read is not None and now_s >= begin_s:
+            read(cluster, now_s)
+
+    return simulate(scenario, replace(run, policy=policy, scrape=scrape))[0].flights
 
 
 def learn(trial: Trial, requests: int = _EARLIER, models: Models | None = None) -> Models | None:

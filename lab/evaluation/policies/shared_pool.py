@@ -1,6 +1,6 @@
 """A pool that several senders share: pickers that know nothing of each other, or clients that send directly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lab.evaluation.policies.oracle import Oracle
 from lab.evaluation.policies.picker import Picker
@@ -9,10 +9,14 @@ from simulator.cluster import Cluster, Flight, Observer, Placement
 
 
 class SharedPool:
-    """Deals the requests to the senders in turn. A sender that is listed twice gets twice the share."""
+    """Deals the requests to the senders: in turn, or by `which`, which maps a request's index to that of a sender.
 
-    def __init__(self, senders: Sequence[Observer]) -> None:
+    A sender that is listed twice gets twice the share.
+    """
+
+    def __init__(self, senders: Sequence[Observer], which: Callable[[int], int] | None = None) -> None:
         self._senders = senders
+        self._which = which or (lambda index: index % len(senders))
 
     def attach(self, cluster: Cluster) -> None:
         for sender in self._senders:
@@ -32,4 +36,4 @@ class SharedPool:
         self._sender(flight.arrival).ended(flight, now_s)
 
     def _sender(self, arrival: Arrival) -> Observer:
-        return self._senders[arrival.index % len(self._senders)]
+        return self._senders[self._which(arrival.index)]

@@ -113,7 +113,7 @@ async def test_a_bad_request_is_refused_at_once(body: bytes, headers: dict[str, 
     (answer,) = await gateway.request_body(body)
     assert answer.immediate_response.status.code == status
     assert text in answer.immediate_response.body.decode()
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 async def test_a_request_without_endpoints_is_answered_with_503() -> None:
@@ -254,7 +254,7 @@ async def test_an_observed_response_gives_an_explanation_and_training_rows() -> 
     rows = queued_rows(director)
     taught = [(row.num_tokens_generated, row.actual_ttft_ms > 0, row.actual_tpot_ms > 0) for row in rows]
     assert taught == [(0, True, False), (0, False, True), (1, False, True)]
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 async def test_a_slow_step_enters_the_recent_tpot_with_its_whole_stretch() -> None:
@@ -317,7 +317,7 @@ async def test_no_order_of_messages_leaks_a_request(sequence: list[str], full_du
             case "junk":
                 await gateway.send(ProcessingRequest())
     gateway.exchange.close()
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 async def test_a_request_on_an_unknown_path_passes_through_at_once() -> None:
@@ -362,7 +362,7 @@ async def test_the_endpoint_of_a_list_that_served_is_charged() -> None:
     loads = {e["address"]: e["in_flight"] for e in describe_endpoints(director.books.pool)}
     assert loads == {first: 0, second: 1}
     gateway.exchange.close()
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ async def test_an_exchange_closed_during_its_prediction_leaves_nothing_in_flight
     gateway.exchange.close()
     answered.set()
     await picking
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 async def test_an_unexpected_error_is_a_500_and_leaves_nothing_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +469,7 @@ async def test_an_unexpected_error_is_a_500_and_leaves_nothing_in_flight(monkeyp
     (answer,) = await gateway.request_body(CHAT)
     assert answer.immediate_response.status.code == 500
     assert b"Internal" in answer.immediate_response.body
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 async def test_the_dynamic_metadata_has_every_candidates_score_if_configured() -> None:
@@ -507,4 +507,4 @@ async def test_an_error_in_the_accounting_fails_no_request(monkeypatch: pytest.M
     assert DESTINATION in set_headers(answer)
     await gateway.response_headers()
     gateway.exchange.close()
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0

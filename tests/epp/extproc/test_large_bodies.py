@@ -133,7 +133,7 @@ async def test_a_body_that_goes_on_is_still_bounded(monkeypatch: pytest.MonkeyPa
     *_, last = await stream(gateway, TEXT)
     assert last.immediate_response.status.code == 413
     gateway.exchange.close()
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 @pytest.mark.parametrize("end_of_stream", [False, True])

@@ -68,14 +68,14 @@ async def test_a_weight_of_a_scorer_that_no_profile_has_is_refused_by_name() -> 
 
 async def test_a_made_up_request_is_predicted_decided_and_forgotten() -> None:
     director = make_director()
-    before = director.books.pool.in_flight_total
+    before = director.books.pool.own_requests.in_flight
     found = await ask(director, Asked(1000, slo_ttft_ms=300.0, slo_tpot_ms=30.0))
     assert isinstance(found, Record)
     told = explain(found)
     assert [one["predicted"]["ttft_ms"] for one in told["candidates"]] == [900.0, 100.0]
     assert told["endpoint"] == told["candidates"][1]["endpoint"]
     assert {"gained", "lost", "total"} <= told["candidates"][0]["worth"].keys()
-    assert director.books.pool.in_flight_total == before
+    assert director.books.pool.own_requests.in_flight == before
     assert list(director.books.decisions.newest(10)) == []
 
 

@@ -36,11 +36,11 @@ def test_a_request_is_counted_from_dispatch_to_its_end() -> None:
     pool = make_pool()
     flight = pool.dispatch(0, request(100), prefix_score=0.25)
     assert pool.snapshot(request()).prefill_tokens.tolist() == [75, 0]
-    pool.first_token(flight, time.monotonic())
+    pool.own_requests.first_token(flight, time.monotonic())
     during = pool.snapshot(request())
     assert (during.prefill_tokens[0], during.decode_tokens[0], during.in_flight[0]) == (0, 100, 1)
-    pool.finish(flight)
-    pool.finish(flight)
+    pool.own_requests.finish(flight)
+    pool.own_requests.finish(flight)
     after = pool.snapshot(request())
     assert (after.prefill_tokens[0], after.decode_tokens[0], after.in_flight[0]) == (0, 0, 0)
 
@@ -49,9 +49,9 @@ def test_the_tightest_objective_ignores_requests_without_one() -> None:
     pool = make_pool(1)
     strict, _, loose = (pool.dispatch(0, request(tpot=slo), 0) for slo in (20, None, 40))
     assert pool.snapshot(request()).tightest_tpot_slo_ms[0] == 20
-    pool.finish(strict)
+    pool.own_requests.finish(strict)
     assert pool.snapshot(request()).tightest_tpot_slo_ms[0] == 40
-    pool.finish(loose)
+    pool.own_requests.finish(loose)
     assert math.isinf(pool.snapshot(request()).tightest_tpot_slo_ms[0])
 
 
@@ -79,7 +79,7 @@ def test_a_new_endpoint_gets_an_unused_slot_without_old_counts() -> None:
     pool.replace_endpoints([endpoint(9)])
     (slot,) = pool.endpoints
     assert slot != flight.slot
-    pool.finish(flight)
+    pool.own_requests.finish(flight)
     assert pool.snapshot(request()).in_flight.tolist() == [0]
 
 
@@ -101,7 +101,7 @@ def test_requests_sent_since_the_last_scrape_count_as_waiting() -> None:
 
 def test_a_request_that_ended_before_the_next_scrape_is_not_waiting() -> None:
     pool = make_pool(1)
-    pool.finish(pool.dispatch(0, request(), 0))
+    pool.own_requests.finish(pool.dispatch(0, request(), 0))
     assert pool.snapshot(request()).waiting.tolist() == [0]
 
 
@@ -125,12 +125,12 @@ def test_between_two_scrapes_own_requests_start_and_end() -> None:
     clock.now_s += 0.03
     third = pool.dispatch(0, request(), 0)
     assert load(pool) == (1, 2)
-    pool.finish(first)
+    pool.own_requests.finish(first)
     assert load(pool) == (1, 1)
     clock.now_s += 0.06
     assert load(pool) == (0, 2)
-    pool.finish(second)
-    pool.finish(third)
+    pool.own_requests.finish(second)
+    pool.own_requests.finish(third)
     assert load(pool) == (0, 0)
 
 
@@ -138,22 +138,22 @@ def test_an_old_queue_is_no_longer_than_own_requests_without_a_first_token() -> 
     pool, clock = timed_pool()
     flights = [pool.dispatch(0, request(), 0) for _ in range(5)]
     for flight in flights[:2]:
-        pool.first_token(flight, clock.now_s)
+        pool.own_requests.first_token(flight, clock.now_s)
     pool.record_metrics(0, waiting=3, running=2, kv_usage=0.1)
-    pool.first_token(flights[2], clock.now_s)
+    pool.own_requests.first_token(flights[2], clock.now_s)
     assert load(pool) == (3, 2)
     clock.now_s += 0.3
     assert load(pool) == (2, 3)
-    pool.finish(flights[3])
+    pool.own_requests.finish(flights[3])
     assert load(pool) == (1, 3)
 
 
 def test_requests_of_others_stay_as_scraped() -> None:
     pool, clock = timed_pool()
     own = pool.dispatch(0, request(), 0)
-    pool.first_token(own, clock.now_s)
+    pool.own_requests.first_token(own, clock.now_s)
     pool.record_metrics(0, waiting=4, running=6, kv_usage=0.1)
-    pool.finish(own)
+    pool.own_requests.finish(own)
     clock.now_s += 0.5
     assert load(pool) == (4, 5)
     pool.dispatch(0, request(), 0)
@@ -163,7 +163,7 @@ def test_requests_of_others_stay_as_scraped() -> None:
 def test_requests_just_sent_leave_with_their_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epp.pool.pool._REST_S", 0.0)
     pool, clock = timed_pool()
-    pool.finish(pool.dispatch(0, request(), 0))
+    pool.own_requests.finish(pool.dispatch(0, request(), 0))
     pool.replace_endpoints([endpoint(1)])
     assert list(pool.endpoints) == [0]
     clock.now_s += 1.0
@@ -176,16 +176,16 @@ def test_an_unobserved_response_decodes_from_its_expected_first_token_on() -> No
     clock = Clock(1000.0)
     pool = Pool(PrefixIndex(10), 1e9, clock=clock)
     pool.replace_endpoints([endpoint(0)])
-    pool.record_gap(0, gap_ms=20, tokens=1)
+    pool.own_requests.record_gap(0, gap_ms=20, tokens=1)
     flight = pool.dispatch(0, request(100), 0)
-    pool.expect_first_token(flight, clock.now_s + 0.5)
+    pool.own_requests.expect_first_token(flight, clock.now_s + 0.5)
     assert pool.snapshot(request()).prefill_tokens.tolist() == [100]
     clock.now_s += 0.5
     assert pool.snapshot(request()).prefill_tokens.tolist() == [0]
     clock.now_s += 1.0
     # One token every 20 ms, for a second.
     assert pool.snapshot(request()).decode_tokens.tolist() == [150]
-    pool.finish(flight)
+    pool.own_requests.finish(flight)
     assert pool.snapshot(request()).decode_tokens.tolist() == [0]
 
 
@@ -199,29 +199,29 @@ def test_an_observed_token_marks_the_start_of_the_endpoints_step() -> None:
 
     assert since() == [None, None]
     flight, unobserved = (pool.dispatch(slot, request(), 0) for slot in range(2))
-    pool.expect_first_token(unobserved, clock.now_s)
+    pool.own_requests.expect_first_token(unobserved, clock.now_s)
     assert since() == [None, None]
-    pool.first_token(flight, clock.now_s)
-    pool.record_ttft(flight, 50.0, clock.now_s)
+    pool.own_requests.first_token(flight, clock.now_s)
+    pool.own_requests.record_ttft(flight, 50.0, clock.now_s)
     clock.now_s += 0.25
     assert since() == [250, None]
-    pool.saw_tokens(flight, 1, clock.now_s)
+    pool.own_requests.saw_tokens(flight, 1, clock.now_s)
     assert since() == [0, None]
     # A long step still counts as one while a response awaits its token.
     clock.now_s += 30
     assert since() == [30_000, None]
-    pool.finish(flight)
+    pool.own_requests.finish(flight)
     assert since() == [None, None]
 
 
 def test_counted_tokens_are_held_until_the_end() -> None:
     pool = make_pool(1)
     flight = pool.dispatch(0, request(10), 0)
-    pool.first_token(flight, time.monotonic())
-    pool.saw_tokens(flight, 7, time.monotonic())
+    pool.own_requests.first_token(flight, time.monotonic())
+    pool.own_requests.saw_tokens(flight, 7, time.monotonic())
     assert pool.snapshot(request()).decode_tokens.tolist() == [17]
-    pool.finish(flight)
-    pool.saw_tokens(flight, 7, time.monotonic())
+    pool.own_requests.finish(flight)
+    pool.own_requests.saw_tokens(flight, 7, time.monotonic())
     assert pool.snapshot(request()).decode_tokens.tolist() == [0]
 
 
@@ -252,16 +252,16 @@ def test_every_worker_sees_the_counts_of_all() -> None:
     pools[0].replace_endpoints([endpoint(0), endpoint(1)])
     pools[1].adopt_endpoints(pools[0].endpoints)
     flights = [pools[0].dispatch(1, request(tpot=30), 0), pools[1].dispatch(1, request(tpot=20), 0)]
-    pools[1].record_gap(0, 10, 1)
-    pools[0].record_gap(0, 30, 1)
+    pools[1].own_requests.record_gap(0, 10, 1)
+    pools[0].own_requests.record_gap(0, 30, 1)
     for worker, pool in enumerate(pools):
-        pool.record_ttft(flights[worker], 5.0, time.monotonic() - 10 * (worker + 1))
+        pool.own_requests.record_ttft(flights[worker], 5.0, time.monotonic() - 10 * (worker + 1))
     for pool in pools:
         seen = pool.snapshot(request())
         assert 10_000 <= seen.ms_since_token[1] < 20_000
         assert (seen.in_flight.tolist(), seen.tightest_tpot_slo_ms[1]) == ([0, 2], 20)
         assert (seen.recent_tpot_ms[0], bool(np.isnan(seen.recent_tpot_ms[1]))) == (20, True)
-    pools[0].finish(flights[0])
+    pools[0].own_requests.finish(flights[0])
     assert np.isfinite(pools[0].snapshot(request()).ms_since_token).tolist() == [False, True]
     second.clear_worker(1)
     assert pools[0].snapshot(request()).in_flight.tolist() == [0, 0]
@@ -285,21 +285,21 @@ def test_nothing_is_left_when_all_have_ended(acts: list[tuple[str, int]]) -> Non
             flight = flights[number % len(flights)]
             match act:
                 case "token":
-                    pool.first_token(flight, time.monotonic())
+                    pool.own_requests.first_token(flight, time.monotonic())
                 case "observe":
-                    pool.record_ttft(flight, 5.0, time.monotonic())
+                    pool.own_requests.record_ttft(flight, 5.0, time.monotonic())
                 case "expect":
-                    pool.expect_first_token(flight, time.monotonic())
+                    pool.own_requests.expect_first_token(flight, time.monotonic())
                     pool.snapshot(request())
                 case "generate":
-                    pool.saw_tokens(flight, number, time.monotonic())
+                    pool.own_requests.saw_tokens(flight, number, time.monotonic())
                 case "finish":
-                    pool.finish(flight)
+                    pool.own_requests.finish(flight)
     for flight in flights:
-        pool.finish(flight)
+        pool.own_requests.finish(flight)
     pool.replace_endpoints(endpoint(i) for i in range(6))
     snapshot = pool.snapshot(request())
-    assert pool.in_flight_total == 0
+    assert pool.own_requests.in_flight == 0
     for column in (snapshot.in_flight, snapshot.prefill_tokens, snapshot.decode_tokens):
         assert not column.any()
     assert np.isinf(snapshot.tightest_tpot_slo_ms).all()

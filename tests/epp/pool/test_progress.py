@@ -32,9 +32,9 @@ def sent(pool: Pool, slo_ms: float | None, slot: int = 0) -> InFlight:
 
 def begun(pool: Pool, clock: Clock, slo_ms: float | None, *, observed: bool) -> InFlight:
     flight = sent(pool, slo_ms)
-    pool.first_token(flight, clock.now_s)
+    pool.own_requests.first_token(flight, clock.now_s)
     if observed:
-        pool.record_ttft(flight, 5.0, clock.now_s)
+        pool.own_requests.record_ttft(flight, 5.0, clock.now_s)
     return flight
 
 
@@ -43,9 +43,9 @@ def stepped(pool: Pool, clock: Clock, steps: int, *observed: InFlight) -> None:
     for _ in range(steps):
         clock.now_s += STEP_S
         for flight in observed:
-            pool.saw_tokens(flight, 1, clock.now_s)
+            pool.own_requests.saw_tokens(flight, 1, clock.now_s)
     if observed:
-        pool.record_gap(0, steps * STEP_S * 1000, steps)
+        pool.own_requests.record_gap(0, steps * STEP_S * 1000, steps)
 
 
 def slos(pool: Pool) -> TpotSlos:
@@ -65,8 +65,8 @@ def test_objectives_in_flight_are_counted_until_their_requests_end() -> None:
     assert of_first(counted.slo_ms) == pytest.approx([1.0, 20.2, 9e6])
     assert not counted.requests[1].any()
     for flight in flights:
-        pool.finish(flight)
-        pool.finish(flight)
+        pool.own_requests.finish(flight)
+        pool.own_requests.finish(flight)
     assert slos(pool).requests.shape == (2, 0)
 
 
@@ -87,7 +87,7 @@ def test_a_slow_step_brings_no_more_tokens_than_a_quick_one() -> None:
     flight = begun(pool, clock, 30.0, observed=True)
     stepped(pool, clock, 10, flight)
     clock.now_s += 3.0
-    pool.saw_tokens(flight, 1, clock.now_s)
+    pool.own_requests.saw_tokens(flight, 1, clock.now_s)
     assert of_first(slos(pool).tokens) == pytest.approx([11])
     assert of_first(slos(pool).decoding_ms) == pytest.approx([3000 + 10 * STEP_S * 1000])
 
@@ -98,7 +98,7 @@ def test_without_an_observed_response_the_last_known_speed_counts() -> None:
     watched = begun(pool, clock, None, observed=True)
     begun(pool, clock, 30.0, observed=False)
     stepped(pool, clock, 40, watched)
-    pool.finish(watched)
+    pool.own_requests.finish(watched)
     clock.now_s += 60 * STEP_S
     assert of_first(slos(pool).tokens) == pytest.approx([100], rel=0.01)
 
@@ -126,7 +126,7 @@ def test_workers_count_by_the_steps_that_each_of_them_sees() -> None:
     flights.append(begun(pools[1], clock, 30.0, observed=True))
     clock.now_s += 20 * STEP_S
     for pool, flight in zip(pools, flights, strict=True):
-        pool.saw_tokens(flight, 20, clock.now_s)
+        pool.own_requests.saw_tokens(flight, 20, clock.now_s)
     for pool in pools:
         assert of_first(slos(pool).requests) == [2]
         assert of_first(slos(pool).tokens) == pytest.approx([(60 + 20) / 2])
@@ -150,9 +150,9 @@ def test_counts_equal_the_sum_over_all_responses(answers: list[tuple[int, int, f
             if first == step:
                 flights[index] = begun(pool, clock, slo_ms, observed=False), step
         clock.now_s += STEP_S
-        pool.saw_tokens(other, 1, clock.now_s)
+        pool.own_requests.saw_tokens(other, 1, clock.now_s)
         for index in [index for index, (_, first) in flights.items() if step - first + 1 == answers[index][1]]:
-            pool.finish(flights.pop(index)[0])
+            pool.own_requests.finish(flights.pop(index)[0])
     for slo_ms in {slo_ms for _, _, slo_ms in answers}:
         tokens = [40 - first for index, (_, first) in flights.items() if answers[index][2] == slo_ms]
         counted = slos(pool)

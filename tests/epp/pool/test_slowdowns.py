@@ -55,7 +55,7 @@ class Rig:
             for slot in self.pool.endpoints.keys() - silent:
                 ttft_ms, tpot_ms = (ms * by for ms, by in zip(USUAL_MS, self.speeds.get(slot, (1.0, 1.0)), strict=True))
                 for _ in range(2):
-                    self.pool.record_gap(slot, tpot_ms * 100, 100)
+                    self.pool.own_requests.record_gap(slot, tpot_ms * 100, 100)
                     features = feature_columns(REQUEST, self.pool.snapshot_of_slot(slot, REQUEST))
                     self.pool.slowdowns.observed(slot, features, ttft_ms=ttft_ms)
                     self.pool.slowdowns.observed(slot, features, tpot_ms=tpot_ms)

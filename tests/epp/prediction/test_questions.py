@@ -90,11 +90,11 @@ def test_an_endpoint_has_a_bias_only_if_it_differs_from_the_others() -> None:
 
     assert learn(1) == [1, 1, 1, 1]
     for slot in (0, 1, 2):
-        pool.record_gap(slot, 12.0, 1)
+        pool.own_requests.record_gap(slot, 12.0, 1)
     # The three observed endpoints differ from the models alike, so none has a bias. The last one was not observed.
     assert learn(5) == [1, 1, 1, 1]
     for _ in range(600):
-        pool.record_gap(2, 24.0, 1)
+        pool.own_requests.record_gap(2, 24.0, 1)
     assert 1 < learn(1)[2] < 1.41
     assert learn(10) == [1, 1, 1.41, 1]
     others = [endpoint for slot, endpoint in pool.endpoints.items() if slot != 2]
@@ -110,7 +110,7 @@ def test_the_bias_ends_when_the_models_know_the_endpoints_speed() -> None:
     pool = pool_of(3, Clock())
     slots, costs = np.arange(3), np.full(3, 0.02)
     for slot, gap_ms in ((0, 12.0), (1, 12.0), (2, 24.0)):
-        pool.record_gap(slot, gap_ms, 1)
+        pool.own_requests.record_gap(slot, gap_ms, 1)
     for predicted_ms, bias in ((12.0, 2**0.5), (24.0, 1.0)):
         for _ in range(20):
             pool.learn_costs(slots, costs, np.array([12.0, 12.0, predicted_ms]))

@@ -155,7 +155,7 @@ def test_requests_picked_under_overload_are_neither_observed_nor_learnt_from(clo
         clock.now_s += 0.01
     assert observed == [True] * 5 + [False] * 7
     assert len(queued_rows(director)) == 5
-    assert director.books.pool.in_flight_total == 0
+    assert director.books.pool.own_requests.in_flight == 0
 
 
 def test_random_picks_keep_to_the_filters(clock: Clock) -> None:
@@ -217,4 +217,4 @@ async def test_a_late_request_goes_back_to_the_gateway_but_not_a_late_answer(
     with pytest.raises(RpcError):
         await late.request_headers()
     late.exchange.close()
-    assert (everyone.given_up, director.books.pool.in_flight_total) == (2, 1)
+    assert (everyone.given_up, director.books.pool.own_requests.in_flight) == (2, 1)

@@ -11,7 +11,7 @@ TRIAL = Trial(WORKLOADS["poisson"], 0.6)
 
 @pytest.mark.slow
 def test_a_start_without_models_predicts_once_there_are_enough_rows() -> None:
-    found = measure(TRIAL, "no models", None, seed=1)
+    found = measure(TRIAL, "empty", "no models", None, seed=1)
     assert found.predicted_from is not None
     assert 100 < found.predicted_from < ENDS[-1]
     assert found.ttft_mdape[0] is None
@@ -29,10 +29,12 @@ def test_all_starts_get_the_same_requests() -> None:
 
 def test_the_tables_have_errors_and_gains() -> None:
     results = [
-        StartResult("no models", seed, 120, 1.0, [None, None, 30.0, 20.0, 10.0], [None] * 5, [0.75] * 5, [0.5] * 5)
+        StartResult(
+            "empty", "no models", seed, 120, 1.0, [None, None, 30.0, 20.0, 10.0], [None] * 5, [0.75] * 5, [0.5] * 5
+        )
         for seed in range(2)
     ]
     text = page("poisson", results)
     assert "| no models | TTFT | 120 | - | - | 30.0 | 20.0 | 10.0 |" in text
     assert "| no models | 25.0 [25.0, 25.0] |" in text
-    assert figures("poisson", results)["cold_start_gain_points.poisson.no_models.50"] == pytest.approx(25.0)
+    assert figures("poisson", results)["cold_start_gain_points.poisson.empty.no_models.50"] == pytest.approx(25.0)
