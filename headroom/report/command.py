@@ -12,7 +12,7 @@ from epp.flags import Duration
 from headroom.report.rows import read_rows
 from headroom.report.summary import summarize
 from headroom.report.text import lines
-from headroom.state import state_folder
+from headroom.state import JOURNAL, state_folder
 from headroom.terminal import printable
 
 # About so many lines or points show how attainment went over time.
@@ -33,10 +33,11 @@ _INTERVALS_S = (60, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400)
 def report(folder: Path | None, since: float, as_json: bool, page_file: Path | None) -> None:
     """Say how the requests of the last day fared, and what prediction gained or would gain.
 
-    FOLDER is the picker's --outcome-journal; by default that of `headroom up`. Intervals are 95 % intervals over blocks
-    of requests that follow each other. The exit status is 1 if there is nothing to report.
+    FOLDER is the --state of `headroom up`, which is the default, or a picker's --outcome-journal. Intervals are 95 %
+    intervals over blocks of requests that follow each other. The exit status is 1 if there is nothing to report.
     """
-    journal = folder or state_folder(os.environ) / "outcomes"
+    given = folder or state_folder(os.environ)
+    journal = given / JOURNAL if folder is None or (given / JOURNAL).is_dir() else given
     now = time.time()
     try:
         found = read_rows(journal, now - since)

@@ -6,22 +6,10 @@ from itertools import groupby
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from epp.request.outcome_journal import Row
-from headroom.report.t_interval import half_width
-
-Floats = NDArray[np.float64]
-
-# Requests that follow each other meet their objectives together, so an interval is over blocks of them.
-_MOST_BLOCKS, _LEAST_BLOCKS, _LEAST_BLOCK = 30, 5, 20
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """A mean and half the width of its 95 % interval; the width is None for too few requests."""
-
-    mean: float
-    half_width: float | None
+from headroom.report.gain import Gain, gain_of
+from headroom.report.intervals import Estimate, Floats, estimate
 
 
 class Errors(msgspec.Struct, frozen=True):
@@ -42,25 +30,6 @@ class Interval(msgspec.Struct, frozen=True):
     began_at: float
     requests: int
     attainment: float | None
-
-
-class Gain(msgspec.Struct, frozen=True):
-    """What prediction would have done with `requests` requests that were routed without it.
-
-    `another` and `shed` are shares of these. `as_was` and `by_prediction` are the shares expected to meet their
-    objectives, `gain` is their difference. `observed` and `expected` are those of the `checked` requests whose answers
-    were observed: how far the two lie apart is how far expectations are off.
-    """
-
-    requests: int
-    another: float
-    shed: float
-    as_was: Estimate
-    by_prediction: Estimate
-    gain: Estimate
-    checked: int
-    observed: float | None
-    expected: float | None
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -91,17 +60,8 @@ def summarize(rows: Sequence[Row], interval_s: float) -> Summary:
         by_profile={name: _share([one for row, one in judged if row.profile == name]) for name in profiles},
         errors={name: found for name in ("ttft", "tpot") if (found := _errors(rows, name))},
         over_time=_over_time(rows, interval_s),
-        gain=_gain([row for row in rows if row.shadow]),
+        gain=gain_of(rows),
     )
-
-
-def estimate(values: Floats) -> Estimate:
-    """Return the mean with its interval by the means of blocks of values that follow each other."""
-    blocks = min(_MOST_BLOCKS, len(values) // _LEAST_BLOCK)
-    if blocks < _LEAST_BLOCKS:
-        return Estimate(float(values.mean()), None)
-    means = [float(block.mean()) for block in np.array_split(values, blocks)]
-    return Estimate(float(values.mean()), half_width(means))
 
 
 def _share(met: Sequence[bool]) -> Estimate:
@@ -132,24 +92,3 @@ def _over_time(rows: Sequence[Row], interval_s: float) -> list[Interval]:
         met = [one for row in of_time if (one := row.is_met) is not None]
         found.append(Interval(number * interval_s, len(of_time), sum(met) / len(met) if met else None))
     return found
-
-
-def _gain(rows: Sequence[Row]) -> Gain | None:
-    shadows = [(row, row.shadow) for row in rows if row.shadow]
-    if not shadows:
-        return None
-    made = np.array([shadow.chance_made for _, shadow in shadows])
-    other = np.array([shadow.chance for _, shadow in shadows])
-    choices = [shadow.choice(row.endpoint) for row, shadow in shadows]
-    checked = [(shadow.chance_made, met) for row, shadow in shadows if (met := row.is_met) is not None]
-    return Gain(
-        requests=len(shadows),
-        another=choices.count("another") / len(shadows),
-        shed=choices.count("shed") / len(shadows),
-        as_was=estimate(made),
-        by_prediction=estimate(other),
-        gain=estimate(other - made),
-        checked=len(checked),
-        observed=sum(met for _, met in checked) / len(checked) if checked else None,
-        expected=sum(chance for chance, _ in checked) / len(checked) if checked else None,
-    )

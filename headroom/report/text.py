@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from headroom.report.summary import Errors, Estimate, Gain, Interval, Summary
+from headroom.report.gain import Gain
+from headroom.report.intervals import Estimate
+from headroom.report.summary import Errors, Interval, Summary
 
 _BAR = 40
 
@@ -63,8 +65,8 @@ def _gain(gain: Gain) -> Iterator[str]:
         yield "  no answer was observed, so nothing says how far expectations are off"
         return
     yield (
-        f"  expectations were off by {100 * (gain.expected - gain.observed):+.1f} points for {gain.checked:,} answers: "
-        f"{100 * gain.expected:.1f} % expected, {100 * gain.observed:.1f} % observed"
+        f"  these figures are calibrated: of {gain.checked:,} observed answers, predictions alone expected "
+        f"{100 * gain.expected:.1f} % in time, and {100 * gain.observed:.1f} % were"
     )
 
 

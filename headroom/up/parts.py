@@ -18,6 +18,7 @@ from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
 from headroom.servers.access import ServerAccess
 from headroom.servers.look import METRICS_PATHS
+from headroom.state import JOURNAL
 from headroom.up.clients import ClientFlags
 from headroom.up.pool import endpoints_file
 from model_store.publication import CURRENT
@@ -53,7 +54,7 @@ class Settings:
 
     @property
     def outcomes(self) -> Path:
-        return self.state / "outcomes"
+        return self.state / JOURNAL
 
     @property
     def store(self) -> Path:

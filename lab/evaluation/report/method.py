@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from headroom.report.t_interval import CONFIDENCE
+from headroom.report.intervals import CONFIDENCE
 from lab.evaluation.plan import (
     BASE,
     COMMON_IF_NEVER,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from headroom.report.t_interval import half_width
+from headroom.report.intervals import half_width
 
 
 @dataclass(frozen=True, slots=True)
