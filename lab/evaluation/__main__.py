@@ -112,7 +112,8 @@ def main(
     In a search, a run ends as soon as it can attain none of the wanted shares. Runs at common loads never end early.
 
     --resume continues an interrupted evaluation. It also adds seeds, policies or workloads to a finished one.
-    `scripts/evaluate.py --out docs --json docs/evaluation.json` writes the report of the documentation.
+    `scripts/evaluate.py --points docs/evaluation/points.jsonl --resume --out docs --json docs/evaluation.json` writes
+    the report of the documentation.
     """
     wanted = workloads or (_QUICK_WORKLOADS if quick else WORKLOADS)
     chosen = tuple(name for name in POLICIES if name == BASE or name in (policies or POLICIES))

@@ -34,7 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Search = tuple[str, int]  # policy and seed
 Found = dict[float, Goodput]  # by share
-Prepared = Callable[[], Awaitable[bytes | None]]  # prepares a workload when it is first called
+Preparation = Callable[[], Awaitable[bytes | None]]  # prepares a workload when it is first called
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class _Evaluation:
             name, described.description, plan.seeds, plan.policies, grid, goodputs, rates, points, quality, bounds
         )
 
-    async def _search(self, name: str, grid: Grid, prepared: Prepared, policy: str, level: int) -> dict[Search, Found]:
+    async def _search(
+        self, name: str, grid: Grid, prepared: Preparation, policy: str, level: int
+    ) -> dict[Search, Found]:
         """Search the goodputs of all seeds of a policy. The first seed's search begins at `level`."""
 
         async def one(seed: int, guesses: Mapping[float, Guess]) -> Found:
@@ -147,7 +149,7 @@ class _Evaluation:
         policy: str,
         rate: float,
         seed: int,
-        prepared: Prepared,
+        prepared: Preparation,
         *,
         until_decided: bool = False,
     ) -> PointResult:
@@ -174,14 +176,14 @@ class _Evaluation:
                 self.journal.save(name, prepared)
         return prepared
 
-    async def _judge_rows(self, workload: str, prepared: Prepared) -> tuple[TargetQuality, ...]:
+    async def _judge_rows(self, workload: str, prepared: Preparation) -> tuple[TargetQuality, ...]:
         if workload not in self.plan.judged_rows:
             return ()
         what = f"judging rows of {workload}"
         data = await self._load_or_run(f"{workload}.quality", what, prepared, self.functions.judge_rows, workload)
         return msgspec.json.decode(data, type=tuple[TargetQuality, ...])
 
-    async def _tpot_bounds(self, workload: str, rate: float, prepared: Prepared) -> TpotBounds | None:
+    async def _tpot_bounds(self, workload: str, rate: float, prepared: Preparation) -> TpotBounds | None:
         if not self.plan.has_bounds:
             return None
         what = f"bounds of TPOT, {workload}"
@@ -189,7 +191,7 @@ class _Evaluation:
         return msgspec.json.decode(data, type=TpotBounds)
 
     async def _load_or_run(
-        self, name: str, what: str, prepared: Prepared, function: Callable[..., object], *arguments: object
+        self, name: str, what: str, prepared: Preparation, function: Callable[..., object], *arguments: object
     ) -> bytes:
         """Return a function's result as JSON. A resumed evaluation loads it and doesn't call the function again.
 
