@@ -20,7 +20,7 @@ from simulator.workloads import WORKLOADS
 from simulator.workloads.workload import Workload
 
 # Ends of the ranges of requests, in the order of their arrival.
-ENDS: Final = (50, 100, 200, 500, 1000)
+ENDS: Final = (50, 100, 200, 500, 1000, 2000)
 # Requests that round-robin has placed when a policy starts, by the name of the pool. The answers of the longest last
 # as long as all of these take to arrive.
 POOLS: Final[Mapping[str, int]] = {"empty": 0, "serving": 2_000}

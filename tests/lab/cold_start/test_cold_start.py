@@ -30,11 +30,11 @@ def test_all_starts_get_the_same_requests() -> None:
 def test_the_tables_have_errors_and_gains() -> None:
     results = [
         StartResult(
-            "empty", "no models", seed, 120, 1.0, [None, None, 30.0, 20.0, 10.0], [None] * 5, [0.75] * 5, [0.5] * 5
+            "empty", "no models", seed, 120, 1.0, [None, None, 30.0, 20.0, 10.0, 9.0], [None] * 6, [0.75] * 6, [0.5] * 6
         )
         for seed in range(2)
     ]
     text = page("poisson", results)
-    assert "| no models | TTFT | 120 | - | - | 30.0 | 20.0 | 10.0 |" in text
+    assert "| no models | TTFT | 120 | - | - | 30.0 | 20.0 | 10.0 | 9.0 |" in text
     assert "| no models | 25.0 [25.0, 25.0] |" in text
     assert figures("poisson", results)["cold_start_gain_points.poisson.empty.no_models.50"] == pytest.approx(25.0)
