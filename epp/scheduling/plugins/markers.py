@@ -46,7 +46,7 @@ class MetricsDataSource(Marker, frozen=True):
         "port": "set the flag --model-server-metrics-port instead, and leave this out",
         "insecureSkipVerify": "set the flag --model-server-metrics-https-insecure-skip-verify instead",
         "interval": "set the flag --refresh-metrics-interval instead, and leave this out",
-        "caCertPath": "scraping can't verify certificates by a given CA",
+        "caCertPath": "set the flag --model-server-metrics-ca-file instead, and leave this out",
         "clientCertPath": "scraping uses no client certificate",
         "clientKeyPath": "scraping uses no client certificate",
     }
