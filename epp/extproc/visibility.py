@@ -7,6 +7,7 @@ import msgspec
 
 from epp.request.routed import RoutedRequest
 
+_PREDICTED = {"ttft": "x-headroom-predicted-ttft-ms", "tpot": "x-headroom-predicted-tpot-ms"}
 _USAGE = b'"usage"'
 _DATA = b"data:"
 
@@ -42,8 +43,8 @@ class Visibility:
         }
         timings = [f'epp;desc="decision";dur={record.decision_ms:.3f}']
         if record.predicted:
-            for name, value in zip(("ttft", "tpot"), record.predicted, strict=True):
-                headers[f"x-headroom-predicted-{name}-ms"] = f"{value:.3f}"
+            for (name, header), value in zip(_PREDICTED.items(), record.predicted, strict=True):
+                headers[header] = f"{value:.3f}"
                 timings.append(f'{name};desc="predicted";dur={value:.3f}')
         return {**headers, "server-timing": ", ".join(timings)}
 

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from epp.exceptions import BadRequestError, NoEndpointError, ShedError
-from tests.epp.process import picker_process
 from tests.helm.release import CHART, Object, Release, render
-from tests.live import call
-from tests.predictor.models import running_predictor
-from tests.trainer.process import started
+from tests.metrics_pages import metrics_pages
 
 SIDECARS = {"sidecars.trainingServer.enabled": True, "sidecars.predictionServers.enabled": True}
 RULE = {"monitoring.prometheusRule.enabled": True}
@@ -21,15 +17,6 @@ ELECTION = {"inferenceExtension.enableLeaderElection": True}
 # A metric's name stands before its labels in braces. A function's name stands before a parenthesis.
 _METRIC = re.compile(r"\b([a-zA-Z_:][\w:]*)\{")
 _SAMPLE = re.compile(r"_(bucket|sum|count)$")
-# A kubeconfig of an API server that does not answer.
-_KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "current-context": "away",
-    "contexts": [{"name": "away", "context": {"cluster": "away", "user": "nobody"}}],
-    "clusters": [{"name": "away", "cluster": {"server": "http://127.0.0.1:1"}}],
-    "users": [{"name": "nobody", "user": {}}],
-}
 
 
 def alerts(values: dict[str, Any]) -> dict[str, Object]:
@@ -63,21 +50,9 @@ def test_a_damaged_store_raises_an_alert_where_there_is_a_trainer() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("metrics_pages")
 def test_every_metric_in_alerts_and_panels_is_served(tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(_KUBECONFIG))
-    config = tmp_path / "plugins.yaml"
-    config.write_text(render().one("ConfigMap", "my-slo-pool-epp")["data"]["default-plugins.yaml"])
-    served: set[str] = set()
-    flags = ("--kubeconfig", str(kubeconfig), "--pool-name", "pool", "--config-file", str(config))
-    env = {"NAMESPACE": "inference"}
-    more = ("--ha-enable-leader-election", "--enable-latency-predictor")
-    with picker_process(tmp_path, *flags, *more, endpoints="", env=env) as picker:
-        served |= families(picker.metrics())
-    with started(tmp_path / "store") as trainer:
-        served |= families(call(f"{trainer.url}/metrics")[1])
-    with running_predictor(tmp_path / "store") as url:
-        served |= families(call(f"{url}/metrics")[1])
+    served = {name for page in metrics_pages(tmp_path).values() for name in families(page)}
     asked = asked_for()
     assert len(asked) > 30
     assert {name for name in asked if not {name, _SAMPLE.sub("", name)} & served} == set()
