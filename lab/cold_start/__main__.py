@@ -35,7 +35,9 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 )
 @click.option("--load", default=0.6, type=_POSITIVE, help="Load as a multiple of the workload's typical rate.")
 @click.option("--seeds", default=5, type=click.IntRange(1), help="Number of seeds for requests.")
-@click.option("--jobs", default=os.cpu_count() or 1, type=click.IntRange(1), help="Number of processes.")
+@click.option(
+    "--jobs", default=os.cpu_count() or 1, show_default="the cores", type=click.IntRange(1), help="Number of processes."
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
 def main(
     workloads: Sequence[str], pools: Sequence[str], load: float, seeds: int, jobs: int, json_file: Path | None

@@ -63,7 +63,11 @@ _LOADS = (0.7, COMMON, 1.4)
     help="Smallest number of requests in a run. Runs at low rates are prolonged to reach it.",
 )
 @click.option(
-    "--jobs", default=min(2, os.cpu_count() or 1), type=click.IntRange(1), help="Number of processes that make runs."
+    "--jobs",
+    default=min(2, os.cpu_count() or 1),
+    show_default="two, or one on a single core",
+    type=click.IntRange(1),
+    help="Number of processes that make runs.",
 )
 @click.option(
     "--quick",

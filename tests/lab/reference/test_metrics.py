@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.metrics_reference import families, reference
+from lab.reference.metrics import families, reference
 from tests.metrics_pages import metrics_pages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reference-metrics.md"
 
 

@@ -1,0 +1,24 @@
+"""The references in the documentation say what commands and chart have now."""
+
+import pytest
+
+from lab.reference.__main__ import DOCS, PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_reference_is_up_to_date(name: str) -> None:
+    assert (DOCS / name).read_text() == PAGES[name](), "python -m lab.reference writes it"
+
+
+def test_values_without_a_default_are_listed() -> None:
+    page = PAGES["reference-values.md"]()
+    _, _, more = page.partition("\n## Values without a default\n")
+    assert "- `inferencePool.create`\n" in more
+    assert "replicas" not in more
+
+
+def test_commands_within_commands_have_their_flags() -> None:
+    page = PAGES["reference-commands.md"]()
+    assert "\n## headroom up\n" in page
+    assert "\n## headroom store keygen\n" in page
+    assert "| `--server-ca-file` |" in page
