@@ -51,6 +51,7 @@ from epp.request.tokens import TokenEstimator, Tokenizer
 from epp.request.try_timeout import TryTimeout
 from epp.scheduling.configuration.config import DEFAULT_CONFIG, load_scheduler
 from epp.scheduling.configuration.warnings import find_warnings
+from epp.scheduling.plugin import Admitter, plugin_types
 from epp.scheduling.plugins.profiles import SloAwareProfileHandler
 from epp.scheduling.scheduler import Scheduler
 from epp.trust import Trust
@@ -106,7 +107,7 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
     if place and place.is_first:
         background += share_with_workers(endpoints, pool, place.folder)
     objectives = endpoints.source.objectives
-    metrics, decisions = Metrics(), DecisionLog(config.debug_decisions)
+    metrics, decisions = Metrics(_shedding()), DecisionLog(config.debug_decisions)
     trust = _trust(config, background)
     latency, training = await _prediction(config, trust, closing)
     slowdowns = pool.slowdowns if latency else None
@@ -170,6 +171,11 @@ async def assemble(config: Config, place: Place | None, closing: AsyncExitStack)
         count_flood=lambda kind: metrics.floods.labels(kind).inc(),
         background=background,
     )
+
+
+def _shedding() -> list[str]:
+    """Return the types of the plugins that may shed requests."""
+    return sorted({one.type_name for one in plugin_types().values() if issubclass(one, Admitter)})
 
 
 def _scheduling(config: Config) -> tuple[Scheduler, ReloadedFile[Scheduler] | None]:

@@ -50,6 +50,10 @@ class ShedError(RequestError):
         super().__init__(429, "InferencePoolResourceExhausted", message, headers)
 
 
+# The codes of all refusals.
+CODES = tuple(error.code for error in (BadRequestError(""), TooLargeError(""), NoEndpointError(), ShedError("", None)))
+
+
 class PredictionUnavailableError(Exception):
     """No prediction arrived in time. The text says why."""
 

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from epp.exceptions import CODES
 from epp.model_metrics import BYTE_BUCKETS, DECISION_BUCKETS_S, ModelTable
 
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -14,9 +15,9 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Metrics:
-    """Every metric of the process, in a registry of its own."""
+    """Every metric of the process, in a registry of its own. `shedding` are the types of plugins that may shed."""
 
-    def __init__(self) -> None:
+    def __init__(self, shedding: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self.models = ModelTable(self.registry)
         # All but the models' metrics.
@@ -57,6 +58,11 @@ class Metrics:
         self.shed = self._counter(
             "headroom_epp_shed_requests_total", "Requests shed for lack of room, by admission plugin", ("plugin",)
         )
+        # A series that begins with its first event shows no increase, so an alert would miss the event.
+        for code in CODES:
+            self.refusals.labels(code)
+        for plugin_type in shedding:
+            self.shed.labels(plugin_type)
         self.floods = self._counter(
             "headroom_epp_http2_floods_total", "Connections closed because of a flood of frames, by its kind", ("kind",)
         )

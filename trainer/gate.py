@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -26,9 +27,13 @@ RISING_TOLERANCE = 0.05
 Predict = Callable[[Sequence[str], Matrix], Matrix]
 
 
+# The tests by their names in metrics.
+TESTS: Final = ("parity", "falling", "worse", "jump")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's result; `failed` names the test that failed: parity, falling, worse or jump."""
+    """The gate's result; `failed` names the one of TESTS that failed."""
 
     passed: bool
     failed: str = ""

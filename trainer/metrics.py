@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from trainer.gate import TESTS
 from trainer.prefixes import RANGES, PrefixSummary
 from trainer.quarantine import QUARANTINE_REASONS
 from trainer.settings import FitSettings
@@ -17,6 +18,8 @@ from trainer.window import KV_BUCKETS, QUEUE_BUCKETS, Window
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _PREFIX = "headroom_trainer"
+# What can fail.
+_STAGES = ("read", "lead", "fit", "publish", "pass", "journal", "busy")
 
 # Number of samples by (queue, KV cache, prefix) bucket.
 Counts = Mapping[tuple[int, int, int], int]
@@ -83,6 +86,14 @@ class Metrics:
         self._scores = Gauge(
             f"{_PREFIX}_holdout", "Holdout scores of the newest fitted model", ("model", "score"), registry=registry
         )
+        # A series that begins with its first event shows no increase, so an alert would miss the event.
+        for stage in _STAGES:
+            self.failures.labels(stage)
+        for model in window.targets:
+            self.rollbacks.labels(model)
+            self.law_changes.labels(model)
+            for test in TESTS:
+                self.refusals.labels(model, test)
         self._window = _WindowCollector(window)
         self._last_passes = _PassCollector(list(window.targets), fit)
         for collector in (self._window, self._last_passes):
