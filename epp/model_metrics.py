@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.registry import CollectorRegistry
 
+from epp.llm_d_names import latency_names, normalised_names, violation_names
 from epp.model_series import Family, HistogramSeries, ValueSeries, counters, gauges, histograms
 from epp.request.names import LONGEST_NAME
 
@@ -112,7 +113,7 @@ class ModelTable:
     def pages(self) -> Iterator[str]:
         """Yield the families in Prometheus' text format, after dropping the models without requests for so long."""
         self._expire(self._clock())
-        for family in self._families.all:
+        for family in (*self._families.all, *self._families.renamed):
             yield family.page()
 
     def _has_room(self, now_s: float) -> bool:
@@ -207,6 +208,12 @@ class _Families:
             *self._tpot.all,
         )
         self.all = (self.requests, self.errors, self.running, *self._detailed)
+        self.renamed = (
+            *self._ttft.renamed,
+            *self._tpot.renamed,
+            *normalised_names(self._by_request[-1]),
+            *violation_names([("ttft", self._ttft.violations), ("tpot", self._tpot.violations)]),
+        )
 
     def model(self, key: tuple[str, str], details: tuple[str, str]) -> ModelMetrics:
         """Return the metrics of a model whose further series are those of `details`."""
@@ -274,6 +281,8 @@ class _LatencyFamilies:
             _ERROR_BUCKETS,
             _LABELS,
         )
+
+        self.renamed = latency_names(name, meaning, self.observed_s, self.predicted_s, self.prediction_duration_s)
 
     @property
     def all(self) -> tuple[Family[HistogramSeries] | Family[ValueSeries], ...]:

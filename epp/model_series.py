@@ -6,9 +6,9 @@ number is new on each page. The lines are those that prometheus_client would wri
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -44,6 +44,14 @@ class ValueSeries:
     def lines(self) -> str:
         return f"{self._text} {_number(self.value)}\n"
 
+    def texts(self, name: str, more: Mapping[str, str]) -> tuple[str, ...]:
+        """Return how the lines begin under another name, with more labels."""
+        return (_series(name, {**self._labels, **more}),)
+
+    def numbers(self) -> tuple[str, ...]:
+        """Return how the lines end."""
+        return (_number(self.value),)
+
 
 class HistogramSeries:
     """A histogram. `bounds` are the upper bounds of its buckets, without infinity."""
@@ -56,8 +64,7 @@ class HistogramSeries:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._name, self._labels = name, labels
-        buckets = (_series(f"{name}_bucket", {"le": le, **labels}) for le in self._limits())
-        self._texts = (*buckets, _series(f"{name}_count", labels), _series(f"{name}_sum", labels))
+        self._texts = self.texts(name, {})
 
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
@@ -71,9 +78,18 @@ class HistogramSeries:
         yield f"{self._name}_sum", self._labels, self._sum
 
     def lines(self) -> str:
+        return _lines(self._texts, self.numbers())
+
+    def texts(self, name: str, more: Mapping[str, str]) -> tuple[str, ...]:
+        """Return how the lines begin under another name, with more labels."""
+        labels = {**self._labels, **more}
+        buckets = (_series(f"{name}_bucket", {"le": le, **labels}) for le in self._limits())
+        return (*buckets, _series(f"{name}_count", labels), _series(f"{name}_sum", labels))
+
+    def numbers(self) -> tuple[str, ...]:
+        """Return how the lines end."""
         counts = list(accumulate(self._counts))
-        numbers = (*map(_number, (*counts, counts[-1])), _number(self._sum))
-        return "".join(f"{text} {number}\n" for text, number in zip(self._texts, numbers, strict=True))
+        return (*map(_number, (*counts, counts[-1])), _number(self._sum))
 
     def _limits(self) -> Iterator[str]:
         return map(floatToGoString, (*self._bounds, float("inf")))
@@ -128,7 +144,29 @@ class Family(Collector, Generic[S]):
         return text + self._head(f"{self._name}_created", "gauge") + "".join(self._created_lines.values())
 
     def _head(self, name: str, kind: str) -> str:
-        return f"# HELP {name} {self._description}\n# TYPE {name} {kind}\n"
+        return _head(name, kind, self._description)
+
+
+class Renamed:
+    """Families under another name, each with labels of its own that are always the same. They share the series."""
+
+    def __init__(self, name: str, kind: str, description: str, parts: Sequence[tuple[Family[Any], Mapping[str, str]]]):
+        self._head = _head(name, kind, description)
+        self._name = name
+        self._parts = parts
+        self._texts: list[dict[LabelValues, tuple[str, ...]]] = [{} for _ in parts]
+
+    def page(self) -> str:
+        """Return the families in Prometheus' text format."""
+        pieces = [self._head]
+        for (family, more), texts in zip(self._parts, self._texts, strict=True):
+            for gone in texts.keys() - family.series.keys():
+                del texts[gone]
+            for values, series in family.series.items():
+                if values not in texts:
+                    texts[values] = series.texts(self._name, more)
+                pieces.append(_lines(texts[values], series.numbers()))
+        return "".join(pieces)
 
 
 def counters(name: str, description: str, labels: Sequence[str]) -> Family[ValueSeries]:
@@ -141,6 +179,14 @@ def gauges(name: str, description: str, labels: Sequence[str]) -> Family[ValueSe
 
 def histograms(name: str, description: str, bounds: Sequence[float], labels: Sequence[str]) -> Family[HistogramSeries]:
     return Family(name, "histogram", description, labels, lambda values: HistogramSeries(name, values, bounds))
+
+
+def _head(name: str, kind: str, description: str) -> str:
+    return f"# HELP {name} {description}\n# TYPE {name} {kind}\n"
+
+
+def _lines(texts: Sequence[str], numbers: Sequence[str]) -> str:
+    return "".join([f"{text} {number}\n" for text, number in zip(texts, numbers, strict=True)])
 
 
 def _series(name: str, labels: dict[str, str]) -> str:

@@ -33,8 +33,8 @@ def test_a_page_stays_small_whatever_clients_call_their_models() -> None:
     for index in range(10_000):
         metrics.models.error(f"m{index % 2000}", f"m{index % 2000}", str(100 + index % 500))
     page = metrics.page()
-    assert len(page) < 3 << 20
-    assert page.count(b"\n") < 25_000
+    assert len(page) < 4 << 20
+    assert page.count(b"\n") < 40_000
     assert len(counts(metrics.models)) == MOST_MODELS
     assert len(counts(metrics.models, DURATIONS)) == MOST_DETAILED + 1
 
@@ -97,3 +97,53 @@ def samples(page: str) -> list[tuple[str, dict[str, str], float]]:
     found = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
     ages = [round(sample.value - time.time(), -2) if "_created" in sample.name else sample.value for sample in found]
     return [(sample.name, sample.labels, age) for sample, age in zip(found, ages, strict=True)]
+
+
+def test_latencies_have_llm_ds_names_as_well() -> None:
+    table = ModelTable(CollectorRegistry())
+    metrics = table.model("in", "out")
+    for number, latency in enumerate((metrics.ttft, metrics.tpot), start=1):
+        latency.observed_s.observe(0.1 * number)
+        latency.predicted_s.observe(0.2 * number)
+        latency.prediction_duration_s.observe(0.003)
+        latency.violations.inc(number)
+    metrics.normalised_tpot_s.observe(0.02)
+    told = {
+        (sample.name, sample.labels.get("type")): (sample.value, sample.labels)
+        for family in text_string_to_metric_families("".join(table.pages()))
+        for sample in family.samples
+    }
+    model = {"model_name": "in", "target_model_name": "out"}
+    by = {"plugin_name": "predicted-latency-producer", "plugin_type": "predicted-latency-producer"}
+    histograms_told = (
+        ("llm_d_epp_request_ttft_seconds", 0.1, model),
+        ("llm_d_epp_request_streaming_tpot_seconds", 0.2, model),
+        ("llm_d_epp_request_ntpot_seconds", 0.02, model),
+        ("llm_d_epp_request_predicted_ttft_seconds", 0.2, model | by),
+        ("llm_d_epp_request_predicted_tpot_seconds", 0.4, model | by),
+        ("llm_d_epp_request_ttft_prediction_duration_seconds", 0.003, model | by),
+        ("inference_objective_request_ttft_seconds", 0.1, model),
+        ("inference_objective_request_predicted_ttft_seconds", 0.2, model),
+        ("inference_objective_request_predicted_tpot_seconds", 0.4, model),
+        ("inference_objective_normalized_time_per_output_token_seconds", 0.02, model),
+    )
+    expected = {(f"{name}_sum", None): (total, labels) for name, total, labels in histograms_told} | {
+        (f"{name}_count", None): (1, labels) for name, _, labels in histograms_told
+    }
+    assert {key: told[key] for key in expected} == expected
+    violations = {key: value for key, value in told.items() if "slo_violation_total" in key[0] and key[1]}
+    assert violations == {
+        ("llm_d_epp_request_slo_violation_total", "ttft"): (1, model | by | {"type": "ttft"}),
+        ("llm_d_epp_request_slo_violation_total", "tpot"): (2, model | by | {"type": "tpot"}),
+        ("inference_objective_request_slo_violation_total", "ttft"): (1, model | {"type": "ttft"}),
+        ("inference_objective_request_slo_violation_total", "tpot"): (2, model | {"type": "tpot"}),
+    }
+
+
+def test_names_of_models_that_are_gone_go_from_llm_ds_names_too() -> None:
+    clock = Clock()
+    table = ModelTable(CollectorRegistry(), clock)
+    use(table, "old")
+    assert counts(table, "llm_d_epp_request_ntpot_seconds_count") == {"old": 0}
+    clock.now_s += EXPIRY_S + 1
+    assert not counts(table, "llm_d_epp_request_ntpot_seconds_count")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lab.loop.stack import MODEL
 from tests.helm.release import CHART
 from tests.monitoring.conftest import Loop
 from tests.monitoring.prometheus import NAMESPACE, Prometheus
@@ -22,8 +23,21 @@ def queries() -> list[str]:
     return found
 
 
-async def test_every_query_of_the_dashboard_returns_data(loop: Loop, watcher: Prometheus) -> None:
-    waiting = set(queries())
+# As llm-d's guides of autoscaling by objectives ask: predicted and observed latencies, and violations.
+GUIDES = [
+    'histogram_quantile(0.9, sum by (le) (rate(llm_d_epp_request_predicted_ttft_seconds_bucket{model_name="M"}[4s])))',
+    "sum(rate(llm_d_epp_request_predicted_tpot_seconds_sum[4s]))"
+    " / sum(rate(llm_d_epp_request_predicted_tpot_seconds_count[4s]))",
+    "sum(rate(llm_d_epp_request_ttft_seconds_sum[4s])) / sum(rate(llm_d_epp_request_ttft_seconds_count[4s]))",
+    "histogram_quantile(0.9, sum by (le) (rate(llm_d_epp_request_ntpot_seconds_bucket[4s])))",
+    "sum by (type) (rate(llm_d_epp_request_slo_violation_total[4s]))",
+    "histogram_quantile(0.9, sum by (le) (rate(inference_objective_request_predicted_ttft_seconds_bucket[4s])))",
+    "sum(rate(inference_objective_request_ttft_prediction_duration_seconds_count[4s]))",
+]
+
+
+async def test_every_query_of_the_dashboard_and_of_guides_returns_data(loop: Loop, watcher: Prometheus) -> None:
+    waiting = {*queries(), *(query.replace("M", MODEL) for query in GUIDES)}
     assert len(waiting) > 30
 
     def all_answered() -> bool:
