@@ -30,6 +30,16 @@ def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> 
         raise click.BadParameter(str(error)) from error
 
 
+def _importable(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """Check that spans can be made, before the server starts."""
+    if url:
+        try:
+            import simulator.tracing  # noqa: F401
+        except ImportError as error:
+            raise click.BadParameter(f"install Headroom with its extra tracing ({error})") from error
+    return url
+
+
 @click.command(context_settings=_SETTINGS)
 @click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on.")
 @click.option("--port", default=8100, type=click.IntRange(0, 65535), show_envvar=True, help="Port to listen on.")
@@ -69,6 +79,14 @@ def _hardware(context: click.Context, parameter: click.Parameter, name: str) -> 
     type=click.Choice(["fcfs", "priority"]),
     show_envvar=True,
     help="Order of waiting requests: by arrival, or by the requests' priority.",
+)
+@click.option(
+    "--otlp-traces-endpoint",
+    default="",
+    metavar="URL",
+    callback=_importable,
+    show_envvar=True,
+    help="Send a span of each request there, by OTLP over HTTP: http://HOST:4318/v1/traces. Empty: send none.",
 )
 def main(imitated: Hardware, **options: Any) -> None:
     """Serve answers like vLLM's, and take as long as a continuous-batching engine would.

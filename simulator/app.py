@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,6 +27,9 @@ from simulator.replica import Replica
 from simulator.sequence import Sequence
 from simulator.wire import ChatCompletion, Completion, decode
 
+if TYPE_CHECKING:
+    from simulator.tracing import Tracing
+
 MAX_BODY_BYTES = 16 << 20
 # nginx's status for a client that closed the connection. Nobody reads it.
 _CLIENT_CLOSED_REQUEST = 499
@@ -37,20 +40,23 @@ def create_app(config: Config) -> Starlette:
     engine = Engine(config.hardware)
     metrics = Metrics(engine, config.model)
     replica = Replica(engine, metrics, config.speed_factor)
+    tracing = _tracing(config)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         task = asyncio.create_task(replica.run())
         yield
+        if tracing:
+            await asyncio.to_thread(tracing.close)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
     async def chat(request: Request) -> Response:
-        return await _complete(config, replica, request, ChatCompletion)
+        return await _complete(config, replica, tracing, request, ChatCompletion)
 
     async def completions(request: Request) -> Response:
-        return await _complete(config, replica, request, Completion)
+        return await _complete(config, replica, tracing, request, Completion)
 
     async def models(request: Request) -> Response:
         card = {
@@ -77,7 +83,18 @@ def create_app(config: Config) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _refuse})
 
 
-async def _complete(config: Config, replica: Replica, request: Request, kind: type[Completion]) -> Response:
+def _tracing(config: Config) -> "Tracing | None":
+    if not config.otlp_traces_endpoint:
+        return None
+    # Its packages belong to an extra of their own.
+    from simulator.tracing import Tracing
+
+    return Tracing(config.otlp_traces_endpoint, config.name)
+
+
+async def _complete(
+    config: Config, replica: Replica, tracing: "Tracing | None", request: Request, kind: type[Completion]
+) -> Response:
     try:
         asked = decode(await _body(request), kind)
         sequence = _sequence(asked, config.hardware, replica.engine)
@@ -88,10 +105,13 @@ async def _complete(config: Config, replica: Replica, request: Request, kind: ty
     request_id = request.headers.get("x-request-id") or str(uuid.uuid4())
     headers = {"x-request-id": request_id, "x-inference-pod": config.name, "x-inference-port": str(config.port)}
     frame = Frame(request_id, asked.model, isinstance(asked, ChatCompletion), int(time.time()))
+    generating = replica.generate(sequence)
+    if tracing:
+        generating = tracing.follow(generating, sequence, request.headers)
     if asked.stream:
-        return EventStream(_events(replica, sequence, frame, asked.include_usage), headers)
+        return EventStream(_events(generating, sequence, frame, asked.include_usage), headers)
     try:
-        if not await while_connected(request.receive, _drain(replica, sequence)):
+        if not await while_connected(request.receive, _drain(generating)):
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
     except asyncio.CancelledError:
         return _error(503, "the server is stopping")
@@ -121,10 +141,10 @@ def _sequence(asked: Completion, hardware: Hardware, engine: Engine) -> Sequence
 
 
 async def _events(
-    replica: Replica, sequence: Sequence, frame: Frame, include_usage: bool
+    generating: AsyncGenerator[bool, None], sequence: Sequence, frame: Frame, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     first, token = frame.role_chunk(), frame.token_chunk()
-    async with aclosing(replica.generate(sequence)) as generating:
+    async with aclosing(generating):
         async for last in generating:
             yield first + (frame.token_chunk(last=True) if last else token)
             first = b""
@@ -133,8 +153,8 @@ async def _events(
     yield DONE
 
 
-async def _drain(replica: Replica, sequence: Sequence) -> None:
-    async with aclosing(replica.generate(sequence)) as generating:
+async def _drain(generating: AsyncGenerator[bool, None]) -> None:
+    async with aclosing(generating):
         async for _ in generating:
             pass
 

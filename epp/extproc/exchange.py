@@ -63,6 +63,7 @@ class Exchange:
         "_response_mode",
         "_routed",
         "_subset",
+        "_traceparent",
         "_try_timeout",
         "_visibility",
         "_waited_s",
@@ -86,6 +87,7 @@ class Exchange:
         self._heeds_subset = heeds_subset
         self._arrived_s = director.clock()
         self._headers: dict[str, str] = {}
+        self._traceparent = ""
         self._subset: frozenset[str] | None = None
         self._body: list[Piece] = []
         self._body_bytes = 0
@@ -98,6 +100,11 @@ class Exchange:
         self._later: Callable[[], None] | None = None
         self._request_mode: int = BodyMode.FULL_DUPLEX_STREAMED
         self._response_mode: int = BodyMode.FULL_DUPLEX_STREAMED
+
+    def begin_within(self, traceparent: str) -> None:
+        """Continue the gateway's own span, which the call's metadata name, and not the span of the client."""
+        if self._director.tracing:
+            self._traceparent = traceparent
 
     def receive(self, data: Message, waited_s: float = 0.0) -> Answers | Awaitable[Answers]:
         """Return the answers to one message, at once or when the endpoint is known.
@@ -168,6 +175,8 @@ class Exchange:
     def _request_headers(self, message: ProcessingRequest) -> Answers | Awaitable[Answers]:
         self._give_up_if_late()
         self._headers = messages.headers_of(message.request_headers)
+        if self._traceparent:
+            self._headers[request_headers.TRACEPARENT] = self._traceparent
         self._subset = messages.subset_of(message) if self._heeds_subset else None
         if message.request_headers.end_of_stream or self._request_mode in (BodyMode.NONE, BodyMode.STREAMED):
             return self._pick(_NO_BODY, self._picked_in_headers)

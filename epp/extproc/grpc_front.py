@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ class _AllClients:
 
 
 _ALL_CLIENTS = _AllClients()
+# The traceparent of the present call's metadata. Methods get only the messages of a call.
+_TRACEPARENT = ContextVar("traceparent", default="")
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no types
@@ -86,6 +89,8 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio has no t
 def _exchanging(new_exchange: Callable[[RpcClient], StreamHandler], client: RpcClient) -> Method:
     async def exchanged(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         exchange = new_exchange(client)
+        if traceparent := _TRACEPARENT.get():
+            exchange.begin_within(traceparent)
         try:
             async for message in requests:
                 answers = exchange.receive(message)
@@ -105,6 +110,7 @@ def _handler(
         if task := asyncio.current_task():
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+        _TRACEPARENT.set(next((value for name, value in context.invocation_metadata() if name == "traceparent"), ""))
         try:
             async with aclosing(method(requests)) as answers:
                 async for answer in answers:

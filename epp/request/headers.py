@@ -9,6 +9,8 @@ TTFT = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 TPOT = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
 PREDICTION = "x-prediction-based-scheduling"
 REQUEST_ID = "x-request-id"
+# W3C Trace Context.
+TRACEPARENT = "traceparent"
 OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")

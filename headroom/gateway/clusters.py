@@ -165,6 +165,11 @@ def balanced_cluster(name: str, servers: Sequence[str]) -> Cluster:
     return cluster
 
 
+def http1_cluster(name: str, place: str) -> Cluster:
+    """Return the cluster of a server at `place` (host:port) that speaks HTTP/1.1 in clear."""
+    return _servers(name, [place])
+
+
 def _servers(name: str, places: Sequence[str]) -> Cluster:
     http1 = Http1ProtocolOptions(enable_trailers=True)
     return _cluster(name, places, HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=http1))

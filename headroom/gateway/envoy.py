@@ -63,6 +63,7 @@ from envoy_data_plane.google.protobuf import Any
 from headroom.gateway import clusters
 from headroom.gateway.client_port import ClientPort, key_filters, refusals, replies, transport_socket
 from headroom.gateway.server_tls import ServerTls, secure
+from headroom.gateway.tracing import Collector, collector_cluster, tracing
 
 FailureMode = Literal["open", "closed"]
 
@@ -104,6 +105,7 @@ def bootstrap(
     clients: ClientPort = _CLIENTS,
     listener: Path | None = None,
     server_tls: ServerTls | None = None,
+    collector: Collector | None = None,
 ) -> str:
     """Return Envoy's configuration as JSON. Envoy sends each request to the server that the picker names.
 
@@ -118,6 +120,7 @@ def bootstrap(
     - `clients`: what is asked of clients at `port`, and how much they may ask for.
     - `server_tls`: how Envoy speaks TLS with the servers, if it does. `servers` is a path then.
     - `listener`: the path of a file with the text of `discovered_listener`, which replaces `port` and `clients`.
+    - `collector`: where Envoy sends the spans of traces, if anywhere.
     """
     processor = _ext_proc(full_duplex, failure_mode, timedelta(seconds=message_timeout_s))
     pool = clusters.pool(servers)
@@ -127,32 +130,44 @@ def bootstrap(
     if bypass:
         listed = [] if isinstance(servers, Path) else servers
         upstreams += [clusters.balanced_cluster(name, listed) for name in clusters.BALANCING]
+    if collector:
+        upstreams.append(collector_cluster(collector))
     routes = _routes(bypass, clients, server_tls is not None)
     config = Bootstrap(
         # Envoy wants a name of its own before it reads other files.
         node=Node(id="headroom", cluster="headroom") if listener or isinstance(servers, Path) else None,
         admin=Admin(address=clusters.address("127.0.0.1", admin_port)),
         static_resources=BootstrapStaticResources(
-            listeners=[] if listener else [_listener(clients, port, processor, routes)], clusters=upstreams
+            listeners=[] if listener else [_listener(clients, port, processor, routes, collector)], clusters=upstreams
         ),
         dynamic_resources=BootstrapDynamicResources(lds_config=clusters.followed(listener)) if listener else None,
     )
     return config.to_json(indent=2)
 
 
-def discovered_listener(port: int, message_timeout_s: float, clients: ClientPort, *, is_tls: bool = False) -> str:
+def discovered_listener(
+    port: int,
+    message_timeout_s: float,
+    clients: ClientPort,
+    *,
+    is_tls: bool = False,
+    collector: Collector | None = None,
+) -> str:
     """Return the file of the listener for clients. When it is replaced, requests that have begun go on as they were.
 
     `is_tls` says that the servers are reached over TLS.
     """
     processor = _ext_proc(full_duplex=False, failure_mode="open", message_timeout=timedelta(seconds=message_timeout_s))
-    listener = _listener(clients, port, processor, _routes(False, clients, is_tls))
+    listener = _listener(clients, port, processor, _routes(False, clients, is_tls), collector)
     kind = "type.googleapis.com/envoy.config.listener.v3.Listener"
     return json.dumps({"resources": [{"@type": kind, **listener.to_dict()}]})
 
 
-def _listener(clients: ClientPort, port: int, processor: ExternalProcessor, routes: list[Route]) -> Listener:
+def _listener(
+    clients: ClientPort, port: int, processor: ExternalProcessor, routes: list[Route], collector: Collector | None
+) -> Listener:
     manager = _connection_manager(processor, routes, clients)
+    manager.tracing = tracing(collector) if collector else None
     network_filter = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))
     return Listener(
         name="inference",

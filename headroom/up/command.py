@@ -17,6 +17,7 @@ from epp.pool.addresses import join_address
 from epp.pool.endpoint_list import ListedEndpoint
 from epp.reload import ReloadedFile
 from epp.request.default_objectives import read_default_objectives
+from headroom.gateway.tracing import Collector, collector
 from headroom.processes.running import exit_status
 from headroom.processes.supervisor import Supervisor
 from headroom.servers.access import CA_FLAG, INSECURE_FLAG, KEY_FLAG, ServerAccess
@@ -76,6 +77,11 @@ _CORES_A_PREDICTOR, _MOST_PREDICTORS = 4, 3
 @click.option(
     "--predictors", type=click.IntRange(1, 64), help="Prediction servers. Default: one for four cores, at most three."
 )
+@click.option(
+    "--tracing",
+    is_flag=True,
+    help="Send traces by OTLP over HTTP, from Envoy and the picker, to the collector of OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
 @click.option("--shadow", is_flag=True, help="Route nothing by prediction; headroom report says what it would gain.")
 @click.option("--embedded", is_flag=True, help="Predict in the picker's own process, without prediction servers.")
 def up(
@@ -98,6 +104,7 @@ def up(
     timeout: float,
     state: Path | None,
     predictors: int | None,
+    tracing: bool,
     shadow: bool,
     embedded: bool,
 ) -> None:
@@ -145,10 +152,18 @@ def up(
         page_port=page_port,
         predictors=0 if embedded else predictors or _room_for_predictors(),
         is_shadow=shadow,
+        collector=_collector() if tracing else None,
         objectives=objectives.absolute() if objectives else write_objectives(folder, ttft_ms, tpot_ms),
     )
     console = Console(stderr=True)
     sys.exit(asyncio.run(exit_status(_run(settings, console), console)))
+
+
+def _collector() -> Collector:
+    try:
+        return collector(os.environ)
+    except ValueError as error:
+        raise click.UsageError(f"--tracing: {error}") from error
 
 
 async def _run(settings: Settings, console: Console) -> None:

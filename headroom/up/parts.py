@@ -13,6 +13,7 @@ from headroom.files import replace_file
 from headroom.gateway import clusters, envoy
 from headroom.gateway.client_port import ClientPort
 from headroom.gateway.server_tls import ServerTls, TrustFiles
+from headroom.gateway.tracing import Collector
 from headroom.processes.ports import free_ports
 from headroom.processes.python_part import python_part
 from headroom.processes.supervisor import Part
@@ -37,7 +38,7 @@ class Settings:
     With `is_tls`, the servers are reached over TLS. `servers` says how they are verified, and which key they ask for.
     `state` keeps models, samples, logs and configuration. `listed` is the file that lists the servers, if it is the
     user's own: picker and Envoy follow its changes. `objectives` is a file for the picker, which follows it too. With
-    `is_shadow`, no request is routed by prediction.
+    `is_shadow`, no request is routed by prediction. Spans of traces go to `collector`, if there is one.
     """
 
     pool: Sequence[ListedEndpoint]
@@ -51,6 +52,7 @@ class Settings:
     predictors: int
     objectives: Path
     is_shadow: bool
+    collector: Collector | None
 
     @property
     def outcomes(self) -> Path:
@@ -109,6 +111,7 @@ def _picker(settings: Settings, ports: Sequence[int], training_url: str, urls: S
     flags += ["--prediction-timeout", _PREDICTION_TIMEOUT, "--shutdown-delay", "0s"]
     flags += ["--default-objectives-file", settings.objectives, "--outcome-journal", settings.outcomes]
     flags += ["--live-page", *(["--shadow"] if settings.is_shadow else [])]
+    flags += ["--tracing"] if settings.collector else []
     flags += ["--degrade-after", envoy.degrade_after(_MESSAGE_TIMEOUT_S)]
     if {place.labels.get(ENGINE_LABELS[0]) for place in settings.pool} == {_PAGE_ELSEWHERE}:
         flags += ["--model-server-metrics-path", METRICS_PATHS[1]]
@@ -155,7 +158,9 @@ def _trust_files(settings: Settings) -> TrustFiles | None:
 def write_listener(settings: Settings, clients: ClientPort) -> Path:
     """Replace the file by which Envoy knows what to ask of clients, and return its path."""
     file = settings.state / "envoy-listener.json"
-    text = envoy.discovered_listener(settings.port, _MESSAGE_TIMEOUT_S, clients, is_tls=settings.is_tls)
+    text = envoy.discovered_listener(
+        settings.port, _MESSAGE_TIMEOUT_S, clients, is_tls=settings.is_tls, collector=settings.collector
+    )
     replace_file(file, text, is_secret=True)
     return file
 
@@ -170,6 +175,7 @@ def _envoy(settings: Settings, picker_port: int, admin_port: int) -> Part:
             servers=write_discovered(settings, settings.pool),
             listener=write_listener(settings, settings.clients.read()),
             server_tls=ServerTls(_trust_files(settings)) if settings.is_tls else None,
+            collector=settings.collector,
         )
     )
     ports = [settings.port, admin_port]

@@ -34,6 +34,8 @@ def new_stream(
     if new_exchange := services.exchanges.get(headers.path):
         try:
             exchange = new_exchange(connection)
+            if headers.traceparent:
+                exchange.begin_within(headers.traceparent)
         except Exception:
             logger.exception("can't create an exchange")
             return RefusedStream(connection, stream_id, trailers_only(StatusCode.INTERNAL, FAILED))

@@ -46,6 +46,7 @@ class HeaderBlock:
     content_type: str = ""
     content_length: int = -1
     timeout_s: float | None = None
+    traceparent: str = ""
     fault: str = ""
     trailers_fault: str = ""
 
@@ -108,6 +109,7 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> HeaderBlock:
         content_type=regular.get("content-type", ""),
         content_length=int(length) if length.isascii() and length.isdigit() and len(length) < 19 else -1,
         timeout_s=_seconds(regular["grpc-timeout"]) if "grpc-timeout" in regular else None,
+        traceparent=regular.get("traceparent", ""),
         fault=field_fault or pseudo_fault,
         trailers_fault=field_fault or ("trailers with a pseudo-header" if pseudo else ""),
     )

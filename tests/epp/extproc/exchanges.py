@@ -21,6 +21,7 @@ class Book:
     uncopied: int = 0
     received: list[bytes] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
     # Messages that begin with `wait` are answered once this is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -38,6 +39,9 @@ class Echo:
         # Any message that isn't empty counts as the request's headers.
         self.has_request = False
         self.held_bytes = 0
+
+    def begin_within(self, traceparent: str) -> None:
+        self._book.traceparents.append(traceparent)
 
     def receive(self, message: Message, waited_s: float = 0.0) -> list[bytes] | Awaitable[list[bytes]]:
         self._book.uncopied += isinstance(message, memoryview)

@@ -79,6 +79,15 @@ async def test_messages_are_answered_in_their_order(settings: FrontSettings) -> 
         await until(lambda: book.closed == 1)
 
 
+async def test_the_gateways_span_is_told_to_the_exchange(settings: FrontSettings) -> None:
+    book = Book()
+    async with served(settings, book) as (_, _, channel):
+        for metadata in (None, (("traceparent", "00-1-2-01"),)):
+            call = channel.stream_stream(PATH)(iter([b"a"]), metadata=metadata)
+            assert [answer async for answer in call] == [b"a"]
+    assert book.traceparents == ["00-1-2-01"]
+
+
 async def test_a_stream_without_messages_ends_well(settings: FrontSettings) -> None:
     async with served(settings) as (_, _, channel):
         answers, status, _ = await ask(channel)

@@ -14,7 +14,9 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
-async def collected(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> tuple[list[Span], str]:
+async def collected(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], gateways_span: str = ""
+) -> tuple[list[Span], str]:
     """Return the spans that a collector gets for one observed request, and the traceparent for the model server."""
     received = asyncio.Queue[bytes]()
 
@@ -31,6 +33,8 @@ async def collected(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) ->
     director = build_director(latency=FixedPredictions([(100, 10), (100, 10)]))
     director.tracing = Tracing()
     gateway = Gateway(director)
+    if gateways_span:
+        gateway.exchange.begin_within(gateways_span)
     await gateway.request_headers(**SLO_HEADERS, **headers)
     (picked,) = await gateway.request_body(CHAT)
     await gateway.response_headers()
@@ -55,6 +59,13 @@ async def test_a_request_is_a_span_in_the_clients_trace(monkeypatch: pytest.Monk
     assert attributes["llm.ttft_ms"].double_value > 0
     assert attributes["headroom.slo_ttft_ms"].double_value == 500
     assert request.start_time_unix_nano <= decision.end_time_unix_nano <= request.end_time_unix_nano
+
+
+async def test_the_span_of_the_gateways_call_comes_before_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    spans, _ = await collected(monkeypatch, headers, gateways_span=f"00-{TRACE}-00000000000000aa-01")
+    (request,) = [span for span in spans if span.name == "gateway.request"]
+    assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, "00000000000000aa")
 
 
 async def test_a_request_without_a_trace_begins_one(monkeypatch: pytest.MonkeyPatch) -> None:
