@@ -81,3 +81,19 @@ def test_flags_and_variables_without_effect_are_listed() -> None:
     assert text
     named = set(re.findall(r"`([^`]+)`", text[1]))
     assert named == flags | set(UNUSED)
+
+
+def read_variables(file: Path) -> set[str]:
+    """Return the names of variables that a module reads by `environ.get("X")` or `environ["X"]`."""
+    text = file.read_text()
+    return set(re.findall(r"""\benviron(?:\.get\(|\[)\s*"([A-Z][A-Z0-9_]+)\"""", text))
+
+
+def test_every_variable_is_documented() -> None:
+    folders = ("epp", "trainer", "predictor", "serving", "model_store", "headroom")
+    read = {name for folder in folders for file in (ROOT / folder).rglob("*.py") for name in read_variables(file)}
+    told = "\n".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    # Kubernetes sets these in every pod.
+    known = {"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
+    assert len(read) > 5
+    assert {name for name in read - known if not re.search(rf"\b{name}\b", told)} == set()
