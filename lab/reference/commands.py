@@ -7,15 +7,16 @@ import click
 
 from headroom.__main__ import main
 from lab.markdown import table
+from simulator.load.__main__ import main as load
 
 # configure.md has their flags, with the variables and the chart's keys.
 _ELSEWHERE = ("epp", "trainer", "predictor")
 _HEAD = """# All commands
 
-With this page you can look up what each command of `headroom` does, and its flags.
+With this page you can look up what each command does, its flags, and the variables that set them.
 
 [configure.md](configure.md#one-command-headroom) says what to install for each of them, and has the flags of
-`headroom epp`, `headroom trainer` and `headroom predictor`."""
+`headroom epp`, `headroom trainer` and `headroom predictor`. A flag wins over its variable."""
 
 
 def reference() -> str:
@@ -27,11 +28,13 @@ def reference() -> str:
             command = main.get_command(context, name)
             assert command, name
             sections += _sections(command, f"headroom {name}")
+    sections += _sections(load, "python -m simulator.load")
     return "\n\n".join(sections) + "\n"
 
 
 def _sections(command: click.Command, path: str) -> Iterator[str]:
-    arguments = [one.make_metavar(click.Context(command)) for one in command.params if isinstance(one, click.Argument)]
+    context = command.make_context(path, [], resilient_parsing=True)
+    arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
     yield f"## {path}"
     if arguments:
         yield f"    {path} {' '.join(arguments)}"
@@ -39,19 +42,27 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     if options:
         head = ("flag", "variable", "default", "meaning")
-        yield table(head, map(_row, options)).replace("---:|", "---|")
+        yield table(head, (_row(one, context) for one in options)).replace("---:|", "---|")
     if isinstance(command, click.Group):
-        context = click.Context(command, info_name=path)
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             assert inner, name
             yield from _sections(inner, f"{path} {name}")
 
 
-def _row(option: click.Option) -> tuple[str, str, str, str]:
-    variable = option.envvar if isinstance(option.envvar, str) else ""
+def _row(option: click.Option, context: click.Context) -> tuple[str, str, str, str]:
     flags = ", ".join(f"`{flag}`" for flag in sorted((*option.opts, *option.secondary_opts), key=len))
+    variable = _variable(option, context)
     return flags, f"`{variable}`" if variable else "", _default(option), _text(option.help or "").replace("|", "\\|")
+
+
+def _variable(option: click.Option, context: click.Context) -> str:
+    """Return the variable that sets the option: its own, or the one that the command's prefix gives it."""
+    if isinstance(option.envvar, str):
+        return option.envvar
+    if context.auto_envvar_prefix and option.allow_from_autoenv and option.name:
+        return f"{context.auto_envvar_prefix}_{option.name.upper()}"
+    return ""
 
 
 def _default(option: click.Option) -> str:
