@@ -1,6 +1,8 @@
 """docs/configure.md documents every flag of the three servers: variable, chart key, default and `--help` text."""
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import yaml
 
 from epp.environment import UNUSED
 from epp.options import WITHOUT_EFFECT
+from epp.scheduling.plugin import plugin_types
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configure.md").read_text()
+# Kubernetes sets the first two in every pod, and every system the third.
+WITHOUT_DOCUMENTATION = {"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "PATH"}
 
 
 def section(server: str) -> str:
@@ -84,16 +89,62 @@ def test_flags_and_variables_without_effect_are_listed() -> None:
 
 
 def read_variables(file: Path) -> set[str]:
-    """Return the names of variables that a module reads by `environ.get("X")` or `environ["X"]`."""
-    text = file.read_text()
-    return set(re.findall(r"""\benviron(?:\.get\(|\[)\s*"([A-Z][A-Z0-9_]+)\"""", text))
+    """Return the names of variables that a module reads from the environment, also by constants of the module."""
+    tree = ast.parse(file.read_text())
+    constants = {
+        name.id: value.value
+        for node in ast.walk(tree)
+        for name, value in assigned(node)
+        if isinstance(name, ast.Name) and isinstance(value, ast.Constant)
+    }
+    names = (constants.get(key.id) if isinstance(key, ast.Name) else key for key in map(read_key, ast.walk(tree)))
+    texts = (name.value if isinstance(name, ast.Constant) else name for name in names)
+    return {text for text in texts if isinstance(text, str)}
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    match node:
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+            yield from zip(names, values, strict=True)
+        case ast.Assign(targets=[name], value=value):
+            yield name, value
+        case ast.AnnAssign(target=name, value=ast.expr() as value):
+            yield name, value
+
+
+def read_key(node: ast.AST) -> ast.expr | None:
+    """Return what an expression asks the environment for, or None if it asks for nothing."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=place, attr="get" | "pop"), args=[key, *_]) if is_environment(place):
+            return key
+        case ast.Call(func=function, args=[key, *_]) if ast.unparse(function).endswith("getenv"):
+            return key
+        case ast.Subscript(value=place, slice=key, ctx=ast.Load()) if is_environment(place):
+            return key
+        case ast.Compare(left=key, comparators=[place]) if is_environment(place):
+            return key
+    return None
+
+
+def is_environment(place: ast.expr) -> bool:
+    return ast.unparse(place) in {"environ", "os.environ"}
 
 
 def test_every_variable_is_documented() -> None:
-    folders = ("epp", "trainer", "predictor", "serving", "model_store", "headroom")
+    folders = ("epp", "trainer", "predictor", "serving", "model_store", "headroom", "simulator", "lab")
     read = {name for folder in folders for file in (ROOT / folder).rglob("*.py") for name in read_variables(file)}
+    # The built-in plugins are known once the configuration's modules are imported.
+    import_module("epp.scheduling.configuration.config")
+    read |= {variable for kind in plugin_types().values() for variable in kind.environment}
     told = "\n".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
-    # Kubernetes sets these in every pod.
-    known = {"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
-    assert len(read) > 5
-    assert {name for name in read - known if not re.search(rf"\b{name}\b", told)} == set()
+    assert {"HEADROOM_PARENT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "SLO_STRATEGY"} <= read
+    assert {name for name in read - WITHOUT_DOCUMENTATION if not re.search(rf"\b{name}\b", told)} == set()
+
+
+def test_variables_are_found_in_code(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(
+        'A, B = "FIRST", "SECOND"\nC: Final = "THIRD"\n'
+        "os.environ.get(A), environ[B], C in os.environ, os.getenv('FOURTH')\nos.environ['WRITTEN'] = '1'\n"
+    )
+    assert read_variables(file) == {"FIRST", "SECOND", "THIRD", "FOURTH"}
