@@ -8,9 +8,10 @@ import yaml
 
 from tests.epp.process import picker_process
 from tests.helm.release import render
-from tests.live import call
+from tests.live import call, until
 from tests.predictor.models import running_predictor
 from tests.trainer.process import started
+from tests.trainer.test_trainer_app import entries
 
 # A kubeconfig of an API server that does not answer.
 _KUBECONFIG: Final = {
@@ -46,6 +47,11 @@ def _read(folder: Path) -> Mapping[str, str]:
         pages["The picker"] += picker.metrics()
     with started(folder / "store") as trainer:
         pages["The trainer"] = call(f"{trainer.url}/metrics")[1]
+    # Some metrics appear with the first linear model.
+    with started(folder / "linear", "--model-type", "bayesian_ridge") as trainer:
+        call(f"{trainer.url}/add_training_data_bulk", {"entries": entries(150)})
+        until(lambda: "ttft_intercept" in call(f"{trainer.url}/metrics")[1])
+        pages["The trainer"] += call(f"{trainer.url}/metrics")[1]
     with running_predictor(folder / "store") as url:
         pages["The predictor"] = call(f"{url}/metrics")[1]
     return pages

@@ -1,6 +1,7 @@
 """Builds the site of the documentation."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -12,10 +13,10 @@ from headroom.processes.exceptions import PartError
 ROOT = Path(__file__).parents[2]
 
 
-def build(pages: Path, out: Path, script: bytes) -> None:
+def build(pages: Path, out: Path, scripts: Mapping[str, bytes]) -> None:
     """Write the site of the pages to `out`. Raise PartError, with every broken link, for pages that are not right.
 
-    `script` draws the diagrams.
+    `scripts` are files for the site's static folder: the script that draws diagrams, and its licence.
     """
     complaints = io.StringIO()
     try:
@@ -36,4 +37,5 @@ def build(pages: Path, out: Path, script: bytes) -> None:
         raise PartError(f"{complaints.getvalue()}{error}") from error
     if complaints.getvalue():
         raise PartError(complaints.getvalue().rstrip())
-    (out / "_static" / "mermaid.tiny.js").write_bytes(script)
+    for name, content in scripts.items():
+        (out / "_static" / name).write_bytes(content)

@@ -14,13 +14,16 @@ from lab.environments import alone, cache_folder, tell
 # The bundle of https://mermaid.js.org for flowcharts and sequences, with its hash by npm's registry. Licence: MIT.
 _URL: Final = "https://registry.npmjs.org/@mermaid-js/tiny/-/tiny-12.0.0.tgz"
 _SHA512: Final = "ZW9YXy+3tSLPscBT+NnQO0K0qYH7BGES5nExl6Snoygey7xd2N0cO7Nq30N5k/u7gIeYoCrldyVy+VTCMWrNDQ=="
-_MEMBER: Final = "package/dist/mermaid.tiny.js"
+_MEMBERS: Final = {"mermaid.tiny.js": "package/dist/mermaid.tiny.js", "mermaid-LICENSE.txt": "package/LICENSE"}
 _LARGEST: Final = 4 << 20
 _PATIENCE_S: Final = 60.0
 
 
-def diagram_script() -> bytes:
-    """Return the script, from the cache folder if it has been downloaded before. Raise PartError."""
+def diagram_script() -> dict[str, bytes]:
+    """Return the script and its licence by file name, from the cache folder if they have been downloaded before.
+
+    Raise PartError if they can't be had.
+    """
     kept = cache_folder() / Path(_URL).name
     with alone("diagram-script"):
         archive = kept.read_bytes() if kept.is_file() else b""
@@ -28,9 +31,13 @@ def diagram_script() -> bytes:
             archive = _download()
             kept.write_bytes(archive)
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
-        script = members.extractfile(_MEMBER)
-        assert script, _MEMBER
-        return script.read()
+        return {name: _content(members, member) for name, member in _MEMBERS.items()}
+
+
+def _content(members: tarfile.TarFile, name: str) -> bytes:
+    file = members.extractfile(name)
+    assert file, name
+    return file.read()
 
 
 def _download() -> bytes:
