@@ -282,7 +282,7 @@ class _LatencyFamilies:
             _LABELS,
         )
 
-        self.renamed = latency_names(name, meaning, self.observed_s, self.predicted_s, self.prediction_duration_s)
+        self.renamed = latency_names(name, self.observed_s, self.predicted_s, self.prediction_duration_s)
 
     @property
     def all(self) -> tuple[Family[HistogramSeries] | Family[ValueSeries], ...]:

@@ -108,7 +108,8 @@ class Family(Collector, Generic[S]):
     def __init__(self, name: str, kind: str, description: str, labels: Sequence[str], new: NewSeries[S]) -> None:
         self.series: dict[LabelValues, S] = {}
         self._created_lines: dict[LabelValues, str] = {}
-        self._name, self._kind, self._description = name.removesuffix("_total"), kind, description
+        self.kind, self.description = kind, description
+        self._name = name.removesuffix("_total")
         self._labels = tuple(labels)
         self._new = new
 
@@ -127,31 +128,37 @@ class Family(Collector, Generic[S]):
         self._created_lines.pop(values, None)
 
     def collect(self) -> Iterable[Metric]:
-        metric = Metric(self._name, self._description, self._kind)
+        metric = Metric(self._name, self.description, self.kind)
         for values, series in self.series.items():
             for name, labels, value in series.samples():
                 metric.add_sample(name, labels, value)
-            if self._kind != "gauge":
+            if self.kind != "gauge":
                 metric.add_sample(f"{self._name}_created", dict(zip(self._labels, values, strict=True)), series.created)
         return [metric]
 
     def page(self) -> str:
         """Return the family in Prometheus' text format."""
-        name = f"{self._name}_total" if self._kind == "counter" else self._name
-        text = self._head(name, self._kind) + "".join([series.lines() for series in self.series.values()])
-        if self._kind == "gauge" or not self.series:
+        name = f"{self._name}_total" if self.kind == "counter" else self._name
+        text = self._head(name, self.kind) + "".join([series.lines() for series in self.series.values()])
+        if self.kind == "gauge" or not self.series:
             return text
         return text + self._head(f"{self._name}_created", "gauge") + "".join(self._created_lines.values())
 
     def _head(self, name: str, kind: str) -> str:
-        return _head(name, kind, self._description)
+        return _head(name, kind, self.description)
 
 
 class Renamed:
-    """Families under another name, each with labels of its own that are always the same. They share the series."""
+    """Families of one kind under another name, each with constant labels of its own. They share the series.
 
-    def __init__(self, name: str, kind: str, description: str, parts: Sequence[tuple[Family[Any], Mapping[str, str]]]):
-        self._head = _head(name, kind, description)
+    Without a description, that of the first family counts.
+    """
+
+    def __init__(
+        self, name: str, parts: Sequence[tuple[Family[Any], Mapping[str, str]]], description: str = ""
+    ) -> None:
+        first, _ = parts[0]
+        self._head = _head(name, first.kind, description or first.description)
         self._name = name
         self._parts = parts
         self._texts: list[dict[LabelValues, tuple[str, ...]]] = [{} for _ in parts]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table. The first column is left-aligned, all others are right-aligned."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, is_text: bool = False) -> str:
+    """Return a Markdown table. The first column is left-aligned; all others are right-aligned, unless `is_text`."""
     first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return "\n".join((first, f"|---|{'---:|' * (len(head) - 1)}", *others))
+    other_columns = ("---|" if is_text else "---:|") * (len(head) - 1)
+    return "\n".join((first, f"|---|{other_columns}", *others))
 
 
 def section_of(page: str, title: str) -> str:

@@ -42,7 +42,7 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     if options:
         head = ("flag", "variable", "default", "meaning")
-        yield table(head, (_row(one, context) for one in options)).replace("---:|", "---|")
+        yield table(head, (_row(one, context) for one in options), is_text=True)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)

@@ -14,10 +14,10 @@ _HEAD = """# All metrics
 
 With this page you can look up every metric that a server has, and what it counts.
 
-`/metrics` of each server shows them with their labels, in Prometheus' text format. The figure of a summary or histogram
-`x` is in `x_sum`, `x_count` and `x_bucket`. Metrics of the Python process (`process_`, `python_`) are left out. Which
-of them are worth a look stands in the pages of [the picker](epp.md#the-metrics-port), [the trainer](trainer.md#metrics)
-and [the predictor](predictor.md#metrics). [operate.md](operate.md#alerts) has the alerts.
+`/metrics` of each server shows them with their labels, in Prometheus' text format. A histogram `x` has the series
+`x_sum`, `x_count` and `x_bucket`. Metrics of the Python process (`process_`, `python_`) are left out. The pages of
+[the picker](epp.md#the-metrics-port), [the trainer](trainer.md#metrics) and [the predictor](predictor.md#metrics) say
+which metrics to watch. [operate.md](operate.md#alerts) has the alerts.
 """
 
 
@@ -43,5 +43,5 @@ def reference(pages: Mapping[str, str]) -> str:
     sections = [_HEAD.rstrip()]
     for server, page in pages.items():
         rows = [(f"`{one.name}`", one.kind, one.meaning) for one in families(page)]
-        sections += [f"## {server}", table(("metric", "type", "meaning"), rows).replace("---:|", "---|")]
+        sections += [f"## {server}", table(("metric", "type", "meaning"), rows, is_text=True)]
     return "\n\n".join(sections) + "\n"
