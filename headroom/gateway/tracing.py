@@ -44,9 +44,7 @@ def collector(environ: Mapping[str, str]) -> Collector:
     except ValueError as error:
         raise ValueError(f"{name}: {given!r} is no URL: {error}") from error
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError(
-            f"{name}: expected http://HOST:PORT, got {given!r}: a collector on this machine takes the spans"
-        )
+        raise ValueError(f"{name}: expected http://HOST:PORT, got {given!r}: Envoy sends spans without TLS")
     return Collector(parts.hostname, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
 
 

@@ -1,4 +1,4 @@
-"""Expected chances, put right by what came of them."""
+"""Calibrates the expected chances of meeting objectives by the observed answers."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from headroom.report.intervals import Floats
 # Chances are counted at these levels. The outermost are not 0 and 1, since nothing is that sure.
 LEVELS: Floats = np.linspace(0.0005, 0.9995, 1000)
 _LOGITS: Floats = logit(LEVELS)
-# Strength of the belief that chances are right. With so weak a one, tens of answers outweigh it.
+# Weight of the assumption that chances are right. Tens of answers outweigh so small a weight.
 _BELIEF = 0.1
 
 

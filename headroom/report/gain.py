@@ -59,10 +59,11 @@ def _estimates(shadows: Sequence[tuple[Row, Shadow]]) -> list[Estimate]:
     blocks = block_count(len(shadows))
     parts = np.array_split(np.arange(len(shadows)), blocks or 1)
     counts = np.stack([_counts([shadows[index] for index in part]) for part in parts])
-    whole = _shares(counts.sum(axis=0))
+    total = counts.sum(axis=0)
+    whole = _shares(total)
     if not blocks:
         return [Estimate(float(value), None) for value in whole]
-    without = np.stack([_shares(counts.sum(axis=0) - one) for one in counts])
+    without = np.stack([_shares(total - one) for one in counts])
     pseudo = blocks * whole - (blocks - 1) * without
     return [Estimate(float(whole[n]), half_width(pseudo[:, n].tolist())) for n in range(len(whole))]
 

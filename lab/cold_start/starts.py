@@ -112,9 +112,9 @@ def measure(trial: Trial, pool: str, start: str, models: Models | None, seed: in
     served = POOLS[pool]
     scenario = trial.scenario(seed, served + ENDS[-1])
     run = run_of(OURS, scenario, seed, Prepared(_WEIGHTS, models), SETTINGS)
-    flights = _flights(scenario, _begin_after(served, scenario, run, seed))
+    flights = _flights(scenario, _begin_after(served, scenario, run, seed))[served:]
     base = run_of(BASE, scenario, seed, Prepared(_WEIGHTS))
-    others = _flights(scenario, _begin_after(served, scenario, base, seed))
+    others = _flights(scenario, _begin_after(served, scenario, base, seed))[served:]
     first = min(run.predicted, default=None)
     begin_s = scenario.arrivals[served].arrival_s
     return StartResult(
@@ -123,17 +123,15 @@ def measure(trial: Trial, pool: str, start: str, models: Models | None, seed: in
         seed=seed,
         predicted_from=None if first is None else first - served + 1,
         predicted_from_s=None if first is None else scenario.arrivals[first].arrival_s - begin_s,
-        ttft_mdape=[_error(part, run.predicted, "ttft") for part in _ranges(flights[served:])],
-        tpot_mdape=[_error(part, run.predicted, "tpot") for part in _ranges(flights[served:])],
-        attainment=[_attained(part) for part in _ranges(flights[served:])],
-        base_attainment=[_attained(part) for part in _ranges(others[served:])],
+        ttft_mdape=[_error(part, run.predicted, "ttft") for part in _ranges(flights)],
+        tpot_mdape=[_error(part, run.predicted, "tpot") for part in _ranges(flights)],
+        attainment=[_attained(part) for part in _ranges(flights)],
+        base_attainment=[_attained(part) for part in _ranges(others)],
     )
 
 
 def _begin_after(served: int, scenario: Scenario, run: Run, seed: int) -> Sequence[Flight]:
     """Run a policy that starts when round-robin has placed `served` requests, and doesn't know them."""
-    if served == 0:
-        return simulate(scenario, run)[0].flights
     earlier = RoundRobin(len(scenario.endpoints), seed)
     policy = SharedPool((earlier, run.policy), lambda index: int(index >= served))
     begin_s = scenario.arrivals[served].arrival_s - _HEAD_START_S
