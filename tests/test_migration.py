@@ -37,6 +37,7 @@ from predictor.config import Config as PredictorConfig
 from predictor.environment import UNUSED as PREDICTOR_UNUSED
 from tests.epp.process import picker_process
 from tests.live import PATIENCE_S, call, live
+from tests.predictor.test_sidecar import ROW
 from tests.test_documented_flags import default_of, options
 from trainer.app import create_app as create_trainer
 from trainer.config import Config as TrainerConfig
@@ -249,16 +250,6 @@ def ask(url: str, endpoint: str) -> int | None:
     body = {"requests": [ROW]} if "bulk" in path else ROW
     status, answer = call(url + path.format(model_name="ttft"), body if method == "POST" else None)
     return None if status == 405 or (status == 404 and "Not Found" in str(answer)) else status
-
-
-ROW = {
-    "kv_cache_percentage": 0.5,
-    "input_token_length": 100,
-    "num_request_waiting": 2,
-    "num_request_running": 3,
-    "num_tokens_generated": 4,
-    "prefix_cache_score": 0.25,
-}
 
 
 def parsed(server: str, store: Path) -> dict[str, Any]:

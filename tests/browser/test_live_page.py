@@ -1,9 +1,8 @@
 """The live page in Chromium, while requests pass through the whole loop."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from lab.loop.stack import MODEL, StackConfig
 from simulator.load.replay import replay
 from simulator.trace import TraceRequest
 from simulator.workload import plan
+from tests.background import in_background
 from tests.browser.conftest import MANY, Watched
 from tests.epp.process import PickerProcess
 from tests.live import PATIENCE_S
@@ -44,14 +44,8 @@ async def traffic(config: StackConfig) -> AsyncIterator[None]:
         for number in range(10_000):
             await requests(config, 20, f"traffic {number}", rate=20.0)
 
-    sending = asyncio.create_task(send())
-    try:
+    async with in_background(send()):
         yield
-        assert not sending.done(), sending.exception()
-    finally:
-        sending.cancel()
-        with suppress(asyncio.CancelledError):
-            await sending
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from lab.loop.stack import MODEL, StackConfig
 from simulator.load.replay import replay
 from simulator.trace import TraceRequest
 from simulator.workload import plan
+from tests.background import in_background
 from tests.live import PATIENCE_S, call, until
 
 
@@ -29,14 +30,8 @@ async def traffic(config: StackConfig) -> AsyncIterator[None]:
                 group.create_task(second(number))
                 await asyncio.sleep(1)
 
-    sending = asyncio.create_task(send())
-    try:
+    async with in_background(send()):
         yield
-        assert not sending.done(), sending.exception()
-    finally:
-        sending.cancel()
-        with suppress(asyncio.CancelledError):
-            await sending
 
 
 def refused(config: StackConfig) -> None:
